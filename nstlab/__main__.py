@@ -1,0 +1,7 @@
+"""`python -m nstlab`."""
+
+import sys
+
+from nstlab.cli import main
+
+sys.exit(main())

@@ -1,0 +1,240 @@
+"""The command line, generated from the settings classes: `nstlab transfer PHOTO PAINTING --size 256 …`.
+
+Exit codes: 0 done, 2 bad input (one line on stderr says what is wrong and what is allowed), 130 interrupted.
+Only what a command needs is imported, so that `nstlab --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from nstlab.settings import (
+    RECIPES,
+    FetchSettings,
+    InfoSettings,
+    InputError,
+    JobSettings,
+    Option,
+    RunSettings,
+    Settings,
+    kind,
+)
+
+COMMANDS: dict[str, tuple[type[Settings], ...]] = {
+    **{name: (settings, JobSettings) for name, settings in RECIPES.items()},
+    "fetch": (FetchSettings,),
+    "info": (InfoSettings,),
+}
+DESCRIPTION = "Neural style transfer (Gatys, Ecker, Bethge 2016): repaint a photo in the style of a painting."
+
+
+# --- from settings to options -----------------------------------------------------------------------------------
+
+
+def _metavar(name: str, wanted: type, opt: Option, positional: bool) -> str:
+    if positional:
+        return name.upper()
+    if opt.choices:
+        return "{" + ",".join(opt.choices) + "}" + ("|PATH" if opt.or_path else "")
+    return {bool: "{True,False}", int: "INT", float: "NUMBER", Path: "PATH"}.get(
+        wanted, name.rpartition("_")[2].removesuffix("s").upper()
+    )
+
+
+def _spec(name: str, classes: Sequence[type[Settings]]) -> type:
+    """A dataclass for tyro with the fields of the settings classes. Values stay text; the settings check them."""
+    required, rest = [], []
+    for cls in classes:
+        defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+        for field, annotation, opt in cls.options():
+            (wanted, many, _), default = kind(annotation), defaults[field]
+            positional = default is dataclasses.MISSING
+            plain = wanted is bool and default is not None
+            hint = "" if positional or default in (None, ()) else f"(default: {default})"
+            metavar = _metavar(field, wanted, opt, positional)
+            arg = tyro.conf.arg(
+                help=opt.help + (f" [{opt.unit}]" if opt.unit else ""),
+                help_behavior_hint=hint,
+                metavar=None if plain else f"{metavar} [{metavar} ...]" if many else metavar,
+            )
+            kept: Any = bool if plain else tuple[str, ...] if many else str
+            if positional:
+                required.append((field, Annotated[tyro.conf.Positional[kept], arg]))
+            else:
+                value = default if plain or many or default is None else str(default)
+                rest.append((field, Annotated[kept if value is not None else kept | None, arg], value))
+    spec = dataclasses.make_dataclass(name, required + rest, frozen=True)
+    spec.__doc__ = classes[0].__doc__
+    return spec
+
+
+def _one_line(text: str) -> str:
+    """tyro's boxed error as one line: its first part, without the frame."""
+    lines = [line.strip("╭╮╰╯│─ ") for line in text.splitlines()]
+    first = next((i for i, line in enumerate(lines) if i and not line), len(lines))
+    return re.sub(r"\s+", " ", ": ".join(lines[:1]) + ": " + " ".join(lines[1:first])).strip(": ")
+
+
+def parse(argv: Sequence[str]) -> tuple[str, list[Settings]]:
+    """(command, its settings). Raises InputError for what cannot be understood, SystemExit(0) for --help."""
+    specs = {name: _spec(name, classes) for name, classes in COMMANDS.items()}
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            found = tyro.extras.subcommand_cli_from_dict(
+                specs, prog="nstlab", description=DESCRIPTION, args=list(argv) or ["--help"]
+            )
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        raise InputError(f"{_one_line(errors.getvalue())}; see nstlab --help") from None
+    name = next(name for name, spec in specs.items() if isinstance(found, spec))
+    values = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
+    made = []
+    for cls in COMMANDS[name]:
+        made.append(cls(**{field: values[field] for field, *_ in cls.options()}))
+    return name, made
+
+
+# --- commands ---------------------------------------------------------------------------------------------------
+
+
+def _say(text: str) -> None:
+    print(f"nstlab: {text}", file=sys.stderr)
+
+
+def _finish(stored: Any, job: JobSettings, settings: RunSettings, how: str) -> None:
+    """Put the picture (and the animation) where the user wants them, and say so in one line."""
+    from nstlab import images as im
+
+    im.save(im.load(stored.picture), job.out, settings.to_dict())
+    result, places = stored.manifest["result"], [str(job.out)]
+    if job.frames and stored.frames:
+        frames = [im.load(path) for path in stored.frames]
+        places.append(str(im.save_gif([*frames, im.load(stored.picture)], job.out.with_suffix(".gif"))))
+    events = "; ".join(result["events"]) or "none"
+    print(
+        f"{' and '.join(places)}: {how}, {result['steps']} steps, {result['evaluations']} evaluations, "
+        f"loss {result['loss']:.4g}, events: {events}"
+    )
+
+
+def run_recipe(settings: RunSettings, job: JobSettings) -> int:
+    """Carry out one recipe with a progress bar; a run that is kept already is not computed again."""
+    from nstlab import images as im
+    from nstlab.recipes import prepare
+    from nstlab.store import Store
+
+    im.check_writable(job.out)
+    plan, store = prepare(settings, job.device), Store(job.results)
+    stored = store.find(plan, job.frames) if job.resume else None
+    if stored is not None:
+        _finish(stored, job, settings, f"found in {stored.folder}")
+        return 0
+    plan.check_memory()
+    try:
+        stored = _drain(store.run(plan, job.resume, job.frames), plan)
+    except KeyboardInterrupt:
+        best = store.partial(plan) / "best.png"
+        if best.is_file():
+            im.save(im.load(best), job.out, settings.to_dict())
+            _say(f"interrupted; the best picture so far is {job.out}; to go on, run the same command again (--resume)")
+        return 130
+    except Exception as error:
+        if not _out_of_memory(error):
+            raise
+        raise InputError("out of memory: " + plan.memory_message(plan.memory_needed() // 2)) from None
+    _finish(stored, job, settings, f"done in {stored.manifest['result']['seconds']:.0f} s")
+    return 0
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or bool(re.search(r"out of memory|can't allocate|not enough memory", str(error)))
+
+
+def _drain(steps: Any, plan: Any) -> Any:
+    """Show the steps as a progress bar with loss and terms; return what the generator returns."""
+    from tqdm import tqdm
+
+    total = sum(level.steps for level in plan.schedule)
+    with contextlib.closing(steps), tqdm(total=total, unit="step", dynamic_ncols=True, disable=None) as bar:
+        try:
+            while True:
+                step = next(steps)
+                bar.update(step.index - bar.n)
+                terms = " ".join(f"{name} {value:.3g}" for name, value in step.terms.items())
+                bar.set_postfix_str(f"loss {step.loss:.4g}, {terms}", refresh=False)
+                if step.event:
+                    bar.write(f"nstlab: step {step.index}: {step.event}", file=sys.stderr)
+        except StopIteration as end:
+            return end.value
+
+
+def fetch(settings: FetchSettings) -> int:
+    """Download weights into torch's folder, with a progress bar."""
+    from tqdm import tqdm
+
+    from nstlab import weights
+
+    download = weights.DOWNLOADS[settings.weights]
+    with tqdm(unit="B", unit_scale=True, desc=settings.weights, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total or None
+            bar.update(done - bar.n)
+
+        path = weights.fetch(download, progress)
+    print(f"{path}: there, hash checked; use it with --weights {settings.weights}")
+    return 0
+
+
+def info(settings: InfoSettings) -> int:
+    """Versions, devices, memory, weights and sample pictures on this machine."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    from nstlab import images, recipes, weights
+
+    print("nstlab", version("nstlab"), "- python", platform.python_version(), "- torch", torch.__version__)
+    for name in ("cpu", "cuda", "mps"):
+        with contextlib.suppress(InputError):
+            device = recipes.device(name)
+            print(f"device   {name}: {recipes.available_memory(device) / 1e9:.1f} GB free, {torch.get_num_threads()} threads")
+    for name, download in weights.DOWNLOADS.items():
+        found = (
+            download.path if download.path.is_file() else f"not here; nstlab fetch --weights {name} ({download.megabytes} MB)"
+        )
+        print(f"weights  {name}: {found}")
+    embedded = weights.load("embedded")
+    print(f"weights  embedded: {embedded.metadata.get('title', '')}; the ImageNet VGG19 remains the reference")
+    print("samples ", ", ".join(images.samples()))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    logging.basicConfig(format="nstlab: %(message)s")
+    logging.getLogger("nstlab").setLevel(logging.INFO)
+    try:
+        name, made = parse(sys.argv[1:] if argv is None else argv)
+        if name in RECIPES:
+            return run_recipe(*made)
+        return {"fetch": fetch, "info": info}[name](*made)
+    except InputError as error:
+        _say(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130

@@ -1,0 +1,357 @@
+"""The engine: one generator that minimises any objective by changing the pixels of one image.
+
+    for step in minimize(goal, net, start=noise(photo), steps=300):
+        print(step.index, step.loss, step.terms)
+
+What it guarantees:
+1. The result is never worse than the best picture seen.
+2. An evaluation that is not finite, or explodes, never reaches the picture; it is an event in `step.event`.
+3. Interrupted at any moment, the last step yielded has the best picture and a usable checkpoint.
+4. Resumed from a checkpoint, it makes the same pixels as if it had not stopped, on the same machine.
+5. The same objective, start and machine make the same pixels.
+6. Weights may change between steps (`run.send({"style": 500.0})` instead of `next(run)`); curvature is then forgotten.
+
+The engine prints nothing and writes no file; whoever drains it does.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from nstlab import images as im
+from nstlab.network import VGG19, colour_metric
+from nstlab.objectives import Bound, Objective
+from nstlab.optimizers import LBFGS, Evaluate, Evaluation, Optimizer, State
+from nstlab.settings import MIN_SIDE, InputError
+
+ALGORITHM = 1  # raised whenever the same settings make other pixels than before; part of the id of a run
+CHECKPOINT_FORMAT = "nstlab checkpoint 1"
+PATIENCE = 10  # steps over which `stop_change` looks for progress
+
+
+class Status(StrEnum):
+    """Why a run is where it is."""
+
+    RUNNING = "running"
+    FINISHED = "all steps done"
+    REACHED = "loss threshold reached"
+    CONVERGED = "loss no longer changes"
+    STALLED = "no step lowers the loss"
+
+
+@dataclass(frozen=True)
+class Level:
+    """A part of the schedule: a size (H, W), and the number of steps at it."""
+
+    shape: tuple[int, int]
+    steps: int
+
+
+def pyramid(shape: Sequence[int], steps: int, levels: int = 1) -> tuple[Level, ...]:
+    """A schedule from coarse to fine: `steps` at each of at most `levels` sizes, each twice the one before, the last
+    one (H, W) itself. Sizes below twice the smallest side that is allowed are left out."""
+    height, width = shape
+    factors = [2**k for k in reversed(range(levels)) if k == 0 or min(height, width) // 2**k >= 2 * MIN_SIDE]
+    return tuple(Level((height // f, width // f), steps) for f in factors)
+
+
+@dataclass(frozen=True, eq=False)
+class Best:
+    """The lowest loss seen at the present level and weights, and its picture."""
+
+    loss: float
+    x: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What can be known after a step. Pictures are (1, 3, H, W) in [0, 1] at this step's size.
+
+    index counts steps from 0, the first picture; terms are unweighted; seconds and evaluations are since the start."""
+
+    index: int
+    loss: float
+    terms: dict[str, float]
+    evaluations: int
+    seconds: float
+    level: int
+    event: str
+    status: Status
+    weights: dict[str, float]
+    _state: State
+    _best: Best
+    _events: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of the picture at this step."""
+        return tuple(self._state.x.shape[-2:])
+
+    def snapshot(self) -> Tensor:
+        """The present picture, a detached copy clipped to [0, 1]."""
+        return self._state.x.detach().clamp(0, 1)
+
+    def best(self) -> Tensor:
+        """The picture of the lowest loss at this size so far, a detached copy clipped to [0, 1]."""
+        return self._best.x.detach().clamp(0, 1)
+
+    def checkpoint(self) -> Checkpoint:
+        """All that is needed to go on from here. Valid until the step after the next one begins."""
+        state, best = self._state, self._best
+        tensors = {"x": state.x, "grad": state.at.grad, "values": state.at.values, "loss": state.at.loss}
+        tensors |= {"best_x": best.x, "best_values": best.values}
+        tensors |= {f"memory.{name}": tensor for name, tensor in state.tensors.items()}
+        data = {name: getattr(self, name) for name in ("index", "evaluations", "seconds", "level", "weights")}
+        data |= {"loss": state.loss, "best_loss": best.loss, "numbers": state.numbers, "events": self._events}
+        return Checkpoint({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, data)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The best picture of the last size, and how it came about. `history` is not kept here; steps are yielded."""
+
+    image: Tensor
+    loss: float
+    terms: dict[str, float]
+    status: Status
+    steps: int
+    evaluations: int
+    seconds: float
+    events: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A run's state as tensors on the CPU and plain JSON data."""
+
+    tensors: dict[str, Tensor]
+    data: dict[str, Any]
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write it as one safetensors file, whole or not at all."""
+        metadata = {"format": CHECKPOINT_FORMAT, "data": json.dumps(self.data)}
+        with im.replacing(path) as temporary:
+            safetensors.torch.save_file(self.tensors, temporary, metadata)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Checkpoint:
+        """Read it back; InputError if it is missing, damaged or something else."""
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != CHECKPOINT_FORMAT:
+                    raise InputError(f"{path}: is no checkpoint of this version of nstlab")
+                return cls({name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["data"]))  # noqa: SIM118
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path}: is missing or damaged; without a checkpoint a run cannot be resumed") from None
+
+    def _state(self, like: Tensor) -> State:
+        tensors = {name: tensor.to(like.device) for name, tensor in self.tensors.items()}
+        memory = {name.removeprefix("memory."): t for name, t in tensors.items() if name.startswith("memory.")}
+        at = Evaluation(tensors["loss"], tensors["grad"], tensors["values"])
+        return State(tensors["x"], at, self.data["loss"], memory, self.data["numbers"])
+
+    def _best(self, like: Tensor) -> Best:
+        return Best(self.data["best_loss"], self.tensors["best_x"].to(like.device), self.tensors["best_values"].to(like.device))
+
+
+class Evaluator:
+    """Loss and gradient of a bound objective, counted; and the metric of colours in which pixels are best moved."""
+
+    def __init__(self, bound: Bound, count: int = 0):
+        self.bound, self.count, self.metric = bound, count, colour_metric(bound.net)
+
+    def __call__(self, x: Tensor) -> Evaluation:
+        """x (1, 3, H, W) -> loss over the objective's scale, gradient, each term's unweighted value."""
+        self.count += 1
+        x = x.detach().requires_grad_(True)
+        with torch.enable_grad(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+            loss, values = self.bound.loss(x)
+            (grad,) = torch.autograd.grad(loss, x)
+        return Evaluation(loss.detach(), grad.contiguous(), values)
+
+
+@dataclass
+class _Run:
+    """The generator's local state, as one thing that its small functions share."""
+
+    objective: Objective
+    net: VGG19
+    schedule: tuple[Level, ...]
+    optimizer: Optimizer
+    stop_loss: float | None
+    stop_change: float | None
+
+    def __post_init__(self) -> None:
+        self.index, self.level, self.events = 0, 0, ()
+        self.began, self.recent = time.perf_counter(), []
+
+    def bind(self, weights: Mapping[str, float], count: int) -> None:
+        self.bound = self.objective.bind(self.net, self.schedule[self.level].shape)
+        self.bound.reweight(weights)
+        self.evaluate: Evaluate = Evaluator(self.bound, count)
+
+    def begin(self, x: Tensor) -> None:
+        """Start (anew) at x, with no memory of curvature."""
+        self.state = self.optimizer.init(x, self.evaluate)
+        self.best = Best(self.state.loss, self.state.x, self.state.at.values)
+        self.recent = []
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        data, like = checkpoint.data, self.net.conv1_1_weight
+        self.index, self.level, self.events = data["index"], data["level"], tuple(data["events"])
+        if self.level >= len(self.schedule) or tuple(checkpoint.tensors["x"].shape[-2:]) != self.schedule[self.level].shape:
+            raise InputError("the checkpoint belongs to a run with other sizes")
+        self.bind(data["weights"], data["evaluations"])
+        self.state, self.best = checkpoint._state(like), checkpoint._best(like)
+        self.began -= data["seconds"]
+
+    def advance(self) -> None:
+        self.state = self.optimizer.step(self.state, self.evaluate)
+        self.index += 1
+        if self.state.event:
+            self.events = (*self.events, f"step {self.index}: {self.state.event}")
+        if self.state.loss < self.best.loss:
+            self.best = Best(self.state.loss, self.state.x, self.state.at.values)
+        self.recent = [*self.recent[-PATIENCE:], self.state.loss]
+
+    def done(self) -> int:
+        """Steps of all levels up to and with the present one."""
+        return sum(level.steps for level in self.schedule[: self.level + 1])
+
+    @property
+    def status(self) -> Status:
+        last = self.level == len(self.schedule) - 1
+        if self.stop_loss is not None and last and self.loss(self.best.loss) <= self.stop_loss:
+            return Status.REACHED
+        if self.state.stalled:
+            return Status.STALLED
+        if self.stop_change is not None and len(self.recent) > PATIENCE and self.progress() < self.stop_change:
+            return Status.CONVERGED
+        return Status.FINISHED if self.index >= self.done() else Status.RUNNING
+
+    def progress(self) -> float:
+        """The part of the loss that the recent steps removed."""
+        return (self.recent[0] - min(self.recent)) / max(abs(self.recent[0]), 1e-300)
+
+    def loss(self, scaled: float) -> float:
+        return scaled * self.bound.scale
+
+    def terms(self, values: Tensor) -> dict[str, float]:
+        return dict(zip(self.bound.names, values.tolist(), strict=True))
+
+    def report(self) -> Step:
+        return Step(
+            self.index, self.loss(self.state.loss), self.terms(self.state.at.values), self.evaluate.count,
+            time.perf_counter() - self.began, self.level, self.state.event, self.status, dict(self.bound.weights),
+            self.state, self.best, self.events,
+        )  # fmt: skip
+
+    def result(self) -> Result:
+        return Result(
+            self.best.x.detach().clamp(0, 1), self.loss(self.best.loss), self.terms(self.best.values), self.status,
+            self.index, self.evaluate.count, time.perf_counter() - self.began, self.events,
+        )  # fmt: skip
+
+
+def minimize(
+    objective: Objective,
+    net: VGG19,
+    start: Tensor,
+    steps: int = 300,
+    optimizer: Optimizer | None = None,
+    levels: int = 1,
+    stop_loss: float | None = None,
+    stop_change: float | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Generator[Step, Mapping[str, float] | None, Result]:
+    """Yield a Step for the first picture (index 0) and after every step; return the Result.
+
+    Args:
+        start: the first picture, (1, 3, H, W) in [0, 1]; it sets the result's size. With a pyramid it is scaled down.
+        steps: at each level of the pyramid (see `pyramid`).
+        optimizer: LBFGS() by default.
+        stop_loss: stop as soon as the total loss, at full size, is at most this.
+        stop_change: leave a level when the last ten steps lowered the loss by less than this part of it.
+        checkpoint: take up an earlier run of the same objective, network and schedule; `start` then only sets the size.
+    `send(changes)` in place of next() sets weights by their names in `objective.weights` before the next step.
+    Raises: InputError for weights that are not allowed and for a checkpoint that does not fit."""
+    run = _Run(objective, net, pyramid(start.shape[-2:], steps, levels), optimizer or LBFGS(), stop_loss, stop_change)
+    if checkpoint is not None:
+        run.resume(checkpoint)
+    else:
+        run.bind({}, 0)
+        run.begin(im.resize(start.detach().to(net.conv1_1_weight), run.schedule[0].shape).contiguous())
+        _reweight(run, (yield run.report()))
+    while True:
+        while run.status is Status.RUNNING:
+            run.advance()
+            _reweight(run, (yield run.report()))
+        if run.status is Status.REACHED or run.level == len(run.schedule) - 1:
+            return run.result()
+        _next_level(run)
+
+
+def _reweight(run: _Run, changes: Mapping[str, float] | None) -> None:
+    if changes:
+        run.bound.reweight(changes)
+        run.begin(run.state.x)
+
+
+def _next_level(run: _Run) -> None:
+    """The best picture of this size, enlarged, is the next size's first."""
+    run.index = run.done()  # a level left early counts as done, so that the total stays what was announced
+    run.level += 1
+    image = run.best.x
+    run.bind(run.bound.weights, run.evaluate.count)
+    run.begin(im.resize(image, run.schedule[run.level].shape).contiguous())
+
+
+def solve(*args: Any, **kwargs: Any) -> Result:
+    """`minimize`, run to its end."""
+    run = minimize(*args, **kwargs)
+    try:
+        while True:
+            next(run)
+    except StopIteration as end:
+        return end.value
+
+
+def memory_needed(net: VGG19, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer) -> int:
+    """Bytes that an evaluation and the optimizer's history need at (H, W), estimated from the sizes of the features.
+
+    Backpropagation keeps each ReLU's output; at the deepest point there are two gradients of the largest layer and
+    the convolution's workspace besides."""
+    height, width = shape
+    each = net.conv1_1_weight.element_size()
+    kept, largest = 12 * height * width, 0
+    for name in net.path(layers):
+        block = int(name[4])
+        size = net.channels(name) * (height >> block - 1) * (width >> block - 1)
+        kept, largest = kept + size, max(largest, size)
+    pairs = (
+        optimizer.pairs(torch.empty(0).new_empty(1, 3, height, width, device="meta")) + 3 if isinstance(optimizer, LBFGS) else 4
+    )
+    return each * (kept + 3 * largest + 2 * pairs * 3 * height * width)
+
+
+def largest_size(needed_at: int, size: int, available: int) -> int:
+    """The size (long side, a multiple of 32) that fits, as what is needed grows with the number of pixels."""
+    return max(32, int(size * math.sqrt(0.9 * available / needed_at)) // 32 * 32)

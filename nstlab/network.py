@@ -1,0 +1,221 @@
+"""VGG19 as the loss model: named layers, exchangeable pooling, normalized activations, truncated evaluation.
+
+Simonyan and Zisserman 2014 (the network); Gatys, Ecker, Bethge 2016, section 2 (average pooling, and weights scaled
+so that each filter's mean activation over images and positions is 1).
+
+`conv1_1` … `conv5_4` are the convolutions' outputs before their ReLU, `relu1_1` … `relu5_4` behind it, `pool1` …
+`pool5` the poolings. The network owns its preprocessing, because that belongs to the weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import platformdirs
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from nstlab import images as im
+from nstlab.settings import BLOCKS, PADDINGS, POOLS, PRECISIONS, InputError, layer_name, nearest
+from nstlab.weights import Weights
+from nstlab.weights import load as load_weights
+
+SEQUENCE = tuple(
+    name
+    for block, count in enumerate(BLOCKS, 1)
+    for name in [f"{op}{block}_{i}" for i in range(1, count + 1) for op in ("conv", "relu")] + [f"pool{block}"]
+)
+# Factors by which average and L2 pooling are smaller than max pooling on a trained VGG19's features, for `rescale_pool`
+# (K. Crowson's style-transfer-pytorch uses 2 and 0.78 · 2).
+POOL_GAIN = {"avg": 2.0, "max": 1.0, "l2": 1.56}
+NORMALIZATION_PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
+NORMALIZATION_SIZE = 256  # px, long side
+# A filter that hardly answers to photos is enlarged only as if its mean were this part of its layer's; else it would
+# rule the Gram matrix of the first painting it does answer to.
+SMALLEST_MEAN = 0.01
+
+
+class VGG19(nn.Module):
+    """`net(image, layers)` -> {layer: features}; no parameter ever requires a gradient.
+
+    Args:
+        weights: a `Weights`, one of settings.WEIGHTS, or a path.
+        pool: "avg" (the paper's), "max" (the network's training), "l2" (root of the mean square).
+        padding: "zero" (the network's training) or "replicate".
+        normalize: scale every filter to mean activation 1 over a fixed set of sample photos, without changing the
+            network's function otherwise, so that α/β means the same for every pair and every source of weights.
+        rescale_pool: make up for average and L2 pooling's smaller values; off is the paper's plain pooling.
+        precision: of the convolutions behind the first; features are float32 (or the image's dtype) in any case.
+        seed: of random weights.
+    Raises: InputError for an unknown name and for weights that cannot be used.
+    """
+
+    def __init__(
+        self,
+        weights: Weights | str | Path = "auto",
+        pool: str = "avg",
+        padding: str = "zero",
+        normalize: bool = True,
+        rescale_pool: bool = False,
+        precision: str = "float32",
+        seed: int = 0,
+    ):
+        super().__init__()
+        for what, value, allowed in (
+            ("pool", pool, POOLS),
+            ("padding", padding, PADDINGS),
+            ("precision", precision, PRECISIONS),
+        ):
+            if value not in allowed:
+                raise InputError(f"{what}: '{value}' is not one of {', '.join(allowed)}{nearest(str(value), allowed)}")
+        self.weights = weights if isinstance(weights, Weights) else load_weights(weights, seed)
+        self.pool, self.padding, self.precision = pool, padding, getattr(torch, precision)
+        self.gain = POOL_GAIN[pool] if rescale_pool else 1.0
+        for name, tensor in self.weights.tensors.items():
+            self.register_buffer(name.replace(".", "_"), tensor.clone())
+        self.normalized = False
+        if normalize:
+            _scale_activations(self, _sample_means(self))
+
+    def forward(self, image: Tensor, layers: Iterable[str | int]) -> dict[str, Tensor]:
+        """Features of the layers asked for, and nothing computed beyond the deepest of them.
+
+        image: (B, 3, H, W) sRGB in [0, 1] -> {name: (B, C, h, w)} in the order of the network, fresh each call, in
+        the image's dtype. Raises InputError if the weights lack a layer or the image is too small for one."""
+        wanted = self.require(layers, image.shape[-2:])
+        found: dict[str, Tensor] = {}
+        x = self.weights.preprocessing(image).contiguous(memory_format=torch.channels_last)
+        for name in SEQUENCE:
+            if len(found) == len(wanted):
+                break
+            x = self._apply(name, x, image.dtype)  # (B, C, h, w)
+            if name in wanted:
+                found[name] = x.to(image.dtype)
+        return found
+
+    def _apply(self, name: str, x: Tensor, dtype: torch.dtype) -> Tensor:
+        if name.startswith("pool"):
+            return self._pool(x)
+        if name.startswith("relu"):
+            return F.relu(x)
+        if name == "conv1_2" and self.precision != torch.float32:
+            # The first convolution stays exact: in 8 bits of mantissa, a small step of a pixel would be lost.
+            x = x.to(self.precision)
+        weight = getattr(self, f"{name}_weight").to(x.dtype, memory_format=torch.channels_last)
+        bias = getattr(self, f"{name}_bias").to(x.dtype)
+        if self.padding == "zero":
+            return F.conv2d(x, weight, bias, padding=1)
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        """Halve height and width; an odd last row or column is dropped, as in VGG."""
+        if self.pool == "max":
+            return F.max_pool2d(x, 2)
+        if self.pool == "avg":
+            return self.gain * F.avg_pool2d(x, 2)
+        # The small constant keeps the root's gradient finite where all four are 0, as is common behind a ReLU.
+        return self.gain * (F.avg_pool2d(x * x, 2) + 1e-12).sqrt()
+
+    def require(self, layers: Iterable[str | int], shape: Sequence[int] | None = None) -> set[str]:
+        """The layers' names; InputError if the weights, or an image of shape (H, W), do not reach that far."""
+        wanted = {layer_name(layer) for layer in layers}
+        missing = [name for name in self.path(wanted) if name not in self.weights.layers]
+        if missing:
+            raise InputError(
+                f"the weights '{self.weights.source}' end at {self.weights.layers[-1]} and lack {', '.join(missing)}; "
+                f"choose layers up to {self.weights.layers[-1]}, or other weights"
+            )
+        poolings = max((int(name[4]) - (not name.startswith("pool")) for name in wanted), default=0)
+        if shape is not None and min(shape) < 2**poolings:
+            raise InputError(f"a picture of {shape[1]}×{shape[0]} is too small for {max(wanted)}: {2**poolings} px at least")
+        return wanted
+
+    @staticmethod
+    def path(layers: Iterable[str]) -> list[str]:
+        """The convolutions that are computed for these layers."""
+        deepest = max((SEQUENCE.index(layer) for layer in layers), default=-1)
+        return [name for name in SEQUENCE[: deepest + 1] if name.startswith("conv")]
+
+    def channels(self, layer: str) -> int:
+        """Number of feature maps in a layer."""
+        return self.weights.tensors[f"{self.path([layer])[-1]}.bias"].numel()
+
+
+def colour_metric(net: VGG19, floor: float = 1e-3) -> Tensor:
+    """(3, 3) symmetric positive: how far a pixel's colour may move in each direction for equal answers of conv1_1.
+
+    The inverse of E = Σ w wᵀ over conv1_1's filters and taps, w the three weights of a tap, in terms of RGB in [0, 1].
+    Trained networks answer far more to some changes of hue than to brightness (by 600 : 1 in the original VGG19), which
+    makes the pixels an ill-conditioned parameterization; L-BFGS starts from this matrix as its inverse Hessian.
+    Directions are lengthened by at most 1 / floor, and the largest eigenvalue is 1."""
+    weight, pre = net.conv1_1_weight.double(), net.weights.preprocessing
+    weight = weight * weight.new_tensor([pre.scale / s for s in pre.std]).view(1, 3, 1, 1)
+    weight = weight.flip(1) if pre.order == "BGR" else weight
+    energy = torch.einsum("ocij,odij->cd", weight, weight)
+    values, axes = torch.linalg.eigh(energy.cpu())
+    inverse = values.amax() * floor / values.clamp_min(values.amax() * floor)
+    return (axes * (inverse / inverse.amax()) @ axes.T).to(net.conv1_1_weight)
+
+
+# --- normalized activations -------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def mean_activations(net: VGG19, images: Iterable[Tensor]) -> dict[str, Tensor]:
+    """{convolution: (C,)} mean behind the ReLU over images and positions; images (1, 3, H, W) in [0, 1]."""
+    totals: dict[str, Tensor] = {}
+    positions: dict[str, int] = {}
+    relus = [name.replace("conv", "relu") for name in net.weights.layers]
+    for image in images:
+        for name, features in net(image, relus).items():
+            layer = name.replace("relu", "conv")
+            totals[layer] = totals.get(layer, 0) + features.sum((0, 2, 3))
+            positions[layer] = positions.get(layer, 0) + features[:, 0].numel()
+    return {layer: total / positions[layer] for layer, total in totals.items()}
+
+
+def normalize_activations(net: VGG19, images: Iterable[Tensor]) -> VGG19:
+    """Scale each filter, in place, so that its mean activation over the images and all positions is 1.
+
+    The next layer's input weights are multiplied back, so the network computes the same function up to each
+    channel's scale; ReLU and the three poolings commute with positive scales (Gatys et al. 2016, section 2).
+    Filters that are (almost) dead on the images are enlarged only up to a limit, see SMALLEST_MEAN."""
+    _scale_activations(net, mean_activations(net, images))
+    return net
+
+
+def _scale_activations(net: VGG19, means: dict[str, Tensor]) -> None:
+    back: Tensor | float = 1.0  # scale of the inputs, to be multiplied back
+    for layer in net.weights.layers:
+        weight, bias, mean = getattr(net, f"{layer}_weight"), getattr(net, f"{layer}_bias"), means[layer]
+        alive = mean[mean > 0]
+        floor = SMALLEST_MEAN * alive.mean() if alive.numel() else 1.0
+        scale = mean.clamp_min(floor).to(weight)
+        weight.mul_(back).div_(scale.view(-1, 1, 1, 1))  # (O, I, 3, 3)
+        bias.div_(scale)
+        back = scale.view(1, -1, 1, 1)
+    net.normalized = True
+
+
+def _sample_means(net: VGG19) -> dict[str, Tensor]:
+    """Mean activations over the fixed sample photos, computed once for each network and then kept on disk."""
+    key = f"1 {net.weights.digest} {net.pool} {net.padding} {net.gain} {NORMALIZATION_PHOTOS} {NORMALIZATION_SIZE}"
+    path = Path(platformdirs.user_cache_dir("nstlab")) / f"means-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+    with contextlib.suppress(OSError, SafetensorError):
+        means = safetensors.torch.load_file(path)
+        if set(means) == set(net.weights.layers):
+            return means
+    precision, net.precision = net.precision, torch.float32
+    means = mean_activations(net, (im.sample(name, NORMALIZATION_SIZE) for name in NORMALIZATION_PHOTOS))
+    net.precision = precision
+    with contextlib.suppress(OSError, InputError):  # a home that cannot be written only costs the time again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with im.replacing(path) as temporary:
+            safetensors.torch.save_file(means, temporary)
+    return means

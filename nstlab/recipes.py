@@ -1,0 +1,199 @@
+"""Recipes: settings in; network, objective, first picture and schedule out.
+
+    plan = prepare(TransferSettings("photo.jpg", "painting.jpg", size=256))
+    for step in plan.steps():
+        ...
+
+Every recipe is an objective for the one engine. A `Plan` says what will be minimised and how, and identifies it: its
+settings, the hashes of its pictures' pixels, and the hash of its weights decide the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from nstlab import engine
+from nstlab import images as im
+from nstlab.network import VGG19
+from nstlab.objectives import Objective, content, style, total_variation
+from nstlab.optimizers import LBFGS, Adam, GradientDescent, Optimizer
+from nstlab.settings import (
+    DEVICES,
+    INITS,
+    InputError,
+    ReconstructSettings,
+    RunSettings,
+    StyleSettings,
+    TextureSettings,
+    TransferSettings,
+)
+
+_OPTIMIZERS: dict[str, Callable[[RunSettings], Optimizer]] = {
+    "lbfgs": lambda s: LBFGS(history=s.history),
+    "adam": lambda s: Adam(rate=s.learning_rate),
+    "gd": lambda s: GradientDescent(rate=s.learning_rate),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a recipe makes of its settings. `inputs` are the pictures it read, by role."""
+
+    recipe: str
+    settings: RunSettings
+    net: VGG19
+    objective: Objective
+    start: Tensor
+    inputs: dict[str, Tensor]
+
+    @property
+    def optimizer(self) -> Optimizer:
+        return _OPTIMIZERS[self.settings.optimizer](self.settings)
+
+    @property
+    def schedule(self) -> tuple[engine.Level, ...]:
+        return engine.pyramid(self.start.shape[-2:], self.settings.steps, self.settings.levels)
+
+    def steps(
+        self, checkpoint: engine.Checkpoint | None = None
+    ) -> Generator[engine.Step, Mapping[str, float] | None, engine.Result]:
+        """The engine on this plan, from its beginning or from a checkpoint."""
+        s = self.settings
+        return engine.minimize(
+            self.objective, self.net, self.start, s.steps, self.optimizer, s.levels, s.stop_loss, s.stop_change, checkpoint
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the result's pixels, as plain JSON values."""
+        return {
+            "recipe": self.recipe,
+            "settings": self.settings.to_dict(identity=True),
+            "inputs": {role: digest(image) for role, image in self.inputs.items()},
+            "weights": self.net.weights.digest,
+            "algorithm": engine.ALGORITHM,
+        }
+
+    def memory_needed(self) -> int:
+        """Bytes, estimated."""
+        layers = [read for _, term in self.objective.terms for read in term.reads if read != "pixels"]
+        return engine.memory_needed(self.net, layers, self.start.shape[-2:], self.optimizer)
+
+    def check_memory(self) -> None:
+        """InputError, with the size that would fit, if the run needs more memory than there is."""
+        needed, free = self.memory_needed(), available_memory(self.start.device)
+        if needed > free:
+            raise InputError(self.memory_message(free))
+
+    def memory_message(self, free: int) -> str:
+        """Why the run does not fit, and the size that would."""
+        needed = self.memory_needed()
+        fits = engine.largest_size(needed, self.settings.size, free)
+        return (
+            f"size {self.settings.size} needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; "
+            f"--size {min(fits, self.settings.size - 32)} would fit"
+        )
+
+
+def digest(image: Tensor) -> str:
+    """SHA-256 of a picture's shape and pixels."""
+    pixels = image.detach().cpu().contiguous()
+    return hashlib.sha256(str(tuple(pixels.shape)).encode() + pixels.numpy().tobytes()).hexdigest()
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free on the device; MPS shares the machine's memory."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def device(name: str = "auto") -> torch.device:
+    """The device of that name, one of settings.DEVICES; auto takes CUDA, else MPS, else the CPU.
+
+    Raises: InputError for another name, and for a device that this machine does not have."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
+    if not there.get(name):
+        allowed = [kind for kind in DEVICES if there.get(kind, True)]
+        raise InputError(f"device: there is no '{name}' on this machine (allowed here: {', '.join(allowed)})")
+    return torch.device(name)
+
+
+# --- building plans ---------------------------------------------------------------------------------------------
+
+
+def network(settings: RunSettings, on: torch.device) -> VGG19:
+    """The network that the settings ask for, on a device."""
+    s = settings
+    net = VGG19(s.weights, s.pool, s.padding, bool(s.normalize), precision=s.precision, seed=s.seed)
+    return net.to(on)
+
+
+def _start(settings: Any, like: Tensor, pictures: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """(first picture in the shape of `like`, the file it was read from, if any, as a further input)."""
+    if settings.init == "noise":
+        return im.noise(like, settings.seed), {}
+    if settings.init == "grey":
+        return im.grey(like), {}
+    if settings.init in INITS:
+        return im.fit(pictures[settings.init], like.shape[-2:]), {}
+    image = im.fit(im.load(settings.init), like.shape[-2:])
+    return image, {"init": image}
+
+
+def _style(s: StyleSettings, painting: Tensor) -> Objective:
+    return style(s.style_layers, painting, s.style_weights, s.convention, s.style_fit, s.style_scale)
+
+
+def _plan(
+    recipe: str, settings: Any, objective: Objective, pictures: dict[str, Tensor], like: Tensor, on: torch.device
+) -> Plan:
+    if settings.tv:
+        objective = objective + settings.tv * total_variation(settings.convention)
+    start, extra = _start(settings, like, pictures)
+    net = network(settings, on)
+    net.require((read for _, term in objective.terms for read in term.reads if read != "pixels"), like.shape[-2:])
+    return Plan(recipe, settings, net, objective, start.to(on), pictures | extra)
+
+
+def transfer(settings: TransferSettings, on: torch.device) -> Plan:
+    """Content of the photo, style of the painting (Gatys et al. 2016, equation 7)."""
+    s, photo, painting = settings, im.load(settings.photo, settings.size), im.load(settings.painting)
+    like_photo = s.alpha * content(s.content_layers, photo, convention=s.convention)
+    objective = like_photo + s.beta * _style(s, painting)
+    objective = Objective(tuple((weight, term) for weight, term in objective.terms if weight > 0))
+    return _plan("transfer", s, objective, {"content": photo, "style": painting}, photo, on)
+
+
+def reconstruct(settings: ReconstructSettings, on: torch.device) -> Plan:
+    """Content of one layer and nothing else (Gatys et al. 2016, figure 1; Mahendran and Vedaldi 2015)."""
+    photo = im.load(settings.photo, settings.size)
+    objective = content(settings.layer, photo, convention=settings.convention)
+    return _plan("reconstruct", settings, objective, {"content": photo}, photo, on)
+
+
+def texture(settings: TextureSettings, on: torch.device) -> Plan:
+    """Style and nothing else, in the painting's proportions (Gatys et al. 2015)."""
+    painting = im.load(settings.painting)
+    like = painting.new_empty(1, 3, *im.fit_size(painting.shape[-2:], settings.size, settings.painting))
+    return _plan("texture", settings, _style(settings, painting), {"style": painting}, like, on)
+
+
+_BUILDERS: dict[type[RunSettings], Callable[[Any, torch.device], Plan]] = {
+    TransferSettings: transfer,
+    ReconstructSettings: reconstruct,
+    TextureSettings: texture,
+}
+
+
+def prepare(settings: RunSettings, on: str | torch.device = "auto") -> Plan:
+    """The plan for any recipe's settings: reads the pictures and the weights, computes nothing else.
+
+    Raises: InputError for pictures, weights, layers or a device that cannot be used."""
+    return _BUILDERS[type(settings)](settings, on if isinstance(on, torch.device) else device(on))

@@ -1,0 +1,358 @@
+"""Settings: each field's default, range, unit and help, written once.
+
+Every recipe has one frozen dataclass here. Command-line options, studio controls, sweep axes, stored JSON and
+validation all derive from its fields, and so do the choices: a name that users may write (a pooling, a convention,
+a layer) is listed in this file and nowhere else. The module imports neither torch nor anything else heavy, so that
+`nstlab --help` answers at once.
+
+Layer names follow Simonyan and Zisserman's VGG19: `conv4_2` is the second convolution of the fourth block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+BLOCKS = (2, 2, 4, 4, 4)  # convolutions in each of VGG19's five blocks, a pooling after each
+CONVOLUTIONS = tuple(f"conv{block}_{i}" for block, n in enumerate(BLOCKS, 1) for i in range(1, n + 1))
+POOLINGS = tuple(f"pool{block}" for block in range(1, len(BLOCKS) + 1))
+LAYERS = CONVOLUTIONS + tuple(name.replace("conv", "relu") for name in CONVOLUTIONS) + POOLINGS
+STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
+CONTENT_LAYERS = ("conv4_2",)
+
+POOLS = ("avg", "max", "l2")
+PADDINGS = ("zero", "replicate")
+INITS = ("noise", "content", "style", "grey")
+OPTIMIZERS = ("lbfgs", "adam", "gd")
+PRECISIONS = ("float32", "bfloat16")
+FITS = ("stretch", "crop", "area")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DOWNLOADS = ("imagenet", "caffe")
+WEIGHTS = ("auto", *DOWNLOADS, "embedded", "random")
+MIN_SIDE = 16  # px; the fifth block of VGG19 sees one position for every 16 pixels
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used. The message is one line: the problem, and what is allowed."""
+
+
+def nearest(name: str, allowed: tuple[str, ...] | list[str]) -> str:
+    """ "; did you mean 'conv4_2'?" for the allowed name that is nearest to `name`, or nothing if none is near."""
+    near = difflib.get_close_matches(name, allowed, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def layer_name(name: str | int) -> str:
+    """The layer's name in VGG19; tutorials' sequential index (1 = conv1_1, 4 = conv2_2) is accepted as an alias."""
+    text = str(name).strip()
+    if text.isdigit() and 1 <= int(text) <= len(CONVOLUTIONS):
+        return CONVOLUTIONS[int(text) - 1]
+    if text in LAYERS:
+        return text
+    raise InputError(
+        f"VGG19 has no layer '{text}'{nearest(text, LAYERS)} "
+        f"(allowed: conv1_1 to conv5_4, relu1_1 to relu5_4, pool1 to pool5, or an index from 1 to {len(CONVOLUTIONS)})"
+    )
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How one published code scales its losses. With mean Gram matrices G = F Fᵀ / M of N channels, M positions:
+
+    content = content_factor · (Σ or mean over elements of) (F - P)²
+    style   = Σ_l w_l · style_factor / N_l^style_power · Σ (G_l - A_l)²,   w_l = 1/|L| or 1
+    """
+
+    source: str
+    alpha: float
+    beta: float
+    tv: float
+    content_factor: float
+    content_mean: bool
+    style_factor: float
+    style_power: int
+    average_layers: bool
+    rectified: bool  # whether `conv4_2` is read behind its ReLU, as the paper's F >= 0
+    normalize: bool  # whether its authors used a network with normalized activations
+    tv_per_element: bool = True  # False: sum of half squared differences of 0-255 pixel values
+    content_layers: tuple[str, ...] = CONTENT_LAYERS
+    style_layers: tuple[str, ...] = STYLE_LAYERS
+
+
+CONVENTIONS = {
+    "mean": Convention(
+        "the paper's, with the content loss averaged over its elements: independent of the picture's size",
+        alpha=1.0, beta=1e3, tv=0.0, content_factor=0.5, content_mean=True,
+        style_factor=0.25, style_power=2, average_layers=True, rectified=True, normalize=True,
+    ),
+    "paper": Convention(
+        "Gatys, Ecker, Bethge 2016, equations 1 to 5",
+        alpha=1.0, beta=1e3, tv=0.0, content_factor=0.5, content_mean=False,
+        style_factor=0.25, style_power=2, average_layers=True, rectified=True, normalize=True,
+    ),
+    "notebook": Convention(
+        "the authors' PyTorch notebook: MSE of features, MSE of Gram/M weighted by 1/N²",
+        alpha=1.0, beta=1e3, tv=0.0, content_factor=1.0, content_mean=True,
+        style_factor=1.0, style_power=4, average_layers=False, rectified=True, normalize=False,
+    ),
+    "neural-style": Convention(
+        "J. Johnson's neural-style: MSE of features, MSE of Gram/(N M), total variation",
+        alpha=5.0, beta=100.0, tv=1e-3, content_factor=1.0, content_mean=True,
+        style_factor=1.0, style_power=4, average_layers=False, rectified=True, normalize=False, tv_per_element=False,
+    ),
+    "tutorial": Convention(
+        "the PyTorch tutorial: MSE of features, MSE of Gram/(N M), convolutions read before their ReLU",
+        alpha=1.0, beta=1e6, tv=0.0, content_factor=1.0, content_mean=True,
+        style_factor=1.0, style_power=4, average_layers=False, rectified=False, normalize=False,
+        content_layers=("conv2_2",), style_layers=CONVOLUTIONS[:5],
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is allowed in one settings field, and how to say it."""
+
+    help: str
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+    or_path: bool = False  # besides the choices, a path is allowed
+    log: bool = False  # a slider over it is logarithmic
+    parse: Callable[[Any], Any] | None = None  # from what users write to the stored value, for each element
+    identity: bool = True  # part of a run's id; paths and devices are not, their contents are hashed instead
+
+    def allowed(self) -> str:
+        """What is allowed, in words: "from 16 to 8192 px"."""
+        if self.choices:
+            return ", ".join(self.choices) + (" or a path" if self.or_path else "")
+        unit = f" {self.unit}" if self.unit else ""
+        if self.low is not None and self.high is not None:
+            return f"from {self.low:g} to {self.high:g}{unit}"
+        return f"{self.low:g} or more{unit}" if self.low is not None else "a finite number"
+
+    def check(self, name: str, value: Any) -> Any:
+        """`value` (one element of it, for tuples) if it is allowed, parsed; else InputError names field and value."""
+        if self.parse is not None:
+            return self.parse(value)
+        if self.choices and not self.or_path and value not in self.choices:
+            raise InputError(f"{name}: '{value}' is not one of {self.allowed()}{nearest(str(value), list(self.choices))}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            low, high = self.low if self.low is not None else -math.inf, self.high or math.inf
+            if not (math.isfinite(value) and low <= value <= high):
+                raise InputError(f"{name}: {value:g} is not allowed; allowed is {self.allowed()}")
+        return value
+
+
+def option(default: Any = dataclasses.MISSING, help: str = "", **kwargs: Any) -> Any:
+    """A dataclass field with its Option."""
+    return dataclasses.field(default=default, metadata={"option": Option(help, **kwargs)})
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def kind(annotation: Any) -> tuple[type, bool, bool]:
+    """(element type, is a tuple of them, may be None) of a field's annotation."""
+    optional = isinstance(annotation, types.UnionType)
+    if optional:
+        annotation = next(a for a in typing.get_args(annotation) if a is not type(None))
+    if typing.get_origin(annotation) is tuple:
+        return typing.get_args(annotation)[0], True, optional
+    return annotation, False, optional
+
+
+def _element(name: str, value: Any, wanted: type, opt: Option) -> Any:
+    """One value of the wanted type, checked; numbers and paths may come as their text."""
+    if (wanted is float and isinstance(value, (int, str))) or (wanted is int and isinstance(value, str)):
+        with contextlib.suppress(ValueError):
+            value = value if isinstance(value, bool) else wanted(value)
+    elif wanted is bool and str(value).lower() in ("true", "false"):
+        value = str(value).lower() == "true"
+    elif wanted is Path and isinstance(value, str):
+        value = Path(value)
+    elif wanted is str and isinstance(value, (int, Path)):  # a layer's index, a path given as Path
+        value = str(value)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        raise InputError(f"{name}: {value!r} is not {'an' if wanted is int else 'a'} {wanted.__name__}")
+    return opt.check(name, value)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of all settings: validated when made, immutable, to and from plain JSON values."""
+
+    def __post_init__(self) -> None:
+        for name, annotation, opt in self.options():
+            object.__setattr__(self, name, self._checked(name, annotation, opt))
+
+    def _checked(self, name: str, annotation: Any, opt: Option) -> Any:
+        value, (wanted, many, optional) = getattr(self, name), kind(annotation)
+        if value is None and optional:
+            return None
+        if not many:
+            return _element(name, value, wanted, opt)
+        values = (value,) if isinstance(value, (str, int, float)) else tuple(value)
+        return tuple(_element(name, v, wanted, opt) for v in values)
+
+    @classmethod
+    def options(cls) -> Iterator[tuple[str, Any, Option]]:
+        """(name, annotation, Option) of each field, in order."""
+        for f in dataclasses.fields(cls):
+            yield f.name, _hints(cls)[f.name], f.metadata["option"]
+
+    def to_dict(self, identity: bool = False) -> dict[str, Any]:
+        """Plain JSON values; with `identity` only the fields that decide the result's pixels."""
+        plain = {}
+        for name, _, opt in self.options():
+            if opt.identity or not identity:
+                value = getattr(self, name)
+                plain[name] = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`; an unknown field is an error that names the nearest one."""
+        names = [name for name, *_ in cls.options()]
+        for name in plain:
+            if name not in names:
+                raise InputError(f"{cls.__name__} has no setting '{name}'{nearest(name, names)}")
+        return cls(**plain)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed, validated again."""
+        return type(self).from_dict({**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, **changes})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings):
+    """What every recipe has in common: picture, network, optimizer."""
+
+    size: int = option(512, "long side of the picture", low=MIN_SIDE, high=16384, unit="px")
+    steps: int = option(300, "optimizer steps at the full size, about one evaluation each", low=0, high=1_000_000)
+    levels: int = option(1, "sizes from coarse to fine, each half the next; 1 works at the full size only", low=1, high=8)
+    seed: int = option(0, "seed of the noise and of random weights", low=0, high=2**63 - 1)
+    tv: float | None = option(None, "weight of total variation (default: the convention's)", low=0, log=True)
+    convention: str = option("mean", "scale of the losses, after whose code", choices=tuple(CONVENTIONS))
+    weights: str = option("auto", "where VGG19's weights come from", choices=WEIGHTS, or_path=True, identity=False)
+    pool: str = option("avg", "pooling between the blocks", choices=POOLS)
+    padding: str = option("zero", "what convolutions see beyond the border", choices=PADDINGS)
+    normalize: bool | None = option(None, "make mean activations 1, as in the paper (default: as the convention did)")
+    optimizer: str = option("lbfgs", "how the pixels are changed", choices=OPTIMIZERS)
+    learning_rate: float = option(0.02, "step of adam and gd; 1 is black to white", low=1e-6, high=10, log=True)
+    history: int = option(50, "curvature pairs that lbfgs keeps, memory permitting", low=1, high=1000)
+    precision: str = option("float32", "of the network; losses are always float32", choices=PRECISIONS)
+    stop_loss: float | None = option(None, "stop when the loss is at most this", low=0)
+    stop_change: float | None = option(None, "stop when ten steps lower the loss by less than this part of it", low=0, high=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._from_convention(tv="tv", normalize="normalize")
+
+    def _from_convention(self, **fields: str) -> None:
+        """Fill fields left open with the convention's value, so that equal runs have equal settings."""
+        convention = CONVENTIONS[self.convention]
+        for name, attribute in fields.items():
+            if getattr(self, name) in (None, ()):
+                object.__setattr__(self, name, getattr(convention, attribute))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleSettings(RunSettings):
+    """What the recipes with a painting have in common."""
+
+    style_layers: tuple[str, ...] = option((), "layers for style (default: the convention's)", parse=layer_name)
+    style_weights: tuple[float, ...] = option((), "weight of each style layer (default: equal)", low=0, high=1e12)
+    style_fit: str = option("stretch", "how the painting gets the photo's shape", choices=FITS)
+    style_scale: float = option(1.0, "size of the strokes: the painting is scaled by this", low=0.1, high=10, log=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._from_convention(style_layers="style_layers")
+        layers, weights = self.style_layers, self.style_weights
+        if len(set(layers)) < len(layers):
+            raise InputError(f"style_layers: {' '.join(layers)} names a layer twice; each may be named once")
+        if weights and len(weights) != len(layers):
+            raise InputError(f"style_weights: {len(weights)} given for {len(layers)} style layers; give one for each")
+        if weights and not any(weights):
+            raise InputError("style_weights: all are 0; at least one must be more")
+
+
+_INIT = "first picture"
+
+
+@dataclass(frozen=True)
+class TransferSettings(StyleSettings):
+    """Repaint PHOTO in the style of PAINTING (Gatys, Ecker, Bethge 2016)."""
+
+    photo: str = option(help="a picture file, or the name of a sample", identity=False)
+    painting: str = option(help="a picture file, or the name of a sample", identity=False)
+    alpha: float | None = option(None, "content weight α (default: the convention's)", low=0, high=1e12, log=True)
+    beta: float | None = option(None, "style weight β (default: the convention's)", low=0, high=1e15, log=True)
+    content_layers: tuple[str, ...] = option((), "layers for content (default: the convention's)", parse=layer_name)
+    init: str = option("noise", _INIT, choices=INITS, or_path=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._from_convention(alpha="alpha", beta="beta", content_layers="content_layers")
+        if self.alpha == 0 and self.beta == 0:
+            raise InputError("alpha and beta are both 0; at least one must be more")
+
+
+@dataclass(frozen=True)
+class ReconstructSettings(RunSettings):
+    """Paint PHOTO anew from the features of one layer (the paper's figure 1, content reconstruction)."""
+
+    photo: str = option(help="a picture file, or the name of a sample", identity=False)
+    layer: str = option("conv4_2", "layer to reconstruct from", parse=layer_name)
+    init: str = option("noise", _INIT, choices=tuple(i for i in INITS if i != "style"), or_path=True)
+
+
+@dataclass(frozen=True)
+class TextureSettings(StyleSettings):
+    """Paint a texture with PAINTING's style and nothing else (Gatys et al. 2015; the paper's style reconstruction)."""
+
+    painting: str = option(help="a picture file, or the name of a sample", identity=False)
+    init: str = option("noise", _INIT, choices=tuple(i for i in INITS if i != "content"), or_path=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings(Settings):
+    """Where and how a run is carried out. None of it changes the picture."""
+
+    out: Path = option(Path("out.png"), "where the picture goes: .png, .jpg or .tif")
+    results: Path = option(Path("results"), "folder in which runs are kept")
+    device: str = option("auto", "where to compute", choices=DEVICES)
+    resume: bool = option(True, "take up the same run if it is kept there; --no-resume computes it anew")
+    frames: int = option(0, "keep this many progress pictures, and an animated GIF beside the output", low=0, high=500)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchSettings(Settings):
+    """Download what the lab can do without, checked by hash. Nothing else ever downloads anything."""
+
+    weights: str = option("imagenet", "imagenet: torchvision's; caffe: the original ones", choices=DOWNLOADS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoSettings(Settings):
+    """Print versions, devices, and the weights found on this machine."""
+
+
+RECIPES: dict[str, type[RunSettings]] = {
+    "transfer": TransferSettings,
+    "reconstruct": ReconstructSettings,
+    "texture": TextureSettings,
+}

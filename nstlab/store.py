@@ -1,0 +1,238 @@
+"""Runs on disk: `results/runs/<recipe>/<run id>/` with manifest, history, picture, frames and checkpoint.
+
+A run's id is a hash of all that decides its pixels (`Plan.identity`). While it is under way its folder's name ends
+in `.partial`; when it is finished, the manifest is written last and the folder renamed. So a folder without that
+ending is whole, and a partial one is either under way or was interrupted and can be resumed. Files are written beside
+their places and renamed. Nothing is pickled.
+
+    manifest.json           settings, hashes, result, device, versions, timings
+    history.csv             one row a step
+    final.png               the best picture
+    frames/000041.png       progress pictures, if asked for
+    checkpoint.safetensors  in partial folders only
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nstlab import images as im
+from nstlab.engine import Checkpoint, Result, Step
+from nstlab.recipes import Plan
+from nstlab.settings import InputError
+
+CHECKPOINT_EVERY = 20.0  # seconds at least between two checkpoints
+CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing them
+FORMAT = 1
+
+
+def run_id(plan: Plan) -> str:
+    """16 hexadecimal digits from all that decides the result's pixels, and from nothing else."""
+    text = json.dumps(plan.identity(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A finished run's folder."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def picture(self) -> Path:
+        return self.folder / "final.png"
+
+    @property
+    def frames(self) -> list[Path]:
+        """Progress pictures, first to last."""
+        return sorted((self.folder / "frames").glob("*.png"))
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.folder / "manifest.json").read_text())
+
+
+@dataclass
+class Store:
+    """The runs below one folder."""
+
+    root: Path
+
+    def folder(self, plan: Plan) -> Path:
+        """Where the finished run is, or will be."""
+        return Path(self.root) / "runs" / plan.recipe / run_id(plan)
+
+    def partial(self, plan: Plan) -> Path:
+        """Where the run is while it is under way or interrupted."""
+        return self.folder(plan).with_suffix(".partial")
+
+    def find(self, plan: Plan, frames: int = 0) -> StoredRun | None:
+        """The finished run of this plan, if there is one, with progress pictures if such are wanted."""
+        stored = StoredRun(self.folder(plan))
+        if not (stored.folder / "manifest.json").is_file() or not stored.picture.is_file():
+            return None
+        return stored if len(stored.frames) > 0 or not frames else None
+
+    def checkpoint(self, plan: Plan) -> Checkpoint | None:
+        """The interrupted run's checkpoint, if there is one."""
+        path = self.partial(plan) / "checkpoint.safetensors"
+        return Checkpoint.load(path) if path.is_file() else None
+
+    def run(self, plan: Plan, resume: bool = True, frames: int = 0) -> Generator[Step, Mapping[str, float] | None, StoredRun]:
+        """Carry out a plan step by step, keeping it on disk; yields the engine's steps, returns the finished run.
+
+        An interrupted run is taken up if `resume`, else begun anew. However the generator ends, by an exception or by
+        being closed, a checkpoint and the best picture so far (`best.png` in the partial folder) are left behind."""
+        recorder = _Recorder(plan, self.partial(plan), frames)
+        steps = plan.steps(recorder.open(resume))
+        try:
+            step = next(steps)
+            while True:
+                recorder.record(step)
+                step = steps.send((yield step))
+        except StopIteration as end:
+            return recorder.finish(end.value, self.folder(plan))
+        except BaseException:
+            recorder.interrupted()
+            raise
+
+
+def _frame_indices(total: int, frames: int) -> set[int]:
+    """Which of the steps 0 … total are kept as pictures: more of the early ones, in which more happens."""
+    if frames < 2:
+        return {total} if frames else set()
+    return {0} | {round(total ** (i / (frames - 2 or 1))) for i in range(frames - 1)}
+
+
+@dataclass
+class _Recorder:
+    """Writes what one run leaves in its partial folder."""
+
+    plan: Plan
+    folder: Path
+    frames: int
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    last: Step | None = None
+    saved: float = 0.0  # when the last checkpoint was written, and how many seconds that took
+    cost: float = 0.0
+
+    def open(self, resume: bool) -> Checkpoint | None:
+        """Make the folder; return the checkpoint to go on from, with the history up to it."""
+        path = self.folder / "checkpoint.safetensors"
+        checkpoint = Checkpoint.load(path) if resume and path.is_file() else None
+        if checkpoint is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            (self.folder / "frames").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"results: {self.folder.parent} cannot be written ({error.strerror})") from None
+        if checkpoint is not None:
+            self.rows = [row for row in _read_rows(self.folder / "history.csv") if int(row["step"]) <= checkpoint.data["index"]]
+        self.saved = time.monotonic()
+        total = sum(level.steps for level in self.plan.schedule)
+        self._kept = _frame_indices(total, self.frames)
+        return checkpoint
+
+    def record(self, step: Step) -> None:
+        self.last = step
+        row = {"step": step.index, "level": step.level, "loss": step.loss, **step.terms}
+        self.rows.append(row | {"evaluations": step.evaluations, "seconds": round(step.seconds, 3), "event": step.event})
+        if step.index in self._kept:
+            im.save(step.snapshot(), self.folder / "frames" / f"{step.index:06d}.png")
+        if time.monotonic() - self.saved > max(CHECKPOINT_EVERY, self.cost / CHECKPOINT_SHARE):
+            self.save()
+
+    def save(self) -> None:
+        """History first, checkpoint last, so that a checkpoint's history is always there."""
+        if self.last is None:
+            return
+        began = time.monotonic()
+        _write_rows(self.folder / "history.csv", self.rows)
+        self.last.checkpoint().save(self.folder / "checkpoint.safetensors")
+        self.saved = time.monotonic()
+        self.cost = self.saved - began
+
+    def interrupted(self) -> None:
+        self.save()
+        if self.last is not None:
+            im.save(self.last.best(), self.folder / "best.png", self.plan.settings.to_dict())
+
+    def finish(self, result: Result, folder: Path) -> StoredRun:
+        _write_rows(self.folder / "history.csv", self.rows)
+        im.save(result.image, self.folder / "final.png", self.plan.settings.to_dict())
+        for name in ("checkpoint.safetensors", "best.png"):
+            (self.folder / name).unlink(missing_ok=True)
+        if not self.frames:
+            shutil.rmtree(self.folder / "frames", ignore_errors=True)
+        with im.replacing(self.folder / "manifest.json") as temporary:
+            temporary.write_text(json.dumps(_manifest(self.plan, result), indent=1))
+        shutil.rmtree(folder, ignore_errors=True)  # an earlier result of the same id, when it was computed anew
+        self.folder.rename(folder)
+        return StoredRun(folder)
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """One row a step; the columns are those of any row, since terms may come and go with their weights."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with im.replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _manifest(plan: Plan, result: Result) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "id": run_id(plan),
+        **plan.identity(),
+        "settings": plan.settings.to_dict(),
+        "weights_source": plan.net.weights.source,
+        "result": {f.name: getattr(result, f.name) for f in fields(result) if f.name != "image"},
+        "environment": _environment(plan.start.device),
+    }
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    """Where and with what a run was made; no part of its id."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": f"{device.type}: {name}",
+        "threads": torch.get_num_threads(),
+        "versions": {package: version(package) for package in ("nstlab", "torch")} | {"python": platform.python_version()},
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The checkout's commit, if the package runs from one."""
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,322 @@
+"""Where VGG19's weights come from: their formats, preprocessing and integrity.
+
+A file's format is detected from its content. Read are safetensors files and PyTorch state dicts (`weights_only`, so
+no code in a file is ever run) with torchvision's names (`features.0.weight`, with or without the classifier) or the
+authors' (`conv1_1.weight`). Any widths are allowed, and a file may end early: a network then has fewer layers.
+
+Preprocessing belongs to the weights. Two are in use: torchvision's (RGB in [0, 1], ImageNet's mean and standard
+deviation) and the original's (BGR in [0, 255], mean subtracted: Simonyan and Zisserman's Caffe model). A safetensors
+file may name its own in its metadata, as `input`: "BGR, 0-255, mean 103.939/116.779/123.68 subtracted, std 1".
+
+Nothing is downloaded unless `fetch` is called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import pickle
+import re
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from nstlab.settings import BLOCKS, CONVOLUTIONS, WEIGHTS, InputError, nearest
+
+log = logging.getLogger("nstlab")
+
+WIDTHS = (64, 128, 256, 512, 512)  # VGG19's channels by block
+EMBEDDED = Path(__file__).with_name("embedded.safetensors")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From sRGB in [0, 1] to the network's input: (image[order] · scale - mean) / std, channels in `order`."""
+
+    order: str = "RGB"
+    scale: float = 1.0
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) sRGB in [0, 1] -> (B, 3, H, W) as the weights expect it."""
+        if self.order == "BGR":
+            image = image.flip(1)
+        # out = image · a + b, one multiplication and one addition a pixel
+        a = image.new_tensor([self.scale / s for s in self.std]).view(1, 3, 1, 1)
+        b = image.new_tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)]).view(1, 3, 1, 1)
+        return image * a + b
+
+    def __str__(self) -> str:
+        mean, std = ("/".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
+        return f"{self.order}, 0-{self.scale:g}, mean {mean} subtracted, std {std if len(set(self.std)) > 1 else self.std[0]}"
+
+    @classmethod
+    def parse(cls, text: str) -> Preprocessing:
+        """The inverse of str()."""
+        number = r"([\d.]+(?:/[\d.]+/[\d.]+)?)"
+        match = re.fullmatch(rf"(RGB|BGR), 0-(1|255), mean {number} subtracted, std {number}", text.strip())
+        if match is None:
+            raise InputError(f"input '{text}' is not of the form 'BGR, 0-255, mean 1/2/3 subtracted, std 1'")
+        values = [tuple(map(float, part.split("/"))) for part in match.groups()[2:]]
+        mean, std = (v * 3 if len(v) == 1 else v for v in values)
+        return cls(match[1], float(match[2]), mean, std)
+
+
+TORCHVISION = Preprocessing()
+CAFFE = Preprocessing("BGR", 255.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
+# The original's conv1_1 biases add up to this; no other training is likely to come as near.
+_CAFFE_BIAS_SUM = 29.9405
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Convolutions by name (`conv1_1.weight` (O, I, 3, 3), `conv1_1.bias` (O,)), float32 on the CPU, and how to feed them.
+
+    `layers` are the convolutions there are, from conv1_1 on without a gap. `digest` identifies the numbers."""
+
+    tensors: dict[str, Tensor]
+    preprocessing: Preprocessing
+    source: str
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(name for name in CONVOLUTIONS if f"{name}.weight" in self.tensors)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all numbers and of the preprocessing, as 64 hexadecimal digits."""
+        total = hashlib.sha256(str(self.preprocessing).encode())
+        for name in sorted(self.tensors):
+            total.update(name.encode() + self.tensors[name].contiguous().numpy().tobytes())
+        return total.hexdigest()
+
+
+# --- reading files ----------------------------------------------------------------------------------------------
+
+
+def _sequential_names() -> dict[str, str]:
+    """torchvision's `features.N` -> our names; N counts convolutions, ReLUs and poolings alike."""
+    names, index = {}, 0
+    for block, count in enumerate(BLOCKS, 1):
+        for i in range(1, count + 1):
+            names[f"features.{index}"] = f"conv{block}_{i}"
+            index += 2
+        index += 1
+    return names
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, metadata) as they stand in the file."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{":  # a safetensors file: eight bytes of length, then JSON
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: holds a {type(state).__name__}, not a state dict")
+    state = state.get("state_dict", state)
+    return {name: t for name, t in state.items() if isinstance(t, Tensor)}, {}
+
+
+def _named(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The convolutions among the tensors, under our names, as float32."""
+    known = _sequential_names()
+    if any(re.fullmatch(r"\d+\.(weight|bias)", name) for name in tensors):  # vgg19().features alone
+        tensors = {f"features.{name}": t for name, t in tensors.items()}
+    found = {}
+    for name, tensor in tensors.items():
+        layer, _, part = name.removeprefix("module.").rpartition(".")
+        layer = known.get(layer, layer)
+        if layer in CONVOLUTIONS and part in ("weight", "bias"):
+            found[f"{layer}.{part}"] = tensor.detach().to(torch.float32).contiguous()
+    return found
+
+
+def _check(path: Path, tensors: dict[str, Tensor]) -> None:
+    """VGG19's chain of 3×3 convolutions, from conv1_1 on without a gap, all numbers finite."""
+    layers = [name for name in CONVOLUTIONS if f"{name}.weight" in tensors]
+    if not layers or tuple(layers) != CONVOLUTIONS[: len(layers)]:
+        raise InputError(
+            f"{path}: no VGG19 weights found; expected are names like 'conv1_1.weight' or 'features.0.weight', "
+            f"from conv1_1 on without a gap"
+        )
+    inputs = 3
+    for name in layers:
+        weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias")
+        if weight.ndim != 4 or weight.shape[1:] != (inputs, 3, 3) or bias is None or bias.shape != weight.shape[:1]:
+            raise InputError(
+                f"{path}: {name} has the shape {tuple(weight.shape)}; expected is (N, {inputs}, 3, 3), and N biases"
+            )
+        if not (weight.isfinite().all() and bias.isfinite().all()):
+            raise InputError(f"{path}: {name} holds numbers that are not finite; the file is damaged")
+        inputs = weight.shape[0]
+
+
+def _preprocessing(names: dict[str, Tensor], tensors: dict[str, Tensor], metadata: dict[str, str]) -> Preprocessing:
+    """As the metadata say; else the original's for its authors' names or for its biases; else torchvision's."""
+    if "input" in metadata:
+        return Preprocessing.parse(metadata["input"])
+    original = math.isclose(float(tensors["conv1_1.bias"].sum()), _CAFFE_BIAS_SUM, rel_tol=1e-4)
+    return CAFFE if original or "conv1_1.weight" in names else TORCHVISION
+
+
+def load_file(path: str | Path, source: str | None = None) -> Weights:
+    """Weights from a file of any of the formats named above.
+
+    Raises: InputError, in one line, if there is no such file, or it is damaged, or holds something else."""
+    path = Path(path)
+    try:
+        names, metadata = _read(path)
+        tensors = _named(names)
+        _check(path, tensors)
+        return Weights(tensors, _preprocessing(names, tensors, metadata), source or str(path), metadata)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; weights are {', '.join(WEIGHTS)}, or a path") from None
+    except InputError:
+        raise
+    except pickle.UnpicklingError:
+        raise InputError(f"{path}: is not a file of weights, is damaged, or holds more than tensors") from None
+    except (OSError, EOFError, RuntimeError, SafetensorError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{path}: is not a file of weights, or is damaged ({reason})") from None
+
+
+# --- sources ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that `fetch` can get. `sha256` is the beginning of its hash, which is part of the file's name."""
+
+    url: str
+    sha256: str
+    megabytes: int
+
+    @property
+    def path(self) -> Path:
+        """Where it is kept: torch.hub's folder, which torchvision looks into as well."""
+        return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rpartition("/")[2]
+
+
+DOWNLOADS = {
+    "imagenet": Download("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "dcbb9e9d", 548),
+    "caffe": Download("https://web.eecs.umich.edu/~justincj/models/vgg19-d01eb7cb.pth", "d01eb7cb", 548),
+}
+
+
+def random_weights(seed: int = 0, widths: tuple[int, ...] = WIDTHS) -> Weights:
+    """He-initialized weights (He et al. 2015): normal, variance 2 / (9 · input channels), biases 0."""
+    generator, inputs, tensors = torch.Generator().manual_seed(seed), 3, {}
+    for name in CONVOLUTIONS:
+        outputs = widths[int(name[4]) - 1]
+        tensors[f"{name}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
+        tensors[f"{name}.bias"] = torch.zeros(outputs)
+        inputs = outputs
+    return Weights(tensors, TORCHVISION, f"random (seed {seed})")
+
+
+def _downloaded(name: str) -> Weights:
+    download = DOWNLOADS[name]
+    if not download.path.is_file():
+        raise InputError(
+            f"the {name} weights are not on this machine; get them ({download.megabytes} MB) with: "
+            f"nstlab fetch --weights {name}"
+        )
+    weights = load_file(download.path, name)
+    return Weights(weights.tensors, CAFFE if name == "caffe" else TORCHVISION, name)
+
+
+def _auto() -> Weights:
+    if DOWNLOADS["imagenet"].path.is_file():
+        log.info("weights: ImageNet VGG19, found on this machine")
+        return _downloaded("imagenet")
+    weights = load_file(EMBEDDED, "embedded")
+    log.info(
+        "weights: embedded (%s). The ImageNet VGG19 remains the reference: nstlab fetch --weights imagenet (%d MB)",
+        weights.metadata.get("title", "small network"), DOWNLOADS["imagenet"].megabytes,
+    )  # fmt: skip
+    return weights
+
+
+def load(source: str | Path = "auto", seed: int = 0) -> Weights:
+    """Weights from one of settings.WEIGHTS, or from a file.
+
+    auto takes the ImageNet weights if they are on this machine, else the embedded ones, and logs which. `seed` is
+    that of the random ones. Raises InputError for an unknown name, a missing download or an unusable file."""
+    sources: dict[str, Callable[[], Weights]] = {
+        "auto": _auto,
+        "embedded": lambda: load_file(EMBEDDED, "embedded"),
+        "random": lambda: random_weights(seed),
+        **{name: lambda name=name: _downloaded(name) for name in DOWNLOADS},
+    }
+    name = str(source)
+    if name in sources:
+        return sources[name]()
+    if not Path(name).exists() and not Path(name).suffix:
+        raise InputError(f"weights: there is no '{name}'{nearest(name, WEIGHTS)} (allowed: {', '.join(WEIGHTS)}, or a path)")
+    return load_file(name)
+
+
+# --- downloads --------------------------------------------------------------------------------------------------
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(download: Download, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
+    """Download a file into its place and check its hash; an interrupted download goes on where it stopped.
+
+    Args: progress: called with the bytes that are there and the bytes in all (0 if unknown).
+    Returns: the file's path; one that is there already is checked and kept.
+    Raises: InputError if it cannot be had (the part that came is kept) or its hash is wrong (it is removed)."""
+    path, part = download.path, download.path.with_suffix(".part")
+    if path.is_file() and _sha256(path).startswith(download.sha256):
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _receive(download.url, part, progress)
+    except (OSError, urllib.error.URLError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise InputError(
+            f"{download.url} could not be downloaded ({reason}); run the same command again to go on, or put the "
+            f"file at {path} by hand"
+        ) from None
+    if not _sha256(part).startswith(download.sha256):
+        part.unlink()
+        raise InputError(f"{download.url}: the file's hash is not {download.sha256}…; it was removed, please try again")
+    return part.replace(path)
+
+
+def _receive(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
+    """Append what is missing to the partial file, if the server knows ranges; else start it anew."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is missing
+            return
+        raise
+    with response, part.open("ab" if response.status == 206 else "wb") as file:
+        done = have if response.status == 206 else 0
+        total = done + int(response.headers.get("Content-Length") or 0)
+        while chunk := response.read(1 << 20):
+            file.write(chunk)
+            done += len(chunk)
+            progress(done, total)
+    if done < total:
+        raise OSError(f"the connection ended after {done} of {total} bytes")
