@@ -116,6 +116,7 @@ def _say(text: str) -> None:
 def _finish(stored: Any, job: JobSettings, settings: RunSettings, how: str) -> None:
     """Put the picture (and the animation) where the user wants them, and say so in one line."""
     from nstlab import images as im
+    from nstlab.engine import Status
 
     im.save(im.load(stored.picture), job.out, settings.to_dict())
     result, places = stored.manifest["result"], [str(job.out)]
@@ -123,8 +124,9 @@ def _finish(stored: Any, job: JobSettings, settings: RunSettings, how: str) -> N
         frames = [im.load(path) for path in stored.frames]
         places.append(str(im.save_gif([*frames, im.load(stored.picture)], job.out.with_suffix(".gif"))))
     events = "; ".join(result["events"]) or "none"
+    why = "" if result["status"] == Status.FINISHED else f" ({result['status']})"
     print(
-        f"{' and '.join(places)}: {how}, {result['steps']} steps, {result['evaluations']} evaluations, "
+        f"{' and '.join(places)}: {how}, {result['steps']} steps{why}, {result['evaluations']} evaluations, "
         f"loss {result['loss']:.4g}, events: {events}"
     )
 

@@ -32,7 +32,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab.network import VGG19, colour_metric
+from nstlab.network import VGG19
 from nstlab.objectives import Bound, Objective
 from nstlab.optimizers import LBFGS, Evaluate, Evaluation, Optimizer, State
 from nstlab.settings import MIN_SIDE, InputError
@@ -173,10 +173,10 @@ class Checkpoint:
 
 
 class Evaluator:
-    """Loss and gradient of a bound objective, counted; and the metric of colours in which pixels are best moved."""
+    """Loss and gradient of a bound objective, counted."""
 
     def __init__(self, bound: Bound, count: int = 0):
-        self.bound, self.count, self.metric = bound, count, colour_metric(bound.net)
+        self.bound, self.count = bound, count
 
     def __call__(self, x: Tensor) -> Evaluation:
         """x (1, 3, H, W) -> loss over the objective's scale, gradient, each term's unweighted value."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import platformdirs
@@ -34,11 +35,18 @@ SEQUENCE = tuple(
 # Factors by which average and L2 pooling are smaller than max pooling on a trained VGG19's features, for `rescale_pool`
 # (K. Crowson's style-transfer-pytorch uses 2 and 0.78 · 2).
 POOL_GAIN = {"avg": 2.0, "max": 1.0, "l2": 1.56}
+# The activations are normalized over these photos, each with its colour channels in all six orders: a few photos do
+# not show every filter its hue, and a filter that they hardly excite would be enlarged a hundredfold and then rule the
+# Gram matrix of the first painting that has the hue. (The paper's authors had all of ImageNet.)
 NORMALIZATION_PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
-NORMALIZATION_SIZE = 256  # px, long side
-# A filter that hardly answers to photos is enlarged only as if its mean were this part of its layer's; else it would
-# rule the Gram matrix of the first painting it does answer to.
-SMALLEST_MEAN = 0.01
+NORMALIZATION_SIZE = 192  # px, long side
+SMALLEST_MEAN = 0.01  # of the layer's mean: a filter that is (almost) dead even so is not enlarged further
+
+
+def _choice(what: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise InputError(f"{what}: '{value}' is not one of {', '.join(allowed)}{nearest(str(value), allowed)}")
+    return value
 
 
 class VGG19(nn.Module):
@@ -47,7 +55,7 @@ class VGG19(nn.Module):
     Args:
         weights: a `Weights`, one of settings.WEIGHTS, or a path.
         pool: "avg" (the paper's), "max" (the network's training), "l2" (root of the mean square).
-        padding: "zero" (the network's training) or "replicate".
+        padding: "zero" (VGG19's training) or "replicate"; None takes what the weights' metadata say, else zero.
         normalize: scale every filter to mean activation 1 over a fixed set of sample photos, without changing the
             network's function otherwise, so that α/β means the same for every pair and every source of weights.
         rescale_pool: make up for average and L2 pooling's smaller values; off is the paper's plain pooling.
@@ -60,22 +68,17 @@ class VGG19(nn.Module):
         self,
         weights: Weights | str | Path = "auto",
         pool: str = "avg",
-        padding: str = "zero",
+        padding: str | None = None,
         normalize: bool = True,
         rescale_pool: bool = False,
         precision: str = "float32",
         seed: int = 0,
     ):
         super().__init__()
-        for what, value, allowed in (
-            ("pool", pool, POOLS),
-            ("padding", padding, PADDINGS),
-            ("precision", precision, PRECISIONS),
-        ):
-            if value not in allowed:
-                raise InputError(f"{what}: '{value}' is not one of {', '.join(allowed)}{nearest(str(value), allowed)}")
         self.weights = weights if isinstance(weights, Weights) else load_weights(weights, seed)
-        self.pool, self.padding, self.precision = pool, padding, getattr(torch, precision)
+        self.pool = _choice("pool", pool, POOLS)
+        self.padding = _choice("padding", padding or self.weights.metadata.get("padding", PADDINGS[0]), PADDINGS)
+        self.precision = getattr(torch, _choice("precision", precision, PRECISIONS))
         self.gain = POOL_GAIN[pool] if rescale_pool else 1.0
         for name, tensor in self.weights.tensors.items():
             self.register_buffer(name.replace(".", "_"), tensor.clone())
@@ -94,12 +97,12 @@ class VGG19(nn.Module):
         for name in SEQUENCE:
             if len(found) == len(wanted):
                 break
-            x = self._apply(name, x, image.dtype)  # (B, C, h, w)
+            x = self._layer(name, x)  # (B, C, h, w)
             if name in wanted:
                 found[name] = x.to(image.dtype)
         return found
 
-    def _apply(self, name: str, x: Tensor, dtype: torch.dtype) -> Tensor:
+    def _layer(self, name: str, x: Tensor) -> Tensor:
         if name.startswith("pool"):
             return self._pool(x)
         if name.startswith("relu"):
@@ -147,22 +150,6 @@ class VGG19(nn.Module):
         return self.weights.tensors[f"{self.path([layer])[-1]}.bias"].numel()
 
 
-def colour_metric(net: VGG19, floor: float = 1e-3) -> Tensor:
-    """(3, 3) symmetric positive: how far a pixel's colour may move in each direction for equal answers of conv1_1.
-
-    The inverse of E = Σ w wᵀ over conv1_1's filters and taps, w the three weights of a tap, in terms of RGB in [0, 1].
-    Trained networks answer far more to some changes of hue than to brightness (by 600 : 1 in the original VGG19), which
-    makes the pixels an ill-conditioned parameterization; L-BFGS starts from this matrix as its inverse Hessian.
-    Directions are lengthened by at most 1 / floor, and the largest eigenvalue is 1."""
-    weight, pre = net.conv1_1_weight.double(), net.weights.preprocessing
-    weight = weight * weight.new_tensor([pre.scale / s for s in pre.std]).view(1, 3, 1, 1)
-    weight = weight.flip(1) if pre.order == "BGR" else weight
-    energy = torch.einsum("ocij,odij->cd", weight, weight)
-    values, axes = torch.linalg.eigh(energy.cpu())
-    inverse = values.amax() * floor / values.clamp_min(values.amax() * floor)
-    return (axes * (inverse / inverse.amax()) @ axes.T).to(net.conv1_1_weight)
-
-
 # --- normalized activations -------------------------------------------------------------------------------------
 
 
@@ -178,6 +165,12 @@ def mean_activations(net: VGG19, images: Iterable[Tensor]) -> dict[str, Tensor]:
             totals[layer] = totals.get(layer, 0) + features.sum((0, 2, 3))
             positions[layer] = positions.get(layer, 0) + features[:, 0].numel()
     return {layer: total / positions[layer] for layer, total in totals.items()}
+
+
+def _normalization_images() -> Iterator[Tensor]:
+    for name in NORMALIZATION_PHOTOS:
+        photo = im.sample(name, NORMALIZATION_SIZE)
+        yield from (photo[:, list(order)] for order in itertools.permutations(range(3)))
 
 
 def normalize_activations(net: VGG19, images: Iterable[Tensor]) -> VGG19:
@@ -205,14 +198,14 @@ def _scale_activations(net: VGG19, means: dict[str, Tensor]) -> None:
 
 def _sample_means(net: VGG19) -> dict[str, Tensor]:
     """Mean activations over the fixed sample photos, computed once for each network and then kept on disk."""
-    key = f"1 {net.weights.digest} {net.pool} {net.padding} {net.gain} {NORMALIZATION_PHOTOS} {NORMALIZATION_SIZE}"
+    key = f"2 {net.weights.digest} {net.pool} {net.padding} {net.gain} {NORMALIZATION_PHOTOS} {NORMALIZATION_SIZE}"
     path = Path(platformdirs.user_cache_dir("nstlab")) / f"means-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
     with contextlib.suppress(OSError, SafetensorError):
         means = safetensors.torch.load_file(path)
         if set(means) == set(net.weights.layers):
             return means
     precision, net.precision = net.precision, torch.float32
-    means = mean_activations(net, (im.sample(name, NORMALIZATION_SIZE) for name in NORMALIZATION_PHOTOS))
+    means = mean_activations(net, _normalization_images())
     net.precision = precision
     with contextlib.suppress(OSError, InputError):  # a home that cannot be written only costs the time again
         path.parent.mkdir(parents=True, exist_ok=True)

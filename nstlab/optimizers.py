@@ -8,7 +8,8 @@ changes is in the `State`, plain tensors and numbers, which can be stored and ta
 pixel units, in which 1 is the distance from black to white, so that nothing depends on the scale of the objective.
 
 The guard: an evaluation that is not finite, or that explodes, never becomes the state's picture. The optimizer goes
-back, shortens its step, forgets what it knew of curvature, and says so in `state.event`.
+back, shortens its step, forgets what it knew of curvature, and says so in `state.event`. And pixels stay in [0, 1],
+unless `bounds` says otherwise, so that the loss that is reported is that of the picture that is saved.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 EXPLOSION = 10.0  # a first-order loss this many times the last one is an explosion; in a line search, its square is
+BOUNDS = (0.0, 1.0)  # black and white
 FIRST_STEP = 0.01  # root mean square change of a pixel in a first step along the gradient
 LONGEST_STEP = 0.25  # root mean square change of a pixel in any step
 SHORTEST_STEP = 1e-7  # below this nothing changes in float32 pixels
@@ -38,7 +40,7 @@ class Evaluation:
     values: Tensor
 
 
-Evaluate = Callable[[Tensor], Evaluation]  # it may have an attribute `metric`, see LBFGS
+Evaluate = Callable[[Tensor], Evaluation]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +78,10 @@ def _rms(x: Tensor) -> Tensor:
     return x.square().mean().sqrt()
 
 
+def _clipped(x: Tensor, bounds: tuple[float, float] | None) -> Tensor:
+    return x if bounds is None else x.clamp(*bounds)
+
+
 def _start(x: Tensor, evaluate: Evaluate, numbers: dict[str, Any]) -> State:
     at = evaluate(x)
     loss = float(at.loss)
@@ -108,9 +114,10 @@ class Adam:
     rate: float = 0.02
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-3
+    bounds: tuple[float, float] | None = BOUNDS
 
     def init(self, x: Tensor, evaluate: Evaluate) -> State:
-        return _start(x, evaluate, {"rate": self.rate})
+        return _start(_clipped(x, self.bounds), evaluate, {"rate": self.rate})
 
     def step(self, state: State, evaluate: Evaluate) -> State:
         (b1, b2), g = self.betas, state.at.grad
@@ -120,7 +127,7 @@ class Adam:
         root = (v / (1 - b2**count)).sqrt()
         rate = state.numbers["rate"]
         x = state.x - rate / (1 - b1**count) * m / (root + self.epsilon * _rms(root) + torch.finfo(g.dtype).tiny)
-        return _guarded(state, x, evaluate, {"m": m, "v": v}, {"rate": rate, "count": count})
+        return _guarded(state, _clipped(x, self.bounds), evaluate, {"m": m, "v": v}, {"rate": rate, "count": count})
 
 
 @dataclass(frozen=True)
@@ -128,17 +135,37 @@ class GradientDescent:
     """Plain gradient descent with a constant factor, chosen so that the first step changes pixels by `rate` (rms)."""
 
     rate: float = 0.02
+    bounds: tuple[float, float] | None = BOUNDS
 
     def init(self, x: Tensor, evaluate: Evaluate) -> State:
-        return _start(x, evaluate, {"rate": self.rate})
+        return _start(_clipped(x, self.bounds), evaluate, {"rate": self.rate})
 
     def step(self, state: State, evaluate: Evaluate) -> State:
         g, rate = state.at.grad, state.numbers["rate"]
         unit = state.numbers.get("unit") or 1 / max(float(_rms(g)), torch.finfo(g.dtype).tiny)
-        return _guarded(state, state.x - rate * unit * g, evaluate, {}, {"rate": rate, "unit": unit})
+        x = _clipped(state.x - rate * unit * g, self.bounds)
+        return _guarded(state, x, evaluate, {}, {"rate": rate, "unit": unit})
 
 
 # --- L-BFGS -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A point of the line search: the step from the present picture, what was found there, and products with it."""
+
+    s: Tensor
+    y: Tensor
+    at: Evaluation
+    loss: float
+    slope: float  # g·s, the decrease that the gradient promised
+    sy: float
+    yy: float
+    ss: float
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.yy)
 
 
 @dataclass(frozen=True)
@@ -151,22 +178,28 @@ class LBFGS:
     What differs from the textbook, and from torch.optim.LBFGS, whose absolute thresholds stall on a small loss and
     explode on a large one: the first step has a length in pixel units; a pair (s, y) is kept if s·y is positive
     relative to |s| |y|; the line search asks for sufficient decrease only (Armijo), which the quasi-Newton step
-    nearly always meets at once, so that an iteration costs about one evaluation; and the initial inverse Hessian is
-    not γ I but γ B, where B is `evaluate.metric`, if it has one: the (3, 3) matrix of network.colour_metric, which is
-    applied to each pixel's colour.
+    nearly always meets at once, so that an iteration costs about one evaluation. And pixels stay within `bounds`, by
+    two-metric projection (Bertsekas 1982; Gafni and Bertsekas 1984): those that are at a bound and are pushed
+    outwards are left out of the step, and the step is clipped. Without that, a network answers to pixels that are
+    lost when the picture is saved. Last, the initial inverse Hessian is not γ I but γ B, where B weighs the spatial
+    frequency f (cycles per pixel) by 1 / sqrt(1 + (f / smooth)²), about as the amplitudes of natural images fall: what
+    has to change is mostly larger than a pixel.
 
-    history: curvature pairs kept. memory: bytes they may take; None for no limit.
+    history: curvature pairs kept. memory: bytes they may take; None for no limit. bounds: None for no limits.
+    smooth: in cycles per pixel; None for B = I.
     """
 
     history: int = 50
     memory: int | None = 2 << 30
+    bounds: tuple[float, float] | None = BOUNDS
+    smooth: float | None = 0.1
     first_step: float = FIRST_STEP
     decrease: float = 1e-4
     curvature: float = 1e-6
     trials: int = 12
 
     def init(self, x: Tensor, evaluate: Evaluate) -> State:
-        return _start(x, evaluate, {"order": [], "length": self.first_step})
+        return _start(_clipped(x, self.bounds), evaluate, {"order": [], "length": self.first_step})
 
     def pairs(self, x: Tensor) -> int:
         """How many curvature pairs are kept for a picture: `history`, or what the memory budget allows."""
@@ -174,50 +207,69 @@ class LBFGS:
         return self.history if self.memory is None else max(1, min(self.history, self.memory // each - 1))
 
     def step(self, state: State, evaluate: Evaluate) -> State:
-        metric = getattr(evaluate, "metric", None)
-        direction = _limited(self._direction(state, metric))
-        found, event = self._search(state, direction, evaluate)
-        if found is None and not event and not state.numbers["order"]:
-            length = state.numbers["length"] / 10
-            return replace(state, numbers={"order": [], "length": length}, event="", stalled=length < SHORTEST_STEP)
-        if found is None:  # forget curvature, and begin anew along the gradient
-            length = max(SHORTEST_STEP, min(state.numbers["length"], self.first_step) / 10)
-            return replace(state, tensors={}, numbers={"order": [], "length": length}, event=event, stalled=False)
-        t, at, loss, sy, yy, ss = found
-        s, y = t * direction, at.grad - state.at.grad
-        new = State(state.x + s, at, loss, event=event)
-        length = math.sqrt(ss / s.numel())
-        if event or not sy > self.curvature * math.sqrt(ss * yy):
+        free = self._free(state.x, state.at.grad)
+        trial, event = self._search(state, self._direction(state, free), evaluate)
+        if trial is None:
+            return self._forget(state, event)
+        new = State(state.x + trial.s, trial.at, trial.loss, event=event)
+        length = math.sqrt(trial.ss / trial.s.numel())
+        if event or not trial.sy > self.curvature * math.sqrt(trial.ss * trial.yy):
             return replace(new, numbers={"order": [], "length": length})
-        return self._remember(state, new, s, y, metric, length)
+        return self._remember(state, new, trial.s, trial.y * free, length)
 
-    # The line search along d: f(x + t d), t = 1 first.
+    def _forget(self, state: State, event: str) -> State:
+        """The same picture without memory of curvature; the next step goes along the gradient, and not as far."""
+        length = min(state.numbers["length"], self.first_step) / 10
+        stalled = not event and not state.numbers["order"] and length < SHORTEST_STEP
+        numbers = {"order": [], "length": max(length, SHORTEST_STEP / 10)}
+        return replace(state, tensors={}, numbers=numbers, event=event, stalled=stalled)
 
-    def _search(self, state: State, d: Tensor, evaluate: Evaluate) -> tuple[tuple | None, str]:
-        """((t, evaluation, loss, s·y, y·y, s·s) or None, event)."""
-        t, event, g = 1.0, "", state.at.grad
+    def _free(self, x: Tensor, g: Tensor) -> Tensor:
+        """1 where a pixel may move, 0 where it is at a bound and the gradient pushes it outwards."""
+        if self.bounds is None:
+            return torch.ones_like(x)
+        low, high = self.bounds
+        return 1.0 - (((x <= low) & (g > 0)) | ((x >= high) & (g < 0))).to(x.dtype)
+
+    def _smoothed(self, v: Tensor) -> Tensor:
+        """B v, for v of shape (…, H, W); v itself if it has no two dimensions."""
+        if self.smooth is None or v.ndim < 2:
+            return v
+        height, width = v.shape[-2:]
+        down = torch.fft.fftfreq(height, device=v.device, dtype=v.dtype)[:, None]
+        across = torch.fft.rfftfreq(width, device=v.device, dtype=v.dtype)
+        weight = (1 + (down**2 + across**2) / self.smooth**2).rsqrt()
+        return torch.fft.irfft2(torch.fft.rfft2(v) * weight, s=(height, width))
+
+    # --- the line search along d: x + t d, clipped; t = 1 first
+
+    def _search(self, state: State, d: Tensor, evaluate: Evaluate) -> tuple[_Trial | None, str]:
+        """(the trial that lowers the loss enough, or None if there is none; the event)."""
+        t, event = 1.0, ""
         for _ in range(self.trials):
-            at = evaluate(state.x + t * d)
-            y = at.grad - g
-            # One transfer from the device for each evaluation.
-            loss, slope, new_slope, yy, dd = torch.stack(
-                [at.loss, _dot(g, d), _dot(at.grad, d), _dot(y, y), _dot(d, d)]
-            ).tolist()
-            if not slope < 0:
-                return None, event
-            if not (math.isfinite(loss) and math.isfinite(yy)):
+            trial = self._try(state, t * d, evaluate)
+            if not trial.slope < 0:
+                break
+            if not trial.finite:
                 t, event = t / 10, NOT_FINITE
-            elif loss <= state.loss + self.decrease * t * slope:
-                return (t, at, loss, t * (new_slope - slope), yy, t * t * dd), event
+            elif trial.loss <= state.loss + self.decrease * trial.slope:
+                return trial, event
             else:
-                event = EXPLODED if loss > EXPLOSION**2 * state.loss else event
-                t *= _cubic_minimum(state.loss, t * slope, loss, t * new_slope)
+                event = EXPLODED if trial.loss > EXPLOSION**2 * state.loss else event
+                t *= _cubic_minimum(state.loss, trial.slope, trial.loss, trial.slope + trial.sy)
         return None, event
 
-    # The memory: slots of one matrix (2, history + 1, n) of s and B y. One slot is always free, so that writing the
+    def _try(self, state: State, step: Tensor, evaluate: Evaluate) -> _Trial:
+        x = _clipped(state.x + step, self.bounds)
+        s, at = x - state.x, evaluate(x)
+        y = at.grad - state.at.grad
+        products = [at.loss, _dot(state.at.grad, s), _dot(s, y), _dot(y, y), _dot(s, s)]
+        return _Trial(s, y, at, *torch.stack(products).tolist())  # the one transfer from the device
+
+    # --- the memory: slots of one matrix (2, history + 1, n) of s and B y. One slot is always free, so that writing the
     # next pair leaves the previous state whole, should the step be interrupted.
 
-    def _remember(self, old: State, new: State, s: Tensor, y: Tensor, metric: Tensor | None, length: float) -> State:
+    def _remember(self, old: State, new: State, s: Tensor, y: Tensor, length: float) -> State:
         order, tensors = list(old.numbers["order"]), dict(old.tensors)
         slots = self.pairs(s) + 1
         if not tensors:
@@ -226,7 +278,7 @@ class LBFGS:
             tensors["sy"] = tensors["yy"] = s.new_zeros(slots, slots, dtype=small)
         slot = next(i for i in range(slots) if i not in order)
         pairs = tensors["pairs"]
-        pairs[0, slot], pairs[1, slot] = s.flatten(), _recoloured(y, metric).flatten()
+        pairs[0, slot], pairs[1, slot] = s.flatten(), self._smoothed(y).flatten()
         products = (pairs.flatten(0, 1) @ y.flatten()).view(2, slots).to(tensors["sy"].dtype)
         tensors["sy"], tensors["yy"] = tensors["sy"].clone(), tensors["yy"].clone()
         tensors["sy"][:, slot] = products[0]
@@ -234,12 +286,12 @@ class LBFGS:
         order = [*order, slot][-(slots - 1) :]
         return replace(new, tensors=tensors, numbers={"order": order, "length": length})
 
-    def _direction(self, state: State, metric: Tensor | None) -> Tensor:
-        """-H g, of the picture's shape; without curvature, along the gradient with a length in pixel units."""
-        g, order = state.at.grad, state.numbers["order"]
-        bg = _recoloured(g, metric)
+    def _direction(self, state: State, free: Tensor) -> Tensor:
+        """-H g of the free pixels, at most LONGEST_STEP long; without curvature, along the gradient."""
+        g, order = state.at.grad * free, state.numbers["order"]
+        bg = self._smoothed(g)
         if not order:
-            return -state.numbers["length"] / _rms(bg).clamp_min(torch.finfo(g.dtype).tiny) * bg
+            return -state.numbers["length"] / _rms(bg).clamp_min(torch.finfo(g.dtype).tiny) * bg * free
         pairs, sy, yy = (state.tensors[name] for name in ("pairs", "sy", "yy"))
         rows = pairs.flatten(0, 1)  # (2 slots, n)
         slots = pairs.shape[1]
@@ -252,12 +304,7 @@ class LBFGS:
         coefficients = sy.new_zeros(2, slots)
         coefficients[0, order], coefficients[1, order] = p, -gamma * q
         coefficients, gamma = coefficients.to(g.dtype), gamma.to(g.dtype)
-        return -(gamma * bg.flatten() + coefficients.flatten() @ rows).view_as(g)
-
-
-def _recoloured(v: Tensor, metric: Tensor | None) -> Tensor:
-    """B v: the (3, 3) matrix applied to the colour at each position of (1, 3, H, W); v itself without a matrix."""
-    return v if metric is None else torch.einsum("cd,bdhw->bchw", metric, v)
+        return _limited(-(gamma * bg.flatten() + coefficients.flatten() @ rows).view_as(g) * free)
 
 
 def _limited(d: Tensor) -> Tensor:

@@ -248,7 +248,7 @@ class RunSettings(Settings):
     convention: str = option("mean", "scale of the losses, after whose code", choices=tuple(CONVENTIONS))
     weights: str = option("auto", "where VGG19's weights come from", choices=WEIGHTS, or_path=True, identity=False)
     pool: str = option("avg", "pooling between the blocks", choices=POOLS)
-    padding: str = option("zero", "what convolutions see beyond the border", choices=PADDINGS)
+    padding: str | None = option(None, "beyond the border (default: as the weights were trained)", choices=PADDINGS)
     normalize: bool | None = option(None, "make mean activations 1, as in the paper (default: as the convention did)")
     optimizer: str = option("lbfgs", "how the pixels are changed", choices=OPTIMIZERS)
     learning_rate: float = option(0.02, "step of adam and gd; 1 is black to white", low=1e-6, high=10, log=True)

@@ -117,7 +117,7 @@ class Canvas:
         self.height[y, x] = self.height[y, x] * (1 - 0.75 * cover) + ridge * cover
 
 
-def thinner(brush, factor, **changes):
+def scaled(brush, factor, **changes):
     """A brush of the same kind scaled by `factor`, with other changes on demand."""
     return replace(brush, width=brush.width * factor, length=brush.length * factor, **changes)
 

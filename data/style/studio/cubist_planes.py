@@ -3,8 +3,8 @@
 import numpy as np
 from skimage.draw import polygon as polygon_pixels
 
-from studio.brush import Brush, Canvas, thinner
-from studio.surface import grid, light, mix, noise, palette, ramp, smoothstep, weave
+from studio.brush import Brush, Canvas, scaled
+from studio.surface import grid, light, mix, noise, palette, put, ramp, smoothstep, weave
 
 SHAPE = (1640, 2048)
 WALL = palette("45423a", "756d58", "9c9076", "cabf9c", "5f6a5c")
@@ -39,10 +39,10 @@ def subject(x, y, rng):
     cloud = noise(x.shape, 240, rng)
     image = ramp(np.clip(0.45 + 0.22 * cloud, 0, 1), WALL)
     table = ramp(np.clip(0.4 + 0.4 * (y - 0.7) + 0.18 * noise(x.shape, (30, 500), rng), 0, 1), TABLE)
-    image = np.where((y > 0.68 + 0.10 * (x - 0.6))[..., None], table, image)
+    image = put(image, y > 0.68 + 0.10 * (x - 0.6), table)
     sheet = (np.abs(x - 0.93 + 0.3 * (y - 0.7)) < 0.15) & (np.abs(y - 0.70) < 0.14)
     staves = (np.sin(y * 330) > 0.72) & (np.sin(y * 47 + 2) > -0.2)
-    image = np.where(sheet[..., None], np.where(staves[..., None], DARK, BONE), image)
+    image = put(put(image, sheet, BONE), sheet & staves, DARK)
     return add_guitar(x, y, add_vessels(x, y, image))
 
 
@@ -51,12 +51,12 @@ def add_vessels(x, y, image):
     neck = smoothstep(0.30, 0.42, y)
     bottle = (np.abs(x - 0.45) < 0.034 + 0.062 * neck) & (y > 0.12) & (y < 0.74)
     shine = smoothstep(-0.10, 0.10, x - 0.45)[..., None]
-    image = np.where(bottle[..., None], GREEN * 0.55 + 0.75 * shine * GREEN + 0.06, image)
-    image = np.where((bottle & (np.abs(y - 0.54) < 0.07))[..., None], BONE * 0.95, image)
-    image = np.where((bottle & (y < 0.17))[..., None], CLAY, image)
+    image = put(image, bottle, GREEN * 0.55 + 0.75 * shine * GREEN + 0.06)
+    image = put(image, bottle & (np.abs(y - 0.54) < 0.07), BONE * 0.95)
+    image = put(image, bottle & (y < 0.17), CLAY)
     bowl = (ellipse(x, y, 0.26, 0.56, 0.085, 0.13) < 1) & (y > 0.50)
     stem = (np.abs(x - 0.26) < 0.012) & (y > 0.68) & (y < 0.80) | (ellipse(x, y, 0.26, 0.80, 0.075, 0.016) < 1)
-    return np.where((bowl | stem)[..., None], mix(image, BONE, 0.55), image)
+    return put(image, bowl | stem, mix(image, BONE, 0.55))
 
 
 def add_guitar(x, y, image):
@@ -67,19 +67,19 @@ def add_guitar(x, y, image):
     lower, upper = ellipse(u, v, 0, 0.11, 0.205, 0.175), ellipse(u, v, 0, -0.13, 0.150, 0.135)
     body = (lower < 1) | (upper < 1) | ((np.abs(u) < 0.125) & (np.abs(v) < 0.1))
     tone = np.clip(0.62 - 1.6 * u - 0.5 * v, 0, 1)
-    image = np.where(body[..., None], ramp(tone, WOOD), image)
+    image = put(image, body, ramp(tone, WOOD))
     rim = body & ((lower > 0.86) | (lower > 1)) & ((upper > 0.82) | (upper > 1)) & (np.abs(u) > 0.11)
-    image = np.where(rim[..., None], WOOD[0], image)
+    image = put(image, rim, WOOD[0])
     hole = ellipse(u, v, 0, -0.03, 0.062, 0.062)
-    image = np.where((hole < 1.35)[..., None], BONE, image)
-    image = np.where((hole < 1)[..., None], DARK, image)
+    image = put(image, hole < 1.35, BONE)
+    image = put(image, hole < 1, DARK)
     neck = (np.abs(u) < 0.028) & (v > -0.62) & (v < -0.08)
     frets = np.sin(v * 120) > 0.8
-    image = np.where(neck[..., None], np.where(frets[..., None], BONE, TABLE[0]), image)
+    image = put(put(image, neck, TABLE[0]), neck & frets, BONE)
     head = (np.abs(u) < 0.045) & (v > -0.70) & (v < -0.60)
-    image = np.where((head | ((np.abs(v - 0.17) < 0.014) & (np.abs(u) < 0.07)))[..., None], TABLE[1], image)
+    image = put(image, head | ((np.abs(v - 0.17) < 0.014) & (np.abs(u) < 0.07)), TABLE[1])
     strings = (np.abs((u + 0.024) % 0.0095 - 0.0048) < 0.0014) & (np.abs(u) < 0.026) & (v > -0.66) & (v < 0.17)
-    return np.where(strings[..., None], BONE, image)
+    return put(image, strings, BONE)
 
 
 def plane(rng, size):
@@ -128,7 +128,7 @@ def scaffold(canvas, planes, rng):
             t = np.linspace(-0.08, rng.uniform(0.7, 1.12), 12)[:, None]
             path = start + (end - start) * t + rng.normal(0, 0.8, (12, 2))
             if rng.random() < 0.25:
-                canvas.stroke(path + (5, 5), BONE * 0.95, PEN, 6)
+                canvas.stroke(path + 5, BONE * 0.95, PEN, 6)
             canvas.stroke(path, DARK, PEN, rng.uniform(5, 10))
 
 
@@ -144,7 +144,7 @@ def arcs(canvas):
         end = np.array([0.60 + 0.011 * number, 0.80 + 0.005 * number]) * SHAPE[0]
         gap = 18 * (number >= 3)  # the strings jump where a plane cuts them
         canvas.stroke(np.linspace(start, (start + end) / 2, 8), BONE, PEN, 4.5)
-        canvas.stroke(np.linspace((start + end) / 2, end, 8) + (gap, 0), DARK, PEN, 4.5)
+        canvas.stroke(np.linspace((start + end) / 2, end, 8) + np.array([gap, 0]), DARK, PEN, 4.5)
 
 
 def paint(rng):
@@ -155,9 +155,9 @@ def paint(rng):
     sizes = 0.30 * np.linspace(1, 0.27, PLANES)
     planes = [add_plane(image, angle, label, source, rng, size) for size in sizes]
     canvas = Canvas(image, rng)
-    canvas.layer(thinner(DAB, 1.7), image, angle, areas=label)
+    canvas.layer(scaled(DAB, 1.7), image, angle, areas=label)
     canvas.layer(DAB, image, angle, areas=label)
-    canvas.layer(thinner(DAB, 0.75, value_jitter=0.055), image, angle, np.full(SHAPE, 0.35), areas=label)
+    canvas.layer(scaled(DAB, 0.75, value_jitter=0.055), image, angle, np.full(SHAPE, 0.35), areas=label)
     scaffold(canvas, [corners for corners in planes[20:] if corners is not None], rng)
     arcs(canvas)
     return light(canvas.color, canvas.height + 0.2 * weave(SHAPE, rng), 0.8, 0.05)

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import ndimage as ndi
 from skimage.measure import find_contours
 
-from studio.brush import Brush, Canvas, thinner
+from studio.brush import Brush, Canvas, scaled
 from studio.surface import contour_angle, grid, light, noise, palette, sample, weave
 
 SHAPE = (1600, 2048)
@@ -130,8 +130,8 @@ def paint(rng):
         add_tree(scene, x, y, tree, rng)
     canvas = Canvas(np.broadcast_to(GROUND, (*SHAPE, 3)), rng)
     canvas.layer(WIDE, scene.image, scene.angle, areas=scene.label)
-    canvas.layer(thinner(WIDE, 0.62, dry=0.6), scene.image, scene.angle, np.full(SHAPE, 0.75), areas=scene.label)
+    canvas.layer(scaled(WIDE, 0.62, dry=0.6), scene.image, scene.angle, np.full(SHAPE, 0.75), areas=scene.label)
     for number in range(5, len(scene.areas) + 1):  # the sky and the sun stay without a line
         outline(canvas, scene, number)
-    canvas.layer(thinner(WIDE, 0.42, dry=0.65, value_jitter=0.07), scene.image, scene.angle, np.full(SHAPE, 0.18))
+    canvas.layer(scaled(WIDE, 0.42, dry=0.65, value_jitter=0.07), scene.image, scene.angle, np.full(SHAPE, 0.18))
     return light(canvas.color, canvas.height + 0.25 * weave(SHAPE, rng, pitch=8), 0.9, 0.05)

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage as ndi
 
-from studio.brush import Brush, Canvas, thinner
+from studio.brush import Brush, Canvas, scaled
 from studio.surface import contour_angle, grain, grid, noise, palette, paper, smoothstep, streaks
 
 SHAPE = (1640, 2048)
@@ -108,17 +108,17 @@ def add_growth(canvas, number, depth, downhill, lean, fade, rng):
     tints = np.broadcast_to(faded_ink(dark), (*SHAPE, 3))
     scale = 0.55 + 0.5 * dark
     clefts = smoothstep(0.1, 0.9, lean) * (depth > 0.012) * fade * dark
-    canvas.layer(thinner(TEXTURE, scale, opacity=0.2 + 0.35 * dark), tints, downhill, 0.5 * clefts)
-    canvas.layer(thinner(TEXTURE, 0.5 * scale, opacity=0.25 + 0.4 * dark), tints, downhill, 0.6 * clefts)
+    canvas.layer(scaled(TEXTURE, scale, opacity=0.2 + 0.35 * dark), tints, downhill, 0.5 * clefts)
+    canvas.layer(scaled(TEXTURE, 0.5 * scale, opacity=0.25 + 0.4 * dark), tints, downhill, 0.6 * clefts)
     crest_angle = contour_angle(np.clip(depth, -0.03, 0.03), 5)
     on_crest = (np.abs(depth - 0.003) < 0.003) * 0.45 * smoothstep(-0.6, 0.6, noise(SHAPE, 160, rng, octaves=2))
-    liner = thinner(TEXTURE, 0.62 * scale, turn=0.06, spacing=0.4, opacity=0.25 + 0.4 * dark)
+    liner = scaled(TEXTURE, 0.62 * scale, turn=0.06, spacing=0.4, opacity=0.25 + 0.4 * dark)
     canvas.layer(liner, tints, crest_angle, on_crest)
     clumps = smoothstep(0.3, 1.2, noise(SHAPE, 120, rng, octaves=3))
     wooded = np.exp(-(((depth - 0.004) / 0.012) ** 2)) + 0.5 * np.exp(-(((depth - 0.06) / 0.06) ** 2))
     level = np.zeros(SHAPE, np.float32)
-    canvas.layer(thinner(DOT, scale), tints, level, wooded * clumps * dark * (depth > -0.008))
-    canvas.layer(thinner(DOT, 0.6 * scale), tints, level, wooded * clumps * dark * (depth > -0.012))
+    canvas.layer(scaled(DOT, scale), tints, level, wooded * clumps * dark * (depth > -0.008))
+    canvas.layer(scaled(DOT, 0.6 * scale), tints, level, wooded * clumps * dark * (depth > -0.012))
 
 
 def add_flow(canvas, y, top, bottom, share, opacity, rng):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from studio.brush import Brush, Canvas, thinner
-from studio.surface import grid, light, mix, noise, palette, ramp, smoothstep, weave
+from studio.brush import Brush, Canvas, scaled
+from studio.surface import grid, light, mix, noise, palette, put, ramp, smoothstep, weave
 
 SHAPE = (1560, 2048)
 SKY = palette("7fa8d8", "a9c3e0", "e6d3c8", "f8c98e", "f6a45c")
@@ -34,13 +34,13 @@ def scenery(x, y, rng):
     image = mix(image, palette("ffd98a")[0], 0.75 * np.exp(-((far / 0.17) ** 2)))
     image = mix(image, palette("fff4c4")[0], 1 - smoothstep(SUN[2] * 0.9, SUN[2] * 1.1, far))
     ridge = 0.37 + 0.02 * np.sin(5 * x + 1) + 0.012 * np.sin(13 * x)
-    image = np.where((y > ridge)[..., None], ramp(np.clip((y - ridge) * 12 + cloud, 0, 1), HILLS), image)
+    image = put(image, y > ridge, ramp(np.clip((y - ridge) * 12 + cloud, 0, 1), HILLS))
     glitter = np.exp(-(((x - SUN[0]) / (0.03 + 0.10 * (y - 0.42))) ** 2)) * 0.7
     ripple = 0.13 * noise(x.shape, (16, 130), rng, octaves=3)
     water = mix(
         ramp(np.clip((y - 0.42) / 0.45 + ripple, 0, 1), WATER), palette("ffe09a")[0], glitter * (ripple > -0.02)
     )
-    return np.where((y > 0.42)[..., None], water, image)
+    return put(image, y > 0.42, water)
 
 
 def bank_edge(x):
@@ -51,13 +51,13 @@ def bank_edge(x):
 def add_bank(x, y, image, rng):
     """The near meadow with its path of light and flowers, and a strip of far shore."""
     shore = (y > 0.415) & (y < 0.432 + 0.012 * np.sin(6 * x + 2)) & (np.abs(x - 0.66) > 0.13)
-    image = np.where(shore[..., None], ramp(np.clip(0.4 + 0.2 * noise(x.shape, 60, rng), 0, 1), MEADOW), image)
+    image = put(image, shore, ramp(np.clip(0.4 + 0.2 * noise(x.shape, 60, rng), 0, 1), MEADOW))
     depth = y - bank_edge(x)
     tone = 0.62 - 1.6 * depth + 0.16 * noise(x.shape, (60, 200), rng)
     meadow = ramp(np.clip(tone, 0, 1), MEADOW)
     shadow = smoothstep(0.1, 0.5, np.sin(9 * (y + 0.25 * x)) + 0.3 * noise(x.shape, 200, rng) - 0.2)
     meadow = mix(meadow, palette("2f4a7a")[0], 0.62 * shadow)
-    return np.where((depth > 0)[..., None], meadow, image)
+    return put(image, depth > 0, meadow)
 
 
 def add_trees(x, y, image, rng):
@@ -65,13 +65,13 @@ def add_trees(x, y, image, rng):
     for cx, cy, radius in TREES:
         foot = bank_edge(cx) + 0.03 + 0.3 * radius
         trunk = (np.abs(x - cx - 0.012 * np.sin(9 * y)) < 0.11 * radius) & (y > cy) & (y < foot)
-        image = np.where(trunk[..., None], palette("46325e")[0], image)
+        image = put(image, trunk, palette("46325e")[0])
     leaves = noise(x.shape, 90, rng)
     for cx, cy, radius in TREES:
         dx, dy = (x - cx) / radius, (y - cy) / radius
         crown = dx**2 + dy**2 + 0.22 * leaves < 1
         tone = 0.42 + 0.26 * dx - 0.22 * dy + 0.15 * leaves
-        image = np.where(crown[..., None], ramp(np.clip(tone, 0, 1), FOLIAGE), image)
+        image = put(image, crown, ramp(np.clip(tone, 0, 1), FOLIAGE))
     return image
 
 
@@ -92,18 +92,16 @@ def add_stroller(x, y, image):
     """A woman in a long dress under a red parasol, with her shadow on the grass."""
     u, v = (x - 0.47) / 0.1, (y - 0.80) / 0.1  # from the hem of the dress, in units of about half her height
     shadow = ((u + 1.3) / 1.4) ** 2 + ((v + 0.02) / 0.13) ** 2 < 1
-    image = np.where(shadow[..., None], palette("2a3f70")[0], image)
+    image = put(image, shadow, palette("2a3f70")[0])
     flare = 0.17 + 0.30 * smoothstep(-1.2, 0.1, v)
     dress = (np.abs(u) < flare) & (v > -1.25) & (v < 0)
-    image = np.where(
-        dress[..., None], mix(palette("4a2f7a")[0], palette("c05a8a")[0], smoothstep(-0.2, 0.35, u)), image
-    )
+    image = put(image, dress, mix(palette("4a2f7a")[0], palette("c05a8a")[0], smoothstep(-0.2, 0.35, u)))
     bodice = (np.abs(u) < 0.20) & (v > -1.75) & (v <= -1.2)
-    image = np.where(bodice[..., None], palette("2f2358")[0], image)
-    image = np.where((np.hypot(u, v + 1.92) < 0.21)[..., None], palette("3a1f30")[0], image)
-    image = np.where(((np.abs(u - 0.30) < 0.035) & (v > -2.6) & (v < -1.5))[..., None], palette("4a2a2a")[0], image)
+    image = put(image, bodice, palette("2f2358")[0])
+    image = put(image, np.hypot(u, v + 1.92) < 0.21, palette("3a1f30")[0])
+    image = put(image, (np.abs(u - 0.30) < 0.035) & (v > -2.6) & (v < -1.5), palette("4a2a2a")[0])
     shade = (((u - 0.25) / 0.85) ** 2 + ((v + 2.15) / 0.62) ** 2 < 1) & (v < -2.15)
-    return np.where(shade[..., None], mix(palette("a82030")[0], palette("ff9a5a")[0], smoothstep(-0.4, 1.0, u)), image)
+    return put(image, shade, mix(palette("a82030")[0], palette("ff9a5a")[0], smoothstep(-0.4, 1.0, u)))
 
 
 def divided(image, rng):
@@ -129,7 +127,7 @@ def paint(rng):
     canvas = Canvas(np.broadcast_to(palette("efe2c6")[0], (*SHAPE, 3)), rng)
     level = np.zeros(SHAPE, np.float32)
     for factor, chance in ((1.25, 1.0), (1.0, 0.9), (0.72, 0.85)):
-        canvas.layer(thinner(DOTS, factor), divided(image, rng), level, np.full(SHAPE, chance))
+        canvas.layer(scaled(DOTS, factor), divided(image, rng), level, np.full(SHAPE, chance))
     blossom = FLOWERS[rng.integers(0, len(FLOWERS), SHAPE)]
     canvas.layer(DOTS, blossom, level, flowers)
     return light(canvas.color, canvas.height + 0.2 * weave(SHAPE, rng), 0.5, 0.05)

@@ -43,6 +43,11 @@ def mix(base, top, amount):
     return base + (top - base) * (amount[..., None] if amount.ndim == 2 else amount)
 
 
+def put(image, inside, color):
+    """Replace the pixels of `image` where `inside` holds by a colour or another image."""
+    return np.where(inside[..., None], color, image)
+
+
 def noise(shape, cell, rng, octaves=4):
     """Fractal noise of zero mean and unit deviation whose largest lumps measure `cell` (a number or (y, x)) pixels."""
     cell = np.broadcast_to(np.asarray(cell, float), 2)

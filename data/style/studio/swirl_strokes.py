@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from studio.brush import Brush, Canvas, thinner
-from studio.surface import contour_angle, grid, light, mix, noise, palette, ramp, smoothstep, streaks, unit, weave
+from studio.brush import Brush, Canvas, scaled
+from studio.surface import contour_angle, grid, light, mix, noise, palette, put, ramp, smoothstep, streaks, unit, weave
 
 SHAPE = (1600, 2048)
 SKY = palette("0b1437", "16307a", "1f4fa3", "3b7fc4", "7fb6d6", "cfe3cf")
@@ -22,7 +22,7 @@ DISCS = (  # x, y, radius, turning sense
     (1.235, 0.36, 0.036, -1),
     (0.86, 0.43, 0.03, 1),
 )
-SWIRLS = ((0.50, 0.29, 0.11, 1), (0.73, 0.25, 0.14, 1))
+SWIRLS = ((0.645, 0.27, 0.17, 1), (0.42, 0.30, 0.085, 1))  # as above
 
 
 def horizon(x, base, swell, phase):
@@ -49,9 +49,7 @@ def sky_color(x, y, angle, rng):
     for cx, cy, radius, _ in SWIRLS:
         distance = np.hypot(x - cx, y - cy) / radius
         turn = np.arctan2(y - cy, x - cx)
-        bands += 0.32 * np.exp(-(distance**2)) * np.sin(2 * turn - 7 * distance) + 0.4 * np.exp(
-            -((distance / 0.3) ** 2)
-        )
+        bands += np.exp(-(distance**2)) * (0.14 + 0.30 * np.sin(turn - 6.5 * distance))  # one pale spiral arm
     image = ramp(np.clip(bands, 0, 1), SKY)
     for cx, cy, radius, _ in DISCS:
         distance = np.hypot(x - cx, y - cy) / radius
@@ -69,7 +67,7 @@ def add_land(x, y, image, angle, rng):
         slope = contour_angle(depth + 0.012 * noise(x.shape, 260, rng, octaves=1), 12)
         angle = np.where(inside, slope, angle)
         tone = unit(streaks(slope, rng, 50)) + 0.5 * np.exp(-depth / 0.02) - 0.1
-        image = np.where(inside[..., None], ramp(np.clip(tone, 0, 1), colors), image)
+        image = put(image, inside, ramp(np.clip(tone, 0, 1), colors))
     return image, angle
 
 
@@ -81,7 +79,7 @@ def add_bushes(x, y, image, angle, rng):
         dx, dy = x - cx, (y - cy) * 1.15
         inside = np.hypot(dx, dy) < radius * (1 + 0.15 * np.sin(5 * np.arctan2(dy, dx) + 40 * cx))
         tone = 0.45 - 0.38 * dy / radius - 0.2 * dx / radius
-        image = np.where(inside[..., None], ramp(np.clip(tone, 0, 1), BUSH), image)
+        image = put(image, inside, ramp(np.clip(tone, 0, 1), BUSH))
         angle = np.where(inside, np.arctan2(dx, -dy), angle)
     return image, angle
 
@@ -95,7 +93,7 @@ def add_tree(x, y, image, angle, foot, tip, girth, rng):
     flame = -np.pi / 2 + 0.45 * np.sin(22 * y + 30 * (x - sway)) + 4.5 * (sway - x)
     angle = np.where(inside, flame, angle)
     tone = 0.36 + 0.22 * streaks(flame, rng, 40)
-    return np.where(inside[..., None], ramp(np.clip(tone, 0, 1), TREE), image), angle
+    return put(image, inside, ramp(np.clip(tone, 0, 1), TREE)), angle
 
 
 def paint(rng):
@@ -110,7 +108,7 @@ def paint(rng):
     canvas = Canvas(0.7 * image, rng)  # a dark first state, so that gaps between strokes deepen the colour
     loaded = Brush(width=26, length=150, dry=0.3, value_jitter=0.05, hue_jitter=0.032, relief=1.2, streak=0.15)
     canvas.layer(loaded, image, angle)
-    canvas.layer(thinner(loaded, 0.62, value_jitter=0.09), image, angle)
-    canvas.layer(thinner(loaded, 0.45, value_jitter=0.11, relief=1.6, spacing=1.0), image, angle)
+    canvas.layer(scaled(loaded, 0.62, value_jitter=0.09), image, angle)
+    canvas.layer(scaled(loaded, 0.45, value_jitter=0.11, relief=1.6, spacing=1.0), image, angle)
     height = canvas.height + 0.12 * weave(SHAPE, rng)
     return light(canvas.color, height, 1.25, 0.10)

@@ -1,0 +1,66 @@
+"""Small things that most tests need: a tiny network's weights, two smooth pictures, and caches that are thrown away."""
+
+import platformdirs
+import pytest
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from hypothesis import settings
+
+from nstlab.weights import TORCHVISION, Weights, random_weights
+
+settings.register_profile("nstlab", deadline=None, derandomize=True)  # no clock and no luck in the tests
+settings.load_profile("nstlab")
+
+
+def smooth(height: int, width: int, seed: int) -> torch.Tensor:
+    """A smooth random picture, (1, 3, H, W) float32 in [0, 1]: a few random colours, interpolated."""
+    coarse = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True).clamp(0, 1)
+
+
+@pytest.fixture
+def photo() -> torch.Tensor:
+    """48 px high, 40 px wide."""
+    return smooth(48, 40, seed=1)
+
+
+@pytest.fixture
+def painting() -> torch.Tensor:
+    """40 px high, 56 px wide."""
+    return smooth(40, 56, seed=2)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Weights:
+    """VGG19 with 4 to 8 channels a layer and random weights."""
+    return random_weights(seed=0, widths=(4, 6, 8, 8, 8))
+
+
+@pytest.fixture
+def tiny_file(tiny, tmp_path):
+    """The tiny weights in a safetensors file that names its preprocessing."""
+    path = tmp_path / "tiny.safetensors"
+    safetensors.torch.save_file(tiny.tensors, path, {"input": str(TORCHVISION)})
+    return path
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory):
+    """One cache for the whole session: a network's mean activations are computed once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_machine(monkeypatch, cache_folder, tmp_path_factory):
+    """No test reads or writes the user's caches, or takes more than two threads of them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_folder))
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *names, **_: str(cache_folder.joinpath(*names)))
+    torch_home, before = tmp_path_factory.mktemp("torch"), torch.hub.get_dir()
+    monkeypatch.setenv("TORCH_HOME", str(torch_home))
+    torch.hub.set_dir(str(torch_home / "hub"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(min(2, threads))
+    yield
+    torch.hub.set_dir(before)
+    torch.set_num_threads(threads)

@@ -1,0 +1,219 @@
+"""The engine's guarantees, on a tiny network."""
+
+import itertools
+
+import pytest
+import torch
+
+import nstlab as nst
+from nstlab import engine
+from nstlab.engine import Checkpoint, Status, minimize, pyramid, solve
+from nstlab.optimizers import LBFGS, Adam, GradientDescent
+from nstlab.settings import InputError
+
+OPTIMIZERS = [LBFGS(history=5), Adam(), GradientDescent()]
+
+
+@pytest.fixture
+def net(tiny):
+    return nst.VGG19(tiny, normalize=False)
+
+
+@pytest.fixture
+def goal(photo, painting):
+    return nst.content("conv2_2", photo) + 1e2 * nst.style(["conv1_1", "conv2_1"], painting)
+
+
+@pytest.fixture
+def start(photo):
+    return nst.noise(photo, seed=1)
+
+
+def drain(run):
+    """(all steps, the result)."""
+    steps = []
+    while True:
+        try:
+            steps.append(next(run))
+        except StopIteration as end:
+            return steps, end.value
+
+
+def test_steps_count_from_the_first_picture(goal, net, start):
+    steps, result = drain(minimize(goal, net, start, steps=5))
+    assert [s.index for s in steps] == [0, 1, 2, 3, 4, 5]
+    assert torch.equal(steps[0].snapshot(), start)
+    assert result.steps == 5
+    assert result.status == Status.FINISHED
+    assert steps[-1].status == Status.FINISHED
+    assert result.evaluations >= 6
+
+
+def test_the_loss_is_the_weighted_sum_of_the_terms_of_the_picture(goal, net, start):
+    steps, result = drain(minimize(goal, net, start, steps=5))
+    for step in steps:
+        assert step.loss == pytest.approx(step.terms["content"] + 1e2 * step.terms["style"], rel=1e-5)
+    total, _ = goal.bind(net, start.shape[-2:])(result.image)
+    assert result.loss == pytest.approx(float(total), rel=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, Adam(rate=0.5)])
+def test_the_result_is_never_worse_than_the_best_step(goal, net, start, optimizer):
+    steps, result = drain(minimize(goal, net, start, steps=15, optimizer=optimizer))
+    assert result.loss == min(step.loss for step in steps)
+    assert torch.equal(result.image, steps[-1].best())
+    assert result.loss < steps[0].loss
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("levels", [1, 2])
+def test_resuming_makes_the_same_pixels(goal, net, start, optimizer, levels, tmp_path):
+    start = torch.nn.functional.interpolate(start, scale_factor=2)
+    whole, expected = drain(minimize(goal, net, start, steps=8, optimizer=optimizer, levels=levels))
+    for stop in (0, 3, 8, 8 * levels - 2):
+        *_, last = itertools.islice(minimize(goal, net, start, steps=8, optimizer=optimizer, levels=levels), stop + 1)
+        last.checkpoint().save(tmp_path / "c.safetensors")
+        checkpoint = Checkpoint.load(tmp_path / "c.safetensors")
+        rest, result = drain(minimize(goal, net, start, steps=8, optimizer=optimizer, levels=levels, checkpoint=checkpoint))
+        assert torch.equal(result.image, expected.image), stop
+        assert [s.loss for s in rest] == [s.loss for s in whole[stop + 1 :]]
+        assert result.evaluations == expected.evaluations
+
+
+def test_the_same_run_makes_the_same_pixels(goal, net, start):
+    first, second = (solve(goal, net, start, steps=6) for _ in range(2))
+    assert torch.equal(first.image, second.image)
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e-3, 7.3, 1e6])
+def test_a_common_factor_of_the_weights_changes_nothing(goal, net, start, factor):
+    plain, scaled = solve(goal, net, start, steps=25), solve(factor * goal, net, start, steps=25)
+    assert float((plain.image - scaled.image).abs().mean()) < 1 / 255
+    assert scaled.loss == pytest.approx(factor * plain.loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_bad_evaluation_is_an_event_and_never_a_picture(goal, net, start, optimizer, monkeypatch):
+    call, calls = engine.Evaluator.__call__, []
+
+    def sometimes(self, x):
+        calls.append(1)
+        at = call(self, x)
+        return engine.Evaluation(at.loss * float("nan"), at.grad, at.values) if len(calls) == 5 else at
+
+    monkeypatch.setattr(engine.Evaluator, "__call__", sometimes)
+    steps, result = drain(minimize(goal, net, start, steps=12, optimizer=optimizer))
+    assert len(result.events) == 1
+    assert "not finite, rolled back" in result.events[0]
+    assert all(step.snapshot().isfinite().all() and step.loss < 1e30 for step in steps)
+    assert result.loss < steps[3].loss
+
+
+def test_interrupted_inside_a_step_the_last_one_is_still_good(goal, net, start, monkeypatch):
+    expected = solve(goal, net, start, steps=10, optimizer=LBFGS(history=3))
+    call, left = engine.Evaluator.__call__, [8]
+
+    def until_interrupted(self, x):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return call(self, x)
+
+    monkeypatch.setattr(engine.Evaluator, "__call__", until_interrupted)
+    steps = []
+    with pytest.raises(KeyboardInterrupt):
+        steps.extend(minimize(goal, net, start, steps=10, optimizer=LBFGS(history=3)))
+    left[0], last = -1, steps[-1]
+    assert last.best().isfinite().all()
+    _, result = drain(minimize(goal, net, start, steps=10, optimizer=LBFGS(history=3), checkpoint=last.checkpoint()))
+    assert torch.equal(result.image, expected.image)
+
+
+def test_weights_change_between_steps(goal, net, start):
+    run = minimize(goal, net, start, steps=20)
+    for _ in range(4):
+        before = next(run)
+    after = run.send({"style": 0.0})
+    assert after.index == before.index + 1
+    assert after.weights["style"] == 0.0
+    assert set(after.terms) == {"content"}
+    assert after._state.numbers["order"] in ([], [0])  # curvature was forgotten
+    last = [*run][-1]
+    assert last.terms["content"] < before.terms["content"]
+
+
+def test_a_refused_weight_names_the_allowed_ones(goal, net, start):
+    run = minimize(goal, net, start, steps=20)
+    next(run)
+    with pytest.raises(InputError, match=r"there are: content, content:conv2_2, style"):
+        run.send({"tv": 1.0})
+
+
+def test_pyramid_doubles_up_to_the_full_size():
+    assert [level.shape for level in pyramid((200, 300), 10, levels=3)] == [(50, 75), (100, 150), (200, 300)]
+    assert [level.shape for level in pyramid((40, 300), 10, levels=3)] == [(40, 300)]
+    assert pyramid((64, 64), 10) == (engine.Level((64, 64), 10),)
+
+
+def test_pyramid_ends_at_full_size_with_a_lower_loss_than_the_start(goal, net, start):
+    start = torch.nn.functional.interpolate(start, scale_factor=2)
+    steps, result = drain(minimize(goal, net, start, steps=5, levels=2))
+    assert [s.level for s in steps] == [0] * 6 + [1] * 5
+    assert steps[0].shape == (start.shape[-2] // 2, start.shape[-1] // 2)
+    assert result.image.shape == start.shape
+    assert result.steps == 10
+
+
+def test_stops_at_a_loss_threshold(goal, net, start):
+    first = next(minimize(goal, net, start)).loss
+    steps, result = drain(minimize(goal, net, start, steps=100, stop_loss=first / 3))
+    assert result.status == Status.REACHED
+    assert result.loss <= first / 3 < steps[-2].loss
+
+
+def test_stops_when_the_loss_no_longer_changes(goal, net, start):
+    _, result = drain(minimize(goal, net, start, steps=500, stop_change=0.2))
+    assert result.status == Status.CONVERGED
+    assert 10 < result.steps < 500
+
+
+def test_stalls_where_nothing_can_be_gained(net, photo):
+    result = solve(nst.content("conv2_1", photo), net, photo, steps=50)
+    assert result.status == Status.STALLED
+    assert torch.equal(result.image, photo)
+
+
+def test_a_checkpoint_of_another_size_is_refused(goal, net, start):
+    checkpoint = next(minimize(goal, net, start)).checkpoint()
+    with pytest.raises(InputError, match="other sizes"):
+        next(minimize(goal, net, torch.nn.functional.interpolate(start, scale_factor=2), checkpoint=checkpoint))
+
+
+def test_a_damaged_checkpoint_is_refused(goal, net, start, tmp_path):
+    path = next(minimize(goal, net, start)).checkpoint().save(tmp_path / "c.safetensors")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="missing or damaged"):
+        Checkpoint.load(path)
+    with pytest.raises(InputError, match="missing or damaged"):
+        Checkpoint.load(tmp_path / "none.safetensors")
+
+
+def test_snapshots_are_copies_in_range(goal, net, start):
+    run = minimize(goal, net, start, steps=3)
+    step = next(run)
+    snapshot = step.snapshot()
+    snapshot.zero_()
+    assert torch.equal(step.snapshot(), start)
+
+
+def test_bfloat16_reaches_nearly_the_loss_of_float32(goal, tiny, net, start):
+    exact = solve(goal, net, start, steps=25)
+    rough = solve(goal, nst.VGG19(tiny, normalize=False, precision="bfloat16"), start, steps=25)
+    total, _ = goal.bind(net, start.shape[-2:])(rough.image)
+    assert float(total) < 1.5 * exact.loss < 0.2 * float(goal.bind(net, start.shape[-2:])(start)[0])
+
+
+def test_memory_needed_grows_with_the_pixels(net):
+    small, large = (engine.memory_needed(net, ["relu4_2"], (s, s), LBFGS()) for s in (128, 256))
+    assert small < large < 4.1 * small
+    assert engine.largest_size(large, 256, large // 4) <= 128

@@ -1,0 +1,106 @@
+"""Recipes: what they make of their settings, end to end on a tiny network."""
+
+import pytest
+import torch
+
+import nstlab as nst
+from nstlab import recipes
+from nstlab.engine import solve
+from nstlab.settings import InputError, ReconstructSettings, TextureSettings, TransferSettings
+
+
+@pytest.fixture
+def pictures(photo, painting, tmp_path):
+    """Paths of the photo and the painting."""
+    return [str(nst.save(x, tmp_path / f"{name}.png")) for name, x in (("photo", photo), ("painting", painting))]
+
+
+@pytest.fixture
+def small(tiny_file):
+    return {"weights": str(tiny_file), "size": 48, "steps": 4, "normalize": False}
+
+
+def test_transfer_minimises_content_plus_style(pictures, small):
+    plan = recipes.prepare(TransferSettings(*pictures, alpha=2, beta=30, tv=0.5, **small), "cpu")
+    assert [(weight, term.name, term.layers) for weight, term in plan.objective.terms] == [
+        (2.0, "content", ("conv4_2",)),
+        (30.0, "style", nst.STYLE_LAYERS),
+        (0.5, "tv", ("pixels",)),
+    ]
+    assert plan.objective.weights["style:conv1_1"] == pytest.approx(0.2)
+    steps = [*plan.steps()]
+    assert steps[-1].loss < steps[0].loss
+
+
+def test_the_size_is_the_long_side(pictures, small):
+    plan = recipes.prepare(TransferSettings(*pictures, **{**small, "size": 64}), "cpu")
+    assert plan.start.shape == (1, 3, 53, 64)  # the photo is 48 x 40 or 40 x 48: long side 64
+
+
+@pytest.mark.parametrize("init", ["noise", "content", "style", "grey"])
+def test_first_pictures(pictures, small, init):
+    plan = recipes.prepare(TransferSettings(*pictures, init=init, **small), "cpu")
+    expected = {
+        "noise": nst.noise(plan.inputs["content"], 0),
+        "content": plan.inputs["content"],
+        "style": nst.fit(plan.inputs["style"], plan.start.shape[-2:]),
+        "grey": torch.full_like(plan.start, 0.5),
+    }[init]
+    assert torch.equal(plan.start, expected)
+
+
+def test_a_picture_as_the_first_picture_is_part_of_the_identity(pictures, small):
+    plan = recipes.prepare(TransferSettings(*pictures, init=pictures[1], **small), "cpu")
+    assert torch.equal(plan.start, plan.inputs["init"])
+    assert set(plan.identity()["inputs"]) == {"content", "style", "init"}
+
+
+def test_reconstruction_finds_the_photo_from_a_low_layer(pictures, small, photo):
+    settings = ReconstructSettings(pictures[0], layer="conv1_1", **{**small, "steps": 60})
+    plan = recipes.prepare(settings, "cpu")
+    result = solve(plan.objective, plan.net, plan.start, steps=60)
+    before, after = ((x - plan.inputs["content"]).square().mean() for x in (plan.start, result.image))
+    assert after < 0.3 * before  # four filters behind a ReLU keep no more
+
+
+def test_texture_keeps_the_paintings_proportions_and_lowers_its_gram_error(pictures, small, painting):
+    plan = recipes.prepare(TextureSettings(pictures[1], style_layers=("conv1_1", "conv2_1"), **small), "cpu")
+    h, w = painting.shape[-2:]
+    assert plan.start.shape[-1] / plan.start.shape[-2] == pytest.approx(w / h, rel=0.05)
+    steps = [*plan.steps()]
+    assert steps[-1].terms["style"] < 0.5 * steps[0].terms["style"]
+
+
+def test_a_weight_of_zero_needs_no_deep_layer(pictures, small, tiny, tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "partial.safetensors"
+    save_file({name: t for name, t in tiny.tensors.items() if name < "conv3"}, path)
+    settings = TransferSettings(*pictures, alpha=0, style_layers=("conv2_1",), **{**small, "weights": str(path)})
+    assert [term.name for _, term in recipes.prepare(settings, "cpu").objective.terms] == ["style"]
+    with pytest.raises(InputError, match="lack conv3_1, conv3_2, conv3_3, conv3_4, conv4_1, conv4_2"):
+        recipes.prepare(settings.replace(alpha=1), "cpu")
+
+
+def test_style_layers_can_be_weighted(pictures, small):
+    settings = TransferSettings(*pictures, style_layers=("conv1_1", "conv2_1"), style_weights=(0.9, 0.1), **small)
+    weights = recipes.prepare(settings, "cpu").objective.weights
+    assert (weights["style:conv1_1"], weights["style:conv2_1"]) == (0.9, 0.1)
+
+
+def test_devices():
+    assert recipes.device("cpu").type == "cpu"
+    assert recipes.device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(InputError, match=r"there is no 'tpu' .*cpu"):
+        recipes.device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="there is no 'cuda' on this machine"):
+            recipes.device("cuda")
+
+
+def test_too_large_a_run_is_refused_with_a_size_that_fits(pictures, small, monkeypatch):
+    plan = recipes.prepare(TransferSettings(*pictures, **{**small, "size": 256}), "cpu")
+    plan.check_memory()
+    monkeypatch.setattr(recipes, "available_memory", lambda device: plan.memory_needed() // 2)
+    with pytest.raises(InputError, match=r"size 256 needs about .* GB of memory, .* GB are free; --size (\d+) would fit"):
+        plan.check_memory()
