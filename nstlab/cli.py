@@ -118,11 +118,11 @@ def _finish(stored: Any, job: JobSettings, settings: RunSettings, how: str) -> N
     from nstlab import images as im
     from nstlab.engine import Status
 
-    im.save(im.load(stored.picture), job.out, settings.to_dict())
+    im.save(im.reopen(stored.picture), job.out, settings.to_dict())
     result, places = stored.manifest["result"], [str(job.out)]
     if job.frames and stored.frames:
-        frames = [im.load(path) for path in stored.frames]
-        places.append(str(im.save_gif([*frames, im.load(stored.picture)], job.out.with_suffix(".gif"))))
+        frames = [im.reopen(path) for path in stored.frames]
+        places.append(str(im.save_gif([*frames, im.reopen(stored.picture)], job.out.with_suffix(".gif"))))
     events = "; ".join(result["events"]) or "none"
     why = "" if result["status"] == Status.FINISHED else f" ({result['status']})"
     print(
@@ -149,8 +149,10 @@ def run_recipe(settings: RunSettings, job: JobSettings) -> int:
     except KeyboardInterrupt:
         best = store.partial(plan) / "best.png"
         if best.is_file():
-            im.save(im.load(best), job.out, settings.to_dict())
+            im.save(im.reopen(best), job.out, settings.to_dict())
             _say(f"interrupted; the best picture so far is {job.out}; to go on, run the same command again (--resume)")
+        else:
+            _say("interrupted")
         return 130
     except Exception as error:
         if not _out_of_memory(error):
@@ -234,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name in RECIPES:
             return run_recipe(*made)
         return {"fetch": fetch, "info": info}[name](*made)
-    except InputError as error:
+    except (InputError, FloatingPointError) as error:
         _say(f"error: {error}")
         return 2
     except KeyboardInterrupt:

@@ -17,7 +17,6 @@ The engine prints nothing and writes no file; whoever drains it does.
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -95,6 +94,7 @@ class Step:
     _state: State
     _best: Best
     _events: tuple[str, ...]
+    _recent: tuple[float, ...]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -116,7 +116,8 @@ class Step:
         tensors |= {"best_x": best.x, "best_values": best.values}
         tensors |= {f"memory.{name}": tensor for name, tensor in state.tensors.items()}
         data = {name: getattr(self, name) for name in ("index", "evaluations", "seconds", "level", "weights")}
-        data |= {"loss": state.loss, "best_loss": best.loss, "numbers": state.numbers, "events": self._events}
+        data |= {"loss": state.loss, "best_loss": best.loss, "numbers": state.numbers, "stalled": state.stalled}
+        data |= {"events": self._events, "recent": self._recent}
         return Checkpoint({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, data)
 
 
@@ -166,7 +167,7 @@ class Checkpoint:
         tensors = {name: tensor.to(like.device) for name, tensor in self.tensors.items()}
         memory = {name.removeprefix("memory."): t for name, t in tensors.items() if name.startswith("memory.")}
         at = Evaluation(tensors["loss"], tensors["grad"], tensors["values"])
-        return State(tensors["x"], at, self.data["loss"], memory, self.data["numbers"])
+        return State(tensors["x"], at, self.data["loss"], memory, self.data["numbers"], stalled=self.data["stalled"])
 
     def _best(self, like: Tensor) -> Best:
         return Best(self.data["best_loss"], self.tensors["best_x"].to(like.device), self.tensors["best_values"].to(like.device))
@@ -222,6 +223,7 @@ class _Run:
         self.bind(data["weights"], data["evaluations"])
         self.state, self.best = checkpoint._state(like), checkpoint._best(like)
         self.began -= data["seconds"]
+        self.recent = list(data["recent"])
 
     def advance(self) -> None:
         self.state = self.optimizer.step(self.state, self.evaluate)
@@ -261,7 +263,7 @@ class _Run:
         return Step(
             self.index, self.loss(self.state.loss), self.terms(self.state.at.values), self.evaluate.count,
             time.perf_counter() - self.began, self.level, self.state.event, self.status, dict(self.bound.weights),
-            self.state, self.best, self.events,
+            self.state, self.best, self.events, tuple(self.recent),
         )  # fmt: skip
 
     def result(self) -> Result:
@@ -346,12 +348,15 @@ def memory_needed(net: VGG19, layers: Sequence[str], shape: Sequence[int], optim
         block = int(name[4])
         size = net.channels(name) * (height >> block - 1) * (width >> block - 1)
         kept, largest = kept + size, max(largest, size)
-    pairs = (
-        optimizer.pairs(torch.empty(0).new_empty(1, 3, height, width, device="meta")) + 3 if isinstance(optimizer, LBFGS) else 4
-    )
+    pairs = optimizer.pairs(torch.empty(1, 3, height, width, device="meta")) + 3 if isinstance(optimizer, LBFGS) else 4
     return each * (kept + 3 * largest + 2 * pairs * 3 * height * width)
 
 
-def largest_size(needed_at: int, size: int, available: int) -> int:
-    """The size (long side, a multiple of 32) that fits, as what is needed grows with the number of pixels."""
-    return max(32, int(size * math.sqrt(0.9 * available / needed_at)) // 32 * 32)
+def largest_size(net: VGG19, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer, available: int) -> int | None:
+    """The largest long side, a multiple of 16 below that of (H, W), that needs no more than the available bytes; None
+    if there is none."""
+    for size in range((max(shape) - 1) // 16 * 16, 0, -16):
+        smaller = [round(side * size / max(shape)) for side in shape]
+        if min(smaller) >= MIN_SIDE and memory_needed(net, layers, smaller, optimizer) <= available:
+            return size
+    return None

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from nstlab.settings import MIN_SIDE, InputError, nearest
 
-MAX_PIXELS = 200_000_000  # more is taken for a decompression bomb
+MAX_PIXELS = 175_000_000  # more is taken for a decompression bomb; Pillow itself refuses a little more than this
 MAX_ASPECT = 8.0  # long side / short side
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "retina", "hubble_deep_field", "ihc")
@@ -61,7 +61,7 @@ def sample(name: str, size: int | None = None) -> Tensor:
 def find(source: str | os.PathLike) -> Path:
     """The file meant by a path or by the name of a sample picture; a file wins over a sample of the same name."""
     path = Path(source)
-    if path.exists() or path.suffix:
+    if os.path.exists(path) or path.suffix:
         return path
     known = samples()
     if str(source) in known:
@@ -91,7 +91,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: has more than {MAX_PIXELS / 1e6:.0f} million pixels, the most that is read") from None
     except InputError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:  # what Pillow's decoders raise
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, RuntimeError) as error:  # by Pillow's decoders
         raise InputError(f"{path}: is damaged or cut short ({str(error) or type(error).__name__})") from None
 
 
@@ -128,11 +128,13 @@ def _over_white(image: Image.Image) -> Image.Image:
 def _pixels(image: Image.Image) -> np.ndarray:
     """(H, W, 3) float32 sRGB in [0, 1] of a picture of any mode."""
     if image.mode.startswith("I") or image.mode == "F":  # 16 or 32 bits of grey
-        grey = np.asarray(image, dtype=np.float32)
+        grey = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
         top = 1.0 if image.mode == "F" and grey.max() <= 1 else 65535.0 if grey.max() > 255 or image.mode != "F" else 255.0
-        return np.repeat(np.nan_to_num(grey / top).clip(0, 1)[..., None], 3, axis=2)
+        return np.repeat((grey / top).clip(0, 1)[..., None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = _over_white(image)
+    if image.mode == "P":
+        image = image.convert("RGB")
     image = _to_srgb(image)
     return np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0
 
@@ -147,12 +149,19 @@ def load(source: str | os.PathLike, size: int | None = None) -> Tensor:
     Raises: InputError if there is no such file, or it is no picture, damaged, too small, too large or too long.
     """
     path = find(source)
-    with _reading(path), Image.open(path) as image:
+    # Opened as a file: given a path, Pillow maps uncompressed TIFFs into memory, and then transposes them wrongly.
+    with _reading(path), path.open("rb") as file, Image.open(file) as image:
         _check_shape(path, *image.size)
         image.load()
         pixels = _pixels(ImageOps.exif_transpose(image))
     tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].contiguous()
     return tensor if size is None else resize(tensor, fit_size(tensor.shape[-2:], size, path))
+
+
+def reopen(path: str | os.PathLike) -> Tensor:
+    """A picture that `save` wrote, (1, 3, H, W): of any size and shape, since it was computed here."""
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image, dtype=np.float32) / 255).permute(2, 0, 1)[None].contiguous()
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from torch import Tensor
 from nstlab import engine
 from nstlab import images as im
 from nstlab.network import VGG19
-from nstlab.objectives import Objective, content, style, total_variation
+from nstlab.objectives import PIXELS, Objective, content, style, total_variation
 from nstlab.optimizers import LBFGS, Adam, GradientDescent, Optimizer
 from nstlab.settings import (
     DEVICES,
@@ -74,30 +74,34 @@ class Plan:
         """All that decides the result's pixels, as plain JSON values."""
         return {
             "recipe": self.recipe,
-            "settings": self.settings.to_dict(identity=True),
+            "settings": self.settings.to_dict(identity=True) | ({"init": "file"} if "init" in self.inputs else {}),
+            "padding": self.net.padding,
             "inputs": {role: digest(image) for role, image in self.inputs.items()},
             "weights": self.net.weights.digest,
             "algorithm": engine.ALGORITHM,
         }
 
+    @property
+    def layers(self) -> list[str]:
+        """The layers of the network that the objective reads."""
+        return [read for _, term in self.objective.terms for read in term.reads if read != PIXELS]
+
     def memory_needed(self) -> int:
         """Bytes, estimated."""
-        layers = [read for _, term in self.objective.terms for read in term.reads if read != "pixels"]
-        return engine.memory_needed(self.net, layers, self.start.shape[-2:], self.optimizer)
+        return engine.memory_needed(self.net, self.layers, self.start.shape[-2:], self.optimizer)
 
     def check_memory(self) -> None:
         """InputError, with the size that would fit, if the run needs more memory than there is."""
-        needed, free = self.memory_needed(), available_memory(self.start.device)
-        if needed > free:
+        free = available_memory(self.start.device)
+        if self.memory_needed() > free:
             raise InputError(self.memory_message(free))
 
     def memory_message(self, free: int) -> str:
         """Why the run does not fit, and the size that would."""
-        needed = self.memory_needed()
-        fits = engine.largest_size(needed, self.settings.size, free)
+        fits = engine.largest_size(self.net, self.layers, self.start.shape[-2:], self.optimizer, free)
         return (
-            f"size {self.settings.size} needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; "
-            f"--size {min(fits, self.settings.size - 32)} would fit"
+            f"size {self.settings.size} needs about {self.memory_needed() / 1e9:.2f} GB of memory, {free / 1e9:.2f} GB are "
+            f"free; " + (f"--size {fits} would fit" if fits else "not even the smallest size fits")
         )
 
 
@@ -158,8 +162,9 @@ def _plan(
         objective = objective + settings.tv * total_variation(settings.convention)
     start, extra = _start(settings, like, pictures)
     net = network(settings, on)
-    net.require((read for _, term in objective.terms for read in term.reads if read != "pixels"), like.shape[-2:])
-    return Plan(recipe, settings, net, objective, start.to(on), pictures | extra)
+    plan = Plan(recipe, settings, net, objective, start.to(on), pictures | extra)
+    net.require(plan.layers, like.shape[-2:])
+    return plan
 
 
 def transfer(settings: TransferSettings, on: torch.device) -> Plan:

@@ -44,6 +44,9 @@ MIN_SIDE = 16  # px; the fifth block of VGG19 sees one position for every 16 pix
 class InputError(ValueError):
     """Something the user gave cannot be used. The message is one line: the problem, and what is allowed."""
 
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.splitlines()))
+
 
 def nearest(name: str, allowed: tuple[str, ...] | list[str]) -> str:
     """ "; did you mean 'conv4_2'?" for the allowed name that is nearest to `name`, or nothing if none is near."""
@@ -149,8 +152,8 @@ class Option:
             raise InputError(f"{name}: '{value}' is not one of {self.allowed()}{nearest(str(value), list(self.choices))}")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             low, high = self.low if self.low is not None else -math.inf, self.high or math.inf
-            if not (math.isfinite(value) and low <= value <= high):
-                raise InputError(f"{name}: {value:g} is not allowed; allowed is {self.allowed()}")
+            if not low <= value <= high or value in (math.inf, -math.inf):
+                raise InputError(f"{name}: {value!s:.40} is not allowed; allowed is {self.allowed()}")
         return value
 
 
@@ -177,7 +180,7 @@ def kind(annotation: Any) -> tuple[type, bool, bool]:
 def _element(name: str, value: Any, wanted: type, opt: Option) -> Any:
     """One value of the wanted type, checked; numbers and paths may come as their text."""
     if (wanted is float and isinstance(value, (int, str))) or (wanted is int and isinstance(value, str)):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             value = value if isinstance(value, bool) else wanted(value)
     elif wanted is bool and str(value).lower() in ("true", "false"):
         value = str(value).lower() == "true"
@@ -204,7 +207,9 @@ class Settings:
             return None
         if not many:
             return _element(name, value, wanted, opt)
-        values = (value,) if isinstance(value, (str, int, float)) else tuple(value)
+        values = (value,) if isinstance(value, (str, int, float)) else value
+        if not isinstance(values, (tuple, list)):
+            raise InputError(f"{name}: {value!r} is not a list")
         return tuple(_element(name, v, wanted, opt) for v in values)
 
     @classmethod
@@ -229,6 +234,9 @@ class Settings:
         for name in plain:
             if name not in names:
                 raise InputError(f"{cls.__name__} has no setting '{name}'{nearest(name, names)}")
+        for f in dataclasses.fields(cls):
+            if f.default is dataclasses.MISSING and f.name not in plain:
+                raise InputError(f"{cls.__name__}: '{f.name}' is missing")
         return cls(**plain)
 
     def replace(self, **changes: Any) -> Self:
@@ -258,15 +266,26 @@ class RunSettings(Settings):
     stop_change: float | None = option(None, "stop when ten steps lower the loss by less than this part of it", low=0, high=1)
 
     def __post_init__(self) -> None:
+        """Fields left open are filled with the convention's values, so that equal runs have equal settings."""
         super().__post_init__()
-        self._from_convention(tv="tv", normalize="normalize")
-
-    def _from_convention(self, **fields: str) -> None:
-        """Fill fields left open with the convention's value, so that equal runs have equal settings."""
-        convention = CONVENTIONS[self.convention]
-        for name, attribute in fields.items():
+        for name in self._conventional():
             if getattr(self, name) in (None, ()):
-                object.__setattr__(self, name, getattr(convention, attribute))
+                object.__setattr__(self, name, getattr(CONVENTIONS[self.convention], name))
+
+    @classmethod
+    def _conventional(cls) -> list[str]:
+        """The fields for which a convention has values."""
+        known = {f.name for f in dataclasses.fields(Convention)}
+        return [f.name for f in dataclasses.fields(cls) if f.name in known]
+
+    def replace(self, **changes: Any) -> Self:
+        """As of all settings; and with another convention, values that were the old one's become the new one's."""
+        if changes.get("convention", self.convention) != self.convention:
+            old = CONVENTIONS[self.convention]
+            follow = [name for name in self._conventional() if getattr(self, name) == getattr(old, name)]
+            defaults = {f.name: f.default for f in dataclasses.fields(self)}
+            changes = {name: defaults[name] for name in follow} | changes
+        return super().replace(**changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,7 +299,6 @@ class StyleSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._from_convention(style_layers="style_layers")
         layers, weights = self.style_layers, self.style_weights
         if len(set(layers)) < len(layers):
             raise InputError(f"style_layers: {' '.join(layers)} names a layer twice; each may be named once")
@@ -306,7 +324,6 @@ class TransferSettings(StyleSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._from_convention(alpha="alpha", beta="beta", content_layers="content_layers")
         if self.alpha == 0 and self.beta == 0:
             raise InputError("alpha and beta are both 0; at least one must be more")
 

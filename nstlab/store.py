@@ -14,6 +14,7 @@ their places and renamed. Nothing is pickled.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -21,7 +22,8 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Generator, Mapping
+import uuid
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -40,9 +42,10 @@ CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing them
 FORMAT = 1
 
 
-def run_id(plan: Plan) -> str:
-    """16 hexadecimal digits from all that decides the result's pixels, and from nothing else."""
-    text = json.dumps(plan.identity(), sort_keys=True)
+def run_id(plan: Plan, changes: Sequence[tuple[int, Mapping[str, float]]] = ()) -> str:
+    """16 hexadecimal digits from all that decides the result's pixels, and from nothing else; `changes` are those of
+    weights on the way, with the step before each."""
+    text = json.dumps([plan.identity(), changes], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -100,26 +103,37 @@ class Store:
         """Carry out a plan step by step, keeping it on disk; yields the engine's steps, returns the finished run.
 
         An interrupted run is taken up if `resume`, else begun anew. However the generator ends, by an exception or by
-        being closed, a checkpoint and the best picture so far (`best.png` in the partial folder) are left behind."""
+        being closed, a checkpoint and the best picture so far (`best.png` in the partial folder) are left behind.
+        A run whose weights are changed on the way (`send`) is another run from then on, with an id of its own."""
         recorder = _Recorder(plan, self.partial(plan), frames)
         steps = plan.steps(recorder.open(resume))
         try:
             step = next(steps)
             while True:
                 recorder.record(step)
-                step = steps.send((yield step))
+                changes = yield step
+                recorder.steer(changes)
+                step = steps.send(changes)
         except StopIteration as end:
-            return recorder.finish(end.value, self.folder(plan))
+            result = end.value
         except BaseException:
             recorder.interrupted()
+            raise
+        try:
+            return recorder.finish(result)
+        except BaseException as error:
+            with contextlib.suppress(InputError):
+                recorder.interrupted()
+            if isinstance(error, OSError):
+                raise InputError(f"{recorder.folder}: cannot be written ({error.strerror})") from None
             raise
 
 
 def _frame_indices(total: int, frames: int) -> set[int]:
     """Which of the steps 0 … total are kept as pictures: more of the early ones, in which more happens."""
-    if frames < 2:
-        return {total} if frames else set()
-    return {0} | {round(total ** (i / (frames - 2 or 1))) for i in range(frames - 1)}
+    if frames <= 2:
+        return {0, total} if frames == 2 else {total} if frames else set()
+    return {0} | {round(total ** (i / (frames - 2))) for i in range(frames - 1)}
 
 
 @dataclass
@@ -130,6 +144,7 @@ class _Recorder:
     folder: Path
     frames: int
     rows: list[dict[str, Any]] = field(default_factory=list)
+    changes: list[tuple[int, Mapping[str, float]]] = field(default_factory=list)
     last: Step | None = None
     saved: float = 0.0  # when the last checkpoint was written, and how many seconds that took
     cost: float = 0.0
@@ -137,7 +152,10 @@ class _Recorder:
     def open(self, resume: bool) -> Checkpoint | None:
         """Make the folder; return the checkpoint to go on from, with the history up to it."""
         path = self.folder / "checkpoint.safetensors"
-        checkpoint = Checkpoint.load(path) if resume and path.is_file() else None
+        try:
+            checkpoint = Checkpoint.load(path) if resume and path.is_file() else None
+        except InputError as error:
+            raise InputError(f"{error}; --no-resume begins anew") from None
         if checkpoint is None:
             shutil.rmtree(self.folder, ignore_errors=True)
         try:
@@ -160,6 +178,14 @@ class _Recorder:
         if time.monotonic() - self.saved > max(CHECKPOINT_EVERY, self.cost / CHECKPOINT_SHARE):
             self.save()
 
+    def steer(self, changes: Mapping[str, float] | None) -> None:
+        """Note a change of weights. The folder gets a name of its own, for it is no longer the plan's run."""
+        if not changes:
+            return
+        if not self.changes:
+            self.folder = self.folder.rename(self.folder.with_name(f"{uuid.uuid4().hex[:16]}.steered.partial"))
+        self.changes.append((self.last.index, dict(changes)))
+
     def save(self) -> None:
         """History first, checkpoint last, so that a checkpoint's history is always there."""
         if self.last is None:
@@ -175,17 +201,23 @@ class _Recorder:
         if self.last is not None:
             im.save(self.last.best(), self.folder / "best.png", self.plan.settings.to_dict())
 
-    def finish(self, result: Result, folder: Path) -> StoredRun:
+    def finish(self, result: Result) -> StoredRun:
+        """Write what remains, the manifest last, and give the folder its final name."""
+        name = run_id(self.plan, self.changes)
+        folder = self.folder.with_name(name)
         _write_rows(self.folder / "history.csv", self.rows)
+        if self.frames and self.last is not None:  # it may have stopped early
+            im.save(self.last.snapshot(), self.folder / "frames" / f"{self.last.index:06d}.png")
         im.save(result.image, self.folder / "final.png", self.plan.settings.to_dict())
-        for name in ("checkpoint.safetensors", "best.png"):
-            (self.folder / name).unlink(missing_ok=True)
         if not self.frames:
             shutil.rmtree(self.folder / "frames", ignore_errors=True)
+        manifest = {"id": name, **_manifest(self.plan, result), "changes": self.changes}
         with im.replacing(self.folder / "manifest.json") as temporary:
-            temporary.write_text(json.dumps(_manifest(self.plan, result), indent=1))
+            temporary.write_text(json.dumps(manifest, indent=1))
         shutil.rmtree(folder, ignore_errors=True)  # an earlier result of the same id, when it was computed anew
         self.folder.rename(folder)
+        for leftover in ("checkpoint.safetensors", "best.png"):
+            (folder / leftover).unlink(missing_ok=True)
         return StoredRun(folder)
 
 
@@ -208,7 +240,6 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 def _manifest(plan: Plan, result: Result) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "id": run_id(plan),
         **plan.identity(),
         "settings": plan.settings.to_dict(),
         "weights_source": plan.net.weights.source,

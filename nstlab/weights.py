@@ -14,20 +14,22 @@ Nothing is downloaded unless `fetch` is called.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import logging
 import math
+import os
 import pickle
 import re
 import urllib.error
 import urllib.request
-import zipfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from nstlab.settings import BLOCKS, CONVOLUTIONS, WEIGHTS, InputError, nearest
@@ -63,12 +65,15 @@ class Preprocessing:
     @classmethod
     def parse(cls, text: str) -> Preprocessing:
         """The inverse of str()."""
-        number = r"([\d.]+(?:/[\d.]+/[\d.]+)?)"
+        one = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+        number = rf"({one}(?:/{one}/{one})?)"
         match = re.fullmatch(rf"(RGB|BGR), 0-(1|255), mean {number} subtracted, std {number}", text.strip())
         if match is None:
             raise InputError(f"input '{text}' is not of the form 'BGR, 0-255, mean 1/2/3 subtracted, std 1'")
         values = [tuple(map(float, part.split("/"))) for part in match.groups()[2:]]
         mean, std = (v * 3 if len(v) == 1 else v for v in values)
+        if min(std) <= 0:
+            raise InputError(f"input '{text}': std must be more than 0")
         return cls(match[1], float(match[2]), mean, std)
 
 
@@ -123,10 +128,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if start[8:] == b"{":  # a safetensors file: eight bytes of length, then JSON
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pickles that will be refused
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise InputError(f"{path}: holds a {type(state).__name__}, not a state dict")
-    state = state.get("state_dict", state)
     return {name: t for name, t in state.items() if isinstance(t, Tensor)}, {}
 
 
@@ -184,11 +191,11 @@ def load_file(path: str | Path, source: str | None = None) -> Weights:
         return Weights(tensors, _preprocessing(names, tensors, metadata), source or str(path), metadata)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; weights are {', '.join(WEIGHTS)}, or a path") from None
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     except pickle.UnpicklingError:
         raise InputError(f"{path}: is not a file of weights, is damaged, or holds more than tensors") from None
-    except (OSError, EOFError, RuntimeError, SafetensorError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+    except Exception as error:  # a damaged file can make its reader raise anything
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path}: is not a file of weights, or is damaged ({reason})") from None
 
@@ -264,7 +271,7 @@ def load(source: str | Path = "auto", seed: int = 0) -> Weights:
     name = str(source)
     if name in sources:
         return sources[name]()
-    if not Path(name).exists() and not Path(name).suffix:
+    if not os.path.exists(name) and not Path(name).suffix:
         raise InputError(f"weights: there is no '{name}'{nearest(name, WEIGHTS)} (allowed: {', '.join(WEIGHTS)}, or a path)")
     return load_file(name)
 
@@ -286,10 +293,10 @@ def fetch(download: Download, progress: Callable[[int, int], None] = lambda done
     path, part = download.path, download.path.with_suffix(".part")
     if path.is_file() and _sha256(path).startswith(download.sha256):
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _receive(download.url, part, progress)
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise InputError(
             f"{download.url} could not be downloaded ({reason}); run the same command again to go on, or put the "
@@ -308,6 +315,7 @@ def _receive(url: str, part: Path, progress: Callable[[int, int], None]) -> None
     try:
         response = urllib.request.urlopen(request, timeout=30)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416:  # nothing is missing
             return
         raise

@@ -216,4 +216,7 @@ def test_bfloat16_reaches_nearly_the_loss_of_float32(goal, tiny, net, start):
 def test_memory_needed_grows_with_the_pixels(net):
     small, large = (engine.memory_needed(net, ["relu4_2"], (s, s), LBFGS()) for s in (128, 256))
     assert small < large < 4.1 * small
-    assert engine.largest_size(large, 256, large // 4) <= 128
+    size = engine.largest_size(net, ["relu4_2"], (256, 128), LBFGS(), small)
+    assert engine.memory_needed(net, ["relu4_2"], (size, size // 2), LBFGS()) <= small
+    assert engine.memory_needed(net, ["relu4_2"], (size + 16, size // 2 + 8), LBFGS()) > small
+    assert engine.largest_size(net, ["relu4_2"], (256, 128), LBFGS(), 1000) is None

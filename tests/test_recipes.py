@@ -34,7 +34,7 @@ def test_transfer_minimises_content_plus_style(pictures, small):
 
 def test_the_size_is_the_long_side(pictures, small):
     plan = recipes.prepare(TransferSettings(*pictures, **{**small, "size": 64}), "cpu")
-    assert plan.start.shape == (1, 3, 53, 64)  # the photo is 48 x 40 or 40 x 48: long side 64
+    assert plan.start.shape == (1, 3, 64, 53)  # of a photo 48 high, 40 wide
 
 
 @pytest.mark.parametrize("init", ["noise", "content", "style", "grey"])

@@ -15,9 +15,7 @@ AXES = np.deg2rad([12, 48, 78, 104, 136, 168])  # the directions that the planes
 DAB = Brush(15, 34, streak=0.09, dry=0.2, relief=1.2, value_jitter=0.032, hue_jitter=0.009, turn=0.12, spacing=0.68)
 PEN = Brush(7, 100, dry=0.22, streak=0.10, relief=0.8, taper=0.55)
 PLANES = 190
-SIDES = np.array(
-    [DARK, BONE, WALL[4], WOOD[4], WALL[0], TABLE[0], WOOD[2], WALL[3], DARK, BONE]
-)  # tints of plane edges
+SIDES = np.array([DARK, BONE, WALL[4], WOOD[4], WALL[0], TABLE[0], WOOD[2], WALL[3], DARK, BONE])  # tints of plane edges
 ARCS = (  # x, y, radius, first and last angle
     (0.66, 0.72, 0.215, 0.3, 2.4),
     (0.76, 0.50, 0.155, -2.9, -1.3),

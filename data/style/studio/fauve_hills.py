@@ -97,9 +97,7 @@ def add_tree(scene, x, y, tree, rng):
     trunk = (np.abs(x - middle) < half * (1.3 - 0.7 * rise)) & (y > top) & (y < foot)
     scene.add(trunk, BARK[(x > middle + 0.2 * half).astype(int)], np.pi / 2 + 0.15)
     lumps = 0.25 * noise(SHAPE, 150, rng, octaves=3)
-    crown = (
-        np.min([((x - cx) / radius) ** 2 + ((y - cy) / radius) ** 2 for cx, cy, radius in discs], axis=0) + lumps < 1
-    )
+    crown = np.min([((x - cx) / radius) ** 2 + ((y - cy) / radius) ** 2 for cx, cy, radius in discs], axis=0) + lumps < 1
     spread = np.arctan2(y - top - 0.1, x - foot_x) + 0.5
     scene.add(crown, colors[patches(SHAPE, colors, 140, rng)], spread)
 

@@ -43,9 +43,7 @@ RANGES = (  # height of the foot, darkness, depth of the mist below the crest, p
 WATER = 2  # the river lies in front of this range
 SUN = (0.86, 0.155, 0.052)
 SEAL = (0.075, 0.085, 0.032)  # x and y of the middle, half side
-TEXTURE = Brush(
-    13, 62, streak=0.05, dry=0.95, value_jitter=0.05, hue_jitter=0.008, turn=0.28, spacing=0.7, opacity=0.62
-)
+TEXTURE = Brush(13, 62, streak=0.05, dry=0.95, value_jitter=0.05, hue_jitter=0.008, turn=0.28, spacing=0.7, opacity=0.62)
 DOT = Brush(11, 15, streak=0.05, dry=0.5, value_jitter=0.06, hue_jitter=0.01, turn=0.9, spacing=0.8, opacity=0.75)
 NEEDLE = Brush(4.5, 30, streak=0.05, dry=0.3, opacity=0.85, taper=0.7)
 
@@ -125,9 +123,7 @@ def add_flow(canvas, y, top, bottom, share, opacity, rng):
     """Horizontal dry strokes between two heights: drifting mist or the river."""
     flow = 0.05 * noise(SHAPE, 400, rng, octaves=1)
     band = smoothstep(-0.6, 0.9, noise(SHAPE, (38, 600), rng, octaves=2))
-    brush = Brush(
-        11, 190, streak=0.05, dry=1.0, value_jitter=0.05, hue_jitter=0.01, turn=0.02, spacing=0.7, opacity=opacity
-    )
+    brush = Brush(11, 190, streak=0.05, dry=1.0, value_jitter=0.05, hue_jitter=0.01, turn=0.02, spacing=0.7, opacity=opacity)
     tints = np.broadcast_to(0.7 * BLUE + 0.3 * SHEET, (*SHAPE, 3))
     within = smoothstep(top, top + 0.06, y) * (1 - smoothstep(bottom - 0.06, bottom, y))
     canvas.layer(brush, tints, flow, share * band * within)
@@ -168,9 +164,7 @@ def add_boat(canvas, x, y, size):
     canvas.stroke(hull[2:6] - (0, 0.16 * size), WARM, Brush(8, 10, dry=0.3, opacity=0.9), 0.22 * size)
     man = hull[7] - np.array([[0, 0.45], [0, 0.25], [0, 0.05]]) * size
     canvas.stroke(man, INK, Brush(8, 10, dry=0.2, opacity=0.95), 0.12 * size)
-    canvas.stroke(
-        np.linspace(hull[7] + (0.25 * size, -0.75 * size), hull[7] + (0.1 * size, 0.35 * size), 4), INK, NEEDLE, 3.5
-    )
+    canvas.stroke(np.linspace(hull[7] + (0.25 * size, -0.75 * size), hull[7] + (0.1 * size, 0.35 * size), 4), INK, NEEDLE, 3.5)
 
 
 def add_seal(canvas, x, y, fibre, rng):

@@ -37,9 +37,7 @@ def scenery(x, y, rng):
     image = put(image, y > ridge, ramp(np.clip((y - ridge) * 12 + cloud, 0, 1), HILLS))
     glitter = np.exp(-(((x - SUN[0]) / (0.03 + 0.10 * (y - 0.42))) ** 2)) * 0.7
     ripple = 0.13 * noise(x.shape, (16, 130), rng, octaves=3)
-    water = mix(
-        ramp(np.clip((y - 0.42) / 0.45 + ripple, 0, 1), WATER), palette("ffe09a")[0], glitter * (ripple > -0.02)
-    )
+    water = mix(ramp(np.clip((y - 0.42) / 0.45 + ripple, 0, 1), WATER), palette("ffe09a")[0], glitter * (ripple > -0.02))
     return put(image, y > 0.42, water)
 
 

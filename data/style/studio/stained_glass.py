@@ -45,9 +45,7 @@ def parts_of(x, y, rng):
     lumps = noise(SHAPE, 170, rng, octaves=2)
     for cx, cy, radius, half in TREES:
         stem = cx + 0.025 * np.sin(8 * (y - cy))
-        part[(np.abs(x - stem) < half * (0.6 + 0.9 * smoothstep(0.6, 1, y))) & (y > cy) & (y < 0.93)] = PARTS.index(
-            "trunk"
-        )
+        part[(np.abs(x - stem) < half * (0.6 + 0.9 * smoothstep(0.6, 1, y))) & (y > cy) & (y < 0.93)] = PARTS.index("trunk")
         part[((x - cx) ** 2 + (y - cy) ** 2) / radius**2 + 0.30 * lumps < 1] = PARTS.index("leaf")
     return part
 
@@ -57,9 +55,7 @@ def voronoi(cell, rng):
     rows, cols = np.mgrid[cell // 2 : SHAPE[0] : cell, cell // 2 : SHAPE[1] : cell]
     shake = rng.uniform(-0.42, 0.42, (2, *rows.shape)) * cell
     empty = np.ones(SHAPE, bool)
-    empty[
-        np.clip(rows + shake[0], 0, SHAPE[0] - 1).astype(int), np.clip(cols + shake[1], 0, SHAPE[1] - 1).astype(int)
-    ] = False
+    empty[np.clip(rows + shake[0], 0, SHAPE[0] - 1).astype(int), np.clip(cols + shake[1], 0, SHAPE[1] - 1).astype(int)] = False
     near = ndi.distance_transform_edt(empty, return_distances=False, return_indices=True)
     return near[0] * SHAPE[1] + near[1]
 

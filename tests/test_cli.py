@@ -1,0 +1,554 @@
+"""The command line: pictures come out, nothing is computed twice, and every bad input is one line and exit code 2."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from nstlab import cli, engine, recipes, weights
+from nstlab import images as im
+from nstlab.settings import DEVICES, OPTIMIZERS, TransferSettings
+from nstlab.weights import TORCHVISION, Download
+
+SENTINEL = b"an older picture"
+
+
+@pytest.fixture
+def files(tmp_path, photo, painting, tiny_file):
+    """The pictures and the weights on disk: (photo, painting, weights)."""
+    return im.save(photo, tmp_path / "photo.png"), im.save(painting, tmp_path / "painting.png"), tiny_file
+
+
+@pytest.fixture
+def command(files, tmp_path):
+    """Makes the words of a command; small by default. An option of None is left out."""
+
+    def make(recipe="transfer", *pictures, **options):
+        usual = {"weights": files[2], "normalize": False, "size": 32, "steps": 4, "device": "cpu"}
+        usual |= {"results": tmp_path / "results", "out": tmp_path / "out.png"}
+        if not pictures:
+            pictures = {"transfer": files[:2], "reconstruct": files[:1], "texture": files[1:2]}[recipe]
+        words = [recipe, *map(str, pictures)]
+        for name, value in (usual | options).items():
+            if value is not None:
+                words += ["--" + name.replace("_", "-"), *map(str, value if isinstance(value, tuple) else [value])]
+        return words
+
+    return make
+
+
+@pytest.fixture
+def evaluations(monkeypatch):
+    """The number of evaluations so far, as the length of a list."""
+    seen, whole = [], engine.Evaluator.__call__
+
+    def evaluate(self, x):
+        seen.append(1)
+        return whole(self, x)
+
+    monkeypatch.setattr(engine.Evaluator, "__call__", evaluate)
+    return seen
+
+
+def raise_at(monkeypatch, evaluation: int, error: BaseException) -> None:
+    """Let the evaluation of that number raise."""
+    whole = engine.Evaluator.__call__
+
+    def evaluate(self, x):
+        if self.count + 1 == evaluation:
+            raise error
+        return whole(self, x)
+
+    monkeypatch.setattr(engine.Evaluator, "__call__", evaluate)
+
+
+# --- pictures come out ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recipe", "size", "shape"), [("transfer", 48, (48, 40)), ("reconstruct", 40, (40, 33)), ("texture", 42, (30, 42))]
+)
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_a_recipe_makes_a_picture_of_the_size_with_its_settings(command, tmp_path, capsys, recipe, size, shape, suffix):
+    out = tmp_path / f"a.{suffix}"
+    assert cli.main(command(recipe, size=size, out=out)) == 0
+    assert im.load(out).shape == (1, 3, *shape)
+    stored = im.read_settings(out)
+    assert (stored["size"], stored["steps"], stored["convention"]) == (size, 4, "mean")
+    said = capsys.readouterr().out
+    assert said.startswith(f"{out}: done in ")
+    assert "4 steps" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_options_reach_the_settings(command, tmp_path):
+    layers = ("conv1_1", "3")
+    words = command(style_layers=layers, style_weights=(1, "2.5"), alpha="1e-1", optimizer="adam", seed=3, tv=0.5, init="grey")
+    assert cli.main(words) == 0
+    settings = TransferSettings.from_dict(im.read_settings(tmp_path / "out.png"))
+    assert settings.style_layers == ("conv1_1", "conv2_1")
+    assert settings.style_weights == (1.0, 2.5)
+    assert (settings.alpha, settings.optimizer, settings.seed, settings.tv) == (0.1, "adam", 3, 0.5)
+    assert (settings.init, settings.normalize) == ("grey", False)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("convention", ["paper", "tutorial"])
+def test_optimizers_and_conventions_can_be_chosen(command, tmp_path, optimizer, convention):
+    assert cli.main(command(optimizer=optimizer, convention=convention, steps=2)) == 0
+    assert im.read_settings(tmp_path / "out.png")["optimizer"] == optimizer
+
+
+def test_samples_may_be_named(command, tmp_path):
+    assert cli.main(command("transfer", "rocket", "mosaic", steps=1)) == 0
+    assert im.load(tmp_path / "out.png").shape == (1, 3, 21, 32)
+
+
+def test_activations_are_normalized_unless_told_otherwise(command, tmp_path):
+    assert cli.main(command(normalize=None, steps=1)) == 0
+    assert im.read_settings(tmp_path / "out.png")["normalize"] is True
+
+
+@pytest.mark.parametrize("frames", [3, 6])
+def test_frames_make_an_animation_beside_the_picture(command, tmp_path, capsys, frames):
+    assert cli.main(command(frames=frames, steps=20, optimizer="adam", learning_rate=0.1)) == 0
+    assert f"{tmp_path / 'out.gif'}" in capsys.readouterr().out
+    with Image.open(tmp_path / "out.gif") as gif:
+        assert 2 <= gif.n_frames <= frames + 1
+        assert gif.size == (27, 32)
+
+
+def test_a_picture_as_long_as_allowed_comes_out(command, tmp_path):
+    """Rounding may make the result a little longer than the limit for what is read."""
+    long = im.save(torch.rand(1, 3, 25, 200), tmp_path / "long.png")
+    assert im.fit_size((25, 200), 132) == (16, 132)
+    assert cli.main(command("reconstruct", long, size=132, layer="conv1_1")) == 0
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.size == (132, 16)
+
+
+# --- nothing is computed twice ----------------------------------------------------------------------------------
+
+
+def test_the_second_time_the_picture_is_found(command, tmp_path, capsys, evaluations):
+    assert cli.main(command()) == 0
+    first, count = (tmp_path / "out.png").read_bytes(), len(evaluations)
+    capsys.readouterr()
+    assert cli.main(command(out=tmp_path / "again.png")) == 0
+    assert "found in" in capsys.readouterr().out
+    assert len(evaluations) == count
+    assert (tmp_path / "again.png").read_bytes() == first
+
+
+def test_no_resume_computes_anew(command, tmp_path, capsys, evaluations):
+    assert cli.main(command()) == 0
+    first, count = (tmp_path / "out.png").read_bytes(), len(evaluations)
+    assert cli.main([*command(), "--no-resume"]) == 0
+    assert "found in" not in capsys.readouterr().out
+    assert len(evaluations) == 2 * count
+    assert (tmp_path / "out.png").read_bytes() == first
+
+
+def test_another_seed_is_another_run(command, tmp_path, capsys):
+    assert cli.main(command(seed=1)) == 0
+    first = (tmp_path / "out.png").read_bytes()
+    assert cli.main(command(seed=2)) == 0
+    assert "found in" not in capsys.readouterr().out
+    assert (tmp_path / "out.png").read_bytes() != first
+
+
+def test_frames_wanted_later_are_computed(command, tmp_path, capsys):
+    assert cli.main(command()) == 0
+    assert cli.main(command(frames=3)) == 0
+    assert (tmp_path / "out.gif").exists()
+    capsys.readouterr()
+    assert cli.main(command(frames=3)) == 0
+    assert "found in" in capsys.readouterr().out
+
+
+# --- every bad input is one line --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def refused(command, tmp_path, capsys):
+    """Runs a command that must be refused: exit code 2, one line, nothing written. Returns the line."""
+
+    def run(words) -> str:
+        out = tmp_path / "out.png"
+        out.write_bytes(SENTINEL)
+        capsys.readouterr()
+        assert cli.main(words) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert len(said.err.splitlines()) == 1, said.err
+        assert said.err.startswith("nstlab: error: ")
+        assert out.read_bytes() == SENTINEL
+        assert not (tmp_path / "results").is_dir() or not list((tmp_path / "results").rglob("final.png"))
+        return said.err
+
+    return run
+
+
+def picture(path: Path, height: int, width: int) -> Path:
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda folder: folder / "missing.png", "no such file"),
+        (lambda folder: folder / "missing", "a file, or one of astronaut"),
+        (lambda folder: written(folder / "empty.png", b""), "is not a picture"),
+        (lambda folder: written(folder / "text.png", b"text " * 99), "is not a picture"),
+        (lambda folder: written(folder / "c.png", picture(folder / "a.png", 40, 40).read_bytes()[:900]), "cut short"),
+        (lambda folder: written(folder / "c.jpg", picture(folder / "a.jpg", 40, 40).read_bytes()[:900]), "cut short"),
+        (lambda folder: picture(folder / "small.png", 15, 40), "16 px or more"),
+        (lambda folder: picture(folder / "long.png", 16, 200), "may be at most 8"),
+        (lambda folder: folder, "is a folder"),
+    ],
+    ids=["missing", "no sample", "empty", "text", "cut png", "cut jpg", "small", "long", "folder"],
+)
+@pytest.mark.parametrize("role", ["photo", "painting", "init"])
+def test_a_picture_that_cannot_be_used_is_refused(command, refused, files, tmp_path, make, says, role):
+    path = make(tmp_path)
+    pictures = {"photo": (path, files[1]), "painting": (files[0], path), "init": files[:2]}[role]
+    line = refused(command("transfer", *pictures, **({"init": path} if role == "init" else {})))
+    assert path.name in line
+    assert says in line
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"style_layers": ("conv1_1", "conv9_9")}, ("conv9_9", "conv1_1 to conv5_4")),
+        ({"content_layers": "conv42"}, ("conv42", "did you mean 'conv4_2'?")),
+        ({"content_layers": ("conv4_2", "conv4_2")}, ("conv4_2",)),
+        ({"style_layers": ("1", "conv1_1")}, ("style_layers", "twice")),
+        ({"alpha": "-1"}, ("alpha", "-1", "from 0 to")),
+        ({"beta": "nan"}, ("beta", "nan", "from 0 to")),
+        ({"beta": "inf"}, ("beta", "inf", "from 0 to")),
+        ({"tv": "-0.1"}, ("tv", "-0.1", "0 or more")),
+        ({"alpha": 0, "beta": 0}, ("alpha", "beta", "at least one must be more")),
+        ({"style_weights": (1, 2)}, ("style_weights", "2", "5")),
+        ({"style_weights": (0, 0, 0, 0, 0)}, ("style_weights", "at least one must be more")),
+        ({"size": 8}, ("size", "8", "from 16 to 16384 px")),
+        ({"size": "large"}, ("size", "'large'")),
+        ({"size": 16}, ("size", "photo.png", "or more")),
+        ({"steps": "-1"}, ("steps", "-1", "from 0 to")),
+        pytest.param({"steps": "1" + "0" * 400}, ("steps",), id="steps of 401 digits"),
+        ({"pool": "mean"}, ("pool", "'mean'", "avg, max, l2")),
+        ({"optimizer": "sgd"}, ("optimizer", "'sgd'", "lbfgs, adam, gd")),
+        ({"convention": "papr"}, ("did you mean 'paper'?",)),
+        ({"normalize": "maybe"}, ("normalize", "maybe")),
+        ({"seed": "1.5"}, ("seed", "1.5")),
+        ({"device": "tpu"}, ("device", "'tpu'", ", ".join(DEVICES))),
+        ({"weights": "imagnet"}, ("weights", "did you mean 'imagenet'?")),
+        ({"weights": "imagenet"}, ("nstlab fetch --weights imagenet",)),
+        ({"weights": "missing.pth"}, ("missing.pth", "no such file")),
+        ({"frames": 1000}, ("frames", "1000", "from 0 to 500")),
+    ],
+    ids=str,
+)
+def test_a_setting_that_is_not_allowed_is_refused(command, refused, options, says):
+    line = refused(command(**options))
+    for text in says:
+        assert text in line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_is_refused_where_there_is_none(command, refused):
+    line = refused(command(device="cuda"))
+    assert "no 'cuda' on this machine" in line
+    assert "cpu" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["paint"], "paint"),
+        (["transfer"], "PHOTO"),
+        (["transfer", "coffee"], "PAINTING"),
+        (["transfer", "coffee", "mosaic", "chelsea"], "chelsea"),
+        (["transfer", "coffee", "mosaic", "--sise", "32"], "--sise"),
+        (["transfer", "coffee", "mosaic", "--size"], "--size"),
+        (["fetch", "--weights", "vgg16"], "imagenet, caffe"),
+        (["info", "--size", "3"], "--size"),
+        (["--frobnicate"], "--frobnicate"),
+    ],
+    ids=str,
+)
+def test_words_that_cannot_be_understood_are_refused(refused, words, says):
+    assert says in refused(words)
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [("a.webp", ".png, .jpg"), ("a", ".png, .jpg"), ("missing/a.png", "there is no folder"), ("folder.png", "is a folder")],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(command, refused, tmp_path, evaluations, place, says):
+    (tmp_path / "folder.png").mkdir()
+    line = refused(command(out=tmp_path / place))
+    assert place in line
+    assert says in line
+    assert evaluations == []
+
+
+def test_a_folder_that_may_not_be_written_is_refused_before_any_work(command, refused, tmp_path, evaluations, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "may not be written" in refused(command())
+    assert evaluations == []
+
+
+def test_results_that_cannot_be_kept_are_refused(command, refused, tmp_path, evaluations):
+    (tmp_path / "file").write_text("in the way")
+    assert str(tmp_path / "file") in refused(command(results=tmp_path / "file"))
+    assert evaluations == []
+
+
+@pytest.mark.parametrize("damage", [lambda d: d[: len(d) // 2], lambda d: b"", lambda d: b"text " * 99, lambda d: d[:5]])
+def test_damaged_weights_are_refused_by_name(command, refused, files, damage):
+    files[2].write_bytes(damage(files[2].read_bytes()))
+    assert str(files[2]) in refused(command())
+
+
+def test_weights_that_end_too_early_are_refused_with_the_layers_they_lack(command, refused, tmp_path, tiny):
+    short = tmp_path / "short.safetensors"
+    some = {name: t for name, t in tiny.tensors.items() if name[:5] not in ("conv4", "conv5")}
+    safetensors.torch.save_file(some, short, {"input": str(TORCHVISION)})
+    line = refused(command(weights=short))
+    assert str(short) in line
+    assert "lack conv4_1, conv4_2, conv4_3, conv4_4, conv5_1;" in line
+    assert "up to conv3_4" in line
+    assert cli.main(command(weights=short, content_layers="conv3_1", style_layers=("conv1_1", "conv2_1"))) == 0
+
+
+def test_weights_whose_features_overflow_are_refused(command, refused, tmp_path, tiny):
+    large = tmp_path / "large.safetensors"
+    safetensors.torch.save_file({n: t * 1e9 for n, t in tiny.tensors.items()}, large, {"input": str(TORCHVISION)})
+    assert "not finite" in refused(command(weights=large))
+
+
+def test_a_damaged_checkpoint_is_refused_with_the_way_out(command, refused, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        raise_at(patch, 3, KeyboardInterrupt())
+        assert cli.main(command()) == 130
+    (checkpoint,) = tmp_path.glob("results/runs/*/*/checkpoint.safetensors")
+    checkpoint.write_bytes(b"damaged")
+    assert "--no-resume" in refused(command())
+    assert cli.main([*command(), "--no-resume"]) == 0
+
+
+# --- memory -----------------------------------------------------------------------------------------------------
+
+
+def limit_memory(monkeypatch, free: int) -> None:
+    monkeypatch.setattr(recipes, "available_memory", lambda device: free)
+
+
+def needed(files, size: int) -> int:
+    pictures = {"photo": str(files[0]), "painting": str(files[1])}
+    plan = recipes.prepare(TransferSettings(**pictures, weights=str(files[2]), size=size, normalize=False), "cpu")
+    return plan.memory_needed()
+
+
+@pytest.mark.parametrize(("size", "part"), [(64, 0.7), (256, 0.9), (256, 0.3), (1024, 0.5), (3000, 0.5)])
+def test_a_size_beyond_the_memory_is_refused_with_one_that_fits(command, refused, files, monkeypatch, evaluations, size, part):
+    free = int(needed(files, size) * part)
+    limit_memory(monkeypatch, free)
+    line = refused(command(size=size))
+    assert evaluations == []
+    assert f"size {size} needs about" in line
+    (named,) = re.findall(r"--size (\d+) would fit", line)
+    assert 16 <= int(named) < size
+    assert needed(files, int(named)) <= free
+
+
+def test_no_size_is_named_where_none_fits(command, refused, monkeypatch):
+    limit_memory(monkeypatch, 1)
+    for size in (20, 32, 64, 512):
+        assert "would fit" not in refused(command(size=size))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+        MemoryError(),
+    ],
+)
+def test_running_out_of_memory_is_refused_with_a_smaller_size(command, refused, monkeypatch, error):
+    raise_at(monkeypatch, 3, error)
+    line = refused(command(size=64))
+    assert "out of memory" in line
+    assert "--size" in line
+
+
+def test_another_failure_is_not_taken_for_a_bad_input(command, monkeypatch):
+    raise_at(monkeypatch, 3, RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(command())
+
+
+def test_free_memory_is_what_the_machine_says():
+    assert 0 < recipes.available_memory(torch.device("cpu")) <= psutil.virtual_memory().total
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", ["transfer", "reconstruct", "texture"])
+def test_ctrl_c_keeps_the_best_picture_and_the_next_run_finishes(command, tmp_path, capsys, monkeypatch, recipe):
+    whole = tmp_path / "whole.png"
+    assert cli.main(command(recipe, steps=10, results=tmp_path / "other", out=whole)) == 0
+    with monkeypatch.context() as patch:
+        raise_at(patch, 6, KeyboardInterrupt())
+        capsys.readouterr()
+        assert cli.main(command(recipe, steps=10)) == 130
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert "interrupted" in said.err
+    assert str(tmp_path / "out.png") in said.err
+    assert "run the same command again" in said.err
+    assert im.read_settings(tmp_path / "out.png") == im.read_settings(whole)
+    assert im.load(tmp_path / "out.png").shape == im.load(whole).shape
+    assert (tmp_path / "out.png").read_bytes() != whole.read_bytes()
+
+    assert cli.main(command(recipe, steps=10)) == 0
+    assert (tmp_path / "out.png").read_bytes() == whole.read_bytes()
+
+
+def test_ctrl_c_before_the_first_picture_says_so_and_overwrites_nothing(command, tmp_path, capsys, monkeypatch):
+    out = written(tmp_path / "out.png", SENTINEL)
+    raise_at(monkeypatch, 1, KeyboardInterrupt())
+    assert cli.main(command()) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert out.read_bytes() == SENTINEL
+
+
+def test_ctrl_c_while_the_weights_are_read_is_130_as_well(command, monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(weights, "load_file", interrupt)
+    assert cli.main(command()) == 130
+    assert capsys.readouterr().err == "nstlab: interrupted\n"
+
+
+SLOW = """
+    import sys, time
+    from nstlab import cli, engine
+    whole = engine.Evaluator.__call__
+    def evaluate(self, x):
+        time.sleep(0.01)
+        if self.count == 3:
+            print("started", flush=True)
+        return whole(self, x)
+    engine.Evaluator.__call__ = evaluate
+    sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+def test_a_real_ctrl_c_ends_the_process_with_130_and_no_traceback(command, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SLOW), *command(steps=100_000)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "started\n", process.communicate()[1]
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 130
+    assert len(err.splitlines()) == 1
+    assert "interrupted" in err
+    assert im.load(tmp_path / "out.png").shape == (1, 3, 32, 27)
+
+
+# --- the program itself -----------------------------------------------------------------------------------------
+
+
+def program(*words: str, **kwargs) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120, **kwargs)
+
+
+def test_help_imports_neither_torch_nor_matplotlib():
+    code = """
+        import sys
+        from nstlab import cli
+        for words in (["--help"], ["transfer", "--help"], []):
+            try:
+                cli.main(words)
+            except SystemExit as end:
+                assert end.code in (0, None)
+        heavy = {"torch", "matplotlib", "numpy", "PIL", "IPython", "pandas", "skimage"} & set(sys.modules)
+        print("imported:", sorted(heavy))
+    """
+    done = program("-c", textwrap.dedent(code))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "imported: []"
+    for word in ("transfer", "reconstruct", "texture", "fetch", "info", "PHOTO", "PAINTING", "--style-layers", "long side"):
+        assert word in done.stdout
+
+
+def test_the_program_runs_as_a_module_and_refuses_in_one_line(command, tmp_path):
+    done = program("-m", "nstlab", *command(steps=2))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(str(tmp_path / "out.png"))
+    done = program("-m", "nstlab", *command(alpha="nan"))
+    assert done.returncode == 2
+    assert done.stderr == "nstlab: error: alpha: nan is not allowed; allowed is from 0 to 1e+12\n"
+
+
+def test_bad_input_is_refused_without_importing_torch():
+    code = """
+        import sys
+        from nstlab import cli
+        code = cli.main(["transfer", "coffee", "mosaic", "--size", "3"])
+        print(code, "torch" in sys.modules)
+    """
+    assert program("-c", textwrap.dedent(code)).stdout.split() == ["2", "False"]
+
+
+def test_info_names_versions_devices_weights_and_samples(capsys):
+    assert cli.main(["info"]) == 0
+    said = capsys.readouterr().out
+    for text in (torch.__version__, "cpu", "imagenet", "nstlab fetch --weights caffe", "embedded", "astronaut", "mosaic"):
+        assert text in said
+
+
+def test_fetch_keeps_a_file_that_is_there_and_refuses_a_server_that_is_not(capsys, monkeypatch):
+    here = Download("http://127.0.0.1:9/vgg19-e3b0c442.pth", "e3b0c442", 1)  # the hash of nothing
+    there = Download("http://127.0.0.1:9/vgg19-00000000.pth", "00000000", 1)
+    monkeypatch.setattr(weights, "DOWNLOADS", {"imagenet": here, "caffe": there})
+    here.path.parent.mkdir(parents=True)
+    here.path.touch()
+    assert cli.main(["fetch"]) == 0
+    assert str(here.path) in capsys.readouterr().out
+    assert cli.main(["fetch", "--weights", "caffe"]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert there.url in said

@@ -1,0 +1,507 @@
+"""Runs on disk: what decides a run's id, that a run is whole or resumable however it ends, and never half written."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nstlab import cli, engine, store
+from nstlab import images as im
+from nstlab.recipes import prepare
+from nstlab.settings import InputError, ReconstructSettings, TextureSettings, TransferSettings
+from nstlab.store import Store, run_id
+from nstlab.weights import TORCHVISION, random_weights
+
+
+@pytest.fixture
+def files(tmp_path, photo, painting, tiny_file):
+    """The pictures and the weights on disk: (photo, painting, weights)."""
+    return im.save(photo, tmp_path / "photo.png"), im.save(painting, tmp_path / "painting.png"), tiny_file
+
+
+@pytest.fixture
+def plan(files):
+    """Makes the plan of a small transfer; its arguments change the settings."""
+
+    def make(**changes):
+        usual = {"photo": files[0], "painting": files[1], "weights": files[2], "size": 32, "steps": 12, "normalize": False}
+        return prepare(TransferSettings(**usual | changes), "cpu")
+
+    return make
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return Store(tmp_path / "results")
+
+
+def drain(steps):
+    """Run to the end: the generator's value."""
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        return end.value
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    """The rows of a history, without the seconds that they took."""
+    with (folder / "history.csv").open(newline="") as file:
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def interrupt_at(monkeypatch, evaluation: int, error: type[BaseException] = KeyboardInterrupt) -> None:
+    """Let the evaluation of that number raise, as Ctrl-C in the midst of it does."""
+    whole = engine.Evaluator.__call__
+
+    def evaluate(self, x):
+        if self.count + 1 == evaluation:
+            raise error
+        return whole(self, x)
+
+    monkeypatch.setattr(engine.Evaluator, "__call__", evaluate)
+
+
+def refusal(call, *args, **kwargs) -> str:
+    """The one line with which a call is refused."""
+    with pytest.raises(InputError) as caught:
+        call(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- what decides the id ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 48},
+        {"steps": 13},
+        {"levels": 2},
+        {"seed": 1},
+        {"tv": 0.1},
+        {"convention": "paper"},
+        {"pool": "max"},
+        {"padding": "replicate"},
+        {"normalize": True},
+        {"optimizer": "adam"},
+        {"history": 5},
+        {"precision": "bfloat16"},
+        {"stop_loss": 1.0},
+        {"alpha": 2},
+        {"beta": 2},
+        {"style_layers": ("conv1_1",)},
+        {"style_weights": (1, 1, 1, 1, 2)},
+        {"content_layers": ("conv2_2",)},
+        {"style_fit": "crop"},
+        {"style_scale": 1.5},
+        {"init": "content"},
+    ],
+    ids=str,
+)
+def test_whatever_may_change_the_picture_changes_the_id(plan, change):
+    assert run_id(plan(**change)) != run_id(plan())
+
+
+def test_pixels_decide_the_id_and_files_do_not(plan, files, tmp_path, photo):
+    moved = im.save(im.load(files[0]), tmp_path / "elsewhere.tif")
+    other = im.save((photo + 1 / 255).clamp(0, 1), tmp_path / "other.png")
+    assert run_id(plan(photo=moved)) == run_id(plan())
+    assert run_id(plan(photo=other)) != run_id(plan())
+    assert run_id(plan(painting=other)) != run_id(plan())
+    assert run_id(plan(photo=files[1], painting=files[0])) != run_id(plan())
+
+
+def test_numbers_of_the_weights_decide_the_id_and_files_do_not(plan, files, tmp_path, tiny):
+    moved = Path(shutil.copy(files[2], tmp_path / "moved"))
+    other = tmp_path / "other.safetensors"
+    safetensors.torch.save_file(random_weights(1, (4, 6, 8, 8, 8)).tensors, other, {"input": str(TORCHVISION)})
+    assert run_id(plan(weights=moved)) == run_id(plan())
+    assert run_id(plan(weights=other)) != run_id(plan())
+
+
+def test_the_padding_that_weights_ask_for_decides_the_id(plan, tmp_path, tiny):
+    """It changes the pixels, and is neither in the settings nor in the numbers."""
+    path = tmp_path / "other.safetensors"
+    safetensors.torch.save_file(tiny.tensors, path, {"input": str(TORCHVISION), "padding": "replicate"})
+    assert plan(weights=path).net.padding == "replicate"
+    assert run_id(plan(weights=path)) != run_id(plan())
+
+
+def test_a_first_picture_from_a_file_decides_the_id_by_its_pixels(plan, files, tmp_path):
+    moved = Path(shutil.copy(files[1], tmp_path / "moved.png"))
+    assert run_id(plan(init=str(files[0]))) != run_id(plan(init=str(files[1])))
+    assert run_id(plan(init=str(moved))) == run_id(plan(init=str(files[1])))
+
+
+def test_recipes_do_not_share_ids(files):
+    usual = {"weights": str(files[2]), "size": 32, "normalize": False}
+    plans = prepare(ReconstructSettings(str(files[0]), **usual), "cpu"), prepare(TextureSettings(str(files[0]), **usual), "cpu")
+    assert run_id(plans[0]) != run_id(plans[1])
+
+
+def test_an_id_is_the_same_in_every_process(plan):
+    assert run_id(plan()) == run_id(plan())
+    assert len(run_id(plan())) == 16
+    assert int(run_id(plan()), 16) >= 0
+
+
+# --- a run that is finished -------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_is_whole(plan, runs):
+    todo = plan()
+    assert runs.find(todo) is None
+    stored = drain(runs.run(todo))
+    assert stored.folder == runs.folder(todo)
+    assert stored.id == run_id(todo)
+    assert names(stored.folder) == {"manifest.json", "history.csv", "final.png"}
+    assert names(stored.folder.parent) == {stored.id}
+    assert runs.find(todo) == stored
+    assert im.load(stored.picture).shape == (1, 3, 32, 27)
+    assert im.read_settings(stored.picture) == todo.settings.to_dict()
+
+
+def test_the_manifest_says_what_was_done_and_where(plan, runs):
+    todo = plan()
+    manifest = drain(runs.run(todo)).manifest
+    assert manifest["id"] == run_id(todo)
+    assert manifest["recipe"] == "transfer"
+    assert TransferSettings.from_dict(manifest["settings"]) == todo.settings
+    assert manifest["weights"] == todo.net.weights.digest
+    assert manifest["inputs"].keys() == {"content", "style"}
+    assert (manifest["result"]["steps"], manifest["result"]["status"]) == (12, "all steps done")
+    assert manifest["result"]["evaluations"] >= 13
+    assert manifest["environment"]["device"].startswith("cpu")
+    assert torch.__version__.startswith(manifest["environment"]["versions"]["torch"])
+
+
+def test_the_history_has_a_row_for_the_first_picture_and_every_step(plan, runs):
+    todo = plan(tv=0.5)
+    stored = drain(runs.run(todo))
+    rows = history(stored.folder)
+    assert [int(row["step"]) for row in rows] == list(range(13))
+    assert set(rows[0]) == {"step", "level", "loss", "content", "style", "tv", "evaluations", "event"}
+    for row in rows:
+        total = todo.settings.alpha * float(row["content"]) + todo.settings.beta * float(row["style"]) + 0.5 * float(row["tv"])
+        assert float(row["loss"]) == pytest.approx(total, rel=1e-4)
+    assert min(float(row["loss"]) for row in rows) == stored.manifest["result"]["loss"]
+
+
+def test_a_run_of_no_steps_is_the_first_picture(plan, runs):
+    todo = plan(steps=0, init="content")
+    stored = drain(runs.run(todo))
+    assert len(history(stored.folder)) == 1
+    assert (im.load(stored.picture) - todo.start).abs().max() <= 0.51 / 255
+
+
+def test_computing_anew_gives_the_same_run(plan, runs):
+    first = drain(runs.run(plan()))
+    before = first.picture.read_bytes(), history(first.folder)
+    second = drain(runs.run(plan(), resume=False))
+    assert (second.picture.read_bytes(), history(second.folder)) == before
+
+
+def test_an_earlier_result_stays_until_the_new_one_is_whole(plan, runs):
+    stored = drain(runs.run(plan()))
+    again = runs.run(plan(), resume=False)
+    for _ in range(5):
+        next(again)
+    assert runs.find(plan()) == stored
+    again.close()
+    assert runs.find(plan()) == stored
+
+
+# --- progress pictures ------------------------------------------------------------------------------------------
+
+
+def test_progress_pictures_are_kept_if_asked_for(plan, runs):
+    stored = drain(runs.run(plan(), frames=4))
+    assert [path.name for path in stored.frames] == ["000000.png", "000001.png", "000003.png", "000012.png"]
+    assert (im.load(stored.frames[0]) - plan().start).abs().max() <= 0.51 / 255
+    assert runs.find(plan(), frames=4) == stored
+
+
+def test_a_run_without_progress_pictures_is_not_found_when_such_are_wanted(plan, runs):
+    drain(runs.run(plan()))
+    assert runs.find(plan()) is not None
+    assert runs.find(plan(), frames=3) is None
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+def test_a_run_that_stops_early_is_found_with_its_progress_pictures(plan, runs, frames):
+    early = plan(stop_loss=1e30)
+    stored = drain(runs.run(early, frames=frames))
+    assert len(stored.frames) >= 1
+    assert runs.find(early, frames=frames) == stored
+
+
+@given(st.integers(1, 5000), st.integers(1, 500))
+def test_progress_pictures_are_no_more_than_asked_for_and_reach_the_end(total, frames):
+    kept = store._frame_indices(total, frames)
+    assert 1 <= len(kept) <= frames
+    assert max(kept) == total
+    assert min(kept) == 0 or frames == 1
+    assert store._frame_indices(total, 0) == set()
+
+
+# --- a run that is interrupted ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"optimizer": "adam"}, {"optimizer": "gd"}, {"levels": 2, "size": 80, "steps": 7}, {"history": 3}, {"tv": 0.5}],
+    ids=str,
+)
+@pytest.mark.parametrize("stop", [1, 3, 9])
+def test_a_closed_run_goes_on_to_the_same_pixels(plan, runs, tmp_path, change, stop):
+    todo = plan(**change)
+    whole = drain(Store(tmp_path / "whole").run(todo))
+    steps = runs.run(todo)
+    for _ in range(stop):
+        last = next(steps)
+    steps.close()
+    assert runs.find(todo) is None
+    assert {"checkpoint.safetensors", "best.png", "history.csv"} <= names(runs.partial(todo))
+    assert (im.load(runs.partial(todo) / "best.png") - last.best()).abs().max() <= 0.51 / 255
+    assert next(runs.run(todo)).index == stop
+    stored = drain(runs.run(todo))
+    assert stored.picture.read_bytes() == whole.picture.read_bytes()
+    assert history(stored.folder) == history(whole.folder)
+    for key in ("loss", "terms", "status", "steps", "evaluations", "events"):
+        assert stored.manifest["result"][key] == whole.manifest["result"][key], key
+    assert not runs.partial(todo).exists()
+
+
+@pytest.mark.parametrize("evaluation", [2, 3, 8, 13])
+def test_a_run_interrupted_within_an_evaluation_goes_on_to_the_same_pixels(plan, runs, tmp_path, monkeypatch, evaluation):
+    whole = drain(Store(tmp_path / "whole").run(plan()))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, evaluation)
+        with pytest.raises(KeyboardInterrupt):
+            drain(runs.run(plan()))
+    assert runs.checkpoint(plan()) is not None
+    stored = drain(runs.run(plan()))
+    assert stored.picture.read_bytes() == whole.picture.read_bytes()
+    assert history(stored.folder) == history(whole.folder)
+
+
+def test_a_run_interrupted_again_and_again_goes_on_to_the_same_pixels(plan, runs, tmp_path):
+    whole = drain(Store(tmp_path / "whole").run(plan()))
+    for _ in range(20):  # a step each time, and the last of them only finishes
+        steps = runs.run(plan())
+        try:
+            next(steps)
+        except StopIteration:
+            break
+        steps.close()
+    assert runs.find(plan()).picture.read_bytes() == whole.picture.read_bytes()
+    assert history(runs.folder(plan())) == history(whole.folder)
+
+
+def test_a_run_that_stops_when_nothing_changes_stops_at_the_same_step_when_resumed(plan, runs, tmp_path):
+    todo = plan(steps=40, stop_change=0.9)
+    whole = drain(Store(tmp_path / "whole").run(todo))
+    assert whole.manifest["result"]["status"] == "loss no longer changes"
+    steps = runs.run(todo)
+    for _ in range(8):
+        next(steps)
+    steps.close()
+    stored = drain(runs.run(todo))
+    assert stored.manifest["result"]["steps"] == whole.manifest["result"]["steps"]
+    assert stored.picture.read_bytes() == whole.picture.read_bytes()
+
+
+def test_a_run_interrupted_before_its_first_step_begins_anew(plan, runs, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            drain(runs.run(plan()))
+    assert runs.find(plan()) is None
+    assert runs.checkpoint(plan()) is None
+    assert drain(runs.run(plan())).manifest["result"]["steps"] == 12
+
+
+def test_a_run_that_fails_leaves_a_checkpoint_as_well(plan, runs, monkeypatch):
+    interrupt_at(monkeypatch, 5, RuntimeError)
+    with pytest.raises(RuntimeError):
+        drain(runs.run(plan()))
+    assert runs.checkpoint(plan()) is not None
+
+
+def test_not_resuming_begins_at_the_first_picture(plan, runs):
+    steps = runs.run(plan())
+    for _ in range(5):
+        next(steps)
+    steps.close()
+    assert next(runs.run(plan(), resume=False)).index == 0
+
+
+def test_a_run_whose_weights_were_changed_is_not_taken_for_the_one_that_was_planned(plan, runs, tmp_path):
+    whole = drain(Store(tmp_path / "whole").run(plan()))
+    steps = runs.run(plan())
+    next(steps)
+    assert steps.send({"style": 0.0}).weights["style"] == 0.0
+    drain(steps)
+    stored = runs.find(plan()) or drain(runs.run(plan()))
+    assert stored.picture.read_bytes() == whole.picture.read_bytes()
+
+
+def test_a_run_interrupted_after_its_weights_were_changed_is_not_taken_for_the_one_that_was_planned(plan, runs, tmp_path):
+    whole = drain(Store(tmp_path / "whole").run(plan()))
+    steps = runs.run(plan())
+    next(steps)
+    steps.send({"style": 0.0})
+    steps.close()
+    assert drain(runs.run(plan())).picture.read_bytes() == whole.picture.read_bytes()
+
+
+def test_checkpoints_are_written_while_the_run_is_under_way(plan, runs, monkeypatch):
+    monkeypatch.setattr(store, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(store, "CHECKPOINT_SHARE", 1e9)
+    steps = runs.run(plan())
+    for _ in range(5):
+        next(steps)
+    assert runs.checkpoint(plan()).data["index"] == 4
+    assert len(history(runs.partial(plan()))) == 5
+    steps.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda d: b"", lambda d: d[: len(d) // 2], lambda d: d[:-1], lambda d: b"x" * len(d)],
+    ids=["empty", "half", "a byte short", "overwritten"],
+)
+def test_a_damaged_checkpoint_is_refused_by_name_with_the_way_out(plan, runs, damage):
+    steps = runs.run(plan())
+    for _ in range(3):
+        next(steps)
+    steps.close()
+    path = runs.partial(plan()) / "checkpoint.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    message = refusal(next, runs.run(plan()))
+    assert str(path) in message
+    assert "--no-resume" in message
+    assert drain(runs.run(plan(), resume=False)).manifest["result"]["steps"] == 12
+
+
+def test_a_checkpoint_of_another_program_is_refused(plan, runs):
+    path = runs.partial(plan()) / "checkpoint.safetensors"
+    path.parent.mkdir(parents=True)
+    safetensors.torch.save_file({"x": torch.zeros(3)}, path, {"format": "another"})
+    assert str(path) in refusal(next, runs.run(plan()))
+
+
+# --- when the disk fails ----------------------------------------------------------------------------------------
+
+
+def test_a_results_folder_that_cannot_be_made_is_refused(plan, tmp_path):
+    (tmp_path / "results").write_text("in the way")
+    assert str(tmp_path / "results") in refusal(next, Store(tmp_path / "results").run(plan()))
+
+
+@pytest.mark.parametrize("failing", ["final.png", "manifest.json", "rename"])
+def test_a_disk_that_fails_at_the_end_costs_no_computing(plan, runs, monkeypatch, failing):
+    replace = os.replace
+
+    def fail_at(source, target, **kwargs):
+        if Path(target).name == failing:
+            raise OSError(28, "No space left on device")
+        return replace(source, target, **kwargs)
+
+    def no_rename(self, target):
+        raise OSError(28, "No space left on device")
+
+    todo = plan()
+    steps = runs.run(todo)
+    for _ in range(13):
+        next(steps)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail_at)
+        if failing == "rename":
+            patch.setattr(Path, "rename", no_rename)
+        assert "No space left on device" in refusal(next, steps)
+    assert not runs.folder(todo).exists()
+    assert not [name for name in names(runs.partial(todo)) if name.startswith(".")]  # no temporary file is left
+    assert runs.checkpoint(todo).data["index"] == 12
+    assert len(list(runs.run(todo))) <= 1
+    assert len(history(runs.folder(todo))) == 13
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(plan, runs, monkeypatch):
+    monkeypatch.setattr(store, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(store, "CHECKPOINT_SHARE", 1e9)
+    steps = runs.run(plan())
+    for _ in range(4):
+        next(steps)
+
+    def full(self, *args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        refusal(next, steps)
+    assert runs.checkpoint(plan()).data["index"] == 3
+    assert not [name for name in names(runs.partial(plan())) if name.startswith(".")]
+    assert drain(runs.run(plan())).manifest["result"]["steps"] == 12
+
+
+# --- when the process is killed ---------------------------------------------------------------------------------
+
+SLOW = """
+    import sys, time
+    from nstlab import cli, engine, store
+    store.CHECKPOINT_EVERY, store.CHECKPOINT_SHARE = 0.0, 1e9
+    whole = engine.Evaluator.__call__
+    engine.Evaluator.__call__ = lambda self, x: time.sleep(0.01) or whole(self, x)
+    sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX signals")
+def test_a_killed_process_leaves_a_valid_checkpoint_and_the_same_command_finishes(files, runs, tmp_path, capsys):
+    out = tmp_path / "out.png"
+    command = ["transfer", str(files[0]), str(files[1]), "--weights", str(files[2]), "--normalize", "False", "--size", "32"]
+    command += ["--steps", "400", "--device", "cpu", "--results", str(runs.root), "--out", str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SLOW), *command], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not list(runs.root.glob("runs/transfer/*.partial/checkpoint.safetensors")):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.3)  # a few steps more, to be hit anywhere within one
+    finally:
+        process.kill()
+        process.communicate()
+    assert not out.exists()
+    (partial,) = runs.root.glob("runs/transfer/*")
+    assert partial.suffix == ".partial"
+    index = engine.Checkpoint.load(partial / "checkpoint.safetensors").data["index"]
+    assert index < 400
+    assert len(history(partial)) > index  # the history is written first
+
+    assert cli.main(command) == 0
+    assert out.exists()
+    (folder,) = runs.root.glob("runs/transfer/*")
+    assert [int(row["step"]) for row in history(folder)] == list(range(401))
+    assert not [name for name in names(folder) if name.startswith(".")]
