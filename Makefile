@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 .PHONY: demo test lab lint format clean
 
 demo: $(READY)
-	$(BIN)/nstlab transfer rocket swirl_strokes --out results/demo.png --size 384 --steps 100 --frames 12
+	$(BIN)/nstlab transfer coffee swirl_strokes --out results/demo.png --init content --beta 300 --levels 2 --steps 80 --frames 16
 	@echo "Open results/demo.png (the picture) and results/demo.gif (how it emerged)."
 
 test: $(READY)
