@@ -339,8 +339,8 @@ def solve(*args: Any, **kwargs: Any) -> Result:
 def memory_needed(net: VGG19, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer) -> int:
     """Bytes that an evaluation and the optimizer's history need at (H, W), estimated from the sizes of the features.
 
-    Backpropagation keeps each ReLU's output; at the deepest point there are two gradients of the largest layer and
-    the convolution's workspace besides."""
+    Backpropagation keeps each ReLU's output, and works on the largest layer; measured on a CPU, features that are read,
+    gradients and the convolutions' workspace make that twice as much, and padded copies 2.6 times."""
     height, width = shape
     each = net.conv1_1_weight.element_size()
     kept, largest = 12 * height * width, 0
@@ -349,7 +349,8 @@ def memory_needed(net: VGG19, layers: Sequence[str], shape: Sequence[int], optim
         size = net.channels(name) * (height >> block - 1) * (width >> block - 1)
         kept, largest = kept + size, max(largest, size)
     pairs = optimizer.pairs(torch.empty(1, 3, height, width, device="meta")) + 3 if isinstance(optimizer, LBFGS) else 4
-    return each * (kept + 3 * largest + 2 * pairs * 3 * height * width)
+    overhead = 2.0 if net.padding == "zero" else 2.6
+    return int(each * (overhead * (kept + 3 * largest) + 2 * pairs * 3 * height * width))
 
 
 def largest_size(net: VGG19, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer, available: int) -> int | None:
