@@ -14,6 +14,7 @@ import psutil
 import pytest
 import safetensors.torch
 import torch
+from faults import raise_at
 from PIL import Image
 
 from nstlab import cli, engine, recipes, weights
@@ -59,18 +60,6 @@ def evaluations(monkeypatch):
 
     monkeypatch.setattr(engine.Evaluator, "__call__", evaluate)
     return seen
-
-
-def raise_at(monkeypatch, evaluation: int, error: BaseException) -> None:
-    """Let the evaluation of that number raise."""
-    whole = engine.Evaluator.__call__
-
-    def evaluate(self, x):
-        if self.count + 1 == evaluation:
-            raise error
-        return whole(self, x)
-
-    monkeypatch.setattr(engine.Evaluator, "__call__", evaluate)
 
 
 # --- pictures come out ------------------------------------------------------------------------------------------

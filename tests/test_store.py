@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from faults import raise_at
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,18 +64,6 @@ def history(folder: Path) -> list[dict[str, str]]:
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
-
-
-def interrupt_at(monkeypatch, evaluation: int, error: type[BaseException] = KeyboardInterrupt) -> None:
-    """Let the evaluation of that number raise, as Ctrl-C in the midst of it does."""
-    whole = engine.Evaluator.__call__
-
-    def evaluate(self, x):
-        if self.count + 1 == evaluation:
-            raise error
-        return whole(self, x)
-
-    monkeypatch.setattr(engine.Evaluator, "__call__", evaluate)
 
 
 def refusal(call, *args, **kwargs) -> str:
@@ -293,7 +282,7 @@ def test_a_closed_run_goes_on_to_the_same_pixels(plan, runs, tmp_path, change, s
 def test_a_run_interrupted_within_an_evaluation_goes_on_to_the_same_pixels(plan, runs, tmp_path, monkeypatch, evaluation):
     whole = drain(Store(tmp_path / "whole").run(plan()))
     with monkeypatch.context() as patch:
-        interrupt_at(patch, evaluation)
+        raise_at(patch, evaluation)
         with pytest.raises(KeyboardInterrupt):
             drain(runs.run(plan()))
     assert runs.checkpoint(plan()) is not None
@@ -330,7 +319,7 @@ def test_a_run_that_stops_when_nothing_changes_stops_at_the_same_step_when_resum
 
 def test_a_run_interrupted_before_its_first_step_begins_anew(plan, runs, monkeypatch):
     with monkeypatch.context() as patch:
-        interrupt_at(patch, 1)
+        raise_at(patch, 1)
         with pytest.raises(KeyboardInterrupt):
             drain(runs.run(plan()))
     assert runs.find(plan()) is None
@@ -339,7 +328,7 @@ def test_a_run_interrupted_before_its_first_step_begins_anew(plan, runs, monkeyp
 
 
 def test_a_run_that_fails_leaves_a_checkpoint_as_well(plan, runs, monkeypatch):
-    interrupt_at(monkeypatch, 5, RuntimeError)
+    raise_at(monkeypatch, 5, RuntimeError)
     with pytest.raises(RuntimeError):
         drain(runs.run(plan()))
     assert runs.checkpoint(plan()) is not None
