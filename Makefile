@@ -7,6 +7,7 @@ READY := $(VENV)/ready
 .PHONY: demo test lab lint format clean
 
 demo: $(READY)
+	mkdir -p results
 	$(BIN)/nstlab transfer coffee swirl_strokes --out results/demo.png --init content --beta 300 --levels 2 --steps 80 --frames 16
 	@echo "Open results/demo.png (the picture) and results/demo.gif (how it emerged)."
 
@@ -30,7 +31,6 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
-	mkdir -p results
 	touch $(READY)
 
 clean:

@@ -26,7 +26,7 @@ _HOMES = {
     "objectives": "Objective content style total_variation",
     "optimizers": "LBFGS Adam GradientDescent",
     "engine": "Checkpoint Result Status Step minimize pyramid solve",
-    "recipes": "Plan prepare",
+    "recipes": "Plan device prepare",
     "store": "Store run_id",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}

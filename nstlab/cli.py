@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import tyro
 
 from nstlab.settings import (
+    DEVICES,
     RECIPES,
     FetchSettings,
     InfoSettings,
@@ -63,7 +64,7 @@ def _spec(name: str, classes: Sequence[type[Settings]]) -> type:
             hint = "" if positional or default in (None, ()) else f"(default: {default})"
             metavar = _metavar(field, wanted, opt, positional)
             arg = tyro.conf.arg(
-                help=opt.help + (f" [{opt.unit}]" if opt.unit else ""),
+                help=opt.help + (f" [{opt.allowed()}]" if opt.low is not None else ""),
                 help_behavior_hint=hint,
                 metavar=None if plain else f"{metavar} [{metavar} ...]" if many else metavar,
             )
@@ -121,8 +122,8 @@ def _finish(stored: Any, job: JobSettings, settings: RunSettings, how: str) -> N
     im.save(im.reopen(stored.picture), job.out, settings.to_dict())
     result, places = stored.manifest["result"], [str(job.out)]
     if job.frames and stored.frames:
-        frames = [im.reopen(path) for path in stored.frames]
-        places.append(str(im.save_gif([*frames, im.reopen(stored.picture)], job.out.with_suffix(".gif"))))
+        frames = map(im.reopen, [*stored.frames, stored.picture])
+        places.append(str(im.save_gif(frames, im.reopen(stored.picture).shape[-2:], job.out.with_suffix(".gif"))))
     events = "; ".join(result["events"]) or "none"
     why = "" if result["status"] == Status.FINISHED else f" ({result['status']})"
     print(
@@ -212,7 +213,7 @@ def info(settings: InfoSettings) -> int:
     from nstlab import images, recipes, weights
 
     print("nstlab", version("nstlab"), "- python", platform.python_version(), "- torch", torch.__version__)
-    for name in ("cpu", "cuda", "mps"):
+    for name in DEVICES[1:]:
         with contextlib.suppress(InputError):
             device = recipes.device(name)
             print(f"device   {name}: {recipes.available_memory(device) / 1e9:.1f} GB free, {torch.get_num_threads()} threads")

@@ -31,10 +31,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab.network import VGG19
+from nstlab.network import VGG19, exact
 from nstlab.objectives import Bound, Objective
 from nstlab.optimizers import LBFGS, Evaluate, Evaluation, Optimizer, State
-from nstlab.settings import MIN_SIDE, InputError
+from nstlab.settings import MIN_SIDE, STEPS, InputError
 
 ALGORITHM = 1  # raised whenever the same settings make other pixels than before; part of the id of a run
 CHECKPOINT_FORMAT = "nstlab checkpoint 1"
@@ -95,6 +95,7 @@ class Step:
     _best: Best
     _events: tuple[str, ...]
     _recent: tuple[float, ...]
+    _optimizer: str
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -117,7 +118,7 @@ class Step:
         tensors |= {f"memory.{name}": tensor for name, tensor in state.tensors.items()}
         data = {name: getattr(self, name) for name in ("index", "evaluations", "seconds", "level", "weights")}
         data |= {"loss": state.loss, "best_loss": best.loss, "numbers": state.numbers, "stalled": state.stalled}
-        data |= {"events": self._events, "recent": self._recent}
+        data |= {"events": self._events, "recent": self._recent, "optimizer": self._optimizer}
         return Checkpoint({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, data)
 
 
@@ -146,7 +147,10 @@ class Checkpoint:
         """Write it as one safetensors file, whole or not at all."""
         metadata = {"format": CHECKPOINT_FORMAT, "data": json.dumps(self.data)}
         with im.replacing(path) as temporary:
-            safetensors.torch.save_file(self.tensors, temporary, metadata)
+            try:
+                safetensors.torch.save_file(self.tensors, temporary, metadata)
+            except SafetensorError as error:
+                raise InputError(f"{path}: the checkpoint cannot be written ({error})") from None
         return Path(path)
 
     @classmethod
@@ -164,7 +168,8 @@ class Checkpoint:
             raise InputError(f"{path}: is missing or damaged; without a checkpoint a run cannot be resumed") from None
 
     def _state(self, like: Tensor) -> State:
-        tensors = {name: tensor.to(like.device) for name, tensor in self.tensors.items()}
+        narrow = {torch.float64: torch.float32} if like.device.type == "mps" else {}  # which has no float64
+        tensors = {name: t.to(like.device, narrow.get(t.dtype, t.dtype)) for name, t in self.tensors.items()}
         memory = {name.removeprefix("memory."): t for name, t in tensors.items() if name.startswith("memory.")}
         at = Evaluation(tensors["loss"], tensors["grad"], tensors["values"])
         return State(tensors["x"], at, self.data["loss"], memory, self.data["numbers"], stalled=self.data["stalled"])
@@ -183,7 +188,7 @@ class Evaluator:
         """x (1, 3, H, W) -> loss over the objective's scale, gradient, each term's unweighted value."""
         self.count += 1
         x = x.detach().requires_grad_(True)
-        with torch.enable_grad(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        with torch.enable_grad(), exact():
             loss, values = self.bound.loss(x)
             (grad,) = torch.autograd.grad(loss, x)
         return Evaluation(loss.detach(), grad.contiguous(), values)
@@ -220,6 +225,8 @@ class _Run:
         self.index, self.level, self.events = data["index"], data["level"], tuple(data["events"])
         if self.level >= len(self.schedule) or tuple(checkpoint.tensors["x"].shape[-2:]) != self.schedule[self.level].shape:
             raise InputError("the checkpoint belongs to a run with other sizes")
+        if data["optimizer"] != repr(self.optimizer):
+            raise InputError(f"the checkpoint belongs to a run with another optimizer: {data['optimizer']}")
         self.bind(data["weights"], data["evaluations"])
         self.state, self.best = checkpoint._state(like), checkpoint._best(like)
         self.began -= data["seconds"]
@@ -263,7 +270,7 @@ class _Run:
         return Step(
             self.index, self.loss(self.state.loss), self.terms(self.state.at.values), self.evaluate.count,
             time.perf_counter() - self.began, self.level, self.state.event, self.status, dict(self.bound.weights),
-            self.state, self.best, self.events, tuple(self.recent),
+            self.state, self.best, self.events, tuple(self.recent), repr(self.optimizer),
         )  # fmt: skip
 
     def result(self) -> Result:
@@ -277,7 +284,7 @@ def minimize(
     objective: Objective,
     net: VGG19,
     start: Tensor,
-    steps: int = 300,
+    steps: int = STEPS,
     optimizer: Optimizer | None = None,
     levels: int = 1,
     stop_loss: float | None = None,
@@ -293,6 +300,7 @@ def minimize(
         stop_loss: stop as soon as the total loss, at full size, is at most this.
         stop_change: leave a level when the last ten steps lowered the loss by less than this part of it.
         checkpoint: take up an earlier run of the same objective, network and schedule; `start` then only sets the size.
+    The step is all that a caller need keep; one that is kept holds its pictures' memory.
     `send(changes)` in place of next() sets weights by their names in `objective.weights` before the next step.
     Raises: InputError for weights that are not allowed and for a checkpoint that does not fit."""
     run = _Run(objective, net, pyramid(start.shape[-2:], steps, levels), optimizer or LBFGS(), stop_loss, stop_change)

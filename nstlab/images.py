@@ -11,9 +11,9 @@ import contextlib
 import io
 import json
 import os
-import tempfile
+import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,25 +250,18 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     So a file is whole or not there, whenever the process is killed. An OSError becomes an InputError."""
     path = Path(path)
+    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        os.close(handle)
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
     try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are private
-        os.replace(name, path)
+        yield temporary
+        os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        temporary.unlink(missing_ok=True)
 
 
 def save(image: Tensor, path: str | os.PathLike, settings: dict[str, Any] | None = None) -> Path:
@@ -304,11 +297,13 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
     return {}
 
 
-def save_gif(frames: Sequence[Tensor], path: str | os.PathLike, size: int = 384, seconds: float = 4.0) -> Path:
-    """An animated GIF of the frames, long side at most `size` px, that stays on the last one for a while."""
-    path = Path(path)
-    shape = frames[-1].shape[-2:]
-    shape = fit_size(shape, min(size, max(shape)))
+def save_gif(
+    frames: Iterable[Tensor], shape: Sequence[int], path: str | os.PathLike, size: int = 384, seconds: float = 4.0
+) -> Path:
+    """An animated GIF of the frames, that stays on the last one for a while; frames are taken one at a time.
+
+    shape: (H, W) of the whole animation, scaled down to a long side of at most `size` px."""
+    path, shape = Path(path), fit_size(shape, min(size, max(shape)))
     pictures = [to_pil(resize(frame.float(), shape)).quantize(dither=Image.Dither.FLOYDSTEINBERG) for frame in frames]
     each = max(20, round(1000 * seconds / len(pictures)))
     with replacing(path) as temporary:

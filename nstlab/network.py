@@ -49,6 +49,20 @@ def _choice(what: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
+@contextlib.contextmanager
+def exact() -> Iterator[None]:
+    """Deterministic float32 convolutions in cuDNN: no autotuning, and no TF32, which has 10 bits of mantissa."""
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False):
+        yield
+
+
+def _replicated(x: Tensor) -> Tensor:
+    """One more row and column at each border, copies of the outermost. By concatenation, whose gradient on a GPU is
+    deterministic, as that of PyTorch's replication padding is not."""
+    x = torch.cat([x[..., :1, :], x, x[..., -1:, :]], -2)
+    return torch.cat([x[..., :1], x, x[..., -1:]], -1)
+
+
 class VGG19(nn.Module):
     """`net(image, layers)` -> {layer: features}; no parameter ever requires a gradient.
 
@@ -94,12 +108,13 @@ class VGG19(nn.Module):
         wanted = self.require(layers, image.shape[-2:])
         found: dict[str, Tensor] = {}
         x = self.weights.preprocessing(image).contiguous(memory_format=torch.channels_last)
-        for name in SEQUENCE:
-            if len(found) == len(wanted):
-                break
-            x = self._layer(name, x)  # (B, C, h, w)
-            if name in wanted:
-                found[name] = x.to(image.dtype)
+        with exact():
+            for name in SEQUENCE:
+                if len(found) == len(wanted):
+                    break
+                x = self._layer(name, x)  # (B, C, h, w)
+                if name in wanted:
+                    found[name] = x.to(image.dtype)
         return found
 
     def _layer(self, name: str, x: Tensor) -> Tensor:
@@ -114,7 +129,7 @@ class VGG19(nn.Module):
         bias = getattr(self, f"{name}_bias").to(x.dtype)
         if self.padding == "zero":
             return F.conv2d(x, weight, bias, padding=1)
-        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias)
+        return F.conv2d(_replicated(x), weight, bias)
 
     def _pool(self, x: Tensor) -> Tensor:
         """Halve height and width; an odd last row or column is dropped, as in VGG."""
@@ -136,7 +151,8 @@ class VGG19(nn.Module):
             )
         poolings = max((int(name[4]) - (not name.startswith("pool")) for name in wanted), default=0)
         if shape is not None and min(shape) < 2**poolings:
-            raise InputError(f"a picture of {shape[1]}×{shape[0]} is too small for {max(wanted)}: {2**poolings} px at least")
+            deepest = max(wanted, key=SEQUENCE.index)
+            raise InputError(f"a picture of {shape[1]}×{shape[0]} is too small for {deepest}: {2**poolings} px at least")
         return wanted
 
     @staticmethod
@@ -207,7 +223,7 @@ def _sample_means(net: VGG19) -> dict[str, Tensor]:
     precision, net.precision = net.precision, torch.float32
     means = mean_activations(net, _normalization_images())
     net.precision = precision
-    with contextlib.suppress(OSError, InputError):  # a home that cannot be written only costs the time again
+    with contextlib.suppress(OSError, InputError, SafetensorError):  # a home that cannot be written only costs the time again
         path.parent.mkdir(parents=True, exist_ok=True)
         with im.replacing(path) as temporary:
             safetensors.torch.save_file(means, temporary)

@@ -20,7 +20,7 @@ from torch import Tensor
 from nstlab import images as im
 from nstlab import statistics
 from nstlab.network import VGG19
-from nstlab.settings import CONVENTIONS, Convention, InputError, layer_name, nearest
+from nstlab.settings import CONVENTIONS, DEFAULT_CONVENTION, Convention, InputError, layer_name, nearest
 
 PIXELS = "pixels"  # stands for a layer where a term looks at the image itself
 
@@ -110,7 +110,8 @@ class Style(Term):
 
 @dataclass(frozen=True, eq=False)
 class TotalVariation(Term):
-    """Mean square difference of neighbouring pixels; neural-style's is half its sum over 0-255 pixel values."""
+    """Mean square difference of neighbouring pixels; neural-style's is half the sum over 0-255 pixel values, here as
+    half the mean times the number of values (its sum leaves out one row and one column)."""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -176,16 +177,18 @@ class Objective:
         return Bound(self, net, (int(shape[0]), int(shape[1])))
 
 
+def _convention(name: str) -> Convention:
+    if name not in CONVENTIONS:
+        raise InputError(f"convention: '{name}' is not one of {', '.join(CONVENTIONS)}{nearest(name, list(CONVENTIONS))}")
+    return CONVENTIONS[name]
+
+
 def _term(kind: type[Term], name: str, layers, weights, convention: str, **rest) -> Objective:
     layers = tuple(layer_name(n) for n in ((layers,) if isinstance(layers, (str, int)) else layers))
     if not layers or len(set(layers)) < len(layers):
         raise InputError(f"{name}: needs one layer or more, each named once; given: {' '.join(layers) or 'none'}")
-    if convention not in CONVENTIONS:
-        raise InputError(
-            f"convention: '{convention}' is not one of {', '.join(CONVENTIONS)}{nearest(convention, list(CONVENTIONS))}"
-        )
-    chosen = CONVENTIONS[convention]
-    each = 1 / len(layers) if chosen.average_layers or kind is Content else 1.0
+    chosen = _convention(convention)
+    each = 1 / len(layers) if chosen.average_layers else 1.0
     weights = tuple(_weight(w, name) for w in weights or (each,) * len(layers))
     if len(weights) != len(layers):
         raise InputError(f"{name}: {len(weights)} layer weights given for {len(layers)} layers; give one for each")
@@ -193,7 +196,7 @@ def _term(kind: type[Term], name: str, layers, weights, convention: str, **rest)
 
 
 def content(
-    layers: str | int | Sequence[str | int], image: Tensor, weights: Sequence[float] = (), convention: str = "mean"
+    layers: str | int | Sequence[str | int], image: Tensor, weights: Sequence[float] = (), convention: str = DEFAULT_CONVENTION
 ) -> Objective:
     """Be like the photo in these layers' features; `weights` of the layers are equal by default."""
     return _term(Content, "content", layers, weights, convention, image=image)
@@ -203,7 +206,7 @@ def style(
     layers: str | int | Sequence[str | int],
     image: Tensor,
     weights: Sequence[float] = (),
-    convention: str = "mean",
+    convention: str = DEFAULT_CONVENTION,
     fit: str = "stretch",
     scale: float = 1.0,
 ) -> Objective:
@@ -214,9 +217,9 @@ def style(
     return _term(Style, "style", layers, weights, convention, image=image, fit=fit, scale=scale)
 
 
-def total_variation(convention: str = "mean") -> Objective:
+def total_variation(convention: str = DEFAULT_CONVENTION) -> Objective:
     """Be smooth."""
-    return Objective(((1.0, TotalVariation("tv", (PIXELS,), (1.0,), CONVENTIONS[convention])),))
+    return Objective(((1.0, TotalVariation("tv", (PIXELS,), (1.0,), _convention(convention))),))
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------
@@ -247,7 +250,7 @@ class Bound:
                 )
             _weight(value, name)
         weights = {**self.weights, **{name: float(value) for name, value in changes.items()}}
-        if not any(weights[term.name] for _, term in self.objective.terms):
+        if not self._active(weights):
             raise InputError("all weights are 0; at least one must be more")
         self._compute_targets(weights)
         self.weights = weights

@@ -22,6 +22,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from nstlab.settings import HISTORY, RATE
+
 EXPLOSION = 10.0  # a first-order loss this many times the last one is an explosion; in a line search, its square is
 BOUNDS = (0.0, 1.0)  # black and white
 FIRST_STEP = 0.01  # root mean square change of a pixel in a first step along the gradient
@@ -101,7 +103,8 @@ def _guarded(state: State, x: Tensor, evaluate: Evaluate, tensors: dict, numbers
     if finite and loss <= EXPLOSION * state.loss:
         return State(x, at, loss, tensors, numbers)
     event = EXPLODED if finite else NOT_FINITE
-    return replace(state, tensors={}, numbers={"rate": numbers["rate"] / 2}, event=event)
+    kept = {name: value for name, value in numbers.items() if name != "count"} | {"rate": numbers["rate"] / 2}
+    return replace(state, tensors={}, numbers=kept, event=event)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Adam:
     Departure: epsilon is relative to the root mean square of the gradient, so that the objective's scale does not
     matter."""
 
-    rate: float = 0.02
+    rate: float = RATE
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-3
     bounds: tuple[float, float] | None = BOUNDS
@@ -134,7 +137,7 @@ class Adam:
 class GradientDescent:
     """Plain gradient descent with a constant factor, chosen so that the first step changes pixels by `rate` (rms)."""
 
-    rate: float = 0.02
+    rate: float = RATE
     bounds: tuple[float, float] | None = BOUNDS
 
     def init(self, x: Tensor, evaluate: Evaluate) -> State:
@@ -189,7 +192,7 @@ class LBFGS:
     smooth: in cycles per pixel; None for B = I.
     """
 
-    history: int = 50
+    history: int = HISTORY
     memory: int | None = 2 << 30
     bounds: tuple[float, float] | None = BOUNDS
     smooth: float | None = 0.1

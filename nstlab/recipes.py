@@ -25,6 +25,7 @@ from nstlab.network import VGG19
 from nstlab.objectives import PIXELS, Objective, content, style, total_variation
 from nstlab.optimizers import LBFGS, Adam, GradientDescent, Optimizer
 from nstlab.settings import (
+    CONVENTIONS,
     DEVICES,
     INITS,
     InputError,
@@ -112,8 +113,11 @@ def digest(image: Tensor) -> str:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that are free on the device; MPS shares the machine's memory."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    """Bytes that are free on the device, PyTorch's own reserve included; MPS shares the machine's memory."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + reserve
 
 
 def device(name: str = "auto") -> torch.device:
@@ -179,7 +183,8 @@ def transfer(settings: TransferSettings, on: torch.device) -> Plan:
 def reconstruct(settings: ReconstructSettings, on: torch.device) -> Plan:
     """Content of one layer and nothing else (Gatys et al. 2016, figure 1; Mahendran and Vedaldi 2015)."""
     photo = im.load(settings.photo, settings.size)
-    objective = content(settings.layer, photo, convention=settings.convention)
+    weight = CONVENTIONS[settings.convention].alpha
+    objective = weight * content(settings.layer, photo, convention=settings.convention)
     return _plan("reconstruct", settings, objective, {"content": photo}, photo, on)
 
 
@@ -187,7 +192,8 @@ def texture(settings: TextureSettings, on: torch.device) -> Plan:
     """Style and nothing else, in the painting's proportions (Gatys et al. 2015)."""
     painting = im.load(settings.painting)
     like = painting.new_empty(1, 3, *im.fit_size(painting.shape[-2:], settings.size, settings.painting))
-    return _plan("texture", settings, _style(settings, painting), {"style": painting}, like, on)
+    objective = CONVENTIONS[settings.convention].beta * _style(settings, painting)
+    return _plan("texture", settings, objective, {"style": painting}, like, on)
 
 
 _BUILDERS: dict[type[RunSettings], Callable[[Any, torch.device], Plan]] = {

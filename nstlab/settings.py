@@ -38,6 +38,10 @@ FITS = ("stretch", "crop", "area")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DOWNLOADS = ("imagenet", "caffe")
 WEIGHTS = ("auto", *DOWNLOADS, "embedded", "random")
+STEPS = 300
+HISTORY = 50  # curvature pairs
+RATE = 0.02  # change of a pixel in a first-order step
+DEFAULT_CONVENTION = "mean"
 MIN_SIDE = 16  # px; the fifth block of VGG19 sees one position for every 16 pixels
 
 
@@ -249,19 +253,19 @@ class RunSettings(Settings):
     """What every recipe has in common: picture, network, optimizer."""
 
     size: int = option(512, "long side of the picture", low=MIN_SIDE, high=16384, unit="px")
-    steps: int = option(300, "optimizer steps at the full size, about one evaluation each", low=0, high=1_000_000)
+    steps: int = option(STEPS, "optimizer steps at the full size, about one evaluation each", low=0, high=1_000_000)
     levels: int = option(1, "sizes from coarse to fine, each half the next; 1 works at the full size only", low=1, high=8)
     seed: int = option(0, "seed of the noise and of random weights", low=0, high=2**63 - 1)
     tv: float | None = option(None, "weight of total variation (default: the convention's)", low=0, log=True)
-    convention: str = option("mean", "scale of the losses, after whose code", choices=tuple(CONVENTIONS))
-    weights: str = option("auto", "where VGG19's weights come from", choices=WEIGHTS, or_path=True, identity=False)
-    pool: str = option("avg", "pooling between the blocks", choices=POOLS)
+    convention: str = option(DEFAULT_CONVENTION, "scale of the losses, after whose code", choices=tuple(CONVENTIONS))
+    weights: str = option(WEIGHTS[0], "where VGG19's weights come from", choices=WEIGHTS, or_path=True, identity=False)
+    pool: str = option(POOLS[0], "pooling between the blocks", choices=POOLS)
     padding: str | None = option(None, "beyond the border (default: as the weights were trained)", choices=PADDINGS)
     normalize: bool | None = option(None, "make mean activations 1, as in the paper (default: as the convention did)")
     optimizer: str = option("lbfgs", "how the pixels are changed", choices=OPTIMIZERS)
-    learning_rate: float = option(0.02, "step of adam and gd; 1 is black to white", low=1e-6, high=10, log=True)
-    history: int = option(50, "curvature pairs that lbfgs keeps, memory permitting", low=1, high=1000)
-    precision: str = option("float32", "of the network; losses are always float32", choices=PRECISIONS)
+    learning_rate: float = option(RATE, "step of adam and gd; 1 is black to white", low=1e-6, high=10, log=True)
+    history: int = option(HISTORY, "curvature pairs that lbfgs keeps, memory permitting", low=1, high=1000)
+    precision: str = option(PRECISIONS[0], "of the network; losses are always float32", choices=PRECISIONS)
     stop_loss: float | None = option(None, "stop when the loss is at most this", low=0)
     stop_change: float | None = option(None, "stop when ten steps lower the loss by less than this part of it", low=0, high=1)
 
@@ -333,7 +337,7 @@ class ReconstructSettings(RunSettings):
     """Paint PHOTO anew from the features of one layer (the paper's figure 1, content reconstruction)."""
 
     photo: str = option(help="a picture file, or the name of a sample", identity=False)
-    layer: str = option("conv4_2", "layer to reconstruct from", parse=layer_name)
+    layer: str = option(CONTENT_LAYERS[0], "layer to reconstruct from", parse=layer_name)
     init: str = option("noise", _INIT, choices=tuple(i for i in INITS if i != "style"), or_path=True)
 
 
@@ -351,7 +355,7 @@ class JobSettings(Settings):
 
     out: Path = option(Path("out.png"), "where the picture goes: .png, .jpg or .tif")
     results: Path = option(Path("results"), "folder in which runs are kept")
-    device: str = option("auto", "where to compute", choices=DEVICES)
+    device: str = option(DEVICES[0], "where to compute", choices=DEVICES)
     resume: bool = option(True, "take up the same run if it is kept there; --no-resume computes it anew")
     frames: int = option(0, "keep this many progress pictures, and an animated GIF beside the output", low=0, high=500)
 

@@ -18,6 +18,7 @@ import contextlib
 import csv
 import hashlib
 import json
+import logging
 import platform
 import shutil
 import subprocess
@@ -36,6 +37,8 @@ from nstlab import images as im
 from nstlab.engine import Checkpoint, Result, Step
 from nstlab.recipes import Plan
 from nstlab.settings import InputError
+
+log = logging.getLogger("nstlab")
 
 CHECKPOINT_EVERY = 20.0  # seconds at least between two checkpoints
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing them
@@ -112,8 +115,8 @@ class Store:
             while True:
                 recorder.record(step)
                 changes = yield step
-                recorder.steer(changes)
                 step = steps.send(changes)
+                recorder.steer(changes)
         except StopIteration as end:
             result = end.value
         except BaseException:
@@ -176,7 +179,11 @@ class _Recorder:
         if step.index in self._kept:
             im.save(step.snapshot(), self.folder / "frames" / f"{step.index:06d}.png")
         if time.monotonic() - self.saved > max(CHECKPOINT_EVERY, self.cost / CHECKPOINT_SHARE):
-            self.save()
+            try:
+                self.save()
+            except InputError as error:  # a full disk, say; the run itself can go on
+                log.warning("%s", error)
+                self.saved = time.monotonic()
 
     def steer(self, changes: Mapping[str, float] | None) -> None:
         """Note a change of weights. The folder gets a name of its own, for it is no longer the plan's run."""
@@ -197,9 +204,9 @@ class _Recorder:
         self.cost = self.saved - began
 
     def interrupted(self) -> None:
-        self.save()
         if self.last is not None:
             im.save(self.last.best(), self.folder / "best.png", self.plan.settings.to_dict())
+            self.save()
 
     def finish(self, result: Result) -> StoredRun:
         """Write what remains, the manifest last, and give the folder its final name."""

@@ -189,6 +189,26 @@ def test_a_checkpoint_of_another_size_is_refused(goal, net, start):
         next(minimize(goal, net, torch.nn.functional.interpolate(start, scale_factor=2), checkpoint=checkpoint))
 
 
+def test_a_checkpoint_of_another_optimizer_is_refused(goal, net, start):
+    checkpoint = next(minimize(goal, net, start, optimizer=Adam())).checkpoint()
+    for other in (LBFGS(), GradientDescent(), Adam(rate=0.5)):
+        with pytest.raises(InputError, match="another optimizer: Adam"):
+            next(minimize(goal, net, start, optimizer=other, checkpoint=checkpoint))
+
+
+def test_evaluations_and_targets_use_the_same_exact_convolutions(goal, net, start, monkeypatch):
+    seen, layer = [], net._layer
+
+    def watched(name, x):
+        flags = torch.backends.cudnn
+        seen.append((flags.enabled, flags.deterministic, flags.benchmark, flags.allow_tf32))
+        return layer(name, x)
+
+    monkeypatch.setattr(net, "_layer", watched)
+    solve(goal, net, start, steps=1)
+    assert set(seen) == {(True, True, False, False)}
+
+
 def test_a_damaged_checkpoint_is_refused(goal, net, start, tmp_path):
     path = next(minimize(goal, net, start)).checkpoint().save(tmp_path / "c.safetensors")
     path.write_bytes(path.read_bytes()[:-100])

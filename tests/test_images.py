@@ -531,7 +531,7 @@ def test_a_folder_that_turns_out_not_to_be_writable_is_refused_in_one_line(tmp_p
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tempfile, "mkstemp", full)
+    monkeypatch.setattr(im.Path, "touch", full)
     assert "No space left on device" in refusal(im.save, photo, tmp_path / "a.png")
 
 
@@ -572,7 +572,7 @@ def test_a_written_file_has_the_usual_mode(tmp_path, photo):
 
 def test_a_gif_shows_every_frame_and_lingers_on_the_last(tmp_path, photo):
     frames = [im.resize(photo, (24, 20)), *((1 - t) * photo for t in (0.2, 0.5, 0.8))]
-    with Image.open(im.save_gif(frames, tmp_path / "a.gif", seconds=2.0)) as gif:
+    with Image.open(im.save_gif(iter(frames), photo.shape[-2:], tmp_path / "a.gif", seconds=2.0)) as gif:
         assert gif.is_animated
         assert gif.n_frames == 4
         assert gif.size == (40, 48)
@@ -587,5 +587,5 @@ def test_a_gif_shows_every_frame_and_lingers_on_the_last(tmp_path, photo):
 
 
 def test_a_gif_is_no_larger_than_asked_for(tmp_path, photo):
-    with Image.open(im.save_gif([photo, 1 - photo], tmp_path / "a.gif", size=24)) as gif:
+    with Image.open(im.save_gif([photo, 1 - photo], photo.shape[-2:], tmp_path / "a.gif", size=24)) as gif:
         assert gif.size == (20, 24)

@@ -232,6 +232,7 @@ def test_a_refused_weight_changes_nothing(net, photo):
         ({"contents": 1}, "did you mean"),
         ({"content": -1}, "not allowed"),
         ({"content": 0}, "all weights are 0"),
+        ({"content:conv1_1": 0}, "all weights are 0"),
     ):
         with pytest.raises(InputError, match=message):
             bound.reweight(changes)

@@ -199,6 +199,19 @@ def test_an_exploding_step_is_rolled_back_and_halved(kind):
     assert state.numbers["rate"] == 15.0
 
 
+def test_a_rollback_of_gradient_descent_shortens_the_step():
+    evaluate, _ = evaluator(ill_conditioned)
+    optimizer = GradientDescent(rate=1e-4, bounds=None)
+    state = optimizer.init(torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)), evaluate)
+    for _ in range(20):
+        state = optimizer.step(state, evaluate)
+    usual = optimizer.step(state, evaluate)
+    rolled = optimizer.step(state, lambda x: Evaluation(torch.tensor(float("nan")), x, x))
+    assert torch.equal(rolled.x, state.x)
+    after = optimizer.step(rolled, evaluate)
+    assert torch.allclose(after.x - state.x, (usual.x - state.x) / 2, atol=1e-7)
+
+
 def test_the_loss_stalls_at_the_minimum():
     state, log = run(LBFGS(), lambda x: ((x - 0.5) ** 2).sum(), torch.full((1, 3, 4, 4), 0.5), 50)
     assert state.stalled

@@ -71,6 +71,21 @@ def test_texture_keeps_the_paintings_proportions_and_lowers_its_gram_error(pictu
     assert steps[-1].terms["style"] < 0.5 * steps[0].terms["style"]
 
 
+def test_every_recipe_weighs_its_terms_as_the_convention_does(pictures, small):
+    given = {**small, "convention": "neural-style"}
+    weights = [
+        recipes.prepare(settings, "cpu").objective.weights
+        for settings in (
+            TransferSettings(*pictures, **given),
+            ReconstructSettings(pictures[0], **given),
+            TextureSettings(pictures[1], **given),
+        )
+    ]
+    assert [w.get("content") for w in weights] == [5, 5, None]
+    assert [w.get("style") for w in weights] == [100, None, 100]
+    assert {w["tv"] for w in weights} == {1e-3}
+
+
 def test_a_weight_of_zero_needs_no_deep_layer(pictures, small, tiny, tmp_path):
     from safetensors.torch import save_file
 

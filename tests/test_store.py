@@ -433,7 +433,7 @@ def test_a_disk_that_fails_at_the_end_costs_no_computing(plan, runs, monkeypatch
     assert len(history(runs.folder(todo))) == 13
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(plan, runs, monkeypatch):
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_and_the_run_goes_on(plan, runs, monkeypatch, caplog):
     monkeypatch.setattr(store, "CHECKPOINT_EVERY", 0.0)
     monkeypatch.setattr(store, "CHECKPOINT_SHARE", 1e9)
     steps = runs.run(plan())
@@ -445,10 +445,24 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(plan, runs, m
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        refusal(next, steps)
+        assert next(steps).index == 4
+    assert "No space left on device" in caplog.text
     assert runs.checkpoint(plan()).data["index"] == 3
+    steps.close()
     assert not [name for name in names(runs.partial(plan())) if name.startswith(".")]
     assert drain(runs.run(plan())).manifest["result"]["steps"] == 12
+
+
+def test_the_best_picture_survives_a_checkpoint_that_cannot_be_written(plan, runs, monkeypatch):
+    def full(self, path):
+        raise InputError("No space left on device")
+
+    monkeypatch.setattr(store.Checkpoint, "save", full)
+    steps = runs.run(plan())
+    next(steps)
+    with pytest.raises(InputError):
+        steps.close()
+    assert (runs.partial(plan()) / "best.png").is_file()
 
 
 # --- when the process is killed ---------------------------------------------------------------------------------
