@@ -158,7 +158,7 @@ def run_recipe(settings: RunSettings, job: JobSettings) -> int:
     except Exception as error:
         if not _out_of_memory(error):
             raise
-        raise InputError("out of memory: " + plan.memory_message(plan.memory_needed() // 2)) from None
+        raise InputError("out of memory: " + plan.memory_message(plan.memory_needed() // 2, found=False)) from None
     _finish(stored, job, settings, f"done in {stored.manifest['result']['seconds']:.0f} s")
     return 0
 

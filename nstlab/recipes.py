@@ -97,12 +97,13 @@ class Plan:
         if self.memory_needed() > free:
             raise InputError(self.memory_message(free))
 
-    def memory_message(self, free: int) -> str:
-        """Why the run does not fit, and the size that would."""
+    def memory_message(self, free: int, found: bool = True) -> str:
+        """Why the run does not fit, and the size that would; `free` is what was `found` to be free, or a guess."""
         fits = engine.largest_size(self.net, self.layers, self.start.shape[-2:], self.optimizer, free)
         return (
-            f"size {self.settings.size} needs about {self.memory_needed() / 1e9:.2f} GB of memory, {free / 1e9:.2f} GB are "
-            f"free; " + (f"--size {fits} would fit" if fits else "not even the smallest size fits")
+            f"size {self.settings.size} needs about {self.memory_needed() / 1e9:.2f} GB of memory"
+            + (f", {free / 1e9:.2f} GB are free" if found else "")
+            + (f"; --size {fits} {'would' if found else 'should'} fit" if fits else "; not even the smallest size fits")
         )
 
 

@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from nstlab import images as im
 from nstlab.engine import Checkpoint, Result, Step
@@ -108,6 +109,28 @@ class Store:
         An interrupted run is taken up if `resume`, else begun anew. However the generator ends, by an exception or by
         being closed, a checkpoint and the best picture so far (`best.png` in the partial folder) are left behind.
         A run whose weights are changed on the way (`send`) is another run from then on, with an id of its own."""
+        with self._claimed(plan):
+            return (yield from self._run(plan, resume, frames))
+
+    @contextlib.contextmanager
+    def _claimed(self, plan: Plan) -> Iterator[None]:
+        """One process at a time works on a run; the operating system lets go of the lock however that one ends."""
+        folder, locks = self.folder(plan), Path(self.root) / "locks"
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            locks.mkdir(exist_ok=True)
+            lock = FileLock(locks / f"{plan.recipe}-{folder.name}")
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"results: {folder} is being computed by another process; wait for it to end") from None
+        except OSError as error:
+            raise InputError(f"results: {folder.parent} cannot be written ({error.strerror})") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _run(self, plan: Plan, resume: bool, frames: int) -> Generator[Step, Mapping[str, float] | None, StoredRun]:
         recorder = _Recorder(plan, self.partial(plan), frames)
         steps = plan.steps(recorder.open(resume))
         try:

@@ -453,6 +453,14 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_and_the_run_g
     assert drain(runs.run(plan())).manifest["result"]["steps"] == 12
 
 
+def test_a_run_under_way_is_not_begun_by_another_process(plan, runs):
+    steps = runs.run(plan())
+    next(steps)
+    assert "is being computed by another process" in refusal(next, runs.run(plan()))
+    assert len(list(steps)) == 12  # the first one is not disturbed
+    assert runs.find(plan()) is not None
+
+
 def test_the_best_picture_survives_a_checkpoint_that_cannot_be_written(plan, runs, monkeypatch):
     def full(self, path):
         raise InputError("No space left on device")
