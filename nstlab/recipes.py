@@ -140,7 +140,7 @@ def device(name: str = "auto") -> torch.device:
 def network(settings: RunSettings, on: torch.device) -> VGG19:
     """The network that the settings ask for, on a device."""
     s = settings
-    net = VGG19(s.weights, s.pool, s.padding, bool(s.normalize), precision=s.precision, seed=s.seed)
+    net = VGG19(s.weights, s.pool, s.padding, bool(s.normalize), s.rescale_pool, precision=s.precision, seed=s.seed)
     return net.to(on)
 
 

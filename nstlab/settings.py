@@ -260,6 +260,7 @@ class RunSettings(Settings):
     convention: str = option(DEFAULT_CONVENTION, "scale of the losses, after whose code", choices=tuple(CONVENTIONS))
     weights: str = option(WEIGHTS[0], "where VGG19's weights come from", choices=WEIGHTS, or_path=True, identity=False)
     pool: str = option(POOLS[0], "pooling between the blocks", choices=POOLS)
+    rescale_pool: bool = option(False, "make up for average and l2 pooling's smaller values; off is the paper's")
     padding: str | None = option(None, "beyond the border (default: as the weights were trained)", choices=PADDINGS)
     normalize: bool | None = option(None, "make mean activations 1, as in the paper (default: as the convention did)")
     optimizer: str = option("lbfgs", "how the pixels are changed", choices=OPTIMIZERS)
