@@ -119,7 +119,7 @@ class Store:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             locks.mkdir(exist_ok=True)
-            lock = FileLock(locks / f"{plan.recipe}-{folder.name}")
+            lock = FileLock(locks / f"{plan.recipe}-{folder.name}", thread_local=False)  # a session may end elsewhere
             lock.acquire(timeout=0)
         except Timeout:
             raise InputError(f"results: {folder} is being computed by another process; wait for it to end") from None
@@ -132,7 +132,7 @@ class Store:
 
     def _run(self, plan: Plan, resume: bool, frames: int) -> Generator[Step, Mapping[str, float] | None, StoredRun]:
         recorder = _Recorder(plan, self.partial(plan), frames)
-        steps = plan.steps(recorder.open(resume))
+        steps, changes = plan.steps(recorder.open(resume)), None
         try:
             step = next(steps)
             while True:
@@ -141,6 +141,7 @@ class Store:
                 step = steps.send(changes)
                 recorder.steer(changes)
         except StopIteration as end:
+            recorder.steer(changes)
             result = end.value
         except BaseException:
             recorder.interrupted()

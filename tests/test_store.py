@@ -453,6 +453,16 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_and_the_run_g
     assert drain(runs.run(plan())).manifest["result"]["steps"] == 12
 
 
+def test_weights_changed_after_the_last_step_make_another_run_as_well(plan, runs):
+    steps = runs.run(plan())
+    for _ in range(13):
+        next(steps)
+    with pytest.raises(StopIteration) as end:
+        steps.send({"style": 1.0})
+    assert end.value.value.id != store.run_id(plan())
+    assert runs.find(plan()) is None
+
+
 def test_a_run_under_way_is_not_begun_by_another_process(plan, runs):
     steps = runs.run(plan())
     next(steps)
