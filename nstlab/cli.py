@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import logging
 import re
 import sys
@@ -101,10 +102,7 @@ def parse(argv: Sequence[str]) -> tuple[str, list[Settings]]:
         raise InputError(f"{_one_line(errors.getvalue())}; see nstlab --help") from None
     name = next(name for name, spec in specs.items() if isinstance(found, spec))
     values = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
-    made = []
-    for cls in COMMANDS[name]:
-        made.append(cls(**{field: values[field] for field, *_ in cls.options()}))
-    return name, made
+    return name, [cls(**{field: values[field] for field, *_ in cls.options()}) for cls in COMMANDS[name]]
 
 
 # --- commands ---------------------------------------------------------------------------------------------------
@@ -119,11 +117,12 @@ def _finish(stored: Any, job: JobSettings, settings: RunSettings, how: str) -> N
     from nstlab import images as im
     from nstlab.engine import Status
 
-    im.save(im.reopen(stored.picture), job.out, settings.to_dict())
+    picture = im.reopen(stored.picture)
+    im.save(picture, job.out, settings.to_dict())
     result, places = stored.manifest["result"], [str(job.out)]
     if job.frames and stored.frames:
-        frames = map(im.reopen, [*stored.frames, stored.picture])
-        places.append(str(im.save_gif(frames, im.reopen(stored.picture).shape[-2:], job.out.with_suffix(".gif"))))
+        frames = itertools.chain(map(im.reopen, stored.frames), [picture])
+        places.append(str(im.save_gif(frames, picture.shape[-2:], job.out.with_suffix(".gif"))))
     events = "; ".join(result["events"]) or "none"
     why = "" if result["status"] == Status.FINISHED else f" ({result['status']})"
     print(

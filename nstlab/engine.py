@@ -162,9 +162,9 @@ class Checkpoint:
                 if metadata.get("format") != CHECKPOINT_FORMAT:
                     raise InputError(f"{path}: is no checkpoint of this version of nstlab")
                 return cls({name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["data"]))  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except (OSError, SafetensorError, ValueError, KeyError):
             raise InputError(f"{path}: is missing or damaged; without a checkpoint a run cannot be resumed") from None
 
     def _state(self, like: Tensor) -> State:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from nstlab.settings import MIN_SIDE, InputError, nearest
+from nstlab.settings import FITS, MIN_SIDE, InputError, nearest
 
 MAX_PIXELS = 175_000_000  # more is taken for a decompression bomb; Pillow itself refuses a little more than this
 MAX_ASPECT = 8.0  # long side / short side
@@ -187,7 +187,7 @@ def resize(image: Tensor, shape: Sequence[int]) -> Tensor:
     return F.interpolate(image, tuple(shape), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
 
 
-def fit(image: Tensor, shape: Sequence[int], how: str = "stretch", scale: float = 1.0) -> Tensor:
+def fit(image: Tensor, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0) -> Tensor:
     """A painting in the photo's shape (H, W), one of settings.FITS; `scale` enlarges it, and so its strokes.
 
     stretch: resized to exactly H × W, as the paper does; its proportions change.

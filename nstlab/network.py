@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nstlab import images as im
-from nstlab.settings import BLOCKS, PADDINGS, POOLS, PRECISIONS, InputError, layer_name, nearest
+from nstlab.settings import BLOCKS, PADDINGS, POOLS, PRECISIONS, WEIGHTS, InputError, layer_name, nearest
 from nstlab.weights import Weights
 from nstlab.weights import load as load_weights
 
@@ -80,12 +80,12 @@ class VGG19(nn.Module):
 
     def __init__(
         self,
-        weights: Weights | str | Path = "auto",
-        pool: str = "avg",
+        weights: Weights | str | Path = WEIGHTS[0],
+        pool: str = POOLS[0],
         padding: str | None = None,
         normalize: bool = True,
         rescale_pool: bool = False,
-        precision: str = "float32",
+        precision: str = PRECISIONS[0],
         seed: int = 0,
     ):
         super().__init__()
@@ -95,8 +95,8 @@ class VGG19(nn.Module):
         self.precision = getattr(torch, _choice("precision", precision, PRECISIONS))
         self.gain = POOL_GAIN[pool] if rescale_pool else 1.0
         for name, tensor in self.weights.tensors.items():
-            self.register_buffer(name.replace(".", "_"), tensor.clone())
-        self.normalized = False
+            layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format  # as the convolutions read it
+            self.register_buffer(name.replace(".", "_"), tensor.clone(memory_format=layout))
         if normalize:
             _scale_activations(self, _sample_means(self))
 
@@ -125,7 +125,7 @@ class VGG19(nn.Module):
         if name == "conv1_2" and self.precision != torch.float32:
             # The first convolution stays exact: in 8 bits of mantissa, a small step of a pixel would be lost.
             x = x.to(self.precision)
-        weight = getattr(self, f"{name}_weight").to(x.dtype, memory_format=torch.channels_last)
+        weight = getattr(self, f"{name}_weight").to(x.dtype)
         bias = getattr(self, f"{name}_bias").to(x.dtype)
         if self.padding == "zero":
             return F.conv2d(x, weight, bias, padding=1)
@@ -209,7 +209,6 @@ def _scale_activations(net: VGG19, means: dict[str, Tensor]) -> None:
         weight.mul_(back).div_(scale.view(-1, 1, 1, 1))  # (O, I, 3, 3)
         bias.div_(scale)
         back = scale.view(1, -1, 1, 1)
-    net.normalized = True
 
 
 def _sample_means(net: VGG19) -> dict[str, Tensor]:

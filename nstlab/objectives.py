@@ -20,7 +20,7 @@ from torch import Tensor
 from nstlab import images as im
 from nstlab import statistics
 from nstlab.network import VGG19
-from nstlab.settings import CONVENTIONS, DEFAULT_CONVENTION, Convention, InputError, layer_name, nearest
+from nstlab.settings import CONVENTIONS, DEFAULT_CONVENTION, FITS, Convention, InputError, layer_name, nearest
 
 PIXELS = "pixels"  # stands for a layer where a term looks at the image itself
 
@@ -90,7 +90,7 @@ class Style(Term):
     The gradient at the convolution is 1/(N² M) (Fᵀ (G - A))_ji where F > 0, else 0 (equation 6)."""
 
     image: Tensor
-    fit: str = "stretch"
+    fit: str = FITS[0]
     scale: float = 1.0
 
     def picture(self, shape: Sequence[int]) -> Tensor:
@@ -207,7 +207,7 @@ def style(
     image: Tensor,
     weights: Sequence[float] = (),
     convention: str = DEFAULT_CONVENTION,
-    fit: str = "stretch",
+    fit: str = FITS[0],
     scale: float = 1.0,
 ) -> Objective:
     """Be like the painting in the Gram matrices of these layers' features.

@@ -155,8 +155,9 @@ class GradientDescent:
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """A point of the line search: the step from the present picture, what was found there, and products with it."""
+    """A point of the line search: its picture, the step to it, what was found there, and products with the step."""
 
+    x: Tensor
     s: Tensor
     y: Tensor
     at: Evaluation
@@ -214,7 +215,7 @@ class LBFGS:
         trial, event = self._search(state, self._direction(state, free), evaluate)
         if trial is None:
             return self._forget(state, event)
-        new = State(state.x + trial.s, trial.at, trial.loss, event=event)
+        new = State(trial.x, trial.at, trial.loss, event=event)
         length = math.sqrt(trial.ss / trial.s.numel())
         if event or not trial.sy > self.curvature * math.sqrt(trial.ss * trial.yy):
             return replace(new, numbers={"order": [], "length": length})
@@ -267,7 +268,7 @@ class LBFGS:
         s, at = x - state.x, evaluate(x)
         y = at.grad - state.at.grad
         products = [at.loss, _dot(state.at.grad, s), _dot(s, y), _dot(y, y), _dot(s, s)]
-        return _Trial(s, y, at, *torch.stack(products).tolist())  # the one transfer from the device
+        return _Trial(x, s, y, at, *torch.stack(products).tolist())  # the one transfer from the device
 
     # --- the memory: slots of one matrix (2, history + 1, n) of s and B y. One slot is always free, so that writing the
     # next pair leaves the previous state whole, should the step be interrupted.

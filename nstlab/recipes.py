@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import psutil
@@ -71,13 +72,17 @@ class Plan:
             self.objective, self.net, self.start, s.steps, self.optimizer, s.levels, s.stop_loss, s.stop_change, checkpoint
         )
 
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return {role: digest(image) for role, image in self.inputs.items()}
+
     def identity(self) -> dict[str, Any]:
         """All that decides the result's pixels, as plain JSON values."""
         return {
             "recipe": self.recipe,
             "settings": self.settings.to_dict(identity=True) | ({"init": "file"} if "init" in self.inputs else {}),
             "padding": self.net.padding,
-            "inputs": {role: digest(image) for role, image in self.inputs.items()},
+            "inputs": self._digests,
             "weights": self.net.weights.digest,
             "algorithm": engine.ALGORITHM,
         }
@@ -121,7 +126,7 @@ def available_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] + reserve
 
 
-def device(name: str = "auto") -> torch.device:
+def device(name: str = DEVICES[0]) -> torch.device:
     """The device of that name, one of settings.DEVICES; auto takes CUDA, else MPS, else the CPU.
 
     Raises: InputError for another name, and for a device that this machine does not have."""
@@ -204,7 +209,7 @@ _BUILDERS: dict[type[RunSettings], Callable[[Any, torch.device], Plan]] = {
 }
 
 
-def prepare(settings: RunSettings, on: str | torch.device = "auto") -> Plan:
+def prepare(settings: RunSettings, on: str | torch.device = DEVICES[0]) -> Plan:
     """The plan for any recipe's settings: reads the pictures and the weights, computes nothing else.
 
     Raises: InputError for pictures, weights, layers or a device that cannot be used."""

@@ -155,7 +155,7 @@ class Option:
         if self.choices and not self.or_path and value not in self.choices:
             raise InputError(f"{name}: '{value}' is not one of {self.allowed()}{nearest(str(value), list(self.choices))}")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            low, high = self.low if self.low is not None else -math.inf, self.high or math.inf
+            low, high = self.low if self.low is not None else -math.inf, self.high if self.high is not None else math.inf
             if not low <= value <= high or value in (math.inf, -math.inf):
                 raise InputError(f"{name}: {value!s:.40} is not allowed; allowed is {self.allowed()}")
         return value
@@ -263,7 +263,7 @@ class RunSettings(Settings):
     rescale_pool: bool = option(False, "make up for average and l2 pooling's smaller values; off is the paper's")
     padding: str | None = option(None, "beyond the border (default: as the weights were trained)", choices=PADDINGS)
     normalize: bool | None = option(None, "make mean activations 1, as in the paper (default: as the convention did)")
-    optimizer: str = option("lbfgs", "how the pixels are changed", choices=OPTIMIZERS)
+    optimizer: str = option(OPTIMIZERS[0], "how the pixels are changed", choices=OPTIMIZERS)
     learning_rate: float = option(RATE, "step of adam and gd; 1 is black to white", low=1e-6, high=10, log=True)
     history: int = option(HISTORY, "curvature pairs that lbfgs keeps, memory permitting", low=1, high=1000)
     precision: str = option(PRECISIONS[0], "of the network; losses are always float32", choices=PRECISIONS)
@@ -299,7 +299,7 @@ class StyleSettings(RunSettings):
 
     style_layers: tuple[str, ...] = option((), "layers for style (default: the convention's)", parse=layer_name)
     style_weights: tuple[float, ...] = option((), "weight of each style layer (default: equal)", low=0, high=1e12)
-    style_fit: str = option("stretch", "how the painting gets the photo's shape", choices=FITS)
+    style_fit: str = option(FITS[0], "how the painting gets the photo's shape", choices=FITS)
     style_scale: float = option(1.0, "size of the strokes: the painting is scaled by this", low=0.1, high=10, log=True)
 
     def __post_init__(self) -> None:
@@ -325,7 +325,7 @@ class TransferSettings(StyleSettings):
     alpha: float | None = option(None, "content weight α (default: the convention's)", low=0, high=1e12, log=True)
     beta: float | None = option(None, "style weight β (default: the convention's)", low=0, high=1e15, log=True)
     content_layers: tuple[str, ...] = option((), "layers for content (default: the convention's)", parse=layer_name)
-    init: str = option("noise", _INIT, choices=INITS, or_path=True)
+    init: str = option(INITS[0], _INIT, choices=INITS, or_path=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -339,7 +339,7 @@ class ReconstructSettings(RunSettings):
 
     photo: str = option(help="a picture file, or the name of a sample", identity=False)
     layer: str = option(CONTENT_LAYERS[0], "layer to reconstruct from", parse=layer_name)
-    init: str = option("noise", _INIT, choices=tuple(i for i in INITS if i != "style"), or_path=True)
+    init: str = option(INITS[0], _INIT, choices=tuple(i for i in INITS if i != "style"), or_path=True)
 
 
 @dataclass(frozen=True)
@@ -347,7 +347,7 @@ class TextureSettings(StyleSettings):
     """Paint a texture with PAINTING's style and nothing else (Gatys et al. 2015; the paper's style reconstruction)."""
 
     painting: str = option(help="a picture file, or the name of a sample", identity=False)
-    init: str = option("noise", _INIT, choices=tuple(i for i in INITS if i != "content"), or_path=True)
+    init: str = option(INITS[0], _INIT, choices=tuple(i for i in INITS if i != "content"), or_path=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,7 +365,7 @@ class JobSettings(Settings):
 class FetchSettings(Settings):
     """Download what the lab can do without, checked by hash. Nothing else ever downloads anything."""
 
-    weights: str = option("imagenet", "imagenet: torchvision's; caffe: the original ones", choices=DOWNLOADS)
+    weights: str = option(DOWNLOADS[0], "imagenet: torchvision's; caffe: the original ones", choices=DOWNLOADS)
 
 
 @dataclass(frozen=True, kw_only=True)

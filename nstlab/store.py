@@ -117,8 +117,7 @@ class Store:
         """One process at a time works on a run; the operating system lets go of the lock however that one ends."""
         folder, locks = self.folder(plan), Path(self.root) / "locks"
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            locks.mkdir(exist_ok=True)
+            locks.mkdir(parents=True, exist_ok=True)
             lock = FileLock(locks / f"{plan.recipe}-{folder.name}", thread_local=False)  # a session may end elsewhere
             lock.acquire(timeout=0)
         except Timeout:
@@ -131,8 +130,13 @@ class Store:
             lock.release()
 
     def _run(self, plan: Plan, resume: bool, frames: int) -> Generator[Step, Mapping[str, float] | None, StoredRun]:
+        try:
+            checkpoint = self.checkpoint(plan) if resume else None
+        except InputError as error:
+            raise InputError(f"{error}; --no-resume begins anew") from None
         recorder = _Recorder(plan, self.partial(plan), frames)
-        steps, changes = plan.steps(recorder.open(resume)), None
+        recorder.open(checkpoint)
+        steps, changes = plan.steps(checkpoint), None
         try:
             step = next(steps)
             while True:
@@ -176,13 +180,8 @@ class _Recorder:
     saved: float = 0.0  # when the last checkpoint was written, and how many seconds that took
     cost: float = 0.0
 
-    def open(self, resume: bool) -> Checkpoint | None:
-        """Make the folder; return the checkpoint to go on from, with the history up to it."""
-        path = self.folder / "checkpoint.safetensors"
-        try:
-            checkpoint = Checkpoint.load(path) if resume and path.is_file() else None
-        except InputError as error:
-            raise InputError(f"{error}; --no-resume begins anew") from None
+    def open(self, checkpoint: Checkpoint | None) -> None:
+        """Make the folder anew; or, to go on from a checkpoint, take up the history as far as that."""
         if checkpoint is None:
             shutil.rmtree(self.folder, ignore_errors=True)
         try:
@@ -194,7 +193,6 @@ class _Recorder:
         self.saved = time.monotonic()
         total = sum(level.steps for level in self.plan.schedule)
         self._kept = _frame_indices(total, self.frames)
-        return checkpoint
 
     def record(self, step: Step) -> None:
         self.last = step

@@ -257,7 +257,7 @@ def _auto() -> Weights:
     return weights
 
 
-def load(source: str | Path = "auto", seed: int = 0) -> Weights:
+def load(source: str | Path = WEIGHTS[0], seed: int = 0) -> Weights:
     """Weights from one of settings.WEIGHTS, or from a file.
 
     auto takes the ImageNet weights if they are on this machine, else the embedded ones, and logs which. `seed` is

@@ -147,6 +147,8 @@ def test_pixels_stay_within_bounds_and_reach_the_constrained_minimum():
     for optimizer, steps in ((LBFGS(), 60), (Adam(rate=0.05), 400), (GradientDescent(rate=0.02), 3000)):
         state, _ = run(optimizer, lambda x: (weights * (x - target) ** 2).sum(), torch.full_like(target, 0.5), steps)
         assert torch.allclose(state.x, target.clamp(0, 1), atol=1e-2), optimizer
+        assert state.x.min() >= 0
+        assert state.x.max() <= 1
 
 
 def test_history_fits_the_memory_budget():
