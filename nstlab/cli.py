@@ -29,6 +29,7 @@ from nstlab.settings import (
     Option,
     RunSettings,
     Settings,
+    TrainSettings,
     kind,
 )
 
@@ -36,6 +37,7 @@ COMMANDS: dict[str, tuple[type[Settings], ...]] = {
     **{name: (settings, JobSettings) for name, settings in RECIPES.items()},
     "fetch": (FetchSettings,),
     "info": (InfoSettings,),
+    "train-embedded": (TrainSettings,),
 }
 DESCRIPTION = "Neural style transfer (Gatys, Ecker, Bethge 2016): repaint a photo in the style of a painting."
 
@@ -202,6 +204,37 @@ def fetch(settings: FetchSettings) -> int:
     return 0
 
 
+def train_embedded(settings: TrainSettings) -> int:
+    """Train the embedded network with a progress bar for each stage, and judge it."""
+    from nstlab.embedded import training
+
+    with contextlib.ExitStack() as bars:
+        report = _Stages(bars)
+        path = training.make(settings.teacher, settings.schedule, settings.folder, settings.out, report)
+    print(f"{path}: done ({path.stat().st_size / 1e6:.1f} MB); use it with --weights {path}")
+    return 0
+
+
+class _Stages:
+    """A progress bar for each stage of a training."""
+
+    def __init__(self, stack: contextlib.ExitStack):
+        self.stack, self.bars = stack, {}
+
+    def __call__(self, stage: str, done: int, total: int, values: dict[str, float]) -> None:
+        from tqdm import tqdm
+
+        if stage not in self.bars:
+            bar = tqdm(total=total, desc=stage, unit="step", dynamic_ncols=True, disable=None)
+            self.bars[stage] = self.stack.enter_context(bar)
+        bar = self.bars[stage]
+        bar.update(done - bar.n)
+        kinds: dict[str, list[float]] = {}
+        for name, value in values.items():
+            kinds.setdefault(name.split()[0], []).append(value)
+        bar.set_postfix_str(" ".join(f"{name} {sum(v) / len(v):.3g}" for name, v in kinds.items()), refresh=False)
+
+
 def info(settings: InfoSettings) -> int:
     """Versions, devices, memory, weights and sample pictures on this machine."""
     import platform
@@ -235,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, made = parse(sys.argv[1:] if argv is None else argv)
         if name in RECIPES:
             return run_recipe(*made)
-        return {"fetch": fetch, "info": info}[name](*made)
+        return {"fetch": fetch, "info": info, "train-embedded": train_embedded}[name](*made)
     except (InputError, FloatingPointError) as error:
         _say(f"error: {error}")
         return 2

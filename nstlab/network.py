@@ -112,12 +112,13 @@ class VGG19(nn.Module):
             for name in SEQUENCE:
                 if len(found) == len(wanted):
                     break
-                x = self._layer(name, x)  # (B, C, h, w)
+                x = self.layer(name, x)  # (B, C, h, w)
                 if name in wanted:
                     found[name] = x.to(image.dtype)
         return found
 
-    def _layer(self, name: str, x: Tensor) -> Tensor:
+    def layer(self, name: str, x: Tensor) -> Tensor:
+        """One layer of SEQUENCE on the output of the one before it (of conv1_1, the preprocessed image)."""
         if name.startswith("pool"):
             return self._pool(x)
         if name.startswith("relu"):
@@ -161,6 +162,10 @@ class VGG19(nn.Module):
         deepest = max((SEQUENCE.index(layer) for layer in layers), default=-1)
         return [name for name in SEQUENCE[: deepest + 1] if name.startswith("conv")]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """{conv1_1.weight: …} as they are used: normalized, if the network is."""
+        return {name: getattr(self, name.replace(".", "_")).clone() for name in self.weights.tensors}
+
     def channels(self, layer: str) -> int:
         """Number of feature maps in a layer."""
         return self.weights.tensors[f"{self.path([layer])[-1]}.bias"].numel()
@@ -183,7 +188,8 @@ def mean_activations(net: VGG19, images: Iterable[Tensor]) -> dict[str, Tensor]:
     return {layer: total / positions[layer] for layer, total in totals.items()}
 
 
-def _normalization_images() -> Iterator[Tensor]:
+def normalization_images() -> Iterator[Tensor]:
+    """The sample photos that activations are normalized over, (1, 3, H, W) in [0, 1], in all orders of their channels."""
     for name in NORMALIZATION_PHOTOS:
         photo = im.sample(name, NORMALIZATION_SIZE)
         yield from (photo[:, list(order)] for order in itertools.permutations(range(3)))
@@ -220,7 +226,7 @@ def _sample_means(net: VGG19) -> dict[str, Tensor]:
         if set(means) == set(net.weights.layers):
             return means
     precision, net.precision = net.precision, torch.float32
-    means = mean_activations(net, _normalization_images())
+    means = mean_activations(net, normalization_images())
     net.precision = precision
     with contextlib.suppress(OSError, InputError, SafetensorError):  # a home that cannot be written only costs the time again
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,7 @@ PRECISIONS = ("float32", "bfloat16")
 FITS = ("stretch", "crop", "area")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DOWNLOADS = ("imagenet", "caffe")
+SCHEDULES = ("full", "smoke")  # of training
 WEIGHTS = ("auto", *DOWNLOADS, "embedded", "random")
 STEPS = 300
 HISTORY = 50  # curvature pairs
@@ -366,6 +367,16 @@ class FetchSettings(Settings):
     """Download what the lab can do without, checked by hash. Nothing else ever downloads anything."""
 
     weights: str = option(DOWNLOADS[0], "imagenet: torchvision's; caffe: the original ones", choices=DOWNLOADS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(Settings):
+    """Make the embedded network anew, from the original VGG19 as its teacher: some hours on two CPU cores."""
+
+    teacher: str = option(DOWNLOADS[1], "the original weights up to conv3_4 at least", choices=DOWNLOADS, or_path=True)
+    out: Path = option(Path("embedded.safetensors"), "where the weights go")
+    folder: Path = option(Path("results/training"), "folder for checkpoints; what is there is taken up")
+    schedule: str = option(SCHEDULES[0], "full: what is shipped; smoke: shows that all runs", choices=SCHEDULES)
 
 
 @dataclass(frozen=True, kw_only=True)

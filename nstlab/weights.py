@@ -37,7 +37,7 @@ from nstlab.settings import BLOCKS, CONVOLUTIONS, WEIGHTS, InputError, nearest
 log = logging.getLogger("nstlab")
 
 WIDTHS = (64, 128, 256, 512, 512)  # VGG19's channels by block
-EMBEDDED = Path(__file__).with_name("embedded.safetensors")
+EMBEDDED = Path(__file__).parent / "embedded" / "embedded.safetensors"
 
 
 @dataclass(frozen=True)

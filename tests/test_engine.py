@@ -197,14 +197,14 @@ def test_a_checkpoint_of_another_optimizer_is_refused(goal, net, start):
 
 
 def test_evaluations_and_targets_use_the_same_exact_convolutions(goal, net, start, monkeypatch):
-    seen, layer = [], net._layer
+    seen, layer = [], net.layer
 
     def watched(name, x):
         flags = torch.backends.cudnn
         seen.append((flags.enabled, flags.deterministic, flags.benchmark, flags.allow_tf32))
         return layer(name, x)
 
-    monkeypatch.setattr(net, "_layer", watched)
+    monkeypatch.setattr(net, "layer", watched)
     solve(goal, net, start, steps=1)
     assert set(seen) == {(True, True, False, False)}
 

@@ -55,8 +55,8 @@ def _order(name):
 
 def test_nothing_is_computed_beyond_the_deepest_layer(tiny, photo, monkeypatch):
     net, seen = VGG19(tiny, normalize=False), []
-    layer = net._layer
-    monkeypatch.setattr(net, "_layer", lambda name, x: seen.append(name) or layer(name, x))
+    layer = net.layer
+    monkeypatch.setattr(net, "layer", lambda name, x: seen.append(name) or layer(name, x))
     assert list(net(photo, ["relu2_1", "conv1_2"])) == ["conv1_2", "relu2_1"]
     assert seen[-1] == "relu2_1"
     assert len(seen) == 7

@@ -1,0 +1,164 @@
+"""The lower blocks: a student of the original VGG19's conv1_1 … conv3_4 (Hinton et al. 2015; Romero et al. 2015).
+
+The student has to serve where the teacher would: an optimizer will change a picture until the student's Gram matrices
+are a painting's and its features a photo's, and then the teacher's should be as well. So a linear map of the student's
+features is compared with the teacher's as transfers are judged, every channel in units of its mean over two pictures,
+and so are Gram matrices; and half of every batch are pictures that were optimized through the student as it was a
+while ago, where the two disagree most.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nstlab.embedded.corpus import Corpus
+from nstlab.embedded.student import LOWER, WIDTHS, Stack
+from nstlab.optimizers import LBFGS, Evaluation
+
+STYLE = ("conv1_1", "conv2_1", "conv3_1")
+CONTENT = "conv3_3"
+STRIDE = {"1": 6, "2": 3, "3": 2}  # of the positions at which features are compared, by block
+FLOOR = 0.03  # of a channel's usual mean: the least that its error is divided by
+PEAK = 20.0  # mean square over squared mean: a channel above it answers too rarely for a stable Gram matrix
+TINY = 1e-6  # added to what is divided by: a layer may be silent on a whole picture
+LOSSES = {"features": 1.0, "gram": 1.0, "residual": 2.0, "peaked": 0.1}
+
+
+def rows_of(f: Tensor) -> Tensor:
+    """(B, C, h, w) channels-last -> (B, h·w, C), a view."""
+    return f.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _thinned(f: Tensor, stride: int, offset: int) -> Tensor:
+    """(B, C, h, w) -> (B, n, C): every stride-th row and column."""
+    return rows_of(f[..., offset % stride :: stride, offset // stride % stride :: stride])
+
+
+def _power(f: Tensor) -> Tensor:
+    """(B, n, C) -> (B, C) float32: mean of squares."""
+    return f.square().mean(1, dtype=torch.float32)
+
+
+def _total(x: Tensor) -> Tensor:
+    """(B, …) -> (B,) sum of squares."""
+    return x.square().flatten(1).sum(1)
+
+
+def _relative(x: Tensor, target: Tensor) -> Tensor:
+    """(B, …) -> (B,): squared error over the target's sum of squares."""
+    return _total(x - target) / (_total(target) + TINY)
+
+
+def gram(f: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, C, C) float32: mean over positions of the products of channels."""
+    rows = rows_of(f)
+    return (rows.transpose(1, 2) @ rows).float() / rows.shape[1]
+
+
+def units(mean: Tensor, triples: int) -> Tensor:
+    """(B, C) factors 2 / (sum of two pictures' means), as the judge has them, from the means (B, C).
+
+    The two are every picture and the next; but those of the `triples` at the front (first all optimized pictures, then
+    their paintings, then their photos) have their painting and their photo."""
+    first, second = mean, mean.roll(1, 0)
+    if triples:
+        painting, photo = mean[triples : 2 * triples].repeat(3, 1), mean[2 * triples : 3 * triples].repeat(3, 1)
+        first, second = torch.cat([painting, mean[3 * triples :]]), torch.cat([photo, second[3 * triples :]])
+    return 2 / (first + second + 2 * FLOOR)
+
+
+def compared(name: str, student: Tensor, teacher: Tensor, projection: Tensor, triples: int, offset: int) -> dict[str, Tensor]:
+    """{kind: scalar}: how badly a layer of the student stands for the teacher's.
+
+    student (B, S, h, w), teacher (B, T, h, w) with channels of usual mean 1; projection (T, S)."""
+    stride = STRIDE[name[4]]
+    s, t = _thinned(student, stride, offset), _thinned(teacher, stride, offset)
+    unit = units(t.mean(1, dtype=torch.float32), triples)  # (B, T)
+    off = _power(s @ projection.T.to(s.dtype) - t)  # (B, T)
+    error = (off * unit.square()).sum(1) / ((_power(t) * unit.square()).sum(1) + TINY)
+    peak = _power(s).amax(0) / (s.mean((0, 1), dtype=torch.float32).square() + 1e-6)
+    found = {"features": error.clamp(max=4).mean(), "peaked": (peak / PEAK).clamp(min=1).log().mean()}
+    if name in STYLE:
+        gs, gt = (g * (unit[:, :, None] * unit[:, None]) for g in (projection @ gram(student) @ projection.T, gram(teacher)))
+        size, n = _total(gt) + TINY, triples
+        found["gram"] = (_total(gs - gt) / size).clamp(max=4).mean()
+        if n:
+            missed = _total((gs - gt)[:n] - (gs - gt)[n : 2 * n]) / (size[:n] + size[n : 2 * n])
+            found["residual"] = missed.clamp(max=4).mean()
+    return found
+
+
+class Distillation(nn.Module):
+    """Student, teacher and the linear maps between them: `losses(x, triples, offset)` -> {"kind layer": scalar}."""
+
+    def __init__(self, teacher: Stack, seed: int):
+        super().__init__()
+        self.teacher, self.student = teacher, Stack.fresh(LOWER, 3, seed)
+        generator = torch.Generator().manual_seed(seed)
+        shapes = {name: (len(teacher.layers[name].shift), WIDTHS[name]) for name in LOWER}
+        self.projections = nn.ParameterDict({n: torch.randn(s, generator=generator) / s[1] for n, s in shapes.items()})
+        self.means = nn.ParameterDict({n: nn.Parameter(torch.ones(s[1]), requires_grad=False) for n, s in shapes.items()})
+
+    def losses(self, x: Tensor, triples: int, offset: int) -> dict[str, Tensor]:
+        with torch.no_grad():
+            teacher = self.teacher(x, LOWER)
+        student, found = self.student(x, LOWER), {}
+        for name in LOWER:
+            parts = compared(name, student[name], teacher[name], self.projections[name], triples, offset)
+            found.update({f"{kind} {name}": value for kind, value in parts.items()})
+            self.means[name].data.lerp_(student[name].detach()[..., ::4, ::4].float().mean((0, 2, 3)), 0.02)
+        return found
+
+    @staticmethod
+    def weight(loss: str) -> float:
+        kind, name = loss.split()
+        return LOSSES[kind] * (0.5 if kind == "features" and name not in (*STYLE, CONTENT) else 1.0)
+
+    # --- pictures that fool the student
+
+    def fooling(self, corpus: Corpus, rng: np.random.Generator, count: int, side: int) -> Tensor:
+        """Short transfers of random pairs through the student: (count, 3, 3, side, side) of picture, painting, photo."""
+        start = int(rng.integers(1 << 30))
+        photo, painting = (corpus.batch(start + i, count, side, noisy=False) for i in range(2))
+        loss = self._transfer_loss(rng, photo, painting)
+        mix = torch.from_numpy(rng.choice([0.0, 0.0, 0.0, 0.3, 1.0], count)).float().view(-1, 1, 1, 1)
+        noise = 0.5 + 0.15 * torch.from_numpy(rng.normal(size=tuple(photo.shape))).float()
+
+        def evaluate(x: Tensor) -> Evaluation:
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                value = loss(x)
+                (gradient,) = torch.autograd.grad(value, x)
+            return Evaluation(value.detach(), gradient.contiguous(), value.detach()[None])
+
+        optimizer = LBFGS(history=10)
+        state = optimizer.init(torch.lerp(photo, noise, mix), evaluate)
+        for _ in range(int(rng.integers(10, 60))):
+            state = optimizer.step(state, evaluate)
+        return torch.stack([state.x, painting, photo], 1)
+
+    def _transfer_loss(self, rng: np.random.Generator, photo: Tensor, painting: Tensor):
+        """Gatys' objective with a random style weight for each pair, in relative errors."""
+        style = list(STYLE) if rng.random() < 0.7 else list(rng.choice(LOWER, 2, replace=False))
+        content = CONTENT if rng.random() < 0.7 else str(rng.choice(LOWER))
+        beta = torch.from_numpy(np.exp(rng.uniform(math.log(0.3), math.log(100), len(photo)))).float()
+        folded = Stack.frozen(self.student.tensors(), self.student.preprocessing, LOWER[-1])
+
+        def seen(x: Tensor, names: list[str]) -> Mapping[str, Tensor]:
+            return {n: f / self.means[n].clamp(min=0.01).view(1, -1, 1, 1).to(f.dtype) for n, f in folded(x, names).items()}
+
+        with torch.no_grad():
+            grams = {n: gram(f) for n, f in seen(painting, style).items()}
+            features = seen(photo, [content])[content].float()
+
+        def loss(x: Tensor) -> Tensor:
+            f = seen(x, [*style, content])
+            far = sum(_relative(gram(f[n]), grams[n]) for n in style) / len(style)
+            return (beta * far + _relative(f[content].float(), features)).sum()
+
+        return loss

@@ -1,0 +1,141 @@
+"""The embedded network while it is trained: VGG19's layout, its own widths, batch normalization that folds away.
+
+Activations are kept in bfloat16 and channels-last, weights in float32. Borders are replicated: with zeros around it, a
+picture can lower its loss by painting a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nstlab.settings import CONVOLUTIONS
+from nstlab.weights import TORCHVISION, Preprocessing, Weights
+
+LOWER = CONVOLUTIONS[:8]  # conv1_1 … conv3_4, which have a teacher
+UPPER = CONVOLUTIONS[8:]
+WIDTHS = {name: (32, 64, 128, 256, 256)[int(name[4]) - 1] for name in CONVOLUTIONS}  # half of VGG19's
+PADDING = "replicate"
+_MOMENTUM, _EPSILON = 0.02, 1e-5
+
+
+class _Replicated(torch.autograd.Function):
+    """One more row and column at each border, copies of the outermost: several times faster than PyTorch's own
+    padding with its gradient, which has to stay channels-last."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        out = torch.empty(b, c, h + 2, w + 2, dtype=x.dtype, memory_format=torch.channels_last)
+        out[..., 1:-1, 1:-1] = x
+        out[..., 0, 1:-1], out[..., -1, 1:-1] = x[..., 0, :], x[..., -1, :]
+        out[..., 0], out[..., -1] = out[..., 1], out[..., -2]
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        inner = grad[..., 1:-1].contiguous(memory_format=torch.channels_last)
+        inner[..., 0] += grad[..., 0]
+        inner[..., -1] += grad[..., -1]
+        out = inner[..., 1:-1, :].contiguous(memory_format=torch.channels_last)
+        out[..., 0, :] += inner[..., 0, :]
+        out[..., -1, :] += inner[..., -1, :]
+        return out
+
+
+class Layer(nn.Module):
+    """Replicated borders, 3×3 convolution, batch normalization, ReLU: (B, I, h, w) -> (B, O, h, w).
+
+    While `settled` is false, the normalization is by the batch, and no channel can die; then by the running means,
+    which are a part of the convolution (`folded`)."""
+
+    def __init__(self, weight: Tensor, gain: Tensor, shift: Tensor, settled: bool = False):
+        super().__init__()
+        self.kernel = nn.Parameter(weight.flatten(1))  # (O, 9 I): a matrix, as its optimizer wants it
+        self.gain, self.shift = nn.Parameter(gain), nn.Parameter(shift)
+        self.register_buffer("mean", torch.zeros_like(shift))
+        self.register_buffer("variance", torch.ones_like(shift))
+        self.settled = settled
+
+    @property
+    def weight(self) -> Tensor:
+        return self.kernel.view(len(self.kernel), -1, 3, 3)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """(weight, bias) of the plain convolution."""
+        scale = self.gain * (self.variance + _EPSILON).rsqrt()
+        return self.weight * scale.view(-1, 1, 1, 1), self.shift - self.mean * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _Replicated.apply(x)
+        if self.settled:
+            weight, bias = self.folded()
+            return F.relu(F.conv2d(x, _fast(weight), bias.to(x.dtype)))
+        x = F.conv2d(x, _fast(self.weight))
+        return F.relu(F.batch_norm(x, self.mean, self.variance, self.gain, self.shift, True, _MOMENTUM, _EPSILON))
+
+
+def _fast(weight: Tensor) -> Tensor:
+    return weight.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+
+
+class Stack(nn.Module):
+    """Convolutions with average pooling between the blocks; `stack(x, names)` -> {name: activation behind the ReLU}."""
+
+    def __init__(self, layers: dict[str, Layer], preprocessing: Preprocessing = TORCHVISION):
+        super().__init__()
+        self.layers, self.preprocessing = nn.ModuleDict(layers), preprocessing
+
+    @classmethod
+    def frozen(cls, tensors: dict[str, Tensor], preprocessing: Preprocessing, last: str) -> Stack:
+        """Given weights up to a layer, settled and without gradients."""
+        names = CONVOLUTIONS[: CONVOLUTIONS.index(last) + 1]
+        ones = {n: torch.full_like(tensors[f"{n}.bias"], (1 + _EPSILON) ** 0.5) for n in names}
+        made = {n: Layer(tensors[f"{n}.weight"].clone(), ones[n], tensors[f"{n}.bias"].clone(), True) for n in names}
+        return cls(made, preprocessing).requires_grad_(False)
+
+    @classmethod
+    def fresh(cls, names: Iterable[str], inputs: int, seed: int) -> Stack:
+        """He-initialized layers (He et al. 2015)."""
+        generator, made = torch.Generator().manual_seed(seed), {}
+        for name in names:
+            width = WIDTHS[name]
+            weight = torch.randn(width, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
+            made[name] = Layer(weight, torch.ones(width), torch.zeros(width))
+            inputs = width
+        return cls(made)
+
+    def forward(self, x: Tensor, wanted: Iterable[str]) -> dict[str, Tensor]:
+        """x: pictures (B, 3, H, W) in [0, 1], or, if the stack begins at a later block, the activation before it."""
+        wanted, found = set(wanted), {}
+        if "conv1_1" in self.layers:
+            x = self.preprocessing(x)
+        x = x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        for name, layer in self.layers.items():
+            if name.endswith("_1") and name != "conv1_1":
+                x = F.avg_pool2d(x, 2)
+            x = layer(x)
+            if name in wanted:
+                found[name] = x
+                if len(found) == len(wanted):
+                    break
+        return found
+
+    def settle(self) -> None:
+        """From now on the running means count, not the batch's."""
+        for layer in self.layers.values():
+            layer.settled = True
+
+    @torch.no_grad()
+    def tensors(self) -> dict[str, Tensor]:
+        """{conv1_1.weight: …} float32, the normalization folded in."""
+        found = {}
+        for name, layer in self.layers.items():
+            found[f"{name}.weight"], found[f"{name}.bias"] = (t.clone() for t in layer.folded())
+        return found
+
+    def weights(self, source: str = "student") -> Weights:
+        return Weights(self.tensors(), self.preprocessing, source, {"padding": PADDING})

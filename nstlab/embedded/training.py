@@ -1,0 +1,256 @@
+"""`nstlab train-embedded`: makes the weights that come with the package, from their teacher and a fixed schedule.
+
+Two stages, `distillation` for the lower and `selfsupervision` for the upper blocks; then filters that answer too
+rarely are switched off, and activations normalized. A checkpoint is written every CHECKPOINT_EVERY steps; pictures,
+order and noise depend on the step's number alone, so that a training that was interrupted goes on as if it had not
+been.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from nstlab import images as im
+from nstlab.embedded import scoring
+from nstlab.embedded.corpus import Corpus
+from nstlab.embedded.distillation import PEAK, Distillation
+from nstlab.embedded.selfsupervision import SelfSupervision
+from nstlab.embedded.student import LOWER, PADDING, Stack
+from nstlab.judge import Judge
+from nstlab.network import SEQUENCE, VGG19, normalization_images
+from nstlab.settings import InputError
+from nstlab.weights import TORCHVISION, Weights
+
+SEED = 2016
+CHECKPOINT_EVERY = 200
+TRIPLES = 3  # in a batch: pictures that fool the student, with their paintings and photos
+FOOL_AFTER, FOOL_EVERY, FOOLED, KEPT = 300, 40, 6, 900
+QUIET = 0.1  # of the layer's mean: a filter that answers less is switched off
+ABOUT = {
+    "title": "half-width VGG19, its first three blocks a student of the original's, the upper two self-supervised",
+    "made from": "photos that come with scikit-image and scikit-learn, and procedural pictures",
+    "teacher": "VGG-19 (Simonyan and Zisserman 2014), ImageNet, Caffe weights as converted by Keras, CC BY 4.0; "
+    "conv1_1 to conv3_4 were imitated, none of the weights are copied",
+    "licence": "MIT",
+}
+Report = Callable[[str, int, int, dict[str, float]], None]  # stage, steps done, steps in all, losses
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How one part of the network is trained."""
+
+    name: str
+    steps: int
+    batch: int  # crops that are drawn for it
+    side: int  # px
+    rate: float = 0.05  # of Muon, for kernels
+    small_rate: float = 0.01  # of Adam, for all the rest
+    warm: int = 50  # steps of rising rates
+    settle: float = 0.15  # part of the steps, until normalization settles (see student.Layer)
+
+
+SCHEDULES = {
+    "full": (Stage("lower", 9000, 9, 96), Stage("upper", 2500, 12, 128)),
+    "smoke": (Stage("lower", 6, 3, 32), Stage("upper", 4, 3, 48)),  # to see that everything runs
+}
+
+
+class Trainer:
+    """A stage on its way: the module it trains, its optimizers, the steps done, and pictures that fool the student."""
+
+    def __init__(self, module: nn.Module, stage: Stage):
+        self.module, self.stage, self.done = module, stage, 0
+        self.fooling = torch.zeros(0, 3, 3, stage.side, stage.side, dtype=torch.float16)
+        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        kernels = [p for name, p in trained.items() if name.endswith("kernel")]
+        rest = [p for name, p in trained.items() if not name.endswith("kernel")]
+        self.parameters = kernels + rest
+        # Steps along orthogonal matrices (Jordan et al. 2024): here Adam needs more than twice as many.
+        muon = torch.optim.Muon(kernels, lr=stage.rate, momentum=0.95, weight_decay=0, adjust_lr_fn="original")
+        self.optimizers = muon, torch.optim.Adam(rest, lr=stage.small_rate, betas=(0.9, 0.99), eps=1e-10)
+
+    def update(self, losses: dict[str, Tensor]) -> None:
+        """One step down the weighted sum of the losses."""
+        stage = self.stage
+        factor = min(1.0, (self.done + 1) / stage.warm) * (0.01 + 0.99 * (1 + math.cos(math.pi * self.done / stage.steps)) / 2)
+        for optimizer, rate in zip(self.optimizers, (stage.rate, stage.small_rate), strict=True):
+            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+        sum(self.module.weight(name) * value for name, value in losses.items()).backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 20.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.done += 1
+        self._settle()
+
+    def _settle(self) -> None:
+        if self.done >= self.stage.settle * self.stage.steps:
+            self.module.student.settle()
+
+    def save(self, path: Path, key: str) -> None:
+        """The checkpoint; the previous one is replaced only when this one is whole."""
+        state = {"key": key, "done": self.done, "module": self.module.state_dict(), "fooling": self.fooling}
+        part = path.with_suffix(".part")
+        torch.save(state | {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}, part)
+        part.replace(path)
+
+    def load(self, path: Path, key: str) -> None:
+        """Go on from a checkpoint, if there is one. Raises InputError if it belongs to another training."""
+        if not path.exists():
+            return
+        try:
+            state = torch.load(path, weights_only=True)
+        except Exception:
+            raise InputError(f"{path}: the checkpoint is damaged; remove it to begin anew") from None
+        if state.get("key") != key:
+            raise InputError(f"{path}: belongs to a training of another teacher or schedule; remove it, or name another folder")
+        self.done, self.fooling = state["done"], state["fooling"]
+        self.module.load_state_dict(state["module"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self._settle()
+
+    def run(self, step: Callable[[Trainer], dict[str, Tensor]], path: Path, key: str, report: Report) -> nn.Module:
+        """All steps that are left, with checkpoints; returns the module, settled."""
+        self.load(path, key)
+        while self.done < self.stage.steps:
+            losses = step(self)
+            self.update(losses)
+            report(self.stage.name, self.done, self.stage.steps, {name: value.item() for name, value in losses.items()})
+            if self.done % CHECKPOINT_EVERY == 0 or self.done == self.stage.steps:
+                self.save(path, key)
+        return self.module
+
+
+# --- the two stages ---------------------------------------------------------------------------------------------
+
+
+def lower_step(trainer: Trainer, corpus: Corpus) -> dict[str, Tensor]:
+    """Losses of the next batch: half of it crops, half pictures that fool the student, renewed now and then."""
+    stage, i = trainer.stage, trainer.done
+    if i >= min(FOOL_AFTER, stage.steps // 3) and (i % FOOL_EVERY == 0 or not len(trainer.fooling)):
+        new = trainer.module.fooling(corpus, corpus.generator(i, 1), FOOLED, stage.side)
+        trainer.fooling = torch.cat([trainer.fooling, new.half()])[-KEPT:]
+    if not len(trainer.fooling):
+        return trainer.module.losses(corpus.batch(i, stage.batch + 3 * TRIPLES, stage.side), 0, i)
+    pick = corpus.generator(i, 2).integers(len(trainer.fooling), size=TRIPLES)
+    triples = trainer.fooling[pick].transpose(0, 1).flatten(0, 1).float()
+    return trainer.module.losses(torch.cat([triples, corpus.batch(i, stage.batch, stage.side)]), TRIPLES, i)
+
+
+def upper_step(trainer: Trainer, corpus: Corpus) -> dict[str, Tensor]:
+    """Losses of the next batch of twins."""
+    stage, i = trainer.stage, trainer.done
+    generator = torch.Generator().manual_seed(SEED + i)
+    return trainer.module.losses(corpus.twins(i, stage.batch, stage.side), generator)
+
+
+def original(source: str | Path) -> tuple[Stack, str]:
+    """(the teacher, its digest): conv1_1 … conv3_4 of the original VGG19, activations normalized, borders replicated."""
+    net = VGG19(source, padding=PADDING)
+    net.require([LOWER[-1]])
+    return Stack.frozen(net.tensors(), net.weights.preprocessing, LOWER[-1]), net.weights.digest
+
+
+def train(teacher: str | Path, schedule: str, folder: Path, report: Report) -> Weights:
+    """The embedded weights, trained, finished and named; what is in `folder` already is taken up.
+
+    teacher: the original VGG19's weights, as for VGG19. schedule: one of SCHEDULES. folder: for checkpoints.
+    Raises: InputError for a teacher that cannot be used, or a folder with checkpoints of another training."""
+    lower, upper = SCHEDULES[schedule]
+    stack, digest = original(teacher)
+    folder.mkdir(parents=True, exist_ok=True)
+    corpus = Corpus(SEED) if schedule == "full" else Corpus(SEED, 9)
+    key = json.dumps([digest, str(SCHEDULES[schedule]), SEED])
+    distilled = Trainer(Distillation(stack, SEED), lower).run(
+        lambda trainer: lower_step(trainer, corpus), folder / "lower.pt", key, report
+    )
+    tensors = distilled.student.tensors()
+    above = Trainer(SelfSupervision(tensors, TORCHVISION, SEED), upper).run(
+        lambda trainer: upper_step(trainer, corpus), folder / "upper.pt", key, report
+    )
+    return finished(tensors | above.student.tensors())
+
+
+def make(teacher: str | Path, schedule: str, folder: Path, out: Path, report: Report) -> Path:
+    """Train, judge and write the weights, with metadata; returns `out`."""
+    if out.suffix != ".safetensors" or not out.parent.is_dir():
+        raise InputError(f"out: {out} must be a .safetensors file in a folder that is there")
+    judge = Judge(teacher)
+    weights = train(teacher, schedule, folder, report)
+    draft = save(weights, folder / "draft.safetensors", ABOUT)
+    scores = scored(judge, draft, report) if schedule == "full" else {}
+    about = ABOUT | {"teacher sha256": judge.net.weights.digest, "style error": json.dumps(scores)}
+    return save(weights, out, about)
+
+
+def scored(judge: Judge, path: Path, report: Report) -> dict[str, float]:
+    """Mean style error over scoring.PAIRS, for each of scoring.KINDS."""
+    found = {}
+    for kind in scoring.KINDS:
+        errors: list[float] = []
+        for row in scoring.score(judge, path, kind):
+            errors.append(row.style)
+            found[kind] = round(sum(errors) / len(errors), 4)
+            report(f"judge {kind}", len(errors), len(scoring.PAIRS), {"style": found[kind]})
+    return found
+
+
+# --- what is shipped --------------------------------------------------------------------------------------------
+
+
+def finished(tensors: dict[str, Tensor]) -> Weights:
+    """The network without its unreliable filters, its activations normalized, in float16's precision."""
+    weights = Weights(without_peaks(tensors), TORCHVISION, "embedded", {"padding": PADDING})
+    normalized = VGG19(weights).tensors()
+    return replace(weights, tensors={name: t.half().float() for name, t in normalized.items()})
+
+
+@torch.no_grad()
+def without_peaks(tensors: dict[str, Tensor], limit: float = 2 * PEAK) -> dict[str, Tensor]:
+    """Switch off filters that hardly answer, or answer in rare peaks: an optimizer meets the Gram matrix of such a
+    filter by a few blown-up spots.
+
+    Layer by layer: off is a filter whose mean activation is under QUIET of the layer's, or whose mean square is over
+    `limit` times its squared mean on any sample picture or on noise."""
+    tensors = {name: t.clone() for name, t in tensors.items()}
+    net = VGG19(Weights(tensors, TORCHVISION, "student", {"padding": PADDING}), normalize=False)
+    usual = list(normalization_images())
+    pictures = usual + [im.sample(name, 192) for name in im.samples()] + [im.noise(torch.empty(1, 3, 128, 128))]
+    features = [TORCHVISION(picture) for picture in pictures]
+    for name in SEQUENCE[: SEQUENCE.index(net.weights.layers[-1]) + 2]:
+        features = [net.layer(name, x) for x in features]
+        if name.startswith("relu"):
+            layer = name.replace("relu", "conv")
+            off = unreliable(features, len(usual), limit)
+            tensors[f"{layer}.weight"][off], tensors[f"{layer}.bias"][off] = 0, 0
+            features = [x * ~off.view(1, -1, 1, 1) for x in features]
+    return tensors
+
+
+def unreliable(features: Sequence[Tensor], usual: int, limit: float) -> Tensor:
+    """(C,) whether a channel of activations (1, C, h, w) behind the ReLU is too quiet over the first `usual` of them,
+    or too peaked on any."""
+    mean = torch.stack([f.mean((0, 2, 3)) for f in features[:usual]]).mean(0)
+    power = torch.stack([f.square().mean((0, 2, 3)) for f in features]).amax(0)
+    return (mean < QUIET * mean.mean()) | (power > limit * mean.square())
+
+
+def save(weights: Weights, path: Path, metadata: dict[str, str]) -> Path:
+    """Write float16 safetensors, whole or not at all."""
+    about = {"input": str(weights.preprocessing), **weights.metadata, **metadata, "sha256": weights.digest}
+    about["made by"] = f"nstlab {version('nstlab')}: nstlab train-embedded; torch {torch.__version__}"
+    part = path.with_suffix(".part")
+    safetensors.torch.save_file({name: t.half().contiguous() for name, t in weights.tensors.items()}, part, about)
+    return part.replace(path)
