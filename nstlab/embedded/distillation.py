@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from nstlab.embedded.corpus import Corpus
 from nstlab.embedded.student import LOWER, WIDTHS, Stack
+from nstlab.judge import CONTENT, STYLE
 from nstlab.optimizers import LBFGS, Evaluation
 
-STYLE = ("conv1_1", "conv2_1", "conv3_1")
-CONTENT = "conv3_3"
 STRIDE = {"1": 6, "2": 3, "3": 2}  # of the positions at which features are compared, by block
 FLOOR = 0.03  # of a channel's usual mean: the least that its error is divided by
 PEAK = 20.0  # mean square over squared mean: a channel above it answers too rarely for a stable Gram matrix
@@ -42,6 +41,13 @@ def _thinned(f: Tensor, stride: int, offset: int) -> Tensor:
 def _power(f: Tensor) -> Tensor:
     """(B, n, C) -> (B, C) float32: mean of squares."""
     return f.square().mean(1, dtype=torch.float32)
+
+
+def peaked(f: Tensor) -> Tensor:
+    """(B, n, C) -> scalar: how far channels' mean square in any picture exceeds PEAK times their squared mean, as a
+    mean logarithm."""
+    peak = _power(f).amax(0) / (f.mean((0, 1), dtype=torch.float32).square() + TINY)
+    return (peak / PEAK).clamp(min=1).log().mean()
 
 
 def _total(x: Tensor) -> Tensor:
@@ -81,8 +87,7 @@ def compared(name: str, student: Tensor, teacher: Tensor, projection: Tensor, tr
     unit = units(t.mean(1, dtype=torch.float32), triples)  # (B, T)
     off = _power(s @ projection.T.to(s.dtype) - t)  # (B, T)
     error = (off * unit.square()).sum(1) / ((_power(t) * unit.square()).sum(1) + TINY)
-    peak = _power(s).amax(0) / (s.mean((0, 1), dtype=torch.float32).square() + 1e-6)
-    found = {"features": error.clamp(max=4).mean(), "peaked": (peak / PEAK).clamp(min=1).log().mean()}
+    found = {"features": error.clamp(max=4).mean(), "peaked": peaked(s)}
     if name in STYLE:
         gs, gt = (g * (unit[:, :, None] * unit[:, None]) for g in (projection @ gram(student) @ projection.T, gram(teacher)))
         size, n = _total(gt) + TINY, triples

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nstlab.embedded.distillation import PEAK, rows_of
+from nstlab.embedded.distillation import peaked, rows_of
 from nstlab.embedded.student import LOWER, UPPER, WIDTHS, Stack
 
 SEEN = "conv3_3"  # whose local statistics are described
@@ -76,13 +76,11 @@ class SelfSupervision(nn.Module):
         n, flat = len(f) // 2, f.flatten(0, 1)
         keys = (f - f.mean((0, 1))) @ self.heads[f"{name} key"].T
         pick = torch.randperm(n * f.shape[1], generator=generator)[:PLACES]
-        mean = f.mean((0, 1))
-        peak = f.square().mean(1).amax(0) / (mean.square() + 1e-6)
         return {
             "describe": (f @ self.heads[f"{name} describe"].T - statistics).square().mean(),
             "contrast": contrast(keys[:n].flatten(0, 1)[pick], keys[n:].flatten(0, 1)[pick]),
             "alike": alike(flat),
-            "peaked": (peak / PEAK).clamp(min=1).log().mean(),
+            "peaked": peaked(f),
         }
 
     @staticmethod

@@ -156,14 +156,14 @@ def upper_step(trainer: Trainer, corpus: Corpus) -> dict[str, Tensor]:
     return trainer.module.losses(corpus.twins(i, stage.batch, stage.side), generator)
 
 
-def original(source: str | Path) -> tuple[Stack, str]:
+def original(source: Weights | str | Path) -> tuple[Stack, str]:
     """(the teacher, its digest): conv1_1 … conv3_4 of the original VGG19, activations normalized, borders replicated."""
     net = VGG19(source, padding=PADDING)
     net.require([LOWER[-1]])
     return Stack.frozen(net.tensors(), net.weights.preprocessing, LOWER[-1]), net.weights.digest
 
 
-def train(teacher: str | Path, schedule: str, folder: Path, report: Report) -> Weights:
+def train(teacher: Weights | str | Path, schedule: str, folder: Path, report: Report) -> Weights:
     """The embedded weights, trained, finished and named; what is in `folder` already is taken up.
 
     teacher: the original VGG19's weights, as for VGG19. schedule: one of SCHEDULES. folder: for checkpoints.
@@ -188,7 +188,7 @@ def make(teacher: str | Path, schedule: str, folder: Path, out: Path, report: Re
     if out.suffix != ".safetensors" or not out.parent.is_dir():
         raise InputError(f"out: {out} must be a .safetensors file in a folder that is there")
     judge = Judge(teacher)
-    weights = train(teacher, schedule, folder, report)
+    weights = train(judge.net.weights, schedule, folder, report)
     draft = save(weights, folder / "draft.safetensors", ABOUT)
     scores = scored(judge, draft, report) if schedule == "full" else {}
     about = ABOUT | {"teacher sha256": judge.net.weights.digest, "style error": json.dumps(scores)}
