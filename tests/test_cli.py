@@ -529,6 +529,24 @@ def test_info_names_versions_devices_weights_and_samples(capsys):
         assert text in said
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--schedule", "half"], "full, smoke"),
+        (["--teacher", "nowhere.pth"], "nowhere.pth"),
+        (["--teacher", "caffe"], "nstlab fetch --weights caffe"),
+        (["--out", "e.pth"], ".safetensors"),
+    ],
+)
+def test_a_training_that_cannot_begin_is_refused_in_one_line(options, named, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train-embedded", *options]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert named in said
+    assert not list(tmp_path.iterdir())
+
+
 def test_fetch_keeps_a_file_that_is_there_and_refuses_a_server_that_is_not(capsys, monkeypatch):
     here = Download("http://127.0.0.1:9/vgg19-e3b0c442.pth", "e3b0c442", 1)  # the hash of nothing
     there = Download("http://127.0.0.1:9/vgg19-00000000.pth", "00000000", 1)

@@ -172,13 +172,13 @@ def train(teacher: Weights | str | Path, schedule: str, folder: Path, report: Re
     stack, digest = original(teacher)
     folder.mkdir(parents=True, exist_ok=True)
     corpus = Corpus(SEED) if schedule == "full" else Corpus(SEED, 9)
-    key = json.dumps([digest, str(SCHEDULES[schedule]), SEED])
+    keys = [json.dumps([digest, SEED, *map(str, stages)]) for stages in ((lower,), (lower, upper))]
     distilled = Trainer(Distillation(stack, SEED), lower).run(
-        lambda trainer: lower_step(trainer, corpus), folder / "lower.pt", key, report
+        lambda trainer: lower_step(trainer, corpus), folder / "lower.pt", keys[0], report
     )
     tensors = distilled.student.tensors()
     above = Trainer(SelfSupervision(tensors, TORCHVISION, SEED), upper).run(
-        lambda trainer: upper_step(trainer, corpus), folder / "upper.pt", key, report
+        lambda trainer: upper_step(trainer, corpus), folder / "upper.pt", keys[1], report
     )
     return finished(tensors | above.student.tensors())
 

@@ -1,0 +1,86 @@
+"""The embedded network beside the original: `python benchmarks/embedded.py --teacher FILE --pairs PHOTO PAINTING ...`.
+
+Pictures of 224 px after 100 steps are scored by the original VGG19 (its first three blocks are enough): the relative
+error of the Gram matrices behind relu1_1, relu2_1 and relu3_1, averaged, at a content error (relu3_3) of 0.6, which is
+enclosed by varying β; a texture, from noise and without content, as it is. 0 is the painting's own style; the photo as it
+is has 0.5 to 1.3. Kinds: the three blocks that the judge sees (content conv3_3), the five layers of the paper (content
+conv4_2), and a texture. The original's own pictures are scored beside, if FILE reaches the kind's layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+import nstlab as nst
+from nstlab.embedded import scoring
+from nstlab.judge import Judge
+
+Kind = Literal["three", "five", "texture"]
+
+
+@dataclass
+class Options:
+    """Score embedded weights beside the original."""
+
+    teacher: Path
+    """the original VGG19's weights, conv1_1 to conv3_4 or more"""
+    weights: tuple[str, ...] = ("embedded",)
+    """sources of weights, or paths"""
+    pairs: tuple[tuple[str, str], ...] = scoring.PAIRS
+    """photo and painting of each pair: sample names or paths"""
+    kinds: tuple[Kind, ...] = tuple(scoring.KINDS)
+    pictures: Path | None = None
+    """a folder for every picture that is scored"""
+
+
+def sources(options: Options, kind: str) -> list[str]:
+    """The weights to score, the original's at the end where it reaches deep enough."""
+    deep = kind != "five" or "conv5_1" in nst.VGG19(options.teacher).weights.layers
+    return [*options.weights, *([str(options.teacher)] if deep else [])]
+
+
+def rows(options: Options, kind: str) -> Iterator[tuple[str, list[scoring.Row]]]:
+    """(pair, a row for each of the sources)."""
+    judge = Judge(options.teacher)
+    for photo, painting in options.pairs:
+        found = []
+        for weights in sources(options, kind):
+            keep = keeper(options.pictures, Path(weights).stem)
+            found.append(scoring.score_pair(judge, weights, photo, painting, kind, keep))
+        yield f"{Path(photo).stem}, {Path(painting).stem}", found
+
+
+def keeper(folder: Path | None, label: str):
+    """What writes the pictures, or does nothing."""
+    if folder is None:
+        return lambda picture, name: None
+    folder.mkdir(parents=True, exist_ok=True)
+    return lambda picture, name: nst.save(picture, folder / f"{name}-{label}.png")
+
+
+def main(options: Options) -> None:
+    """Print a Markdown table for each kind."""
+    for kind in options.kinds:
+        labels = [Path(weights).stem for weights in sources(options, kind)]
+        print(f"\n| {kind} | " + " | ".join(labels) + " |\n|---" + "|---" * len(labels) + "|")
+        found = []
+        for pair, scored in rows(options, kind):
+            found.append(scored)
+            print(f"| {pair} | " + " | ".join(map(cell, scored)) + " |", flush=True)
+        means = [sum(row.style for row in column) / len(found) for column in zip(*found, strict=True)]
+        print("| mean | " + " | ".join(f"{mean:.3f}" for mean in means) + " |", flush=True)
+
+
+def cell(row: scoring.Row) -> str:
+    """The style error, and where it holds if that is not at the content error asked for."""
+    elsewhere = len(row.scores) > 1 and row.reached != scoring.AT
+    return f"{row.style:.3f}" + (f" at {row.reached:.2f}" if elsewhere else "")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
