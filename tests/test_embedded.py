@@ -153,8 +153,8 @@ def test_a_student_that_answers_as_its_teacher_has_no_error_and_one_that_is_sile
     for kind in ("features", "gram", "residual"):
         assert float(same[kind]) == pytest.approx(0, abs=1e-6)
         assert float(none[kind]) > 1e-3
-    assert float(none["features"]) == pytest.approx(1, rel=1e-4)
-    assert float(none["gram"]) == pytest.approx(1, rel=1e-4)
+    assert float(none["features"]) == pytest.approx(math.log(2), rel=1e-4)
+    assert float(none["gram"]) == pytest.approx(math.log(2), rel=1e-4)
 
 
 def test_peaks_are_what_lies_over_the_limit():
@@ -188,6 +188,11 @@ def test_alike_channels_cost_and_independent_ones_do_not():
     f = torch.randn(20000, 4, generator=torch.Generator().manual_seed(0))
     assert float(selfsupervision.alike(f)) < 0.01
     assert float(selfsupervision.alike(f[:, :1].expand(-1, 4))) == pytest.approx(12 / 16 * 2, rel=0.01)
+
+
+def test_what_both_colourings_have_in_common_is_their_mean():
+    found = selfsupervision.common(torch.tensor([1.0, 2.0, 5.0, 8.0]).view(4, 1, 1))
+    assert found.flatten().tolist() == [3, 5, 3, 5]
 
 
 def test_local_statistics_are_standardized():
@@ -230,8 +235,20 @@ def test_a_training_that_was_interrupted_ends_with_the_same_weights(small, teach
     assert found.layers == CONVOLUTIONS
 
 
+def test_rates_rise_fall_and_begin_anew_lower():
+    stage = training.Stage("lower", (400, 200), 1, 1, 1, warm=20)
+    factors = [stage.factor(step) for step in range(stage.steps)]
+    assert stage.steps == 600
+    assert factors[0] == pytest.approx(1 / 20)
+    assert factors[19:400] == sorted(factors[19:400], reverse=True)
+    assert factors[399] == pytest.approx(0.01, rel=0.01)
+    assert factors[400] == pytest.approx(0.6 / 20)
+    assert factors[419:] == sorted(factors[419:], reverse=True)
+    assert max(factors[400:]) == pytest.approx(0.6, rel=0.05)
+
+
 def test_training_lowers_the_losses(small, teacher_file, tmp_path, corpus):
-    stage = dataclasses.replace(training.SCHEDULES["smoke"][0], steps=60, warm=5)
+    stage = dataclasses.replace(training.SCHEDULES["smoke"][0], cycles=(60,), settle=9, warm=5)
     module = distillation.Distillation(training.original(teacher_file)[0], 0)
     seen = []
     trainer = training.Trainer(module, stage)

@@ -1,8 +1,8 @@
 """The upper blocks: conv4_1 … conv5_4 on top of the finished lower ones, without a teacher and without labels.
 
 Every layer learns three things of its own accord: to tell a place of a picture, seen in two colourings and under
-noise, from all other places (NT-Xent: Chen et al. 2020, equation 1), to describe the statistics of the neighbourhood
-below it, and to do so with channels that differ (as in Zbontar et al. 2021) and are awake everywhere.
+noise, from all other places (NT-Xent: Chen et al. 2020, equation 1), to describe what the statistics of the neighbourhood
+below have in common in both, and to do so with channels that differ (as in Zbontar et al. 2021) and are awake everywhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nstlab.embedded.student import LOWER, UPPER, WIDTHS, Stack
 SEEN = "conv3_3"  # whose local statistics are described
 KEY, DIRECTIONS, PLACES = 64, 64, 384
 TEMPERATURE = 0.15
-LOSSES = {"describe": 1.0, "contrast": 0.15, "alike": 1.0, "peaked": 0.1}
+LOSSES = {"describe": 1.0, "contrast": 0.3, "alike": 1.0, "peaked": 0.1}
 
 
 def local_statistics(f: Tensor, directions: Tensor, size: int) -> Tensor:
@@ -29,6 +29,12 @@ def local_statistics(f: Tensor, directions: Tensor, size: int) -> Tensor:
     both = F.avg_pool2d(F.adaptive_avg_pool2d(both, size), 3, 1, 1, count_include_pad=False)
     both = (both - both.mean((0, 2, 3), keepdim=True)) / (both.std((0, 2, 3), keepdim=True) + 1e-4)
     return both.flatten(2).transpose(1, 2)
+
+
+def common(statistics: Tensor) -> Tensor:
+    """(2 n, …) -> the same shape: of the two colourings of a crop, the mean. So colours, which a content layer should
+    leave to the style, are not worth describing."""
+    return ((statistics[: len(statistics) // 2] + statistics[len(statistics) // 2 :]) / 2).repeat(2, 1, 1)
 
 
 def contrast(a: Tensor, b: Tensor) -> Tensor:
@@ -64,7 +70,7 @@ class SelfSupervision(nn.Module):
         with torch.no_grad():
             below = self.lower(x, (SEEN, LOWER[-1]))
             sizes = {x.shape[-1] // 8, x.shape[-1] // 16}
-            statistics = {n: local_statistics(below[SEEN], self.directions, n) for n in sizes}
+            statistics = {n: common(local_statistics(below[SEEN], self.directions, n)) for n in sizes}
         found = {}
         for name, f in self.student(below[LOWER[-1]], UPPER).items():
             parts = self._layer(name, rows_of(f).float(), statistics[f.shape[-1]], generator)

@@ -50,18 +50,32 @@ class Stage:
     """How one part of the network is trained."""
 
     name: str
-    steps: int
+    cycles: tuple[int, ...]  # steps, from high to low rates, and again (Loshchilov and Hutter 2017)
+    settle: int  # steps until normalization settles (see student.Layer)
     batch: int  # crops that are drawn for it
     side: int  # px
     rate: float = 0.05  # of Muon, for kernels
     small_rate: float = 0.01  # of Adam, for all the rest
     warm: int = 50  # steps of rising rates
-    settle: float = 0.15  # part of the steps, until normalization settles (see student.Layer)
+    again: float = 0.6  # of the rates that the cycle before began with
+
+    @property
+    def steps(self) -> int:
+        return sum(self.cycles)
+
+    def factor(self, step: int) -> float:
+        """What both rates are multiplied by: in each cycle half a period of a cosine, down to one hundredth."""
+        part, peak = step, 1.0
+        for cycle in self.cycles:
+            if part < cycle:
+                break
+            part, peak = part - cycle, peak * self.again
+        return peak * min(1.0, (part + 1) / self.warm) * (0.01 + 0.99 * (1 + math.cos(math.pi * part / cycle)) / 2)
 
 
 SCHEDULES = {
-    "full": (Stage("lower", 9000, 9, 96), Stage("upper", 2500, 12, 128)),
-    "smoke": (Stage("lower", 6, 3, 32), Stage("upper", 4, 3, 48)),  # to see that everything runs
+    "full": (Stage("lower", (9000, 8000), 1350, 9, 96), Stage("upper", (2500,), 375, 12, 128)),
+    "smoke": (Stage("lower", (4, 2), 1, 3, 32), Stage("upper", (4,), 1, 3, 48)),  # to see that everything runs
 }
 
 
@@ -82,7 +96,7 @@ class Trainer:
     def update(self, losses: dict[str, Tensor]) -> None:
         """One step down the weighted sum of the losses."""
         stage = self.stage
-        factor = min(1.0, (self.done + 1) / stage.warm) * (0.01 + 0.99 * (1 + math.cos(math.pi * self.done / stage.steps)) / 2)
+        factor = stage.factor(self.done)
         for optimizer, rate in zip(self.optimizers, (stage.rate, stage.small_rate), strict=True):
             optimizer.zero_grad()
             for group in optimizer.param_groups:
@@ -95,7 +109,7 @@ class Trainer:
         self._settle()
 
     def _settle(self) -> None:
-        if self.done >= self.stage.settle * self.stage.steps:
+        if self.done >= self.stage.settle:
             self.module.student.settle()
 
     def save(self, path: Path, key: str) -> None:
