@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from nstlab import images as im
 from nstlab.embedded import scoring
-from nstlab.embedded.corpus import Corpus
+from nstlab.embedded.corpus import PHOTOS, Corpus
 from nstlab.embedded.distillation import PEAK, Distillation
 from nstlab.embedded.selfsupervision import SelfSupervision
 from nstlab.embedded.student import LOWER, PADDING, Stack
@@ -237,11 +237,11 @@ def without_peaks(tensors: dict[str, Tensor], limit: float = 2 * PEAK) -> dict[s
     filter by a few blown-up spots.
 
     Layer by layer: off is a filter whose mean activation is under QUIET of the layer's, or whose mean square is over
-    `limit` times its squared mean on any sample picture or on noise."""
+    `limit` times its squared mean on any photo of the training or on noise."""
     tensors = {name: t.clone() for name, t in tensors.items()}
     net = VGG19(Weights(tensors, TORCHVISION, "student", {"padding": PADDING}), normalize=False)
     usual = list(normalization_images())
-    pictures = usual + [im.sample(name, 192) for name in im.samples()] + [im.noise(torch.empty(1, 3, 128, 128))]
+    pictures = usual + [im.sample(name, 192) for name in PHOTOS] + [im.noise(torch.empty(1, 3, 128, 128))]
     features = [TORCHVISION(picture) for picture in pictures]
     for name in SEQUENCE[: SEQUENCE.index(net.weights.layers[-1]) + 2]:
         features = [net.layer(name, x) for x in features]
