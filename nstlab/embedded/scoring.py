@@ -22,7 +22,7 @@ AT = 0.6  # content error
 SIZE, STEPS = 224, 100
 BETAS = 1e-2, 1e6
 PAIRS = (
-    ("coffee", "swirl_strokes"), ("chelsea", "fauve_hills"), ("astronaut", "mosaic"), ("rocket", "stained_glass"),
+    ("coffee", "swirl_strokes"), ("chelsea", "cubist_planes"), ("astronaut", "mosaic"), ("rocket", "stained_glass"),
     ("rocket", "pointillism"), ("motorcycle_left", "wave_engraving"),
 )  # fmt: skip
 THREE = {"style_layers": STYLE, "content_layers": (CONTENT,)}
