@@ -329,7 +329,18 @@ def test_the_shipped_weights_are_whole_small_and_say_what_they_are():
     found = load_file(weights.EMBEDDED)
     assert weights.EMBEDDED.stat().st_size <= 12e6
     assert found.layers == CONVOLUTIONS
-    assert {"title", "made from", "licence", "input", "padding"} <= set(found.metadata)
+    assert {"title", "made from", "teacher", "licence", "input", "padding", "made by", "style error"} <= set(found.metadata)
+    assert found.metadata["sha256"] == found.digest
+
+
+@torch.no_grad()
+def test_no_shipped_filter_answers_in_rare_peaks_only():
+    """Such filters make blown-up spots. Mean square over squared mean; where the mean is under the usual one, over that, 1."""
+    net, names = VGG19(weights.load("embedded")), [name.replace("conv", "relu") for name in CONVOLUTIONS]
+    for picture in im.samples():
+        for name, f in net(im.sample(picture, 160), names).items():
+            mean = f.mean((2, 3)).clamp(min=1)
+            assert (f.square().mean((2, 3)) / mean.square()).amax() < 1.25 * training.PEAK, (picture, name)
 
 
 # --- scoring
