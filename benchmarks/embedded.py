@@ -38,18 +38,17 @@ class Options:
     """a folder for every picture that is scored"""
 
 
-def sources(options: Options, kind: str) -> list[str]:
+def sources(options: Options, judge: Judge, kind: str) -> list[str]:
     """The weights to score, the original's at the end where it reaches deep enough."""
-    deep = kind != "five" or "conv5_1" in nst.VGG19(options.teacher).weights.layers
+    deep = kind != "five" or "conv5_1" in judge.net.weights.layers
     return [*options.weights, *([str(options.teacher)] if deep else [])]
 
 
-def rows(options: Options, kind: str) -> Iterator[tuple[str, list[scoring.Row]]]:
-    """(pair, a row for each of the sources)."""
-    judge = Judge(options.teacher)
+def rows(options: Options, judge: Judge, kind: str, compared: list[str]) -> Iterator[tuple[str, list[scoring.Row]]]:
+    """(pair, a row for each of the weights compared)."""
     for photo, painting in options.pairs:
         found = []
-        for weights in sources(options, kind):
+        for weights in compared:
             keep = keeper(options.pictures, Path(weights).stem)
             found.append(scoring.score_pair(judge, weights, photo, painting, kind, keep))
         yield f"{Path(photo).stem}, {Path(painting).stem}", found
@@ -65,11 +64,13 @@ def keeper(folder: Path | None, label: str):
 
 def main(options: Options) -> None:
     """Print a Markdown table for each kind."""
+    judge = Judge(options.teacher)
     for kind in options.kinds:
-        labels = [Path(weights).stem for weights in sources(options, kind)]
+        compared = sources(options, judge, kind)
+        labels = [Path(weights).stem for weights in compared]
         print(f"\n| {kind} | " + " | ".join(labels) + " |\n|---" + "|---" * len(labels) + "|")
         found = []
-        for pair, scored in rows(options, kind):
+        for pair, scored in rows(options, judge, kind, compared):
             found.append(scored)
             print(f"| {pair} | " + " | ".join(map(cell, scored)) + " |", flush=True)
         means = [sum(row.style for row in column) / len(found) for column in zip(*found, strict=True)]
