@@ -88,14 +88,6 @@ def test_the_pictures_to_judge_by_are_not_trained_on(corpus):
 # --- the student
 
 
-def test_replicated_borders_and_their_gradient_are_pytorchs():
-    x = torch.randn(2, 3, 5, 4, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
-    g = torch.randn(2, 3, 7, 6, dtype=torch.float64)
-    ours, theirs = student._Replicated.apply(x), F.pad(x, (1, 1, 1, 1), mode="replicate")
-    assert torch.equal(ours, theirs)
-    assert torch.allclose(*(torch.autograd.grad(y, x, g, retain_graph=True)[0] for y in (ours, theirs)))
-
-
 @pytest.fixture
 def narrow(monkeypatch):
     """A student of a few channels."""
@@ -121,7 +113,7 @@ def test_a_settled_student_is_the_plain_network_of_its_tensors(narrow):
     stack.settle()
     settled, net = stack(x, student.LOWER), VGG19(stack.weights(), normalize=False)
     plain = net(x, [name.replace("conv", "relu") for name in student.LOWER])
-    assert net.padding == student.PADDING
+    assert (net.padding, net.pool) == ("zero", "avg")
     for name in student.LOWER:
         exact = plain[name.replace("conv", "relu")]
         assert (settled[name].float() - exact).norm() < 0.03 * exact.norm()
@@ -157,6 +149,26 @@ def test_a_student_that_answers_as_its_teacher_has_no_error_and_one_that_is_sile
     assert float(none["gram"]) == pytest.approx(math.log(2), rel=1e-4)
 
 
+def test_content_that_only_the_teacher_sees_change_is_a_residual():
+    t = torch.rand(3, 4, 8, 8).contiguous(memory_format=torch.channels_last)
+    t[1] = t[0]  # picture, painting; the photo, on which the student is right, is another
+    blind = t.clone(memory_format=torch.channels_last)
+    blind[0] = t[2]
+    right, wrong = (distillation.compared(distillation.CONTENT, s, t, torch.eye(4), 1, 0) for s in (t, blind))
+    assert float(right["residual"]) == pytest.approx(0, abs=1e-6)
+    unit = distillation.units(t[..., ::2, ::2].mean((2, 3)), 1)[2].view(-1, 1, 1)
+    seen = [(x[..., ::2, ::2] * unit).square().sum() for x in (t[0] - t[2], t[2])]
+    assert float(wrong["residual"]) == pytest.approx(math.log1p(float(seen[0] / seen[1])), rel=1e-3)
+
+
+def test_the_teacher_is_the_network_as_it_was_trained(teacher_file):
+    net = VGG19(teacher_file, pool="max")
+    x, names = torch.rand(1, 3, 32, 32), ["relu1_1", "relu2_2", "relu3_4"]
+    teacher = training.original(teacher_file)[0](x, [name.replace("relu", "conv") for name in names])
+    for name, f in net(x, names).items():
+        assert (teacher[name.replace("relu", "conv")].float() - f).norm() < 0.03 * f.norm()
+
+
 def test_peaks_are_what_lies_over_the_limit():
     f = torch.zeros(2, 2, 10, 10)
     f[:, 0], f[0, 1, 0, 0] = 1, 100.0
@@ -190,17 +202,25 @@ def test_alike_channels_cost_and_independent_ones_do_not():
     assert float(selfsupervision.alike(f[:, :1].expand(-1, 4))) == pytest.approx(12 / 16 * 2, rel=0.01)
 
 
-def test_what_both_colourings_have_in_common_is_their_mean():
-    found = selfsupervision.common(torch.tensor([1.0, 2.0, 5.0, 8.0]).view(4, 1, 1))
-    assert found.flatten().tolist() == [3, 5, 3, 5]
-
-
 def test_local_statistics_are_standardized():
-    f = torch.rand(3, 6, 16, 16, generator=torch.Generator().manual_seed(0))
-    found = selfsupervision.local_statistics(f, torch.randn(selfsupervision.DIRECTIONS, 6), 4)
-    assert found.shape == (3, 16, 6 + selfsupervision.DIRECTIONS)
+    f, generator = torch.rand(3, 6, 16, 16, generator=torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1)
+    kernels = torch.randn(5, 6, 2, 2, generator=generator)
+    found = selfsupervision.local_statistics(f, torch.randn(4, 6, generator=generator), kernels, 4)
+    assert found.shape == (3, 16, 6 + 4 + 5)
     assert found.mean((0, 1)).abs().max() < 1e-4
     assert found.std((0, 1)).sub(1).abs().max() < 0.1
+
+
+def test_local_statistics_tell_the_mean_the_power_and_the_detail_of_a_cell():
+    f = torch.zeros(1, 1, 8, 8)
+    f[..., 0:4, 0:4], f[..., 0:4, 4:6], f[..., 4::2, 0:4], f[..., 5::2, 0:4] = 1.0, 1.0, 2.0, -1.0
+    left_or_right = torch.tensor([[[[1.0, -1.0], [1.0, -1.0]]]])
+    mean, power, detail = selfsupervision.local_statistics(f, torch.ones(1, 1), left_or_right, 2)[0].T
+    flat, halves, stripes, empty = range(4)  # the cells, by rows
+    assert mean[flat] > mean[halves] == mean[stripes] > mean[empty]
+    assert power.argmax() == stripes
+    assert detail.argmax() == halves
+    assert detail[flat] == detail[stripes] == detail[empty]
 
 
 # --- training

@@ -86,16 +86,21 @@ def compared(name: str, student: Tensor, teacher: Tensor, projection: Tensor, tr
     stride = STRIDE[name[4]]
     s, t = _thinned(student, stride, offset), _thinned(teacher, stride, offset)
     unit = units(t.mean(1, dtype=torch.float32), triples)  # (B, T)
-    off = _power(s @ projection.T.to(s.dtype) - t)  # (B, T)
-    error = (off * unit.square()).sum(1) / ((_power(t) * unit.square()).sum(1) + TINY)
+    off = s @ projection.T.to(s.dtype) - t
+    size = (_power(t) * unit.square()).sum(1) + TINY  # (B,)
+    error = (_power(off) * unit.square()).sum(1) / size
     found = {"features": error.log1p().mean(), "peaked": peaked(s)}
     if name in STYLE:
         gs, gt = (g * (unit[:, :, None] * unit[:, None]) for g in (projection @ gram(student) @ projection.T, gram(teacher)))
-        size, n = _total(gt) + TINY, triples
-        found["gram"] = (_total(gs - gt) / size).log1p().mean()
+        whole, n = _total(gt) + TINY, triples
+        found["gram"] = (_total(gs - gt) / whole).log1p().mean()
         if n:
-            missed = _total((gs - gt)[:n] - (gs - gt)[n : 2 * n]) / (size[:n] + size[n : 2 * n])
+            missed = _total((gs - gt)[:n] - (gs - gt)[n : 2 * n]) / (whole[:n] + whole[n : 2 * n])
             found["residual"] = missed.log1p().mean()
+    if name == CONTENT and triples:
+        photos = slice(2 * triples, 3 * triples)
+        missed = (_power(off[:triples] - off[photos]) * unit[photos].square()).sum(1)
+        found["residual"] = (missed / size[photos]).log1p().mean()
     return found
 
 

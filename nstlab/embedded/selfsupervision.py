@@ -1,8 +1,9 @@
 """The upper blocks: conv4_1 … conv5_4 on top of the finished lower ones, without a teacher and without labels.
 
-Every layer learns three things of its own accord: to tell a place of a picture, seen in two colourings and under
-noise, from all other places (NT-Xent: Chen et al. 2020, equation 1), to describe what the statistics of the neighbourhood
-below have in common in both, and to do so with channels that differ (as in Zbontar et al. 2021) and are awake everywhere.
+Every layer learns three things of its own accord: to describe what the layers below see in each of its cells, so that
+a photo is kept by it as well; to tell a place of a picture, seen in two colourings and under noise, from all other
+places (NT-Xent: Chen et al. 2020, equation 1); and to do so with channels that differ (as in Zbontar et al. 2021) and
+are awake everywhere.
 """
 
 from __future__ import annotations
@@ -14,27 +15,22 @@ from torch import Tensor, nn
 from nstlab.embedded.distillation import peaked, rows_of
 from nstlab.embedded.student import LOWER, UPPER, WIDTHS, Stack
 
-SEEN = "conv3_3"  # whose local statistics are described
+SEEN = "conv3_3"  # what is described
 KEY, DIRECTIONS, PLACES = 64, 64, 384
 TEMPERATURE = 0.15
-LOSSES = {"describe": 1.0, "contrast": 0.3, "alike": 1.0, "peaked": 0.1}
+LOSSES = {"describe": 1.0, "contrast": 0.15, "alike": 1.0, "peaked": 0.1}
 
 
-def local_statistics(f: Tensor, directions: Tensor, size: int) -> Tensor:
-    """(B, C, h, w) -> (B, size², C + D): local means, and local powers along directions (D, C), of
-    about a cell of the size × size grid and its neighbours; standardized over the batch."""
-    f = f.float()
+def local_statistics(f: Tensor, directions: Tensor, details: Tensor, size: int) -> Tensor:
+    """(B, C, h, w) -> (B, size², C + 2 D): of every cell of a size × size grid the means, the mean powers along
+    directions (D, C), and how its four quarters differ, by kernels (D, C, 2, 2); standardized over the batch."""
+    f, cell = f.float(), f.shape[-1] // size
     power = torch.einsum("rc,bchw->brhw", directions, f - f.mean((0, 2, 3), keepdim=True)).square()
-    both = torch.cat([f, (power + 1e-6).log1p()], 1)
-    both = F.avg_pool2d(F.adaptive_avg_pool2d(both, size), 3, 1, 1, count_include_pad=False)
-    both = (both - both.mean((0, 2, 3), keepdim=True)) / (both.std((0, 2, 3), keepdim=True) + 1e-4)
-    return both.flatten(2).transpose(1, 2)
-
-
-def common(statistics: Tensor) -> Tensor:
-    """(2 n, …) -> the same shape: of the two colourings of a crop, the mean. So colours, which a content layer should
-    leave to the style, are not worth describing."""
-    return ((statistics[: len(statistics) // 2] + statistics[len(statistics) // 2 :]) / 2).repeat(2, 1, 1)
+    quarters = F.avg_pool2d(f, cell // 2)
+    found = [F.avg_pool2d(f, cell), F.avg_pool2d(power, cell).log1p(), F.conv2d(quarters, details, stride=2)]
+    found = torch.cat(found, 1)
+    found = (found - found.mean((0, 2, 3), keepdim=True)) / (found.std((0, 2, 3), keepdim=True) + 1e-4)
+    return found.flatten(2).transpose(1, 2)
 
 
 def contrast(a: Tensor, b: Tensor) -> Tensor:
@@ -61,16 +57,17 @@ class SelfSupervision(nn.Module):
         generator, width = torch.Generator().manual_seed(seed), WIDTHS[SEEN]
         turn = torch.linalg.qr(torch.randn(width, width, generator=generator))[0][:DIRECTIONS]
         self.register_buffer("directions", turn)
-        shapes = {
-            f"{n} {head}": (rows, WIDTHS[n]) for n in UPPER for head, rows in (("key", KEY), ("describe", width + len(turn)))
-        }
+        quarters = torch.randn(len(turn), width, 2, 2, generator=generator)
+        self.register_buffer("details", quarters - quarters.mean((2, 3), keepdim=True))
+        heads = {"key": KEY, "describe": width + 2 * len(turn)}
+        shapes = {f"{n} {head}": (rows, WIDTHS[n]) for n in UPPER for head, rows in heads.items()}
         self.heads = nn.ParameterDict({n: torch.randn(s, generator=generator) / s[1] for n, s in shapes.items()})
 
     def losses(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         with torch.no_grad():
             below = self.lower(x, (SEEN, LOWER[-1]))
             sizes = {x.shape[-1] // 8, x.shape[-1] // 16}
-            statistics = {n: common(local_statistics(below[SEEN], self.directions, n)) for n in sizes}
+            statistics = {n: local_statistics(below[SEEN], self.directions, self.details, n) for n in sizes}
         found = {}
         for name, f in self.student(below[LOWER[-1]], UPPER).items():
             parts = self._layer(name, rows_of(f).float(), statistics[f.shape[-1]], generator)

@@ -1,7 +1,6 @@
 """The embedded network while it is trained: VGG19's layout, its own widths, batch normalization that folds away.
 
-Activations are kept in bfloat16 and channels-last, weights in float32. Borders are replicated: with zeros around it, a
-picture can lower its loss by painting a frame.
+Activations are kept in bfloat16 and channels-last, weights in float32.
 """
 
 from __future__ import annotations
@@ -18,36 +17,11 @@ from nstlab.weights import TORCHVISION, Preprocessing, Weights
 LOWER = CONVOLUTIONS[:8]  # conv1_1 … conv3_4, which have a teacher
 UPPER = CONVOLUTIONS[8:]
 WIDTHS = {name: (32, 64, 128, 256, 256)[int(name[4]) - 1] for name in CONVOLUTIONS}  # half of VGG19's
-PADDING = "replicate"
 _MOMENTUM, _EPSILON = 0.02, 1e-5
 
 
-class _Replicated(torch.autograd.Function):
-    """One more row and column at each border, copies of the outermost: several times faster than PyTorch's own
-    padding with its gradient, which has to stay channels-last."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        out = torch.empty(b, c, h + 2, w + 2, dtype=x.dtype, memory_format=torch.channels_last)
-        out[..., 1:-1, 1:-1] = x
-        out[..., 0, 1:-1], out[..., -1, 1:-1] = x[..., 0, :], x[..., -1, :]
-        out[..., 0], out[..., -1] = out[..., 1], out[..., -2]
-        return out
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        inner = grad[..., 1:-1].contiguous(memory_format=torch.channels_last)
-        inner[..., 0] += grad[..., 0]
-        inner[..., -1] += grad[..., -1]
-        out = inner[..., 1:-1, :].contiguous(memory_format=torch.channels_last)
-        out[..., 0, :] += inner[..., 0, :]
-        out[..., -1, :] += inner[..., -1, :]
-        return out
-
-
 class Layer(nn.Module):
-    """Replicated borders, 3×3 convolution, batch normalization, ReLU: (B, I, h, w) -> (B, O, h, w).
+    """3×3 convolution, batch normalization, ReLU: (B, I, h, w) -> (B, O, h, w).
 
     While `settled` is false, the normalization is by the batch, and no channel can die; then by the running means,
     which are a part of the convolution (`folded`)."""
@@ -70,11 +44,10 @@ class Layer(nn.Module):
         return self.weight * scale.view(-1, 1, 1, 1), self.shift - self.mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
-        x = _Replicated.apply(x)
         if self.settled:
             weight, bias = self.folded()
-            return F.relu(F.conv2d(x, _fast(weight), bias.to(x.dtype)))
-        x = F.conv2d(x, _fast(self.weight))
+            return F.relu(F.conv2d(x, _fast(weight), bias.to(x.dtype), padding=1))
+        x = F.conv2d(x, _fast(self.weight), padding=1)
         return F.relu(F.batch_norm(x, self.mean, self.variance, self.gain, self.shift, True, _MOMENTUM, _EPSILON))
 
 
@@ -83,19 +56,19 @@ def _fast(weight: Tensor) -> Tensor:
 
 
 class Stack(nn.Module):
-    """Convolutions with average pooling between the blocks; `stack(x, names)` -> {name: activation behind the ReLU}."""
+    """Convolutions with a pooling between the blocks; `stack(x, names)` -> {name: activation behind the ReLU}."""
 
-    def __init__(self, layers: dict[str, Layer], preprocessing: Preprocessing = TORCHVISION):
+    def __init__(self, layers: dict[str, Layer], preprocessing: Preprocessing = TORCHVISION, pool=F.avg_pool2d):
         super().__init__()
-        self.layers, self.preprocessing = nn.ModuleDict(layers), preprocessing
+        self.layers, self.preprocessing, self.pool = nn.ModuleDict(layers), preprocessing, pool
 
     @classmethod
-    def frozen(cls, tensors: dict[str, Tensor], preprocessing: Preprocessing, last: str) -> Stack:
+    def frozen(cls, tensors: dict[str, Tensor], preprocessing: Preprocessing, last: str, pool=F.avg_pool2d) -> Stack:
         """Given weights up to a layer, settled and without gradients."""
         names = CONVOLUTIONS[: CONVOLUTIONS.index(last) + 1]
         ones = {n: torch.full_like(tensors[f"{n}.bias"], (1 + _EPSILON) ** 0.5) for n in names}
         made = {n: Layer(tensors[f"{n}.weight"].clone(), ones[n], tensors[f"{n}.bias"].clone(), True) for n in names}
-        return cls(made, preprocessing).requires_grad_(False)
+        return cls(made, preprocessing, pool).requires_grad_(False)
 
     @classmethod
     def fresh(cls, names: Iterable[str], inputs: int, seed: int) -> Stack:
@@ -116,7 +89,7 @@ class Stack(nn.Module):
         x = x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
         for name, layer in self.layers.items():
             if name.endswith("_1") and name != "conv1_1":
-                x = F.avg_pool2d(x, 2)
+                x = self.pool(x, 2)
             x = layer(x)
             if name in wanted:
                 found[name] = x
@@ -138,4 +111,4 @@ class Stack(nn.Module):
         return found
 
     def weights(self, source: str = "student") -> Weights:
-        return Weights(self.tensors(), self.preprocessing, source, {"padding": PADDING})
+        return Weights(self.tensors(), self.preprocessing, source)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nstlab import images as im
@@ -24,7 +25,7 @@ from nstlab.embedded import scoring
 from nstlab.embedded.corpus import PHOTOS, Corpus
 from nstlab.embedded.distillation import PEAK, Distillation
 from nstlab.embedded.selfsupervision import SelfSupervision
-from nstlab.embedded.student import LOWER, PADDING, Stack
+from nstlab.embedded.student import LOWER, Stack
 from nstlab.judge import Judge
 from nstlab.network import SEQUENCE, VGG19, normalization_images
 from nstlab.settings import InputError
@@ -40,6 +41,8 @@ ABOUT = {
     "made from": "photos that come with scikit-image and scikit-learn, and procedural pictures",
     "teacher": "VGG-19 (Simonyan and Zisserman 2014), ImageNet, Caffe weights as converted by Keras, CC BY 4.0; "
     "conv1_1 to conv3_4 were imitated, none of the weights are copied",
+    "pooling": "avg in the student, max in the teacher",
+    "padding": "zero",
     "licence": "MIT",
 }
 Report = Callable[[str, int, int, dict[str, float]], None]  # stage, steps done, steps in all, losses
@@ -74,7 +77,7 @@ class Stage:
 
 
 SCHEDULES = {
-    "full": (Stage("lower", (9000, 8000), 1350, 9, 96), Stage("upper", (2500,), 375, 12, 128)),
+    "full": (Stage("lower", (8000, 6000), 1350, 9, 96), Stage("upper", (2500,), 375, 12, 128)),
     "smoke": (Stage("lower", (4, 2), 1, 3, 32), Stage("upper", (4,), 1, 3, 48)),  # to see that everything runs
 }
 
@@ -171,10 +174,11 @@ def upper_step(trainer: Trainer, corpus: Corpus) -> dict[str, Tensor]:
 
 
 def original(source: Weights | str | Path) -> tuple[Stack, str]:
-    """(the teacher, its digest): conv1_1 … conv3_4 of the original VGG19, activations normalized, borders replicated."""
-    net = VGG19(source, padding=PADDING)
+    """(the teacher, its digest): conv1_1 … conv3_4 of the original VGG19 as it was trained, with max pooling, and as it
+    judges; activations normalized."""
+    net = VGG19(source, pool="max")
     net.require([LOWER[-1]])
-    return Stack.frozen(net.tensors(), net.weights.preprocessing, LOWER[-1]), net.weights.digest
+    return Stack.frozen(net.tensors(), net.weights.preprocessing, LOWER[-1], F.max_pool2d), net.weights.digest
 
 
 def train(teacher: Weights | str | Path, schedule: str, folder: Path, report: Report) -> Weights:
@@ -226,7 +230,7 @@ def scored(judge: Judge, path: Path, report: Report) -> dict[str, float]:
 
 def finished(tensors: dict[str, Tensor]) -> Weights:
     """The network without its unreliable filters, its activations normalized, in float16's precision."""
-    weights = Weights(without_peaks(tensors), TORCHVISION, "embedded", {"padding": PADDING})
+    weights = Weights(without_peaks(tensors), TORCHVISION, "embedded")
     normalized = VGG19(weights).tensors()
     return replace(weights, tensors={name: t.half().float() for name, t in normalized.items()})
 
@@ -239,7 +243,7 @@ def without_peaks(tensors: dict[str, Tensor], limit: float = 2 * PEAK) -> dict[s
     Layer by layer: off is a filter whose mean activation is under QUIET of the layer's, or whose mean square is over
     `limit` times its squared mean on any photo of the training or on noise."""
     tensors = {name: t.clone() for name, t in tensors.items()}
-    net = VGG19(Weights(tensors, TORCHVISION, "student", {"padding": PADDING}), normalize=False)
+    net = VGG19(Weights(tensors, TORCHVISION, "student"), normalize=False)
     usual = list(normalization_images())
     pictures = usual + [im.sample(name, 192) for name in PHOTOS] + [im.noise(torch.empty(1, 3, 128, 128))]
     features = [TORCHVISION(picture) for picture in pictures]
