@@ -43,6 +43,11 @@ def _power(f: Tensor) -> Tensor:
     return f.square().mean(1, dtype=torch.float32)
 
 
+def _weighed(f: Tensor, unit: Tensor) -> Tensor:
+    """(B, n, C) in units (B, C) -> (B,): sum over channels of the mean of squares."""
+    return (_power(f) * unit.square()).sum(1)
+
+
 def peaked(f: Tensor) -> Tensor:
     """(B, n, C) -> scalar: how far channels' mean square in any picture exceeds PEAK times their squared mean, as a
     mean logarithm."""
@@ -86,10 +91,9 @@ def compared(name: str, student: Tensor, teacher: Tensor, projection: Tensor, tr
     stride = STRIDE[name[4]]
     s, t = _thinned(student, stride, offset), _thinned(teacher, stride, offset)
     unit = units(t.mean(1, dtype=torch.float32), triples)  # (B, T)
-    off = s @ projection.T.to(s.dtype) - t
-    size = (_power(t) * unit.square()).sum(1) + TINY  # (B,)
-    error = (_power(off) * unit.square()).sum(1) / size
-    found = {"features": error.log1p().mean(), "peaked": peaked(s)}
+    off = s @ projection.T.to(s.dtype) - t  # (B, n, T)
+    size = _weighed(t, unit) + TINY  # (B,)
+    found = {"features": (_weighed(off, unit) / size).log1p().mean(), "peaked": peaked(s)}
     if name in STYLE:
         gs, gt = (g * (unit[:, :, None] * unit[:, None]) for g in (projection @ gram(student) @ projection.T, gram(teacher)))
         whole, n = _total(gt) + TINY, triples
@@ -99,7 +103,7 @@ def compared(name: str, student: Tensor, teacher: Tensor, projection: Tensor, tr
             found["residual"] = missed.log1p().mean()
     if name == CONTENT and triples:
         photos = slice(2 * triples, 3 * triples)
-        missed = (_power(off[:triples] - off[photos]) * unit[photos].square()).sum(1)
+        missed = _weighed(off[:triples] - off[photos], unit[photos])
         found["residual"] = (missed / size[photos]).log1p().mean()
     return found
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nstlab.settings import CONVOLUTIONS
-from nstlab.weights import TORCHVISION, Preprocessing, Weights
+from nstlab.weights import TORCHVISION, Preprocessing
 
 LOWER = CONVOLUTIONS[:8]  # conv1_1 … conv3_4, which have a teacher
 UPPER = CONVOLUTIONS[8:]
@@ -109,6 +109,3 @@ class Stack(nn.Module):
         for name, layer in self.layers.items():
             found[f"{name}.weight"], found[f"{name}.bias"] = (t.clone() for t in layer.folded())
         return found
-
-    def weights(self, source: str = "student") -> Weights:
-        return Weights(self.tensors(), self.preprocessing, source)
