@@ -20,7 +20,7 @@ import json
 import os
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab.network import VGG19, exact
+from nstlab.network import VGG19, Arithmetic
 from nstlab.objectives import Bound, Objective
 from nstlab.optimizers import LBFGS, Evaluate, Evaluation, Optimizer, State
 from nstlab.settings import MIN_SIDE, STEPS, InputError
 
-ALGORITHM = 1  # raised whenever the same settings make other pixels than before; part of the id of a run
-CHECKPOINT_FORMAT = "nstlab checkpoint 1"
+ALGORITHM = 2  # raised whenever the same settings make other pixels than before; part of the id of a run
+CHECKPOINT_FORMAT = "nstlab checkpoint 2"
+PICTURES = 24  # of the image's size that are held at once: gradients, steps, candidates of the line search
+FINE = {torch.bfloat16: 0.2}  # part of the last size's steps that are done in float32 after a coarser type
 PATIENCE = 10  # steps over which `stop_change` looks for progress
 
 
@@ -96,6 +98,7 @@ class Step:
     _events: tuple[str, ...]
     _recent: tuple[float, ...]
     _optimizer: str
+    _fine: bool
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -118,7 +121,7 @@ class Step:
         tensors |= {f"memory.{name}": tensor for name, tensor in state.tensors.items()}
         data = {name: getattr(self, name) for name in ("index", "evaluations", "seconds", "level", "weights")}
         data |= {"loss": state.loss, "best_loss": best.loss, "numbers": state.numbers, "stalled": state.stalled}
-        data |= {"events": self._events, "recent": self._recent, "optimizer": self._optimizer}
+        data |= {"events": self._events, "recent": self._recent, "optimizer": self._optimizer, "fine": self._fine}
         return Checkpoint({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, data)
 
 
@@ -187,11 +190,8 @@ class Evaluator:
     def __call__(self, x: Tensor) -> Evaluation:
         """x (1, 3, H, W) -> loss over the objective's scale, gradient, each term's unweighted value."""
         self.count += 1
-        x = x.detach().requires_grad_(True)
-        with torch.enable_grad(), exact():
-            loss, values = self.bound.loss(x)
-            (grad,) = torch.autograd.grad(loss, x)
-        return Evaluation(loss.detach(), grad.contiguous(), values)
+        loss, grad, values = self.bound.evaluate(x)
+        return Evaluation(loss, grad.contiguous(), values)
 
 
 @dataclass
@@ -206,11 +206,13 @@ class _Run:
     stop_change: float | None
 
     def __post_init__(self) -> None:
-        self.index, self.level, self.events = 0, 0, ()
+        self.index, self.level, self.fine, self.events = 0, 0, False, ()
         self.began, self.recent = time.perf_counter(), []
 
     def bind(self, weights: Mapping[str, float], count: int) -> None:
-        self.bound = self.objective.bind(self.net, self.schedule[self.level].shape)
+        arithmetic = Arithmetic(torch.float32) if self.fine else self.net.arithmetic
+        self.bound = self.evaluate = None  # their memory is free before the next ones take theirs
+        self.bound = self.objective.bind(self.net, self.schedule[self.level].shape, arithmetic)
         self.bound.reweight(weights)
         self.evaluate: Evaluate = Evaluator(self.bound, count)
 
@@ -222,7 +224,8 @@ class _Run:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         data, like = checkpoint.data, self.net.conv1_1_weight
-        self.index, self.level, self.events = data["index"], data["level"], tuple(data["events"])
+        self.index, self.level, self.fine = data["index"], data["level"], data["fine"]
+        self.events = tuple(data["events"])
         if self.level >= len(self.schedule) or tuple(checkpoint.tensors["x"].shape[-2:]) != self.schedule[self.level].shape:
             raise InputError("the checkpoint belongs to a run with other sizes")
         if data["optimizer"] != repr(self.optimizer):
@@ -233,6 +236,8 @@ class _Run:
         self.recent = list(data["recent"])
 
     def advance(self) -> None:
+        if self.coarse and (self.state.stalled or self.index >= self.done() - self.finishing):
+            self.refine()
         self.state = self.optimizer.step(self.state, self.evaluate)
         self.index += 1
         if self.state.event:
@@ -240,6 +245,28 @@ class _Run:
         if self.state.loss < self.best.loss:
             self.best = Best(self.state.loss, self.state.x, self.state.at.values)
         self.recent = [*self.recent[-PATIENCE:], self.state.loss]
+
+    @property
+    def coarse(self) -> bool:
+        """Whether this is the last size, in 16 bits for speed alone, which float32 is to finish."""
+        last = self.level == len(self.schedule) - 1
+        return last and not self.fine and self.net.precision == "auto" and self.bound.arithmetic.dtype.itemsize < 4
+
+    @property
+    def finishing(self) -> int:
+        """Steps of the last size that are done in float32 in any case."""
+        return round(FINE.get(self.bound.arithmetic.dtype, 0) * self.schedule[-1].steps)
+
+    def refine(self) -> None:
+        """Go on from the best picture in float32, with the memory of curvature."""
+        self.fine = True
+        self.bind(self.bound.weights, self.evaluate.count)
+        if self.state.stalled:
+            self.begin(self.best.x)
+        else:
+            at = self.evaluate(self.best.x)
+            self.state = replace(self.state, x=self.best.x, at=at, loss=float(at.loss))
+            self.best, self.recent = Best(self.state.loss, self.state.x, at.values), []
 
     def done(self) -> int:
         """Steps of all levels up to and with the present one."""
@@ -250,7 +277,7 @@ class _Run:
         last = self.level == len(self.schedule) - 1
         if self.stop_loss is not None and last and self.loss(self.best.loss) <= self.stop_loss:
             return Status.REACHED
-        if self.state.stalled:
+        if self.state.stalled and not (self.coarse and self.index < self.done()):
             return Status.STALLED
         if self.stop_change is not None and len(self.recent) > PATIENCE and self.progress() < self.stop_change:
             return Status.CONVERGED
@@ -270,7 +297,7 @@ class _Run:
         return Step(
             self.index, self.loss(self.state.loss), self.terms(self.state.at.values), self.evaluate.count,
             time.perf_counter() - self.began, self.level, self.state.event, self.status, dict(self.bound.weights),
-            self.state, self.best, self.events, tuple(self.recent), repr(self.optimizer),
+            self.state, self.best, self.events, tuple(self.recent), repr(self.optimizer), self.fine,
         )  # fmt: skip
 
     def result(self) -> Result:
@@ -345,20 +372,18 @@ def solve(*args: Any, **kwargs: Any) -> Result:
 
 
 def memory_needed(net: VGG19, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer) -> int:
-    """Bytes that an evaluation and the optimizer's history need at (H, W), estimated from the sizes of the features.
-
-    Backpropagation keeps each ReLU's output, and works on the largest layer; measured on a CPU, features that are read,
-    gradients and the convolutions' workspace make that twice as much, and padded copies 2.6 times."""
+    """Bytes that an evaluation and the optimizer's history need at (H, W), from the sizes of what `Propagation` keeps."""
     height, width = shape
-    each = net.conv1_1_weight.element_size()
-    kept, largest = 12 * height * width, 0
+    dtype, wide = net.arithmetic.dtype, net.conv1_1_weight.element_size()
+    each = wide if dtype in FINE and net.precision == "auto" else dtype.itemsize
+    kept, largest, packed = 0, 0, 0
     for name in net.path(layers):
         block = int(name[4])
         size = net.channels(name) * (height >> block - 1) * (width >> block - 1)
         kept, largest = kept + size, max(largest, size)
-    pairs = optimizer.pairs(torch.empty(1, 3, height, width, device="meta")) + 3 if isinstance(optimizer, LBFGS) else 4
-    overhead = 2.0 if net.padding == "zero" else 2.6
-    return int(each * (overhead * (kept + 3 * largest) + 2 * pairs * 3 * height * width))
+        packed += 2 * getattr(net, f"{name}_weight").numel()
+    pairs = optimizer.pairs(torch.empty(1, 3, height, width, device="meta")) + 1 if isinstance(optimizer, LBFGS) else 1
+    return each * (kept + largest + packed) + wide * (2 * pairs + PICTURES) * 3 * height * width
 
 
 def largest_size(net: VGG19, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer, available: int) -> int | None:

@@ -47,7 +47,7 @@ class Judge:
     """The original VGG19, or its first three blocks."""
 
     def __init__(self, weights: Weights | str | Path):
-        self.net = VGG19(weights, pool="max", padding="zero", normalize=False)
+        self.net = VGG19(weights, pool="max", normalize=False)
 
     @torch.no_grad()
     def __call__(self, picture: Tensor, photo: Tensor, painting: Tensor) -> Score:

@@ -14,6 +14,7 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import platformdirs
 import safetensors.torch
@@ -23,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nstlab import images as im
-from nstlab.settings import BLOCKS, PADDINGS, POOLS, PRECISIONS, WEIGHTS, InputError, layer_name, nearest
+from nstlab.settings import BLOCKS, POOLS, PRECISIONS, WEIGHTS, InputError, layer_name, nearest
 from nstlab.weights import Weights
 from nstlab.weights import load as load_weights
 
@@ -50,17 +51,33 @@ def _choice(what: str, value: str, allowed: tuple[str, ...]) -> str:
 
 
 @contextlib.contextmanager
-def exact() -> Iterator[None]:
-    """Deterministic float32 convolutions in cuDNN: no autotuning, and no TF32, which has 10 bits of mantissa."""
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False):
+def exact(tf32: bool = False) -> Iterator[None]:
+    """Deterministic convolutions in cuDNN: no autotuning, and float32 without TF32, which has 10 bits of mantissa,
+    unless it is asked for."""
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=tf32):
         yield
 
 
-def _replicated(x: Tensor) -> Tensor:
-    """One more row and column at each border, copies of the outermost. By concatenation, whose gradient on a GPU is
-    deterministic, as that of PyTorch's replication padding is not."""
-    x = torch.cat([x[..., :1, :], x, x[..., -1:, :]], -2)
-    return torch.cat([x[..., :1], x, x[..., -1:]], -1)
+class Arithmetic(NamedTuple):
+    """In which type evaluations are done, and whether float32 convolutions may be TF32."""
+
+    dtype: torch.dtype
+    tf32: bool = False
+
+
+def native_halves(device: torch.device) -> tuple[torch.dtype, ...]:
+    """The 16-bit types in which the device multiplies matrices faster than in float32."""
+    if device.type == "cuda":
+        found = {torch.float16: (7, 0), torch.bfloat16: (8, 0)}
+        return tuple(dtype for dtype, least in found.items() if torch.cuda.get_device_capability(device) >= least)
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return ()
+    can, halves = torch.cpu.get_capabilities(), []
+    if can.get("amx_fp16") and torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        halves.append(torch.float16)
+    if any(can.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")) and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        halves.append(torch.bfloat16)
+    return tuple(halves)
 
 
 class VGG19(nn.Module):
@@ -69,11 +86,11 @@ class VGG19(nn.Module):
     Args:
         weights: a `Weights`, one of settings.WEIGHTS, or a path.
         pool: "avg" (the paper's), "max" (the network's training), "l2" (root of the mean square).
-        padding: "zero" (VGG19's training) or "replicate"; None takes what the weights' metadata say, else zero.
         normalize: scale every filter to mean activation 1 over a fixed set of sample photos, without changing the
             network's function otherwise, so that α/β means the same for every pair and every source of weights.
         rescale_pool: make up for average and L2 pooling's smaller values; off is the paper's plain pooling.
-        precision: of the convolutions behind the first; features are float32 (or the image's dtype) in any case.
+        precision: of evaluations by the engine, one of settings.PRECISIONS, see `arithmetic`. Called directly, the
+            network computes in the type of its weights, float32.
         seed: of random weights.
     Raises: InputError for an unknown name and for weights that cannot be used.
     """
@@ -82,7 +99,6 @@ class VGG19(nn.Module):
         self,
         weights: Weights | str | Path = WEIGHTS[0],
         pool: str = POOLS[0],
-        padding: str | None = None,
         normalize: bool = True,
         rescale_pool: bool = False,
         precision: str = PRECISIONS[0],
@@ -91,20 +107,20 @@ class VGG19(nn.Module):
         super().__init__()
         self.weights = weights if isinstance(weights, Weights) else load_weights(weights, seed)
         self.pool = _choice("pool", pool, POOLS)
-        self.padding = _choice("padding", padding or self.weights.metadata.get("padding", PADDINGS[0]), PADDINGS)
-        self.precision = getattr(torch, _choice("precision", precision, PRECISIONS))
+        self.precision = _choice("precision", precision, PRECISIONS)
         self.gain = POOL_GAIN[pool] if rescale_pool else 1.0
         for name, tensor in self.weights.tensors.items():
             layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format  # as the convolutions read it
             self.register_buffer(name.replace(".", "_"), tensor.clone(memory_format=layout))
+        self.normalized = normalize
         if normalize:
             _scale_activations(self, _sample_means(self))
 
     def forward(self, image: Tensor, layers: Iterable[str | int]) -> dict[str, Tensor]:
         """Features of the layers asked for, and nothing computed beyond the deepest of them.
 
-        image: (B, 3, H, W) sRGB in [0, 1] -> {name: (B, C, h, w)} in the order of the network, fresh each call, in
-        the image's dtype. Raises InputError if the weights lack a layer or the image is too small for one."""
+        image: (B, 3, H, W) sRGB in [0, 1] -> {name: (B, C, h, w)} in the order of the network, fresh each call.
+        Raises InputError if the weights lack a layer or the image is too small for one."""
         wanted = self.require(layers, image.shape[-2:])
         found: dict[str, Tensor] = {}
         x = self.weights.preprocessing(image).contiguous(memory_format=torch.channels_last)
@@ -114,32 +130,41 @@ class VGG19(nn.Module):
                     break
                 x = self.layer(name, x)  # (B, C, h, w)
                 if name in wanted:
-                    found[name] = x.to(image.dtype)
+                    found[name] = x
         return found
 
     def layer(self, name: str, x: Tensor) -> Tensor:
         """One layer of SEQUENCE on the output of the one before it (of conv1_1, the preprocessed image)."""
         if name.startswith("pool"):
-            return self._pool(x)
+            return self.pooled(x)
         if name.startswith("relu"):
             return F.relu(x)
-        if name == "conv1_2" and self.precision != torch.float32:
-            # The first convolution stays exact: in 8 bits of mantissa, a small step of a pixel would be lost.
-            x = x.to(self.precision)
-        weight = getattr(self, f"{name}_weight").to(x.dtype)
-        bias = getattr(self, f"{name}_bias").to(x.dtype)
-        if self.padding == "zero":
-            return F.conv2d(x, weight, bias, padding=1)
-        return F.conv2d(_replicated(x), weight, bias)
+        return F.conv2d(x, getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias"), padding=1)
 
-    def _pool(self, x: Tensor) -> Tensor:
-        """Halve height and width; an odd last row or column is dropped, as in VGG."""
+    def pooled(self, x: Tensor) -> Tensor:
+        """Half the height and width; an odd last row or column is dropped, as in VGG."""
         if self.pool == "max":
             return F.max_pool2d(x, 2)
         if self.pool == "avg":
             return self.gain * F.avg_pool2d(x, 2)
         # The small constant keeps the root's gradient finite where all four are 0, as is common behind a ReLU.
         return self.gain * (F.avg_pool2d(x * x, 2) + 1e-12).sqrt()
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """Of the engine's evaluations, by `precision`.
+
+        "auto" takes the fastest that ends within 1 % of float32's loss (`nstlab bench` checks it): a 16-bit type, where
+        the device has one natively, else float32. float16, whose features must stay below 65504, only where activations
+        are normalized. "tf32" is float32 on devices without TF32. A network in float64 stays in float64."""
+        held = self.conv1_1_weight
+        if held.dtype != torch.float32:
+            return Arithmetic(held.dtype)
+        if self.precision == "auto":
+            halves = [dtype for dtype in native_halves(held.device) if self.normalized or dtype != torch.float16]
+            return Arithmetic(halves[0] if halves else torch.float32)
+        tf32 = self.precision == "tf32"
+        return Arithmetic(torch.float32 if tf32 else getattr(torch, self.precision), tf32)
 
     def require(self, layers: Iterable[str | int], shape: Sequence[int] | None = None) -> set[str]:
         """The layers' names; InputError if the weights, or an image of shape (H, W), do not reach that far."""
@@ -202,6 +227,7 @@ def normalize_activations(net: VGG19, images: Iterable[Tensor]) -> VGG19:
     channel's scale; ReLU and the three poolings commute with positive scales (Gatys et al. 2016, section 2).
     Filters that are (almost) dead on the images are enlarged only up to a limit, see SMALLEST_MEAN."""
     _scale_activations(net, mean_activations(net, images))
+    net.normalized = True
     return net
 
 
@@ -219,15 +245,13 @@ def _scale_activations(net: VGG19, means: dict[str, Tensor]) -> None:
 
 def _sample_means(net: VGG19) -> dict[str, Tensor]:
     """Mean activations over the fixed sample photos, computed once for each network and then kept on disk."""
-    key = f"2 {net.weights.digest} {net.pool} {net.padding} {net.gain} {NORMALIZATION_PHOTOS} {NORMALIZATION_SIZE}"
+    key = f"3 {net.weights.digest} {net.pool} {net.gain} {NORMALIZATION_PHOTOS} {NORMALIZATION_SIZE}"
     path = Path(platformdirs.user_cache_dir("nstlab")) / f"means-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
     with contextlib.suppress(OSError, SafetensorError):
         means = safetensors.torch.load_file(path)
         if set(means) == set(net.weights.layers):
             return means
-    precision, net.precision = net.precision, torch.float32
     means = mean_activations(net, normalization_images())
-    net.precision = precision
     with contextlib.suppress(OSError, InputError, SafetensorError):  # a home that cannot be written only costs the time again
         path.parent.mkdir(parents=True, exist_ok=True)
         with im.replacing(path) as temporary:

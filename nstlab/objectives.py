@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab import statistics
-from nstlab.network import VGG19
+from nstlab.network import VGG19, Arithmetic
+from nstlab.propagation import Propagation
 from nstlab.settings import CONVENTIONS, DEFAULT_CONVENTION, FITS, Convention, InputError, layer_name, nearest
 
 PIXELS = "pixels"  # stands for a layer where a term looks at the image itself
@@ -59,6 +60,13 @@ class Term:
         """The statistic's error, a scalar. Of the features only the shape is used."""
         raise NotImplementedError
 
+    def pull(self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool) -> None:
+        """Write (or add) the gradient at the features to `into`, given the gradient at the statistic, `slope`."""
+        with torch.enable_grad():
+            leaf = features.detach().requires_grad_(True)
+            (grad,) = torch.autograd.grad(self.statistic(leaf, target), leaf, slope)
+        into.add_(grad) if add else into.copy_(grad)
+
 
 @dataclass(frozen=True, eq=False)
 class Content(Term):
@@ -81,6 +89,13 @@ class Content(Term):
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
         elements = 1 if self.convention.content_mean else features.numel()
         return self.convention.content_factor * elements * statistic
+
+    def pull(self, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
+        factor = 2 / features.numel() * slope
+        if add:
+            into.add_((features - target).mul_(factor))
+        else:
+            torch.sub(features, target, out=into).mul_(factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +121,11 @@ class Style(Term):
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
         factor = self.convention.style_factor / features.shape[1] ** self.convention.style_power
         return factor * (statistic - target).square().sum()
+
+    def pull(self, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
+        rows, out = statistics.positions(features), statistics.positions(into)
+        matrix = ((slope + slope.T) / rows.shape[0]).to(rows.dtype)  # of a function of F Fᵀ / M
+        torch.addmm(out, rows, matrix, beta=int(add), out=out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,9 +192,10 @@ class Objective:
             found |= {f"{term.name}:{layer}": w for layer, w in zip(term.layers, term.layer_weights, strict=True)}
         return found
 
-    def bind(self, net: VGG19, shape: Sequence[int]) -> Bound:
-        """The objective for one network and images of shape (H, W), with its targets computed."""
-        return Bound(self, net, (int(shape[0]), int(shape[1])))
+    def bind(self, net: VGG19, shape: Sequence[int], arithmetic: Arithmetic | None = None) -> Bound:
+        """The objective for one network and images of shape (H, W), with its targets computed; `arithmetic` of the
+        evaluations is the network's by default."""
+        return Bound(self, net, (int(shape[0]), int(shape[1])), arithmetic or net.arithmetic)
 
 
 def _convention(name: str) -> Convention:
@@ -225,17 +246,35 @@ def total_variation(convention: str = DEFAULT_CONVENTION) -> Objective:
 # --- evaluation -------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Active:
+    """One layer of a term that counts."""
+
+    term: Term
+    layer: str
+    read: str
+    weight: float
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.term.name, self.layer
+
+
 @dataclass
 class Bound:
     """An objective for one network and one size. Its weights may change between evaluations, its targets never do.
 
-    Terms and layers of weight 0 are not evaluated; their targets are computed when they first count."""
+    Terms and layers of weight 0 are not evaluated; their targets are computed when they first count. `evaluate` is
+    what optimizers use, with the gradient. Called, it gives the value alone, through
+    the network as it is, so that autograd can follow."""
 
     objective: Objective
     net: VGG19
     shape: tuple[int, int]
+    arithmetic: Arithmetic
     weights: dict[str, float] = field(init=False)
     _targets: dict[tuple[str, str], Tensor] = field(init=False, default_factory=dict)
+    _propagation: Propagation | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.weights = self.objective.weights
@@ -255,24 +294,22 @@ class Bound:
         self._compute_targets(weights)
         self.weights = weights
 
-    @torch.no_grad()
     def _compute_targets(self, weights: Mapping[str, float]) -> None:
-        missing: dict[Term, dict[str, str]] = {}
-        for term, layer, read, _ in self._active(weights):
-            if (term.name, layer) not in self._targets:
-                missing.setdefault(term, {})[layer] = read
+        missing: dict[Term, dict[str, list[Active]]] = {}
+        for active in self._active(weights):
+            if active.key not in self._targets:
+                missing.setdefault(active.term, {}).setdefault(active.read, []).append(active)
         for term, reads in missing.items():
             picture = term.picture(self.shape)
             if picture is None:
                 continue
-            features = self.net(picture.to(self.net.conv1_1_weight), reads.values())  # to its device and dtype
-            for layer, read in reads.items():
-                self._targets[term.name, layer] = term.target(features[read])
+            picture = picture.to(self.net.conv1_1_weight)  # to its device and dtype
+            for read, features in Propagation(self.net, reads, picture.shape[-2:], self.arithmetic).forward(picture):
+                self._targets |= {active.key: term.target(features) for active in reads[read]}
 
-    def _active(self, weights: Mapping[str, float]) -> list[tuple[Term, str, str, float]]:
-        """(term, layer, layer read, layer weight) of all that counts."""
+    def _active(self, weights: Mapping[str, float]) -> list[Active]:
         return [
-            (term, layer, read, weights[f"{term.name}:{layer}"])
+            Active(term, layer, read, weights[f"{term.name}:{layer}"])
             for _, term in self.objective.terms
             for layer, read in zip(term.layers, term.reads, strict=True)
             if weights[term.name] * weights[f"{term.name}:{layer}"] > 0
@@ -280,27 +317,73 @@ class Bound:
 
     @property
     def scale(self) -> float:
-        """The largest weight. `loss` is the total over it, so that a common factor of all weights changes nothing."""
+        """The largest weight. The loss is the total over it, so that a common factor of all weights changes nothing."""
         return max(self.weights[term.name] for _, term in self.objective.terms)
 
     @property
     def names(self) -> list[str]:
-        """The terms that are evaluated, in the order of `loss`'s values."""
-        return list(dict.fromkeys(term.name for term, *_ in self._active(self.weights)))
+        """The terms that are evaluated, in the order of `evaluate`'s values."""
+        return list(dict.fromkeys(active.term.name for active in self._active(self.weights)))
 
-    def loss(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, 3, H, W) -> (total / scale, unweighted value of each term in `names`): a scalar and a vector."""
-        active = self._active(self.weights)
-        features = self.net(image, {read for _, _, read, _ in active if read != PIXELS}) | {PIXELS: image}
+    def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(1, 3, H, W) -> (total / scale, its gradient at the image, unweighted value of each term in `names`)."""
+        actives = self._active(self.weights)
+        at: dict[str, list[Active]] = {}
+        for active in actives:
+            at.setdefault(active.read, []).append(active)
+        features, found = {PIXELS: image.detach()}, {}
+        for read, f in self._forward(image, set(at) - {PIXELS}):
+            features[read] = f
+        for active in actives:
+            with torch.no_grad():
+                found[active.key] = active.term.statistic(features[active.read], self._targets.get(active.key))
+            found[active.key].requires_grad_(True)
+        with torch.enable_grad():
+            total, values = self._scored(actives, found, features)
+            slopes = dict(zip(found, torch.autograd.grad(total, list(found.values())), strict=True))
+        unit = self._unit(slopes.values())
+
+        def inject(read: str, f: Tensor, into: Tensor) -> None:
+            for i, active in enumerate(at[read]):
+                slope = slopes[active.key] * unit
+                active.term.pull(slope, f, self._targets.get(active.key), into, add=i > 0)
+
+        with torch.no_grad():
+            grad = self._propagation.backward(inject).div_(unit) if self._propagation else torch.zeros_like(image)
+            for active in at.get(PIXELS, []):
+                active.term.pull(slopes[active.key], image, None, grad, add=True)
+        return total.detach(), grad, values
+
+    def _forward(self, image: Tensor, reads: set[str]) -> Iterator[tuple[str, Tensor]]:
+        """The features of the layers that are read, by the one `Propagation` that is kept."""
+        if not reads:
+            self._propagation = None
+        elif self._propagation is None or self._propagation.reads != reads:
+            self._propagation = Propagation(self.net, reads, self.shape, self.arithmetic)
+        return self._propagation.forward(image) if self._propagation else iter(())
+
+    def _unit(self, slopes: Iterable[Tensor]) -> Tensor | float:
+        """What gradients are multiplied by on their way back: a power of 2 that keeps them within float16's range."""
+        if self.arithmetic.dtype != torch.float16:
+            return 1.0
+        largest = torch.stack([slope.abs().max() for slope in slopes]).max()
+        return torch.exp2(-8 - largest.log2().floor()) * float(self.shape[0] * self.shape[1])
+
+    def _scored(
+        self, actives: Sequence[Active], found: Mapping[tuple[str, str], Tensor], features: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """(total / scale, unweighted value of each term), from the statistics."""
         values: dict[str, Tensor] = {}
-        for term, layer, read, weight in active:
-            target = self._targets.get((term.name, layer))
-            score = term.score(term.statistic(features[read], target), target, features[read])
-            values[term.name] = values.get(term.name, 0.0) + weight * score
+        for active in actives:
+            score = active.term.score(found[active.key], self._targets.get(active.key), features[active.read])
+            values[active.term.name] = values.get(active.term.name, 0.0) + active.weight * score
         total = sum(self.weights[name] / self.scale * value for name, value in values.items())
         return total, torch.stack([value.detach() for value in values.values()])
 
     def __call__(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(1, 3, H, W) -> (the total, each term's unweighted value)."""
-        total, values = self.loss(image)
+        actives = self._active(self.weights)
+        features = self.net(image, {active.read for active in actives} - {PIXELS}) | {PIXELS: image}
+        found = {a.key: a.term.statistic(features[a.read], self._targets.get(a.key)) for a in actives}
+        total, values = self._scored(actives, found, features)
         return total * self.scale, dict(zip(self.names, values, strict=True))

@@ -81,7 +81,7 @@ class Plan:
         return {
             "recipe": self.recipe,
             "settings": self.settings.to_dict(identity=True) | ({"init": "file"} if "init" in self.inputs else {}),
-            "padding": self.net.padding,
+            "arithmetic": [str(part) for part in self.net.arithmetic],
             "inputs": self._digests,
             "weights": self.net.weights.digest,
             "algorithm": engine.ALGORITHM,
@@ -145,7 +145,7 @@ def device(name: str = DEVICES[0]) -> torch.device:
 def network(settings: RunSettings, on: torch.device) -> VGG19:
     """The network that the settings ask for, on a device."""
     s = settings
-    net = VGG19(s.weights, s.pool, s.padding, bool(s.normalize), s.rescale_pool, precision=s.precision, seed=s.seed)
+    net = VGG19(s.weights, s.pool, bool(s.normalize), s.rescale_pool, precision=s.precision, seed=s.seed)
     return net.to(on)
 
 

@@ -1,12 +1,16 @@
 """Statistics of feature maps: pure functions, each a mean over positions.
 
 Because they are means over positions, an image's statistic is the position-weighted mean of its tiles' statistics.
-Shapes: features (B, C, H, W), read as M = B·H·W positions of N = C channels.
+Shapes: features (B, C, H, W), read as M = B·H·W positions of N = C channels. Of features in 16 bits the statistics
+are float32, as near to those of the same features in float32 as makes no difference.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+PARTS = (8, 32)  # fewest and most into which positions in 16 bits are divided
 
 
 def positions(features: Tensor) -> Tensor:
@@ -18,25 +22,44 @@ def gram(features: Tensor) -> Tensor:
     """(B, C, H, W) -> (C, C): G_ij = 1/M Σ_k F_ik F_jk.
 
     Gatys et al. 2016, equation 3, divided by the number of positions M, so that it does not grow with the image."""
-    rows = positions(features)
-    return rows.T @ rows / rows.shape[0]
+    return _moments(positions(features))
 
 
 def mean(features: Tensor) -> Tensor:
     """(B, C, H, W) -> (C,): mean activation of each channel."""
-    return positions(features).mean(0)
+    rows = positions(features)
+    return rows.mean(0, dtype=_wide(rows))
 
 
 def covariance(features: Tensor) -> Tensor:
     """(B, C, H, W) -> (C, C): the Gram matrix of the features less their means, i.e. G - m mᵀ."""
     rows = positions(features)
-    rows = rows - rows.mean(0)
-    return rows.T @ rows / rows.shape[0]
+    return _moments(rows - mean(features).to(rows.dtype))
+
+
+def _moments(rows: Tensor) -> Tensor:
+    """(M, N) -> (N, N): mean over the rows of their outer products."""
+    m, n = rows.shape
+    parts = min(PARTS[1], m // n)
+    if rows.dtype.itemsize > 2 or parts < PARTS[0]:
+        rows = rows.to(_wide(rows))
+        return rows.T @ rows / m
+    # A product of matrices in 16 bits is rounded to 16 bits: it is made in parts, whose float32 sum evens that out.
+    each = m // parts
+    split, rest = rows[: parts * each].view(parts, each, n), rows[parts * each :].to(torch.float32)
+    means = torch.baddbmm(rows.new_zeros(()), split.transpose(1, 2), split, beta=0, alpha=1 / each)  # (parts, N, N)
+    return (means.sum(0, dtype=torch.float32) * each + rest.T @ rest) / m
+
+
+def _wide(t: Tensor) -> torch.dtype:
+    """The type in which t is summed."""
+    return torch.promote_types(t.dtype, torch.float32)
 
 
 def mean_square_error(features: Tensor, target: Tensor) -> Tensor:
     """Two maps of one shape -> scalar: 1/(N M) Σ (F - P)²."""
-    return (features - target).square().mean()
+    off = features - target
+    return torch.linalg.vector_norm(off, dtype=_wide(off)).square() / off.numel()
 
 
 def total_variation(image: Tensor) -> Tensor:

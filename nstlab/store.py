@@ -188,6 +188,8 @@ class _Recorder:
             (self.folder / "frames").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"results: {self.folder.parent} cannot be written ({error.strerror})") from None
+        for leftover in self.folder.rglob(".*"):  # of a process that was killed while it wrote
+            leftover.unlink()
         if checkpoint is not None:
             self.rows = [row for row in _read_rows(self.folder / "history.csv") if int(row["step"]) <= checkpoint.data["index"]]
         self.saved = time.monotonic()

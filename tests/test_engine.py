@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import nstlab as nst
-from nstlab import engine
+from nstlab import engine, network, propagation
 from nstlab.engine import Checkpoint, Status, minimize, pyramid, solve
 from nstlab.optimizers import LBFGS, Adam, GradientDescent
 from nstlab.settings import InputError
@@ -16,7 +16,7 @@ OPTIMIZERS = [LBFGS(history=5), Adam(), GradientDescent()]
 
 @pytest.fixture
 def net(tiny):
-    return nst.VGG19(tiny, normalize=False)
+    return nst.VGG19(tiny, normalize=False, precision="float32")
 
 
 @pytest.fixture
@@ -196,17 +196,20 @@ def test_a_checkpoint_of_another_optimizer_is_refused(goal, net, start):
             next(minimize(goal, net, start, optimizer=other, checkpoint=checkpoint))
 
 
-def test_evaluations_and_targets_use_the_same_exact_convolutions(goal, net, start, monkeypatch):
-    seen, layer = [], net.layer
+@pytest.mark.parametrize(("precision", "tf32"), [("float32", False), ("tf32", True)])
+def test_evaluations_and_targets_use_the_same_exact_convolutions(goal, tiny, start, monkeypatch, precision, tf32):
+    seen = []
 
-    def watched(name, x):
-        flags = torch.backends.cudnn
-        seen.append((flags.enabled, flags.deterministic, flags.benchmark, flags.allow_tf32))
-        return layer(name, x)
+    class Watched(propagation.Convolution):
+        def __call__(self, *args, **kwargs):
+            flags = torch.backends.cudnn
+            seen.append((flags.enabled, flags.deterministic, flags.benchmark, flags.allow_tf32))
+            return super().__call__(*args, **kwargs)
 
-    monkeypatch.setattr(net, "layer", watched)
-    solve(goal, net, start, steps=1)
-    assert set(seen) == {(True, True, False, False)}
+    monkeypatch.setattr(propagation.OneDNN, "can", lambda *_: False)
+    monkeypatch.setattr(propagation, "Convolution", Watched)
+    solve(goal, nst.VGG19(tiny, normalize=False, precision=precision), start, steps=1)
+    assert set(seen) == {(True, True, False, tf32)}
 
 
 def test_a_damaged_checkpoint_is_refused(goal, net, start, tmp_path):
@@ -226,11 +229,43 @@ def test_snapshots_are_copies_in_range(goal, net, start):
     assert torch.equal(step.snapshot(), start)
 
 
-def test_bfloat16_reaches_nearly_the_loss_of_float32(goal, tiny, net, start):
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "tf32"])
+def test_other_types_reach_nearly_the_loss_of_float32(goal, tiny, net, start, precision):
     exact = solve(goal, net, start, steps=25)
-    rough = solve(goal, nst.VGG19(tiny, normalize=False, precision="bfloat16"), start, steps=25)
+    rough = solve(goal, nst.VGG19(tiny, normalize=False, precision=precision), start, steps=25)
     total, _ = goal.bind(net, start.shape[-2:])(rough.image)
     assert float(total) < 1.5 * exact.loss < 0.2 * float(goal.bind(net, start.shape[-2:])(start)[0])
+
+
+@pytest.fixture
+def coarse(tiny, monkeypatch):
+    """A network on a machine that has bfloat16 natively, and nothing else."""
+    monkeypatch.setattr(network, "native_halves", lambda device: (torch.bfloat16,))
+    return nst.VGG19(tiny, normalize=False)
+
+
+def test_auto_finishes_in_float32_what_bfloat16_began(goal, coarse, net, start):
+    steps, result = drain(minimize(goal, coarse, start, steps=20))
+    assert [step._fine for step in steps] == [False] * 17 + [True] * 4
+    total, _ = goal.bind(net, start.shape[-2:])(result.image)
+    assert result.loss == pytest.approx(float(total), rel=1e-5)
+    assert result.loss < steps[16].loss
+    assert len(steps[17]._state.numbers["order"]) == 17  # curvature was kept
+
+
+def test_auto_stalls_in_float32_only(coarse, photo):
+    steps, result = drain(minimize(nst.content("conv2_1", photo), coarse, photo, steps=50))
+    assert (result.status, steps[-1]._fine, steps[-2]._fine) == (Status.STALLED, True, True)
+    assert len(steps) < 40
+
+
+def test_resuming_in_either_type_makes_the_same_pixels(goal, coarse, start):
+    _, expected = drain(minimize(goal, coarse, start, steps=10))
+    for stop in (4, 8, 9):
+        *_, last = itertools.islice(minimize(goal, coarse, start, steps=10), stop + 1)
+        _, result = drain(minimize(goal, coarse, start, steps=10, checkpoint=last.checkpoint()))
+        assert torch.equal(result.image, expected.image), stop
+        assert result.evaluations == expected.evaluations
 
 
 def test_memory_needed_grows_with_the_pixels(net):

@@ -1,4 +1,4 @@
-"""VGG19: names, truncation, pooling, padding, preprocessing, and normalization that keeps the function."""
+"""VGG19: names, truncation, pooling, arithmetic, preprocessing, and normalization that keeps the function."""
 
 import pytest
 import torch
@@ -69,12 +69,12 @@ def test_sequential_index_is_an_alias(tiny, photo):
 
 def test_l2_pooling_is_the_root_of_the_mean_square(tiny):
     x = torch.tensor([[[[1.0, 1.0], [5.0, 3.0]]]])
-    assert torch.isclose(VGG19(tiny, pool="l2", normalize=False)._pool(x), torch.tensor(3.0))
+    assert torch.isclose(VGG19(tiny, pool="l2", normalize=False).pooled(x), torch.tensor(3.0))
 
 
 def test_l2_pooling_of_zeros_has_a_finite_gradient(tiny):
     x = torch.zeros(1, 1, 2, 2, requires_grad=True)
-    VGG19(tiny, pool="l2", normalize=False)._pool(x).sum().backward()
+    VGG19(tiny, pool="l2", normalize=False).pooled(x).sum().backward()
     assert x.grad.isfinite().all()
 
 
@@ -83,30 +83,14 @@ def test_rescaled_pooling_is_larger_by_a_constant(tiny, photo):
     assert torch.allclose(rescaled, 2 * plain)
 
 
-def test_replicate_padding_sees_no_border_in_a_flat_picture(tiny):
-    flat = torch.full((1, 3, 32, 32), 0.7)
-    features = VGG19(tiny, padding="replicate", normalize=False)(flat, ["conv3_1"])["conv3_1"]
-    assert torch.allclose(features, features[..., :1, :1].expand_as(features), atol=1e-5)
-    zero = VGG19(tiny, padding="zero", normalize=False)(flat, ["conv3_1"])["conv3_1"]
-    assert not torch.allclose(zero, zero[..., :1, :1].expand_as(zero), atol=1e-2)
-
-
-def test_padding_follows_the_weights_unless_asked(tiny):
-    trained = Weights(tiny.tensors, tiny.preprocessing, "x", {"padding": "replicate"})
-    assert VGG19(trained, normalize=False).padding == "replicate"
-    assert VGG19(trained, padding="zero", normalize=False).padding == "zero"
-    assert VGG19(tiny, normalize=False).padding == "zero"
-
-
 def test_preprocessing_belongs_to_the_weights(photo):
     expected = photo.flip(1) * 255 - torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)
     assert torch.allclose(CAFFE(photo), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("pool", POOLS)
-@pytest.mark.parametrize("padding", ["zero", "replicate"])
-def test_normalization_keeps_the_function_and_makes_the_means_one(tiny, photo, painting, pool, padding):
-    plain, net = (VGG19(tiny, pool=pool, padding=padding, normalize=False) for _ in range(2))
+def test_normalization_keeps_the_function_and_makes_the_means_one(tiny, photo, painting, pool):
+    plain, net = (VGG19(tiny, pool=pool, normalize=False) for _ in range(2))
     before = mean_activations(plain, [photo, painting])
     normalize_activations(net, [photo, painting])
     for layer, mean in mean_activations(net, [photo, painting]).items():
@@ -140,12 +124,6 @@ def test_no_parameter_requires_a_gradient(tiny):
     assert not any(t.requires_grad for t in VGG19(tiny, normalize=False).state_dict(keep_vars=True).values())
 
 
-def test_bfloat16_features_are_near_and_come_as_float32(tiny, photo):
-    exact, rough = (VGG19(tiny, normalize=False, precision=p)(photo, ["conv3_1"])["conv3_1"] for p in ("float32", "bfloat16"))
-    assert rough.dtype == torch.float32
-    assert 0 < (exact - rough).norm() / exact.norm() < 0.02
-
-
 def test_missing_layers_are_named(tiny, photo):
     partial = {name: t for name, t in tiny.tensors.items() if name < "conv3_3"}
     net = VGG19(Weights(partial, tiny.preprocessing, "partial"), normalize=False)
@@ -154,7 +132,7 @@ def test_missing_layers_are_named(tiny, photo):
         net(photo, ["conv4_2"])
 
 
-@pytest.mark.parametrize("wrong", [{"pool": "median"}, {"padding": "mirror"}, {"precision": "int8"}])
+@pytest.mark.parametrize("wrong", [{"pool": "median"}, {"precision": "int8"}])
 def test_wrong_choices_name_what_is_allowed(tiny, wrong):
     with pytest.raises(InputError, match="is not one of"):
         VGG19(tiny, **wrong)

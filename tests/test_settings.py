@@ -190,7 +190,7 @@ def test_a_truth_value_is_true_or_false_only(wrong):
         ("convention", "papr", "paper"),
         ("pool", "average", None),
         ("optimizer", "l-bfgs", "lbfgs"),
-        ("precision", "float16", "bfloat16"),
+        ("precision", "float61", "float16"),
         ("style_fit", "crops", "crop"),
     ],
 )

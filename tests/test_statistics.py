@@ -1,5 +1,6 @@
 """Statistics against known answers."""
 
+import pytest
 import torch
 
 from nstlab import statistics
@@ -43,4 +44,16 @@ def test_total_variation_of_a_ramp():
 
 
 def test_mean_square_error():
-    assert statistics.mean_square_error(torch.zeros(1, 2, 2, 2), torch.full((1, 2, 2, 2), 3.0)) == 9.0
+    found = statistics.mean_square_error(torch.zeros(1, 2, 2, 2), torch.full((1, 2, 2, 2), 3.0))
+    assert torch.isclose(found, torch.tensor(9.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(8, 61, 67), (32, 9, 11)])
+def test_statistics_of_16_bits_are_float32_and_near(dtype, shape):
+    features = 300 * torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)  # squares beyond float16
+    features = features.contiguous(memory_format=torch.channels_last)
+    for statistic, near in ((statistics.gram, 1e-3), (statistics.mean, 1e-5), (statistics.covariance, 5e-3)):
+        exact, found = statistic(features.double()), statistic(features)
+        assert found.dtype == torch.float32
+        assert (found - exact).norm() < near * exact.norm()

@@ -17,7 +17,7 @@ from faults import raise_at
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nstlab import cli, engine, store
+from nstlab import cli, engine, network, store
 from nstlab import images as im
 from nstlab.recipes import prepare
 from nstlab.settings import InputError, ReconstructSettings, TextureSettings, TransferSettings
@@ -87,7 +87,6 @@ def refusal(call, *args, **kwargs) -> str:
         {"tv": 0.1},
         {"convention": "paper"},
         {"pool": "max"},
-        {"padding": "replicate"},
         {"normalize": True},
         {"optimizer": "adam"},
         {"history": 5},
@@ -125,12 +124,13 @@ def test_numbers_of_the_weights_decide_the_id_and_files_do_not(plan, files, tmp_
     assert run_id(plan(weights=other)) != run_id(plan())
 
 
-def test_the_padding_that_weights_ask_for_decides_the_id(plan, tmp_path, tiny):
-    """It changes the pixels, and is neither in the settings nor in the numbers."""
-    path = tmp_path / "other.safetensors"
-    safetensors.torch.save_file(tiny.tensors, path, {"input": str(TORCHVISION), "padding": "replicate"})
-    assert plan(weights=path).net.padding == "replicate"
-    assert run_id(plan(weights=path)) != run_id(plan())
+def test_the_type_that_a_machine_computes_in_decides_the_id(plan, monkeypatch):
+    """It changes the pixels, and "auto" does not say which it is."""
+    ids = set()
+    for halves in ((), (torch.bfloat16,)):
+        monkeypatch.setattr(network, "native_halves", lambda device, halves=halves: halves)
+        ids.add(run_id(plan()))
+    assert len(ids) == 2
 
 
 def test_a_first_picture_from_a_file_decides_the_id_by_its_pixels(plan, files, tmp_path):
@@ -517,6 +517,7 @@ def test_a_killed_process_leaves_a_valid_checkpoint_and_the_same_command_finishe
     assert not out.exists()
     (partial,) = runs.root.glob("runs/transfer/*")
     assert partial.suffix == ".partial"
+    (partial / ".history-0.csv").touch()  # as if it had been hit while it wrote
     index = engine.Checkpoint.load(partial / "checkpoint.safetensors").data["index"]
     assert index < 400
     assert len(history(partial)) > index  # the history is written first
