@@ -22,6 +22,7 @@ import tyro
 from nstlab.settings import (
     DEVICES,
     RECIPES,
+    BenchSettings,
     FetchSettings,
     InfoSettings,
     InputError,
@@ -38,6 +39,7 @@ COMMANDS: dict[str, tuple[type[Settings], ...]] = {
     "fetch": (FetchSettings,),
     "info": (InfoSettings,),
     "train-embedded": (TrainSettings,),
+    "bench": (BenchSettings,),
 }
 DESCRIPTION = "Neural style transfer (Gatys, Ecker, Bethge 2016): repaint a photo in the style of a painting."
 
@@ -235,6 +237,14 @@ class _Stages:
         bar.set_postfix_str(" ".join(f"{name} {sum(v) / len(v):.3g}" for name, v in kinds.items()), refresh=False)
 
 
+def bench(settings: BenchSettings) -> int:
+    """Print the table of measurements."""
+    from nstlab.bench import report
+
+    report.run(settings)
+    return 0
+
+
 def info(settings: InfoSettings) -> int:
     """Versions, devices, memory, weights and sample pictures on this machine."""
     import platform
@@ -268,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, made = parse(sys.argv[1:] if argv is None else argv)
         if name in RECIPES:
             return run_recipe(*made)
-        return {"fetch": fetch, "info": info, "train-embedded": train_embedded}[name](*made)
+        return {"fetch": fetch, "info": info, "train-embedded": train_embedded, "bench": bench}[name](*made)
     except (InputError, FloatingPointError) as error:
         _say(f"error: {error}")
         return 2

@@ -236,6 +236,11 @@ def check_writable(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path}: pictures are written as {', '.join(FORMATS)}, not as '{path.suffix}'")
+    return check_place(path)
+
+
+def check_place(path: Path) -> Path:
+    """The path, if a file can be written there; else InputError."""
     folder = path.parent
     if path.is_dir() or not folder.is_dir():
         raise InputError(f"{path}: is a folder" if path.is_dir() else f"{path}: there is no folder {folder}")

@@ -37,6 +37,7 @@ FITS = ("stretch", "crop", "area")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DOWNLOADS = ("imagenet", "caffe")
 SCHEDULES = ("full", "smoke")  # of training
+BENCHES = ("start", "evaluation", "growth", "memory", "live", "first", "precision", "quality")
 WEIGHTS = ("auto", *DOWNLOADS, "embedded", "random")
 STEPS = 300
 HISTORY = 50  # curvature pairs
@@ -375,6 +376,19 @@ class TrainSettings(Settings):
     out: Path = option(Path("embedded.safetensors"), "where the weights go")
     folder: Path = option(Path("results/training"), "folder for checkpoints; what is there is taken up")
     schedule: str = option(SCHEDULES[0], "full: what is shipped; smoke: shows that all runs", choices=SCHEDULES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings(Settings):
+    """Measure speed and memory against the loop that public tools run, with nothing else running (some 40 minutes)."""
+
+    rows: tuple[str, ...] = option(BENCHES, "what to measure", choices=BENCHES)
+    device: str = option(DEVICES[0], "where to compute", choices=DEVICES)
+    weights: str = option("embedded", "for what is measured by the loss", choices=WEIGHTS, or_path=True)
+    sizes: tuple[int, ...] = option((128, 256, 512, 1024), "of the evaluations that are timed", low=64, high=4096, unit="px")
+    quality_size: int = option(512, "long side for the time to quality", low=64, high=2048, unit="px")
+    json: Path | None = option(None, "keep the result in this file")
+    against: Path | None = option(None, "print ratios to an earlier result")
 
 
 @dataclass(frozen=True, kw_only=True)

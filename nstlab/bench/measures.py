@@ -1,0 +1,374 @@
+"""The rows of the benchmark. Each function yields `Row`s; what a row promises stands in its `target`.
+
+Times are medians (or, where said, the least) of runs that alternate with those they are compared with. Memory and
+starts are measured in processes of their own.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+
+import psutil
+import torch
+from torch import Tensor
+
+from nstlab import images as im
+from nstlab.bench.plain import PlainLoop
+from nstlab.engine import minimize
+from nstlab.network import VGG19, native_halves
+from nstlab.objectives import Bound, Objective, content, style
+from nstlab.optimizers import LBFGS
+from nstlab.settings import CONTENT_LAYERS, STYLE_LAYERS, BenchSettings
+from nstlab.weights import Weights, random_weights
+
+PAIRS = (("coffee", "swirl_strokes"), ("astronaut", "mosaic"), ("chelsea", "wave_engraving"))
+ALPHA, BETA = 1.0, 1e3
+RUNS = 5  # of each that is timed, after two that are not
+EVALUATIONS = 300  # of the plain loop, whose loss is to be reached
+KEPT = 4  # curvature pairs where memory is compared
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: numbers by name, what is promised, and whether it is kept (None: nothing promised)."""
+
+    name: str
+    values: dict[str, float]
+    target: str = ""
+    met: bool | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A transfer of the paper's kind at a size: everything that the two contestants need."""
+
+    net: VGG19
+    photo: Tensor
+    painting: Tensor
+    content: tuple[str, ...] = CONTENT_LAYERS
+    style: tuple[str, ...] = STYLE_LAYERS
+
+    @property
+    def objective(self) -> Objective:
+        return ALPHA * content(self.content, self.photo) + BETA * style(self.style, self.painting)
+
+    @property
+    def reads(self) -> list[str]:
+        return [layer.replace("conv", "relu") for layer in (*self.content, *self.style)]
+
+    def bound(self, precision: str | None = None) -> Bound:
+        net = self.net if precision is None else with_precision(self.net, precision)
+        return self.objective.bind(net, self.photo.shape[-2:])
+
+    def plain(self) -> PlainLoop:
+        n = len(self.content)
+        return PlainLoop(self.net, self.photo, self.painting, self.reads[:n], self.reads[n:], ALPHA, BETA)
+
+    def flops(self) -> float:
+        """Of an evaluation's convolutions: there and back, two for each multiplication."""
+        height, width = self.photo.shape[-2:]
+        each = [
+            getattr(self.net, f"{n}_weight").numel() * (height >> int(n[4]) - 1) * (width >> int(n[4]) - 1) for n in self.path
+        ]
+        return 4.0 * sum(each)
+
+    @property
+    def path(self) -> list[str]:
+        return self.net.path(self.reads)
+
+
+def with_precision(net: VGG19, precision: str) -> VGG19:
+    """The same network, evaluated in another type."""
+    other = VGG19(net.weights, net.pool, net.normalized, precision=precision)
+    return other.to(net.conv1_1_weight.device)
+
+
+@cache
+def full_width() -> Weights:
+    """VGG19's size; what the weights are does not matter for the time."""
+    return random_weights(0)
+
+
+def scene(weights: Weights | str, size: int, device: torch.device, pair: int = 0, square: bool = True) -> Scene:
+    """Photo and painting of a pair, of one size: square, or of the photo's proportions."""
+    net = VGG19(weights).to(device)
+    photo, painting = im.sample(PAIRS[pair][0], size), im.load(PAIRS[pair][1])
+    shape = (size, size) if square else tuple(photo.shape[-2:])
+    pictures = [im.fit(picture, shape).to(device) for picture in (photo, painting)]
+    if net.weights.layers[-1] < "conv4_2":  # the first three blocks only
+        return Scene(net, *pictures, ("conv3_3",), STYLE_LAYERS[:3])
+    return Scene(net, *pictures)
+
+
+def now(device: torch.device) -> float:
+    """Seconds, when the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def alternating(work: dict[str, Callable[[], object]], device: torch.device, runs: int = RUNS) -> dict[str, float]:
+    """{name: median seconds}; two rounds to warm up, then `runs` rounds of all of them in turn."""
+    found: dict[str, list[float]] = {name: [] for name in work}
+    for i in range(runs + 2):
+        for name, task in work.items():
+            began = now(device)
+            task()
+            if i > 1:
+                found[name].append(now(device) - began)
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
+
+
+def matmul_rate(dtype: torch.dtype, device: torch.device, side: int = 2048) -> float:
+    """GFLOP/s of a square matrix product, the best of ten."""
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(12):
+        began = now(device)
+        a @ b
+        best = min(best, now(device) - began)
+    return 2 * side**3 / best / 1e9
+
+
+# --- the rows ---------------------------------------------------------------------------------------------------
+
+
+def evaluation(options: BenchSettings, device: torch.device) -> Iterator[Row]:
+    """Loss and gradient against the plain loop, and against the machine's matrix product."""
+    native = bool(native_halves(device))
+    limit = 0.55 if native else 0.97
+    rates = {p: matmul_rate(getattr(torch, p), device) for p in ("float32", *_halves(device))}
+    yield Row("matrix product, GFLOP/s", rates)
+    for size in options.sizes:
+        s = scene(full_width(), size, device)
+        x = im.noise(s.photo.cpu(), 0).to(device)
+        contestants = {"plain": s.plain()} | {p: s.bound(p) for p in rates}
+        work = {name: partial(each.evaluate, x) for name, each in contestants.items()}
+        seconds = alternating(work, device, 3 if size > 512 else RUNS)
+        auto = str(s.net.arithmetic.dtype).removeprefix("torch.")
+        share = {f"{p}, of the product": s.flops() / seconds[p] / 1e9 / rates[p] for p in rates}
+        ratio = seconds[auto] / seconds["plain"]
+        values = {f"{name}, s": t for name, t in seconds.items()} | {"auto over plain": ratio} | share
+        kept = ratio <= limit and share[f"{auto}, of the product"] >= 0.75
+        yield Row(f"evaluation at {size} px", values, f"{auto} over plain {limit} or less, 75 % of the product", kept)
+
+
+def _halves(device: torch.device) -> list[str]:
+    return [str(dtype).removeprefix("torch.") for dtype in native_halves(device)]
+
+
+def precision(options: BenchSettings, device: torch.device) -> Iterator[Row]:
+    """The loss in float32 that runs of 200 steps end with, over that of a run in float32."""
+    for pair in range(len(PAIRS)):
+        s = scene(options.weights, 256, device, pair, square=False)
+        reference, ends = s.bound("float32"), {}
+        for p in ("float32", *_halves(device), "auto"):
+            *_, last = minimize(s.objective, with_precision(s.net, p), im.noise(s.photo.cpu(), 0), steps=200)
+            ends[p] = float(reference.evaluate(last.best())[0])
+        values = {p: loss / ends["float32"] for p, loss in ends.items()}
+        yield Row(f"loss after 200 steps, {PAIRS[pair][0]}", values, "auto within 1 %", values["auto"] <= 1.01)
+
+
+WAYS = {  # what is added, one after the other: precision, levels, steps at each
+    "our L-BFGS, float32": ("float32", 1, EVALUATIONS),
+    "+ 16 bits": ("auto", 1, EVALUATIONS),
+    "+ pyramid": ("auto", 3, EVALUATIONS),
+}
+
+
+def quality(options: BenchSettings, device: torch.device) -> Iterator[Row]:
+    """Seconds until the loss (in float32, at the full size) is as low as the plain loop's after 300 evaluations."""
+    logs = []
+    for pair in range(len(PAIRS)):
+        for start in ("content", "noise"):
+            s = scene(options.weights, options.quality_size, device, pair, square=False)
+            first = s.photo if start == "content" else im.noise(s.photo.cpu(), 0).to(device)
+            began = now(device)
+            target = min(s.plain().run(first, EVALUATIONS))
+            values = {"loss": target, "plain, s": now(device) - began}
+            for way, (p, levels, steps) in WAYS.items():
+                if way == list(WAYS)[-1] or pair == 0:
+                    values[f"{way}, s"] = time_to(s, first, target, p, levels, steps, device)
+            logs.append(values[f"{list(WAYS)[-1]}, s"] / values["plain, s"])
+            yield Row(f"quality, {' and '.join(PAIRS[pair])}, from {start}", values | {"ours over plain": logs[-1]})
+    mean = statistics.geometric_mean(logs)
+    yield Row(f"quality at {options.quality_size} px, ours over plain", {"geometric mean": mean}, "0.25 or less", mean <= 0.25)
+
+
+def time_to(s: Scene, first: Tensor, target: float, precision: str, levels: int, steps: int, device: torch.device) -> float:
+    """Seconds of optimization until the float32 loss at the full size is at the target; infinite if it never is."""
+    net, seconds, last = with_precision(s.net, precision), 0.0, None
+    reference = s.bound("float32")
+    run = minimize(s.objective, net, first, steps=steps, levels=levels)
+    while True:
+        began = now(device)
+        step = next(run, None)
+        seconds += now(device) - began
+        if step is None:
+            return float("inf")
+        if step.shape != tuple(first.shape[-2:]) or step.loss > 1.05 * target or step.loss == last:
+            continue
+        last = step.loss
+        if float(reference.evaluate(step.best())[0]) * reference.scale <= target:
+            return seconds
+
+
+def first_picture(options: BenchSettings, device: torch.device) -> Iterator[Row]:
+    """From a new process to the first preview, and to a picture at 80 % of the style's final reduction."""
+    for name in ("embedded", "random"):
+        found = child("first_picture", name, device.type)
+        values = {"import to preview, s": found["preview"], "process to preview, s": found["process"]}
+        yield Row(f"first picture, {'VGG19' if name == 'random' else name}, 512 px", values | {"to 80 %, s": found["good"]})
+
+
+def live(options: BenchSettings, device: torch.device) -> Iterator[Row]:
+    """A weight is changed while the picture is painted: seconds to the preview of the next step."""
+    s = scene("embedded", 256, device, square=False)
+    run = minimize(s.objective, s.net, s.photo, steps=10_000)
+    for _ in range(30):
+        next(run)
+    seconds = []
+    for i in range(20):
+        began = now(device)
+        preview(run.send({"style": BETA * 1.5 ** (i % 7 - 3)}).snapshot())
+        seconds.append(now(device) - began)
+        for _ in range(3):
+            next(run)
+    values = {"median, s": statistics.median(seconds), "longest, s": max(seconds)}
+    yield Row("live change at 256 px, embedded", values, "1 s or less", max(seconds) <= 1)
+
+
+def preview(image: Tensor) -> bytes:
+    """As JPEG, as a viewer would get it."""
+    buffer = io.BytesIO()
+    im.to_pil(image.cpu()).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def memory(options: BenchSettings, device: torch.device) -> Iterator[Row]:
+    """Peak above the idle process (network and pictures loaded), with the same history."""
+    each = {}
+    for size in (256, 512, 1024, 2048):
+        ours, plain = (child("memory", kind, str(size), device.type)["bytes"] for kind in ("ours", "plain"))
+        history = 2 * KEPT * 3 * size * size * 4
+        values = {"ours, MB": ours / 1e6, "plain, MB": plain / 1e6, "ours over plain": ours / plain}
+        values["history's share of ours"] = history / ours
+        each[size] = ours / size**2
+        yield Row(f"memory at {size} px", values, "0.6 of plain's or less", ours <= 0.6 * plain)
+    values = {f"{size} px, bytes a pixel": per for size, per in each.items()}
+    spread = max(each.values()) / min(each.values())
+    yield Row("growth of memory", values | {"largest over smallest": spread}, "1.25 or less", spread <= 1.25)
+
+
+def growth(options: BenchSettings, device: torch.device) -> Iterator[Row]:
+    """Time of an evaluation per pixel, by size."""
+    each = {}
+    for size in (256, 512, 1024, 2048):
+        s = scene(full_width(), size, device)
+        bound, x = s.bound(), im.noise(s.photo.cpu(), 0).to(device)
+        each[size] = alternating({"": partial(bound.evaluate, x)}, device, 3)[""] / size**2
+    values = {f"{size} px, ns a pixel": 1e9 * per for size, per in each.items()}
+    spread = max(each.values()) / min(each.values())
+    yield Row("growth of time", values | {"largest over smallest": spread}, "1.25 or less", spread <= 1.25)
+
+
+def start_up(options: BenchSettings, device: torch.device) -> Iterator[Row]:
+    """Of the command line, the best of three."""
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "nstlab", "--help"], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - began)
+    code = "import sys, nstlab; print(*{'torch', 'torchvision', 'jupyter', 'pandas', 'IPython'} & set(sys.modules))"
+    heavy = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    values = {"nstlab --help, s": min(seconds), "heavy imports": len(heavy)}
+    yield Row("start-up", values, "1 s or less, none", min(seconds) <= 1 and not heavy)
+
+
+ROWS = {
+    "start": start_up,
+    "evaluation": evaluation,
+    "growth": growth,
+    "memory": memory,
+    "live": live,
+    "first": first_picture,
+    "precision": precision,
+    "quality": quality,
+}
+
+
+# --- in processes of their own ----------------------------------------------------------------------------------
+
+
+def child(task: str, *arguments: str) -> dict[str, float]:
+    """What the code of `IN_CHILD` prints, in a new process."""
+    environment = os.environ | {"NSTLAB_BEGAN": repr(time.time())}
+    command = [sys.executable, "-c", IN_CHILD[task], *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+FIRST_PICTURE = """
+import json, os, sys, time
+began = time.time()
+import nstlab as nst
+weights, device = sys.argv[1:]
+photo, painting = nst.load("coffee", size=512), nst.load("swirl_strokes")
+net = nst.VGG19(weights).to(nst.device(device))
+goal = nst.content("conv4_2", photo) + 1e3 * nst.style(nst.STYLE_LAYERS, painting)
+run, styles, seen = nst.minimize(goal, net, photo, steps=100), [], []
+next(run)
+next(run)
+nst.to_pil(run.send(None).snapshot().cpu()).save("/dev/null" if os.name == "posix" else "nul", "JPEG")
+preview = time.time()
+for step in run:
+    styles.append(step.terms["style"])
+    seen.append(time.time())
+goal = styles[0] - 0.8 * (styles[0] - min(styles))
+good = next(t for t, value in zip(seen, styles) if value <= goal)
+process = float(os.environ["NSTLAB_BEGAN"])
+print(json.dumps({"preview": preview - began, "process": preview - process, "good": good - began}))
+"""
+
+
+def peak_memory(kind: str, size: str, device: str) -> None:
+    """Print the peak above what the process held before it evaluated, after a dozen evaluations."""
+    s = scene(full_width(), int(size), torch.device(device))
+    first, cuda = im.noise(s.photo.cpu(), 0).to(device), device == "cuda"
+    idle = torch.cuda.memory_allocated() if cuda else _resident()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    if kind == "plain":
+        for _ in s.plain().run(first, KEPT + 2, KEPT):
+            pass
+    else:
+        for _ in minimize(s.objective, s.net, first, steps=KEPT + 1, optimizer=LBFGS(history=KEPT)):
+            pass
+    peak = torch.cuda.max_memory_allocated() if cuda else _peak()
+    print(json.dumps({"bytes": peak - idle}))
+
+
+def _resident() -> int:
+    return psutil.Process().memory_info().rss
+
+
+def _peak() -> int:
+    """The process's largest resident size so far."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+IN_CHILD = {
+    "first_picture": FIRST_PICTURE,
+    "memory": "import sys; from nstlab.bench import measures; measures.peak_memory(*sys.argv[1:])",
+}
