@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -304,8 +304,12 @@ class Bound:
             if picture is None:
                 continue
             picture = picture.to(self.net.conv1_1_weight)  # to its device and dtype
-            for read, features in Propagation(self.net, reads, picture.shape[-2:], self.arithmetic).forward(picture):
-                self._targets |= {active.key: term.target(features) for active in reads[read]}
+            if picture.shape[-2:] == self.shape:  # the features' memory is that of the evaluations to come
+                way = self._way({active.read for active in self._active(weights)} - {PIXELS})
+            else:
+                way = Propagation(self.net, reads, picture.shape[-2:], self.arithmetic)
+            for read, features in way.forward(picture):
+                self._targets |= {active.key: term.target(features).clone() for active in reads.get(read, [])}
 
     def _active(self, weights: Mapping[str, float]) -> list[Active]:
         return [
@@ -332,8 +336,8 @@ class Bound:
         for active in actives:
             at.setdefault(active.read, []).append(active)
         features, found = {PIXELS: image.detach()}, {}
-        for read, f in self._forward(image, set(at) - {PIXELS}):
-            features[read] = f
+        way = self._way(set(at) - {PIXELS})
+        features |= dict(way.forward(image) if way else ())
         for active in actives:
             with torch.no_grad():
                 found[active.key] = active.term.statistic(features[active.read], self._targets.get(active.key))
@@ -349,18 +353,17 @@ class Bound:
                 active.term.pull(slope, f, self._targets.get(active.key), into, add=i > 0)
 
         with torch.no_grad():
-            grad = self._propagation.backward(inject).div_(unit) if self._propagation else torch.zeros_like(image)
+            grad = way.backward(inject).div_(unit) if way else torch.zeros_like(image)
             for active in at.get(PIXELS, []):
                 active.term.pull(slopes[active.key], image, None, grad, add=True)
         return total.detach(), grad, values
 
-    def _forward(self, image: Tensor, reads: set[str]) -> Iterator[tuple[str, Tensor]]:
-        """The features of the layers that are read, by the one `Propagation` that is kept."""
-        if not reads:
-            self._propagation = None
-        elif self._propagation is None or self._propagation.reads != reads:
-            self._propagation = Propagation(self.net, reads, self.shape, self.arithmetic)
-        return self._propagation.forward(image) if self._propagation else iter(())
+    def _way(self, reads: set[str]) -> Propagation | None:
+        """Through the layers that are read, at this size; only the last one is kept."""
+        if self._propagation is None or self._propagation.reads != reads:
+            self._propagation = None  # its memory is free before the next one takes its own
+            self._propagation = Propagation(self.net, reads, self.shape, self.arithmetic) if reads else None
+        return self._propagation
 
     def _unit(self, slopes: Iterable[Tensor]) -> Tensor | float:
         """What gradients are multiplied by on their way back: a power of 2 that keeps them within float16's range."""

@@ -94,7 +94,7 @@ class PlainLoop:
             optimizer.zero_grad()
             loss = self.loss(x)
             loss.backward()
-            seen.append(float(loss))
+            seen.append(float(loss.detach()))
             return loss
 
         while len(seen) < evaluations:
