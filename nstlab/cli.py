@@ -77,7 +77,8 @@ def _spec(name: str, classes: Sequence[type[Settings]]) -> type:
             if positional:
                 required.append((field, Annotated[tyro.conf.Positional[kept], arg]))
             else:
-                value = default if plain or many or default is None else str(default)
+                text = tuple(map(str, default)) if many else str(default)
+                value = default if plain or default is None else text
                 rest.append((field, Annotated[kept if value is not None else kept | None, arg], value))
     spec = dataclasses.make_dataclass(name, required + rest, frozen=True)
     spec.__doc__ = classes[0].__doc__

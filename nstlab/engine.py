@@ -17,6 +17,7 @@ The engine prints nothing and writes no file; whoever drains it does.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -62,11 +63,12 @@ class Level:
 
 
 def pyramid(shape: Sequence[int], steps: int, levels: int = 1) -> tuple[Level, ...]:
-    """A schedule from coarse to fine: `steps` at each of at most `levels` sizes, each twice the one before, the last
-    one (H, W) itself. Sizes below twice the smallest side that is allowed are left out."""
+    """A schedule from coarse to fine: at most `levels` sizes, each twice the one before, the last one (H, W) itself,
+    with `steps` there and half as many at each of the others. Sizes below twice the smallest side that is allowed are
+    left out."""
     height, width = shape
     factors = [2**k for k in reversed(range(levels)) if k == 0 or min(height, width) // 2**k >= 2 * MIN_SIDE]
-    return tuple(Level((height // f, width // f), steps) for f in factors)
+    return tuple(Level((height // f, width // f), steps if f == 1 else steps // 2) for f in factors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,11 +324,11 @@ def minimize(
 
     Args:
         start: the first picture, (1, 3, H, W) in [0, 1]; it sets the result's size. With a pyramid it is scaled down.
-        steps: at each level of the pyramid (see `pyramid`).
+        steps: at the full size (see `pyramid`).
         optimizer: LBFGS() by default.
         stop_loss: stop as soon as the total loss, at full size, is at most this.
         stop_change: leave a level when the last ten steps lowered the loss by less than this part of it.
-        checkpoint: take up an earlier run of the same objective, network and schedule; `start` then only sets the size.
+        checkpoint: take up an earlier run of the same objective, network, start and schedule.
     The step is all that a caller need keep; one that is kept holds its pictures' memory.
     `send(changes)` in place of next() sets weights by their names in `objective.weights` before the next step.
     Raises: InputError for weights that are not allowed and for a checkpoint that does not fit."""
@@ -343,7 +345,7 @@ def minimize(
             _reweight(run, (yield run.report()))
         if run.status is Status.REACHED or run.level == len(run.schedule) - 1:
             return run.result()
-        _next_level(run)
+        _next_level(run, start)
 
 
 def _reweight(run: _Run, changes: Mapping[str, float] | None) -> None:
@@ -352,13 +354,18 @@ def _reweight(run: _Run, changes: Mapping[str, float] | None) -> None:
         run.begin(run.state.x)
 
 
-def _next_level(run: _Run) -> None:
-    """The best picture of this size, enlarged, is the next size's first."""
+def _next_level(run: _Run, start: Tensor) -> None:
+    """The next size begins with the best picture of this one, enlarged; or with the start at that size, changed as it
+    was at this one, so that it keeps the start's details. Whichever has the lower loss."""
     run.index = run.done()  # a level left early counts as done, so that the total stays what was announced
     run.level += 1
-    image = run.best.x
+    best, shape = run.best.x, run.schedule[run.level].shape
+    start = start.detach().to(best)
+    change = im.interpolated(best - im.resize(start, best.shape[-2:]), shape)
     run.bind(run.bound.weights, run.evaluate.count)
-    run.begin(im.resize(image, run.schedule[run.level].shape).contiguous())
+    pictures = im.resize(best, shape).contiguous(), (im.resize(start, shape) + change).clamp(0, 1)
+    losses = torch.stack([run.evaluate(x).loss for x in pictures]).nan_to_num(math.inf)
+    run.begin(pictures[int(losses.argmin())])
 
 
 def solve(*args: Any, **kwargs: Any) -> Result:

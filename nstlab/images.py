@@ -184,7 +184,12 @@ def resize(image: Tensor, shape: Sequence[int]) -> Tensor:
     """The picture at (H, W), by antialiased bicubic interpolation of its sRGB values; (1, 3, H, W) in [0, 1]."""
     if tuple(image.shape[-2:]) == tuple(shape):
         return image
-    return F.interpolate(image, tuple(shape), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    return interpolated(image, shape).clamp(0, 1)
+
+
+def interpolated(values: Tensor, shape: Sequence[int]) -> Tensor:
+    """(1, C, h, w) -> (1, C, H, W), of any range, by antialiased bicubic interpolation, which may overshoot."""
+    return F.interpolate(values, tuple(shape), mode="bicubic", antialias=True, align_corners=False)
 
 
 def fit(image: Tensor, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0) -> Tensor:

@@ -196,7 +196,7 @@ class LBFGS:
     history: int = HISTORY
     memory: int | None = 2 << 30
     bounds: tuple[float, float] | None = BOUNDS
-    smooth: float | None = 0.1
+    smooth: float | None = 0.03
     first_step: float = FIRST_STEP
     decrease: float = 1e-4
     curvature: float = 1e-6

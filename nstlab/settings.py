@@ -255,7 +255,7 @@ class RunSettings(Settings):
 
     size: int = option(512, "long side of the picture", low=MIN_SIDE, high=16384, unit="px")
     steps: int = option(STEPS, "optimizer steps at the full size, about one evaluation each", low=0, high=1_000_000)
-    levels: int = option(1, "sizes from coarse to fine, each half the next; 1 works at the full size only", low=1, high=8)
+    levels: int = option(1, "sizes from coarse to fine, each half the next, with half the steps at coarser ones", low=1, high=8)
     seed: int = option(0, "seed of the noise and of random weights", low=0, high=2**63 - 1)
     tv: float | None = option(None, "weight of total variation (default: the convention's)", low=0, log=True)
     convention: str = option(DEFAULT_CONVENTION, "scale of the losses, after whose code", choices=tuple(CONVENTIONS))

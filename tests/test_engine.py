@@ -70,7 +70,7 @@ def test_the_result_is_never_worse_than_the_best_step(goal, net, start, optimize
 def test_resuming_makes_the_same_pixels(goal, net, start, optimizer, levels, tmp_path):
     start = torch.nn.functional.interpolate(start, scale_factor=2)
     whole, expected = drain(minimize(goal, net, start, steps=8, optimizer=optimizer, levels=levels))
-    for stop in (0, 3, 8, 8 * levels - 2):
+    for stop in (0, 3, 4 * levels, 4 * levels + 2):
         *_, last = itertools.islice(minimize(goal, net, start, steps=8, optimizer=optimizer, levels=levels), stop + 1)
         last.checkpoint().save(tmp_path / "c.safetensors")
         checkpoint = Checkpoint.load(tmp_path / "c.safetensors")
@@ -153,15 +153,27 @@ def test_pyramid_doubles_up_to_the_full_size():
     assert [level.shape for level in pyramid((200, 300), 10, levels=3)] == [(50, 75), (100, 150), (200, 300)]
     assert [level.shape for level in pyramid((40, 300), 10, levels=3)] == [(40, 300)]
     assert pyramid((64, 64), 10) == (engine.Level((64, 64), 10),)
+    assert [level.steps for level in pyramid((200, 300), 11, levels=3)] == [5, 5, 11]
 
 
 def test_pyramid_ends_at_full_size_with_a_lower_loss_than_the_start(goal, net, start):
     start = torch.nn.functional.interpolate(start, scale_factor=2)
     steps, result = drain(minimize(goal, net, start, steps=5, levels=2))
-    assert [s.level for s in steps] == [0] * 6 + [1] * 5
+    assert [s.level for s in steps] == [0] * 3 + [1] * 5
     assert steps[0].shape == (start.shape[-2] // 2, start.shape[-1] // 2)
     assert result.image.shape == start.shape
-    assert result.steps == 10
+    assert result.steps == 7
+
+
+def test_the_next_size_begins_with_the_better_of_two_pictures(net, photo, painting):
+    """From the photo, the photo's own details are worth more than those of an enlarged picture."""
+    photo = torch.nn.functional.interpolate(photo, scale_factor=2) + 0.1 * torch.rand(1, 3, 96, 80).clamp(0, 1)
+    goal = nst.content("relu1_1", photo) + 0.1 * nst.style("conv1_1", painting)
+    kept, _ = drain(minimize(goal, net, photo, steps=4, levels=2))
+    first = next(step for step in kept if step.level == 1)
+    before = next(step for step in reversed(kept) if step.level == 0)
+    blurred = goal.bind(net, photo.shape[-2:]).evaluate(nst.resize(before.best(), photo.shape[-2:]))[0]
+    assert first.loss < float(blurred)
 
 
 def test_stops_at_a_loss_threshold(goal, net, start):

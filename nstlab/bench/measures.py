@@ -34,6 +34,7 @@ PAIRS = (("coffee", "swirl_strokes"), ("astronaut", "mosaic"), ("chelsea", "wave
 ALPHA, BETA = 1.0, 1e3
 RUNS = 5  # of each that is timed, after two that are not
 EVALUATIONS = 300  # of the plain loop, whose loss is to be reached
+GROWING = (256, 512, 1024, 2048)  # px
 KEPT = 4  # curvature pairs where memory is compared
 
 
@@ -68,6 +69,11 @@ class Scene:
     def bound(self, precision: str | None = None) -> Bound:
         net = self.net if precision is None else with_precision(self.net, precision)
         return self.objective.bind(net, self.photo.shape[-2:])
+
+    def loss(self, image: Tensor) -> float:
+        """In float32."""
+        bound = self.bound("float32")
+        return float(bound.evaluate(image)[0]) * bound.scale
 
     def plain(self) -> PlainLoop:
         n = len(self.content)
@@ -181,7 +187,7 @@ def precision(options: BenchSettings, device: torch.device) -> Iterator[Row]:
 WAYS = {  # what is added, one after the other: precision, levels, steps at each
     "our L-BFGS, float32": ("float32", 1, EVALUATIONS),
     "+ 16 bits": ("auto", 1, EVALUATIONS),
-    "+ pyramid": ("auto", 3, EVALUATIONS),
+    "+ pyramid": ("auto", 2, EVALUATIONS),
 }
 
 
@@ -193,8 +199,8 @@ def quality(options: BenchSettings, device: torch.device) -> Iterator[Row]:
             s = scene(options.weights, options.quality_size, device, pair, square=False)
             first = s.photo if start == "content" else im.noise(s.photo.cpu(), 0).to(device)
             began = now(device)
-            target = min(s.plain().run(first, EVALUATIONS))
-            values = {"loss": target, "plain, s": now(device) - began}
+            target, picture = min(s.plain().run(first, EVALUATIONS), key=lambda pair: pair[0])
+            values = {"loss": target, "plain, s": now(device) - began, "loss when saved": s.loss(picture.clamp(0, 1))}
             for way, (p, levels, steps) in WAYS.items():
                 if way == list(WAYS)[-1] or pair == 0:
                     values[f"{way}, s"] = time_to(s, first, target, p, levels, steps, device)
@@ -257,7 +263,7 @@ def preview(image: Tensor) -> bytes:
 def memory(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     """Peak above the idle process (network and pictures loaded), with the same history."""
     each = {}
-    for size in (256, 512, 1024, 2048):
+    for size in GROWING:
         ours, plain = (child("memory", kind, str(size), device.type)["bytes"] for kind in ("ours", "plain"))
         history = 2 * KEPT * 3 * size * size * 4
         values = {"ours, MB": ours / 1e6, "plain, MB": plain / 1e6, "ours over plain": ours / plain}
@@ -270,7 +276,7 @@ def memory(options: BenchSettings, device: torch.device) -> Iterator[Row]:
 def growth(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     """Time of an evaluation per pixel, by size."""
     each = {}
-    for size in (256, 512, 1024, 2048):
+    for size in GROWING:
         s = scene(full_width(), size, device)
         bound, x = s.bound(), im.noise(s.photo.cpu(), 0).to(device)
         each[size] = alternating({"": partial(bound.evaluate, x)}, device, 3)[""] / size**2

@@ -84,8 +84,8 @@ class PlainLoop:
         image = image.detach().requires_grad_(True)
         return torch.autograd.grad(self.loss(image), image)[0]
 
-    def run(self, start: Tensor, evaluations: int, history: int = HISTORY) -> Iterator[float]:
-        """Yield the loss of each evaluation."""
+    def run(self, start: Tensor, evaluations: int, history: int = HISTORY) -> Iterator[tuple[float, Tensor]]:
+        """Yield the loss of each evaluation, and its picture, whose pixels may leave [0, 1]."""
         x, seen = start.detach().clone().requires_grad_(True), []
         options = {"tolerance_grad": 0, "tolerance_change": 0}  # which would stop it early on a small loss
         optimizer = torch.optim.LBFGS([x], lr=1, max_iter=1, max_eval=2, history_size=history, **options)
@@ -98,6 +98,6 @@ class PlainLoop:
             return loss
 
         while len(seen) < evaluations:
-            before = len(seen)
-            optimizer.step(closure)
-            yield from seen[before:]
+            picture = x.detach().clone()
+            optimizer.step(closure)  # evaluates once, then moves
+            yield seen[-1], picture
