@@ -258,8 +258,7 @@ def info(settings: InfoSettings) -> int:
     print("nstlab", version("nstlab"), "- python", platform.python_version(), "- torch", torch.__version__)
     for name in DEVICES[1:]:
         with contextlib.suppress(InputError):
-            device = recipes.device(name)
-            print(f"device   {name}: {recipes.available_memory(device) / 1e9:.1f} GB free, {torch.get_num_threads()} threads")
+            print(f"device   {name}: {_room(recipes.device(name))}")
     for name, download in weights.DOWNLOADS.items():
         found = (
             download.path if download.path.is_file() else f"not here; nstlab fetch --weights {name} ({download.megabytes} MB)"
@@ -269,6 +268,17 @@ def info(settings: InfoSettings) -> int:
     print(f"weights  embedded: {embedded.metadata.get('title', '')}; the ImageNet VGG19 remains the reference")
     print("samples ", ", ".join(images.samples()))
     return 0
+
+
+def _room(device: Any) -> str:
+    """What a device computes in, and the largest pictures that fit there."""
+    from nstlab import recipes, weights
+    from nstlab.network import VGG19
+
+    nets = {"embedded": VGG19("embedded"), "VGG19": VGG19(weights.random_weights(0))}
+    sides = [f"{recipes.largest_square(net.to(device), device)} px with {name}" for name, net in nets.items()]
+    dtype = str(nets["embedded"].arithmetic.dtype).removeprefix("torch.")
+    return f"{recipes.available_memory(device) / 1e9:.1f} GB free, {dtype}; room for a square of {', '.join(sides)}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

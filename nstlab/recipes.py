@@ -26,9 +26,12 @@ from nstlab.network import VGG19
 from nstlab.objectives import PIXELS, Objective, content, style, total_variation
 from nstlab.optimizers import LBFGS, Adam, GradientDescent, Optimizer
 from nstlab.settings import (
+    CONTENT_LAYERS,
     CONVENTIONS,
     DEVICES,
     INITS,
+    MAX_SIDE,
+    STYLE_LAYERS,
     InputError,
     ReconstructSettings,
     RunSettings,
@@ -124,6 +127,13 @@ def available_memory(device: torch.device) -> int:
         return psutil.virtual_memory().available
     reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + reserve
+
+
+def largest_square(net: VGG19, on: torch.device) -> int | None:
+    """Side in pixels of the largest square picture that a transfer with default settings can make in the memory that
+    is free on the device; None if there is none."""
+    reads = [layer.replace("conv", "relu") for layer in (*CONTENT_LAYERS, *STYLE_LAYERS)]
+    return engine.largest_size(net, reads, (MAX_SIDE + 16, MAX_SIDE + 16), LBFGS(), available_memory(on))
 
 
 def device(name: str = DEVICES[0]) -> torch.device:

@@ -43,6 +43,7 @@ STEPS = 300
 HISTORY = 50  # curvature pairs
 RATE = 0.02  # change of a pixel in a first-order step
 DEFAULT_CONVENTION = "mean"
+MAX_SIDE = 16384  # px
 MIN_SIDE = 16  # px; the fifth block of VGG19 sees one position for every 16 pixels
 
 
@@ -253,7 +254,7 @@ class Settings:
 class RunSettings(Settings):
     """What every recipe has in common: picture, network, optimizer."""
 
-    size: int = option(512, "long side of the picture", low=MIN_SIDE, high=16384, unit="px")
+    size: int = option(512, "long side of the picture", low=MIN_SIDE, high=MAX_SIDE, unit="px")
     steps: int = option(STEPS, "optimizer steps at the full size, about one evaluation each", low=0, high=1_000_000)
     levels: int = option(1, "sizes from coarse to fine, each half the next, with half the steps at coarser ones", low=1, high=8)
     seed: int = option(0, "seed of the noise and of random weights", low=0, high=2**63 - 1)
