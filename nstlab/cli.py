@@ -277,8 +277,8 @@ def _room(device: Any) -> str:
 
     nets = {"embedded": VGG19("embedded"), "VGG19": VGG19(weights.random_weights(0))}
     sides = [f"{recipes.largest_square(net.to(device), device)} px with {name}" for name, net in nets.items()]
-    dtype = str(nets["embedded"].arithmetic.dtype).removeprefix("torch.")
-    return f"{recipes.available_memory(device) / 1e9:.1f} GB free, {dtype}; room for a square of {', '.join(sides)}"
+    arithmetic = nets["embedded"].arithmetic.name
+    return f"{recipes.available_memory(device) / 1e9:.1f} GB free, {arithmetic}; room for a square of {', '.join(sides)}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

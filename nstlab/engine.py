@@ -383,14 +383,11 @@ def memory_needed(net: VGG19, layers: Sequence[str], shape: Sequence[int], optim
     height, width = shape
     dtype, wide = net.arithmetic.dtype, net.conv1_1_weight.element_size()
     each = wide if dtype in FINE and net.precision == "auto" else dtype.itemsize
-    kept, largest, packed = 0, 0, 0
-    for name in net.path(layers):
-        block = int(name[4])
-        size = net.channels(name) * (height >> block - 1) * (width >> block - 1)
-        kept, largest = kept + size, max(largest, size)
-        packed += 2 * getattr(net, f"{name}_weight").numel()
+    path = net.path(layers)
+    sizes = [math.prod(each) for each in net.shapes(path, shape).values()]
+    packed = 2 * sum(getattr(net, f"{name}_weight").numel() for name in path)
     pairs = optimizer.pairs(torch.empty(1, 3, height, width, device="meta")) + 1 if isinstance(optimizer, LBFGS) else 1
-    return each * (kept + largest + packed) + wide * (2 * pairs + PICTURES) * 3 * height * width
+    return each * (sum(sizes) + max(sizes, default=0) + packed) + wide * (2 * pairs + PICTURES) * 3 * height * width
 
 
 def largest_size(net: VGG19, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer, available: int) -> int | None:

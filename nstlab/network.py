@@ -64,6 +64,11 @@ class Arithmetic(NamedTuple):
     dtype: torch.dtype
     tf32: bool = False
 
+    @property
+    def name(self) -> str:
+        """As in settings.PRECISIONS: "float16"."""
+        return "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
+
 
 def native_halves(device: torch.device) -> tuple[torch.dtype, ...]:
     """The 16-bit types in which the device multiplies matrices faster than in float32."""
@@ -186,6 +191,11 @@ class VGG19(nn.Module):
         """The convolutions that are computed for these layers."""
         deepest = max((SEQUENCE.index(layer) for layer in layers), default=-1)
         return [name for name in SEQUENCE[: deepest + 1] if name.startswith("conv")]
+
+    def shapes(self, nodes: Iterable[str], shape: Sequence[int]) -> dict[str, tuple[int, int, int]]:
+        """{node: (C, h, w)} of nodes of SEQUENCE, for images of shape (H, W)."""
+        halvings = {node: int(node[4]) - (not node.startswith("pool")) for node in nodes}
+        return {node: (self.channels(node), shape[0] >> n, shape[1] >> n) for node, n in halvings.items()}
 
     def tensors(self) -> dict[str, Tensor]:
         """{conv1_1.weight: …} as they are used: normalized, if the network is."""

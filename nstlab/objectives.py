@@ -192,6 +192,11 @@ class Objective:
             found |= {f"{term.name}:{layer}": w for layer, w in zip(term.layers, term.layer_weights, strict=True)}
         return found
 
+    @property
+    def reads(self) -> list[str]:
+        """The layers of the network that the terms read."""
+        return [read for _, term in self.terms for read in term.reads if read != PIXELS]
+
     def bind(self, net: VGG19, shape: Sequence[int], arithmetic: Arithmetic | None = None) -> Bound:
         """The objective for one network and images of shape (H, W), with its targets computed; `arithmetic` of the
         evaluations is the network's by default."""

@@ -97,26 +97,17 @@ class Propagation:
         deepest = max(SEQUENCE.index(layer) for layer in self.reads)
         self.nodes = SEQUENCE[: deepest + 1]
         self.split = self.dtype.itemsize < 4
-        self.shapes = self._shapes(*shape)
+        self.shapes = net.shapes(self.nodes, shape)
         largest = max(c * h * w for c, h, w in self.shapes.values())
         self.scratch = torch.empty(max(largest, 9 * shape[0] * shape[1]), dtype=self.dtype, device=self.device)
         self.memory: dict[str, Tensor] = {}
         self.forth, self.back = self._convolutions()
 
-    def _shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
-        """{node: (C, h, w)}."""
-        found = {}
-        for node in self.nodes:
-            if node.startswith("pool"):
-                height, width = height // 2, width // 2
-            found[node] = (self.net.channels(node), height, width)
-        return found
-
     def _convolutions(self) -> tuple[dict[str, Convolution], dict[str, Convolution]]:
         """Of each convolution, the way forth and the way back."""
         kind = OneDNN if OneDNN.can(self.device, self.dtype) else Convolution
         forth, back = {}, {}
-        for name in [node for node in self.nodes if node.startswith("conv")]:
+        for name in self.net.path(self.reads):
             weight = getattr(self.net, f"{name}_weight")  # (O, I, 3, 3)
             bias = getattr(self.net, f"{name}_bias").to(self.dtype)
             turned = weight.flip(2, 3).transpose(0, 1).to(self.dtype)
@@ -195,17 +186,12 @@ class Propagation:
                     g = torch.empty_like(self.memory[node]) if node.startswith("conv") else self._view(self.shapes[node])
                     inject(node, self.memory[node], g)
                 if node.startswith("pool"):
-                    g, pooled = self._unpooled(g, self.memory[f"relu{node[4]}_{self._last(node)}"])
+                    g, pooled = self._unpooled(g, self.memory[self.nodes[i - 1]])
                 elif node.startswith("relu"):
                     g, pooled = self._rectified(node, g, pooled, inject), False
                 else:
                     g = self._back(node, g, self.nodes[i - 1] if i else "", inject)
             return g
-
-    @staticmethod
-    def _last(pool: str) -> str:
-        """Number of the last convolution of a pooling's block."""
-        return SEQUENCE[SEQUENCE.index(pool) - 1].rpartition("_")[2]
 
     def _unpooled(self, g: Tensor, features: Tensor) -> tuple[Tensor, bool]:
         """(gradient at the pooling's input, False); or, of average pooling, (what each of its four inputs gets, True)."""

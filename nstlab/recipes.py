@@ -23,7 +23,7 @@ from torch import Tensor
 from nstlab import engine
 from nstlab import images as im
 from nstlab.network import VGG19
-from nstlab.objectives import PIXELS, Objective, content, style, total_variation
+from nstlab.objectives import Objective, content, style, total_variation
 from nstlab.optimizers import LBFGS, Adam, GradientDescent, Optimizer
 from nstlab.settings import (
     CONTENT_LAYERS,
@@ -93,7 +93,7 @@ class Plan:
     @property
     def layers(self) -> list[str]:
         """The layers of the network that the objective reads."""
-        return [read for _, term in self.objective.terms for read in term.reads if read != PIXELS]
+        return self.objective.reads
 
     def memory_needed(self) -> int:
         """Bytes, estimated."""

@@ -59,7 +59,7 @@ def _wide(t: Tensor) -> torch.dtype:
 def mean_square_error(features: Tensor, target: Tensor) -> Tensor:
     """Two maps of one shape -> scalar: 1/(N M) Σ (F - P)²."""
     off = features - target
-    return torch.linalg.vector_norm(off, dtype=_wide(off)).square() / off.numel()
+    return off.to(_wide(off)).square().mean()
 
 
 def total_variation(image: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor
 from nstlab import images as im
 from nstlab.bench.plain import PlainLoop
 from nstlab.engine import minimize
-from nstlab.network import VGG19, native_halves
+from nstlab.network import VGG19, Arithmetic, native_halves
 from nstlab.objectives import Bound, Objective, content, style
 from nstlab.optimizers import LBFGS
 from nstlab.settings import CONTENT_LAYERS, STYLE_LAYERS, BenchSettings
@@ -66,15 +66,15 @@ class Scene:
 
     @property
     def reads(self) -> list[str]:
-        return [layer.replace("conv", "relu") for layer in (*self.content, *self.style)]
+        return self.objective.reads
 
-    def bound(self, precision: str | None = None) -> Bound:
-        net = self.net if precision is None else with_precision(self.net, precision)
-        return self.objective.bind(net, self.photo.shape[-2:])
+    def bound(self, dtype: torch.dtype | None = None) -> Bound:
+        """In the type, or in the network's own arithmetic."""
+        return self.objective.bind(self.net, self.photo.shape[-2:], None if dtype is None else Arithmetic(dtype))
 
     def loss(self, image: Tensor) -> float:
         """In float32."""
-        bound = self.bound("float32")
+        bound = self.bound(torch.float32)
         return float(bound.evaluate(image)[0]) * bound.scale
 
     def plain(self) -> PlainLoop:
@@ -83,11 +83,8 @@ class Scene:
 
     def flops(self) -> float:
         """Of an evaluation's convolutions: there and back, two for each multiplication."""
-        height, width = self.photo.shape[-2:]
-        each = [
-            getattr(self.net, f"{n}_weight").numel() * (height >> int(n[4]) - 1) * (width >> int(n[4]) - 1) for n in self.path
-        ]
-        return 4.0 * sum(each)
+        shapes = self.net.shapes(self.path, self.photo.shape[-2:])
+        return 4.0 * sum(getattr(self.net, f"{name}_weight").numel() * h * w for name, (_, h, w) in shapes.items())
 
     @property
     def path(self) -> list[str]:
@@ -152,17 +149,16 @@ def matmul_rate(dtype: torch.dtype, device: torch.device, side: int = 2048) -> f
 
 def evaluation(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     """Loss and gradient against the plain loop, and against the machine's matrix product."""
-    native = bool(native_halves(device))
-    limit = 0.55 if native else 0.97
+    limit = 0.55 if native_halves(device) else 0.97
     rates = {p: matmul_rate(getattr(torch, p), device) for p in ("float32", *_halves(device))}
     yield Row("matrix product, GFLOP/s", rates)
     for size in options.sizes:
         s = scene(full_width(), size, device)
         x = im.noise(s.photo.cpu(), 0).to(device)
-        contestants = {"plain": s.plain()} | {p: s.bound(p) for p in rates}
+        contestants = {"plain": s.plain()} | {p: s.bound(getattr(torch, p)) for p in rates}
         work = {name: partial(each.evaluate, x) for name, each in contestants.items()}
         seconds = alternating(work, device, 3 if size > 512 else RUNS)
-        auto = str(s.net.arithmetic.dtype).removeprefix("torch.")
+        auto = s.net.arithmetic.name
         share = {f"{p}, of the product": s.flops() / seconds[p] / 1e9 / rates[p] for p in rates}
         ratio = seconds[auto] / seconds["plain"]
         values = {f"{name}, s": t for name, t in seconds.items()} | {"auto over plain": ratio} | share
@@ -171,14 +167,14 @@ def evaluation(options: BenchSettings, device: torch.device) -> Iterator[Row]:
 
 
 def _halves(device: torch.device) -> list[str]:
-    return [str(dtype).removeprefix("torch.") for dtype in native_halves(device)]
+    return [Arithmetic(dtype).name for dtype in native_halves(device)]
 
 
 def precision(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     """The loss in float32 that runs of 200 steps end with, over that of a run in float32."""
     for pair in range(len(PAIRS)):
         s = scene(options.weights, 256, device, pair, square=False)
-        reference, ends = s.bound("float32"), {}
+        reference, ends = s.bound(torch.float32), {}
         for p in ("float32", *_halves(device), "auto"):
             *_, last = minimize(s.objective, with_precision(s.net, p), im.noise(s.photo.cpu(), 0), steps=200)
             ends[p] = float(reference.evaluate(last.best())[0])
@@ -215,7 +211,7 @@ def quality(options: BenchSettings, device: torch.device) -> Iterator[Row]:
 def time_to(s: Scene, first: Tensor, target: float, precision: str, levels: int, steps: int, device: torch.device) -> float:
     """Seconds of optimization until the float32 loss at the full size is at the target; infinite if it never is."""
     net, seconds, last = with_precision(s.net, precision), 0.0, None
-    reference = s.bound("float32")
+    reference = s.bound(torch.float32)
     run = minimize(s.objective, net, first, steps=steps, levels=levels)
     while True:
         began = now(device)
@@ -337,15 +333,14 @@ photo, painting = nst.load("coffee", size=512), nst.load("swirl_strokes")
 net = nst.VGG19(weights).to(nst.device(device))
 goal = nst.content("conv4_2", photo) + 1e3 * nst.style(nst.STYLE_LAYERS, painting)
 run, styles, seen = nst.minimize(goal, net, photo, steps=100), [], []
-next(run)
-next(run)
-nst.to_pil(run.send(None).snapshot().cpu()).save("/dev/null" if os.name == "posix" else "nul", "JPEG")
+next(run), next(run)
+nst.to_pil(next(run).snapshot().cpu()).save("/dev/null" if os.name == "posix" else "nul", "JPEG")
 preview = time.time()
 for step in run:
     styles.append(step.terms["style"])
     seen.append(time.time())
-goal = styles[0] - 0.8 * (styles[0] - min(styles))
-good = next(t for t, value in zip(seen, styles) if value <= goal)
+enough = styles[0] - 0.8 * (styles[0] - min(styles))
+good = next(t for t, value in zip(seen, styles) if value <= enough)
 process = float(os.environ["NSTLAB_BEGAN"])
 print(json.dumps({"preview": preview - began, "process": preview - process, "good": good - began}))
 """
