@@ -20,9 +20,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nstlab import images as im
+from nstlab.cuda import Replayed, to_host
 from nstlab.network import VGG19, Arithmetic
 from nstlab.objectives import Bound, Objective
 from nstlab.optimizers import LBFGS, Evaluate, Evaluation, Optimizer, State
+from nstlab.propagation import Layout
 from nstlab.settings import MIN_SIDE, STEPS, InputError
 
 ALGORITHM = 2  # raised whenever the same settings make other pixels than before; part of the id of a run
@@ -84,23 +87,28 @@ class Best:
 class Step:
     """What can be known after a step. Pictures are (1, 3, H, W) in [0, 1] at this step's size.
 
-    index counts steps from 0, the first picture; terms are unweighted; seconds and evaluations are since the start."""
+    index counts steps from 0, the first picture; seconds and evaluations are since the start."""
 
     index: int
     loss: float
-    terms: dict[str, float]
     evaluations: int
     seconds: float
     level: int
     event: str
     status: Status
     weights: dict[str, float]
+    _names: tuple[str, ...]
     _state: State
     _best: Best
     _events: tuple[str, ...]
     _recent: tuple[float, ...]
     _optimizer: str
     _fine: bool
+
+    @cached_property
+    def terms(self) -> dict[str, float]:
+        """Each term's unweighted value, by name; fetched from the device when it is first asked for."""
+        return dict(zip(self._names, self._state.at.values.tolist(), strict=True))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -110,6 +118,10 @@ class Step:
     def snapshot(self) -> Tensor:
         """The present picture, a detached copy clipped to [0, 1]."""
         return self._state.x.detach().clamp(0, 1)
+
+    def preview(self) -> Callable[[], Tensor]:
+        """Begin to fetch the present picture to the host, for viewers, and go on; what is returned gives it, in [0, 1]."""
+        return to_host(self.snapshot())
 
     def best(self) -> Tensor:
         """The picture of the lowest loss at this size so far, a detached copy clipped to [0, 1]."""
@@ -188,11 +200,12 @@ class Evaluator:
 
     def __init__(self, bound: Bound, count: int = 0):
         self.bound, self.count = bound, count
+        self.evaluate = Replayed(bound.evaluate) if bound.net.device.type == "cuda" else bound.evaluate
 
     def __call__(self, x: Tensor) -> Evaluation:
         """x (1, 3, H, W) -> loss over the objective's scale, gradient, each term's unweighted value."""
         self.count += 1
-        loss, grad, values = self.bound.evaluate(x)
+        loss, grad, values = self.evaluate(x)
         return Evaluation(loss, grad.contiguous(), values)
 
 
@@ -292,20 +305,18 @@ class _Run:
     def loss(self, scaled: float) -> float:
         return scaled * self.bound.scale
 
-    def terms(self, values: Tensor) -> dict[str, float]:
-        return dict(zip(self.bound.names, values.tolist(), strict=True))
-
     def report(self) -> Step:
         return Step(
-            self.index, self.loss(self.state.loss), self.terms(self.state.at.values), self.evaluate.count,
-            time.perf_counter() - self.began, self.level, self.state.event, self.status, dict(self.bound.weights),
-            self.state, self.best, self.events, tuple(self.recent), repr(self.optimizer), self.fine,
+            self.index, self.loss(self.state.loss), self.evaluate.count, time.perf_counter() - self.began, self.level,
+            self.state.event, self.status, dict(self.bound.weights), tuple(self.bound.names), self.state, self.best,
+            self.events, tuple(self.recent), repr(self.optimizer), self.fine,
         )  # fmt: skip
 
     def result(self) -> Result:
+        terms = dict(zip(self.bound.names, self.best.values.tolist(), strict=True))
         return Result(
-            self.best.x.detach().clamp(0, 1), self.loss(self.best.loss), self.terms(self.best.values), self.status,
-            self.index, self.evaluate.count, time.perf_counter() - self.began, self.events,
+            self.best.x.detach().clamp(0, 1), self.loss(self.best.loss), terms, self.status, self.index,
+            self.evaluate.count, time.perf_counter() - self.began, self.events,
         )  # fmt: skip
 
 
@@ -351,6 +362,7 @@ def minimize(
 def _reweight(run: _Run, changes: Mapping[str, float] | None) -> None:
     if changes:
         run.bound.reweight(changes)
+        run.evaluate = Evaluator(run.bound, run.evaluate.count)
         run.begin(run.state.x)
 
 
@@ -381,13 +393,13 @@ def solve(*args: Any, **kwargs: Any) -> Result:
 def memory_needed(net: VGG19, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer) -> int:
     """Bytes that an evaluation and the optimizer's history need at (H, W), from the sizes of what `Propagation` keeps."""
     height, width = shape
-    dtype, wide = net.arithmetic.dtype, net.conv1_1_weight.element_size()
-    each = wide if dtype in FINE and net.precision == "auto" else dtype.itemsize
-    path = net.path(layers)
-    sizes = [math.prod(each) for each in net.shapes(path, shape).values()]
-    packed = 2 * sum(getattr(net, f"{name}_weight").numel() for name in path)
-    pairs = optimizer.pairs(torch.empty(1, 3, height, width, device="meta")) + 1 if isinstance(optimizer, LBFGS) else 1
-    return each * (sum(sizes) + max(sizes, default=0) + packed) + wide * (2 * pairs + PICTURES) * 3 * height * width
+    held = net.conv1_1_weight
+    fine = net.precision == "auto" and net.arithmetic.dtype in FINE
+    packed = 2 * sum(getattr(net, f"{name}_weight").numel() for name in net.path(layers))
+    types = {net.arithmetic.dtype} | ({held.dtype} if fine else set())
+    network = max((Layout.of(net, layers, shape, t).total + packed) * t.itemsize for t in types) if layers else 0
+    pairs = optimizer.pairs(held.new_empty((1, 3, height, width), device="meta")) + 1 if isinstance(optimizer, LBFGS) else 1
+    return network + (2 * pairs + PICTURES) * 3 * height * width * held.element_size()
 
 
 def largest_size(net: VGG19, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer, available: int) -> int | None:

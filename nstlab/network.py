@@ -156,6 +156,11 @@ class VGG19(nn.Module):
         return self.gain * (F.avg_pool2d(x * x, 2) + 1e-12).sqrt()
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.conv1_1_weight.device
+
+    @property
     def arithmetic(self) -> Arithmetic:
         """Of the engine's evaluations, by `precision`.
 
@@ -166,7 +171,7 @@ class VGG19(nn.Module):
         if held.dtype != torch.float32:
             return Arithmetic(held.dtype)
         if self.precision == "auto":
-            halves = [dtype for dtype in native_halves(held.device) if self.normalized or dtype != torch.float16]
+            halves = [dtype for dtype in native_halves(self.device) if self.normalized or dtype != torch.float16]
             return Arithmetic(halves[0] if halves else torch.float32)
         tf32 = self.precision == "tf32"
         return Arithmetic(torch.float32 if tf32 else getattr(torch, self.precision), tf32)

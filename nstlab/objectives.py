@@ -10,6 +10,7 @@ How a term is scaled is its `Convention` (settings.CONVENTIONS), each tested aga
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -340,13 +341,14 @@ class Bound:
         at: dict[str, list[Active]] = {}
         for active in actives:
             at.setdefault(active.read, []).append(active)
-        features, found = {PIXELS: image.detach()}, {}
+        features, found = {}, {}
         way = self._way(set(at) - {PIXELS})
-        features |= dict(way.forward(image) if way else ())
-        for active in actives:
-            with torch.no_grad():
-                found[active.key] = active.term.statistic(features[active.read], self._targets.get(active.key))
-            found[active.key].requires_grad_(True)
+        for read, f in itertools.chain([(PIXELS, image.detach())], way.forward(image) if way else ()):
+            features[read] = f  # whose memory may soon hold something else
+            for active in at.get(read, ()):
+                with torch.no_grad():
+                    statistic = active.term.statistic(f, self._targets.get(active.key))
+                found[active.key] = statistic.requires_grad_(True)
         with torch.enable_grad():
             total, values = self._scored(actives, found, features)
             slopes = dict(zip(found, torch.autograd.grad(total, list(found.values())), strict=True))

@@ -292,23 +292,28 @@ class LBFGS:
 
     def _direction(self, state: State, free: Tensor) -> Tensor:
         """-H g of the free pixels, at most LONGEST_STEP long; without curvature, along the gradient."""
-        g, order = state.at.grad * free, state.numbers["order"]
+        g = state.at.grad * free
         bg = self._smoothed(g)
-        if not order:
+        if not state.numbers["order"]:
             return -state.numbers["length"] / _rms(bg).clamp_min(torch.finfo(g.dtype).tiny) * bg * free
         pairs, sy, yy = (state.tensors[name] for name in ("pairs", "sy", "yy"))
         rows = pairs.flatten(0, 1)  # (2 slots, n)
-        slots = pairs.shape[1]
+        slots, order = pairs.shape[1], _sent(state.numbers["order"], g.device)
         sg, yg = (rows @ g.flatten()).to(sy.dtype).view(2, slots)[:, order]
         r, yy = sy[order][:, order].triu(), yy[order][:, order]
         gamma = r[-1, -1] / yy[-1, -1]
         q = torch.linalg.solve_triangular(r, sg[:, None], upper=True)[:, 0]
         p = r.diagonal() * q + gamma * (yy @ q - yg)
         p = torch.linalg.solve_triangular(r.T, p[:, None], upper=False)[:, 0]
-        coefficients = sy.new_zeros(2, slots)
-        coefficients[0, order], coefficients[1, order] = p, -gamma * q
+        coefficients = sy.new_zeros(2, slots).index_copy(1, order, torch.stack([p, -gamma * q]))
         coefficients, gamma = coefficients.to(g.dtype), gamma.to(g.dtype)
         return _limited(-(gamma * bg.flatten() + coefficients.flatten() @ rows).view_as(g) * free)
+
+
+def _sent(numbers: list[int], device: torch.device) -> Tensor:
+    """As a tensor on the device; a GPU is not waited for."""
+    there = torch.tensor(numbers)
+    return there.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else there.to(device)
 
 
 def _limited(d: Tensor) -> Tensor:

@@ -6,12 +6,14 @@
     gradient = there_and_back.backward(inject)
 
 The parameters are frozen, so autograd would keep more than is needed, and allocate it anew at every evaluation, which
-on a CPU costs as much as the convolutions. Here everything is allocated once, channels-last:
+on a CPU costs as much as the convolutions. Here everything lies in one piece of memory, allocated once, channels-last:
 
 - a convolution writes its rectified output into the layer's own memory; nothing else is kept (the ReLU's mask is
   where its output is positive, and a frozen convolution's gradient needs no input);
-- on the way back the gradient takes the place of the features that it no longer needs, and one piece of memory, as
+- on the way back the gradient takes the place of the features that it no longer needs, and scratch memory, as
   large as the largest layer, holds it in between;
+- nearly half of all features are the first block's. In float32, and above a budget in 16 bits, they give way to those
+  behind and are computed a second time on the way back, which costs a twentieth of the time;
 - the gradient of a 3 x 3 convolution is a 3 x 3 convolution with turned weights, and adds itself to what the terms of
   the objective have put there.
 
@@ -21,7 +23,12 @@ hold and the rest (and so are the first weights), so that a small step of a pixe
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +38,8 @@ from nstlab.network import SEQUENCE, VGG19, Arithmetic, exact
 
 Inject = Callable[[str, Tensor, Tensor], None]  # (layer, its features, where to write the loss' gradient there)
 ONE = [1, 1]  # stride, padding and dilation of every convolution
+BUDGET = 1 << 30  # bytes of features in 16 bits; above, the first block's are computed twice
+ALIGNED = 32  # places begin at multiples of this many numbers, as vector instructions like it
 
 
 class Convolution:
@@ -55,6 +64,7 @@ class OneDNN(Convolution):
     def __init__(self, weight: Tensor, bias: Tensor | None, shape: Sequence[int]):
         pack = torch.ops.mkldnn._reorder_convolution_weight
         self.weight, self.bias = pack(weight.contiguous(), ONE, ONE, ONE, 1, list(shape)), bias
+        _give_back()
 
     @staticmethod
     def can(device: torch.device, dtype: torch.dtype) -> bool:
@@ -74,6 +84,14 @@ class OneDNN(Convolution):
         )
 
 
+def _give_back() -> None:
+    """To the system, what packing left free: glibc would keep as much again as the packed weights take, in pieces that
+    nothing else fits."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def _split(t: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """What `dtype` holds of t, and the rest of it."""
     high = t.to(dtype)
@@ -85,6 +103,44 @@ def _pixels(t: Tensor) -> Tensor:
     return t[0].permute(1, 2, 0)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where the outputs of layers lie in one piece of memory, counted in numbers; scratch memory begins at 0.
+
+    twice: nodes whose outputs the later ones overwrite, and which are computed again on the way back."""
+
+    shapes: dict[str, tuple[int, int, int]]
+    offsets: dict[str, int]
+    total: int
+    twice: tuple[str, ...]
+
+    @classmethod
+    def of(cls, net: VGG19, reads: Iterable[str], shape: Sequence[int], dtype: torch.dtype) -> Layout:
+        """For the layers that are read, images of shape (H, W) and numbers of a type. Besides what is read, each
+        ReLU's output is kept."""
+        reads = set(reads)
+        nodes = SEQUENCE[: max(SEQUENCE.index(layer) for layer in reads) + 1]
+        shapes = net.shapes(nodes, shape)
+        sizes = {node: -(-prod(each) // ALIGNED) * ALIGNED for node, each in shapes.items()}
+        kept = [node for node in nodes if node in reads or node.startswith("relu")]
+        first = tuple(nodes[: nodes.index("pool1")]) if "pool1" in nodes and "pool1" not in reads else ()
+        wide = dtype.itemsize > 2 or sum(sizes[node] for node in kept) * dtype.itemsize > BUDGET
+        twice = first if wide else ()
+        offsets, ends = {}, []
+        for group in (twice, [node for node in nodes if node not in twice]):  # each behind the scratch memory that it needs
+            end = max([sizes[node] for node in group] + [_entry_size(shape, dtype)] * ("conv1_1" in group), default=0)
+            for node in group:
+                if node in kept:
+                    offsets[node], end = end, end + sizes[node]
+            ends.append(end)
+        return cls(shapes, offsets, max(ends), twice)
+
+
+def _entry_size(shape: Sequence[int], dtype: torch.dtype) -> int:
+    """Numbers of the split image, which goes through the scratch memory."""
+    return -(-9 * prod(shape) // ALIGNED) * ALIGNED if dtype.itemsize < 4 else 0
+
+
 class Propagation:
     """Features of some layers of a network, and the image's gradient, for images of one size.
 
@@ -93,19 +149,17 @@ class Propagation:
     def __init__(self, net: VGG19, layers: Iterable[str], shape: Sequence[int], arithmetic: Arithmetic | None = None):
         self.net, self.reads = net, net.require(layers, shape)
         self.dtype, self.tf32 = arithmetic or net.arithmetic
-        self.device = net.conv1_1_weight.device
-        deepest = max(SEQUENCE.index(layer) for layer in self.reads)
-        self.nodes = SEQUENCE[: deepest + 1]
         self.split = self.dtype.itemsize < 4
-        self.shapes = net.shapes(self.nodes, shape)
-        largest = max(c * h * w for c, h, w in self.shapes.values())
-        self.scratch = torch.empty(max(largest, 9 * shape[0] * shape[1]), dtype=self.dtype, device=self.device)
-        self.memory: dict[str, Tensor] = {}
+        self.layout = Layout.of(net, self.reads, shape, self.dtype)
+        self.shapes = self.layout.shapes
+        self.nodes = tuple(self.shapes)
+        self._all = torch.empty(self.layout.total, dtype=self.dtype, device=net.device)
+        self.memory = {node: self._view(self.shapes[node], offset) for node, offset in self.layout.offsets.items()}
         self.forth, self.back = self._convolutions()
 
     def _convolutions(self) -> tuple[dict[str, Convolution], dict[str, Convolution]]:
         """Of each convolution, the way forth and the way back."""
-        kind = OneDNN if OneDNN.can(self.device, self.dtype) else Convolution
+        kind = OneDNN if OneDNN.can(self.net.device, self.dtype) else Convolution
         forth, back = {}, {}
         for name in self.net.path(self.reads):
             weight = getattr(self.net, f"{name}_weight")  # (O, I, 3, 3)
@@ -119,34 +173,33 @@ class Propagation:
             back[name] = kind(turned, None, (1, c, h, w))
         return forth, back
 
-    def _view(self, shape: tuple[int, int, int]) -> Tensor:
-        """The common memory as (1, C, h, w), channels-last."""
+    def _view(self, shape: tuple[int, int, int], offset: int = 0) -> Tensor:
+        """A place, by default in the scratch memory, as (1, C, h, w), channels-last."""
         c, h, w = shape
-        return self.scratch[: c * h * w].view(1, h, w, c).permute(0, 3, 1, 2)
-
-    def _own(self, node: str) -> Tensor:
-        """The node's own memory, (1, C, h, w), channels-last."""
-        if node not in self.memory:
-            c, h, w = self.shapes[node]
-            empty = torch.empty(1, c, h, w, dtype=self.dtype, device=self.device, memory_format=torch.channels_last)
-            self.memory[node] = empty
-        return self.memory[node]
+        return self._all[offset : offset + c * h * w].view(1, h, w, c).permute(0, 3, 1, 2)
 
     # --- forth
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield (layer, features) in the network's order. image: (1, 3, H, W) in [0, 1]. Features: (1, C, h, w) in the
-        type of the computation, valid until `backward`."""
+        type of the computation, valid until the next ones are asked for."""
+        self.image = image.detach()
         with exact(self.tf32):
-            x = self._entry(self.net.weights.preprocessing(image.detach()))
-            for node, following in zip(self.nodes, (*self.nodes[1:], ""), strict=True):
-                x = self._forth(node, x, following)
+            for node, x in self._through(self.nodes):
                 if node in self.reads:
                     yield node, x
 
-    def _entry(self, x: Tensor) -> Tensor:
-        """(1, 3, H, W) preprocessed -> (1, 3 or 9, H, W), input of the first convolution."""
+    def _through(self, nodes: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """The first nodes, and the output of each."""
+        x = self._entry(self.image)
+        for node in nodes:
+            x = self._forth(node, x)
+            yield node, x
+
+    def _entry(self, image: Tensor) -> Tensor:
+        """(1, 3, H, W) -> (1, 3 or 9, H, W), preprocessed, input of the first convolution."""
+        x = self.net.weights.preprocessing(image)
         if not self.split:
             return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
         high, low = _split(x, self.dtype)
@@ -156,15 +209,15 @@ class Propagation:
         """Whether a convolution's output is kept only as its ReLU leaves it."""
         return conv not in self.reads
 
-    def _forth(self, node: str, x: Tensor, following: str) -> Tensor:
+    def _forth(self, node: str, x: Tensor) -> Tensor:
         kind, place = node[:4], node[4:]
         if kind == "conv" and self._fused(node):
-            return self.forth[node](x, self._own(following), rectify=True)
+            return self.forth[node](x, self.memory[f"relu{place}"], rectify=True)
         if kind == "conv":
-            return self._own(node).copy_(self.forth[node](x, self._own(node)))
+            return self.memory[node].copy_(self.forth[node](x, self.memory[node]))
         if kind == "relu":
-            return x if self._fused(f"conv{place}") else torch.clamp_min(x, 0, out=self._own(node))
-        into = self._own(node) if node in self.reads else self._view(self.shapes[node])
+            return x if self._fused(f"conv{place}") else torch.clamp_min(x, 0, out=self.memory[node])
+        into = self.memory[node] if node in self.reads else self._view(self.shapes[node])
         if self.net.pool == "avg":
             torch.ops.aten.avg_pool2d.out(x, [2, 2], [2, 2], [0, 0], False, True, None, out=into)
             return into if self.net.gain == 1 else into.mul_(self.net.gain)
@@ -185,6 +238,8 @@ class Propagation:
                 if g is None:
                     g = torch.empty_like(self.memory[node]) if node.startswith("conv") else self._view(self.shapes[node])
                     inject(node, self.memory[node], g)
+                if node == "pool1" and self.layout.twice:
+                    g = self._again(g)
                 if node.startswith("pool"):
                     g, pooled = self._unpooled(g, self.memory[self.nodes[i - 1]])
                 elif node.startswith("relu"):
@@ -192,6 +247,13 @@ class Propagation:
                 else:
                     g = self._back(node, g, self.nodes[i - 1] if i else "", inject)
             return g
+
+    def _again(self, g: Tensor) -> Tensor:
+        """Compute the first block's features a second time; the gradient, in the scratch memory, stays."""
+        g = g.clone() if self.split else g  # the split image goes through the scratch memory
+        for _ in self._through(self.layout.twice):
+            pass
+        return g
 
     def _unpooled(self, g: Tensor, features: Tensor) -> tuple[Tensor, bool]:
         """(gradient at the pooling's input, False); or, of average pooling, (what each of its four inputs gets, True)."""
@@ -235,7 +297,7 @@ class Propagation:
         """Gradient at the image from that at the output of the first convolution."""
         height, width = self.shapes["conv1_1"][1:]
         g = self.back["conv1_1"](g, self._view((3, height, width)))
-        image = torch.zeros(1, 3, height, width, dtype=self.net.conv1_1_weight.dtype, device=self.device)
+        image = torch.zeros(1, 3, height, width, dtype=self.net.conv1_1_weight.dtype, device=self.net.device)
         with torch.enable_grad():
             image.requires_grad_(True)
             return torch.autograd.grad(self.net.weights.preprocessing(image), image, g.to(image.dtype))[0]

@@ -53,10 +53,8 @@ class Preprocessing:
         """(B, 3, H, W) sRGB in [0, 1] -> (B, 3, H, W) as the weights expect it."""
         if self.order == "BGR":
             image = image.flip(1)
-        # out = image · a + b, one multiplication and one addition a pixel
-        a = image.new_tensor([self.scale / s for s in self.std]).view(1, 3, 1, 1)
-        b = image.new_tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)]).view(1, 3, 1, 1)
-        return image * a + b
+        channels = zip(image.unbind(1), self.mean, self.std, strict=True)  # plain numbers: nothing is sent to a device
+        return torch.stack([x * (self.scale / std) - mean / std for x, mean, std in channels], 1)
 
     def __str__(self) -> str:
         mean, std = ("/".join(f"{v:g}" for v in values) for values in (self.mean, self.std))

@@ -111,7 +111,8 @@ def test_a_dead_filter_stays_dead_and_finite(tiny, photo):
     assert features["conv5_4"].isfinite().all()
 
 
-def test_the_means_over_sample_photos_are_kept_on_disk(tiny, monkeypatch):
+def test_the_means_over_sample_photos_are_kept_on_disk(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(network.platformdirs, "user_cache_dir", lambda *_: str(tmp_path))
     first = VGG19(tiny)
     monkeypatch.setattr(network, "mean_activations", lambda *_: pytest.fail("computed again"))
     second = VGG19(tiny)

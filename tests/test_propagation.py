@@ -1,11 +1,15 @@
 """Features forward and gradients backward by hand, against autograd through the plain network."""
 
+import itertools
+import math
+
 import pytest
 import torch
 
 from nstlab import propagation
 from nstlab.network import VGG19, Arithmetic
-from nstlab.propagation import OneDNN, Propagation
+from nstlab.propagation import Layout, OneDNN, Propagation
+from nstlab.weights import random_weights
 
 LAYERS = {
     "usual": ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1"],
@@ -49,7 +53,9 @@ def off(a, b):
 @pytest.mark.parametrize("pool", ["avg", "max", "l2"])
 @pytest.mark.parametrize("layers", LAYERS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_equals_autograd(tiny, pool, layers, dtype):
+@pytest.mark.parametrize("budget", [0, propagation.BUDGET])
+def test_equals_autograd(tiny, pool, layers, dtype, budget, monkeypatch):
+    monkeypatch.setattr(propagation, "BUDGET", budget)
     net = VGG19(tiny, pool=pool, normalize=False).double()
     image = torch.rand(1, 3, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected, given, gradient = at_layers(net, image, LAYERS[layers])
@@ -98,7 +104,7 @@ def test_a_small_step_of_a_pixel_is_not_lost_in_16_bits(tiny, dtype):
     step = 0.7 * torch.finfo(dtype).eps / 16
     assert (image + step).to(dtype).equal(image.to(dtype))
     way = Propagation(net, ["conv1_1"], (32, 32), Arithmetic(dtype))
-    inputs = [way._entry(net.weights.preprocessing(x)).double().clone() for x in (image, image + step)]
+    inputs = [way._entry(x).double().clone() for x in (image, image + step)]
     seen = (inputs[1] - inputs[0])[:, :3] + (inputs[1] - inputs[0])[:, 3:6]  # what 16 bits hold, and the rest
     exact = (net.weights.preprocessing(image + step) - net.weights.preprocessing(image)).double()
     assert torch.allclose(seen, exact, rtol=0.1)
@@ -121,3 +127,25 @@ def test_nothing_is_kept_beyond_rectified_outputs(tiny):
     for _ in way.forward(torch.rand(1, 3, 48, 48)):
         pass
     assert set(way.memory) == {name.replace("conv", "relu") for name in net.path(["conv5_1"])}
+
+
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("budget", [0, propagation.BUDGET])
+def test_no_two_layers_share_a_place_unless_one_is_computed_twice(tiny, layers, dtype, budget, monkeypatch):
+    monkeypatch.setattr(propagation, "BUDGET", budget)
+    layout = Layout.of(VGG19(tiny, normalize=False), layers, SHAPE, dtype)
+    assert bool(layout.twice) == ("relu2_1" in layout.shapes and (dtype == torch.float32 or budget == 0))
+    for group in (layout.twice, [node for node in layout.shapes if node not in layout.twice]):
+        scratch = [(0, max((math.prod(layout.shapes[node]) for node in group), default=0))]
+        places = [(layout.offsets[n], layout.offsets[n] + math.prod(layout.shapes[n])) for n in group if n in layout.offsets]
+        in_order = sorted(scratch + places)
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(in_order))
+        assert in_order[-1][1] <= layout.total
+
+
+def test_the_first_block_computed_twice_takes_less_memory():
+    net = VGG19(random_weights(0), normalize=False)
+    usual = [Layout.of(net, LAYERS["usual"], (512, 512), dtype) for dtype in (torch.float32, torch.float16)]
+    assert [bool(layout.twice) for layout in usual] == [True, False]
+    assert usual[0].total < 0.6 * usual[1].total

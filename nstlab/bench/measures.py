@@ -94,7 +94,7 @@ class Scene:
 def with_precision(net: VGG19, precision: str) -> VGG19:
     """The same network, evaluated in another type."""
     other = VGG19(net.weights, net.pool, net.normalized, precision=precision)
-    return other.to(net.conv1_1_weight.device)
+    return other.to(net.device)
 
 
 @cache
@@ -243,7 +243,7 @@ def live(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     seconds = []
     for i in range(20):
         began = now(device)
-        preview(run.send({"style": BETA * 1.5 ** (i % 7 - 3)}).snapshot())
+        jpeg(run.send({"style": BETA * 1.5 ** (i % 7 - 3)}).preview()())
         seconds.append(now(device) - began)
         for _ in range(3):
             next(run)
@@ -251,10 +251,10 @@ def live(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     yield Row("live change at 256 px, embedded", values, "1 s or less", max(seconds) <= 1)
 
 
-def preview(image: Tensor) -> bytes:
-    """As JPEG, as a viewer would get it."""
+def jpeg(image: Tensor) -> bytes:
+    """As a viewer would get it."""
     buffer = io.BytesIO()
-    im.to_pil(image.cpu()).save(buffer, "JPEG")
+    im.to_pil(image).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
@@ -334,7 +334,7 @@ net = nst.VGG19(weights).to(nst.device(device))
 goal = nst.content("conv4_2", photo) + 1e3 * nst.style(nst.STYLE_LAYERS, painting)
 run, styles, seen = nst.minimize(goal, net, photo, steps=100), [], []
 next(run), next(run)
-nst.to_pil(next(run).snapshot().cpu()).save("/dev/null" if os.name == "posix" else "nul", "JPEG")
+nst.to_pil(next(run).preview()()).save("/dev/null" if os.name == "posix" else "nul", "JPEG")
 preview = time.time()
 for step in run:
     styles.append(step.terms["style"])

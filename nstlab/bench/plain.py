@@ -32,7 +32,7 @@ def layers(net: VGG19, reads: Sequence[str]) -> nn.Sequential:
             module.bias.data = tensors[f"{name}.bias"]
         if isinstance(module, nn.ReLU):
             module.inplace = False  # features are read before and behind
-    return model.requires_grad_(False).to(net.conv1_1_weight.device)
+    return model.requires_grad_(False).to(net.device)
 
 
 def gram(features: Tensor) -> Tensor:
