@@ -84,6 +84,15 @@ def test_rows_have_numbers_and_a_promise(name, tiny, tiny_file, monkeypatch):
     assert any(row.met in (True, False) and row.target for row in rows)
 
 
+def test_a_long_run_is_timed_and_nothing_promised_on_a_cpu(tiny, monkeypatch):
+    monkeypatch.setattr(measures, "full_width", lambda: tiny)
+    monkeypatch.setattr(measures, "LONG", {32: 1.0, 64: 1.0})
+    (row,) = measures.long(BenchSettings(), CPU)
+    assert row.name == "500 evaluations at 32 px"
+    assert row.values["s"] > 0
+    assert (row.met, row.target) == (None, "")
+
+
 def test_a_process_of_its_own_measures_its_peak():
     found = measures.child("memory", "ours", "64", "cpu")
     assert found["bytes"] > 0
