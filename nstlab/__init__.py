@@ -19,7 +19,7 @@ _HOMES = {
         "CONVENTIONS CONTENT_LAYERS LAYERS STYLE_LAYERS InputError JobSettings ReconstructSettings TextureSettings "
         "TransferSettings"
     ),
-    "images": "fit grey load noise read_settings resize sample samples save save_gif to_pil",
+    "images": "fit grey load noise read_settings resize rings sample samples save save_gif to_pil",
     "weights": "Preprocessing Weights",
     "network": "VGG19 mean_activations normalize_activations",
     "statistics": "covariance gram",
@@ -28,6 +28,9 @@ _HOMES = {
     "engine": "Checkpoint Result Status Step minimize pyramid solve",
     "recipes": "Plan device prepare",
     "store": "Store run_id",
+    "index": "history runs",
+    "figures": "before_after contact_sheet loss_curves",
+    "sweep": "Sweep",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 

@@ -29,13 +29,17 @@ from nstlab.settings import (
     JobSettings,
     Option,
     RunSettings,
+    RunsSettings,
     Settings,
+    SweepSettings,
     TrainSettings,
     kind,
 )
 
 COMMANDS: dict[str, tuple[type[Settings], ...]] = {
     **{name: (settings, JobSettings) for name, settings in RECIPES.items()},
+    "sweep": (SweepSettings,),
+    "runs": (RunsSettings,),
     "fetch": (FetchSettings,),
     "info": (InfoSettings,),
     "train-embedded": (TrainSettings,),
@@ -64,9 +68,10 @@ def _spec(name: str, classes: Sequence[type[Settings]]) -> type:
         defaults = {f.name: f.default for f in dataclasses.fields(cls)}
         for field, annotation, opt in cls.options():
             (wanted, many, _), default = kind(annotation), defaults[field]
-            positional = default is dataclasses.MISSING
+            missing = default is dataclasses.MISSING
+            positional = missing or opt.positional
             plain = wanted is bool and default is not None
-            hint = "" if positional or default in (None, ()) else f"(default: {default})"
+            hint = "" if missing or default in (None, ()) else f"(default: {default})"
             metavar = _metavar(field, wanted, opt, positional)
             arg = tyro.conf.arg(
                 help=opt.help + (f" [{opt.allowed()}]" if opt.low is not None else ""),
@@ -74,12 +79,12 @@ def _spec(name: str, classes: Sequence[type[Settings]]) -> type:
                 metavar=None if plain else f"{metavar} [{metavar} ...]" if many else metavar,
             )
             kept: Any = bool if plain else tuple[str, ...] if many else str
-            if positional:
-                required.append((field, Annotated[tyro.conf.Positional[kept], arg]))
+            kept = tyro.conf.Positional[kept] if positional else kept if default is not None else kept | None
+            if missing:
+                required.append((field, Annotated[kept, arg]))
             else:
                 text = tuple(map(str, default)) if many else str(default)
-                value = default if plain or default is None else text
-                rest.append((field, Annotated[kept if value is not None else kept | None, arg], value))
+                rest.append((field, Annotated[kept, arg], default if plain or default is None else text))
     spec = dataclasses.make_dataclass(name, required + rest, frozen=True)
     spec.__doc__ = classes[0].__doc__
     return spec
@@ -189,6 +194,59 @@ def _drain(steps: Any, plan: Any) -> Any:
             return end.value
 
 
+def sweep(settings: SweepSettings) -> int:
+    """Carry out an experiment with a progress bar, write its sheet, print its claims."""
+    from tqdm import tqdm
+
+    from nstlab.experiments import report
+
+    with tqdm(unit="run", dynamic_ncols=True, disable=None) as bar:
+
+        def show(case: Any, step: Any, done: Any) -> None:
+            if done is None:
+                bar.set_postfix_str(f"{case}: step {step.index}, loss {step.loss:.4g}")
+                return
+            seconds = done.run.manifest["result"]["seconds"]
+            bar.write(f"nstlab: {case}: {'found' if done.found else f'done in {seconds:.0f} s'}", file=sys.stderr)
+            bar.update()
+
+        try:
+            runs = report.carry_out(settings, show)
+        except KeyboardInterrupt:
+            _say("interrupted; what is finished is kept; to go on, run the same command again")
+            return 130
+    claims = report.claims(settings, runs)
+    places = report.write(settings, runs, claims)
+    print(report.table(claims), f"\n{', '.join(map(str, places))}", sep="\n")
+    return 0
+
+
+def runs(settings: RunsSettings) -> int:
+    """List, show or remove runs."""
+    from nstlab import index
+
+    if settings.action == "rm":
+        for each in settings.ids:
+            print(f"{index.remove(each, settings.results)}: removed")
+    elif settings.action == "show":
+        for each in settings.ids:
+            name = index.find(each, settings.results).id
+            row = next((row for row in index.rows(settings.results) if row["id"] == name), None)
+            if row is None:
+                raise InputError(f"the run {name} is damaged; `nstlab runs rm {name}` removes it")
+            width = max(map(len, row))
+            print("\n".join(f"{key:{width}}  {value}" for key, value in row.items()), end="\n\n")
+    else:
+        columns = ("id", "recipe", "size", "steps_done", "loss", "seconds", "created")
+        found = [
+            [f"{v:.4g}" if isinstance(v := row[c], float) else str(v) for c in columns] for row in index.rows(settings.results)
+        ]
+        widths = [max(map(len, column)) for column in zip(columns, *found, strict=True)]
+        for line in (columns, *found):
+            print("  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
+    return 0
+
+
 def fetch(settings: FetchSettings) -> int:
     """Download weights into torch's folder, with a progress bar."""
     from tqdm import tqdm
@@ -289,7 +347,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, made = parse(sys.argv[1:] if argv is None else argv)
         if name in RECIPES:
             return run_recipe(*made)
-        return {"fetch": fetch, "info": info, "train-embedded": train_embedded, "bench": bench}[name](*made)
+        commands = {
+            "sweep": sweep,
+            "runs": runs,
+            "fetch": fetch,
+            "info": info,
+            "train-embedded": train_embedded,
+            "bench": bench,
+        }
+        return commands[name](*made)
     except (InputError, FloatingPointError) as error:
         _say(f"error: {error}")
         return 2

@@ -227,6 +227,16 @@ def grey(like: Tensor) -> Tensor:
     return torch.full_like(like, 0.5)
 
 
+def rings(like: Tensor) -> Tensor:
+    """Black and white rings, eight to the short side, in the shape, dtype and device of `like`: a first picture with a
+    strong structure of its own."""
+    height, width = like.shape[-2:]
+    down = torch.arange(height, dtype=like.dtype, device=like.device)[:, None] - (height - 1) / 2
+    across = torch.arange(width, dtype=like.dtype, device=like.device)[None] - (width - 1) / 2
+    waves = 0.5 + 0.5 * torch.cos(2 * torch.pi * torch.hypot(down, across) * 8 / min(height, width))  # (H, W)
+    return waves.expand_as(like).contiguous()
+
+
 # --- writing ----------------------------------------------------------------------------------------------------
 
 

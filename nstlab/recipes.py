@@ -163,8 +163,8 @@ def _start(settings: Any, like: Tensor, pictures: Mapping[str, Tensor]) -> tuple
     """(first picture in the shape of `like`, the file it was read from, if any, as a further input)."""
     if settings.init == "noise":
         return im.noise(like, settings.seed), {}
-    if settings.init == "grey":
-        return im.grey(like), {}
+    if settings.init in ("grey", "rings"):
+        return {"grey": im.grey, "rings": im.rings}[settings.init](like), {}
     if settings.init in INITS:
         return im.fit(pictures[settings.init], like.shape[-2:]), {}
     image = im.fit(im.load(settings.init), like.shape[-2:])

@@ -30,7 +30,7 @@ STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
 CONTENT_LAYERS = ("conv4_2",)
 
 POOLS = ("avg", "max", "l2")
-INITS = ("noise", "content", "style", "grey")
+INITS = ("noise", "content", "style", "grey", "rings")
 OPTIMIZERS = ("lbfgs", "adam", "gd")
 PRECISIONS = ("auto", "float32", "bfloat16", "tf32", "float16")
 FITS = ("stretch", "crop", "area")
@@ -39,6 +39,10 @@ DOWNLOADS = ("imagenet", "caffe")
 SCHEDULES = ("full", "smoke")  # of training
 BENCHES = ("start", "evaluation", "long", "growth", "memory", "live", "first", "precision", "quality")
 WEIGHTS = ("auto", *DOWNLOADS, "embedded", "random")
+EXPERIMENTS = tuple(f"E{i}" for i in range(1, 13))
+BUDGETS = ("quick", "paper", "smoke")
+RUN_ACTIONS = ("list", "show", "rm")
+RESULTS = "results"  # folder in which runs are kept
 STEPS = 300
 HISTORY = 50  # curvature pairs
 RATE = 0.02  # change of a pixel in a first-order step
@@ -140,6 +144,7 @@ class Option:
     log: bool = False  # a slider over it is logarithmic
     parse: Callable[[Any], Any] | None = None  # from what users write to the stored value, for each element
     identity: bool = True  # part of a run's id; paths and devices are not, their contents are hashed instead
+    positional: bool = False  # on the command line, though it has a default
 
     def allowed(self) -> str:
         """What is allowed, in words: "from 16 to 8192 px"."""
@@ -356,7 +361,7 @@ class JobSettings(Settings):
     """Where and how a run is carried out. None of it changes the picture."""
 
     out: Path = option(Path("out.png"), "where the picture goes: .png, .jpg or .tif")
-    results: Path = option(Path("results"), "folder in which runs are kept")
+    results: Path = option(Path(RESULTS), "folder in which runs are kept")
     device: str = option(DEVICES[0], "where to compute", choices=DEVICES)
     resume: bool = option(True, "take up the same run if it is kept there; --no-resume computes it anew")
     frames: int = option(0, "keep this many progress pictures, and an animated GIF beside the output", low=0, high=500)
@@ -390,6 +395,40 @@ class BenchSettings(Settings):
     quality_size: int = option(512, "long side for the time to quality", low=64, high=2048, unit="px")
     json: Path | None = option(None, "keep the result in this file")
     against: Path | None = option(None, "print ratios to an earlier result")
+
+
+@dataclass(frozen=True)
+class SweepSettings(Settings):
+    """Carry out one of the classic experiments: its runs, its sheet, and the table of its claims."""
+
+    experiment: str = option(help="E1 to E12, see notebooks and gallery", choices=EXPERIMENTS)
+    budget: str = option(BUDGETS[0], "quick: minutes on a laptop; paper: as published; smoke: seconds", choices=BUDGETS)
+    photo: str = option("coffee", "a picture file, or the name of a sample")
+    painting: str = option("swirl_strokes", "a picture file, or the name of a sample")
+    size: int | None = option(None, "long side (default: the budget's)", low=MIN_SIDE, high=MAX_SIDE, unit="px")
+    steps: int | None = option(None, "optimizer steps (default: the budget's)", low=1, high=1_000_000)
+    seed: int = option(0, "seed of the noise, the first one where seeds are varied", low=0, high=2**63 - 5)
+    weights: str = option(WEIGHTS[0], "where VGG19's weights come from", choices=WEIGHTS, or_path=True)
+    results: Path = option(Path(RESULTS), "folder in which runs are kept", identity=False)
+    device: str = option(DEVICES[0], "where to compute", choices=DEVICES, identity=False)
+    dask: str | None = option(None, "address of a Dask scheduler, whose workers do the runs", identity=False)
+    gallery: Path | None = option(None, "folder for a small sheet, and its page with the claims", identity=False)
+
+
+@dataclass(frozen=True)
+class RunsSettings(Settings):
+    """List the runs that are kept; show some of them; remove some."""
+
+    action: str = option(RUN_ACTIONS[0], "what to do", choices=RUN_ACTIONS, positional=True)
+    ids: tuple[str, ...] = option((), "of runs, for show and rm; as much of them as is unique", positional=True)
+    results: Path = option(Path(RESULTS), "folder in which runs are kept")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.action == "list" and self.ids:
+            raise InputError(f"runs list: takes no ids; given: {' '.join(self.ids)}")
+        if self.action != "list" and not self.ids:
+            raise InputError(f"runs {self.action}: needs an id or more; `nstlab runs` lists them")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -43,7 +43,12 @@ log = logging.getLogger("nstlab")
 
 CHECKPOINT_EVERY = 20.0  # seconds at least between two checkpoints
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing them
+POLL = 0.5  # seconds between two looks at a run that another process is computing
 FORMAT = 1
+
+
+class Busy(InputError):
+    """Another process is computing the run."""
 
 
 def run_id(plan: Plan, changes: Sequence[tuple[int, Mapping[str, float]]] = ()) -> str:
@@ -91,6 +96,10 @@ class Store:
         """Where the run is while it is under way or interrupted."""
         return self.folder(plan).with_suffix(".partial")
 
+    def stored(self, recipe: str, name: str) -> StoredRun:
+        """The run of that recipe and id, which must be finished."""
+        return StoredRun(Path(self.root) / "runs" / recipe / name)
+
     def find(self, plan: Plan, frames: int = 0) -> StoredRun | None:
         """The finished run of this plan, if there is one, with progress pictures if such are wanted."""
         stored = StoredRun(self.folder(plan))
@@ -109,19 +118,32 @@ class Store:
         An interrupted run is taken up if `resume`, else begun anew. However the generator ends, by an exception or by
         being closed, a checkpoint and the best picture so far (`best.png` in the partial folder) are left behind.
         A run whose weights are changed on the way (`send`) is another run from then on, with an id of its own."""
-        with self._claimed(plan):
+        with self.claimed(self.folder(plan)):
             return (yield from self._run(plan, resume, frames))
 
+    def obtain(self, plan: Plan, watch: Callable[[Step], None] | None = None) -> StoredRun:
+        """The finished run of a plan: found, or computed (`watch` sees each step), or waited for while another process
+        computes it. Should that one be lost, its run is taken up."""
+        while True:
+            try:
+                with self.claimed(self.folder(plan)):
+                    return self.find(plan) or _drained(self._run(plan, True, 0), watch)
+            except Busy:
+                time.sleep(POLL)
+            if stored := self.find(plan):
+                return stored
+
     @contextlib.contextmanager
-    def _claimed(self, plan: Plan) -> Iterator[None]:
-        """One process at a time works on a run; the operating system lets go of the lock however that one ends."""
-        folder, locks = self.folder(plan), Path(self.root) / "locks"
+    def claimed(self, folder: Path) -> Iterator[None]:
+        """One process at a time works on a finished run's folder; the operating system lets go of the lock however that
+        process ends. Raises Busy if another one has it."""
+        locks = Path(self.root) / "locks"
         try:
             locks.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(locks / f"{plan.recipe}-{folder.name}", thread_local=False)  # a session may end elsewhere
+            lock = FileLock(locks / f"{folder.parent.name}-{folder.name}", thread_local=False)  # a session may end elsewhere
             lock.acquire(timeout=0)
         except Timeout:
-            raise InputError(f"results: {folder} is being computed by another process; wait for it to end") from None
+            raise Busy(f"results: {folder} is being computed by another process; wait for it to end") from None
         except OSError as error:
             raise InputError(f"results: {folder.parent} cannot be written ({error.strerror})") from None
         try:
@@ -158,6 +180,18 @@ class Store:
             if isinstance(error, OSError):
                 raise InputError(f"{recorder.folder}: cannot be written ({error.strerror})") from None
             raise
+
+
+def _drained(steps: Generator[Step, Any, StoredRun], watch: Callable[[Step], None] | None) -> StoredRun:
+    """The value of a run that is carried out to its end."""
+    with contextlib.closing(steps):
+        try:
+            while True:
+                step = next(steps)
+                if watch is not None:
+                    watch(step)
+        except StopIteration as end:
+            return end.value
 
 
 def _frame_indices(total: int, frames: int) -> set[int]:

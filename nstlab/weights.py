@@ -25,7 +25,7 @@ import urllib.request
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -245,14 +245,20 @@ def _downloaded(name: str) -> Weights:
 
 def _auto() -> Weights:
     if DOWNLOADS["imagenet"].path.is_file():
-        log.info("weights: ImageNet VGG19, found on this machine")
+        _say("weights: ImageNet VGG19, found on this machine")
         return _downloaded("imagenet")
     weights = load_file(EMBEDDED, "embedded")
-    log.info(
-        "weights: embedded (%s). The ImageNet VGG19 remains the reference: nstlab fetch --weights imagenet (%d MB)",
-        weights.metadata.get("title", "small network"), DOWNLOADS["imagenet"].megabytes,
-    )  # fmt: skip
+    _say(
+        f"weights: embedded ({weights.metadata.get('title', 'small network')}). The ImageNet VGG19 remains the reference: "
+        f"nstlab fetch --weights imagenet ({DOWNLOADS['imagenet'].megabytes} MB)"
+    )
     return weights
+
+
+@cache
+def _say(message: str) -> None:
+    """Once in a process: a sweep loads its weights for every run."""
+    log.info("%s", message)
 
 
 def load(source: str | Path = WEIGHTS[0], seed: int = 0) -> Weights:

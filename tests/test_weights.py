@@ -348,6 +348,7 @@ def place_download(name: str, tensors: dict) -> None:
 
 
 def test_auto_takes_the_embedded_weights_and_says_so(tiny, tiny_file, monkeypatch, caplog):
+    weights._say.cache_clear()  # it is said once in a process
     monkeypatch.setattr(weights, "EMBEDDED", tiny_file)
     with caplog.at_level("INFO", "nstlab"):
         found = weights.load()
@@ -358,6 +359,7 @@ def test_auto_takes_the_embedded_weights_and_says_so(tiny, tiny_file, monkeypatc
 
 
 def test_auto_takes_the_imagenet_weights_if_they_are_here(tiny, tiny_file, monkeypatch, caplog):
+    weights._say.cache_clear()  # it is said once in a process
     monkeypatch.setattr(weights, "EMBEDDED", tiny_file)
     other = random_weights(5, (2, 2, 2, 2, 2))
     place_download("imagenet", other.tensors)

@@ -1,0 +1,170 @@
+"""Carry an experiment out, and show it: its sheet, its loss curves, its table of claims; and the gallery of them all.
+
+Everything is read from stored runs. `results/sweeps/<id>-<budget>/` gets `sheet.png`, `loss.png`, `claims.md`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from nstlab import figures
+from nstlab import images as im
+from nstlab.experiments.base import Base, Claim, Experiment, Seen, label_of
+from nstlab.experiments.classic import EXPERIMENTS, feature_maps
+from nstlab.settings import InputError, SweepSettings
+from nstlab.sweep import Report, dask
+
+WIDEST = 5  # pictures in a line of a sheet with one axis
+
+
+def carry_out(options: SweepSettings, report: Report | None = None, executor: Executor | None = None) -> list[Seen]:
+    """The experiment's finished runs, in the order of its cases; none if it needs none."""
+    experiment = EXPERIMENTS[options.experiment]
+    if experiment.sweep is None:
+        return []
+    sweep = experiment.sweep(Base.of(options))
+    with contextlib.ExitStack() as stack:
+        if options.dask and executor is None:
+            executor = stack.enter_context(dask(options.dask, options.device))
+        return [Seen(done) for done in sweep.run(options.results, executor, options.device, report)]
+
+
+def claims(options: SweepSettings, runs: Sequence[Seen]) -> list[Claim]:
+    """What the runs say of the experiment's claims."""
+    return EXPERIMENTS[options.experiment].claims(runs, Base.of(options))
+
+
+def table(found: Sequence[Claim]) -> str:
+    """Claims as Markdown."""
+    lines = ["| claim | number | holds |", "|---|---|---|"]
+    return "\n".join(lines + [f"| {c.text} | {c.number} | {'yes' if c.holds else '**no**'} |" for c in found])
+
+
+# --- figures ----------------------------------------------------------------------------------------------------
+
+
+def sheet(options: SweepSettings, runs: Sequence[Seen]) -> Figure:
+    """The experiment at a glance."""
+    experiment, base = EXPERIMENTS[options.experiment], Base.of(options)
+    title = f"{experiment.id}  {experiment.title}"
+    if not runs:
+        return figures.feature_maps(feature_maps(base), photo=im.load(base.photo, base.size), title=title)
+    first = runs[0].settings
+    inputs = {role: getattr(runs[0], role) for role in ("photo", "painting") if hasattr(first, role)}
+    rows, columns, grid = _grid(runs)
+    return figures.contact_sheet(grid, rows, columns, title, inputs)
+
+
+def _grid(runs: Sequence[Seen]) -> tuple[list[str], list[list[str]], list[list]]:
+    """(labels of rows, labels of columns in each row, pictures): the last axis goes across, the others down; a single axis
+    is broken into lines."""
+    labels = [list(run.case.labels.items()) for run in runs]
+    if len(labels[0]) == 1:
+        lines = -(-len(runs) // WIDEST)
+        across = -(-len(runs) // lines)
+        parts = [runs[i : i + across] for i in range(0, len(runs), across)]
+        columns = [[_short(*next(iter(run.case.labels.items()))) for run in part] for part in parts]
+        return [""] * lines, columns, [[run.picture for run in part] for part in parts]
+    rows: dict[str, list[Seen]] = {}
+    for run, each in zip(runs, labels, strict=True):
+        rows.setdefault(", ".join(_short(*pair) for pair in each[:-1]), []).append(run)
+    columns = [[_short(*list(run.case.labels.items())[-1]) for run in part] for part in rows.values()]
+    return list(rows), columns, [[run.picture for run in part] for part in rows.values()]
+
+
+def _short(axis: str, text: str) -> str:
+    """A label with its axis' name where the text alone would not say what it is."""
+    return f"{axis} {text}" if text.replace(".", "").isdigit() else text
+
+
+def curves(options: SweepSettings, runs: Sequence[Seen]) -> Figure | None:
+    """Losses by evaluations of all runs; None if there are none."""
+    if not runs:
+        return None
+    experiment = EXPERIMENTS[options.experiment]
+    terms = experiment.curves or ("loss",)
+    histories = {label_of(run): run.history for run in runs}
+    return figures.loss_curves(histories, terms, title=f"{experiment.id}  {experiment.title}")
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+def write(options: SweepSettings, runs: Sequence[Seen], found: Sequence[Claim]) -> list[Path]:
+    """Sheet, curves and claims beside the runs; and into the gallery, if one is named."""
+    folder = Path(options.results) / "sweeps" / f"{options.experiment}-{options.budget}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"results: {folder} cannot be written ({error.strerror})") from None
+    overview, losses = sheet(options, runs), curves(options, runs)
+    written = [figures.save(overview, folder / "sheet.png")]
+    if losses is not None:
+        written.append(figures.save(losses, folder / "loss.png"))
+    written.append(_text(folder / "claims.md", table(found) + "\n"))
+    if options.gallery is not None:
+        written += _hang(options, options.gallery, overview, losses, found, runs)
+    return written
+
+
+def _text(path: Path, text: str) -> Path:
+    with im.replacing(path) as temporary:
+        temporary.write_text(text)
+    return path
+
+
+def command(options: SweepSettings) -> str:
+    """What makes the experiment's part of the gallery again."""
+    defaults = SweepSettings(experiment=options.experiment)
+    given = [f"--{name.replace('_', '-')} {getattr(options, name)}" for name, _, opt in SweepSettings.options()
+             if opt.identity and name != "experiment" and getattr(options, name) != getattr(defaults, name)]  # fmt: skip
+    return " ".join(["nstlab sweep", options.experiment, *given, "--gallery results/gallery"])
+
+
+def _hang(
+    options: SweepSettings, gallery: Path, overview: Figure, losses: Figure | None, found: Sequence[Claim], runs: Sequence[Seen]
+) -> list[Path]:
+    """The experiment's pictures and text in the gallery, and the gallery's README made anew from all that hang there."""
+    if not gallery.is_dir():
+        raise InputError(f"gallery: there is no folder {gallery}")
+    experiment = EXPERIMENTS[options.experiment]
+    pictures = [figures.save(overview, gallery / f"{experiment.id}.jpg", figures.LARGEST)]
+    if losses is not None and experiment.curves:
+        pictures.append(figures.save(losses, gallery / f"{experiment.id}-loss.jpg", figures.LARGEST))
+    text = _part(options, experiment, pictures, found, runs)
+    return [*pictures, _text(gallery / f"{experiment.id}.md", text), _text(gallery / "README.md", _readme(gallery))]
+
+
+def _part(
+    options: SweepSettings, experiment: Experiment, pictures: Sequence[Path], found: Sequence[Claim], runs: Sequence[Seen]
+) -> str:
+    """An experiment's part of the gallery."""
+    shown = "\n".join(f"![{experiment.title}]({path.name})" for path in pictures)
+    base = Base.of(options)
+    how = f"{base.photo}, {base.painting}, {base.size} px"
+    if runs:
+        seconds = sum(run.result["seconds"] for run in runs)
+        device = runs[0].done.run.manifest["environment"]["device"].partition(":")[0]
+        how += f", {len(runs)} runs of {base.steps} steps (unless varied), {seconds:.0f} s in all ({device})"
+    weights = runs[0].done.run.manifest["weights_source"] if runs else base.weights
+    parts = [f"## {experiment.id}  {experiment.title}", experiment.question, shown, table(found),
+             f"Budget `{options.budget}`: {how}; weights: {weights}. Again: `{command(options)}`"]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def _readme(gallery: Path) -> str:
+    """Head and parts, in the order of the experiments."""
+    parts = [path.read_text() for name in EXPERIMENTS if (path := gallery / f"{name}.md").is_file()]
+    return "\n".join([HEAD, *parts])
+
+
+HEAD = """# Gallery
+
+The classic experiments, each with its claims and the numbers that confirm or refute them. Pictures, tables and this page are
+made by the command below each; runs are kept in `results/`, so that a second time costs nothing.
+"""

@@ -1,0 +1,109 @@
+"""Figures: what is on them, that they belong to no global state, and that files are whole and small enough."""
+
+import sys
+import threading
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from PIL import Image
+
+from nstlab import figures
+from nstlab.settings import InputError
+
+
+def shown(figure):
+    """The pictures on a figure, as arrays."""
+    return [np.asarray(image.get_array()) for axes in figure.axes for image in axes.get_images()]
+
+
+def words(figure):
+    """All titles and labels of axes."""
+    return [text for axes in figure.axes for text in (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) if text]
+
+
+@pytest.fixture
+def histories():
+    step = np.arange(6)
+    each = {"step": step, "level": [0, 0, 1, 1, 1, 1], "evaluations": step + 1, "seconds": step / 10}
+    return {
+        name: pandas.DataFrame(each | {"loss": factor / (step + 1), "style": step + 1.0})
+        for name, factor in (("a", 1), ("b", 2))
+    }
+
+
+def test_a_contact_sheet_shows_every_picture_with_its_labels(photo, painting):
+    figure = figures.contact_sheet(
+        [[photo, None], [photo, photo]], ["low", "high"], ["one", "two"], "A title", {"photo": photo, "painting": painting}
+    )
+    assert len(shown(figure)) == 5
+    assert {"low", "high", "one", "two", "photo", "painting"} <= set(words(figure))
+    assert figure.get_suptitle() == "A title"
+    assert shown(figure)[0].shape == (48, 40, 3)
+
+
+def test_rows_may_have_labels_of_their_own(photo):
+    figure = figures.contact_sheet([[photo, photo], [photo]], ["", ""], [["a", "b"], ["c"]])
+    assert words(figure) == ["a", "b", "c"]
+
+
+def test_curves_are_those_of_the_full_size_on_log_axes(histories):
+    figure = figures.loss_curves(histories, ("loss", "style"))
+    left, right = figure.axes
+    assert (left.get_xscale(), left.get_yscale()) == ("log", "log")
+    assert [line.get_label() for line in left.get_lines()] == ["a", "b"]
+    assert left.get_lines()[1].get_ydata().tolist() == [2 / 3, 2 / 4, 2 / 5, 2 / 6]
+    assert right.get_ylabel() == "style loss"
+    assert figures.loss_curves(histories, against="step").axes[0].get_xscale() == "linear"
+
+
+def test_a_term_that_a_run_lacks_has_no_curve(histories):
+    histories["b"] = histories["b"].drop(columns="style")
+    assert len(figures.loss_curves(histories, ("style",)).axes[0].get_lines()) == 1
+
+
+def test_before_and_after_are_side_by_side(photo, painting):
+    figure = figures.before_after(photo, painting, photo)
+    assert words(figure) == ["photo", "painting", "result"]
+    assert len(shown(figure)) == 3
+
+
+def test_feature_maps_are_the_liveliest_ones(photo):
+    maps = torch.zeros(1, 5, 12, 10)
+    maps[0, 3, 4, 4], maps[0, 1] = 9.0, torch.rand(12, 10, generator=torch.Generator().manual_seed(0))
+    figure = figures.feature_maps({"relu1_1": maps, "relu2_1": maps[..., ::2, ::2]}, count=2, photo=photo)
+    assert words(figure)[:3] == ["photo", "#3", "relu1_1\n10×12"]
+    assert len(shown(figure)) == 5
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_a_figure_is_saved_by_its_ending(ending, photo, tmp_path):
+    path = figures.save(figures.before_after(photo, photo, photo), tmp_path / f"a.{ending}")
+    with Image.open(path) as picture:
+        assert picture.format == {"png": "PNG", "jpg": "JPEG"}[ending]
+        assert picture.width > 500
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_jpeg_is_made_to_fit_or_refused(tmp_path):
+    noise = torch.rand(1, 3, 200, 200)
+    figure = figures.contact_sheet([[noise] * 3] * 3, [""] * 3, ["a", "b", "c"])
+    free = figures.save(figure, tmp_path / "a.jpg").stat().st_size
+    assert figures.save(figure, tmp_path / "b.jpg", free // 2).stat().st_size <= free // 2
+    with pytest.raises(InputError, match="does not fit into 1000 bytes"):
+        figures.save(figure, tmp_path / "c.jpg", 1000)
+    assert not (tmp_path / "c.jpg").exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused(photo, tmp_path):
+    with pytest.raises(InputError, match="there is no folder"):
+        figures.save(figures.before_after(photo, photo, photo), tmp_path / "none" / "a.png")
+
+
+def test_figures_are_made_in_any_thread_without_pyplot(photo, tmp_path):
+    thread = threading.Thread(target=lambda: figures.save(figures.before_after(photo, photo, photo), tmp_path / "a.png"))
+    thread.start()
+    thread.join()
+    assert (tmp_path / "a.png").is_file()
+    assert "matplotlib.pyplot" not in sys.modules

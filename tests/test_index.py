@@ -1,0 +1,157 @@
+"""Tables of what is stored: complete, filtered, rebuilt from the folders, and never stopped by a damaged one."""
+
+import json
+import shutil
+
+import pytest
+
+import nstlab as nst
+from nstlab import cli, index
+from nstlab import images as im
+from nstlab.recipes import prepare
+from nstlab.settings import InputError, TextureSettings, TransferSettings
+from nstlab.store import Store
+
+
+@pytest.fixture
+def root(tmp_path, photo, painting, tiny_file):
+    """Three transfers with different β and a texture."""
+    a, b = im.save(photo, tmp_path / "photo.png"), im.save(painting, tmp_path / "painting.png")
+    common = {"weights": tiny_file, "size": 32, "steps": 3, "normalize": False}
+    store = Store(tmp_path / "results")
+    for beta in (1.0, 10.0, 100.0):
+        store.obtain(prepare(TransferSettings(a, b, beta=beta, **common), "cpu"))
+    store.obtain(prepare(TextureSettings(b, **common), "cpu"))
+    return store.root
+
+
+def test_a_run_is_a_row_with_settings_losses_and_places(root):
+    frame = nst.runs(root=root)
+    assert sorted(frame["recipe"]) == ["texture", "transfer", "transfer", "transfer"]
+    row = frame[frame["beta"] == 10].iloc[0]
+    assert row["loss"] == pytest.approx(row["alpha"] * row["loss_content"] + row["beta"] * row["loss_style"], rel=1e-5)
+    assert (row["steps"], row["steps_done"], row["events"], row["status"]) == (3, 3, 0, "all steps done")
+    assert row["evaluations"] >= 4
+    assert row["seconds"] > 0
+    assert im.reopen(row["picture"]).shape == (1, 3, 32, 27)
+
+
+@pytest.mark.parametrize(
+    ("where", "betas"),
+    [
+        ({"beta": 10.0}, [10]),
+        ({"beta": [1.0, 100.0], "pool": "avg"}, [1, 100]),
+        ({"style_layers": nst.STYLE_LAYERS}, [1, 10, 100]),
+        ("beta > 5", [10, 100]),
+        (lambda frame: frame["beta"] < 5, [1]),
+        ({"beta": 3.0}, []),
+    ],
+)
+def test_runs_can_be_chosen(root, where, betas):
+    assert sorted(nst.runs("transfer", where, root)["beta"]) == betas
+
+
+@pytest.mark.parametrize(
+    ("recipe", "where", "says"), [("x", None, "recipe: 'x'"), (None, {"betta": 1}, "'betta'"), (None, "beta >", "where: ")]
+)
+def test_what_cannot_be_asked_is_refused_in_one_line(root, recipe, where, says):
+    with pytest.raises(InputError, match=says):
+        nst.runs(recipe, where, root)
+
+
+def test_no_runs_are_an_empty_table(tmp_path):
+    assert nst.runs(root=tmp_path / "nothing").empty
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_history_has_every_step(root):
+    name = nst.runs("transfer", {"beta": 10.0}, root)["id"].iloc[0]
+    history = nst.history(name[:8], root)
+    assert list(history["step"]) == [0, 1, 2, 3]
+    assert list(history["event"]) == [""] * 4
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+
+
+@pytest.mark.parametrize("name", ["", "zzz"])
+def test_an_unknown_id_is_refused(root, name):
+    with pytest.raises(InputError, match="no run has an id"):
+        nst.history(name, root)
+
+
+def test_the_index_spares_reading_and_is_made_anew_when_lost_or_damaged(root, monkeypatch):
+    first = index.rows(root)
+    read = []
+    whole = index._row
+    monkeypatch.setattr(index, "_row", lambda run: read.append(run.id) or whole(run))
+    assert index.rows(root) == first
+    assert not read
+    path = root / "runs" / "index.json"
+    for damage in (path.unlink, lambda: path.write_text("{"), lambda: path.write_text('{"format": 1, "runs": {"x": 3}}')):
+        damage()
+        assert index.rows(root) == first
+    assert len(read) == 3 * len(first)
+
+
+def test_a_changed_manifest_is_read_again(root):
+    row = index.rows(root)[0]
+    path = index.find(row["id"], root).folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["result"]["loss"] = 12.5
+    path.write_text(json.dumps(manifest))
+    assert next(r for r in index.rows(root) if r["id"] == row["id"])["loss"] == 12.5
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"format": 99}', None, "picture"])
+def test_a_damaged_run_is_reported_and_left_out(root, damage, caplog):
+    index.rows(root)
+    folder = index.find(index.rows(root)[0]["id"], root).folder
+    if damage == "picture":
+        (folder / "final.png").unlink()
+        (root / "runs" / "index.json").unlink()
+    elif damage is None:
+        (folder / "manifest.json").unlink()
+    else:
+        (folder / "manifest.json").write_text(damage)
+    caplog.clear()
+    assert len(index.rows(root)) == 3
+    assert str(folder) in caplog.text
+
+
+def test_results_that_were_moved_are_found_where_they_are(root, tmp_path):
+    index.rows(root)
+    moved = shutil.move(root, tmp_path / "elsewhere")
+    assert all(row["folder"].startswith(str(moved)) for row in index.rows(moved))
+
+
+def test_a_removed_run_is_gone_and_the_others_stay(root):
+    name = index.rows(root)[0]["id"]
+    folder = index.remove(name, root)
+    assert not folder.exists()
+    assert len(index.rows(root)) == 3
+    assert name not in {row["id"] for row in index.rows(root)}
+
+
+def test_runs_are_listed_shown_and_removed_in_the_terminal(root, capsys):
+    assert cli.main(["runs", "--results", str(root)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert lines[0].split()[:2] == ["id", "recipe"]
+    name = lines[1].split()[0]
+    assert cli.main(["runs", "show", name, "--results", str(root)]) == 0
+    shown = capsys.readouterr().out
+    assert "loss" in shown
+    assert "final.png" in shown
+    assert cli.main(["runs", "rm", name, "--results", str(root)]) == 0
+    capsys.readouterr()
+    cli.main(["runs", "--results", str(root)])
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(["show"], "an id"), (["rm"], "an id"), (["show", "zzz"], "zzz"), (["burn"], "'burn'"), (["list", "x"], "list")],
+)
+def test_what_runs_cannot_do_is_refused(root, words, says, capsys):
+    assert cli.main(["runs", *words, "--results", str(root)]) == 2
+    assert says in capsys.readouterr().err
+    assert len(index.rows(root)) == 4
