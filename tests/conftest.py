@@ -64,3 +64,17 @@ def own_machine(monkeypatch, cache_folder, tmp_path_factory):
     yield
     torch.hub.set_dir(before)
     torch.set_num_threads(threads)
+
+
+def local_cluster(workers):
+    """A cluster of processes on this machine."""
+    distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    return distributed.LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+    )
+
+
+@pytest.fixture
+def cluster():
+    with local_cluster(2) as made:
+        yield made

@@ -90,7 +90,7 @@ def test_partial_weights_are_used_as_far_as_they_reach(options, tiny, tmp_path):
 
 def test_size_and_steps_take_the_place_of_the_budgets(options):
     base = Base.of(options("E3", size=64, steps=40))
-    assert (base.size, base.steps, base.longer) == (64, 40, 100)
+    assert (base.size, base.steps, base.longer) == (64, 40, 80)
     base = Base.of(options("E3"))
     assert (base.size, base.steps, base.longer) == (48, 4, 8)
 
@@ -167,6 +167,15 @@ def test_what_cannot_be_swept_is_refused(words, says, capsys, tmp_path):
     assert cli.main(["sweep", *words, "--results", str(tmp_path / "r")]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.filterwarnings("default")  # of the cluster's own making
+def test_sweeps_are_carried_out_by_a_cluster(options, cluster, capsys):
+    o = options("E4")
+    words = ["--photo", o.photo, "--painting", o.painting, "--weights", o.weights, "--results", str(o.results)]
+    assert cli.main(["sweep", "E4", "--budget", "smoke", "--dask", cluster.scheduler_address, *words]) == 0
+    assert capsys.readouterr().err.count("done in") == 2
+    assert len(index.rows(o.results)) == 2
 
 
 def test_ctrl_c_says_how_to_go_on(options, monkeypatch, capsys):

@@ -7,6 +7,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import local_cluster
 from faults import raise_at
 
 from nstlab import images as im
@@ -218,20 +219,6 @@ def traced(*job):
         stores.Store._run = whole
 
 
-def local(workers):
-    """A cluster of processes on this machine."""
-    distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
-    return distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
-    )
-
-
-@pytest.fixture
-def cluster():
-    with local(2) as made:
-        yield made
-
-
 @quiet
 def test_a_cluster_that_loses_a_worker_loses_no_run_and_does_none_twice(base, root, cluster, monkeypatch):
     sweep, killed = Sweep(base.replace(steps=20), {"seed": range(6)}), []
@@ -268,7 +255,7 @@ def test_a_cluster_that_loses_a_worker_loses_no_run_and_does_none_twice(base, ro
 @quiet
 def test_a_cluster_without_workers_is_refused_at_once():
     with (
-        local(0) as cluster,
+        local_cluster(0) as cluster,
         pytest.raises(InputError, match="has no workers"),
         sweeps.dask(cluster.scheduler_address),
     ):
