@@ -36,7 +36,7 @@ def test_what_can_be_named_is_there():
 def test_every_experiment_ends_in_claims_with_numbers_and_in_a_sheet(experiment, options, tmp_path):
     gallery = tmp_path / "gallery"
     gallery.mkdir()
-    chosen = options(experiment, gallery=gallery)
+    chosen = options(experiment, gallery=gallery, weights="embedded", photo="coffee")
     runs = report.carry_out(chosen)
     found = report.claims(chosen, runs)
     assert found
@@ -59,9 +59,19 @@ def test_claims_are_read_from_stored_runs(options, monkeypatch):
     assert report.claims(chosen, again) == first
 
 
+def test_weights_from_a_file_add_their_claims_to_the_gallery(options, tmp_path):
+    for weights in ("embedded", str(tmp_path / "tiny.safetensors")):
+        chosen = options("E11", gallery=tmp_path, weights=weights)
+        report.write(chosen, [], report.claims(chosen, []))
+    page = (tmp_path / "README.md").read_text()
+    assert page.count(report.claims(chosen, [])[0].text) == 2
+    assert "The same with the weights `tiny` (content conv4_2, style" in page
+    assert str(tmp_path) not in page.partition("The same")[2]
+
+
 def test_the_gallery_keeps_the_order_of_the_experiments(options, tmp_path):
     for experiment in ("E11", "E4", "E3"):
-        chosen = options(experiment, gallery=tmp_path)
+        chosen = options(experiment, gallery=tmp_path, weights="embedded")
         runs = report.carry_out(chosen)
         report.write(chosen, runs, report.claims(chosen, runs))
     titles = re.findall(r"^## (E\d+)", (tmp_path / "README.md").read_text(), re.MULTILINE)

@@ -236,10 +236,10 @@ def _e11_claims(runs: Runs, base: Base) -> list[Claim]:
     spread = {
         k: float((f.mean(1).square() / f.square().mean(1).clamp_min(1e-12))[f.amax(1) > 0].mean()) for k, f in maps.items()
     }
-    pixels = {layer: 2.0 ** (int(layer[4]) - 1) for layer in maps}
+    sparse, pixels = [*spread.values()], {layer: 2.0 ** (int(layer[4]) - 1) for layer in maps}
     return [
-        claim("Higher maps are sparser (Treves and Rolls' measure)", spread, rises([*spread.values()][::-1])),
-        claim("and coarser (pixels of the photo to a position)", pixels, rises([*pixels.values()])),
+        claim("The highest maps are sparser than the lowest (Treves and Rolls' measure)", spread, sparse[-1] < sparse[0]),
+        claim("and higher ones are coarser (pixels of the photo to a position)", pixels, rises([*pixels.values()])),
     ]
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from nstlab import figures
+from nstlab import figures, weights
 from nstlab import images as im
 from nstlab.experiments.base import Base, Claim, Experiment, Seen, label_of
 from nstlab.experiments.classic import EXPERIMENTS, feature_maps
-from nstlab.settings import InputError, SweepSettings
+from nstlab.settings import WEIGHTS, InputError, SweepSettings
 from nstlab.sweep import Report, dask
 
 WIDEST = 5  # pictures in a line of a sheet with one axis
@@ -129,15 +129,22 @@ def command(options: SweepSettings) -> str:
 def _hang(
     options: SweepSettings, gallery: Path, overview: Figure, losses: Figure | None, found: Sequence[Claim], runs: Sequence[Seen]
 ) -> list[Path]:
-    """The experiment's pictures and text in the gallery, and the gallery's README made anew from all that hang there."""
+    """The experiment's pictures and text in the gallery, and the gallery's README made anew from all that hang there.
+
+    Of weights from a file only the claims are shown, below those of the usual ones."""
     if not gallery.is_dir():
         raise InputError(f"gallery: there is no folder {gallery}")
+    parts = gallery / "parts"
+    parts.mkdir(exist_ok=True)
+    if options.weights not in WEIGHTS:
+        part = parts / f"{options.experiment}-{Path(options.weights).stem}.md"
+        return [_text(part, _aside(options, found)), _text(gallery / "README.md", _readme(gallery))]
     experiment = EXPERIMENTS[options.experiment]
     pictures = [figures.save(overview, gallery / f"{experiment.id}.jpg", figures.LARGEST)]
     if losses is not None and experiment.curves:
         pictures.append(figures.save(losses, gallery / f"{experiment.id}-loss.jpg", figures.LARGEST))
     text = _part(options, experiment, pictures, found, runs)
-    return [*pictures, _text(gallery / f"{experiment.id}.md", text), _text(gallery / "README.md", _readme(gallery))]
+    return [*pictures, _text(parts / f"{experiment.id}.md", text), _text(gallery / "README.md", _readme(gallery))]
 
 
 def _part(
@@ -145,26 +152,45 @@ def _part(
 ) -> str:
     """An experiment's part of the gallery."""
     shown = "\n".join(f"![{experiment.title}]({path.name})" for path in pictures)
+    again = f"{_made(options, runs)}. Again: `{command(options)}`"
+    return "\n\n".join([f"## {experiment.id}  {experiment.title}", experiment.question, shown, table(found), again]) + "\n"
+
+
+def _made(options: SweepSettings, runs: Sequence[Seen]) -> str:
+    """With what, and in what time."""
     base = Base.of(options)
-    how = f"{base.photo}, {base.painting}, {base.size} px"
-    if runs:
-        seconds = sum(run.result["seconds"] for run in runs)
-        device = runs[0].done.run.manifest["environment"]["device"].partition(":")[0]
-        how += f", {len(runs)} runs of {base.steps} steps (unless varied), {seconds:.0f} s in all ({device})"
-    weights = runs[0].done.run.manifest["weights_source"] if runs else base.weights
-    parts = [f"## {experiment.id}  {experiment.title}", experiment.question, shown, table(found),
-             f"Budget `{options.budget}`: {how}; weights: {weights}. Again: `{command(options)}`"]  # fmt: skip
-    return "\n\n".join(parts) + "\n"
+    if not runs:
+        return f"{base.photo}, {2 * base.size} px; weights: {weights.load(base.weights).source}"
+    manifest, settings = runs[0].done.run.manifest, runs[0].settings
+    pictures = [getattr(settings, role) for role in ("photo", "painting") if hasattr(settings, role)]
+    seconds = sum(run.result["seconds"] for run in runs)
+    device = manifest["environment"]["device"].partition(":")[0].upper()
+    return (
+        f"{', '.join(pictures)}, {base.size} px, {len(runs)} runs of {base.steps} steps (unless varied), "
+        f"{seconds:.0f} s on a {device}; weights: {manifest['weights_source']}"
+    )
+
+
+def _aside(options: SweepSettings, found: Sequence[Claim]) -> str:
+    """The claims with weights from a file."""
+    base = Base.of(options)
+    layers = f"content {' '.join(base.content)}, style {' '.join(base.style)}"
+    return f"The same with the weights `{Path(options.weights).stem}` ({layers}, unless varied):\n\n{table(found)}\n"
 
 
 def _readme(gallery: Path) -> str:
     """Head and parts, in the order of the experiments."""
-    parts = [path.read_text() for name in EXPERIMENTS if (path := gallery / f"{name}.md").is_file()]
-    return "\n".join([HEAD, *parts])
+    files = [
+        path
+        for name in EXPERIMENTS
+        for path in (gallery / "parts" / f"{name}.md", *sorted((gallery / "parts").glob(f"{name}-*.md")))
+    ]
+    return "\n".join([HEAD, *(path.read_text() for path in files if path.is_file())])
 
 
 HEAD = """# Gallery
 
 The classic experiments, each with its claims and the numbers that confirm or refute them. Pictures, tables and this page are
-made by the command below each; runs are kept in `results/`, so that a second time costs nothing.
+made by the command below each; runs are kept in `results/`, so that a second time costs nothing. Thresholds are ours where the
+sources give none.
 """
