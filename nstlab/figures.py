@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from nstlab import images as im
@@ -34,9 +35,18 @@ LARGEST = 300_000  # bytes of a sheet in the gallery
 Grid = Sequence[Sequence[Tensor | None]]
 
 
-def _figure(width: float, height: float, title: str = "") -> Figure:
+class Shown(Figure):
+    """A figure that notebooks show as it is, without pyplot's machinery."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", facecolor=PAPER)
+        return buffer.getvalue()
+
+
+def _figure(width: float, height: float, title: str = "") -> Shown:
     """An empty figure of so many inches, with a title at the left."""
-    figure = Figure((width, height), dpi=DPI, facecolor=PAPER, layout="constrained")
+    figure = Shown((width, height), dpi=DPI, facecolor=PAPER, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(title, fontsize=TITLE, color=INK, x=0.01, ha="left", fontweight="bold")
@@ -70,7 +80,7 @@ def contact_sheet(
     columns: Sequence[str] | Sequence[Sequence[str]],
     title: str = "",
     inputs: Mapping[str, Tensor] | None = None,
-) -> Figure:
+) -> Shown:
     """Pictures in rows and columns with their labels.
 
     pictures: one sequence a row; None leaves a place empty. columns: labels above the first row; or, one sequence a row,
@@ -102,7 +112,7 @@ def contact_sheet(
 
 def loss_curves(
     histories: Mapping[str, pandas.DataFrame], terms: Sequence[str] = ("loss",), against: str = "evaluations", title: str = ""
-) -> Figure:
+) -> Shown:
     """Losses on log axes, a panel for each term, a curve for each history. Steps at the full size only: at another size a
     loss is another number. against: "evaluations", "seconds" or "step"."""
     figure = _figure(1.2 + 4.2 * len(terms), 3.6, title)
@@ -123,7 +133,7 @@ def loss_curves(
     return figure
 
 
-def before_after(photo: Tensor, painting: Tensor, result: Tensor, title: str = "") -> Figure:
+def before_after(photo: Tensor, painting: Tensor, result: Tensor, title: str = "") -> Shown:
     """Photo, painting and result side by side, of one height."""
     pictures = {"photo": photo, "painting": painting, "result": result}
     ratios = [picture.shape[-1] / picture.shape[-2] for picture in pictures.values()]
@@ -134,7 +144,7 @@ def before_after(photo: Tensor, painting: Tensor, result: Tensor, title: str = "
     return figure
 
 
-def feature_maps(features: Mapping[str, Tensor], count: int = 8, photo: Tensor | None = None, title: str = "") -> Figure:
+def feature_maps(features: Mapping[str, Tensor], count: int = 8, photo: Tensor | None = None, title: str = "") -> Shown:
     """The strongest maps of some layers, a row a layer, each from 0 (black) to its largest activation (white).
 
     features: {layer: (1, C, h, w)}. count: maps a layer, those with the largest variance over positions."""
@@ -162,11 +172,11 @@ def feature_maps(features: Mapping[str, Tensor], count: int = 8, photo: Tensor |
 # --- files ------------------------------------------------------------------------------------------------------
 
 
-def save(figure: Figure, path: str | Path, largest: int | None = None) -> Path:
+def save(figure: Shown, path: str | Path, largest: int | None = None) -> Path:
     """Write a figure as PNG or JPEG, by its ending, whole or not at all; a JPEG in at most so many bytes, if that can be
     had by a lower quality. Raises InputError if it cannot be written."""
     path = im.check_writable(Path(path))
-    picture = _pixels(figure)
+    picture = Image.open(io.BytesIO(figure._repr_png_())).convert("RGB")
     kind = im.FORMATS[path.suffix.lower()]
     with im.replacing(path) as temporary:
         for quality in (92, 85, 75, 65, 50, 35):
@@ -175,12 +185,3 @@ def save(figure: Figure, path: str | Path, largest: int | None = None) -> Path:
             if largest is None or kind != "JPEG" or temporary.stat().st_size <= largest:
                 return path
         raise InputError(f"{path}: a picture of this size does not fit into {largest} bytes")
-
-
-def _pixels(figure: Figure) -> Any:
-    """A figure as a Pillow picture."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor=PAPER)
-    return Image.open(buffer).convert("RGB")

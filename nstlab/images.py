@@ -164,6 +164,12 @@ def reopen(path: str | os.PathLike) -> Tensor:
         return torch.from_numpy(np.array(image, dtype=np.float32) / 255).permute(2, 0, 1)[None].contiguous()
 
 
+def verify(path: str | os.PathLike) -> None:
+    """Raise InputError unless a picture can be read to its end."""
+    with _reading(Path(path)), Image.open(path) as image:
+        image.load()
+
+
 # --- sizes ------------------------------------------------------------------------------------------------------
 
 

@@ -81,6 +81,16 @@ class StoredRun:
     def manifest(self) -> dict[str, Any]:
         return json.loads((self.folder / "manifest.json").read_text())
 
+    def is_whole(self) -> bool:
+        """Whether manifest, history and picture can be read; if not, the log says so."""
+        try:
+            im.verify(self.picture)
+            whole = self.manifest["format"] == FORMAT and bool(_read_rows(self.folder / "history.csv"))
+        except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+            log.warning("%s: is damaged and left out (%s: %s)", self.folder, type(error).__name__, error)
+            return False
+        return whole
+
 
 @dataclass
 class Store:
@@ -103,7 +113,7 @@ class Store:
     def find(self, plan: Plan, frames: int = 0) -> StoredRun | None:
         """The finished run of this plan, if there is one, with progress pictures if such are wanted."""
         stored = StoredRun(self.folder(plan))
-        if not (stored.folder / "manifest.json").is_file() or not stored.picture.is_file():
+        if not stored.folder.is_dir() or not stored.is_whole():
             return None
         return stored if len(stored.frames) > 0 or not frames else None
 

@@ -96,6 +96,10 @@ def test_a_jpeg_is_made_to_fit_or_refused(tmp_path):
     assert not (tmp_path / "c.jpg").exists()
 
 
+def test_notebooks_show_a_figure_as_it_is(photo):
+    assert figures.before_after(photo, photo, photo)._repr_png_().startswith(b"\x89PNG")
+
+
 def test_a_place_that_cannot_be_written_is_refused(photo, tmp_path):
     with pytest.raises(InputError, match="there is no folder"):
         figures.save(figures.before_after(photo, photo, photo), tmp_path / "none" / "a.png")

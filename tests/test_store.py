@@ -527,3 +527,17 @@ def test_a_killed_process_leaves_a_valid_checkpoint_and_the_same_command_finishe
     (folder,) = runs.root.glob("runs/transfer/*")
     assert [int(row["step"]) for row in history(folder)] == list(range(401))
     assert not [name for name in names(folder) if name.startswith(".")]
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "final.png", "history.csv"])
+@pytest.mark.parametrize("keep", [0, 0.5])
+def test_a_damaged_run_is_reported_and_computed_again(plan, runs, caplog, file, keep):
+    done = runs.obtain(plan())
+    path, whole = done.folder / file, (done.folder / file).read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole))] if file != "history.csv" else b"")
+    assert runs.find(plan()) is None
+    assert f"{done.folder}: is damaged" in caplog.text
+    again = runs.obtain(plan())
+    assert again == done
+    assert again.is_whole()
+    assert im.reopen(again.picture).shape == (1, 3, 32, 27)

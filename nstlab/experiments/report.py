@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from nstlab import figures, weights
 from nstlab import images as im
 from nstlab.experiments.base import Base, Claim, Experiment, Seen, label_of
@@ -48,7 +46,7 @@ def table(found: Sequence[Claim]) -> str:
 # --- figures ----------------------------------------------------------------------------------------------------
 
 
-def sheet(options: SweepSettings, runs: Sequence[Seen]) -> Figure:
+def sheet(options: SweepSettings, runs: Sequence[Seen]) -> figures.Shown:
     """The experiment at a glance."""
     experiment, base = EXPERIMENTS[options.experiment], Base.of(options)
     title = f"{experiment.id}  {experiment.title}"
@@ -82,7 +80,7 @@ def _short(axis: str, text: str) -> str:
     return f"{axis} {text}" if text.replace(".", "").isdigit() else text
 
 
-def curves(options: SweepSettings, runs: Sequence[Seen]) -> Figure | None:
+def curves(options: SweepSettings, runs: Sequence[Seen]) -> figures.Shown | None:
     """Losses by evaluations of all runs; None if there are none."""
     if not runs:
         return None
@@ -127,7 +125,12 @@ def command(options: SweepSettings) -> str:
 
 
 def _hang(
-    options: SweepSettings, gallery: Path, overview: Figure, losses: Figure | None, found: Sequence[Claim], runs: Sequence[Seen]
+    options: SweepSettings,
+    gallery: Path,
+    overview: figures.Shown,
+    losses: figures.Shown | None,
+    found: Sequence[Claim],
+    runs: Sequence[Seen],
 ) -> list[Path]:
     """The experiment's pictures and text in the gallery, and the gallery's README made anew from all that hang there.
 
