@@ -85,11 +85,12 @@ class StoredRun:
         """Whether manifest, history and picture can be read; if not, the log says so."""
         try:
             im.verify(self.picture)
-            whole = self.manifest["format"] == FORMAT and bool(_read_rows(self.folder / "history.csv"))
-        except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+            if self.manifest["format"] != FORMAT or not _read_rows(self.folder / "history.csv"):
+                raise ValueError("manifest of another format, or no history")
+        except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s: is damaged and left out (%s: %s)", self.folder, type(error).__name__, error)
             return False
-        return whole
+        return True
 
 
 @dataclass

@@ -6,6 +6,7 @@ Everything is read from stored runs. `results/sweeps/<id>-<budget>/` gets `sheet
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -119,9 +120,11 @@ def _text(path: Path, text: str) -> Path:
 def command(options: SweepSettings) -> str:
     """What makes the experiment's part of the gallery again."""
     defaults = SweepSettings(experiment=options.experiment)
-    given = [f"--{name.replace('_', '-')} {getattr(options, name)}" for name, _, opt in SweepSettings.options()
-             if opt.identity and name != "experiment" and getattr(options, name) != getattr(defaults, name)]  # fmt: skip
-    return " ".join(["nstlab sweep", options.experiment, *given, "--gallery results/gallery"])
+    words = ["nstlab", "sweep", options.experiment]
+    for name, _, opt in SweepSettings.options():
+        if opt.identity and getattr(options, name) != getattr(defaults, name):
+            words += [f"--{name}", str(getattr(options, name))]
+    return shlex.join([*words, "--gallery", "results/gallery"])
 
 
 def _hang(
