@@ -1,0 +1,216 @@
+"""A run that can be steered while it goes on: start, pause, resume, step, stop, and change weights.
+
+    session = Session(plan.steps)
+    session.watch(show)              # called with each Frame, at most so many times a second
+    session.start()
+    session.change(style=300.0)      # returns at once; the next step is made with it
+    session.wait()                   # for headless use
+
+One worker thread drives a generator of steps; everything else only sets what it is to do next, under one lock. Changes that
+come quickly are put together: the worker takes what has been wished by the time it begins a step. Of frames the newest wins;
+those that nobody had time to see are skipped. An exception in the worker ends the session, and is kept in `error`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from nstlab.engine import Step
+from nstlab.settings import InputError
+
+log = logging.getLogger("nstlab")
+
+FRAMES = 5.0  # a second, at most
+WINDOW = 20  # steps over which the rate is taken
+Steps = Generator[Step, Mapping[str, float] | None, Any]
+
+
+class State(StrEnum):
+    """What a session is doing."""
+
+    READY = "ready"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+OVER = (State.FINISHED, State.STOPPED, State.FAILED)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """What viewers are shown. rate: evaluations a second of late. events: all so far, as words."""
+
+    state: State
+    step: Step | None
+    rate: float
+    events: tuple[str, ...]
+    error: str = ""
+
+
+class _Stopped(Exception):
+    """Raised in the worker where it is to end."""
+
+
+class Session:
+    """Drives one run. `make`, called in the worker, begins it and returns the generator of its steps.
+
+    Methods may be called from any thread and return at once, but for `wait` and `close`."""
+
+    def __init__(self, make: Callable[[], Steps], frames: float = FRAMES):
+        self.make, self.interval = make, 1 / frames
+        self.state, self.error, self.result = State.READY, "", None
+        self.step_now: Step | None = None
+        self.changes: list[tuple[int, dict[str, float]]] = []  # (step before, weights), as they took effect
+        self._events: list[str] = []
+        self._times: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self._watchers: list[Callable[[Frame], None]] = []
+        self._turn = threading.Condition()
+        self._wishes: dict[str, float] = {}
+        self._singles, self._paused, self._stopping = 0, False, False
+        self._shown = 0.0
+        self._worker: threading.Thread | None = None
+
+    # --- from outside
+
+    def watch(self, watcher: Callable[[Frame], None]) -> None:
+        """Have it called, in the worker, with new frames, and with the last one of each state."""
+        self._watchers.append(watcher)
+
+    def start(self) -> None:
+        """Begin; or, when paused, go on."""
+        with self._turn:
+            self._paused = False
+            self._turn.notify_all()
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._work, name="nstlab session", daemon=True)
+                self._worker.start()
+
+    resume = start
+
+    def pause(self) -> None:
+        """Stop after the step that is being made, until `resume` or `single`."""
+        with self._turn:
+            self._paused = True
+
+    def single(self) -> None:
+        """Make one step and pause."""
+        if self._worker is None:
+            self.start()
+        with self._turn:
+            self._paused, self._singles = True, self._singles + 1
+            self._turn.notify_all()
+
+    def change(self, **weights: float) -> None:
+        """Set weights of the objective by name; the newest wish for each holds from the next step on."""
+        with self._turn:
+            self._wishes |= weights
+            self._turn.notify_all()
+
+    def stop(self) -> None:
+        """End after the step that is being made."""
+        with self._turn:
+            self._stopping = True
+            self._turn.notify_all()
+
+    def wait(self, seconds: float | None = None) -> State:
+        """Until the session is over, or so long; how it stands then."""
+        if self._worker is not None:
+            self._worker.join(seconds)
+        return self.state
+
+    def close(self, seconds: float | None = 10.0) -> State:
+        """Stop and wait: nothing is left running."""
+        self.stop()
+        return self.wait(seconds)
+
+    @property
+    def frame(self) -> Frame:
+        """What a viewer would be shown now."""
+        return Frame(self.state, self.step_now, self._rate(), tuple(self._events), self.error)
+
+    # --- the worker
+
+    def _work(self) -> None:
+        steps: Steps | None = None
+        try:
+            steps = self.make()
+            self._set(State.RUNNING)
+            self._take(next(steps))
+            while True:
+                self._take(steps.send(self._wished()))
+        except StopIteration as end:
+            self.result = end.value
+            self._set(State.FINISHED)
+        except _Stopped:
+            self._set(State.STOPPED)
+        except InputError as error:
+            self._fail(str(error))
+        except Exception as error:
+            log.exception("the session failed")
+            self._fail(f"{type(error).__name__}: {error}")
+        finally:
+            if steps is not None:
+                steps.close()
+
+    def _wished(self) -> dict[str, float] | None:
+        """Wait for this worker's turn to make a step; the changes to make it with."""
+        if self._idle():
+            self._set(State.PAUSED)  # outside the lock, so that a slow watcher holds nobody up
+        with self._turn:
+            self._turn.wait_for(lambda: not self._idle())
+            if self._stopping:
+                raise _Stopped
+            self._singles = max(0, self._singles - 1)
+            wishes, self._wishes = self._wishes, {}
+        if self.state is not State.RUNNING:
+            self._times.clear()
+            self._set(State.RUNNING)
+        if wishes:
+            self.changes.append((self.step_now.index, wishes))
+        return wishes or None
+
+    def _idle(self) -> bool:
+        """Whether nothing is to be done now."""
+        return self._paused and not self._singles and not self._stopping
+
+    def _take(self, step: Step) -> None:
+        self.step_now = step
+        self._times.append((time.monotonic(), step.evaluations))
+        if step.event:
+            self._events.append(f"step {step.index}: {step.event}")
+        if time.monotonic() - self._shown >= self.interval:
+            self._show()
+
+    def _set(self, state: State) -> None:
+        self.state = state
+        self._show()
+
+    def _fail(self, message: str) -> None:
+        self.error = message
+        self._set(State.FAILED)
+
+    def _show(self) -> None:
+        """Tell the watchers. One that fails must not end the run."""
+        self._shown = time.monotonic()
+        for watcher in self._watchers:
+            try:
+                watcher(self.frame)
+            except Exception:
+                log.exception("a watcher of the session failed")
+
+    def _rate(self) -> float:
+        """Evaluations a second over the last steps; 0 before there are two."""
+        times = list(self._times)
+        if len(times) < 2 or times[-1][0] <= times[0][0]:
+            return 0.0
+        return (times[-1][1] - times[0][1]) / (times[-1][0] - times[0][0])
