@@ -7,6 +7,7 @@ scripts can make them. They share one look, set in `_figure` and `_axes`. Pictur
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,11 @@ def _show(axes: Axes, picture: Tensor | None) -> None:
         axes.imshow(np.asarray(im.to_pil(picture)), interpolation="antialiased")
 
 
+def _wrapped(text: str, inches: float) -> str:
+    """Broken into lines that fit beside a picture."""
+    return textwrap.fill(text, max(10, round(13 * inches)))
+
+
 def contact_sheet(
     pictures: Grid,
     rows: Sequence[str],
@@ -104,9 +110,9 @@ def contact_sheet(
             place = places[i, j + lead]
             _show(place, picture)
             if i == 0 or each[i] != each[i - 1]:
-                place.set_title(column, fontsize=LABEL, color=INK)
+                place.set_title(_wrapped(column, wide), fontsize=LABEL, color=INK)
             if j == 0 and name:
-                place.set_ylabel(name, fontsize=LABEL, color=INK)
+                place.set_ylabel(_wrapped(name, tall), fontsize=LABEL, color=INK)
     return figure
 
 

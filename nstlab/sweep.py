@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from nstlab import recipes
@@ -34,7 +35,12 @@ def label(value: Any) -> str:
     """A value of an axis as it is shown: 1000.0 -> "1000", ("conv1_1", "conv2_1") -> "conv1_1 conv2_1"."""
     if isinstance(value, (tuple, list)):
         return " ".join(map(label, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers, which grids are often made of, as Python's."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,8 @@ class Sweep:
 
     @staticmethod
     def _values(values: Sequence[Any] | Mapping[str, Any]) -> list[tuple[str, Any]]:
-        return list(values.items()) if isinstance(values, Mapping) else [(label(value), value) for value in values]
+        named = values.items() if isinstance(values, Mapping) else ((label(value), value) for value in values)
+        return [(text, _plain(value)) for text, value in named]
 
     @property
     def cases(self) -> list[Case]:

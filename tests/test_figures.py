@@ -43,6 +43,12 @@ def test_a_contact_sheet_shows_every_picture_with_its_labels(photo, painting):
     assert shown(figure)[0].shape == (48, 40, 3)
 
 
+def test_long_labels_are_broken_into_lines(photo):
+    figure = figures.contact_sheet([[photo]], ["row " * 20], ["conv1_1 conv2_1 conv3_1 conv4_1 conv5_1"])
+    assert figure.axes[0].get_title().count("\n") >= 1
+    assert figure.axes[0].get_ylabel().count("\n") >= 2
+
+
 def test_rows_may_have_labels_of_their_own(photo):
     figure = figures.contact_sheet([[photo, photo], [photo]], ["", ""], [["a", "b"], ["c"]])
     assert words(figure) == ["a", "b", "c"]

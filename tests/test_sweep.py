@@ -6,6 +6,7 @@ import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import local_cluster
 from faults import raise_at
@@ -45,6 +46,12 @@ def test_values_may_have_labels(base):
     sweep = Sweep(base, {"beta": {"little": 1.0, "much": 100.0}, "seed": range(2)})
     assert [str(case) for case in sweep.cases][:2] == ["beta little, seed 0", "beta little, seed 1"]
     assert [case.settings.seed for case in sweep.cases] == [0, 1, 0, 1]
+
+
+def test_numpy_makes_good_axes(base):
+    sweep = Sweep(base, {"beta": np.logspace(0, 2, 3), "seed": np.arange(2)})
+    assert [(case.settings.beta, case.settings.seed) for case in sweep.cases][-1] == (100.0, 1)
+    assert sweep.axes == {"beta": ["1", "10", "100"], "seed": ["0", "1"]}
 
 
 @pytest.mark.parametrize(
