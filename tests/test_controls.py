@@ -1,0 +1,112 @@
+"""Controls: one for every field of every recipe, that shows, changes and refuses what the field does."""
+
+import dataclasses
+
+import ipywidgets as w
+import pytest
+
+from nstlab.controls import Controls
+from nstlab.settings import RECIPES, InputError, ReconstructSettings, TextureSettings, TransferSettings, option
+
+MADE = {
+    "transfer": TransferSettings("coffee", "mosaic"),
+    "reconstruct": ReconstructSettings("coffee"),
+    "texture": TextureSettings("mosaic"),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_field_has_a_control_with_its_help(recipe):
+    controls = Controls(MADE[recipe])
+    for name, _, opt in MADE[recipe].options():
+        widget = controls.widgets[name]
+        assert widget.description.startswith(name.replace("_", " "))
+        assert widget.tooltip.startswith(opt.help)
+        if opt.unit:
+            assert opt.unit in widget.description
+    assert controls.settings() == MADE[recipe]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": 256, "steps": 10},
+        {"levels": 3},
+        {"pool": "max", "optimizer": "adam", "learning_rate": 0.5},
+        {"style_layers": ("conv1_1", "conv2_1"), "style_weights": (1.0, 0.25)},
+        {"content_layers": ("relu4_2",)},
+        {"rescale_pool": True, "normalize": False},
+        {"stop_loss": 0.5, "tv": 0.01},
+        {"init": "some/file.png", "photo": "chelsea"},
+        {"alpha": 2.0, "beta": 1e5},
+    ],
+)
+def test_controls_show_settings_and_give_them_back(changes):
+    controls, wanted = Controls(MADE["transfer"]), MADE["transfer"].replace(**changes)
+    controls.show(wanted)
+    assert controls.settings() == wanted
+    fresh = Controls(wanted)
+    assert fresh.settings() == wanted
+
+
+def test_a_moved_control_changes_its_field_and_is_told():
+    controls, told = Controls(MADE["transfer"]), []
+    controls.observe(told.append)
+    controls.widgets["size"].value = 128
+    controls.widgets["pool"].value = "l2"
+    controls.widgets["style_weights"].value = "1, 2 3 4 5"
+    controls.widgets["stop_change"].value = "0.01"
+    found = controls.settings()
+    assert (found.size, found.pool, found.style_weights, found.stop_change) == (128, "l2", (1, 2, 3, 4, 5), 0.01)
+    assert told == ["size", "pool", "style_weights", "stop_change"]
+    controls.widgets["stop_change"].value = " "
+    assert controls.settings().stop_change is None
+
+
+def test_another_convention_brings_its_weights():
+    controls = Controls(MADE["transfer"])
+    controls.widgets["convention"].value = "tutorial"
+    assert controls.settings() == MADE["transfer"].replace(convention="tutorial")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("style_weights", "1 2", "style_weights: 2 given for 5"),
+        ("stop_loss", "low", "stop_loss: 'low'"),
+        ("style_layers", (), "style_layers"),
+    ],
+)
+def test_what_is_not_allowed_is_refused_by_name(name, value, says):
+    controls = Controls(MADE["transfer"])
+    controls.widgets[name].value = value
+    if name == "style_layers":  # none chosen: the convention's
+        assert controls.settings() == MADE["transfer"]
+        return
+    with pytest.raises(InputError, match=says):
+        controls.settings()
+
+
+def test_ranges_are_the_fields():
+    widgets = Controls(MADE["transfer"]).widgets
+    assert (widgets["size"].min, widgets["size"].max) == (16, 16384)
+    widgets["size"].value = 3
+    assert widgets["size"].value == 16
+
+
+def test_a_new_field_shows_up_by_itself():
+    @dataclasses.dataclass(frozen=True)
+    class More(TransferSettings):
+        warmth: float = option(0.5, "how warm", low=0, high=1, unit="K")
+
+    controls = Controls(More("coffee", "mosaic"))
+    assert controls.widgets["warmth"].description == "warmth (K)"
+    controls.widgets["warmth"].value = 0.75
+    assert controls.settings().warmth == 0.75
+
+
+def test_a_box_holds_the_named_controls():
+    controls = Controls(MADE["transfer"])
+    assert controls.box(["size", "pool"]).children == (controls.widgets["size"], controls.widgets["pool"])
+    assert len(controls.box().children) == len(controls.widgets)
+    assert isinstance(controls.widgets["levels"], w.IntSlider)
