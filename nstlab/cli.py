@@ -200,6 +200,7 @@ def sweep(settings: SweepSettings) -> int:
 
     from nstlab.experiments import report
 
+    report.check(settings)
     with tqdm(unit="run", dynamic_ncols=True, disable=None) as bar:
 
         def show(case: Any, step: Any, done: Any) -> None:
@@ -216,8 +217,8 @@ def sweep(settings: SweepSettings) -> int:
             _say("interrupted; what is finished is kept; to go on, run the same command again")
             return 130
     claims = report.claims(settings, runs)
-    places = report.write(settings, runs, claims)
-    print(report.table(claims), f"\n{', '.join(map(str, places))}", sep="\n")
+    print(report.table(claims), end="\n\n")
+    print(*report.write(settings, runs, claims), sep=", ")
     return 0
 
 
@@ -225,9 +226,11 @@ def runs(settings: RunsSettings) -> int:
     """List, show or remove runs."""
     from nstlab import index
 
+    if not settings.results.is_dir():
+        raise InputError(f"results: there is no folder {settings.results}")
     if settings.action == "rm":
-        for each in settings.ids:
-            print(f"{index.remove(each, settings.results)}: removed")
+        for folder in index.remove(settings.ids, settings.results):
+            print(f"{folder}: removed")
     elif settings.action == "show":
         for each in settings.ids:
             name = index.find(each, settings.results).id
@@ -244,6 +247,8 @@ def runs(settings: RunsSettings) -> int:
         widths = [max(map(len, column)) for column in zip(columns, *found, strict=True)]
         for line in (columns, *found):
             print("  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
+        for folder in index.unfinished(settings.results):
+            print(f"{folder}: under way or interrupted")
     return 0
 
 
@@ -342,6 +347,9 @@ def _room(device: Any) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     logging.basicConfig(format="nstlab: %(message)s")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without α can still show the rest
     logging.getLogger("nstlab").setLevel(logging.INFO)
     try:
         name, made = parse(sys.argv[1:] if argv is None else argv)
@@ -362,3 +370,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("interrupted")
         return 130
+    except Exception as error:
+        if not _out_of_memory(error):
+            raise
+        _say("error: out of memory; a smaller --size needs less")
+        return 2

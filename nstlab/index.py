@@ -9,29 +9,29 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nstlab import images as im
-from nstlab.settings import RECIPES, RESULTS, InputError
-from nstlab.store import FORMAT, Store, StoredRun
+from nstlab.settings import RECIPES, RESULTS, InputError, nearest
+from nstlab.store import Store, StoredRun
 
 if TYPE_CHECKING:
     import pandas
 
 log = logging.getLogger("nstlab")
+ID = re.compile("[0-9a-f]{16}")
+VERSION = 1  # of the index; raised whenever a row has other columns than before
 Where = Mapping[str, Any] | str | Callable[["pandas.DataFrame"], Any]
 
 
 def _row(run: StoredRun) -> dict[str, Any]:
-    """A finished run as plain values; raises for whatever is missing or of another kind."""
+    """A finished run as plain values."""
     manifest = run.manifest
-    if manifest["format"] != FORMAT:
-        raise ValueError(f"its format is {manifest['format']}")
-    if not run.picture.is_file():
-        raise ValueError(f"{run.picture.name} is missing")
     result = manifest["result"]
     row = {"id": run.id, "recipe": manifest["recipe"], "loss": float(result["loss"])}
     row |= {f"loss_{name}": float(value) for name, value in result["terms"].items()}
@@ -44,16 +44,29 @@ def _row(run: StoredRun) -> dict[str, Any]:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """The folders of finished runs: those whose name has no ending."""
+    """The folders of finished runs: those named by an id and nothing else."""
     for recipe in RECIPES:
-        yield from sorted(p for p in (root / "runs" / recipe).glob("*") if p.is_dir() and not p.suffix)
+        yield from sorted(p for p in (root / "runs" / recipe).glob("*") if p.is_dir() and ID.fullmatch(p.name))
+
+
+def unfinished(root: str | Path = RESULTS) -> list[Path]:
+    """The folders of runs that are under way, were interrupted, or were not removed to the end."""
+    found = (p for recipe in RECIPES for p in (Path(root) / "runs" / recipe).glob("*") if p.is_dir())
+    return sorted(p for p in found if ID.fullmatch(p.name.partition(".")[0]) and p.suffix in (".partial", ".removed"))
+
+
+def _stamp(folder: Path) -> list[int]:
+    """Changes with the folder's files."""
+    stats = [(folder / name).stat() for name in ("manifest.json", "history.csv", "final.png")]
+    return [number for stat in stats for number in (stat.st_mtime_ns, stat.st_size)]
 
 
 def _read_index(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        found = json.loads(path.read_text())
-        if found["format"] == FORMAT and isinstance(found["runs"], dict):
-            return found["runs"]
+    """{folder: {"stamp", "row"}}, as far as the file holds such."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["version"] == VERSION:
+            return {k: v for k, v in found["runs"].items() if isinstance(v.get("row"), dict) and "created" in v["row"]}
     return {}
 
 
@@ -63,17 +76,18 @@ def rows(root: str | Path = RESULTS) -> list[dict[str, Any]]:
     path, new = root / "runs" / "index.json", {}
     old = _read_index(path)
     for folder in _folders(root):
-        name = f"{folder.parent.name}/{folder.name}"
+        name, run = f"{folder.parent.name}/{folder.name}", StoredRun(folder)
         try:
-            stamp = (folder / "manifest.json").stat().st_mtime_ns
-            known = old.get(name)
-            valid = isinstance(known, dict) and known.get("stamp") == stamp and known["row"].get("folder") == str(folder)
-            new[name] = known if valid else {"stamp": stamp, "row": _row(StoredRun(folder))}
+            stamp, known = _stamp(folder), old.get(name)
+            if known and known.get("stamp") == stamp and known["row"].get("folder") == str(folder):
+                new[name] = known
+            elif run.is_whole():
+                new[name] = {"stamp": stamp, "row": _row(run)}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("%s: is damaged and left out (%s: %s)", folder, type(error).__name__, error)
     if new != old and path.parent.is_dir():
         with contextlib.suppress(InputError), im.replacing(path) as temporary:  # a folder that may only be read will do
-            temporary.write_text(json.dumps({"format": FORMAT, "runs": new}))
+            temporary.write_text(json.dumps({"version": VERSION, "runs": new}), encoding="utf-8")
     return sorted((entry["row"] for entry in new.values()), key=lambda row: row["created"])
 
 
@@ -81,42 +95,50 @@ def runs(recipe: str | None = None, where: Where | None = None, root: str | Path
     """One row a finished run: its settings by name, losses (`loss`, and `loss_style` and so on for each term, unweighted),
     `seconds`, `evaluations`, `steps_done`, `status`, `events` (how many; `event_list` what), `folder`, `picture`.
 
-    recipe: only runs of it. where: {"beta": 1000.0, "pool": ["avg", "max"]}, or an expression for DataFrame.query, or a
-    function from the frame to a mask. root: the folder of results. Raises InputError for an unknown recipe or column."""
+    recipe: only runs of it. where: {"beta": 1000.0, "seed": range(4)}, a value or several to choose from for each column; or
+    an expression for DataFrame.query; or a function from the frame to a mask. root: the folder of results. Raises InputError
+    for an unknown recipe or column, and for a condition that cannot be used."""
     import pandas
 
     if recipe is not None and recipe not in RECIPES:
         raise InputError(f"recipe: '{recipe}' is not one of {', '.join(RECIPES)}")
     found = [row for row in rows(root) if recipe in (None, row["recipe"])]
+    if isinstance(where, Mapping):
+        return pandas.DataFrame(_chosen(found, where))
     frame = pandas.DataFrame(found)
     if where is None or frame.empty:
         return frame
-    if callable(where):
-        return frame[where(frame)].reset_index(drop=True)
-    if isinstance(where, str):
-        try:
-            return frame.query(where).reset_index(drop=True)
-        except Exception as error:  # whatever an expression can raise
-            raise InputError(f"where: '{where}' cannot be used ({type(error).__name__}: {error})") from None
-    return frame[_matches(frame, where)].reset_index(drop=True)
+    try:
+        mask = where(frame) if callable(where) else frame.eval(where)
+        if not pandas.api.types.is_bool_dtype(mask):
+            raise TypeError("is no condition")
+        return frame[mask].reset_index(drop=True)
+    except Exception as error:  # whatever an expression can raise
+        raise InputError(f"where: '{where}' cannot be used ({type(error).__name__}: {error})") from None
 
 
-def _matches(frame: pandas.DataFrame, where: Mapping[str, Any]) -> list[bool]:
-    unknown = [name for name in where if name not in frame]
-    if unknown:
-        raise InputError(f"where: runs have no column '{unknown[0]}' (there are: {', '.join(frame)})")
+def _chosen(found: list[dict[str, Any]], where: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows that have the values, compared as plain values, in which nothing is None and not NaN."""
+    columns = {name for row in found for name in row}
+    for name in where:
+        if found and name not in columns:
+            raise InputError(f"where: runs have no column '{name}'{nearest(name, sorted(columns))}")
+    return [row for row in found if all(_fits(row.get(name), wanted) for name, wanted in where.items())]
 
-    def fits(value: Any, wanted: Any) -> bool:
-        if isinstance(value, (list, tuple)):
-            return list(value) == list(wanted)
-        return value in wanted if isinstance(wanted, (list, tuple, set)) else value == wanted
 
-    return [all(fits(row[name], wanted) for name, wanted in where.items()) for _, row in frame.iterrows()]
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a row's value is the one, or one of those, that are wanted. Of columns with lists a list is one value."""
+    several = isinstance(wanted, Iterable) and not isinstance(wanted, str)
+    wanted = list(wanted) if several else [wanted]
+    if isinstance(value, list):
+        lists = [list(w) for w in wanted if isinstance(w, (list, tuple))]
+        return value in (lists or [wanted])
+    return value in wanted
 
 
 def find(run_id: str, root: str | Path = RESULTS) -> StoredRun:
     """The finished run whose id begins so; InputError if there is none, or more than one."""
-    found = [folder for folder in _folders(Path(root)) if folder.name.startswith(run_id)] if run_id else []
+    found = _begin(root, run_id)
     if len(found) != 1:
         what = f"{len(found)} runs have ids that begin" if found else "no run has an id that begins"
         raise InputError(f"{what} with '{run_id}' in {root}; `nstlab runs` lists them")
@@ -139,11 +161,25 @@ def read_history(run: StoredRun) -> pandas.DataFrame:
         raise InputError(f"{path}: is missing or damaged ({error})") from None
 
 
-def remove(run_id: str, root: str | Path = RESULTS) -> Path:
-    """Delete a finished run's folder. One that is being computed is not finished, and not found."""
-    run = find(run_id, root)
-    gone = run.folder.with_suffix(".removed")  # at once, so that no half of it is ever found
-    with Store(Path(root)).claimed(run.folder):
-        run.folder.rename(gone)
-    shutil.rmtree(gone)
-    return run.folder
+def remove(run_ids: Sequence[str], root: str | Path = RESULTS) -> list[Path]:
+    """Delete runs' folders, finished ones or what interrupted ones left; all ids are looked up before anything is deleted.
+
+    Raises InputError for ids that are unknown or not unique, and for a run that is being computed."""
+    store, folders = Store(Path(root)), []
+    for name in run_ids:
+        left = [folder for folder in unfinished(root) if name and folder.name.startswith(name)]
+        folders.append(left[0] if len(left) == 1 and not _begin(root, name) else find(name, root).folder)
+    for folder in dict.fromkeys(folders):
+        gone = folder.with_name(f"{folder.name.partition('.')[0]}.{uuid.uuid4().hex[:8]}.removed")
+        with store.claimed(folder.with_name(folder.name.partition(".")[0])):
+            try:
+                folder.rename(gone)  # at once, so that no half of it is ever found
+                shutil.rmtree(gone)
+            except OSError as error:
+                raise InputError(f"{folder}: cannot be removed ({error.strerror})") from None
+    return list(dict.fromkeys(folders))
+
+
+def _begin(root: str | Path, name: str) -> list[Path]:
+    """The finished runs whose ids begin so."""
+    return [folder for folder in _folders(Path(root)) if name and folder.name.startswith(name)]

@@ -188,8 +188,14 @@ def kind(annotation: Any) -> tuple[type, bool, bool]:
     return annotation, False, optional
 
 
+def plain(value: Any) -> Any:
+    """NumPy's numbers and arrays, of which grids are often made, as Python's."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def _element(name: str, value: Any, wanted: type, opt: Option) -> Any:
     """One value of the wanted type, checked; numbers and paths may come as their text."""
+    value = plain(value)
     if (wanted is float and isinstance(value, (int, str))) or (wanted is int and isinstance(value, str)):
         with contextlib.suppress(ValueError, OverflowError):
             value = value if isinstance(value, bool) else wanted(value)
@@ -213,7 +219,7 @@ class Settings:
             object.__setattr__(self, name, self._checked(name, annotation, opt))
 
     def _checked(self, name: str, annotation: Any, opt: Option) -> Any:
-        value, (wanted, many, optional) = getattr(self, name), kind(annotation)
+        value, (wanted, many, optional) = plain(getattr(self, name)), kind(annotation)
         if value is None and optional:
             return None
         if not many:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import itertools
 import json
 import logging
 import platform
@@ -45,6 +46,7 @@ CHECKPOINT_EVERY = 20.0  # seconds at least between two checkpoints
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing them
 POLL = 0.5  # seconds between two looks at a run that another process is computing
 FORMAT = 1
+MANIFEST = frozenset(("id", "recipe", "settings", "result", "environment", "weights_source", "changes"))
 
 
 class Busy(InputError):
@@ -79,18 +81,28 @@ class StoredRun:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        return json.loads((self.folder / "manifest.json").read_text())
+        return json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+
+    def problem(self) -> str:
+        """What is wrong with the folder: a manifest, a history or a picture that cannot be read to its end; "" if nothing."""
+        try:
+            manifest = self.manifest
+            if manifest["format"] != FORMAT:
+                return f"its format is {manifest['format']}"
+            if not set(manifest) >= MANIFEST:
+                return f"its manifest lacks {', '.join(sorted(MANIFEST - set(manifest)))}"
+            _read_rows(self.folder / "history.csv", manifest["result"]["steps"])
+            im.verify(self.picture)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
 
     def is_whole(self) -> bool:
-        """Whether manifest, history and picture can be read; if not, the log says so."""
-        try:
-            im.verify(self.picture)
-            if self.manifest["format"] != FORMAT or not _read_rows(self.folder / "history.csv"):
-                raise ValueError("manifest of another format, or no history")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("%s: is damaged and left out (%s: %s)", self.folder, type(error).__name__, error)
-            return False
-        return True
+        """Whether there is no problem; if there is one, the log says so."""
+        problem = self.problem()
+        if problem:
+            log.warning("%s: is damaged and left out (%s)", self.folder, problem)
+        return not problem
 
 
 @dataclass
@@ -138,11 +150,18 @@ class Store:
         while True:
             try:
                 with self.claimed(self.folder(plan)):
-                    return self.find(plan) or _drained(self._run(plan, True, 0), watch)
+                    return self.find(plan) or _drained(self._run(plan, self._resumable(plan), 0), watch)
             except Busy:
                 time.sleep(POLL)
-            if stored := self.find(plan):
-                return stored
+
+    def _resumable(self, plan: Plan) -> bool:
+        """Whether what an interrupted run left, if there was one, can be taken up; if not, the log says so."""
+        try:
+            self.checkpoint(plan)
+        except InputError as error:
+            log.warning("%s; it begins anew", error)
+            return False
+        return True
 
     @contextlib.contextmanager
     def claimed(self, folder: Path) -> Iterator[None]:
@@ -181,7 +200,10 @@ class Store:
             recorder.steer(changes)
             result = end.value
         except BaseException:
-            recorder.interrupted()
+            try:
+                recorder.interrupted()
+            except InputError as error:  # a full disk, say; why the run ended matters more
+                log.warning("%s", error)
             raise
         try:
             return recorder.finish(result)
@@ -236,7 +258,7 @@ class _Recorder:
         for leftover in self.folder.rglob(".*"):  # of a process that was killed while it wrote
             leftover.unlink()
         if checkpoint is not None:
-            self.rows = [row for row in _read_rows(self.folder / "history.csv") if int(row["step"]) <= checkpoint.data["index"]]
+            self.rows = _read_rows(self.folder / "history.csv", checkpoint.data["index"])
         self.saved = time.monotonic()
         total = sum(level.steps for level in self.plan.schedule)
         self._kept = _frame_indices(total, self.frames)
@@ -289,7 +311,7 @@ class _Recorder:
             shutil.rmtree(self.folder / "frames", ignore_errors=True)
         manifest = {"id": name, **_manifest(self.plan, result), "changes": self.changes}
         with im.replacing(self.folder / "manifest.json") as temporary:
-            temporary.write_text(json.dumps(manifest, indent=1))
+            temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # an earlier result of the same id, when it was computed anew
         self.folder.rename(folder)
         for leftover in ("checkpoint.safetensors", "best.png"):
@@ -297,17 +319,25 @@ class _Recorder:
         return StoredRun(folder)
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def _read_rows(path: Path, last: int | None = None) -> list[dict[str, Any]]:
+    """A history, up to a step if one is named, which it must then reach. InputError if it is missing or damaged: its steps
+    must begin with 0 and rise."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        steps = [int(row["step"]) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise InputError(f"{path}: is missing or damaged ({type(error).__name__})") from None
+    rising = all(a < b for a, b in itertools.pairwise(steps))
+    if not rising or steps[:1] != [0] or (last is not None and last not in steps):
+        raise InputError(f"{path}: is damaged, steps are missing")
+    return rows if last is None else rows[: steps.index(last) + 1]
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """One row a step; the columns are those of any row, since terms may come and go with their weights."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    with im.replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with im.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

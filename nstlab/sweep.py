@@ -12,35 +12,31 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from nstlab import recipes
 from nstlab.engine import Step
-from nstlab.settings import DEVICES, RECIPES, RESULTS, InputError, RunSettings
-from nstlab.store import Store, StoredRun, run_id
+from nstlab.settings import DEVICES, RECIPES, RESULTS, InputError, RunSettings, plain
+from nstlab.store import Store, StoredRun
 
-PATIENCE = 10  # seconds in which a scheduler has to answer
+PATIENCE = 10  # seconds in which a scheduler has to answer, and after which workers are looked for
+RECIPE_OF = {settings: recipe for recipe, settings in RECIPES.items()}
 
 
 def label(value: Any) -> str:
     """A value of an axis as it is shown: 1000.0 -> "1000", ("conv1_1", "conv2_1") -> "conv1_1 conv2_1"."""
     if isinstance(value, (tuple, list)):
         return " ".join(map(label, value))
-    return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's numbers, which grids are often made of, as Python's."""
-    return value.item() if isinstance(value, np.generic) else value
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)
@@ -78,34 +74,49 @@ class Sweep:
     vary: Mapping[str | tuple[str, ...], Sequence[Any] | Mapping[str, Any]]
 
     def __post_init__(self) -> None:
-        _ = self.cases  # so that what is not allowed is refused now
+        """Read the axes once (they may be iterators), and refuse now what is not allowed."""
+        object.__setattr__(self, "vary", {key: self._read(key, values) for key, values in self.vary.items()})
+        names = [name for key in self.vary for name in self._fields(key)]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"{name}: is varied by two axes; each field may be in one")
+        _ = self.cases
+
+    @staticmethod
+    def _fields(key: str | tuple[str, ...]) -> tuple[str, ...]:
+        return (key,) if isinstance(key, str) else key
+
+    def _read(self, key: str | tuple[str, ...], values: Any) -> tuple[tuple[str, Any], ...]:
+        """The points of an axis, (label, value) each; values that look alike are written out."""
+        axis = ", ".join(self._fields(key))
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise InputError(f"{axis}: {values!r} is not a list of values")
+        named = isinstance(values, Mapping)
+        found = tuple(values.items()) if named else tuple((label(value), value) for value in map(plain, values))
+        if len({text for text, _ in found}) < len(found):
+            found = tuple((str(value), value) for _, value in found)
+        if not found:
+            raise InputError(f"{axis}: there are no values")
+        count = len(self._fields(key))
+        for _, value in found:
+            if not isinstance(key, str) and (not isinstance(value, (tuple, list)) or len(value) != count):
+                raise InputError(f"{axis}: {value!r} has not one value for each of the {count} fields")
+        return found
 
     @property
     def axes(self) -> dict[str, list[str]]:
         """{axis: its labels}, in order."""
-        return {self._name(key): [text for text, _ in self._values(values)] for key, values in self.vary.items()}
-
-    @staticmethod
-    def _name(key: str | tuple[str, ...]) -> str:
-        return key if isinstance(key, str) else ", ".join(key)
-
-    @staticmethod
-    def _values(values: Sequence[Any] | Mapping[str, Any]) -> list[tuple[str, Any]]:
-        named = values.items() if isinstance(values, Mapping) else ((label(value), value) for value in values)
-        return [(text, _plain(value)) for text, value in named]
+        return {", ".join(self._fields(key)): [text for text, _ in points] for key, points in self.vary.items()}
 
     @property
     def cases(self) -> list[Case]:
         """All points of the grid; the last axis changes fastest."""
-        keys, found = list(self.vary), []
-        for point in itertools.product(*(self._values(values) for values in self.vary.values())):
+        found = []
+        for point in itertools.product(*self.vary.values()):
             changes: dict[str, Any] = {}
-            for key, (_, value) in zip(keys, point, strict=True):
-                names, each = ((key,), (value,)) if isinstance(key, str) else (key, value)
-                if len(names) != len(each):
-                    raise InputError(f"{self._name(key)}: {value!r} has not one value for each of the {len(names)} fields")
-                changes |= dict(zip(names, each, strict=True))
-            labels = {self._name(key): text for key, (text, _) in zip(keys, point, strict=True)}
+            for key, (_, value) in zip(self.vary, point, strict=True):
+                changes |= {key: value} if isinstance(key, str) else dict(zip(key, value, strict=True))
+            labels = dict(zip(self.axes, (text for text, _ in point), strict=True))
             found.append(Case(labels, self.base.replace(**changes)))
         return found
 
@@ -121,115 +132,142 @@ class Sweep:
         executor: any of concurrent.futures; its workers must see the same files. By default one process for each GPU, if
         there are several, else this one. report: told of each case that is done, and in this process of each step.
         However it ends, what is finished stays finished and the rest can be taken up: a KeyboardInterrupt cancels what
-        has not begun. If runs fail, the others are finished first; then the first error is raised."""
+        has not begun. If runs fail, the others are finished first; then the first error is raised, with its case. On several
+        GPUs, as always with processes, a script needs `if __name__ == "__main__":`."""
         store, report = Store(Path(root)), report or (lambda *_: None)
-        jobs = [_Job.of(case, store, device) for case in self.cases]
-        done = {job.id: Done(job.case, job.stored, True) for job in jobs if job.stored is not None}
-        for found in done.values():
-            report(found.case, None, found)
-        todo = {job.id: job for job in jobs if job.id not in done}  # equal cases once
-        with contextlib.nullcontext(executor) if executor or not todo else _gpus() as chosen:
-            finished = _here(store, todo, device, report) if chosen is None else _elsewhere(chosen, store, todo, device, report)
-        done |= finished
-        return [Done(job.case, done[job.id].run, done[job.id].found) for job in jobs]
+        with contextlib.nullcontext(executor) if executor else _gpus(device) as chosen:
+            if chosen is None:
+                return _here(store, self.cases, device, report)
+            return _elsewhere(chosen, store, self.cases, device, report)
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """A case, the id of its run, and the run itself if it is stored."""
-
-    case: Case
-    recipe: str
-    id: str
-    stored: StoredRun | None
-
-    @classmethod
-    def of(cls, case: Case, store: Store, device: str) -> _Job:
-        plan = recipes.prepare(case.settings, device)  # not kept: a network for each case is too much
-        return cls(case, plan.recipe, run_id(plan), store.find(plan))
-
-
-def _here(store: Store, todo: Mapping[str, _Job], device: str, report: Report) -> dict[str, Done]:
+def _here(store: Store, cases: Sequence[Case], device: str, report: Report) -> list[Done]:
     """One after the other in this process."""
-    done, errors = {}, []
-    for job in todo.values():
+    done, failed = [], []
+    for case in cases:
         try:
-            plan = recipes.prepare(job.case.settings, device)
-            plan.check_memory()
-            stored = store.obtain(plan, lambda step, case=job.case: report(case, step, None))
+            plan = recipes.prepare(case.settings, device)
+            stored = store.find(plan)
+            if stored is None:
+                plan.check_memory()
+            run = stored or store.obtain(plan, lambda step, case=case: report(case, step, None))
         except Exception as error:
-            errors.append(error)
+            failed.append((case, error))
             continue
-        done[job.id] = Done(job.case, stored, False)
-        report(job.case, None, done[job.id])
-    if errors:
-        raise errors[0]
+        done.append(Done(case, run, stored is not None))
+        report(case, None, done[-1])
+    _raise(failed, len(cases))
     return done
 
 
-def _elsewhere(executor: Executor, store: Store, todo: Mapping[str, _Job], device: str, report: Report) -> dict[str, Done]:
-    """One task a run; finished ones are reported as they come."""
-    futures: dict[Future, _Job] = {}
-    done, errors = {}, []
+def _elsewhere(executor: Executor, store: Store, cases: Sequence[Case], device: str, report: Report) -> list[Done]:
+    """One task a run; finished ones are reported as they come. The workers decide what the runs' ids are, since these
+    depend on the arithmetic there."""
+    futures: dict[Future, list[Case]] = {}
+    done: dict[int, Done] = {}
+    failed: list[tuple[Case, BaseException]] = []
     try:
-        for job in todo.values():
-            what = (job.recipe, job.case.settings.to_dict(), str(Path(store.root).absolute()), device, job.id)
-            futures[executor.submit(work, *what)] = job
-        for future in as_completed(futures):
-            job = futures[future]
-            if error := _error(future):
-                errors.append(error)
-                continue
-            done[job.id] = Done(job.case, store.stored(job.recipe, job.id), False)
-            report(job.case, None, done[job.id])
+        tasks: dict[str, list[Case]] = {}
+        for case in cases:
+            settings = _absolute(case.settings)
+            sent = (*settings, _inputs(recipes.prepare(case.settings, "cpu")))
+            tasks.setdefault(json.dumps(sent, sort_keys=True), []).append(case)  # equal cases once
+        for sent, alike in tasks.items():
+            recipe, settings, inputs = json.loads(sent)
+            futures[executor.submit(work, recipe, settings, str(Path(store.root).absolute()), device, inputs)] = alike
+        for future in _as_completed(futures, getattr(executor, "alive", lambda: True)):
+            for case in futures[future]:
+                try:
+                    name, found = future.result()
+                    run = store.stored(RECIPE_OF[type(case.settings)], name)
+                    if not run.is_whole():
+                        raise InputError(f"{run.folder} is not here; workers must share the folder of results")
+                except (CancelledError, Exception) as error:
+                    failed.append((case, error))
+                    continue
+                done[id(case)] = Done(case, run, found)
+                report(case, None, done[id(case)])
     except BaseException:
         for future in futures:
             future.cancel()
         raise
-    if errors:
-        raise errors[0]
-    return done
+    _raise(failed, len(cases))
+    return [done[id(case)] for case in cases]
 
 
-def _error(future: Future) -> BaseException | None:
-    try:
-        return future.exception()
-    except CancelledError as error:
-        return error
+def _as_completed(futures: Iterable[Future], alive: Callable[[], bool]) -> Iterator[Future]:
+    """The futures as they complete; InputError if the workers are gone for good."""
+    pending, missed = set(futures), 0
+    while pending:
+        finished, pending = wait(pending, PATIENCE, "FIRST_COMPLETED")
+        yield from finished
+        missed = 0 if finished or alive() else missed + 1
+        if missed > 1:
+            raise InputError("no worker is left; what is finished is kept; start workers and run the same again")
 
 
-def work(recipe: str, settings: dict[str, Any], root: str, device: str, expected: str) -> str:
-    """A task: compute a run, or find it, or wait for whoever computes it; returns its id.
+def _raise(failed: Sequence[tuple[Case, BaseException]], total: int) -> None:
+    """The first error, if there are any, with the case and how many more there are."""
+    if not failed:
+        return
+    case, error = failed[0]
+    lost = isinstance(error, (InputError, CancelledError, BrokenExecutor)) or type(error).__name__ == "KilledWorker"
+    if not lost:
+        error.add_note(f"in the sweep's case {case}; {len(failed)} of {total} runs failed")
+        raise error
+    raise InputError(f"{case}: {str(error) or type(error).__name__} ({len(failed)} of {total} runs failed)") from error
+
+
+def _absolute(settings: RunSettings) -> tuple[str, dict[str, Any]]:
+    """(recipe, settings as plain values), with the paths of files made absolute, for another working directory."""
+    values = settings.to_dict()
+    for name in ("photo", "painting", "init", "weights"):
+        if name in values and Path(values[name]).is_file():
+            values[name] = str(Path(values[name]).absolute())
+    return RECIPE_OF[type(settings)], values
+
+
+def _inputs(plan: recipes.Plan) -> dict[str, Any]:
+    """What must be the same on every machine: pictures and weights, by their hashes."""
+    identity = plan.identity()
+    return {name: identity[name] for name in ("inputs", "weights", "algorithm")}
+
+
+def work(recipe: str, settings: dict[str, Any], root: str, device: str, inputs: dict[str, Any]) -> tuple[str, bool]:
+    """A task: compute a run, or find it, or wait for whoever computes it; (its id, whether it was found).
 
     Raises InputError, before anything is computed, if the worker's pictures or weights are others than the sender's."""
-    plan = recipes.prepare(RECIPES[recipe].from_dict(settings), device)
-    if run_id(plan) != expected:
-        raise InputError("a worker has other weights, pictures or arithmetic than the machine that sent it the run")
-    plan.check_memory()
-    return Store(Path(root)).obtain(plan).id
+    plan, store = recipes.prepare(RECIPES[recipe].from_dict(settings), device), Store(Path(root))
+    if _inputs(plan) != inputs:
+        raise InputError("a worker has other weights, pictures or another nstlab than the machine that sent it the run")
+    stored = store.find(plan)
+    if stored is None:
+        plan.check_memory()
+    return (stored or store.obtain(plan)).id, stored is not None
 
 
 # --- where ------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _gpus() -> Iterator[Executor | None]:
-    """A process for each GPU, if there are several; else None, for this process."""
-    count = torch.cuda.device_count()
+def _gpus(device: str) -> Iterator[Executor | None]:
+    """A process for each GPU, if there are several and they may be used; else None, for this process."""
+    count = torch.cuda.device_count() if device in ("auto", "cuda") else 0
     if count < 2:
         yield None
         return
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    numbers = context.Queue()
+    names = context.Queue()
     for i in range(count):
-        numbers.put(i)
-    with ProcessPoolExecutor(count, context, _take_gpu, (numbers,)) as executor:
+        names.put(visible[i] if len(visible) >= count and visible[i] else str(i))
+    with ProcessPoolExecutor(count, context, _take_gpu, (names,)) as executor:
         yield executor
 
 
-def _take_gpu(numbers: Any) -> None:
+def _take_gpu(names: Any) -> None:
     """A new process sees one GPU only."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = str(numbers.get())
+    os.environ["CUDA_VISIBLE_DEVICES"] = names.get()
 
 
 @contextlib.contextmanager
@@ -247,10 +285,12 @@ def dask(address: str, device: str = DEVICES[0]) -> Iterator[Executor]:
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(f"dask: no scheduler answers at '{address}' ({type(error).__name__})") from None
     with client:
-        workers = client.scheduler_info(n_workers=-1)["workers"]
+        workers = client.scheduler_info()["workers"]
         if not workers:
             raise InputError(f"dask: the scheduler at {address} has no workers; start some with `dask worker {address}`")
         gpus = any("GPU" in worker["resources"] for worker in workers.values())
         if device == "cuda" and not gpus:
             raise InputError(f"dask: none of the {len(workers)} workers has a GPU (start them with --resources 'GPU=1')")
-        yield client.get_executor(pure=False, **({"resources": {"GPU": 1}} if gpus else {}))
+        executor = client.get_executor(pure=False, **({"resources": {"GPU": 1}} if gpus else {}))
+        executor.alive = lambda: bool(client.scheduler_info()["workers"])
+        yield executor

@@ -79,9 +79,8 @@ def test_the_gallery_keeps_the_order_of_the_experiments(options, tmp_path):
 
 
 def test_a_gallery_that_is_not_there_is_refused(options, tmp_path):
-    chosen = options("E11", gallery=tmp_path / "none")
     with pytest.raises(InputError, match="gallery: there is no folder"):
-        report.write(chosen, [], report.claims(chosen, []))
+        report.check(options("E11", gallery=tmp_path / "none"))
 
 
 def test_partial_weights_are_used_as_far_as_they_reach(options, tiny, tmp_path):

@@ -45,14 +45,20 @@ def test_a_run_is_a_row_with_settings_losses_and_places(root):
         ("beta > 5", [10, 100]),
         (lambda frame: frame["beta"] < 5, [1]),
         ({"beta": 3.0}, []),
+        ({"seed": range(4), "stop_loss": None}, [1, 10, 100]),
+        ({"content_layers": "conv4_2"}, [1, 10, 100]),
+        ({"style_layers": [["conv1_1"], list(nst.STYLE_LAYERS)]}, [1, 10, 100]),
+        ({"content_layers": None}, []),
     ],
 )
 def test_runs_can_be_chosen(root, where, betas):
-    assert sorted(nst.runs("transfer", where, root)["beta"]) == betas
+    found = nst.runs("transfer", where, root)
+    assert sorted(found["beta"] if len(found) else []) == betas
 
 
 @pytest.mark.parametrize(
-    ("recipe", "where", "says"), [("x", None, "recipe: 'x'"), (None, {"betta": 1}, "'betta'"), (None, "beta >", "where: ")]
+    ("recipe", "where", "says"),
+    [("x", None, "recipe: 'x'"), (None, {"betta": 1}, "'betta'"), (None, "beta >", "where: "), (None, "1", "no condition")],
 )
 def test_what_cannot_be_asked_is_refused_in_one_line(root, recipe, where, says):
     with pytest.raises(InputError, match=says):
@@ -101,13 +107,14 @@ def test_a_changed_manifest_is_read_again(root):
     assert next(r for r in index.rows(root) if r["id"] == row["id"])["loss"] == 12.5
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"format": 99}', None, "picture"])
+@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"format": 99}', None, "picture", "history"])
 def test_a_damaged_run_is_reported_and_left_out(root, damage, caplog):
     index.rows(root)
     folder = index.find(index.rows(root)[0]["id"], root).folder
     if damage == "picture":
-        (folder / "final.png").unlink()
-        (root / "runs" / "index.json").unlink()
+        (folder / "final.png").write_bytes((folder / "final.png").read_bytes()[:100])
+    elif damage == "history":
+        (folder / "history.csv").write_text("")
     elif damage is None:
         (folder / "manifest.json").unlink()
     else:
@@ -125,10 +132,30 @@ def test_results_that_were_moved_are_found_where_they_are(root, tmp_path):
 
 def test_a_removed_run_is_gone_and_the_others_stay(root):
     name = index.rows(root)[0]["id"]
-    folder = index.remove(name, root)
+    (folder,) = index.remove([name, name[:12]], root)
     assert not folder.exists()
     assert len(index.rows(root)) == 3
     assert name not in {row["id"] for row in index.rows(root)}
+
+
+def test_nothing_is_removed_if_one_of_the_ids_is_wrong(root):
+    name = index.rows(root)[0]["id"]
+    with pytest.raises(InputError, match="no run has an id"):
+        index.remove([name, "zzz"], root)
+    (root / "runs" / "transfer" / "notes").mkdir()
+    with pytest.raises(InputError, match="no run has an id"):
+        index.remove(["notes"], root)
+    assert len(index.rows(root)) == 4
+
+
+def test_interrupted_runs_are_listed_and_can_be_removed(root, capsys):
+    folder = root / "runs" / "transfer" / ("0123456789abcdef" + ".partial")
+    folder.mkdir()
+    cli.main(["runs", "--results", str(root)])
+    assert str(folder) in capsys.readouterr().out
+    assert index.remove(["01234567"], root) == [folder]
+    assert index.unfinished(root) == []
+    assert len(index.rows(root)) == 4
 
 
 def test_runs_are_listed_shown_and_removed_in_the_terminal(root, capsys):

@@ -3,11 +3,12 @@
 import os
 import signal
 import time
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import local_cluster
 from faults import raise_at
 
@@ -48,6 +49,17 @@ def test_values_may_have_labels(base):
     assert [case.settings.seed for case in sweep.cases] == [0, 1, 0, 1]
 
 
+def test_axes_may_be_iterators_and_are_read_once(base):
+    sweep = Sweep(base, {("beta", "seed"): zip([1.0, 2.0], [3, 4], strict=True)})
+    assert [(c.settings.beta, c.settings.seed) for c in sweep.cases] == [(1, 3), (2, 4)]
+    assert len(sweep.cases) == 2
+
+
+def test_values_that_look_alike_keep_apart(base):
+    sweep = Sweep(base, {"beta": [1234567.0, 1234568.0]})
+    assert sweep.axes["beta"] == ["1234567.0", "1234568.0"]
+
+
 def test_numpy_makes_good_axes(base):
     sweep = Sweep(base, {"beta": np.logspace(0, 2, 3), "seed": np.arange(2)})
     assert [(case.settings.beta, case.settings.seed) for case in sweep.cases][-1] == (100.0, 1)
@@ -61,6 +73,10 @@ def test_numpy_makes_good_axes(base):
         ({"beta": [-1]}, "beta: -1.0 is not allowed"),
         ({"pool": ["avg", "min"]}, "pool: 'min'"),
         ({("beta", "seed"): [(1, 2, 3)]}, "beta, seed"),
+        ({("beta", "seed"): [1, 2]}, "beta, seed: 1 has not one value"),
+        ({"beta": 3.0}, "beta: 3.0 is not a list"),
+        ({"beta": []}, "beta: there are no values"),
+        ({"beta": [1], ("beta", "seed"): [(5, 0)]}, "beta: is varied by two axes"),
     ],
 )
 def test_what_is_not_allowed_is_refused_before_anything_runs(base, vary, says):
@@ -145,9 +161,64 @@ def test_any_executor_will_do(base, root, executor):
 
 
 def test_a_worker_with_other_pictures_refuses(base, root):
-    with pytest.raises(InputError, match="other weights, pictures or arithmetic"):
-        sweeps.work("transfer", base.to_dict(), str(root), "cpu", "0123456789abcdef")
+    with pytest.raises(InputError, match="other weights, pictures or another nstlab"):
+        sweeps.work("transfer", base.to_dict(), str(root), "cpu", {"inputs": {}, "weights": "x", "algorithm": 0})
     assert not root.exists()
+
+
+def test_workers_may_compute_in_another_type(base, root, monkeypatch):
+    from nstlab import network
+
+    sweep = Sweep(base, {"seed": range(2)})
+    monkeypatch.setattr(network, "native_halves", lambda device: ())
+    here = sweep.run(root)
+    monkeypatch.setattr(network, "native_halves", lambda device: (torch.bfloat16,))
+    there = sweep.run(root, Immediate())  # as on a machine of another kind
+    assert not any(d.found for d in there)
+    assert {d.run.id for d in here}.isdisjoint(d.run.id for d in there)
+    assert all(d.found for d in sweep.run(root, Immediate()))
+
+
+def test_workers_that_keep_their_results_elsewhere_are_told_of(base, root, tmp_path, monkeypatch):
+    whole = sweeps.work
+    monkeypatch.setattr(sweeps, "work", lambda *job: whole(*job[:2], str(tmp_path / "elsewhere"), *job[3:]))
+    with pytest.raises(InputError, match="workers must share the folder of results"):
+        Sweep(base, {"seed": range(2)}).run(root, Immediate())
+
+
+def test_workers_in_another_folder_find_the_pictures(base, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    relative = base.replace(photo="photo.png", painting="painting.png", weights="tiny.safetensors")
+    seen, whole = [], sweeps.work
+    monkeypatch.setattr(sweeps, "work", lambda *job: seen.append(job) or whole(*job))
+    Sweep(relative, {"seed": [0]}).run(root, Immediate())
+    assert all(Path(seen[0][1][name]).is_absolute() for name in ("photo", "painting", "weights"))
+
+
+def test_workers_that_are_gone_for_good_are_an_error_and_not_a_wait(base, root, monkeypatch):
+    monkeypatch.setattr(sweeps, "PATIENCE", 0.01)
+
+    class Gone(Executor):
+        def submit(self, *_, **__):
+            return Future()
+
+        def alive(self):
+            return False
+
+    with pytest.raises(InputError, match="no worker is left"):
+        Sweep(base, {"seed": range(2)}).run(root, Gone())
+
+
+@pytest.mark.parametrize("error", [BrokenExecutor("a process died"), CancelledError()])
+def test_lost_workers_are_one_line(base, root, error):
+    class Lost(Executor):
+        def submit(self, *_, **__):
+            future = Future()
+            future.set_exception(error)
+            return future
+
+    with pytest.raises(InputError, match=r"seed \d: .* \(2 of 2 runs failed\)"):
+        Sweep(base, {"seed": range(2)}).run(root, Lost())
 
 
 def test_what_has_not_begun_is_cancelled_by_ctrl_c(base, root):
@@ -169,12 +240,15 @@ def test_each_gpu_gets_a_process_that_sees_it_alone(monkeypatch):
     import queue
 
     numbers = queue.Queue()
-    numbers.put(3)
+    numbers.put("3")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     sweeps._take_gpu(numbers)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
-    with sweeps._gpus() as executor:
-        assert executor is None  # fewer than two here
+    with sweeps._gpus("auto") as executor:
+        assert executor is None or torch.cuda.device_count() > 1
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with sweeps._gpus("cpu") as executor:
+        assert executor is None  # GPUs that are not asked for are left alone
 
 
 def test_a_run_in_another_process_is_waited_for_and_found(base, root, monkeypatch):
@@ -203,12 +277,12 @@ def traced(*job):
     """`sweep.work`, noting when a run begins and ends to be computed, and taking its time over it."""
     log, whole = Path(job[2]).parent / "log", stores.Store._run
 
-    def note(what):
+    def note(what, plan):
         with log.open("a") as file:
-            file.write(f"{what} {job[-1]} {os.getpid()}\n")
+            file.write(f"{what} {stores.run_id(plan)} {os.getpid()}\n")
 
     def slowly(self, plan, resume, frames):
-        note("begin")
+        note("begin", plan)
         steps = whole(self, plan, resume, frames)
         try:
             while True:
@@ -216,7 +290,7 @@ def traced(*job):
                 time.sleep(0.05)
                 yield step
         except StopIteration as end:
-            note("end")
+            note("end", plan)
             return end.value
 
     stores.Store._run = slowly
@@ -238,8 +312,10 @@ def test_a_cluster_that_loses_a_worker_loses_no_run_and_does_none_twice(base, ro
         """After the first run is done, kill the process that is at work on another."""
         if killed:
             return
-        ended = {name for what, name, _ in lines() if what == "end"}
-        busy = [int(pid) for what, name, pid in lines() if what == "begin" and name not in ended]
+        busy = []
+        while not busy:  # a worker may just be between two runs
+            ended = {name for what, name, _ in lines() if what == "end"}
+            busy = [int(pid) for what, name, pid in lines() if what == "begin" and name not in ended]
         killed.append((busy[-1], ended))
         os.kill(busy[-1], signal.SIGKILL)
 

@@ -21,6 +21,12 @@ from nstlab.sweep import Report, dask
 WIDEST = 5  # pictures in a line of a sheet with one axis
 
 
+def check(options: SweepSettings) -> None:
+    """InputError for what would be found out only after the runs."""
+    if options.gallery is not None and not options.gallery.is_dir():
+        raise InputError(f"gallery: there is no folder {options.gallery}")
+
+
 def carry_out(options: SweepSettings, report: Report | None = None, executor: Executor | None = None) -> list[Seen]:
     """The experiment's finished runs, in the order of its cases; none if it needs none."""
     experiment = EXPERIMENTS[options.experiment]
@@ -28,7 +34,7 @@ def carry_out(options: SweepSettings, report: Report | None = None, executor: Ex
         return []
     sweep = experiment.sweep(Base.of(options))
     with contextlib.ExitStack() as stack:
-        if options.dask and executor is None:
+        if options.dask is not None and executor is None:
             executor = stack.enter_context(dask(options.dask, options.device))
         return [Seen(done) for done in sweep.run(options.results, executor, options.device, report)]
 
@@ -113,7 +119,7 @@ def write(options: SweepSettings, runs: Sequence[Seen], found: Sequence[Claim]) 
 
 def _text(path: Path, text: str) -> Path:
     with im.replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 
@@ -138,8 +144,6 @@ def _hang(
     """The experiment's pictures and text in the gallery, and the gallery's README made anew from all that hang there.
 
     Of weights from a file only the claims are shown, below those of the usual ones."""
-    if not gallery.is_dir():
-        raise InputError(f"gallery: there is no folder {gallery}")
     parts = gallery / "parts"
     parts.mkdir(exist_ok=True)
     if options.weights not in WEIGHTS:
@@ -191,7 +195,7 @@ def _readme(gallery: Path) -> str:
         for name in EXPERIMENTS
         for path in (gallery / "parts" / f"{name}.md", *sorted((gallery / "parts").glob(f"{name}-*.md")))
     ]
-    return "\n".join([HEAD, *(path.read_text() for path in files if path.is_file())])
+    return "\n".join([HEAD, *(path.read_text(encoding="utf-8") for path in files if path.is_file())])
 
 
 HEAD = """# Gallery
