@@ -31,6 +31,7 @@ STYLES = ("-", "--", "-.", ":")
 DPI = 110
 TITLE, LABEL, SMALL = 13, 10, 8.5  # points
 SIDE = 2.1  # inches: long side of a picture on a sheet
+NARROW = 0.9  # inches: a place is at least so wide and high, for its labels' sake
 LARGEST = 300_000  # bytes of a sheet in the gallery
 
 Grid = Sequence[Sequence[Tensor | None]]
@@ -47,10 +48,11 @@ class Shown(Figure):
 
 def _figure(width: float, height: float, title: str = "") -> Shown:
     """An empty figure of so many inches, with a title at the left."""
+    width = max(width, 0.5 + 0.13 * len(title))
     figure = Shown((width, height), dpi=DPI, facecolor=PAPER, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
-        figure.suptitle(title, fontsize=TITLE, color=INK, x=0.01, ha="left", fontweight="bold")
+        figure.suptitle(_escaped(title), fontsize=TITLE, color=INK, x=0.01, ha="left", fontweight="bold")
     return figure
 
 
@@ -77,7 +79,12 @@ def _show(axes: Axes, picture: Tensor | None) -> None:
 
 def _wrapped(text: str, inches: float) -> str:
     """Broken into lines that fit beside a picture."""
-    return textwrap.fill(text, max(10, round(13 * inches)))
+    return _escaped(textwrap.fill(text, max(8, round(12 * inches))))
+
+
+def _escaped(text: str) -> str:
+    """Without matplotlib's mathematics, which an unbalanced dollar sign would break."""
+    return text.replace("$", r"\$")
 
 
 def contact_sheet(
@@ -97,7 +104,7 @@ def contact_sheet(
     height = len(pictures)
     lead = -(-len(inputs) // max(1, height))  # columns of inputs
     shapes = [p.shape[-2:] for row in pictures for p in row if p is not None] or [(1, 1)]
-    tall, wide = (max(s[i] / max(s) for s in shapes) * SIDE for i in (0, 1))
+    tall, wide = (max(NARROW, max(s[i] / max(s) for s in shapes) * SIDE) for i in (0, 1))
     figure = _figure((wide + 0.12) * (across + lead) + 0.5, (tall + 0.3) * height + 0.75, title)
     places = figure.subplots(height, across + lead, squeeze=False)
     for place in places.flat:
@@ -122,20 +129,24 @@ def loss_curves(
     """Losses on log axes, a panel for each term, a curve for each history. Steps at the full size only: at another size a
     loss is another number. against: "evaluations", "seconds" or "step"."""
     figure = _figure(1.2 + 4.2 * len(terms), 3.6, title)
-    panels = figure.subplots(1, len(terms), squeeze=False)[0]
+    panels, curves = figure.subplots(1, len(terms), squeeze=False)[0], {}
     for panel, term in zip(panels, terms, strict=True):
         _axes(panel, against + (" (s)" if against == "seconds" else ""), "total loss" if term == "loss" else f"{term} loss")
         for i, (name, history) in enumerate(histories.items()):
             if term not in history:
                 continue
             full = history[history["level"] == history["level"].max()]
+            if full.empty:
+                continue
             colour, style = COLOURS[i % len(COLOURS)], STYLES[i // len(COLOURS) % len(STYLES)]
-            panel.plot(full[against].clip(lower=1e-9), full[term], color=colour, linestyle=style, label=name, linewidth=1.6)
+            marker = "o" if len(full) == 1 else ""
+            (curve,) = panel.plot(full[against], full[term], marker=marker, color=colour, linestyle=style, linewidth=1.6)
+            curves.setdefault(_escaped(name), curve)
         panel.set_yscale("log")
-        if against != "step":
+        if against == "evaluations":
             panel.set_xscale("log")
-    if histories:
-        panels[-1].legend(fontsize=SMALL, frameon=False, labelcolor=INK, loc="best")
+    if curves:
+        figure.legend(curves.values(), curves, fontsize=SMALL, frameon=False, labelcolor=INK, loc="outside right upper")
     return figure
 
 
@@ -151,13 +162,12 @@ def before_after(photo: Tensor, painting: Tensor, result: Tensor, title: str = "
 
 
 def feature_maps(features: Mapping[str, Tensor], count: int = 8, photo: Tensor | None = None, title: str = "") -> Shown:
-    """The strongest maps of some layers, a row a layer, each from 0 (black) to its largest activation (white).
+    """The strongest maps of some layers, a row a layer, each from 0, or its lowest value (black), to its largest (white).
 
     features: {layer: (1, C, h, w)}. count: maps a layer, those with the largest variance over positions."""
     lead = photo is not None
     shapes = [f.shape[-2:] for f in features.values()]
-    tall = SIDE * 0.75 * shapes[0][0] / max(shapes[0])
-    wide = SIDE * 0.75 * shapes[0][1] / max(shapes[0])
+    tall, wide = (max(NARROW, SIDE * 0.75 * side / max(shapes[0])) for side in shapes[0])
     figure = _figure((wide + 0.1) * (count + lead) + 0.5, (tall + 0.22) * len(features) + 0.6, title)
     places = figure.subplots(len(features), count + lead, squeeze=False)
     for place in places.flat:
@@ -169,7 +179,8 @@ def feature_maps(features: Mapping[str, Tensor], count: int = 8, photo: Tensor |
         maps = maps.detach()[0].float().cpu()
         chosen = maps.flatten(1).var(1).argsort(descending=True)[:count].tolist()
         for place, channel in zip(row[lead:], chosen, strict=False):
-            place.imshow(maps[channel].numpy(), cmap="gray", vmin=0, interpolation="nearest")
+            shown, low = maps[channel].numpy(), min(0.0, float(maps[channel].min()))
+            place.imshow(shown, cmap="gray", vmin=low, interpolation="nearest")
             place.set_title(f"#{channel}", fontsize=SMALL - 1, color=FAINT, pad=2)
         row[int(lead)].set_ylabel(f"{layer}\n{maps.shape[2]}×{maps.shape[1]}", fontsize=LABEL, color=INK)
     return figure

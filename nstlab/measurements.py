@@ -55,17 +55,22 @@ def correlation(image: Tensor, reference: Tensor) -> float:
     return float((a * b).sum()) / norm if norm > 1e-12 else 0.0
 
 
-def spectrum(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(frequencies in cycles per pixel, mean power of the luminance there), over rings up to 0.5.
+def _power(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(frequency in cycles per pixel, power of the luminance there), both (H, W), up to √½ in the corners.
 
     The mean is taken off, and a Hann window keeps the borders' jump out."""
     values = luminance(image)
     height, width = values.shape
     window = np.outer(np.hanning(height), np.hanning(width))
     power = np.abs(np.fft.fft2((values - values.mean()) * window)) ** 2 / (window**2).sum()
-    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
-    rings = max(2, min(height, width) // 2)
-    index = np.minimum((radius * 2 * rings).astype(int), rings)  # the corners, beyond 0.5, are left out
+    return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None]), power
+
+
+def spectrum(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(frequencies in cycles per pixel, mean power of the luminance there), over rings up to 0.5."""
+    frequency, power = _power(image)
+    rings = max(2, min(power.shape) // 2)
+    index = np.minimum((frequency * 2 * rings).astype(int), rings)  # the corners, beyond 0.5, are left out
     count = np.bincount(index.ravel(), minlength=rings + 1)[:rings]
     total = np.bincount(index.ravel(), power.ravel(), minlength=rings + 1)[:rings]
     return (np.arange(rings) + 0.5) / (2 * rings), total / np.maximum(count, 1)
@@ -73,16 +78,14 @@ def spectrum(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 def fine_energy(image: Tensor, above: float = FINE) -> float:
     """The part of the luminance's power, in [0, 1], at frequencies above so many cycles per pixel."""
-    frequency, power = spectrum(image)
-    weight = power * frequency  # of a ring, which is as long as its radius
-    return float(weight[frequency > above].sum() / max(weight.sum(), 1e-300))
+    frequency, power = _power(image)
+    return float(power[frequency > above].sum() / max(power.sum(), 1e-300))
 
 
 def mean_wavelength(image: Tensor) -> float:
-    """Pixels: the inverse of the luminance's mean frequency, weighted by power."""
-    frequency, power = spectrum(image)
-    weight = power * frequency
-    return float(weight.sum() / max((weight * frequency).sum(), 1e-300))
+    """Pixels: the inverse of the luminance's mean frequency, weighted by power; infinite for a constant picture."""
+    frequency, power = _power(image)
+    return float(power.sum() / (power * frequency).sum()) if power.sum() > 1e-12 else math.inf
 
 
 def autocorrelation_length(image: Tensor) -> float:
@@ -100,10 +103,12 @@ def autocorrelation_length(image: Tensor) -> float:
 
     far = min(height, width) // 2
     down, across = np.fft.fftfreq(2 * height, 1 / (2 * height)), np.fft.fftfreq(2 * width, 1 / (2 * width))
-    lag = np.rint(np.hypot(down[:, None], across[None])).astype(int)
+    distance = np.hypot(down[:, None], across[None])
+    lag = np.rint(distance).astype(int)
     near = (lag <= far) & (np.abs(down)[:, None] < height) & (np.abs(across)[None] < width)
     covariance = lagged(values)[near] / np.maximum(lagged(np.ones_like(values))[near], 0.5)
-    ring = np.bincount(lag[near], covariance) / np.bincount(lag[near])
+    count = np.bincount(lag[near])
+    ring, radius = np.bincount(lag[near], covariance) / count, np.bincount(lag[near], distance[near]) / count
     if ring[0] <= 1e-12:
         return float(far)
     ring = ring / ring[0]
@@ -111,7 +116,8 @@ def autocorrelation_length(image: Tensor) -> float:
     if not len(below):
         return float(far)
     i = int(below[0])
-    return float(i - 1 + (ring[i - 1] - 1 / math.e) / (ring[i - 1] - ring[i]))
+    part = (ring[i - 1] - 1 / math.e) / (ring[i - 1] - ring[i])
+    return float(radius[i - 1] + part * (radius[i] - radius[i - 1]))
 
 
 def colours(image: Tensor) -> tuple[np.ndarray, np.ndarray]:

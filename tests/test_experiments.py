@@ -97,6 +97,22 @@ def test_partial_weights_are_used_as_far_as_they_reach(options, tiny, tmp_path):
     assert [run.case.labels["style_layers"] for run in runs] == ["to conv2_1", "to conv3_1"]
 
 
+@pytest.mark.parametrize(
+    ("last", "experiments"), [("conv1_1", ("E1", "E2", "E5", "E11")), ("conv2_1", ("E5",)), ("conv3_1", ("E4",))]
+)
+def test_weights_that_do_not_reach_far_enough_are_refused_before_anything_runs(options, tiny, tmp_path, last, experiments):
+    import safetensors.torch
+
+    from nstlab.weights import TORCHVISION
+
+    path = tmp_path / "few.safetensors"
+    few = {name: t for name, t in tiny.tensors.items() if name.partition(".")[0] <= last}
+    safetensors.torch.save_file(few, path, {"input": str(TORCHVISION)})
+    for experiment in experiments:
+        with pytest.raises(InputError, match=f"{experiment}: .* end at {last}"):
+            report.check(options(experiment, weights=str(path)))
+
+
 def test_size_and_steps_take_the_place_of_the_budgets(options):
     base = Base.of(options("E3", size=64, steps=40))
     assert (base.size, base.steps, base.longer) == (64, 40, 80)
@@ -104,7 +120,7 @@ def test_size_and_steps_take_the_place_of_the_budgets(options):
     assert (base.size, base.steps, base.longer) == (48, 4, 8)
 
 
-@pytest.mark.parametrize(("values", "expected"), [([1, 2, 3], True), ([1, 1], False), ([3, 2], False), ([1], True)])
+@pytest.mark.parametrize(("values", "expected"), [([1, 2, 3], True), ([1, 1], False), ([3, 2], False), ([1], False)])
 def test_rising_is_strict(values, expected):
     assert rises(values) is expected
 

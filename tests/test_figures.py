@@ -58,7 +58,7 @@ def test_curves_are_those_of_the_full_size_on_log_axes(histories):
     figure = figures.loss_curves(histories, ("loss", "style"))
     left, right = figure.axes
     assert (left.get_xscale(), left.get_yscale()) == ("log", "log")
-    assert [line.get_label() for line in left.get_lines()] == ["a", "b"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
     assert left.get_lines()[1].get_ydata().tolist() == [2 / 3, 2 / 4, 2 / 5, 2 / 6]
     assert right.get_ylabel() == "style loss"
     assert figures.loss_curves(histories, against="step").axes[0].get_xscale() == "linear"
@@ -67,6 +67,20 @@ def test_curves_are_those_of_the_full_size_on_log_axes(histories):
 def test_a_term_that_a_run_lacks_has_no_curve(histories):
     histories["b"] = histories["b"].drop(columns="style")
     assert len(figures.loss_curves(histories, ("style",)).axes[0].get_lines()) == 1
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_short_histories_are_drawn_as_far_as_they_go(histories, steps):
+    short = {r"a $ sign": histories["a"].tail(steps)}
+    figure = figures.loss_curves(short)
+    assert len(figure.axes[0].get_lines()) == steps
+    assert figure._repr_png_()
+
+
+def test_tall_pictures_leave_room_for_labels():
+    tall = torch.rand(1, 3, 160, 20)
+    width, _ = figures.contact_sheet([[tall] * 3], [""], ["one", "two", "three"], "A longer title of a sheet").get_size_inches()
+    assert width > 3
 
 
 def test_before_and_after_are_side_by_side(photo, painting):

@@ -56,7 +56,20 @@ def test_the_spectrum_peaks_at_the_frequency_of_waves(period):
 def test_fine_energy_divides_at_eight_pixels():
     assert m.fine_energy(waves(4)) > 0.95
     assert m.fine_energy(waves(24)) < 0.05
-    assert m.fine_energy(noise(torch.zeros(1, 3, 96, 96), 0)) == pytest.approx(1 - 0.125**2 / 0.5**2, abs=0.02)
+    white = noise(torch.zeros(1, 3, 128, 128), 0)
+    assert m.fine_energy(white) == pytest.approx(1 - math.pi * 0.125**2, abs=0.02)  # of the square of frequencies
+
+
+def test_a_checkerboard_is_as_fine_as_can_be():
+    board = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).repeat(48, 48).expand(1, 3, 96, 96)
+    assert m.fine_energy(board) > 0.99
+    assert m.mean_wavelength(board) == pytest.approx(math.sqrt(2), rel=0.02)
+
+
+def test_a_constant_picture_has_no_structure():
+    grey = torch.full((1, 3, 32, 32), 0.3)
+    assert m.fine_energy(grey) == pytest.approx(0, abs=1e-6)
+    assert m.mean_wavelength(grey) == math.inf
 
 
 @pytest.mark.parametrize("period", [6, 12, 24])
@@ -72,14 +85,15 @@ def test_autocorrelation_length_grows_with_the_structure():
     assert m.autocorrelation_length(torch.full((1, 3, 40, 60), 0.3)) == 20
 
 
-def test_an_exponential_autocorrelation_has_its_length():
-    size, length = 256, 6.0
+@pytest.mark.parametrize(("length", "near"), [(1.5, 0.05), (6.0, 0.15)])
+def test_an_exponential_autocorrelation_has_its_length(length, near):
+    size = 256
     radius = np.hypot(np.fft.fftfreq(size, 1 / size)[:, None], np.fft.fftfreq(size, 1 / size)[None])
     amplitude = np.sqrt(np.abs(np.fft.fft2(np.exp(-radius / length))))
     white = np.fft.fft2(np.random.default_rng(0).normal(size=(size, size)))
     field = np.fft.ifft2(amplitude * white).real
     picture = torch.from_numpy(0.5 + 0.1 * field / field.std()).float().expand(1, 3, size, size)
-    assert m.autocorrelation_length(picture) == pytest.approx(length, rel=0.15)
+    assert m.autocorrelation_length(picture) == pytest.approx(length, rel=near)
 
 
 def test_colours_are_mean_and_covariance(photo):

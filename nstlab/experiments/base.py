@@ -62,7 +62,7 @@ class Base:
         steps = options.steps or budget.steps
         return cls(
             options.photo, options.painting, options.size or budget.size, steps, steps * budget.longer // budget.steps,
-            options.seed, options.weights, tuple(layer for layer in CONTENT_LAYERS if layer in reach) or (reach[-2],),
+            options.seed, options.weights, tuple(layer for layer in CONTENT_LAYERS if layer in reach) or (reach[-2:][0],),
             tuple(layer for layer in STYLE_LAYERS if layer in reach),
         )  # fmt: skip
 
@@ -172,5 +172,5 @@ def label_of(run: Seen) -> str:
 
 
 def rises(values: Sequence[float]) -> bool:
-    """Whether each value is larger than the one before."""
-    return all(a < b for a, b in itertools.pairwise(values))
+    """Whether each value is larger than the one before; of fewer than two that cannot be said."""
+    return len(values) > 1 and all(a < b for a, b in itertools.pairwise(values))

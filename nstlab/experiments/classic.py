@@ -114,7 +114,7 @@ def _e6(base: Base) -> Sweep:
 def _e6_claims(runs: Runs, base: Base) -> list[Claim]:
     third = runs[3]
     away = measure.colour_distance(third.photo, third.painting)
-    left = measure.colour_distance(third.picture, third.painting) / away
+    left = measure.colour_distance(third.picture, third.painting) / max(away, 1e-9)
     alike = {name: measure.ssim(run.picture, run.photo) for name, run in zip(("base", "[1]", "[2]", "[3]"), runs, strict=True)}
     return [
         claim("[3] takes the painting's colours: half the photo's distance to them, or less, is left", [left], left <= 0.5),
@@ -236,7 +236,7 @@ def _e11_claims(runs: Runs, base: Base) -> list[Claim]:
     spread = {
         k: float((f.mean(1).square() / f.square().mean(1).clamp_min(1e-12))[f.amax(1) > 0].mean()) for k, f in maps.items()
     }
-    sparse, pixels = [*spread.values()], {layer: 2.0 ** (int(layer[4]) - 1) for layer in maps}
+    sparse, pixels = [*spread.values()], {k: 2 * base.size / max(f.shape[-2:]) for k, f in feature_maps(base).items()}
     return [
         claim("The highest maps are sparser than the lowest (Treves and Rolls' measure)", spread, sparse[-1] < sparse[0]),
         claim("and higher ones are coarser (pixels of the photo to a position)", pixels, rises([*pixels.values()])),
@@ -248,7 +248,8 @@ def _e11_claims(runs: Runs, base: Base) -> list[Claim]:
 
 def _e12(base: Base) -> Sweep:
     n = len(base.style)
-    falling, rising = tuple(2.0**-i / n for i in range(n)), tuple(2.0 ** (i + 1 - n) / n for i in range(n))
+    falling = tuple(2.0 ** (n - 1 - i) / (2**n - 1) for i in range(n))  # each twice the next, 1 in all, as by default
+    rising = falling[::-1]
     knobs = {
         "defaults": (1, base.steps, True, ()),
         "from a quarter of the size": (3, base.steps, True, ()),

@@ -14,7 +14,7 @@ from pathlib import Path
 from nstlab import figures, weights
 from nstlab import images as im
 from nstlab.experiments.base import Base, Claim, Experiment, Seen, label_of
-from nstlab.experiments.classic import EXPERIMENTS, feature_maps
+from nstlab.experiments.classic import EXPERIMENTS, feature_maps, low_to_high
 from nstlab.settings import WEIGHTS, InputError, SweepSettings
 from nstlab.sweep import Report, dask
 
@@ -25,6 +25,15 @@ def check(options: SweepSettings) -> None:
     """InputError for what would be found out only after the runs."""
     if options.gallery is not None and not options.gallery.is_dir():
         raise InputError(f"gallery: there is no folder {options.gallery}")
+    experiment, base = EXPERIMENTS[options.experiment], Base.of(options)
+    if experiment.sweep is None:
+        enough = len(low_to_high(base)) > 1
+    else:
+        made = experiment.sweep(base)
+        enough = len({case.settings for case in made.cases}) == len(made.cases) and all(len(a) > 1 for a in made.axes.values())
+    if not enough:
+        last = weights.load(options.weights).layers[-1]
+        raise InputError(f"{experiment.id}: the weights '{options.weights}' end at {last}, too early for what is compared")
 
 
 def carry_out(options: SweepSettings, report: Report | None = None, executor: Executor | None = None) -> list[Seen]:
@@ -84,7 +93,9 @@ def _grid(runs: Sequence[Seen]) -> tuple[list[str], list[list[str]], list[list]]
 
 def _short(axis: str, text: str) -> str:
     """A label with its axis' name where the text alone would not say what it is."""
-    return f"{axis} {text}" if text.replace(".", "").isdigit() else text
+    with contextlib.suppress(ValueError):
+        return f"{axis} {float(text):g}"
+    return text
 
 
 def curves(options: SweepSettings, runs: Sequence[Seen]) -> figures.Shown | None:
