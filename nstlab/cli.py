@@ -200,8 +200,7 @@ def sweep(settings: SweepSettings) -> int:
 
     from nstlab.experiments import report
 
-    report.check(settings)
-    with tqdm(unit="run", dynamic_ncols=True, disable=None) as bar:
+    with tqdm(total=report.check(settings), unit="run", dynamic_ncols=True, disable=None) as bar:
 
         def show(case: Any, step: Any, done: Any) -> None:
             if done is None:

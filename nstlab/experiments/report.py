@@ -21,19 +21,21 @@ from nstlab.sweep import Report, dask
 WIDEST = 5  # pictures in a line of a sheet with one axis
 
 
-def check(options: SweepSettings) -> None:
-    """InputError for what would be found out only after the runs."""
+def check(options: SweepSettings) -> int:
+    """How many cases there are; InputError for what would be found out only after the runs."""
     if options.gallery is not None and not options.gallery.is_dir():
         raise InputError(f"gallery: there is no folder {options.gallery}")
     experiment, base = EXPERIMENTS[options.experiment], Base.of(options)
     if experiment.sweep is None:
-        enough = len(low_to_high(base)) > 1
+        count, enough = 0, len(low_to_high(base)) > 1
     else:
         made = experiment.sweep(base)
-        enough = len({case.settings for case in made.cases}) == len(made.cases) and all(len(a) > 1 for a in made.axes.values())
+        count = len(made.cases)
+        enough = len({case.settings for case in made.cases}) == count and all(len(axis) > 1 for axis in made.axes.values())
     if not enough:
         last = weights.load(options.weights).layers[-1]
         raise InputError(f"{experiment.id}: the weights '{options.weights}' end at {last}, too early for what is compared")
+    return count
 
 
 def carry_out(options: SweepSettings, report: Report | None = None, executor: Executor | None = None) -> list[Seen]:
