@@ -231,9 +231,10 @@ def runs(settings: RunsSettings) -> int:
         for folder in index.remove(settings.ids, settings.results):
             print(f"{folder}: removed")
     elif settings.action == "show":
+        known = {row["id"]: row for row in index.rows(settings.results)}
         for each in settings.ids:
             name = index.find(each, settings.results).id
-            row = next((row for row in index.rows(settings.results) if row["id"] == name), None)
+            row = known.get(name)
             if row is None:
                 raise InputError(f"the run {name} is damaged; `nstlab runs rm {name}` removes it")
             width = max(map(len, row))

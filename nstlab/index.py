@@ -1,7 +1,7 @@
 """What is stored, as tables: `runs()` has a row a run, `history()` a row a step.
 
-The index, `results/runs/index.json`, holds the rows by folder, with the time at which each manifest was written; a row
-whose manifest has changed is read again. It is a cache: deleted or damaged, it is made anew from the folders.
+The index, `results/runs/index.json`, holds the rows by folder, with the sizes and times of its files; a row whose files
+have changed is read again. It is a cache: deleted or damaged, it is made anew from the folders.
 """
 
 from __future__ import annotations

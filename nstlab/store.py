@@ -105,6 +105,14 @@ class StoredRun:
         return not problem
 
 
+@dataclass(frozen=True, eq=False)
+class Left:
+    """What there is to go on from: a checkpoint, and the history as far as that; or nothing."""
+
+    checkpoint: Checkpoint | None = None
+    rows: Sequence[dict[str, Any]] = ()
+
+
 @dataclass
 class Store:
     """The runs below one folder."""
@@ -113,7 +121,7 @@ class Store:
 
     def folder(self, plan: Plan) -> Path:
         """Where the finished run is, or will be."""
-        return Path(self.root) / "runs" / plan.recipe / run_id(plan)
+        return self.stored(plan.recipe, run_id(plan)).folder
 
     def partial(self, plan: Plan) -> Path:
         """Where the run is while it is under way or interrupted."""
@@ -142,7 +150,11 @@ class Store:
         being closed, a checkpoint and the best picture so far (`best.png` in the partial folder) are left behind.
         A run whose weights are changed on the way (`send`) is another run from then on, with an id of its own."""
         with self.claimed(self.folder(plan)):
-            return (yield from self._run(plan, resume, frames))
+            try:
+                left = self._left(plan) if resume else Left()
+            except InputError as error:
+                raise InputError(f"{error}; --no-resume begins anew") from None
+            return (yield from self._run(plan, left, frames))
 
     def obtain(self, plan: Plan, watch: Callable[[Step], None] | None = None) -> StoredRun:
         """The finished run of a plan: found, or computed (`watch` sees each step), or waited for while another process
@@ -150,18 +162,23 @@ class Store:
         while True:
             try:
                 with self.claimed(self.folder(plan)):
-                    return self.find(plan) or _drained(self._run(plan, self._resumable(plan), 0), watch)
+                    if stored := self.find(plan):
+                        return stored
+                    try:
+                        left = self._left(plan)
+                    except InputError as error:
+                        log.warning("%s; it begins anew", error)
+                        left = Left()
+                    return _drained(self._run(plan, left, 0), watch)
             except Busy:
                 time.sleep(POLL)
 
-    def _resumable(self, plan: Plan) -> bool:
-        """Whether what an interrupted run left, if there was one, can be taken up; if not, the log says so."""
-        try:
-            self.checkpoint(plan)
-        except InputError as error:
-            log.warning("%s; it begins anew", error)
-            return False
-        return True
+    def _left(self, plan: Plan) -> Left:
+        """What an interrupted run left to go on from, if there was one; InputError if it is damaged."""
+        checkpoint = self.checkpoint(plan)
+        if checkpoint is None:
+            return Left()
+        return Left(checkpoint, _read_rows(self.partial(plan) / "history.csv", checkpoint.data["index"]))
 
     @contextlib.contextmanager
     def claimed(self, folder: Path) -> Iterator[None]:
@@ -181,14 +198,10 @@ class Store:
         finally:
             lock.release()
 
-    def _run(self, plan: Plan, resume: bool, frames: int) -> Generator[Step, Mapping[str, float] | None, StoredRun]:
-        try:
-            checkpoint = self.checkpoint(plan) if resume else None
-        except InputError as error:
-            raise InputError(f"{error}; --no-resume begins anew") from None
+    def _run(self, plan: Plan, left: Left, frames: int) -> Generator[Step, Mapping[str, float] | None, StoredRun]:
         recorder = _Recorder(plan, self.partial(plan), frames)
-        recorder.open(checkpoint)
-        steps, changes = plan.steps(checkpoint), None
+        recorder.open(left)
+        steps, changes = plan.steps(left.checkpoint), None
         try:
             step = next(steps)
             while True:
@@ -247,9 +260,9 @@ class _Recorder:
     saved: float = 0.0  # when the last checkpoint was written, and how many seconds that took
     cost: float = 0.0
 
-    def open(self, checkpoint: Checkpoint | None) -> None:
+    def open(self, left: Left) -> None:
         """Make the folder anew; or, to go on from a checkpoint, take up the history as far as that."""
-        if checkpoint is None:
+        if left.checkpoint is None:
             shutil.rmtree(self.folder, ignore_errors=True)
         try:
             (self.folder / "frames").mkdir(parents=True, exist_ok=True)
@@ -257,8 +270,7 @@ class _Recorder:
             raise InputError(f"results: {self.folder.parent} cannot be written ({error.strerror})") from None
         for leftover in self.folder.rglob(".*"):  # of a process that was killed while it wrote
             leftover.unlink()
-        if checkpoint is not None:
-            self.rows = _read_rows(self.folder / "history.csv", checkpoint.data["index"])
+        self.rows = list(left.rows)
         self.saved = time.monotonic()
         total = sum(level.steps for level in self.plan.schedule)
         self._kept = _frame_indices(total, self.frames)

@@ -141,20 +141,26 @@ class Sweep:
             return _elsewhere(chosen, store, self.cases, device, report)
 
 
+def _obtained(store: Store, plan: recipes.Plan, watch: Callable[[Step], None] | None = None) -> tuple[StoredRun, bool]:
+    """(a plan's run, whether it was found); InputError before anything is computed if the memory does not suffice."""
+    stored = store.find(plan)
+    if stored is not None:
+        return stored, True
+    plan.check_memory()
+    return store.obtain(plan, watch), False
+
+
 def _here(store: Store, cases: Sequence[Case], device: str, report: Report) -> list[Done]:
     """One after the other in this process."""
     done, failed = [], []
     for case in cases:
         try:
             plan = recipes.prepare(case.settings, device)
-            stored = store.find(plan)
-            if stored is None:
-                plan.check_memory()
-            run = stored or store.obtain(plan, lambda step, case=case: report(case, step, None))
+            run, found = _obtained(store, plan, lambda step, case=case: report(case, step, None))
         except Exception as error:
             failed.append((case, error))
             continue
-        done.append(Done(case, run, stored is not None))
+        done.append(Done(case, run, found))
         report(case, None, done[-1])
     _raise(failed, len(cases))
     return done
@@ -240,10 +246,8 @@ def work(recipe: str, settings: dict[str, Any], root: str, device: str, inputs: 
     plan, store = recipes.prepare(RECIPES[recipe].from_dict(settings), device), Store(Path(root))
     if _inputs(plan) != inputs:
         raise InputError("a worker has other weights, pictures or another nstlab than the machine that sent it the run")
-    stored = store.find(plan)
-    if stored is None:
-        plan.check_memory()
-    return (stored or store.obtain(plan)).id, stored is not None
+    run, found = _obtained(store, plan)
+    return run.id, found
 
 
 # --- where ------------------------------------------------------------------------------------------------------

@@ -542,3 +542,16 @@ def test_a_damaged_run_is_reported_and_computed_again(plan, runs, caplog, file, 
     assert again == done
     assert again.is_whole()
     assert im.reopen(again.picture).shape == (1, 3, 32, 27)
+
+
+@pytest.mark.parametrize("file", ["checkpoint.safetensors", "history.csv"])
+def test_a_run_that_cannot_be_taken_up_begins_anew_where_nobody_can_be_asked(plan, runs, caplog, file):
+    steps = runs.run(plan())
+    for _ in range(5):
+        next(steps)
+    steps.close()
+    (runs.partial(plan()) / file).write_bytes(b"")
+    assert "--no-resume begins anew" in refusal(drain, runs.run(plan()))
+    done = runs.obtain(plan())
+    assert "begins anew" in caplog.text
+    assert [int(row["step"]) for row in history(done.folder)] == list(range(13))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import pandas
@@ -42,6 +42,12 @@ BUDGETS = {
 }
 
 
+@cache
+def reach(source: str) -> tuple[str, ...]:
+    """The convolutions of some weights; read once, since a report asks often and a file may have half a gigabyte."""
+    return tuple(weights.load(source).layers)
+
+
 @dataclass(frozen=True)
 class Base:
     """What all runs of an experiment share. Layers are the paper's, as far as the weights reach."""
@@ -58,12 +64,12 @@ class Base:
 
     @classmethod
     def of(cls, options: SweepSettings) -> Base:
-        budget, reach = BUDGETS[options.budget], weights.load(options.weights).layers
+        budget, there = BUDGETS[options.budget], reach(options.weights)
         steps = options.steps or budget.steps
         return cls(
             options.photo, options.painting, options.size or budget.size, steps, steps * budget.longer // budget.steps,
-            options.seed, options.weights, tuple(layer for layer in CONTENT_LAYERS if layer in reach) or (reach[-2:][0],),
-            tuple(layer for layer in STYLE_LAYERS if layer in reach),
+            options.seed, options.weights, tuple(layer for layer in CONTENT_LAYERS if layer in there) or (there[-2:][0],),
+            tuple(layer for layer in STYLE_LAYERS if layer in there),
         )  # fmt: skip
 
     def reached(self, *layers: str) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nstlab import figures, weights
 from nstlab import images as im
-from nstlab.experiments.base import Base, Claim, Experiment, Seen, label_of
+from nstlab.experiments.base import Base, Claim, Experiment, Seen, label_of, reach
 from nstlab.experiments.classic import EXPERIMENTS, feature_maps, low_to_high
 from nstlab.settings import WEIGHTS, InputError, SweepSettings
 from nstlab.sweep import Report, dask
@@ -33,7 +33,7 @@ def check(options: SweepSettings) -> int:
         count = len(made.cases)
         enough = len({case.settings for case in made.cases}) == count and all(len(axis) > 1 for axis in made.axes.values())
     if not enough:
-        last = weights.load(options.weights).layers[-1]
+        last = reach(options.weights)[-1]
         raise InputError(f"{experiment.id}: the weights '{options.weights}' end at {last}, too early for what is compared")
     return count
 
