@@ -77,14 +77,15 @@ class Controls:
         """The settings that the controls show. Raises InputError for values that are not allowed, or not together."""
         changes = {}
         for name, annotation, _ in self._kept.options():
-            _, many, optional = kind(annotation)
-            value, before = self.widgets[name].value, getattr(self._kept, name)
-            if isinstance(self.widgets[name], w.Text) and many:
+            (_, many, optional), widget, before = kind(annotation), self.widgets[name], getattr(self._kept, name)
+            written, value = isinstance(widget, w.Text), widget.value
+            if value == (_text_of(before) if written else before):
+                continue
+            if written and many:
                 value = tuple(value.replace(",", " ").split())
-            elif isinstance(self.widgets[name], w.Text) and optional:
+            elif written and optional:
                 value = value.strip() or None
-            if value != before and _text_of(value) != _text_of(before):
-                changes[name] = value
+            changes[name] = value
         return self._kept.replace(**changes)
 
     def show(self, settings: RunSettings) -> None:

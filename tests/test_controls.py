@@ -63,6 +63,12 @@ def test_a_moved_control_changes_its_field_and_is_told():
     assert controls.settings().stop_change is None
 
 
+def test_small_moves_of_large_numbers_are_seen():
+    controls = Controls(MADE["transfer"].replace(learning_rate=0.1234567))
+    controls.widgets["learning_rate"].value = 0.1234568
+    assert controls.settings().learning_rate == 0.1234568
+
+
 def test_another_convention_brings_its_weights():
     controls = Controls(MADE["transfer"])
     controls.widgets["convention"].value = "tutorial"
