@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test lab lint format clean
+.PHONY: demo test lab studio lint format clean
 
 demo: $(READY)
 	mkdir -p results
@@ -16,6 +16,10 @@ test: $(READY)
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
+
+studio: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[voila]'
+	$(BIN)/voila notebooks/00_studio.ipynb
 
 lint: $(READY)
 	$(BIN)/ruff check .

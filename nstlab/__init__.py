@@ -31,6 +31,7 @@ _HOMES = {
     "index": "history runs",
     "figures": "before_after contact_sheet loss_curves",
     "sweep": "Sweep",
+    "studio": "Studio",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 

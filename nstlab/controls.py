@@ -10,15 +10,18 @@ fields, `settings()` refuses with InputError.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import ipywidgets as w
 
-from nstlab.settings import CONVOLUTIONS, Option, RunSettings, kind, layer_name
+from nstlab.settings import CONVENTIONS, CONVOLUTIONS, InputError, Option, RunSettings, kind, layer_name
 
-LABEL_WIDTH = "9.5em"
-WIDTH = "24em"
+_LOOK = {"style": {"description_width": "8.5em"}, "layout": {"width": "auto"}}
 
 
 def _text_of(value: Any) -> str:
@@ -33,11 +36,13 @@ def _shape(wanted: type, many: bool, optional: bool, opt: Option, value: Any) ->
     if wanted is bool:
         return w.Checkbox, {"value": bool(value), "indent": True}
     if opt.parse is layer_name:
-        several = {"value": tuple(value), "rows": 5} if many else {"value": value}
+        several = {"value": tuple(value), "rows": 4} if many else {"value": value}
         known = dict.fromkeys((*CONVOLUTIONS, *(several["value"] if many else (value,))))  # also relu4_2, if it was chosen
         return (w.SelectMultiple if many else w.Dropdown), {"options": list(known), **several}
     if opt.choices and not opt.or_path:
         return w.Dropdown, {"options": list(opt.choices), "value": value}
+    if opt.log and opt.low and opt.high:
+        return w.FloatLogSlider, {"value": value, "min": math.log10(opt.low), "max": math.log10(opt.high), "step": 0.05}
     if opt.choices:
         return w.Combobox, {"options": list(opt.choices), "value": str(value), "ensure_option": False}
     if many or optional or wanted is str:
@@ -59,19 +64,50 @@ def control(name: str, annotation: Any, opt: Option, value: Any) -> w.Widget:
     if "continuous_update" in cls.class_trait_names():
         options["continuous_update"] = False  # a value that is being typed is none yet
     return cls(
-        description=name.replace("_", " ") + unit, tooltip=opt.help + bounds,
-        style={"description_width": LABEL_WIDTH}, layout={"width": WIDTH}, **options,
+        description=name.replace("_", " ") + unit, tooltip=opt.help + bounds, **_LOOK, **options
     )  # fmt: skip
 
 
-class Controls:
-    """The controls of all fields of a recipe's settings, by name, in `widgets`."""
+def _choices(widget: w.Widget) -> list[Any]:
+    """The values of a menu, without their labels."""
+    return [choice[1] if isinstance(choice, tuple) else choice for choice in widget.options]
 
-    def __init__(self, settings: RunSettings):
+
+def _meant(slider: w.FloatSlider | w.FloatLogSlider, exact: float) -> float:
+    """The value of a slider: the exact one, if what the slider shows is only that, rounded to one of its steps."""
+    if isinstance(slider, w.FloatLogSlider):
+        apart = abs(math.log10(slider.value / exact)) if exact > 0 else math.inf
+    else:
+        apart = abs(slider.value - exact)
+    return exact if apart <= 0.51 * slider.step else slider.value
+
+
+def _labelled(value: str) -> tuple[str, str]:
+    """A choice as a menu shows it: of a file its name only."""
+    return Path(value).name if os.sep in value else value, value
+
+
+def _chooser(name: str, opt: Option, known: Sequence[str], value: str) -> w.Dropdown:
+    """A menu of what is known, for a field that would take any text."""
+    options = [_labelled(choice) for choice in dict.fromkeys((*known, value))]
+    return w.Dropdown(options=options, value=value, description=name.replace("_", " "), tooltip=opt.help, **_LOOK)
+
+
+class Controls:
+    """The controls of all fields of a recipe's settings, by name, in `widgets`.
+
+    known: further choices for some fields, such as the pictures that are there."""
+
+    def __init__(self, settings: RunSettings, known: Mapping[str, Sequence[str]] | None = None):
         self._kept = settings
         self.widgets = {
-            name: control(name, annotation, opt, getattr(settings, name)) for name, annotation, opt in settings.options()
+            name: _chooser(name, opt, known[name], getattr(settings, name))
+            if known and name in known
+            else control(name, annotation, opt, getattr(settings, name))
+            for name, annotation, opt in settings.options()
         }
+        self.masters = [master(self) for master in MASTERS if master.field in self.widgets]
+        self.show(settings)
 
     def settings(self) -> RunSettings:
         """The settings that the controls show. Raises InputError for values that are not allowed, or not together."""
@@ -79,6 +115,8 @@ class Controls:
         for name, annotation, _ in self._kept.options():
             (_, many, optional), widget, before = kind(annotation), self.widgets[name], getattr(self._kept, name)
             written, value = isinstance(widget, w.Text), widget.value
+            if isinstance(widget, w.FloatLogSlider):
+                value = _meant(widget, before)
             if value == (_text_of(before) if written else before):
                 continue
             if written and many:
@@ -92,10 +130,18 @@ class Controls:
         """Let the controls show other settings of the same recipe."""
         self._kept = settings
         for name, _, _ in settings.options():
-            value, widget = getattr(settings, name), self.widgets[name]
-            if isinstance(widget, w.SelectMultiple):
-                widget.options = list(dict.fromkeys((*widget.options, *value)))
-            widget.value = _text_of(value) if isinstance(widget, (w.Text, w.Combobox)) else value
+            self.set(name, getattr(settings, name))
+        for master in self.masters:
+            master.show(settings)
+
+    def set(self, name: str, value: Any) -> None:
+        """Let the control of one field show a value."""
+        widget = self.widgets[name]
+        if isinstance(widget, w.SelectMultiple):
+            widget.options = list(dict.fromkeys((*widget.options, *value)))
+        elif isinstance(widget, w.Dropdown) and value not in _choices(widget):
+            widget.options = [*widget.options, _labelled(value)]
+        widget.value = _text_of(value) if isinstance(widget, (w.Text, w.Combobox)) else value
 
     def observe(self, changed: Callable[[str], None]) -> None:
         """Call it with a field's name when its control is moved."""
@@ -105,3 +151,170 @@ class Controls:
     def box(self, names: Iterable[str] | None = None) -> w.VBox:
         """The controls, all or those named, one below the other."""
         return w.VBox([self.widgets[name] for name in names or self.widgets])
+
+    def panel(self, names: Iterable[str]) -> list[w.Widget]:
+        """The named fields' controls as one steers by them: masters first, and not again what they stand for."""
+        names = list(names)
+        masters = [master for master in self.masters if master.field in names]
+        done = {name for master in masters for name in (master.field, *master.also)}
+        return [master.widget for master in masters] + [self.widgets[name] for name in names if name not in done]
+
+
+# --- masters: what moves a field's control better than that itself -----------------------------------------------
+
+
+class Master:
+    """A control in front of another one. `field` is what it moves, `also` are fields that it makes superfluous, `follows`
+    others that it looks at."""
+
+    field: ClassVar[str]
+    also: ClassVar[tuple[str, ...]] = ()
+    follows: ClassVar[tuple[str, ...]] = ("convention",)
+
+    def __init__(self, controls: Controls):
+        self.controls, self._showing = controls, False
+        self.widget = self.make()
+        controls.observe(self._followed)
+
+    def make(self) -> w.Widget:
+        """The widget, in which `moved` is observed."""
+        raise NotImplementedError
+
+    def value(self, settings: RunSettings) -> Any:
+        """What the field shall be, from the widget; None if that is what it is."""
+        raise NotImplementedError
+
+    def refresh(self, settings: RunSettings) -> None:
+        """Let the widget show what the settings say."""
+        raise NotImplementedError
+
+    def show(self, settings: RunSettings) -> None:
+        self._showing = True
+        try:
+            self.refresh(settings)
+        finally:
+            self._showing = False
+
+    def moved(self, _: Any = None) -> None:
+        if not self._showing:
+            with contextlib.suppress(InputError):  # which whoever observes the fields reports
+                self.controls.set(self.field, self.value(self.controls.settings()))
+
+    def _followed(self, name: str) -> None:
+        if name in (self.field, *self.also, *self.follows) and not self._showing:
+            with contextlib.suppress(InputError):
+                self.show(self.controls.settings())
+
+
+class Ratio(Master):
+    """One logarithmic slider for α/β, which moves β."""
+
+    field, also = "beta", ("alpha",)
+
+    def make(self) -> w.Widget:
+        slider = w.FloatLogSlider(
+            1e-3, base=10, min=-9, max=3, step=0.05, readout_format=".1e", description="α/β",
+            tooltip="content over style: to the left more painting, to the right more photo",
+            style={"description_width": "2.5em"}, layout={"width": "auto"},
+        )  # fmt: skip
+        slider.observe(self.moved, names="value")
+        return slider
+
+    def value(self, settings: RunSettings) -> float:
+        if settings.alpha and settings.beta and self._shows(settings):
+            return settings.beta
+        return float(f"{(settings.alpha or CONVENTIONS[settings.convention].alpha) / self.widget.value:.4g}")
+
+    def refresh(self, settings: RunSettings) -> None:
+        if not self._shows(settings):
+            self.widget.value = self._shown(settings)
+
+    def _shows(self, settings: RunSettings) -> bool:
+        return _meant(self.widget, self._shown(settings)) == self._shown(settings)
+
+    def _shown(self, settings: RunSettings) -> float:
+        """α/β, within the slider's reach."""
+        low, high = 10**self.widget.min, 10**self.widget.max
+        return min(max(settings.alpha / settings.beta, low), high) if settings.beta else high
+
+
+class ContentLayer(Master):
+    """One choice for the content layer; several at once are shown when the settings have them."""
+
+    field = "content_layers"
+
+    def make(self) -> w.Widget:
+        options = [(name, (name,)) for name in CONVOLUTIONS]
+        help = "the layer whose features are to match the photo's"
+        choice = w.Dropdown(options=options, description="content layer", tooltip=help, **_LOOK)
+        choice.observe(self.moved, names="value")
+        return choice
+
+    def value(self, settings: RunSettings) -> tuple[str, ...]:
+        return self.widget.value
+
+    def refresh(self, settings: RunSettings) -> None:
+        layers = settings.content_layers
+        if layers not in _choices(self.widget):
+            self.widget.options = [*self.widget.options, (" + ".join(layers), layers)]
+        self.widget.value = layers
+
+
+class Equalizer(Master):
+    """A slider for the weight of each style layer, side by side."""
+
+    field, follows = "style_weights", ("style_layers", "convention")
+
+    def make(self) -> w.Widget:
+        self.sliders: list[w.FloatSlider] = []
+        self.row = w.HBox(layout={"width": "100%"})
+        self.row.add_class("nst-equalizer")
+        return w.VBox([w.Label("weight of each style layer"), self.row])
+
+    def value(self, settings: RunSettings) -> tuple[float, ...]:
+        weights = self._weights(settings)
+        meant = tuple(_meant(slider, weight) for slider, weight in zip(self.sliders, weights, strict=True))
+        return settings.style_weights if meant == weights else meant
+
+    def _weights(self, settings: RunSettings) -> tuple[float, ...]:
+        count = len(settings.style_layers)
+        return settings.style_weights or (CONVENTIONS[settings.convention].layer_weight(count),) * count
+
+    def refresh(self, settings: RunSettings) -> None:
+        layers, weights = settings.style_layers, self._weights(settings)
+        if [slider.tooltip for slider in self.sliders] != list(layers):
+            self.sliders = [self._slider(name) for name in layers]
+            self.row.children = self.sliders
+        for slider, weight in zip(self.sliders, weights, strict=True):
+            slider.max = max(slider.max, 5 * weight)
+            slider.value = weight
+
+    def _slider(self, name: str) -> w.FloatSlider:
+        slider = w.FloatSlider(
+            0, min=0, max=1, step=0.01, orientation="vertical", readout_format=".2f", description=name, tooltip=name,
+            layout={"width": "50px", "height": "150px"},
+        )  # fmt: skip
+        slider.observe(self.moved, names="value")
+        return slider
+
+
+class Smoothness(Master):
+    """Total variation, from none over small to large."""
+
+    field = "tv"
+
+    def make(self) -> w.Widget:
+        options = [("off", 0.0)] + [(f"{10 ** (k / 4):.2g}", float(f"{10 ** (k / 4):.2g}")) for k in range(-20, 17)]
+        help = "weight of total variation: smooths the picture"
+        slider = w.SelectionSlider(options=options, description="smoothing (tv)", tooltip=help, **_LOOK)
+        slider.observe(self.moved, names="value")
+        return slider
+
+    def value(self, settings: RunSettings) -> float:
+        return self.widget.value
+
+    def refresh(self, settings: RunSettings) -> None:
+        self.widget.value = min(_choices(self.widget), key=lambda value: abs(value - settings.tv))
+
+
+MASTERS: tuple[type[Master], ...] = (Ratio, ContentLayer, Equalizer, Smoothness)

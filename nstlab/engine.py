@@ -51,6 +51,7 @@ class Status(StrEnum):
     """Why a run is where it is."""
 
     RUNNING = "running"
+    LEFT = "left before its end"
     FINISHED = "all steps done"
     REACHED = "loss threshold reached"
     CONVERGED = "loss no longer changes"
@@ -97,6 +98,7 @@ class Step:
     event: str
     status: Status
     weights: dict[str, float]
+    _scale: float
     _names: tuple[str, ...]
     _state: State
     _best: Best
@@ -126,6 +128,14 @@ class Step:
     def best(self) -> Tensor:
         """The picture of the lowest loss at this size so far, a detached copy clipped to [0, 1]."""
         return self._best.x.detach().clamp(0, 1)
+
+    def result(self) -> Result:
+        """What the run would return if it ended here."""
+        terms = dict(zip(self._names, self._best.values.tolist(), strict=True))
+        status = Status.LEFT if self.status is Status.RUNNING else self.status
+        return Result(
+            self.best(), self._best.loss * self._scale, terms, status, self.index, self.evaluations, self.seconds, self._events
+        )
 
     def checkpoint(self) -> Checkpoint:
         """All that is needed to go on from here. Valid until the step after the next one begins."""
@@ -308,15 +318,8 @@ class _Run:
     def report(self) -> Step:
         return Step(
             self.index, self.loss(self.state.loss), self.evaluate.count, time.perf_counter() - self.began, self.level,
-            self.state.event, self.status, dict(self.bound.weights), tuple(self.bound.names), self.state, self.best,
-            self.events, tuple(self.recent), repr(self.optimizer), self.fine,
-        )  # fmt: skip
-
-    def result(self) -> Result:
-        terms = dict(zip(self.bound.names, self.best.values.tolist(), strict=True))
-        return Result(
-            self.best.x.detach().clamp(0, 1), self.loss(self.best.loss), terms, self.status, self.index,
-            self.evaluate.count, time.perf_counter() - self.began, self.events,
+            self.state.event, self.status, dict(self.bound.weights), self.bound.scale, tuple(self.bound.names), self.state,
+            self.best, self.events, tuple(self.recent), repr(self.optimizer), self.fine,
         )  # fmt: skip
 
 
@@ -355,7 +358,7 @@ def minimize(
             run.advance()
             _reweight(run, (yield run.report()))
         if run.status is Status.REACHED or run.level == len(run.schedule) - 1:
-            return run.result()
+            return run.report().result()
         _next_level(run, start)
 
 

@@ -161,13 +161,23 @@ def load(source: str | os.PathLike, size: int | None = None) -> Tensor:
 def reopen(path: str | os.PathLike) -> Tensor:
     """A picture that `save` wrote, (1, 3, H, W): of any size and shape, since it was computed here."""
     with Image.open(path) as image:
-        return torch.from_numpy(np.array(image, dtype=np.float32) / 255).permute(2, 0, 1)[None].contiguous()
+        return _tensor(image)
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    """(1, 3, H, W) in [0, 1] of an 8-bit RGB picture."""
+    return torch.from_numpy(np.array(image, dtype=np.float32) / 255).permute(2, 0, 1)[None].contiguous()
 
 
 def verify(path: str | os.PathLike) -> None:
     """Raise InputError unless a picture can be read to its end."""
     with _reading(Path(path)), Image.open(path) as image:
         image.load()
+
+
+def shaded(image: Tensor) -> Tensor:
+    """The picture in 256 shades a channel, which are all that a PNG keeps; (1, 3, H, W) in [0, 1]."""
+    return _tensor(to_pil(image))
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------

@@ -191,6 +191,14 @@ class VGG19(nn.Module):
             raise InputError(f"a picture of {shape[1]}×{shape[0]} is too small for {deepest}: {2**poolings} px at least")
         return wanted
 
+    def reaches(self, layer: str, shape: Sequence[int]) -> bool:
+        """Whether `require` would let it pass."""
+        try:
+            self.require([layer], shape)
+        except InputError:
+            return False
+        return True
+
     @staticmethod
     def path(layers: Iterable[str]) -> list[str]:
         """The convolutions that are computed for these layers."""

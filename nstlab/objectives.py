@@ -45,6 +45,13 @@ class Term:
         rectified = self.convention.rectified
         return tuple(layer.replace("conv", "relu") if rectified else layer for layer in self.layers)
 
+    def with_layers(self, names: Iterable[str]) -> Term:
+        """The same, with these layers too, their weights 0."""
+        if self.reads == (PIXELS,):
+            return self
+        more = tuple(name for name in names if name not in self.layers)
+        return dataclasses.replace(self, layers=self.layers + more, layer_weights=self.layer_weights + (0.0,) * len(more))
+
     def picture(self, shape: Sequence[int]) -> Tensor | None:
         """The picture whose features are the target, for an image of shape (H, W); None if there is no target."""
         return None
@@ -195,8 +202,17 @@ class Objective:
 
     @property
     def reads(self) -> list[str]:
-        """The layers of the network that the terms read."""
-        return [read for _, term in self.terms for read in term.reads if read != PIXELS]
+        """The layers of the network that are read: those whose weight, and whose term's, is not 0."""
+        return [
+            read
+            for weight, term in self.terms
+            for read, layer_weight in zip(term.reads, term.layer_weights, strict=True)
+            if weight * layer_weight > 0 and read != PIXELS
+        ]
+
+    def with_layers(self, names: Iterable[str]) -> Objective:
+        """The same, with these layers too in every term that looks at layers, their weights 0."""
+        return Objective(tuple((weight, term.with_layers(names)) for weight, term in self.terms))
 
     def bind(self, net: VGG19, shape: Sequence[int], arithmetic: Arithmetic | None = None) -> Bound:
         """The objective for one network and images of shape (H, W), with its targets computed; `arithmetic` of the
@@ -215,8 +231,7 @@ def _term(kind: type[Term], name: str, layers, weights, convention: str, **rest)
     if not layers or len(set(layers)) < len(layers):
         raise InputError(f"{name}: needs one layer or more, each named once; given: {' '.join(layers) or 'none'}")
     chosen = _convention(convention)
-    each = 1 / len(layers) if chosen.average_layers else 1.0
-    weights = tuple(_weight(w, name) for w in weights or (each,) * len(layers))
+    weights = tuple(_weight(w, name) for w in weights or (chosen.layer_weight(len(layers)),) * len(layers))
     if len(weights) != len(layers):
         raise InputError(f"{name}: {len(weights)} layer weights given for {len(layers)} layers; give one for each")
     return Objective(((1.0, kind(name, layers, weights, chosen, **rest)),))

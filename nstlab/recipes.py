@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,9 +28,13 @@ from nstlab.optimizers import LBFGS, Adam, GradientDescent, Optimizer
 from nstlab.settings import (
     CONTENT_LAYERS,
     CONVENTIONS,
+    CONVOLUTIONS,
     DEVICES,
     INITS,
+    LIVE,
     MAX_SIDE,
+    RECIPES,
+    START,
     STYLE_LAYERS,
     InputError,
     ReconstructSettings,
@@ -95,13 +99,40 @@ class Plan:
         """The layers of the network that the objective reads."""
         return self.objective.reads
 
+    def widened(self) -> Plan:
+        """The same run, with a weight, 0 so far, for every convolution that network and picture allow: what `steering`
+        can then change on the way."""
+        shape = self.start.shape[-2:]
+        more = [name for name in CONVOLUTIONS if self.net.reaches(name, shape)]
+        return replace(self, objective=self.objective.with_layers(more))
+
+    def begun_with(self, picture: Tensor) -> Plan:
+        """The same run from another first picture, (1, 3, H, W) in [0, 1], in 256 shades: as if from a file."""
+        picture = im.shaded(im.fit(picture.cpu(), self.start.shape[-2:]))
+        return replace(self, start=picture.to(self.start.device), inputs=self.inputs | {"init": picture})
+
+    def steering(self, settings: RunSettings) -> dict[str, float] | None:
+        """The weights by which this run becomes that of other settings; None if weights are not enough for that. How a run
+        starts no longer matters."""
+        if type(settings) is not type(self.settings):
+            return None
+        for name, _, opt in settings.options():
+            if opt.group not in (LIVE, START) and getattr(settings, name) != getattr(self.settings, name):
+                return None
+        wanted = objective(settings, self.inputs).weights
+        known = self.objective.weights
+        if not wanted.keys() <= known.keys():
+            return None
+        return dict.fromkeys(known, 0.0) | wanted
+
     def memory_needed(self) -> int:
         """Bytes, estimated."""
         return engine.memory_needed(self.net, self.layers, self.start.shape[-2:], self.optimizer)
 
-    def check_memory(self) -> None:
-        """InputError, with the size that would fit, if the run needs more memory than there is."""
-        free = available_memory(self.start.device)
+    def check_memory(self, spare: int = 0) -> None:
+        """InputError, with the size that would fit, if the run needs more memory than there is; `spare` bytes of what is
+        taken will be free by then."""
+        free = available_memory(self.start.device) + spare
         if self.memory_needed() > free:
             raise InputError(self.memory_message(free))
 
@@ -151,6 +182,15 @@ def device(name: str = DEVICES[0]) -> torch.device:
 
 # --- building plans ---------------------------------------------------------------------------------------------
 
+_NAMES = {cls: name for name, cls in RECIPES.items()}
+
+
+def _network_of(settings: RunSettings) -> tuple[Any, ...]:
+    """What decides the network."""
+    s = settings
+    drawn = s.seed if s.weights == "random" else None
+    return s.weights, s.pool, bool(s.normalize), s.rescale_pool, s.precision, drawn
+
 
 def network(settings: RunSettings, on: torch.device) -> VGG19:
     """The network that the settings ask for, on a device."""
@@ -171,56 +211,47 @@ def _start(settings: Any, like: Tensor, pictures: Mapping[str, Tensor]) -> tuple
     return image, {"init": image}
 
 
-def _style(s: StyleSettings, painting: Tensor) -> Objective:
-    return style(s.style_layers, painting, s.style_weights, s.convention, s.style_fit, s.style_scale)
+def _content(s: Any, layers: Any, pictures: Mapping[str, Tensor]) -> Objective:
+    return content(layers, pictures["content"], convention=s.convention)
 
 
-def _plan(
-    recipe: str, settings: Any, objective: Objective, pictures: dict[str, Tensor], like: Tensor, on: torch.device
-) -> Plan:
-    if settings.tv:
-        objective = objective + settings.tv * total_variation(settings.convention)
-    start, extra = _start(settings, like, pictures)
-    net = network(settings, on)
-    plan = Plan(recipe, settings, net, objective, start.to(on), pictures | extra)
-    net.require(plan.layers, like.shape[-2:])
-    return plan
+def _style(s: StyleSettings, pictures: Mapping[str, Tensor]) -> Objective:
+    return style(s.style_layers, pictures["style"], s.style_weights, s.convention, s.style_fit, s.style_scale)
 
 
-def transfer(settings: TransferSettings, on: torch.device) -> Plan:
-    """Content of the photo, style of the painting (Gatys et al. 2016, equation 7)."""
-    s, photo, painting = settings, im.load(settings.photo, settings.size), im.load(settings.painting)
-    like_photo = s.alpha * content(s.content_layers, photo, convention=s.convention)
-    objective = like_photo + s.beta * _style(s, painting)
-    objective = Objective(tuple((weight, term) for weight, term in objective.terms if weight > 0))
-    return _plan("transfer", s, objective, {"content": photo, "style": painting}, photo, on)
-
-
-def reconstruct(settings: ReconstructSettings, on: torch.device) -> Plan:
-    """Content of one layer and nothing else (Gatys et al. 2016, figure 1; Mahendran and Vedaldi 2015)."""
-    photo = im.load(settings.photo, settings.size)
-    weight = CONVENTIONS[settings.convention].alpha
-    objective = weight * content(settings.layer, photo, convention=settings.convention)
-    return _plan("reconstruct", settings, objective, {"content": photo}, photo, on)
-
-
-def texture(settings: TextureSettings, on: torch.device) -> Plan:
-    """Style and nothing else, in the painting's proportions (Gatys et al. 2015)."""
-    painting = im.load(settings.painting)
-    like = painting.new_empty(1, 3, *im.fit_size(painting.shape[-2:], settings.size, settings.painting))
-    objective = CONVENTIONS[settings.convention].beta * _style(settings, painting)
-    return _plan("texture", settings, objective, {"style": painting}, like, on)
-
-
-_BUILDERS: dict[type[RunSettings], Callable[[Any, torch.device], Plan]] = {
-    TransferSettings: transfer,
-    ReconstructSettings: reconstruct,
-    TextureSettings: texture,
+_TERMS: dict[type[RunSettings], Callable[[Any, Mapping[str, Tensor]], Objective]] = {
+    # Gatys et al. 2016, equation 7
+    TransferSettings: lambda s, p: s.alpha * _content(s, s.content_layers, p) + s.beta * _style(s, p),
+    # the same, figure 1; Mahendran and Vedaldi 2015
+    ReconstructSettings: lambda s, p: CONVENTIONS[s.convention].alpha * _content(s, s.layer, p),
+    # Gatys et al. 2015; the paper's style reconstruction
+    TextureSettings: lambda s, p: CONVENTIONS[s.convention].beta * _style(s, p),
 }
 
 
-def prepare(settings: RunSettings, on: str | torch.device = DEVICES[0]) -> Plan:
+def objective(settings: RunSettings, pictures: Mapping[str, Tensor]) -> Objective:
+    """What a recipe minimises, given its "content" and "style" pictures, (1, 3, H, W) in [0, 1]."""
+    return _TERMS[type(settings)](settings, pictures) + settings.tv * total_variation(settings.convention)
+
+
+def prepare(settings: RunSettings, on: str | torch.device = DEVICES[0], known: Plan | None = None) -> Plan:
     """The plan for any recipe's settings: reads the pictures and the weights, computes nothing else.
 
+    known: a plan whose network is taken over if these settings want the same.
     Raises: InputError for pictures, weights, layers or a device that cannot be used."""
-    return _BUILDERS[type(settings)](settings, on if isinstance(on, torch.device) else device(on))
+    s, on = settings, on if isinstance(on, torch.device) else device(on)
+    pictures = {}
+    if hasattr(s, "photo"):
+        pictures["content"] = im.load(s.photo, s.size)
+    if hasattr(s, "painting"):
+        pictures["style"] = im.load(s.painting)
+    if "content" in pictures:
+        like = pictures["content"]
+    else:  # a texture has the painting's proportions
+        like = torch.empty(1, 3, *im.fit_size(pictures["style"].shape[-2:], s.size, s.painting))
+    goal = objective(s, pictures)
+    start, extra = _start(s, like, pictures)
+    net = known.net if known and _network_of(known.settings) == _network_of(s) else network(s, on)
+    plan = Plan(_NAMES[type(s)], s, net, goal, start.to(on), pictures | extra)
+    net.require(plan.layers, like.shape[-2:])
+    return plan

@@ -7,8 +7,11 @@
     session.wait()                   # for headless use
 
 One worker thread drives a generator of steps; everything else only sets what it is to do next, under one lock. Changes that
-come quickly are put together: the worker takes what has been wished by the time it begins a step. Of frames the newest wins;
-those that nobody had time to see are skipped. An exception in the worker ends the session, and is kept in `error`.
+come quickly are put together: the worker takes what has been wished by the time it begins a step, and sends it to the
+generator. Of frames the newest wins; those that nobody had time to see are skipped. An exception in the worker ends the
+session, and is kept in `error`.
+
+A generator that yields None has nothing to do until something is wished, or `resume` is called: the session then rests.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -29,7 +32,7 @@ log = logging.getLogger("nstlab")
 
 FRAMES = 5.0  # a second, at most
 WINDOW = 20  # steps over which the rate is taken
-Steps = Generator[Step, Mapping[str, float] | None, Any]
+Steps = Generator[Step | None, Mapping[str, Any] | None, Any]
 
 
 class State(StrEnum):
@@ -38,6 +41,7 @@ class State(StrEnum):
     READY = "ready"
     RUNNING = "running"
     PAUSED = "paused"
+    RESTING = "resting"
     FINISHED = "finished"
     STOPPED = "stopped"
     FAILED = "failed"
@@ -64,19 +68,20 @@ class _Stopped(Exception):
 class Session:
     """Drives one run. `make`, called in the worker, begins it and returns the generator of its steps.
 
+    frames: a second, at most. urgent: wishes that are granted even while the session is paused.
     Methods may be called from any thread and return at once, but for `wait` and `close`."""
 
-    def __init__(self, make: Callable[[], Steps], frames: float = FRAMES):
-        self.make, self.interval = make, 1 / frames
+    def __init__(self, make: Callable[[], Steps], frames: float = FRAMES, urgent: Collection[str] = ()):
+        self.make, self.interval, self.urgent = make, 1 / frames, frozenset(urgent)
         self.state, self.error, self.result = State.READY, "", None
         self.step_now: Step | None = None
-        self.changes: list[tuple[int, dict[str, float]]] = []  # (step before, weights), as they took effect
         self._events: list[str] = []
         self._times: deque[tuple[float, int]] = deque(maxlen=WINDOW)
         self._watchers: list[Callable[[Frame], None]] = []
         self._turn = threading.Condition()
-        self._wishes: dict[str, float] = {}
+        self._wishes: dict[str, Any] = {}
         self._singles, self._paused, self._stopping = 0, False, False
+        self._resting, self._roused = False, False
         self._shown = 0.0
         self._worker: threading.Thread | None = None
 
@@ -87,9 +92,9 @@ class Session:
         self._watchers.append(watcher)
 
     def start(self) -> None:
-        """Begin; or, when paused, go on."""
+        """Begin; or, when paused or at rest, go on."""
         with self._turn:
-            self._paused = False
+            self._paused, self._roused = False, True
             self._turn.notify_all()
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="nstlab session", daemon=True)
@@ -110,10 +115,11 @@ class Session:
             self._paused, self._singles = True, self._singles + 1
             self._turn.notify_all()
 
-    def change(self, **weights: float) -> None:
-        """Set weights of the objective by name; the newest wish for each holds from the next step on."""
+    def change(self, **wishes: Any) -> None:
+        """Send the generator something by name: for the engine, weights of its objective. The newest wish for each name
+        holds from the next step on."""
         with self._turn:
-            self._wishes |= weights
+            self._wishes |= wishes
             self._turn.notify_all()
 
     def stop(self) -> None:
@@ -123,15 +129,20 @@ class Session:
             self._turn.notify_all()
 
     def wait(self, seconds: float | None = None) -> State:
-        """Until the session is over, or so long; how it stands then."""
+        """Until the session is over or rests, or so long; how it stands then."""
         if self._worker is not None:
-            self._worker.join(seconds)
+            with self._turn:
+                self._turn.wait_for(lambda: self.state in OVER or (self.state is State.RESTING and self._idle()), seconds)
+            if self.state in OVER:
+                self._worker.join()
         return self.state
 
     def close(self, seconds: float | None = 10.0) -> State:
         """Stop and wait: nothing is left running."""
         self.stop()
-        return self.wait(seconds)
+        if self._worker is not None:
+            self._worker.join(seconds)
+        return self.state
 
     @property
     def frame(self) -> Frame:
@@ -162,28 +173,37 @@ class Session:
             if steps is not None:
                 steps.close()
 
-    def _wished(self) -> dict[str, float] | None:
-        """Wait for this worker's turn to make a step; the changes to make it with."""
+    def _wished(self) -> dict[str, Any] | None:
+        """Wait for this worker's turn to make a step; the wishes to make it with."""
         if self._idle():
-            self._set(State.PAUSED)  # outside the lock, so that a slow watcher holds nobody up
+            self._set(State.PAUSED if self._paused else State.RESTING)  # outside the lock: a slow watcher holds nobody up
         with self._turn:
             self._turn.wait_for(lambda: not self._idle())
             if self._stopping:
                 raise _Stopped
-            self._singles = max(0, self._singles - 1)
+            if not self._pressing():
+                self._singles = max(0, self._singles - 1)
+            self._roused = False
             wishes, self._wishes = self._wishes, {}
         if self.state is not State.RUNNING:
             self._times.clear()
             self._set(State.RUNNING)
-        if wishes:
-            self.changes.append((self.step_now.index, wishes))
         return wishes or None
+
+    def _pressing(self) -> bool:
+        """Whether something is wished that cannot wait for the end of a pause."""
+        return not self.urgent.isdisjoint(self._wishes)
 
     def _idle(self) -> bool:
         """Whether nothing is to be done now."""
-        return self._paused and not self._singles and not self._stopping
+        if self._stopping or self._pressing() or self._singles:
+            return False
+        return self._paused or (self._resting and not self._wishes and not self._roused)
 
-    def _take(self, step: Step) -> None:
+    def _take(self, step: Step | None) -> None:
+        self._resting = step is None
+        if step is None or step is self.step_now:
+            return
         self.step_now = step
         self._times.append((time.monotonic(), step.evaluations))
         if step.event:
@@ -194,6 +214,8 @@ class Session:
     def _set(self, state: State) -> None:
         self.state = state
         self._show()
+        with self._turn:
+            self._turn.notify_all()
 
     def _fail(self, message: str) -> None:
         self.error = message

@@ -18,7 +18,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,6 +42,8 @@ WEIGHTS = ("auto", *DOWNLOADS, "embedded", "random")
 EXPERIMENTS = tuple(f"E{i}" for i in range(1, 13))
 BUDGETS = ("quick", "paper", "smoke")
 RUN_ACTIONS = ("list", "show", "rm")
+LIVE, START = "live", "start"  # fields that may change while a run goes on; those that only matter as it begins
+GROUPS = (LIVE, START, "pictures", "network", "optimizer")  # what a recipe's fields are about
 RESULTS = "results"  # folder in which runs are kept
 STEPS = 300
 HISTORY = 50  # curvature pairs
@@ -100,6 +102,10 @@ class Convention:
     content_layers: tuple[str, ...] = CONTENT_LAYERS
     style_layers: tuple[str, ...] = STYLE_LAYERS
 
+    def layer_weight(self, count: int) -> float:
+        """w_l of each of so many layers, where none are given."""
+        return 1 / count if self.average_layers else 1.0
+
 
 CONVENTIONS = {
     "mean": Convention(
@@ -145,6 +151,7 @@ class Option:
     parse: Callable[[Any], Any] | None = None  # from what users write to the stored value, for each element
     identity: bool = True  # part of a run's id; paths and devices are not, their contents are hashed instead
     positional: bool = False  # on the command line, though it has a default
+    group: str = ""  # one of GROUPS, for the fields of recipes
 
     def allowed(self) -> str:
         """What is allowed, in words: "from 16 to 8192 px"."""
@@ -171,6 +178,9 @@ class Option:
 def option(default: Any = dataclasses.MISSING, help: str = "", **kwargs: Any) -> Any:
     """A dataclass field with its Option."""
     return dataclasses.field(default=default, metadata={"option": Option(help, **kwargs)})
+
+
+_live, _start, _pictures, _network, _optimizer = (partial(option, group=group) for group in GROUPS)
 
 
 @cache
@@ -265,22 +275,28 @@ class Settings:
 class RunSettings(Settings):
     """What every recipe has in common: picture, network, optimizer."""
 
-    size: int = option(512, "long side of the picture", low=MIN_SIDE, high=MAX_SIDE, unit="px")
-    steps: int = option(STEPS, "optimizer steps at the full size, about one evaluation each", low=0, high=1_000_000)
-    levels: int = option(1, "sizes from coarse to fine, each half the next, with half the steps at coarser ones", low=1, high=8)
-    seed: int = option(0, "seed of the noise and of random weights", low=0, high=2**63 - 1)
-    tv: float | None = option(None, "weight of total variation (default: the convention's)", low=0, log=True)
-    convention: str = option(DEFAULT_CONVENTION, "scale of the losses, after whose code", choices=tuple(CONVENTIONS))
-    weights: str = option(WEIGHTS[0], "where VGG19's weights come from", choices=WEIGHTS, or_path=True, identity=False)
-    pool: str = option(POOLS[0], "pooling between the blocks", choices=POOLS)
-    rescale_pool: bool = option(False, "make up for average and l2 pooling's smaller values; off is the paper's")
-    normalize: bool | None = option(None, "make mean activations 1, as in the paper (default: as the convention did)")
-    optimizer: str = option(OPTIMIZERS[0], "how the pixels are changed", choices=OPTIMIZERS)
-    learning_rate: float = option(RATE, "step of adam and gd; 1 is black to white", low=1e-6, high=10, log=True)
-    history: int = option(HISTORY, "curvature pairs that lbfgs keeps, memory permitting", low=1, high=1000)
-    precision: str = option(PRECISIONS[0], "of the network; auto: 16 bits where faster; losses are float32", choices=PRECISIONS)
-    stop_loss: float | None = option(None, "stop when the loss is at most this", low=0)
-    stop_change: float | None = option(None, "stop when ten steps lower the loss by less than this part of it", low=0, high=1)
+    size: int = _pictures(512, "long side of the picture", low=MIN_SIDE, high=MAX_SIDE, unit="px")
+    steps: int = _optimizer(STEPS, "optimizer steps at the full size, about one evaluation each", low=0, high=1_000_000)
+    levels: int = _optimizer(
+        1, "sizes from coarse to fine, each half the next, with half the steps at coarser ones", low=1, high=8
+    )
+    seed: int = _start(0, "seed of the noise and of random weights", low=0, high=2**63 - 1)
+    tv: float | None = _live(None, "weight of total variation (default: the convention's)", low=0, log=True)
+    convention: str = _network(DEFAULT_CONVENTION, "scale of the losses, after whose code", choices=tuple(CONVENTIONS))
+    weights: str = _network(WEIGHTS[0], "where VGG19's weights come from", choices=WEIGHTS, or_path=True, identity=False)
+    pool: str = _network(POOLS[0], "pooling between the blocks", choices=POOLS)
+    rescale_pool: bool = _network(False, "make up for average and l2 pooling's smaller values; off is the paper's")
+    normalize: bool | None = _network(None, "make mean activations 1, as in the paper (default: as the convention did)")
+    optimizer: str = _optimizer(OPTIMIZERS[0], "how the pixels are changed", choices=OPTIMIZERS)
+    learning_rate: float = _optimizer(RATE, "step of adam and gd; 1 is black to white", low=1e-6, high=10, log=True)
+    history: int = _optimizer(HISTORY, "curvature pairs that lbfgs keeps, memory permitting", low=1, high=1000)
+    precision: str = _network(
+        PRECISIONS[0], "of the network; auto: 16 bits where faster; losses are float32", choices=PRECISIONS
+    )
+    stop_loss: float | None = _optimizer(None, "stop when the loss is at most this", low=0)
+    stop_change: float | None = _optimizer(
+        None, "stop when ten steps lower the loss by less than this part of it", low=0, high=1
+    )
 
     def __post_init__(self) -> None:
         """Fields left open are filled with the convention's values, so that equal runs have equal settings."""
@@ -309,10 +325,10 @@ class RunSettings(Settings):
 class StyleSettings(RunSettings):
     """What the recipes with a painting have in common."""
 
-    style_layers: tuple[str, ...] = option((), "layers for style (default: the convention's)", parse=layer_name)
-    style_weights: tuple[float, ...] = option((), "weight of each style layer (default: equal)", low=0, high=1e12)
-    style_fit: str = option(FITS[0], "how the painting gets the photo's shape", choices=FITS)
-    style_scale: float = option(1.0, "size of the strokes: the painting is scaled by this", low=0.1, high=10, log=True)
+    style_layers: tuple[str, ...] = _live((), "layers for style (default: the convention's)", parse=layer_name)
+    style_weights: tuple[float, ...] = _live((), "weight of each style layer (default: equal)", low=0, high=1e12)
+    style_fit: str = _pictures(FITS[0], "how the painting gets the photo's shape", choices=FITS)
+    style_scale: float = _pictures(1.0, "size of the strokes: the painting is scaled by this", low=0.1, high=10, log=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -332,12 +348,12 @@ _INIT = "first picture"
 class TransferSettings(StyleSettings):
     """Repaint PHOTO in the style of PAINTING (Gatys, Ecker, Bethge 2016)."""
 
-    photo: str = option(help="a picture file, or the name of a sample", identity=False)
-    painting: str = option(help="a picture file, or the name of a sample", identity=False)
-    alpha: float | None = option(None, "content weight α (default: the convention's)", low=0, high=1e12, log=True)
-    beta: float | None = option(None, "style weight β (default: the convention's)", low=0, high=1e15, log=True)
-    content_layers: tuple[str, ...] = option((), "layers for content (default: the convention's)", parse=layer_name)
-    init: str = option(INITS[0], _INIT, choices=INITS, or_path=True)
+    photo: str = _pictures(help="a picture file, or the name of a sample", identity=False)
+    painting: str = _pictures(help="a picture file, or the name of a sample", identity=False)
+    alpha: float | None = _live(None, "content weight α (default: the convention's)", low=0, high=1e12, log=True)
+    beta: float | None = _live(None, "style weight β (default: the convention's)", low=0, high=1e15, log=True)
+    content_layers: tuple[str, ...] = _live((), "layers for content (default: the convention's)", parse=layer_name)
+    init: str = _start(INITS[0], _INIT, choices=INITS, or_path=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -349,17 +365,17 @@ class TransferSettings(StyleSettings):
 class ReconstructSettings(RunSettings):
     """Paint PHOTO anew from the features of one layer (the paper's figure 1, content reconstruction)."""
 
-    photo: str = option(help="a picture file, or the name of a sample", identity=False)
-    layer: str = option(CONTENT_LAYERS[0], "layer to reconstruct from", parse=layer_name)
-    init: str = option(INITS[0], _INIT, choices=tuple(i for i in INITS if i != "style"), or_path=True)
+    photo: str = _pictures(help="a picture file, or the name of a sample", identity=False)
+    layer: str = _live(CONTENT_LAYERS[0], "layer to reconstruct from", parse=layer_name)
+    init: str = _start(INITS[0], _INIT, choices=tuple(i for i in INITS if i != "style"), or_path=True)
 
 
 @dataclass(frozen=True)
 class TextureSettings(StyleSettings):
     """Paint a texture with PAINTING's style and nothing else (Gatys et al. 2015; the paper's style reconstruction)."""
 
-    painting: str = option(help="a picture file, or the name of a sample", identity=False)
-    init: str = option(INITS[0], _INIT, choices=tuple(i for i in INITS if i != "content"), or_path=True)
+    painting: str = _pictures(help="a picture file, or the name of a sample", identity=False)
+    init: str = _start(INITS[0], _INIT, choices=tuple(i for i in INITS if i != "content"), or_path=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -36,7 +36,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from nstlab import images as im
-from nstlab.engine import Checkpoint, Result, Step
+from nstlab.engine import Checkpoint, Result, Status, Step
 from nstlab.recipes import Plan
 from nstlab.settings import InputError
 
@@ -53,10 +53,10 @@ class Busy(InputError):
     """Another process is computing the run."""
 
 
-def run_id(plan: Plan, changes: Sequence[tuple[int, Mapping[str, float]]] = ()) -> str:
+def run_id(plan: Plan, changes: Sequence[tuple[int, Mapping[str, float]]] = (), left: int | None = None) -> str:
     """16 hexadecimal digits from all that decides the result's pixels, and from nothing else; `changes` are those of
-    weights on the way, with the step before each."""
-    text = json.dumps([plan.identity(), changes], sort_keys=True)
+    weights on the way, with the step before each; `left` is the step after which a run was left before its end."""
+    text = json.dumps([plan.identity(), changes] + [left] * (left is not None), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -103,6 +103,25 @@ class StoredRun:
         if problem:
             log.warning("%s: is damaged and left out (%s)", self.folder, problem)
         return not problem
+
+
+@dataclass
+class Record:
+    """What is known of a run as it goes on: a row a step, and the changes of weights, each with the step before it."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    changes: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    last: Step | None = None
+
+    def note(self, step: Step) -> None:
+        self.last = step
+        row = {"step": step.index, "level": step.level, "loss": step.loss, **step.terms}
+        self.rows.append(row | {"evaluations": step.evaluations, "seconds": round(step.seconds, 3), "event": step.event})
+
+    def steer(self, changes: Mapping[str, float] | None) -> None:
+        """Note a change that takes effect with the next step."""
+        if changes:
+            self.changes.append((self.last.index, dict(changes)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +192,25 @@ class Store:
             except Busy:
                 time.sleep(POLL)
 
+    def keep(self, plan: Plan, record: Record) -> StoredRun:
+        """Write down a run that was carried out elsewhere, as far as it went. If its first picture is not one that the
+        settings name, that is kept with it, as `start.png`."""
+        result = record.last.result()
+        name = run_id(plan, record.changes, record.last.index if result.status is Status.LEFT else None)
+        partial = self.stored(plan.recipe, f"{uuid.uuid4().hex[:16]}.kept.partial").folder
+        recorder = _Recorder(plan, partial, 0, replace(record))
+        with self.claimed(self.stored(plan.recipe, name).folder):
+            recorder.open(Left(rows=record.rows))
+            try:
+                if "init" in plan.inputs:
+                    im.save(plan.inputs["init"], recorder.folder / "start.png")
+                return recorder.finish(result, name)
+            except BaseException as error:
+                shutil.rmtree(recorder.folder, ignore_errors=True)
+                if isinstance(error, OSError):
+                    raise InputError(f"{recorder.folder}: cannot be written ({error.strerror})") from None
+                raise
+
     def _left(self, plan: Plan) -> Left:
         """What an interrupted run left to go on from, if there was one; InputError if it is damaged."""
         checkpoint = self.checkpoint(plan)
@@ -205,7 +243,7 @@ class Store:
         try:
             step = next(steps)
             while True:
-                recorder.record(step)
+                recorder.note(step)
                 changes = yield step
                 step = steps.send(changes)
                 recorder.steer(changes)
@@ -219,7 +257,7 @@ class Store:
                 log.warning("%s", error)
             raise
         try:
-            return recorder.finish(result)
+            return recorder.finish(result, run_id(plan, recorder.record.changes))
         except BaseException as error:
             with contextlib.suppress(InputError):
                 recorder.interrupted()
@@ -254,9 +292,7 @@ class _Recorder:
     plan: Plan
     folder: Path
     frames: int
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    changes: list[tuple[int, Mapping[str, float]]] = field(default_factory=list)
-    last: Step | None = None
+    record: Record = field(default_factory=Record)
     saved: float = 0.0  # when the last checkpoint was written, and how many seconds that took
     cost: float = 0.0
 
@@ -270,15 +306,13 @@ class _Recorder:
             raise InputError(f"results: {self.folder.parent} cannot be written ({error.strerror})") from None
         for leftover in self.folder.rglob(".*"):  # of a process that was killed while it wrote
             leftover.unlink()
-        self.rows = list(left.rows)
+        self.record.rows = list(left.rows)
         self.saved = time.monotonic()
         total = sum(level.steps for level in self.plan.schedule)
         self._kept = _frame_indices(total, self.frames)
 
-    def record(self, step: Step) -> None:
-        self.last = step
-        row = {"step": step.index, "level": step.level, "loss": step.loss, **step.terms}
-        self.rows.append(row | {"evaluations": step.evaluations, "seconds": round(step.seconds, 3), "event": step.event})
+    def note(self, step: Step) -> None:
+        self.record.note(step)
         if step.index in self._kept:
             im.save(step.snapshot(), self.folder / "frames" / f"{step.index:06d}.png")
         if time.monotonic() - self.saved > max(CHECKPOINT_EVERY, self.cost / CHECKPOINT_SHARE):
@@ -292,36 +326,35 @@ class _Recorder:
         """Note a change of weights. The folder gets a name of its own, for it is no longer the plan's run."""
         if not changes:
             return
-        if not self.changes:
+        if not self.record.changes:
             self.folder = self.folder.rename(self.folder.with_name(f"{uuid.uuid4().hex[:16]}.steered.partial"))
-        self.changes.append((self.last.index, dict(changes)))
+        self.record.steer(changes)
 
     def save(self) -> None:
         """History first, checkpoint last, so that a checkpoint's history is always there."""
-        if self.last is None:
+        if self.record.last is None:
             return
         began = time.monotonic()
-        _write_rows(self.folder / "history.csv", self.rows)
-        self.last.checkpoint().save(self.folder / "checkpoint.safetensors")
+        _write_rows(self.folder / "history.csv", self.record.rows)
+        self.record.last.checkpoint().save(self.folder / "checkpoint.safetensors")
         self.saved = time.monotonic()
         self.cost = self.saved - began
 
     def interrupted(self) -> None:
-        if self.last is not None:
-            im.save(self.last.best(), self.folder / "best.png", self.plan.settings.to_dict())
+        if self.record.last is not None:
+            im.save(self.record.last.best(), self.folder / "best.png", self.plan.settings.to_dict())
             self.save()
 
-    def finish(self, result: Result) -> StoredRun:
-        """Write what remains, the manifest last, and give the folder its final name."""
-        name = run_id(self.plan, self.changes)
+    def finish(self, result: Result, name: str) -> StoredRun:
+        """Write what remains, the manifest last, and give the folder its final name, the run's id."""
         folder = self.folder.with_name(name)
-        _write_rows(self.folder / "history.csv", self.rows)
-        if self.frames and self.last is not None:  # it may have stopped early
-            im.save(self.last.snapshot(), self.folder / "frames" / f"{self.last.index:06d}.png")
+        _write_rows(self.folder / "history.csv", self.record.rows)
+        if self.frames and self.record.last is not None:  # it may have stopped early
+            im.save(self.record.last.snapshot(), self.folder / "frames" / f"{self.record.last.index:06d}.png")
         im.save(result.image, self.folder / "final.png", self.plan.settings.to_dict())
         if not self.frames:
             shutil.rmtree(self.folder / "frames", ignore_errors=True)
-        manifest = {"id": name, **_manifest(self.plan, result), "changes": self.changes}
+        manifest = {"id": name, **_manifest(self.plan, result), "changes": self.record.changes}
         with im.replacing(self.folder / "manifest.json") as temporary:
             temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # an earlier result of the same id, when it was computed anew

@@ -64,9 +64,9 @@ def test_a_moved_control_changes_its_field_and_is_told():
 
 
 def test_small_moves_of_large_numbers_are_seen():
-    controls = Controls(MADE["transfer"].replace(learning_rate=0.1234567))
-    controls.widgets["learning_rate"].value = 0.1234568
-    assert controls.settings().learning_rate == 0.1234568
+    controls = Controls(MADE["transfer"].replace(beta=1234567.0))
+    controls.widgets["beta"].value = "1234568"
+    assert controls.settings().beta == 1234568
 
 
 def test_another_convention_brings_its_weights():

@@ -101,19 +101,29 @@ def test_a_change_holds_from_the_next_step_on(session):
     assert before.step.weights["style"] == 100
     s.change(style=5.0)
     after = seen.wait(lambda f: f.step and f.step.weights["style"] == 5)
-    assert s.changes == [(after.step.index - 1, {"style": 5.0})] or after.step.index - 1 > s.changes[0][0]
+    assert after.step.index > before.step.index
 
 
-def test_twenty_quick_changes_are_one(session):
-    s, seen = session()
+def test_twenty_quick_changes_are_one(session, run):
+    sent = []
+
+    def source(steps):
+        inner = run(steps)
+        wishes = yield next(inner)
+        while True:
+            sent.append(wishes)
+            wishes = yield inner.send(wishes)
+
+    s, seen = session(source=source)
     s.single()
     paused = seen.wait(lambda f: f.state is State.PAUSED).step
+    sent.clear()
     for i in range(20):
         s.change(style=float(i + 1), content=2.0)
     assert s.step_now is paused
     s.single()
     after = seen.wait(lambda f: f.state is State.PAUSED and f.step.index == paused.index + 1).step
-    assert s.changes == [(paused.index, {"style": 20.0, "content": 2.0})]
+    assert sent == [{"style": 20.0, "content": 2.0}]
     assert after.evaluations - paused.evaluations <= 4  # one for the new weights, one or a few for the step
     assert after.weights["style"] == 20
 

@@ -347,7 +347,7 @@ def test_names_in_settings_are_those_of_the_registries():
     assert set(settings.DOWNLOADS) == set(weights.DOWNLOADS)
     assert set(settings.WEIGHTS) == {"auto", "embedded", "random", *weights.DOWNLOADS}
     assert set(settings.OPTIMIZERS) == set(recipes._OPTIMIZERS)
-    assert set(settings.RECIPES.values()) == set(recipes._BUILDERS)
+    assert set(settings.RECIPES.values()) == set(recipes._TERMS)
 
 
 @pytest.mark.parametrize("cls", list(RECIPES.values()))

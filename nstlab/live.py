@@ -1,0 +1,197 @@
+"""A run whose settings may change at any moment, while the picture is kept.
+
+    live = Live(TransferSettings("coffee", "mosaic", size=256), store)
+    run = live.steps()
+    step = next(run)
+    step = run.send({"settings": live.settings.replace(beta=300.0)})   # weights: the same run goes on
+    step = run.send({"settings": live.settings.replace(pool="max")})   # more than weights: a new run from this picture
+
+All of it is one generator, without threads and without widgets; a `Session` drains it. Live keeps what belongs to the
+run of the moment: its plan, its record for the store, and a film of snapshots to go back to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nstlab import images as im
+from nstlab import recipes
+from nstlab.engine import Result, Step
+from nstlab.recipes import Plan
+from nstlab.settings import DEVICES, InputError, RunSettings
+from nstlab.store import Record, Store, StoredRun
+
+FILM = 8  # snapshots that are kept
+EARLY = 4  # step of a run's second snapshot
+CURRENT = "current"  # a start: the picture as it is
+ASPECT = 0.02  # part by which a picture's proportions may change when it is kept
+URGENT = ("rebuild", "restart", "back", "save")  # wishes that do not wait for a step
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A picture to go back to, (1, 3, H, W) in [0, 1], with the settings it was painted by. `count` numbers all steps of all
+    runs, `index` those of its own."""
+
+    count: int
+    run: int
+    index: int
+    settings: RunSettings
+    picture: Tensor
+
+
+@dataclass
+class Film:
+    """At most FILM snapshots: at steps 0, 4, 8, 16 … of each run, and before each change. The first and the last are kept;
+    of the others those go first that are nearest to their neighbours."""
+
+    frames: list[Snapshot] = field(default_factory=list)
+
+    def add(self, snapshot: Snapshot) -> None:
+        if self.frames and self.frames[-1].count == snapshot.count:
+            return
+        self.frames = [*self.frames, snapshot]
+        if len(self.frames) > FILM:
+            counts = [frame.count for frame in self.frames]
+            near = min(range(1, FILM), key=lambda i: counts[i + 1] - counts[i - 1])
+            self.frames = self.frames[:near] + self.frames[near + 1 :]
+
+    @staticmethod
+    def wants(index: int) -> bool:
+        """Whether a run's step is one to keep: 0 and the powers of 2 from EARLY on."""
+        return index & (index - 1) == 0 and not 0 < index < EARLY
+
+
+class Live:
+    """The run of the moment, and the wishes it understands.
+
+    Sent to `steps()`, each wish may stand alone or with others:
+        settings: what is wanted from now on. Weights alone steer the run; the rest begins a new one from its picture.
+        rebuild:  True begins a new run in any case.
+        restart:  "" begins again from the first picture that the settings name, CURRENT from the present one.
+        back:     a Snapshot; begins from its picture, with its settings.
+        save:     True writes the run into the store, as far as it has come.
+    A wish that cannot be granted leaves all as it was, with the reason in `problem`."""
+
+    def __init__(self, settings: RunSettings, store: Store, device: str | torch.device = DEVICES[0]):
+        self.settings, self.store, self.device = settings, store, device
+        self.plan: Plan | None = None
+        self.record, self.film = Record(), Film()
+        self.problem = ""
+        self.saved: StoredRun | None = None
+        self.run, self.count = 0, -1
+        self._given: Tensor | None = None  # the first picture, if no setting names it
+        self._steps: Generator[Step, Any, Result] | None = None
+
+    def steps(self) -> Generator[Step | None, Mapping[str, Any] | None, None]:
+        """Steps without end; None when the run is over and waits for a wish. Begins with the picture of the run before, if
+        there was one. The first plan raises InputError if it cannot be made, later ones do not."""
+        wishes: Mapping[str, Any] = {"restart": "" if self.record.last is None else CURRENT}
+        try:
+            while True:
+                try:
+                    wishes = (yield self._next(wishes)) or {}
+                except StopIteration:
+                    self._steps = None
+                    wishes = (yield None) or {"restart": CURRENT}
+        finally:
+            self._end()
+
+    def _next(self, wishes: Mapping[str, Any]) -> Step | None:
+        """The step after these wishes."""
+        if wishes:
+            self.problem = ""
+        try:
+            if wishes.get("save"):
+                self.saved = self.store.keep(self.plan, self.record)
+            weights = self._granted(wishes)
+        except InputError as error:
+            if self._steps is None and self.record.last is None:
+                raise
+            self.problem, weights = str(error), None
+        if self._steps is None:
+            return None
+        return self.record.last if wishes.keys() == {"save"} else self._made(weights)
+
+    def _granted(self, wishes: Mapping[str, Any]) -> dict[str, float] | None:
+        """Do what is wished; the weights to change, if that is all. Raises InputError with nothing changed."""
+        back = wishes.get("back")
+        settings = back.settings if back else wishes.get("settings", self.settings)
+        restart = wishes.get("restart")
+        weights = None if self.plan is None else self.plan.steering(settings)
+        over = self._steps is None and wishes.keys() != {"save"}
+        if weights is None or over or back or restart is not None or wishes.get("rebuild"):
+            given = back.picture if back else None if restart == "" else self._present()
+            self._begin(settings, given, strict=back is not None)
+            weights = None
+        self.settings = settings
+        return weights
+
+    def _present(self) -> Tensor | None:
+        return None if self.record.last is None else self.record.last.snapshot()
+
+    def _begin(self, settings: RunSettings, given: Tensor | None, strict: bool) -> None:
+        """Make a new run of it, from a given picture where its proportions fit (strict: in any case), else from the one that
+        the settings name."""
+        plan = recipes.prepare(settings, self.device, self.plan).widened()
+        if given is not None and (strict or _alike(given.shape, plan.start.shape)):
+            plan = plan.begun_with(given)
+        else:
+            given = None
+        plan.check_memory(0 if self.plan is None else self.plan.memory_needed())
+        self._end()  # its memory is free before the next one takes its own
+        self.plan, self._given = plan, given
+        self.record, self._steps = Record(), plan.steps()
+        self.run += 1
+
+    def _end(self) -> None:
+        if self._steps is not None:
+            self._steps.close()
+        self._steps = None
+
+    def _made(self, weights: Mapping[str, float] | None) -> Step:
+        """The next step, with some weights changed before it."""
+        last = self.record.last
+        if weights and last is not None:
+            weights = {name: value for name, value in weights.items() if value != last.weights[name]}
+        if weights and last is not None:
+            self._keep(last)
+        step = self._steps.send(weights or None) if last is not None else next(self._steps)
+        if last is not None:
+            self.record.steer(weights)
+        self.record.note(step)
+        self.count += 1
+        if Film.wants(step.index):
+            self._keep(step)
+        return step
+
+    def _keep(self, step: Step) -> None:
+        picture = im.shaded(step.snapshot())
+        self.film.add(Snapshot(self.count, self.run, step.index, self.settings, picture))
+
+    def described(self, folder: Path) -> RunSettings:
+        """Settings that begin where this run began, and want what it wants now. A first picture that no setting names is
+        written into the folder."""
+        if self.plan is None:
+            return self.settings
+        begun = self.plan.settings
+        settings = self.settings.replace(init=begun.init, seed=begun.seed)
+        if self._given is None:
+            return settings
+        picture = self.plan.inputs["init"]
+        path = folder.absolute() / f"start-{recipes.digest(picture)[:12]}.png"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            im.save(picture, path)
+        return settings.replace(init=str(path))
+
+
+def _alike(shape: torch.Size, other: torch.Size) -> bool:
+    """Whether two pictures have the same proportions, nearly."""
+    return abs(shape[-1] * other[-2] / (shape[-2] * other[-1]) - 1) <= ASPECT

@@ -1,0 +1,61 @@
+"""Settings as the code that makes them: Python, and a command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from typing import Any
+
+from nstlab.settings import DEVICES, RECIPES, RunSettings
+
+
+def said(settings: RunSettings) -> dict[str, Any]:
+    """The fields that have to be said to get these settings; all others follow from them or are the defaults."""
+    fields = {name: getattr(settings, name) for name, *_ in settings.options()}
+    for name in list(fields):
+        rest = {other: value for other, value in fields.items() if other != name}
+        try:
+            if type(settings).from_dict(rest) == settings:
+                fields = rest
+        except ValueError:  # it cannot be left out
+            continue
+    return fields
+
+
+def python(settings: RunSettings, device: str = DEVICES[0]) -> str:
+    """A script that carries out the run and shows its picture."""
+    fields = "".join(f"    {name}={value!r},\n" for name, value in _required_first(settings).items())
+    where = "" if device == DEVICES[0] else f", {device!r}"
+    return (
+        "import nstlab as nst\n\n"
+        f"settings = nst.{type(settings).__name__}(\n{fields})\n"
+        f"plan = nst.prepare(settings{where})\n"
+        "for step in plan.steps():\n"
+        "    print(step.index, step.loss)\n"
+        'nst.save(step.best(), "picture.png")\n'
+    )
+
+
+def command(settings: RunSettings, device: str = DEVICES[0]) -> str:
+    """The same run as a line for a shell."""
+    recipe = next(name for name, cls in RECIPES.items() if cls is type(settings))
+    words = ["nstlab", recipe]
+    for name, value in _required_first(settings).items():
+        if name in _required(settings):
+            words.append(str(value))
+            continue
+        flag = "--" + name.replace("_", "-")
+        plain = isinstance(value, bool) and name not in settings._conventional()
+        values = [] if plain else [str(v) for v in (value if isinstance(value, tuple) else (value,))]
+        words += [flag if value or not plain else flag.replace("--", "--no-"), *values]
+    return shlex.join(words + ([] if device == DEVICES[0] else ["--device", device]))
+
+
+def _required(settings: RunSettings) -> list[str]:
+    """The fields without a default, in order."""
+    return [f.name for f in dataclasses.fields(settings) if f.default is dataclasses.MISSING]
+
+
+def _required_first(settings: RunSettings) -> dict[str, Any]:
+    fields, first = said(settings), _required(settings)
+    return {name: fields[name] for name in first} | {name: v for name, v in fields.items() if name not in first}
