@@ -257,11 +257,11 @@ class Studio(w.VBox):
             if frame.step is not None and not (running and self._owed is not None and now - self._owed < PATIENCE):
                 self._show_picture(frame)
                 self._owed = now if self._seen is not None else None
-            self.view.status = self._status(frame)
             self.view.show_events(frame.events)
             if self._new("film", self.live.film.frames):
                 self.view.film = [_shown(snapshot) for snapshot in self.live.film.frames]
             self._show_words(frame)
+            self.view.status = self._status(frame)  # last, so that who waits for a state finds what belongs to it
 
     def _show_picture(self, frame: Frame) -> None:
         plan = self.live.plan

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import nstlab as nst
+from nstlab import images as im
 from nstlab import recipes
 from nstlab.engine import solve
 from nstlab.settings import InputError, ReconstructSettings, TextureSettings, TransferSettings
@@ -119,3 +120,56 @@ def test_too_large_a_run_is_refused_with_a_size_that_fits(pictures, small, monke
     monkeypatch.setattr(recipes, "available_memory", lambda device: plan.memory_needed() // 2)
     with pytest.raises(InputError, match=r"size 256 needs about .* GB of memory, .* GB are free; --size (\d+) would fit"):
         plan.check_memory()
+
+
+@pytest.mark.parametrize("recipe", ["transfer", "reconstruct", "texture"])
+def test_a_widened_plan_is_the_same_run(pictures, small, recipe):
+    settings = {
+        "transfer": lambda: TransferSettings(*pictures, style_layers=("conv2_1", "conv1_1"), **small),
+        "reconstruct": lambda: ReconstructSettings(pictures[0], layer="conv3_1", **small),
+        "texture": lambda: TextureSettings(pictures[1], **small),
+    }[recipe]()
+    plan = recipes.prepare(settings, "cpu")
+    wide = plan.widened()
+    assert wide.identity() == plan.identity()
+    assert wide.layers == plan.layers
+    assert wide.memory_needed() == plan.memory_needed()
+    for ours, plain in zip(wide.steps(), plan.steps(), strict=True):
+        assert torch.equal(ours.snapshot(), plain.snapshot())
+        assert ours.terms == plain.terms
+
+
+def test_a_widened_plan_reaches_only_what_weights_and_picture_allow(pictures, small, tiny, tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "partial.safetensors"
+    save_file({name: t for name, t in tiny.tensors.items() if name < "conv3"}, path)
+    settings = ReconstructSettings(pictures[0], layer="conv1_1", **{**small, "weights": str(path)})
+    weights = recipes.prepare(settings, "cpu").widened().objective.weights
+    assert [name for name in weights if name.startswith("content:")] == [
+        f"content:conv{name}" for name in ("1_1", "1_2", "2_1", "2_2")
+    ]
+
+
+def test_steering_is_the_weights_of_other_settings_or_none(pictures, small):
+    settings = TransferSettings(*pictures, **small)
+    plan = recipes.prepare(settings, "cpu").widened()
+    assert plan.steering(settings) == plan.objective.weights
+    wanted = plan.steering(settings.replace(beta=7.0, style_layers=("conv1_2",), tv=0.5, init="grey", seed=9))
+    assert {name: value for name, value in wanted.items() if name.startswith(("style", "tv")) and value} == {
+        "style": 7.0, "style:conv1_2": 1.0, "tv": 0.5, "tv:pixels": 1.0,
+    }  # fmt: skip
+    assert wanted["content:conv4_2"] == 1
+    assert plan.steering(settings.replace(pool="max")) is None
+    assert plan.steering(settings.replace(style_layers=("relu1_2",))) is None
+    assert plan.steering(TextureSettings(pictures[1], **small)) is None
+
+
+def test_a_plan_begun_with_a_picture_is_that_of_its_file(pictures, small, tmp_path):
+    settings = TransferSettings(*pictures, **small)
+    plan = recipes.prepare(settings, "cpu")
+    begun = plan.begun_with(torch.rand(1, 3, 50, 60, generator=torch.Generator().manual_seed(0)))
+    im.save(begun.start, tmp_path / "start.png")
+    loaded = recipes.prepare(settings.replace(init=str(tmp_path / "start.png")), "cpu")
+    assert torch.equal(loaded.start, begun.start)
+    assert loaded.identity() == begun.identity() != plan.identity()

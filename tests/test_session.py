@@ -231,3 +231,68 @@ def test_events_are_words(session, run, monkeypatch):
     (event,) = s.frame.events
     assert event.endswith("loss not finite, rolled back")
     assert event.startswith("step ")
+
+
+class Painter:
+    """A source of steps that rests after every third one, and keeps what it was sent."""
+
+    def __init__(self, run):
+        self.run, self.sent = run, []
+
+    def __call__(self, steps):
+        while True:
+            inner = self.run(steps)
+            wishes = yield next(inner)
+            for _ in range(2):
+                self.sent.append(wishes)
+                wishes = yield next(inner)
+            self.sent.append(wishes)
+            wishes = yield None
+            self.sent.append(wishes)
+
+
+def test_a_run_that_has_nothing_to_do_rests_until_something_is_wished(run, session):
+    painter = Painter(run)
+    s, seen = session(source=painter)
+    s.start()
+    assert s.wait(LONG) is State.RESTING
+    assert s.step_now.index == 2
+    assert painter.sent == [None, None, None]
+    s.change(light="blue")
+    seen.wait(lambda f: len(painter.sent) >= 7)
+    assert s.wait(LONG) is State.RESTING
+    assert painter.sent[3] == {"light": "blue"}
+    s.resume()
+    seen.wait(lambda f: len(painter.sent) >= 11)
+    assert s.wait(LONG) is State.RESTING
+    s.single()  # one step of the next round
+    assert seen.wait(lambda f: f.state is State.PAUSED).step.index == 0
+
+
+def test_what_is_urgent_does_not_wait_for_the_end_of_a_pause(run):
+    sent, seen = [], Seen()
+
+    def source():
+        inner = run(1000)
+        wishes = yield next(inner)
+        while True:
+            sent.append(wishes)
+            wishes = yield next(inner)
+
+    s = Session(source, 1e9, urgent=("fire",))
+    s.watch(seen)
+    s.single()
+    first = seen.wait(lambda f: f.state is State.PAUSED).step.index
+    sent.clear()
+    s.change(water=1)
+    s.change(fire=2)
+    seen.wait(lambda f: f.state is State.PAUSED and f.step.index == first + 1)
+    assert sent == [{"water": 1, "fire": 2}]
+    assert s.close(LONG) is State.STOPPED
+
+
+def test_waiting_ends_after_so_long(session):
+    s, seen = session()
+    s.single()
+    seen.wait(lambda f: f.state is State.PAUSED)
+    assert s.wait(0.01) is State.PAUSED

@@ -555,3 +555,60 @@ def test_a_run_that_cannot_be_taken_up_begins_anew_where_nobody_can_be_asked(pla
     done = runs.obtain(plan())
     assert "begins anew" in caplog.text
     assert [int(row["step"]) for row in history(done.folder)] == list(range(13))
+
+
+# --- runs that were carried out elsewhere
+
+
+def recorded(plan, steps, changes=None):
+    """The record of a run's first steps, with weights changed before the last of them."""
+    record, run = store.Record(), plan.steps()
+    record.note(next(run))
+    for i in range(steps):
+        sent = changes if i == steps - 1 else None
+        step = run.send(sent)
+        record.steer(sent)
+        record.note(step)
+    return record
+
+
+def test_a_whole_run_that_is_kept_is_the_run_that_the_store_would_have_made(plan, runs, tmp_path):
+    kept = runs.keep(plan(), recorded(plan(), 12))
+    made = drain(Store(tmp_path / "other").run(plan()))
+    assert kept.id == made.id
+    one, other = (history(run.folder) for run in (kept, made))
+    assert [row | {"seconds": 0} for row in one] == [row | {"seconds": 0} for row in other]
+    assert kept.picture.read_bytes() == made.picture.read_bytes()
+    assert runs.find(plan()) == kept
+    changing = ("environment", "result")
+    one, other = ({k: v for k, v in run.manifest.items() if k not in changing} for run in (kept, made))
+    assert one == other
+
+
+def test_a_run_left_early_is_never_taken_for_the_whole_one(plan, runs):
+    kept = runs.keep(plan(), recorded(plan(), 5, {"style": 3.0}))
+    assert kept.problem() == ""
+    assert kept.manifest["changes"] == [[4, {"style": 3.0}]]
+    assert kept.manifest["result"]["status"] == "left before its end"
+    assert runs.find(plan()) is None
+    assert kept.id != runs.keep(plan(), recorded(plan(), 5)).id
+
+
+def test_a_run_that_cannot_be_kept_leaves_nothing_behind(plan, runs, monkeypatch):
+    record = recorded(plan(), 3)
+    runs.keep(plan(), record)
+    before = sorted(runs.root.rglob("*.*"))
+    record.note(record.last)
+    for name in ("_write_rows", "_manifest"):
+        with monkeypatch.context() as patch:
+            patch.setattr(store, name, raising(OSError(28, "No space left on device")))
+            with pytest.raises(InputError, match="No space left"):
+                runs.keep(plan(), record)
+        assert sorted(runs.root.rglob("*.*")) == before
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail

@@ -1,0 +1,273 @@
+"""Live: the run goes on, or begins anew from its picture, as settings change; no threads here."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nstlab import images as im
+from nstlab.live import CURRENT, FILM, Film, Live, Snapshot
+from nstlab.recipes import prepare
+from nstlab.settings import InputError, ReconstructSettings, TextureSettings, TransferSettings
+from nstlab.store import Store, run_id
+
+
+@pytest.fixture
+def settings(photo, painting, tiny_file, tmp_path):
+    """Settings of a small transfer whose pictures are files."""
+    paths = [tmp_path / "photo.png", tmp_path / "painting.png"]
+    for picture, path in zip((photo, painting), paths, strict=True):
+        im.save(picture, path)
+    return TransferSettings(*map(str, paths), size=48, steps=12, weights=str(tiny_file), normalize=False, precision="float32")
+
+
+@pytest.fixture
+def live(settings, tmp_path):
+    return Live(settings, Store(tmp_path / "results"), "cpu")
+
+
+def begun(live, steps=0):
+    run = live.steps()
+    next(run)
+    for _ in range(steps):
+        next(run)
+    return run
+
+
+def test_without_wishes_it_is_the_recipes_own_run(live, settings):
+    ours, plain = begun(live, 5), prepare(settings, "cpu").steps()
+    for _ in range(6):
+        expected = next(plain)
+    assert torch.equal(live.record.last.snapshot(), expected.snapshot())
+    assert live.record.last.terms == expected.terms
+    ours.close()
+
+
+def test_weights_steer_the_run_and_nothing_is_recomputed(live, settings, monkeypatch):
+    run = begun(live, 2)
+    plan, bound = live.plan, []
+    monkeypatch.setattr("nstlab.objectives.Objective.bind", lambda *_: bound.append(1))
+    step = run.send({"settings": settings.replace(beta=5.0, tv=0.5)})
+    assert (step.index, live.plan, bound) == (3, plan, [])
+    assert (step.weights["style"], step.weights["tv"]) == (5.0, 0.5)
+    assert live.record.changes == [(2, {"style": 5.0, "tv": 0.5})]
+    assert set(step.terms) == {"content", "style", "tv"}
+    run.send({"settings": settings.replace(beta=5.0, tv=0.5)})  # nothing new
+    assert len(live.record.changes) == 1
+
+
+def test_layers_are_steered_as_well_and_their_targets_are_computed_once(live, settings, monkeypatch):
+    from nstlab.objectives import Content, Style
+
+    made = []
+    for kind in (Content, Style):
+        whole = kind.target
+        monkeypatch.setattr(kind, "target", lambda self, f, whole=whole: made.append(self.name) or whole(self, f))
+    run = begun(live, 1)
+    assert sorted(made) == ["content"] + ["style"] * 5
+    step = run.send({"settings": settings.replace(content_layers="conv2_2", style_layers=("conv1_1", "conv3_1"))})
+    assert step.index == 2
+    assert step.weights["content:conv4_2"] == step.weights["style:conv5_1"] == 0
+    assert step.weights["content:conv2_2"] == 1
+    assert step.weights["style:conv1_1"] == 0.5
+    assert len(made) == 7  # conv2_2's content
+    run.send({"settings": settings})
+    run.send({"settings": settings.replace(beta=1.0)})
+    assert len(made) == 7
+
+
+def test_a_weight_of_zero_costs_nothing(live, settings, monkeypatch):
+    run = begun(live, 1)
+    step = run.send({"settings": settings.replace(alpha=0, style_layers=("conv1_1",))})
+    assert set(step.terms) == {"style"}
+    read = []
+    from nstlab.propagation import Propagation
+
+    whole = Propagation.forward
+    monkeypatch.setattr(Propagation, "forward", lambda self, x: read.append(self.reads) or whole(self, x))
+    next(run)
+    assert set(map(frozenset, read)) == {frozenset({"relu1_1"})}
+
+
+@pytest.mark.parametrize("changes", [{"pool": "max"}, {"size": 32}, {"optimizer": "adam"}, {"convention": "paper"}])
+def test_more_than_weights_begins_a_new_run_from_the_picture(live, settings, changes):
+    run = begun(live, 3)
+    before = live.record.last.snapshot()
+    step = run.send({"settings": settings.replace(**changes)})
+    assert (step.index, live.run) == (0, 2)
+    assert live.record.changes == []
+    shape = step.snapshot().shape[-2:]
+    assert (step.snapshot() - im.fit(before, shape)).abs().max() <= 0.5 / 255 + 1e-6
+    assert live.settings == settings.replace(**changes)
+    assert next(run).index == 1
+
+
+def test_another_photo_of_other_proportions_begins_from_the_settings_start(live, settings, painting):
+    run = begun(live, 3)
+    step = run.send({"settings": settings.replace(photo=settings.painting, init="grey")})
+    assert step.shape == im.load(settings.painting, 48).shape[-2:]
+    assert torch.equal(step.snapshot(), im.grey(step.snapshot()))
+
+
+def test_the_network_is_kept_while_it_can_be(live, settings):
+    run = begun(live)
+    net = live.plan.net
+    run.send({"settings": settings.replace(size=32)})
+    assert live.plan.net is net
+    run.send({"settings": settings.replace(pool="max")})
+    assert live.plan.net is not net
+
+
+def test_restart_takes_the_settings_start_or_the_present_picture(live, settings):
+    run = begun(live, 4)
+    now = live.record.last.snapshot()
+    step = run.send({"restart": CURRENT})
+    assert step.index == 0
+    assert (step.snapshot() - now).abs().max() <= 0.5 / 255 + 1e-6
+    step = run.send({"restart": "", "settings": settings.replace(seed=7)})
+    assert torch.equal(step.snapshot(), im.noise(now, 7))
+
+
+def test_the_start_settings_alone_change_nothing(live, settings):
+    run = begun(live, 2)
+    step = run.send({"settings": settings.replace(init="grey", seed=5)})
+    assert (step.index, live.run) == (3, 1)
+
+
+def test_back_restores_picture_and_settings(live, settings):
+    run = begun(live, 5)
+    run.send({"settings": settings.replace(beta=1.0)})
+    first = live.film.frames[0]
+    step = run.send({"back": first})
+    assert torch.equal(step.snapshot(), first.picture)
+    assert live.settings == settings
+    assert step.weights["style"] == settings.beta
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"photo": "nowhere.png"}, "nowhere.png: no such file"), ({"weights": "nothing.pth"}, "nothing.pth")],
+)
+def test_a_wish_that_cannot_be_granted_changes_nothing_and_says_why(live, settings, changes, says):
+    run = begun(live, 2)
+    step = run.send({"settings": settings.replace(**changes)})
+    assert says in live.problem
+    assert (step.index, live.settings, live.run) == (3, settings, 1)
+    run.send({"settings": settings.replace(beta=2.0)})
+    assert live.problem == ""
+
+
+def test_the_first_plan_must_be_possible(settings, tmp_path):
+    live = Live(settings.replace(photo="nowhere.png"), Store(tmp_path), "cpu")
+    with pytest.raises(InputError, match="nowhere"):
+        next(live.steps())
+
+
+def test_memory_is_checked_before_the_old_run_is_given_up(live, settings, monkeypatch):
+    run = begun(live, 2)
+    monkeypatch.setattr("nstlab.recipes.available_memory", lambda device: 1000)
+    step = run.send({"settings": settings.replace(pool="max", size=64)})
+    assert "needs about" in live.problem
+    assert step.index == 3
+
+
+def test_at_its_end_a_run_rests_and_goes_on_from_its_picture_when_something_is_wished(live, settings):
+    run = begun(live, 12)
+    last = live.record.last
+    assert next(run) is None
+    assert run.send({"save": True}) is None
+    assert live.saved.id == run_id(prepare(settings, "cpu"))
+    step = run.send({"settings": settings.replace(beta=1.0)})
+    assert step.index == 0
+    assert step.weights["style"] == 1.0
+    assert (step.snapshot() - last.snapshot()).abs().max() <= 0.5 / 255 + 1e-6
+    for _ in range(12):
+        next(run)
+    assert next(run) is None
+    assert next(run).index == 0  # it was roused
+
+
+def test_after_a_failure_it_begins_from_the_last_picture(live, monkeypatch):
+    run = begun(live, 3)
+    now = live.record.last.snapshot()
+    monkeypatch.setattr("nstlab.engine._Run.advance", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(run)
+    step = next(live.steps())
+    assert (step.snapshot() - now).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_saved_run_has_its_changes_and_an_id_of_its_own(live, settings):
+    run = begun(live, 2)
+    run.send({"settings": settings.replace(beta=5.0)})
+    last = live.record.last
+    assert run.send({"save": True}) is last  # no step is made
+    manifest = live.saved.manifest
+    assert manifest["changes"] == [[2, {"style": 5.0}]]
+    assert manifest["result"]["status"] == "left before its end"
+    assert manifest["settings"] == settings.to_dict()
+    assert live.saved.problem() == ""
+    assert not (live.saved.folder / "start.png").exists()
+    assert torch.equal(im.reopen(live.saved.picture), im.shaded(last.best()))
+    assert live.saved.id != run_id(live.plan)
+    ids = {live.saved.id}
+    next(run)
+    run.send({"save": True})
+    ids.add(live.saved.id)
+    assert len(ids) == 2
+    assert not list(live.store.root.rglob("*.partial"))
+
+
+def test_a_run_from_a_picture_is_saved_with_it_and_can_be_described(live, settings, tmp_path):
+    run = begun(live, 3)
+    run.send({"settings": settings.replace(pool="max")})
+    next(run)
+    run.send({"save": True})
+    start = im.load(live.saved.folder / "start.png")
+    assert torch.equal(start, live.plan.start)
+    described = live.described(tmp_path / "starts")
+    again = prepare(described, "cpu")
+    assert torch.equal(again.start, live.plan.start)
+    assert again.identity() == live.plan.identity()
+    assert described.replace(init=settings.init) == live.settings
+
+
+def test_what_is_described_is_what_goes_on(live, settings, tmp_path):
+    assert live.described(tmp_path) == settings
+    run = begun(live, 1)
+    run.send({"settings": settings.replace(beta=3.0, init="grey", seed=4)})
+    assert live.described(tmp_path) == settings.replace(beta=3.0)
+
+
+def test_other_recipes_are_live_too(settings, tmp_path):
+    common = {name: getattr(settings, name) for name in ("size", "steps", "weights", "normalize", "precision")}
+    for first, second in (
+        (ReconstructSettings(settings.photo, layer="conv2_1", **common), {"layer": "conv1_1"}),
+        (TextureSettings(settings.painting, **common), {"style_layers": ("conv1_1",)}),
+    ):
+        live = Live(first, Store(tmp_path / "r"), "cpu")
+        run = begun(live, 1)
+        assert run.send({"settings": first.replace(**second)}).index == 2
+        assert live.run == 1
+
+
+@given(st.lists(st.integers(1, 30), max_size=60))
+def test_a_film_keeps_its_ends_and_its_order(gaps):
+    film, count = Film(), 0
+    for gap in gaps:
+        film.add(Snapshot(count, 1, count, None, None))
+        count += gap
+    counts = [frame.count for frame in film.frames]
+    assert counts == sorted(set(counts))
+    assert len(counts) == min(len(gaps), FILM)
+    if gaps:
+        assert counts[0] == 0
+        assert counts[-1] == sum(gaps[:-1])
+
+
+def test_a_film_thins_out_where_pictures_are_near_each_other():
+    film = Film()
+    for count in (0, 10, 11, 20, 30, 40, 50, 60, 70):
+        film.add(Snapshot(count, 1, count, None, None))
+    assert [frame.count for frame in film.frames] == [0, 10, 20, 30, 40, 50, 60, 70]
+    assert [index for index in range(70) if Film.wants(index)] == [0, 4, 8, 16, 32, 64]

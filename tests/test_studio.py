@@ -1,0 +1,375 @@
+"""The studio without a browser: what its page and its controls would send is sent by hand, and each effect is waited for."""
+
+import io
+import threading
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+import nstlab as nst
+from nstlab import images as im
+from nstlab import studio as studio_module
+from nstlab.session import OVER, State
+from nstlab.settings import InputError, ReconstructSettings, TextureSettings, TransferSettings
+from nstlab.studio import Studio
+
+LONG = 60.0
+
+
+@pytest.fixture
+def settings(photo, painting, tiny_file, tmp_path):
+    paths = [im.save(photo, tmp_path / "photo.png"), im.save(painting, tmp_path / "painting.png")]
+    return TransferSettings(
+        *map(str, paths), size=48, steps=100_000, weights=str(tiny_file), normalize=False, precision="float32"
+    )
+
+
+@pytest.fixture
+def make(settings, tmp_path):
+    """Makes studios that are closed in the end, with nothing left running."""
+    made = []
+
+    def make(wanted=settings, **options):
+        studio = Studio(wanted, results=tmp_path / "results", device="cpu", **options)
+        made.append(studio)
+        return studio
+
+    yield make
+    for studio in made:
+        studio.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "nstlab session"]
+
+
+def until(wanted, seconds=LONG):
+    """Wait for something to be so."""
+    end = time.monotonic() + seconds
+    while not wanted():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.005)
+
+
+def tell(studio, do, *buffers, **content):
+    """A message from the page."""
+    studio.view._handle_custom_msg({"do": do, **content}, list(buffers))
+
+
+def shown(studio):
+    """The picture on the page."""
+    with Image.open(io.BytesIO(studio.view.picture)) as image:
+        return torch.tensor(list(image.getdata())).float()
+
+
+def painting_on(studio, steps=3):
+    """Begin, and wait for so many steps."""
+    tell(studio, "resume")
+    until(lambda: studio.session.step_now is not None and studio.session.step_now.index >= steps)
+
+
+def paused(studio):
+    """Pause, and wait for that."""
+    tell(studio, "pause")
+    until(lambda: studio.view.status["state"] == "paused")
+    return studio.session.step_now
+
+
+def test_it_begins_when_somebody_looks_and_not_before(make):
+    studio = make()
+    assert studio.session.state is State.READY
+    tell(studio, "seen")
+    until(lambda: studio.view.picture)
+    assert studio.view.status["text"].startswith("painting")
+    assert studio.view.shape == [40, 48]
+
+
+def test_one_that_is_not_to_start_by_itself_does_not(make):
+    studio = make(start=False)
+    tell(studio, "seen")
+    assert studio.session.state is State.READY
+    painting_on(studio)
+
+
+def test_the_page_shows_inputs_curves_and_film(make):
+    studio = make()
+    painting_on(studio, 10)
+    paused(studio)
+    assert [(each["role"], each["label"]) for each in studio.view.inputs] == [("photo", "photo"), ("painting", "painting")]
+    assert studio.view.compared == "photo"
+    assert set(studio.view.curves["series"]) == {"content", "style"}
+    assert [each["label"] for each in studio.view.film][:3] == ["step 0", "step 4", "step 8"]
+
+
+@pytest.mark.parametrize(
+    ("move", "name", "value"),
+    [
+        (lambda c: setattr(c.masters[0].widget, "value", 1e-5), "style", 1e5),
+        (lambda c: setattr(c.masters[1].widget, "value", ("conv2_2",)), "content:conv2_2", 1.0),
+        (lambda c: setattr(c.masters[2].sliders[1], "value", 0.75), "style:conv2_1", 0.75),
+        (lambda c: setattr(c.masters[3].widget, "value", 0.1), "tv", 0.1),
+        (lambda c: setattr(c.widgets["style_layers"], "value", ("conv1_1", "conv1_2")), "style:conv1_2", 0.5),
+    ],
+    ids=["ratio", "content layer", "style weight", "smoothing", "style layers"],
+)
+def test_a_slider_steers_the_run(make, move, name, value):
+    studio = make()
+    painting_on(studio)
+    move(studio.controls)
+    until(lambda: studio.session.step_now.weights[name] == value)
+    assert studio.live.run == 1
+
+
+def test_twenty_quick_moves_are_one_change(make):
+    studio = make()
+    painting_on(studio)
+    before = paused(studio)
+    for i in range(20):
+        studio.controls.masters[0].widget.value = 10.0 ** (-1 - i / 5)
+    tell(studio, "single")
+    until(lambda: studio.session.step_now.index == before.index + 1 and studio.view.status["state"] == "paused")
+    assert len(studio.live.record.changes) == 1
+    assert studio.session.step_now.weights["style"] == pytest.approx(10**4.8, rel=1e-3)
+
+
+def test_showing_settings_is_not_moving_controls(make):
+    studio = make(TransferSettings("coffee", "mosaic", size=48, beta=1 / 3, learning_rate=0.0123), start=False)
+    assert studio.settings == TransferSettings("coffee", "mosaic", size=48, beta=1 / 3, learning_rate=0.0123)
+
+
+@pytest.mark.parametrize(("field", "value"), [("pool", "max"), ("size", 32), ("optimizer", "adam")])
+def test_what_needs_a_new_run_gets_it_even_while_paused_and_keeps_the_picture(make, field, value):
+    studio = make()
+    painting_on(studio, 20)
+    before = paused(studio).snapshot()
+    studio.controls.widgets[field].value = value
+    until(lambda: studio.live.run == 2 and studio.view.status["state"] == "paused")
+    assert getattr(studio.live.plan.settings, field) == value
+    now = studio.session.step_now.snapshot()
+    assert (now - im.fit(before, now.shape[-2:])).abs().max() < 0.01
+
+
+def test_restart_begins_as_the_controls_say(make, settings):
+    studio = make()
+    painting_on(studio)
+    paused(studio)
+    studio.controls.widgets["init"].value = "content"
+    assert studio.live.run == 1
+    studio.restart()
+    until(lambda: studio.live.run == 2 and studio.view.status["state"] == "paused")
+    assert torch.equal(studio.session.step_now.snapshot(), im.load(settings.photo, 48))
+    studio.restart(current=True)
+    until(lambda: studio.live.run == 3)
+
+
+def test_a_click_on_the_film_goes_back_to_picture_and_settings(make, settings):
+    studio = make()
+    painting_on(studio, 5)
+    studio.controls.masters[0].widget.value = 1e-6
+    until(lambda: studio.live.record.changes)
+    paused(studio)
+    first = studio.live.film.frames[0]
+    tell(studio, "back", id=first.count)
+    until(lambda: studio.live.run == 2 and studio.view.status["state"] == "paused")
+    assert torch.equal(studio.session.step_now.snapshot(), first.picture)
+    assert studio.settings == settings
+    assert studio.controls.masters[0].widget.value == pytest.approx(1e-3)
+
+
+def test_save_writes_the_run_with_its_changes(make, tmp_path):
+    studio = make()
+    painting_on(studio)
+    studio.controls.masters[0].widget.value = 1e-5
+    until(lambda: studio.live.record.changes)
+    tell(studio, "save")
+    until(lambda: studio.view.message["text"])
+    assert studio.view.message["kind"] == "note"
+    (run,) = nst.runs(root=tmp_path / "results").itertuples()
+    assert run.id in studio.view.message["text"]
+    assert run.changes == 1
+    until(lambda: studio.view.status["state"] == "running")  # it goes on
+
+
+def test_code_is_for_the_settings_as_they_are(make, settings):
+    studio = make()
+    painting_on(studio)
+    studio.controls.masters[0].widget.value = 1e-2
+    until(lambda: studio.live.record.changes)
+    tell(studio, "code")
+    names = {}
+    exec(studio.view.code["python"].split("plan =")[0], names)
+    assert names["settings"] == settings.replace(beta=100.0)
+    assert "--beta 100.0" in studio.view.code["command"]
+    assert "--device cpu" in studio.view.code["command"]
+
+
+def upload(studio, role, name, data, size=1000):
+    parts = [data[i : i + size] for i in range(0, max(1, len(data)), size)]
+    for part, chunk in enumerate(parts):
+        tell(studio, "upload", chunk, id="x", role=role, name=name, part=part, parts=len(parts))
+
+
+def test_an_upload_becomes_the_photo(make, painting, tmp_path):
+    studio = make()
+    painting_on(studio)
+    path = im.save(painting, tmp_path / "other.png")
+    upload(studio, "photo", "../../my cat.png", path.read_bytes())
+    until(lambda: studio.live.run == 2)
+    kept = studio.live.settings.photo
+    assert kept.startswith(str(tmp_path / "results" / "uploads" / "my_cat-"))
+    assert torch.equal(im.load(kept), im.load(path))
+    assert studio.view.message["text"] == ""
+    until(lambda: studio.view.inputs and studio.view.inputs[0]["label"].startswith("my_cat"))
+
+
+@pytest.mark.parametrize(
+    ("data", "says"), [(b"nothing", "cat.png: is not a picture"), (b"", "cat.png: is not a picture"), ("small", "cat.png: 8×8")]
+)
+def test_an_upload_that_is_refused_says_why_and_leaves_nothing(make, settings, tmp_path, data, says):
+    if data == "small":
+        Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
+        data = (tmp_path / "small.png").read_bytes()
+    studio = make()
+    upload(studio, "painting", "cat.png", data)
+    assert studio.view.message["kind"] == "error"
+    assert studio.view.message["text"].startswith(says)
+    assert studio.settings == settings
+    assert not list((tmp_path / "results" / "uploads").iterdir())
+    tell(studio, "read")
+    assert studio.view.message["text"] == ""
+
+
+def test_an_upload_that_is_too_large_is_refused(make, monkeypatch):
+    monkeypatch.setattr(studio_module, "LARGEST", 2000)
+    studio = make()
+    upload(studio, "photo", "large.png", bytes(5000))
+    assert "large.png: has more than" in studio.view.message["text"]
+
+
+def test_controls_that_contradict_each_other_are_told_and_change_nothing(make, settings):
+    studio = make()
+    painting_on(studio)
+    studio.controls.widgets["stop_loss"].value = "low"
+    assert studio.view.message["kind"] == "error"
+    assert "stop_loss" in studio.view.message["text"]
+    assert studio.live.settings == settings
+
+
+def test_a_wish_that_cannot_be_granted_is_told_and_taken_back(make, settings):
+    studio = make()
+    painting_on(studio)
+    studio.controls.widgets["weights"].value = "nowhere.pth"
+    until(lambda: "nowhere.pth" in studio.view.message["text"])
+    until(lambda: studio.settings == settings)
+    assert studio.live.run == 1
+    assert studio.session.state is State.RUNNING
+
+
+def test_an_exception_in_the_worker_is_shown_and_one_can_try_again(make, monkeypatch):
+    studio = make()
+    painting_on(studio, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr("nstlab.engine._Run.advance", lambda self: 1 / 0)
+        until(lambda: studio.view.status["state"] == "failed")
+        until(lambda: "ZeroDivisionError" in studio.view.message["text"])
+    before = studio.live.record.last.snapshot()
+    tell(studio, "resume")
+    until(lambda: studio.live.run == 2 and studio.session.step_now is not None)
+    assert (studio.live.plan.start - before).abs().max() <= 0.5 / 255 + 1e-6
+    until(lambda: studio.view.status["state"] == "running")
+
+
+def test_what_cannot_begin_says_why_and_can_be_mended(make, settings):
+    studio = make(settings.replace(photo="nowhere.png"))
+    tell(studio, "seen")
+    until(lambda: studio.session.state in OVER)
+    until(lambda: "nowhere.png: no such file" in studio.view.message["text"])
+    studio.controls.set("photo", settings.photo)
+    painting_on(studio)
+
+
+def test_nothing_is_painted_while_nobody_looks(make):
+    studio = make()
+    tell(studio, "seen")
+    until(lambda: studio.view.picture)
+    tell(studio, "gone")
+    until(lambda: studio.view.status["text"].startswith("paused: nobody is looking"))
+    tell(studio, "seen")
+    until(lambda: studio.view.status["state"] == "running")
+    paused(studio)
+    tell(studio, "gone")
+    tell(studio, "seen")  # a pause of the user's own is not ended
+    assert studio.session.state is State.PAUSED
+
+
+def test_a_viewer_that_vanishes_without_a_word_is_missed(make, monkeypatch):
+    monkeypatch.setattr(studio_module, "AWAY", 0.2)
+    studio = make()
+    tell(studio, "seen")
+    until(lambda: studio.view.status["text"].startswith("paused: nobody is looking"))
+    tell(studio, "seen")
+    until(lambda: studio.view.status["state"] == "running")
+
+
+def test_no_picture_is_sent_before_the_last_one_was_seen(make, monkeypatch):
+    monkeypatch.setattr(studio_module, "PATIENCE", LONG)
+    monkeypatch.setattr(studio_module, "AWAY", LONG)
+    studio = make()
+    studio.session.interval = 0.0
+    sent = []
+    studio.view.observe(lambda change: sent.append(change.new), names="picture")
+    tell(studio, "seen")
+    until(lambda: studio.session.step_now is not None and studio.session.step_now.index >= 30)
+    assert len(sent) == 1
+    tell(studio, "seen")
+    until(lambda: len(sent) == 2)
+    paused(studio)
+    assert len(sent) == 3  # the last one is sent in any case
+
+
+def test_without_a_browser_it_can_be_waited_for(make, settings):
+    studio = make(settings.replace(steps=5))
+    studio.resume()
+    assert studio.wait(LONG) is State.RESTING
+    assert studio.session.step_now.index == 5
+    until(lambda: studio.view.status["text"] == "finished · step 5 of 5")
+    tell(studio, "resume")
+    until(lambda: studio.live.run == 2)
+
+
+@pytest.mark.parametrize("fields", [None, ["layer", "pool"]])
+def test_other_recipes_have_studios_too(make, settings, fields):
+    common = {name: getattr(settings, name) for name in ("size", "steps", "weights", "normalize", "precision")}
+    studio = make(ReconstructSettings(settings.photo, **common), fields=fields)
+    painting_on(studio)
+    studio.controls.widgets["layer"].value = "conv1_1"
+    until(lambda: studio.session.step_now.weights["content:conv1_1"] == 1)
+    texture = make(TextureSettings(settings.painting, **common))
+    painting_on(texture)
+    until(lambda: texture.view.compared == "painting")
+
+
+def test_every_field_has_its_place(make, settings):
+    studio = make()
+    tabs = studio.children[0].children[0]
+    assert tabs.titles == ("Live", "Pictures", "Network", "Optimizer")
+
+    def below(widget):
+        return {widget}.union(*map(below, getattr(widget, "children", ())))
+
+    there = below(tabs)
+    stood_for = {name for master in studio.controls.masters for name in (master.field, *master.also)}
+    missing = {name for name, widget in studio.controls.widgets.items() if widget not in there}
+    assert missing == stood_for
+    assert {master.widget for master in studio.controls.masters} <= there
+
+
+def test_it_is_quick_to_make_and_the_cell_returns(make):
+    """Nothing is read or computed before somebody looks."""
+    studio = make()
+    assert studio.live.plan is None
+    assert studio.session.state is State.READY
+
+
+def test_bad_settings_are_refused_where_they_are_made():
+    with pytest.raises(InputError, match="beta"):
+        Studio(TransferSettings("coffee", "mosaic", beta=-1))
