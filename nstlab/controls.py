@@ -28,7 +28,9 @@ def _text_of(value: Any) -> str:
     """A value as users write it; nothing for None."""
     if isinstance(value, (tuple, list)):
         return " ".join(map(_text_of, value))
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return "" if value is None else str(value)
 
 
 def _shape(wanted: type, many: bool, optional: bool, opt: Option, value: Any) -> tuple[type[w.Widget], dict[str, Any]]:
