@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -102,6 +103,8 @@ class Controls:
 
     def __init__(self, settings: RunSettings, known: Mapping[str, Sequence[str]] | None = None):
         self._kept = settings
+        self.lock = threading.RLock()  # controls are moved by several threads, and set by others
+        self._setting = False
         self.widgets = {
             name: _chooser(name, opt, known[name], getattr(settings, name))
             if known and name in known
@@ -139,16 +142,27 @@ class Controls:
     def set(self, name: str, value: Any) -> None:
         """Let the control of one field show a value."""
         widget = self.widgets[name]
-        if isinstance(widget, w.SelectMultiple):
-            widget.options = list(dict.fromkeys((*widget.options, *value)))
-        elif isinstance(widget, w.Dropdown) and value not in _choices(widget):
-            widget.options = [*widget.options, _labelled(value)]
-        widget.value = _text_of(value) if isinstance(widget, (w.Text, w.Combobox)) else value
+        with self.lock:
+            self._setting = True  # a menu with other choices moves to one of them by itself
+            try:
+                if isinstance(widget, w.SelectMultiple):
+                    widget.options = list(dict.fromkeys((*widget.options, *value)))
+                elif isinstance(widget, w.Dropdown) and value not in _choices(widget):
+                    widget.options = [*widget.options, _labelled(value)]
+            finally:
+                self._setting = False
+            widget.value = _text_of(value) if isinstance(widget, (w.Text, w.Combobox)) else value
 
     def observe(self, changed: Callable[[str], None]) -> None:
         """Call it with a field's name when its control is moved."""
+
+        def moved(name: str) -> None:
+            with self.lock:
+                if not self._setting:
+                    changed(name)
+
         for name, widget in self.widgets.items():
-            widget.observe(lambda _, name=name: changed(name), names="value")
+            widget.observe(lambda _, name=name: moved(name), names="value")
 
     def box(self, names: Iterable[str] | None = None) -> w.VBox:
         """The controls, all or those named, one below the other."""
@@ -191,16 +205,21 @@ class Master:
         raise NotImplementedError
 
     def show(self, settings: RunSettings) -> None:
-        self._showing = True
-        try:
-            self.refresh(settings)
-        finally:
-            self._showing = False
+        with self.controls.lock:
+            self._showing = True
+            try:
+                self.refresh(settings)
+            finally:
+                self._showing = False
 
     def moved(self, _: Any = None) -> None:
-        if not self._showing:
-            with contextlib.suppress(InputError):  # which whoever observes the fields reports
-                self.controls.set(self.field, self.value(self.controls.settings()))
+        with self.controls.lock, contextlib.suppress(InputError):  # which whoever observes the fields reports
+            if not self._showing:
+                self.move(self.controls.settings())
+
+    def move(self, settings: RunSettings) -> None:
+        """Move the field, as the widget was moved."""
+        self.controls.set(self.field, self.value(settings))
 
     def _followed(self, name: str) -> None:
         if name in (self.field, *self.also, *self.follows) and not self._showing:
@@ -221,6 +240,12 @@ class Ratio(Master):
         )  # fmt: skip
         slider.observe(self.moved, names="value")
         return slider
+
+    def move(self, settings: RunSettings) -> None:
+        beta = self.value(settings)
+        if not settings.alpha:  # else the photo could never come back
+            self.controls.set("alpha", CONVENTIONS[settings.convention].alpha)
+        self.controls.set(self.field, beta)
 
     def value(self, settings: RunSettings) -> float:
         if settings.alpha and settings.beta and self._shows(settings):
@@ -282,11 +307,27 @@ class Equalizer(Master):
         count = len(settings.style_layers)
         return settings.style_weights or (CONVENTIONS[settings.convention].layer_weight(count),) * count
 
+    def _followed(self, name: str) -> None:
+        if name == "style_layers":
+            self._carry(self.controls.widgets[name].value, self.controls.widgets[self.field].value.split())
+        super()._followed(name)
+
+    def _carry(self, layers: Sequence[str], weights: Sequence[str]) -> None:
+        """Layers come and go: those that stay keep the weights that were given, new ones get the mean of these."""
+        if not weights or not layers:
+            self.controls.widgets[self.field].value = ""
+            return
+        known = dict(zip([slider.tooltip for slider in self.sliders], weights, strict=False))
+        mean = _text_of(sum(map(float, weights)) / len(weights))
+        self.controls.widgets[self.field].value = " ".join(known.get(name, mean) for name in layers)
+
     def refresh(self, settings: RunSettings) -> None:
         layers, weights = settings.style_layers, self._weights(settings)
         if [slider.tooltip for slider in self.sliders] != list(layers):
-            self.sliders = [self._slider(name) for name in layers]
+            old, self.sliders = self.sliders, [self._slider(name) for name in layers]
             self.row.children = self.sliders
+            for slider in old:
+                slider.close()
         for slider, weight in zip(self.sliders, weights, strict=True):
             slider.max = max(slider.max, 5 * weight)
             slider.value = weight

@@ -129,6 +129,10 @@ class Step:
         """The picture of the lowest loss at this size so far, a detached copy clipped to [0, 1]."""
         return self._best.x.detach().clamp(0, 1)
 
+    def light(self) -> Step:
+        """The same without the optimizer's memory, for those who keep it; it has no checkpoint."""
+        return replace(self, _state=replace(self._state, tensors={}))
+
     def result(self) -> Result:
         """What the run would return if it ended here."""
         terms = dict(zip(self._names, self._best.values.tolist(), strict=True))

@@ -75,66 +75,85 @@ class Live:
         settings: what is wanted from now on. Weights alone steer the run; the rest begins a new one from its picture.
         rebuild:  True begins a new run in any case.
         restart:  "" begins again from the first picture that the settings name, CURRENT from the present one.
-        back:     a Snapshot; begins from its picture, with its settings.
+        back:     a Snapshot; begins from its picture, with its settings unless others are wanted.
         save:     True writes the run into the store, as far as it has come.
-    A wish that cannot be granted leaves all as it was, with the reason in `problem`."""
+    A wish that cannot be granted leaves all as it was, with the reason in `problem`; `refusals` counts them."""
 
     def __init__(self, settings: RunSettings, store: Store, device: str | torch.device = DEVICES[0]):
         self.settings, self.store, self.device = settings, store, device
         self.plan: Plan | None = None
         self.record, self.film = Record(), Film()
-        self.problem = ""
+        self.problem, self.refusals = "", 0
         self.saved: StoredRun | None = None
         self.run, self.count = 0, -1
         self._given: Tensor | None = None  # the first picture, if no setting names it
+        self._before: Tensor | None = None  # the last picture of the run before
+        self._due: dict[str, Any] = {}  # wishes that wait for a step
+        self._weights: Mapping[str, float] | None = None  # that the step being made is to have
         self._steps: Generator[Step, Any, Result] | None = None
 
     def steps(self) -> Generator[Step | None, Mapping[str, Any] | None, None]:
         """Steps without end; None when the run is over and waits for a wish. Begins with the picture of the run before, if
         there was one. The first plan raises InputError if it cannot be made, later ones do not."""
-        wishes: Mapping[str, Any] = {"restart": "" if self.record.last is None else CURRENT}
+        wishes: Mapping[str, Any] = {"restart": "" if self._present() is None else CURRENT}
         try:
             while True:
                 try:
                     wishes = (yield self._next(wishes)) or {}
                 except StopIteration:
                     self._steps = None
-                    wishes = (yield None) or {"restart": CURRENT}
+                    anew = {"restart": CURRENT}  # also when the last step's end met a change
+                    wishes = anew if self._weights else (yield None) or anew
         finally:
             self._end()
 
+    def save(self) -> None:
+        """Write the run into the store. Raises InputError if that cannot be done."""
+        if self.record.last is None:
+            raise InputError("there is nothing to save yet: no step has been made")
+        self.saved = self.store.keep(self.plan, self.record)
+
     def _next(self, wishes: Mapping[str, Any]) -> Step | None:
-        """The step after these wishes."""
+        """The step after these wishes; or, if it is only to be saved, the last one again."""
         if wishes:
             self.problem = ""
+        wishes, self._due = self._due | wishes, {}
         try:
-            if wishes.get("save"):
-                self.saved = self.store.keep(self.plan, self.record)
+            if wishes.pop("save", False):
+                self.save()
+                if not wishes.keys() & set(URGENT) and self._steps is not None:
+                    self._due = wishes
+                    return self.record.last
+                if not wishes:
+                    return None
             weights = self._granted(wishes)
         except InputError as error:
-            if self._steps is None and self.record.last is None:
+            if self._steps is None and self._present() is None:
                 raise
             self.problem, weights = str(error), None
-        if self._steps is None:
-            return None
-        return self.record.last if wishes.keys() == {"save"} else self._made(weights)
+            self.refusals += 1
+        return None if self._steps is None else self._made(weights)
 
     def _granted(self, wishes: Mapping[str, Any]) -> dict[str, float] | None:
         """Do what is wished; the weights to change, if that is all. Raises InputError with nothing changed."""
         back = wishes.get("back")
-        settings = back.settings if back else wishes.get("settings", self.settings)
+        settings = wishes.get("settings", back.settings if back else self.settings)
         restart = wishes.get("restart")
         weights = None if self.plan is None else self.plan.steering(settings)
-        over = self._steps is None and wishes.keys() != {"save"}
-        if weights is None or over or back or restart is not None or wishes.get("rebuild"):
+        if weights is None or self._steps is None or back or restart is not None or wishes.get("rebuild"):
             given = back.picture if back else None if restart == "" else self._present()
             self._begin(settings, given, strict=back is not None)
+            weights = None
+        elif changes := {name: value for name, value in weights.items() if value != self.record.last.weights[name]}:
+            self._keep()
+            weights = changes
+        else:
             weights = None
         self.settings = settings
         return weights
 
     def _present(self) -> Tensor | None:
-        return None if self.record.last is None else self.record.last.snapshot()
+        return self._before if self.record.last is None else self.record.last.snapshot()
 
     def _begin(self, settings: RunSettings, given: Tensor | None, strict: bool) -> None:
         """Make a new run of it, from a given picture where its proportions fit (strict: in any case), else from the one that
@@ -144,7 +163,9 @@ class Live:
             plan = plan.begun_with(given)
         else:
             given = None
-        plan.check_memory(0 if self.plan is None else self.plan.memory_needed())
+        plan.check_memory(0 if self._steps is None else self.plan.memory_needed())
+        self._keep()
+        self._before = self._present()
         self._end()  # its memory is free before the next one takes its own
         self.plan, self._given = plan, given
         self.record, self._steps = Record(), plan.steps()
@@ -157,37 +178,38 @@ class Live:
 
     def _made(self, weights: Mapping[str, float] | None) -> Step:
         """The next step, with some weights changed before it."""
-        last = self.record.last
-        if weights and last is not None:
-            weights = {name: value for name, value in weights.items() if value != last.weights[name]}
-        if weights and last is not None:
-            self._keep(last)
-        step = self._steps.send(weights or None) if last is not None else next(self._steps)
-        if last is not None:
+        self._weights = weights
+        step = (next(self._steps) if self.record.last is None else self._steps.send(weights)).light()
+        self._weights = None
+        if self.record.last is not None:
             self.record.steer(weights)
         self.record.note(step)
         self.count += 1
         if Film.wants(step.index):
-            self._keep(step)
+            self._keep()
         return step
 
-    def _keep(self, step: Step) -> None:
-        picture = im.shaded(step.snapshot())
-        self.film.add(Snapshot(self.count, self.run, step.index, self.settings, picture))
+    def _keep(self) -> None:
+        """Add the present picture to the film, with the settings that it was painted by."""
+        last = self.record.last
+        if last is not None:
+            self.film.add(Snapshot(self.count, self.run, last.index, self.settings, im.shaded(last.snapshot())))
 
-    def described(self, folder: Path) -> RunSettings:
-        """Settings that begin where this run began, and want what it wants now. A first picture that no setting names is
-        written into the folder."""
+    def described(self, settings: RunSettings, folder: Path) -> RunSettings:
+        """The settings, but to begin where this run began. A first picture that no setting names is written into the
+        folder; InputError if that cannot be done."""
         if self.plan is None:
-            return self.settings
-        begun = self.plan.settings
-        settings = self.settings.replace(init=begun.init, seed=begun.seed)
+            return settings
+        settings = settings.replace(init=self.plan.settings.init, seed=self.plan.settings.seed)
         if self._given is None:
             return settings
         picture = self.plan.inputs["init"]
         path = folder.absolute() / f"start-{recipes.digest(picture)[:12]}.png"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
             im.save(picture, path)
         return settings.replace(init=str(path))
 

@@ -119,9 +119,9 @@ class Plan:
         for name, _, opt in settings.options():
             if opt.group not in (LIVE, START) and getattr(settings, name) != getattr(self.settings, name):
                 return None
-        wanted = objective(settings, self.inputs).weights
-        known = self.objective.weights
-        if not wanted.keys() <= known.keys():
+        goal, known = objective(settings, self.inputs), self.objective.weights
+        wanted, shape = goal.weights, self.start.shape[-2:]
+        if not wanted.keys() <= known.keys() or not all(self.net.reaches(name, shape) for name in goal.reads):
             return None
         return dict.fromkeys(known, 0.0) | wanted
 

@@ -39,6 +39,7 @@ class State(StrEnum):
     """What a session is doing."""
 
     READY = "ready"
+    PREPARING = "preparing"
     RUNNING = "running"
     PAUSED = "paused"
     RESTING = "resting"
@@ -97,6 +98,7 @@ class Session:
             self._paused, self._roused = False, True
             self._turn.notify_all()
             if self._worker is None:
+                self.state = State.PREPARING
                 self._worker = threading.Thread(target=self._work, name="nstlab session", daemon=True)
                 self._worker.start()
 
@@ -145,6 +147,11 @@ class Session:
         return self.state
 
     @property
+    def pausing(self) -> bool:
+        """Whether a pause is wanted, though its step may still be made."""
+        return self._paused
+
+    @property
     def frame(self) -> Frame:
         """What a viewer would be shown now."""
         return Frame(self.state, self.step_now, self._rate(), tuple(self._events), self.error)
@@ -175,20 +182,27 @@ class Session:
 
     def _wished(self) -> dict[str, Any] | None:
         """Wait for this worker's turn to make a step; the wishes to make it with."""
-        if self._idle():
+        while (taken := self._taken()) is None:
             self._set(State.PAUSED if self._paused else State.RESTING)  # outside the lock: a slow watcher holds nobody up
+        if self.state is not State.RUNNING:
+            self._times.clear()
+            self._set(State.RUNNING)
+        return taken or None
+
+    def _taken(self) -> dict[str, Any] | None:
+        """The wishes, as soon as there is something to do; None if the state does not yet tell that there is nothing."""
         with self._turn:
-            self._turn.wait_for(lambda: not self._idle())
+            while self._idle():
+                if self.state is not (State.PAUSED if self._paused else State.RESTING):
+                    return None
+                self._turn.wait()
             if self._stopping:
                 raise _Stopped
             if not self._pressing():
                 self._singles = max(0, self._singles - 1)
             self._roused = False
             wishes, self._wishes = self._wishes, {}
-        if self.state is not State.RUNNING:
-            self._times.clear()
-            self._set(State.RUNNING)
-        return wishes or None
+            return wishes
 
     def _pressing(self) -> bool:
         """Whether something is wished that cannot wait for the end of a pause."""

@@ -39,16 +39,23 @@ def python(settings: RunSettings, device: str = DEVICES[0]) -> str:
 def command(settings: RunSettings, device: str = DEVICES[0]) -> str:
     """The same run as a line for a shell."""
     recipe = next(name for name, cls in RECIPES.items() if cls is type(settings))
-    words = ["nstlab", recipe]
-    for name, value in _required_first(settings).items():
-        if name in _required(settings):
-            words.append(str(value))
-            continue
-        flag = "--" + name.replace("_", "-")
-        plain = isinstance(value, bool) and name not in settings._conventional()
-        values = [] if plain else [str(v) for v in (value if isinstance(value, tuple) else (value,))]
-        words += [flag if value or not plain else flag.replace("--", "--no-"), *values]
-    return shlex.join(words + ([] if device == DEVICES[0] else ["--device", device]))
+    words, required = [], _required(settings)
+    for name, value in said(settings).items():
+        if name not in required:
+            words += _option("--" + name.replace("_", "-"), value, plain=name not in settings._conventional())
+    words += [] if device == DEVICES[0] else ["--device", device]
+    pictures = [str(getattr(settings, name)) for name in required]
+    if any(picture.startswith("-") for picture in pictures):
+        return shlex.join(["nstlab", recipe, *words, "--", *pictures])
+    return shlex.join(["nstlab", recipe, *pictures, *words])
+
+
+def _option(flag: str, value: Any, plain: bool) -> list[str]:
+    """An option's words. plain: a bool is said by the flag alone."""
+    if isinstance(value, bool) and plain:
+        return [flag if value else flag.replace("--", "--no-")]
+    values = [str(v) for v in (value if isinstance(value, tuple) else (value,))]
+    return [f"{flag}={values[0]}"] if len(values) == 1 and values[0].startswith("-") else [flag, *values]
 
 
 def _required(settings: RunSettings) -> list[str]:

@@ -46,6 +46,7 @@ CHECKPOINT_EVERY = 20.0  # seconds at least between two checkpoints
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing them
 POLL = 0.5  # seconds between two looks at a run that another process is computing
 FORMAT = 1
+START = "start.png"  # in a run's folder: its first picture, if no setting names it
 MANIFEST = frozenset(("id", "recipe", "settings", "result", "environment", "weights_source", "changes"))
 
 
@@ -193,8 +194,9 @@ class Store:
                 time.sleep(POLL)
 
     def keep(self, plan: Plan, record: Record) -> StoredRun:
-        """Write down a run that was carried out elsewhere, as far as it went. If its first picture is not one that the
-        settings name, that is kept with it, as `start.png`."""
+        """Write down a run that was carried out elsewhere, as far as it went. If its first picture came from a file, that is
+        kept with it, as `start.png`, and is what its settings name. Changes may be of weights that only `plan.widened()`
+        has."""
         result = record.last.result()
         name = run_id(plan, record.changes, record.last.index if result.status is Status.LEFT else None)
         partial = self.stored(plan.recipe, f"{uuid.uuid4().hex[:16]}.kept.partial").folder
@@ -203,7 +205,8 @@ class Store:
             recorder.open(Left(rows=record.rows))
             try:
                 if "init" in plan.inputs:
-                    im.save(plan.inputs["init"], recorder.folder / "start.png")
+                    im.save(plan.inputs["init"], recorder.folder / START)
+                    recorder.plan = replace(plan, settings=plan.settings.replace(init=START))
                 return recorder.finish(result, name)
             except BaseException as error:
                 shutil.rmtree(recorder.folder, ignore_errors=True)

@@ -12,31 +12,33 @@ Nothing is painted while nobody looks.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import logging
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
-import torch
 
 from nstlab import images as im
 from nstlab import source
 from nstlab.controls import Controls
 from nstlab.live import CURRENT, URGENT, Live, Snapshot
 from nstlab.session import OVER, Frame, Session, State
-from nstlab.settings import DEVICES, GROUPS, LIVE, RESULTS, START, InputError, RunSettings, TransferSettings
+from nstlab.settings import DEVICES, GROUPS, LIVE, RESULTS, START, InputError, RunSettings, TransferSettings, nearest
 from nstlab.store import Store
-from nstlab.view import THUMB, View, curves, jpeg
+from nstlab.view import CHUNK, LARGEST, THUMB, View, curves, jpeg
 
-AWAY = 10.0  # seconds without a sign of a viewer after which the run is paused
-PATIENCE = 1.0  # seconds to wait for a viewer to have seen a picture before the next one is sent
-LARGEST = 200 << 20  # bytes of an upload
+log = logging.getLogger("nstlab")
+
+AWAY = 10.0  # seconds after which a run is paused whose pictures no viewer answers
+PATIENCE = 1.0  # seconds to wait for a viewer's answer to a picture before the next one is sent
 ROLES = {"photo": "content", "painting": "style"}  # of pictures: the settings' fields, and the plans' names for them
 WORDS = {
     State.READY: "ready",
+    State.PREPARING: "preparing",
     State.RUNNING: "painting",
     State.PAUSED: "paused",
     State.RESTING: "finished",
@@ -65,7 +67,7 @@ class Studio(w.VBox):
         settings: RunSettings | None = None,
         fields: Sequence[str] | None = None,
         results: str | Path = RESULTS,
-        device: str | torch.device = DEVICES[0],
+        device: str = DEVICES[0],
         start: bool = True,
     ):
         settings = first_settings() if settings is None else settings
@@ -75,15 +77,16 @@ class Studio(w.VBox):
         self.view = View()
         self.controls = Controls(settings, {role: list(im.samples()) for role in ROLES} | {"init": _starts(settings)})
         self.controls.observe(self._moved)
-        self.view.on_msg(lambda _, content, buffers: self._told(content, buffers))
-        self._lock = threading.RLock()  # callbacks may come from several threads at once
+        self.view.on_msg(self._receive)
+        self._lock = self.controls.lock  # callbacks may come from several threads at once
         self._wanted = settings  # as last wished for
         self._quiet = False  # while controls are set rather than moved
-        self._seen: float | None = None  # when a viewer last gave a sign
-        self._away = False  # paused, since nobody looks
-        self._owed: float | None = None  # when a picture was sent that no viewer has yet seen
+        self._viewed, self._away = False, False  # somebody has looked; the run is paused since nobody does
+        self._attended = False  # somebody waits for the run in the kernel itself
+        self._sent: float | None = None  # when the last picture was sent, if no viewer has answered it
+        self._owed: float | None = None  # when the first one was that is not answered
         self._shown: dict[str, Any] = {}
-        self._uploads: dict[str, list[bytes]] = {}
+        self._uploads: dict[str, dict[int, bytes]] = {}
         layout = w.Box([self._panels(fields), self.view])
         layout.add_class("nst-layout")
         super().__init__([layout])
@@ -99,38 +102,45 @@ class Studio(w.VBox):
     def resume(self) -> None:
         """Begin, go on after a pause, go on beyond the end, or try again after a failure."""
         with self._lock:
-            if self.session.state in OVER:
-                self.session = self._new_session()
-            if self.session.state is State.READY:
-                self._wanted = self.live.settings = self.settings
+            self._open()
+            self._away = False
             self.session.resume()
 
     def pause(self) -> None:
         """Stop after the step that is being made."""
-        self.session.pause()
+        with self._lock:
+            self._away = False
+            self.session.pause()
 
     def single(self) -> None:
         """Make one step and pause."""
-        self.session.single()
+        with self._lock:
+            self._open()
+            self._away = False
+            self.session.single()
 
     def restart(self, current: bool = False) -> None:
         """Begin again, as "init" and "seed" say, or from the current picture."""
-        self._wanted = self.settings
-        self._wish(settings=self._wanted, restart=CURRENT if current else "")
+        self._wish(settings=self.settings, restart=CURRENT if current else "")
 
     def back(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot of `live.film`: its picture and its settings."""
         self._show_settings(snapshot.settings)
-        self._wish(back=snapshot)
+        self._wish(settings=snapshot.settings, back=snapshot)
 
     def save(self) -> None:
-        """Write the run into the store, as far as it has come, with its changes."""
-        self._wish(save=True)
+        """Write the run into the store, as far as it has come, with its changes; InputError if there is none."""
+        with self._lock:
+            if self.session.state in (State.READY, *OVER):  # nobody else writes
+                self.live.save()
+                self._show_words(self.session.frame)
+            else:
+                self.session.change(save=True)
 
     def code(self) -> tuple[str, str]:
         """(Python, command line) for the settings as they are now."""
-        settings = self.live.described(self.results / "starts")
-        return source.python(settings, str(self.device)), source.command(settings, str(self.device))
+        settings = self.live.described(self.settings, self.results / "starts")
+        return source.python(settings, self.device), source.command(settings, self.device)
 
     def upload(self, role: str, name: str, data: bytes) -> None:
         """Take a file for "photo" or "painting", if it passes the checks of all pictures; InputError if it does not."""
@@ -143,39 +153,65 @@ class Studio(w.VBox):
                 temporary.write_bytes(data)
                 im.load(temporary)
         except InputError as error:
-            raise InputError(re.sub(r"^.*?: ", f"{name}: ", str(error), count=1)) from None
+            raise InputError(re.sub(r"^.*?: ", lambda _: f"{name}: ", str(error), count=1)) from None
         except OSError as error:
             raise InputError(f"{name}: cannot be kept in {path.parent} ({error.strerror})") from None
         self.controls.set(role, str(path))
 
     def wait(self, seconds: float | None = None) -> State:
-        """Until the run is over, or so long; how it stands then."""
-        return self.session.wait(seconds)
+        """Until the run is over, or so long; how it stands then. Meanwhile it does not matter whether somebody looks."""
+        self._attended = True
+        if self._away:
+            self.resume()
+        try:
+            return self.session.wait(seconds)
+        finally:
+            self._attended = False
 
     def close(self) -> None:
-        """End the run and remove the widgets."""
+        """End the run and remove the widgets, all of them."""
         self.session.close()
+        self.view.on_msg(self._receive, remove=True)
+        fields = itertools.chain.from_iterable(map(_parts, self.controls.widgets.values()))  # also those that are hidden
+        for part in {*_parts(self), *fields} - {self}:
+            part.unobserve_all()
+            part.close()
         super().close()
 
     # --- from the user
 
-    def _wish(self, **wishes: Any) -> None:
-        """Send the run a wish; if there is none, begin one."""
+    def _open(self) -> None:
+        """See to it that there is a session that can be told something."""
+        if self.session.state in OVER:
+            self.session = self._new_session()
+        if self.session.state is State.READY:
+            self._wanted = self.live.settings = self.settings
+
+    def _wish(self, settings: RunSettings, **wishes: Any) -> None:
+        """Send the run a wish; where there is none yet, one begins."""
         with self._lock:
+            self._wanted = settings
             if self.session.state in (State.READY, *OVER):
+                begun = self.live.plan is not None
                 self.resume()
-            self.session.change(**wishes)
+                if not begun:
+                    return
+            self.session.change(settings=settings, **wishes)
 
     def _moved(self, name: str) -> None:
         """A control was moved."""
-        if self._quiet:
-            return
         with self._lock:
+            if self._quiet:
+                return
             try:
                 settings = self.settings
             except InputError as error:
                 self.view.say(str(error), "error")
                 return
+            if self.view.message["kind"] == "error":
+                self.view.say("")
+            if name == "convention":  # which brings other weights and layers
+                self._show_settings(settings, wanted=self._wanted)
             group = next(opt.group for field, _, opt in settings.options() if field == name)
             if group == START or self.session.state in (State.READY, *OVER):
                 return  # it counts when a run begins
@@ -183,8 +219,8 @@ class Studio(w.VBox):
                 self._wanted = settings
                 self.session.change(settings=settings, **({} if group == LIVE else {"rebuild": True}))
 
-    def _told(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
-        """A message of the view."""
+    def _receive(self, _: Any, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
+        """A message of the view, each of which is a sign that somebody is there."""
         commands: dict[str, Callable[[], None]] = {
             "resume": self.resume,
             "pause": self.pause,
@@ -192,15 +228,24 @@ class Studio(w.VBox):
             "save": self.save,
             "code": self._show_code,
             "back": lambda: self._back_to(content["id"]),
-            "upload": lambda: self._chunk(content, bytes(buffers[0])),
+            "upload": lambda: self._chunk(content, bytes(buffers[0]) if buffers else b""),
             "read": lambda: self.view.say(""),
             "seen": self._present,
             "gone": self._absent,
         }
+        with self._lock:
+            self._viewed, self._sent, self._owed = True, None, None
+        self._say_why_not(commands[content["do"]])
+
+    def _say_why_not(self, command: Callable[[], None]) -> None:
+        """Do it; what goes wrong is shown, since nobody else would hear of it."""
         try:
-            commands[content["do"]]()
+            command()
         except InputError as error:
             self.view.say(str(error), "error")
+        except Exception as error:
+            log.exception("the studio failed")
+            self.view.say(f"{type(error).__name__}: {error}", "error")
 
     def _show_code(self) -> None:
         python, command = self.code()
@@ -212,33 +257,31 @@ class Studio(w.VBox):
                 self.back(snapshot)
 
     def _chunk(self, content: Mapping[str, Any], data: bytes) -> None:
-        """A part of a file; with the last one it is taken."""
+        """A part of a file; when all have come it is taken. One that is too large comes without any."""
+        if content["parts"] * CHUNK > LARGEST:
+            raise InputError(f"{content['name']}: has more than {LARGEST >> 20} MB, the most that is taken")
         with self._lock:
-            parts = self._uploads.setdefault(content["id"], [])
-            parts.append(data)
-            if sum(map(len, parts)) > LARGEST:
-                self._uploads.pop(content["id"])
-                raise InputError(f"{content['name']}: has more than {LARGEST >> 20} MB, the most that is taken")
+            parts = self._uploads.setdefault(content["id"], {})
+            parts[content["part"]] = data
             if len(parts) < content["parts"]:
                 return
             self._uploads.pop(content["id"])
         self.view.say("")
-        self.upload(content["role"], content["name"], b"".join(parts))
+        self.upload(content["role"], content["name"], b"".join(parts[i] for i in range(len(parts))))
 
     def _present(self) -> None:
-        """A viewer gives a sign: it is there, and has seen what was sent."""
+        """A viewer is there."""
         with self._lock:
-            first, self._seen, self._owed = self._seen is None, time.monotonic(), None
-            if self._away or (first and self.eager and self.session.state is State.READY):
-                self._away = False
+            if self._away or (self.eager and self.session.state is State.READY and self.live.plan is None):
                 self.resume()
 
     def _absent(self) -> None:
         """Nobody looks any more."""
         with self._lock:
-            if self.session.state is State.RUNNING:
-                self._away = True
+            self._uploads.clear()
+            if not (self.session.pausing or self._attended) and self.session.state in (State.PREPARING, State.RUNNING):
                 self.session.pause()
+                self._away = True
 
     # --- to the user; all of it is called in the session's thread
 
@@ -249,14 +292,14 @@ class Studio(w.VBox):
 
     def _show(self, frame: Frame) -> None:
         """Show a frame. While a picture is on its way to the viewer no other is sent, unless it is the last one for now."""
-        now = time.monotonic()
-        running = frame.state is State.RUNNING
-        if running and self._seen is not None and now - self._seen > AWAY:
+        now, running = time.monotonic(), frame.state is State.RUNNING
+        if running and self._owed is not None and now - self._owed > AWAY:
             self._absent()
         with self.view.hold_sync():
-            if frame.step is not None and not (running and self._owed is not None and now - self._owed < PATIENCE):
+            if frame.step is not None and not (running and self._sent is not None and now - self._sent < PATIENCE):
                 self._show_picture(frame)
-                self._owed = now if self._seen is not None else None
+                if self._viewed:
+                    self._sent, self._owed = now, self._owed or now
             self.view.show_events(frame.events)
             if self._new("film", self.live.film.frames):
                 self.view.film = [_shown(snapshot) for snapshot in self.live.film.frames]
@@ -277,22 +320,28 @@ class Studio(w.VBox):
 
     def _show_words(self, frame: Frame) -> None:
         """What has to be said: a wish that was refused, a failure, a run that was saved."""
-        if self._new("problem", frame.error or self.live.problem):
-            self.view.say(frame.error or self.live.problem, "error")
-            if self.live.problem:
-                self._show_settings(self.live.settings)
+        if self._new("error", frame.error) and frame.error:
+            self.view.say(frame.error, "error")
+        if self._new("refusals", self.live.refusals) and self.live.problem:
+            self.view.say(self.live.problem, "error")
+            self._take_back()
         if self._new("saved", self.live.saved) and self.live.saved is not None:
             self.view.say(f"Saved as {self.live.saved.folder}")
 
+    def _take_back(self) -> None:
+        """Let the controls show what holds, after a refusal; but not how a run would start, which was not asked for."""
+        with self._lock:
+            settings = self.live.settings
+            starts = [name for name, _, opt in settings.options() if opt.group == START]
+            self._show_settings(settings.replace(**{name: self.controls.widgets[name].value for name in starts}), settings)
+
     def _new(self, what: str, value: Any) -> bool:
         """Whether it is another one than was shown last."""
-        known = self._shown.get(what, "")
-        self._shown[what] = value
-        return known is not value and known != value
+        known, self._shown[what] = self._shown.get(what, ""), value
+        return known is not value and not (isinstance(value, (str, int)) and known == value)
 
     def _status(self, frame: Frame) -> dict[str, Any]:
-        preparing = frame.step is None and frame.state is State.RUNNING
-        words = ["preparing" if preparing else WORDS[frame.state]]
+        words = [WORDS[frame.state]]
         if frame.state is State.PAUSED and self._away:
             words = ["paused: nobody is looking"]
         if frame.step is not None:
@@ -300,9 +349,10 @@ class Studio(w.VBox):
         rate = f"{frame.rate:.1f} evaluations/s" if frame.state is State.RUNNING and frame.rate else ""
         return {"state": frame.state.value, "text": " · ".join(words), "rate": rate}
 
-    def _show_settings(self, settings: RunSettings) -> None:
+    def _show_settings(self, settings: RunSettings, wanted: RunSettings | None = None) -> None:
+        """Set the controls, which is not to move them. wanted: what the run is known to be told, if not these settings."""
         with self._lock:
-            self._quiet, self._wanted = True, settings
+            self._quiet, self._wanted = True, wanted or settings
             try:
                 self.controls.show(settings)
             finally:
@@ -313,6 +363,9 @@ class Studio(w.VBox):
     def _panels(self, fields: Sequence[str] | None) -> w.Widget:
         """Tabs, one a group of fields; or the named fields alone."""
         if fields is not None:
+            for name in fields:
+                if name not in self.controls.widgets:
+                    raise InputError(f"fields: there is no setting '{name}'{nearest(name, list(self.controls.widgets))}")
             panel = w.VBox([*self.controls.panel(fields), self._starters()])
             panel.add_class("nst-controls")
             return panel
@@ -333,14 +386,8 @@ class Studio(w.VBox):
         current = w.Button(description="Restart from current", tooltip="Begin again from the picture as it is")
         for button, what in ((again, False), (current, True)):
             button.layout.width = "auto"
-            button.on_click(lambda _, what=what: self._told_restart(what))
+            button.on_click(lambda _, what=what: self._say_why_not(lambda: self.restart(what)))
         return w.HBox([again, current])
-
-    def _told_restart(self, current: bool) -> None:
-        try:
-            self.restart(current)
-        except InputError as error:
-            self.view.say(str(error), "error")
 
 
 def _starts(settings: RunSettings) -> list[str]:
@@ -351,3 +398,9 @@ def _starts(settings: RunSettings) -> list[str]:
 def _shown(snapshot: Snapshot) -> dict[str, Any]:
     label = f"step {snapshot.index}" if snapshot.run == 1 else f"run {snapshot.run}: {snapshot.index}"
     return {"id": snapshot.count, "label": label, "thumb": jpeg(snapshot.picture, THUMB)}
+
+
+def _parts(widget: w.Widget) -> list[w.Widget]:
+    """A widget, all that it holds, and their looks."""
+    held = [*getattr(widget, "children", ()), getattr(widget, "layout", None), getattr(widget, "style", None)]
+    return [widget, *(part for each in held if isinstance(each, w.Widget) for part in _parts(each))]

@@ -24,6 +24,8 @@ SIDE = 512  # px: long side of the live picture, at most
 THUMB = 160  # px: long side of an input or a snapshot
 QUALITY = 88  # of JPEGs
 POINTS = 240  # of a curve at most; a screen shows no more
+CHUNK = 1 << 20  # bytes of an upload in one message: servers refuse messages of 10 MB
+LARGEST = 200 << 20  # bytes of an upload
 EVENTS = 30  # that are shown, the newest first
 
 
@@ -68,6 +70,8 @@ class View(anywidget.AnyWidget):
     events = t.List(t.Unicode()).tag(sync=True)
     curves = t.Dict({"steps": [], "series": {}, "marks": [], "colours": []}).tag(sync=True)
     film = t.List().tag(sync=True)  # [{"id", "label", "thumb"}]
+    chunk = t.Int(CHUNK).tag(sync=True)
+    largest = t.Int(LARGEST).tag(sync=True)
     code = t.Dict({"python": "", "command": ""}).tag(sync=True)
 
     def say(self, text: str, kind: str = "note") -> None:

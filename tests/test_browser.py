@@ -151,7 +151,9 @@ def test_a_person_uses_the_studio(person, tmp_path):
     box = page.locator(".nst-studio").bounding_box()
     assert box["y"] + box["height"] <= 800
     assert box["x"] + box["width"] <= 1280
-    assert page.evaluate("document.querySelector('.nst-studio').scrollWidth <= document.querySelector('.nst-studio').clientWidth")
+    assert page.evaluate(
+        "document.querySelector('.nst-studio').scrollWidth <= document.querySelector('.nst-studio').clientWidth"
+    )
 
     # Frames change.
     first = person.picture
@@ -231,7 +233,9 @@ def test_nothing_is_left_running(person):
     page.keyboard.press("Control+Enter")
     person.waits(lambda: page.locator(".nst-status").count() == 1)
     person.sees(".nst-status", r"painting · step \d+ of")
-    states = "import gc, nstlab.studio as s; print(sorted(str(o.session.state) for o in gc.get_objects() if type(o) is s.Studio))"
+    states = (
+        "import gc, nstlab.studio as s; print(sorted(str(o.session.state) for o in gc.get_objects() if type(o) is s.Studio))"
+    )
     person.waits(lambda: person.ask(states) == "['paused', 'running']")
 
     # The kernel is restarted: no thread is left, and the studio can be opened anew.

@@ -116,3 +116,70 @@ def test_a_box_holds_the_named_controls():
     assert controls.box(["size", "pool"]).children == (controls.widgets["size"], controls.widgets["pool"])
     assert len(controls.box().children) == len(controls.widgets)
     assert isinstance(controls.widgets["levels"], w.IntSlider)
+
+
+def moved(name, **changes):
+    """Controls of a transfer, and the master of a field."""
+    controls = Controls(MADE["transfer"].replace(**changes))
+    return controls, next(master for master in controls.masters if master.field == name)
+
+
+def test_the_ratio_moves_beta():
+    controls, ratio = moved("beta", alpha=2.0)
+    ratio.widget.value = 1e-4
+    assert (controls.settings().alpha, controls.settings().beta) == (2.0, 2e4)
+    controls.show(MADE["transfer"].replace(beta=10.0))
+    assert ratio.widget.value == pytest.approx(0.1)
+
+
+def test_the_ratio_brings_a_photo_back():
+    controls, ratio = moved("beta", alpha=0.0)
+    ratio.widget.value = 1e-2
+    assert (controls.settings().alpha, controls.settings().beta) == (1.0, 100.0)
+
+
+def test_a_slider_that_rounds_what_it_shows_moves_nothing():
+    exact = MADE["transfer"].replace(beta=300.0, style_weights=(1 / 3, 0.1234, 0.2, 0.2, 0.2), learning_rate=0.0123)
+    controls = Controls(exact)
+    ratio, equalizer = controls.masters[0], controls.masters[2]
+    ratio.widget.value = 10**-2.5  # the nearest of its steps, which browsers send back
+    controls.widgets["learning_rate"].value = 10**-1.9
+    equalizer.sliders[0].value = 0.33
+    assert controls.settings() == exact
+    equalizer.sliders[0].value = 0.5
+    assert controls.settings() == exact.replace(style_weights=(0.5, 0.1234, 0.2, 0.2, 0.2))
+
+
+def test_layers_come_and_go_and_the_others_keep_their_weights():
+    controls, equalizer = moved("style_weights")
+    controls.widgets["style_layers"].value = ("conv1_1", "conv2_1", "conv3_1")
+    assert [slider.value for slider in equalizer.sliders] == pytest.approx([1 / 3] * 3)
+    equalizer.sliders[1].value = 1.0
+    controls.widgets["style_layers"].value = ("conv2_1", "conv3_1", "conv4_1")
+    found = controls.settings()
+    assert found.style_weights == pytest.approx((1.0, 1 / 3, (1 + 2 / 3) / 3))
+    assert [slider.tooltip for slider in equalizer.sliders] == list(found.style_layers)
+    controls.widgets["style_layers"].value = ()
+    assert controls.settings() == MADE["transfer"]
+
+
+def test_a_menu_that_gets_another_choice_tells_only_of_that():
+    controls, told = Controls(MADE["transfer"], {"photo": ["astronaut", "coffee"]}), []
+    controls.observe(lambda name: told.append((name, controls.settings().photo)))
+    controls.set("photo", "/some/where/cat.png")
+    assert told == [("photo", "/some/where/cat.png")]
+    assert controls.widgets["photo"].options[-1] == ("cat.png", "/some/where/cat.png")
+
+
+def test_several_content_layers_can_be_shown():
+    controls, layer = moved("content_layers")
+    controls.show(MADE["transfer"].replace(content_layers=("conv3_2", "conv4_2")))
+    assert layer.widget.label == "conv3_2 + conv4_2"
+    layer.widget.value = ("conv1_1",)
+    assert controls.settings().content_layers == ("conv1_1",)
+
+
+def test_a_panel_has_masters_first_and_nothing_twice():
+    controls = Controls(MADE["transfer"])
+    panel = controls.panel(["alpha", "beta", "tv", "size"])
+    assert panel == [controls.masters[0].widget, controls.masters[3].widget, controls.widgets["size"]]

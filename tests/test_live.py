@@ -197,6 +197,70 @@ def test_after_a_failure_it_begins_from_the_last_picture(live, monkeypatch):
     assert (step.snapshot() - now).abs().max() <= 0.5 / 255 + 1e-6
 
 
+def test_going_back_undoes_a_change(live, settings):
+    run = begun(live, 5)
+    before = live.record.last.snapshot()
+    run.send({"settings": settings.replace(beta=5.0)})
+    kept = live.film.frames[-1]
+    assert (kept.index, kept.settings) == (5, settings)
+    assert torch.equal(kept.picture, im.shaded(before))
+    step = run.send({"back": kept, "settings": settings.replace(tv=0.5)})  # moved after the click
+    assert torch.equal(step.snapshot(), kept.picture)
+    assert step.weights["tv"] == 0.5
+
+
+def test_what_a_restart_replaces_stays_on_the_film_and_is_gone_back_to_after_a_failure(live, settings, monkeypatch):
+    run = begun(live, 7)
+    now = im.shaded(live.record.last.snapshot())
+    monkeypatch.setattr("nstlab.engine._Run.begin", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run.send({"restart": ""})
+    assert torch.equal(live.film.frames[-1].picture, now)
+    monkeypatch.undo()
+    assert torch.equal(next(live.steps()).snapshot(), now)
+
+
+def test_weights_that_meet_the_end_of_a_run_begin_another_one(live, settings):
+    run = begun(live, 12)
+    step = run.send({"settings": settings.replace(beta=5.0)})
+    assert (step.index, live.run) == (0, 2)
+    assert step.weights["style"] == 5.0
+
+
+def test_to_save_is_no_step_even_with_other_wishes(live, settings):
+    run = begun(live, 2)
+    last = live.record.last
+    assert run.send({"save": True, "settings": settings.replace(beta=5.0)}) is last
+    assert next(run).weights["style"] == 5.0
+
+
+def test_a_layer_out_of_reach_is_refused_not_fatal(live, settings):
+    run = begun(live, 1)
+    run.send({"settings": settings.replace(size=20, style_layers=("conv1_1", "pool5"), style_weights=(1.0, 0.0))})
+    assert live.problem == ""
+    step = run.send({"settings": live.settings.replace(style_weights=(1.0, 1.0))})
+    assert "too small for pool5" in live.problem
+    assert (live.refusals, live.settings.style_weights, step.index) == (1, (1.0, 0.0), 1)
+
+
+def test_the_memory_of_the_run_before_is_free_when_the_next_begins(live, settings):
+    import gc
+    import weakref
+
+    run = begun(live, 3)
+    inner = live._steps.gi_frame.f_locals["run"].state.tensors
+    alive = [weakref.ref(tensor) for tensor in inner.values() if tensor.numel() > 1000]
+    del inner
+    assert alive
+    kept = live.record.last  # as a session does
+    seen = []
+    whole = Live._end
+    live._end = lambda: (whole(live), gc.collect(), seen.append([ref() is None for ref in alive]))
+    run.send({"restart": ""})
+    assert seen[0] == [True] * len(alive)
+    assert kept.snapshot().shape == live.record.last.snapshot().shape
+
+
 def test_a_saved_run_has_its_changes_and_an_id_of_its_own(live, settings):
     run = begun(live, 2)
     run.send({"settings": settings.replace(beta=5.0)})
@@ -225,18 +289,30 @@ def test_a_run_from_a_picture_is_saved_with_it_and_can_be_described(live, settin
     run.send({"save": True})
     start = im.load(live.saved.folder / "start.png")
     assert torch.equal(start, live.plan.start)
-    described = live.described(tmp_path / "starts")
+    described = live.described(live.settings, tmp_path / "starts")
     again = prepare(described, "cpu")
     assert torch.equal(again.start, live.plan.start)
     assert again.identity() == live.plan.identity()
     assert described.replace(init=settings.init) == live.settings
+    manifest = live.saved.manifest
+    assert manifest["settings"]["init"] == "start.png"
+    stored = settings.from_dict(manifest["settings"]).replace(init=str(live.saved.folder / "start.png"))
+    assert run_id(prepare(stored, "cpu"), [], left=live.record.last.index) == live.saved.id
+
+
+def test_a_folder_that_cannot_be_written_is_a_reason(live, settings, tmp_path):
+    run = begun(live, 1)
+    run.send({"restart": CURRENT})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        live.described(settings, tmp_path / "file" / "starts")
 
 
 def test_what_is_described_is_what_goes_on(live, settings, tmp_path):
-    assert live.described(tmp_path) == settings
+    assert live.described(settings, tmp_path) == settings
     run = begun(live, 1)
     run.send({"settings": settings.replace(beta=3.0, init="grey", seed=4)})
-    assert live.described(tmp_path) == settings.replace(beta=3.0)
+    assert live.described(live.settings, tmp_path) == settings.replace(beta=3.0)
 
 
 def test_other_recipes_are_live_too(settings, tmp_path):

@@ -16,6 +16,7 @@ EXAMPLES = [
     TransferSettings("coffee", "mosaic", convention="tutorial", beta=1e3, normalize=True),
     TransferSettings("coffee", "mosaic", rescale_pool=True, normalize=False, stop_loss=0.5, init="some/start.png"),
     TransferSettings("coffee", "mosaic", style_layers=("conv1_1", "relu3_2"), style_weights=(0.0, 2.5), content_layers=()),
+    TransferSettings("-photo.png", "--painting", init="-start.png"),
     ReconstructSettings("coffee", layer="conv2_1", weights="a b.safetensors", seed=5),
     TextureSettings("mosaic", optimizer="adam", learning_rate=0.123456789, levels=3),
 ]

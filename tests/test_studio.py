@@ -238,11 +238,11 @@ def test_an_upload_that_is_refused_says_why_and_leaves_nothing(make, settings, t
     assert studio.view.message["text"] == ""
 
 
-def test_an_upload_that_is_too_large_is_refused(make, monkeypatch):
-    monkeypatch.setattr(studio_module, "LARGEST", 2000)
+def test_an_upload_that_is_too_large_is_refused(make):
     studio = make()
-    upload(studio, "photo", "large.png", bytes(5000))
-    assert "large.png: has more than" in studio.view.message["text"]
+    tell(studio, "upload", id="x", role="photo", name="large.png", part=0, parts=1000)
+    assert studio.view.message["text"].startswith("large.png: has more than 200 MB")
+    assert studio._uploads == {}
 
 
 def test_controls_that_contradict_each_other_are_told_and_change_nothing(make, settings):
@@ -324,6 +324,175 @@ def test_no_picture_is_sent_before_the_last_one_was_seen(make, monkeypatch):
     until(lambda: len(sent) == 2)
     paused(studio)
     assert len(sent) == 3  # the last one is sent in any case
+
+
+def test_a_viewer_is_missed_by_the_pictures_that_it_does_not_answer_not_by_its_silence(make, monkeypatch):
+    monkeypatch.setattr(studio_module, "AWAY", 0.05)
+    studio = make()
+    answer(studio)
+    tell(studio, "seen")
+    until(lambda: studio.session.step_now is not None)
+    before = paused(studio).index
+    time.sleep(0.2)  # a long pause, in which nothing is sent and nothing answered
+    tell(studio, "single")
+    until(lambda: studio.session.step_now.index == before + 1 and studio.view.status["state"] == "paused")
+    tell(studio, "save")
+    until(lambda: studio.live.saved is not None and studio.view.status["state"] == "paused")
+    studio.controls.widgets["pool"].value = "max"
+    until(lambda: studio.live.run == 2 and studio.view.status["text"] == "paused · step 0 of 100000")
+
+
+def answer(studio):
+    """A page that answers each picture and each change of its state."""
+    studio.view.observe(lambda _: tell(studio, "seen"), names=["picture", "status"])
+
+
+def test_steps_that_take_longer_than_a_viewer_is_missed_can_be_paused(make, monkeypatch):
+    from nstlab.engine import _Run
+
+    monkeypatch.setattr(studio_module, "AWAY", 0.05)
+    whole = _Run.advance
+    monkeypatch.setattr(_Run, "advance", lambda self: (time.sleep(0.1), whole(self)))
+    studio = make()
+    answer(studio)
+    tell(studio, "seen")
+    until(lambda: studio.session.step_now is not None and studio.session.step_now.index >= 2)
+    before = paused(studio).index
+    tell(studio, "gone")
+    tell(studio, "seen")
+    tell(studio, "single")
+    until(lambda: studio.session.step_now.index == before + 1 and studio.view.status["state"] == "paused")
+
+
+def test_who_waits_in_the_kernel_is_not_away(make, settings, monkeypatch):
+    monkeypatch.setattr(studio_module, "AWAY", 0.01)
+    studio = make(settings.replace(steps=300))
+    tell(studio, "seen")  # and never again, as where the kernel cannot hear while a cell waits
+    assert studio.wait(LONG) is State.RESTING
+
+
+def test_what_is_moved_after_a_click_on_the_film_counts(make):
+    studio = make()
+    painting_on(studio)
+    paused(studio)
+    tell(studio, "back", id=studio.live.film.frames[0].count)
+    studio.controls.masters[0].widget.value = 1e-5
+    until(lambda: studio.live.run == 2 and studio.view.status["state"] == "paused")
+    tell(studio, "single")
+    until(lambda: studio.session.step_now.weights["style"] == 1e5)
+
+
+def test_the_same_refusal_is_told_each_time(make, settings):
+    studio = make()
+    painting_on(studio)
+    for count in (1, 2):
+        studio.controls.set("photo", "nowhere.png")
+        until(lambda n=count: studio.live.refusals == n and "nowhere.png" in studio.view.message["text"])
+        until(lambda: studio.settings == settings)
+        tell(studio, "read")
+
+
+def test_a_refusal_leaves_what_is_prepared_for_a_restart(make, settings):
+    studio = make()
+    painting_on(studio)
+    studio.controls.set("seed", 7)
+    studio.controls.set("photo", "nowhere.png")
+    until(lambda: studio.settings == settings.replace(seed=7))
+
+
+def test_what_was_painted_before_a_failure_can_be_saved(make, monkeypatch):
+    studio = make()
+    painting_on(studio, 5)
+    monkeypatch.setattr("nstlab.engine._Run.advance", lambda self: 1 / 0)
+    until(lambda: studio.view.status["state"] == "failed")
+    at = studio.live.record.last.index
+    tell(studio, "save")
+    assert studio.live.saved.manifest["result"]["steps"] == at
+    assert studio.view.message["text"].startswith("Saved as")
+    assert studio.session.state is State.FAILED
+
+
+def test_there_is_nothing_to_save_before_the_first_step(make):
+    studio = make()
+    tell(studio, "save")
+    assert "nothing to save" in studio.view.message["text"]
+
+
+def test_code_is_for_the_controls_before_the_start_and_in_a_pause(make, settings):
+    studio = make(start=False)
+    studio.controls.set("size", 64)
+    assert "--size 64" in studio.code()[1]
+    studio.single()
+    until(lambda: studio.view.status["state"] == "paused")
+    assert studio.live.plan.settings.size == 64
+    studio.controls.set("tv", 0.5)
+    assert "--tv 0.5" in studio.code()[1]
+
+
+def test_from_before_the_start_a_restart_is_a_start(make):
+    studio = make(start=False)
+    studio.restart()
+    until(lambda: studio.session.step_now is not None and studio.session.step_now.index >= 3)
+    assert studio.live.run == 1
+
+
+def test_another_convention_brings_its_weights_and_layers_into_the_controls(make, settings):
+    studio = make()
+    painting_on(studio)
+    studio.controls.set("convention", "tutorial")
+    until(lambda: studio.live.run == 2)
+    assert studio.live.plan.settings == settings.replace(convention="tutorial")
+    assert studio.controls.widgets["style_layers"].value == studio.live.plan.settings.style_layers
+    assert studio.controls.masters[0].widget.value == pytest.approx(1e-6)
+
+
+def test_an_upload_is_one_wish(make, painting, tmp_path):
+    studio = make()
+    painting_on(studio)
+    sent = []
+    studio.session.change = lambda **wishes: sent.append(wishes)
+    upload(studio, "photo", "cat.png", im.save(painting, tmp_path / "cat.png").read_bytes())
+    assert len(sent) == 1
+    assert "uploads" in sent[0]["settings"].photo
+
+
+@pytest.mark.parametrize("name", ["a\\1.png", "C:\\gfx\\pic.png", "", "/", "x" * 500 + ".png"])
+def test_names_of_uploads_are_only_names(make, tmp_path, name):
+    studio = make()
+    upload(studio, "photo", name, b"nothing")
+    assert studio.view.message["text"].startswith(f"{name}: is not a picture")
+
+
+def test_what_goes_wrong_in_a_callback_is_told(make, monkeypatch, tmp_path):
+    studio = make()
+    monkeypatch.setattr(studio, "save", lambda: 1 / 0)
+    monkeypatch.setattr(studio.session, "pause", lambda: None)
+    tell(studio, "code")
+    (tmp_path / "results").write_text("a file, not a folder")
+    upload(studio, "photo", "cat.png", b"x")
+    assert studio.view.message["text"].startswith("cat.png: cannot be kept in")
+
+
+def test_fields_that_do_not_exist_are_refused(settings):
+    with pytest.raises(InputError, match="there is no setting 'betta'; did you mean 'beta'"):
+        Studio(settings, fields=["betta"])
+
+
+def test_a_closed_studio_is_gone(settings, tmp_path):
+    import gc
+    import weakref
+
+    from ipywidgets.widgets.widget import _instances
+
+    before = len(_instances)
+    studio = Studio(settings, results=tmp_path, device="cpu")
+    painting_on(studio)
+    studio.close()
+    assert len(_instances) == before
+    live = weakref.ref(studio.live)
+    del studio
+    gc.collect()
+    assert live() is None
 
 
 def test_without_a_browser_it_can_be_waited_for(make, settings):

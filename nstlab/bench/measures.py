@@ -265,7 +265,7 @@ def live(options: BenchSettings, device: torch.device) -> Iterator[Row]:
 
     with tempfile.TemporaryDirectory() as folder:
         settings = first_settings().replace(weights="embedded", steps=1_000_000)
-        studio = Studio(settings, results=folder, device=device)
+        studio = Studio(settings, results=folder, device=device.type)
         try:
             studio.resume()
             for name, moves in MOVES.items():

@@ -1,7 +1,6 @@
 // What a studio shows of a run, and the buttons that command it. Everything comes from the model's traits (see view.py);
 // what the user does goes back as messages {do: ...}.
 
-const CHUNK = 1 << 20; // bytes of an upload in one message: servers refuse messages of 10 MB
 const NOTE = 8000; // ms that a note stays; errors stay until they are read
 
 function make(tag, attributes = {}, ...children) {
@@ -37,16 +36,18 @@ function toolbar(model, send) {
   const one = make("button", { title: "Make one step and pause", onclick: () => send({ do: "single" }) }, "Step");
   const save = make("button", { title: "Write the run, with its changes, into the store", onclick: () => send({ do: "save" }) }, "Save run");
   const code = make("button", { title: "Python and a command line for these settings", onclick: () => send({ do: "code" }) }, "Copy as code");
-  const status = make("div", { class: "nst-status", role: "status" });
+  const [state_, rest] = [make("span", { role: "status" }), make("span")]; // only the state is read out, not each step
+  const status = make("div", { class: "nst-status" }, state_, rest);
   const node = make("div", { class: "nst-bar", role: "toolbar", "aria-label": "Run" }, go, one, save, code, status);
   const update = () => {
     const { state, text } = model.get("status");
-    const label = { running: "Pause", paused: "Resume", resting: "Go on", failed: "Try again" }[state] ?? "Start";
+    const label = { preparing: "Pause", running: "Pause", paused: "Resume", resting: "Go on", failed: "Try again" }[state] ?? "Start";
     go.textContent = label;
-    go.dataset.do = state === "running" ? "pause" : "resume";
+    go.dataset.do = label === "Pause" ? "pause" : "resume";
     node.dataset.state = state;
-    for (const button of [one, save]) button.disabled = !["running", "paused", "resting"].includes(state);
-    if (status.textContent !== text) status.textContent = text;
+    const [word, ...more] = text.split(" · ");
+    if (state_.textContent !== word) state_.textContent = word;
+    rest.textContent = more.map((part) => ` · ${part}`).join("");
   };
   return { node, update };
 }
@@ -82,13 +83,15 @@ function stage(model) {
   return { node, update, release: () => (after.release(), before.release()) };
 }
 
-async function upload(file, role, send) {
-  const bytes = new Uint8Array(await file.arrayBuffer());
-  const parts = Math.max(1, Math.ceil(bytes.length / CHUNK));
-  const id = crypto.randomUUID?.() ?? String(Math.random());
+// A file goes in parts; of one that is too large only its size is told, so that the kernel can say so.
+async function upload(model, file, role, send) {
+  const chunk = model.get("chunk");
+  const parts = Math.max(1, Math.ceil(file.size / chunk));
+  const id = `${performance.now()} ${Math.random()}`;
+  const about = (part) => ({ do: "upload", id, role, name: file.name, part, parts });
+  if (parts * chunk > model.get("largest")) return send(about(0));
   for (let part = 0; part < parts; part++) {
-    const chunk = bytes.slice(part * CHUNK, (part + 1) * CHUNK);
-    send({ do: "upload", id, role, name: file.name, part, parts }, [chunk.buffer]);
+    send(about(part), [await file.slice(part * chunk, (part + 1) * chunk).arrayBuffer()]);
   }
 }
 
@@ -100,7 +103,7 @@ function inputs(model, send) {
     const img = picture(`${role}: ${label}`, "");
     img.bytes(thumb);
     pictures.push(img);
-    const take = (files) => files.length && upload(files[0], role, send);
+    const take = (files) => files.length && upload(model, files[0], role, send);
     const file = make("input", { type: "file", accept: "image/*", "aria-label": `Upload a ${role}` });
     file.addEventListener("change", () => (take(file.files), (file.value = "")));
     const text = make("span", {}, make("b", {}, role), ` ${label}`, make("i", {}, "Upload …"));
@@ -164,7 +167,11 @@ function events(model) {
   const node = make("div", { class: "nst-events" }, rate, list);
   const update = (name) => {
     rate.textContent = model.get("status").rate;
-    if (name !== "status") list.replaceChildren(...model.get("events").map((text) => make("li", {}, text)));
+    if (name === "status") return;
+    const texts = model.get("events"); // the newest first: only what is new is added, and so read out
+    const known = texts.indexOf(list.firstChild?.textContent);
+    if (known < 0) list.replaceChildren();
+    list.prepend(...texts.slice(0, known < 0 ? texts.length : known).map((text) => make("li", {}, text)));
   };
   return { node, update };
 }
