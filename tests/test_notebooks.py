@@ -17,5 +17,9 @@ def test_notebook_runs_and_shows_its_pictures(path):
         cell.source = cell.source.replace("size, steps = 256, 60", "size, steps = 64, 3")
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert sum("image/png" in output.get("data", {}) for output in shown) >= 3
+    kinds = [kind for output in shown for kind in output.get("data", {})]
+    if path.stem == "00_studio":  # which paints nothing where nobody looks
+        assert "application/vnd.jupyter.widget-view+json" in kinds
+    else:
+        assert kinds.count("image/png") >= 3
     assert not any(output.output_type == "stream" and "Warning" in output.text for output in shown)
