@@ -27,6 +27,7 @@ from nstlab.settings import (
     InfoSettings,
     InputError,
     JobSettings,
+    NotebooksSettings,
     Option,
     RunSettings,
     RunsSettings,
@@ -40,6 +41,7 @@ COMMANDS: dict[str, tuple[type[Settings], ...]] = {
     **{name: (settings, JobSettings) for name, settings in RECIPES.items()},
     "sweep": (SweepSettings,),
     "runs": (RunsSettings,),
+    "notebooks": (NotebooksSettings,),
     "fetch": (FetchSettings,),
     "info": (InfoSettings,),
     "train-embedded": (TrainSettings,),
@@ -74,11 +76,14 @@ def _spec(name: str, classes: Sequence[type[Settings]]) -> type:
             hint = "" if missing or default in (None, ()) else f"(default: {default})"
             metavar = _metavar(field, wanted, opt, positional)
             arg = tyro.conf.arg(
+                aliases=[opt.short] if opt.short else None,
                 help=opt.help + (f" [{opt.allowed()}]" if opt.low is not None else ""),
                 help_behavior_hint=hint,
-                metavar=None if plain else f"{metavar} [{metavar} ...]" if many else metavar,
+                metavar="NAME VALUE" if opt.pairs else None if plain else f"{metavar} [{metavar} ...]" if many else metavar,
             )
             kept: Any = bool if plain else tuple[str, ...] if many else str
+            if opt.pairs:
+                kept, default = tyro.conf.UseAppendAction[tuple[tuple[str, str], ...]], ()
             kept = tyro.conf.Positional[kept] if positional else kept if default is not None else kept | None
             if missing:
                 required.append((field, Annotated[kept, arg]))
@@ -112,6 +117,8 @@ def parse(argv: Sequence[str]) -> tuple[str, list[Settings]]:
         raise InputError(f"{_one_line(errors.getvalue())}; see nstlab --help") from None
     name = next(name for name, spec in specs.items() if isinstance(found, spec))
     values = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
+    for field in [field for cls in COMMANDS[name] for field, _, opt in cls.options() if opt.pairs]:
+        values[field] = tuple(itertools.chain.from_iterable(values[field]))
     return name, [cls(**{field: values[field] for field, *_ in cls.options()}) for cls in COMMANDS[name]]
 
 
@@ -252,6 +259,28 @@ def runs(settings: RunsSettings) -> int:
     return 0
 
 
+def notebooks(settings: NotebooksSettings) -> int:
+    """Run the notebooks with a progress bar each, or list them."""
+    from tqdm import tqdm
+
+    from nstlab.lessons import notebooks as lessons
+
+    if settings.action == "list":
+        print(*lessons.known(), sep="\n")
+        return 0
+    with contextlib.ExitStack() as bars:
+        shown: dict[str, Any] = {}
+
+        def report(name: str, done: int, total: int) -> None:
+            if name not in shown:
+                shown[name] = bars.enter_context(tqdm(total=total, desc=name, unit="cell", dynamic_ncols=True, disable=None))
+            shown[name].update(done - shown[name].n)
+
+        for executed, page, seconds in lessons.run(settings, report):
+            tqdm.write(f"{executed}, {page}: done in {seconds:.0f} s")
+    return 0
+
+
 def fetch(settings: FetchSettings) -> int:
     """Download weights into torch's folder, with a progress bar."""
     from tqdm import tqdm
@@ -358,6 +387,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         commands = {
             "sweep": sweep,
             "runs": runs,
+            "notebooks": notebooks,
             "fetch": fetch,
             "info": info,
             "train-embedded": train_embedded,

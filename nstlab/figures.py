@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -183,6 +184,42 @@ def feature_maps(features: Mapping[str, Tensor], count: int = 8, photo: Tensor |
             place.imshow(shown, cmap="gray", vmin=low, interpolation="nearest")
             place.set_title(f"#{channel}", fontsize=SMALL - 1, color=FAINT, pad=2)
         row[int(lead)].set_ylabel(f"{layer}\n{maps.shape[2]}×{maps.shape[1]}", fontsize=LABEL, color=INK)
+    return figure
+
+
+def matrices(shown: Mapping[str, Tensor], title: str = "") -> Shown:
+    """Matrices (N, N) of values of 0 or more side by side, on one logarithmic scale of grey."""
+    figure = _figure(0.6 + 2.6 * len(shown), 2.9, title)
+    values = {name: matrix.detach().float().cpu().numpy() for name, matrix in shown.items()}
+    top = max(float(v.max()) for v in values.values())
+    for place, (name, v) in zip(figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True):
+        _show(place, None)
+        place.imshow(np.log10(v.clip(top * 1e-4) / top), cmap="gray", vmin=-4, vmax=0, interpolation="nearest")
+        place.set_title(name, fontsize=LABEL, color=INK)
+    return figure
+
+
+def valley(
+    height: Callable[[Tensor], Tensor], ways: Mapping[str, np.ndarray], x: tuple[float, float], y: tuple[float, float],
+    title: str = "",
+) -> Shown:  # fmt: skip
+    """Paths (steps, 2) over the contours of a function of two numbers, and its value along each, on a log axis.
+
+    height: (..., 2) -> (...), more than 0. x, y: what is shown."""
+    figure = _figure(9.5, 3.8, title)
+    plane, curve = figure.subplots(1, 2)
+    across, up = torch.linspace(*x, 200), torch.linspace(*y, 200)
+    ground = height(torch.stack(torch.meshgrid(across, up, indexing="xy"), -1))
+    levels = np.geomspace(max(float(ground.min()), 1e-3), float(ground.max()), 16)
+    _axes(plane, "x", "y").contour(across, up, ground, levels=levels, colors="#bbbbbb", linewidths=0.7)
+    _axes(curve, "step", "value").set_yscale("log")
+    for (name, way), colour in zip(ways.items(), COLOURS, strict=False):
+        plane.plot(*way.T, color=colour, marker=".", markersize=3, linewidth=1.2, label=name)
+        curve.plot(height(torch.from_numpy(way)).clamp_min(1e-12), color=colour, linewidth=1.6)
+    plane.set_xlim(*x)
+    plane.set_ylim(*y)
+    plane.grid(False)
+    figure.legend(*plane.get_legend_handles_labels(), fontsize=SMALL, frameon=False, labelcolor=INK, loc="outside right upper")
     return figure
 
 

@@ -44,6 +44,8 @@ BUDGETS = ("quick", "paper", "smoke")
 RUN_ACTIONS = ("list", "show", "rm")
 LIVE, START = "live", "start"  # fields that may change while a run goes on; those that only matter as it begins
 GROUPS = (LIVE, START, "pictures", "network", "optimizer")  # what a recipe's fields are about
+STATIC = "NSTLAB_STATIC"  # environment variable: notebooks show pictures where a widget would be
+NOTEBOOK_ACTIONS = ("run", "list")
 RESULTS = "results"  # folder in which runs are kept
 STEPS = 300
 HISTORY = 50  # curvature pairs
@@ -151,6 +153,8 @@ class Option:
     parse: Callable[[Any], Any] | None = None  # from what users write to the stored value, for each element
     identity: bool = True  # part of a run's id; paths and devices are not, their contents are hashed instead
     positional: bool = False  # on the command line, though it has a default
+    short: str = ""  # another name on the command line: "-p"
+    pairs: bool = False  # on the command line two words at a time, as often as one likes
     group: str = ""  # one of GROUPS, for the fields of recipes
 
     def allowed(self) -> str:
@@ -451,6 +455,37 @@ class RunsSettings(Settings):
             raise InputError(f"runs list: takes no ids; given: {' '.join(self.ids)}")
         if self.action != "list" and not self.ids:
             raise InputError(f"runs {self.action}: needs an id or more; `nstlab runs` lists them")
+
+
+@dataclass(frozen=True)
+class NotebooksSettings(Settings):
+    """Run the notebooks from top to bottom, each with its results and as HTML; or list them."""
+
+    action: str = option(NOTEBOOK_ACTIONS[0], "what to do", choices=NOTEBOOK_ACTIONS, positional=True)
+    names: tuple[str, ...] = option((), "of notebooks, or their numbers: 03 (default: all)", positional=True)
+    budget: str = option(BUDGETS[0], "quick: minutes on a laptop; paper: as published; smoke: seconds", choices=BUDGETS)
+    parameters: tuple[str, ...] = option((), "a parameter and its value: -p seed 3; may be given again", short="-p", pairs=True)
+    results: Path = option(Path(RESULTS), "folder in which runs are kept; notebooks go below it")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.parameters) % 2:
+            raise InputError(f"parameters: '{self.parameters[-1]}' has no value; give pairs: -p seed 3")
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The notebooks' parameters, checked: those that a sweep has."""
+        given = dict(zip(self.parameters[::2], self.parameters[1::2], strict=True))
+        for name in given:
+            if name not in PARAMETERS:
+                raise InputError(
+                    f"parameters: there is no '{name}'{nearest(name, PARAMETERS)} (allowed: {', '.join(PARAMETERS)})"
+                )
+        checked = SweepSettings.from_dict({"experiment": EXPERIMENTS[0], **given})
+        return {"budget": self.budget} | {name: getattr(checked, name) for name in given}
+
+
+PARAMETERS = ("size", "seed", "photo", "painting", "weights")  # of notebooks, besides budget and results
 
 
 @dataclass(frozen=True, kw_only=True)

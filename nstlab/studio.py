@@ -11,9 +11,11 @@ Nothing is painted while nobody looks.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,16 +25,19 @@ from typing import Any
 import ipywidgets as w
 
 from nstlab import images as im
-from nstlab import source
+from nstlab import recipes, source
 from nstlab.controls import Controls
+from nstlab.engine import solve
+from nstlab.figures import contact_sheet
 from nstlab.live import CURRENT, URGENT, Live, Snapshot
 from nstlab.session import OVER, Frame, Session, State
-from nstlab.settings import DEVICES, GROUPS, LIVE, RESULTS, START, InputError, RunSettings, TransferSettings, nearest
+from nstlab.settings import DEVICES, GROUPS, LIVE, RESULTS, START, STATIC, InputError, RunSettings, TransferSettings, nearest
 from nstlab.store import Store
-from nstlab.view import CHUNK, LARGEST, THUMB, View, curves, jpeg
+from nstlab.view import CHUNK, LARGEST, SIDE, THUMB, View, curves, jpeg
 
 log = logging.getLogger("nstlab")
 
+FIRST = 60  # steps that a static page shows
 AWAY = 10.0  # seconds after which a run is paused whose pictures no viewer answers
 PATIENCE = 1.0  # seconds to wait for a viewer's answer to a picture before the next one is sent
 ROLES = {"photo": "content", "painting": "style"}  # of pictures: the settings' fields, and the plans' names for them
@@ -60,7 +65,8 @@ class Studio(w.VBox):
     fields: names of the settings that get a control; all, in tabs, by default.
     results: folder of the store, and for uploads. device: where to compute, one of settings.DEVICES.
     start: whether to begin by itself.
-    In a script, or a notebook without a browser: `studio.resume()`, then `studio.wait()`."""
+    In a script, or a notebook without a browser: `studio.resume()`, then `studio.wait()`. Where the environment says that
+    notebooks are static (settings.STATIC), it is shown as the picture that its first steps make."""
 
     def __init__(
         self,
@@ -91,6 +97,17 @@ class Studio(w.VBox):
         layout.add_class("nst-layout")
         super().__init__([layout])
         self.add_class("nst-studio")
+        self._show_inputs(settings)
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        if not os.environ.get(STATIC):
+            return super()._repr_mimebundle_(**options)
+        plan = recipes.prepare(self.settings.replace(steps=min(self.settings.steps, FIRST)), self.device)
+        result = solve(plan.objective, plan.net, plan.start, plan.settings.steps, plan.optimizer, plan.settings.levels)
+        pictures = {role: plan.inputs[name] for role, name in ROLES.items() if name in plan.inputs}
+        title = f"The studio is live in JupyterLab; here, what its first {result.steps} steps make"
+        row = [[*pictures.values(), result.image]]
+        return {"image/png": contact_sheet(row, [""], [*pictures, "result"], title)._repr_png_(), "text/plain": title}
 
     # --- what one can do with it
 
@@ -309,14 +326,20 @@ class Studio(w.VBox):
     def _show_picture(self, frame: Frame) -> None:
         plan = self.live.plan
         if self._new("plan", plan):
-            roles = {role: name for role, name in ROLES.items() if name in plan.inputs}
-            labels = {role: Path(getattr(plan.settings, role)).stem for role in roles}
-            pictures = {role: plan.inputs[name] for role, name in roles.items()}
-            self.view.show_inputs(pictures, labels, next(iter(roles)))
+            self._show_inputs(plan.settings)
         picture = frame.step.preview()()
         self.view.shape = [picture.shape[-1], picture.shape[-2]]
         self.view.picture = jpeg(picture)
         self.view.curves = curves(self.live.record)
+
+    def _show_inputs(self, settings: RunSettings) -> None:
+        """Photo and painting, as far as they can be read; why not is said when the run begins."""
+        with contextlib.suppress(InputError):
+            pictures = {role: im.load(getattr(settings, role), SIDE) for role in ROLES if hasattr(settings, role)}
+            labels = {role: Path(getattr(settings, role)).stem for role in pictures}
+            first = next(iter(pictures))
+            self.view.shape = [pictures[first].shape[-1], pictures[first].shape[-2]]
+            self.view.show_inputs(pictures, labels, first)
 
     def _show_words(self, frame: Frame) -> None:
         """What has to be said: a wish that was refused, a failure, a run that was saved."""

@@ -1,0 +1,214 @@
+"""A lesson: the experiments of one notebook, in the order of its cells.
+
+    lesson = Lesson("E3", budget="quick")
+    lesson.begin()            # the pictures, and how long it will take
+    lesson.predict("E3")      # the reader's guess
+    lesson.run("E3")          # with a progress bar; the sheet
+    lesson.curves("E3")
+    lesson.claims("E3")       # the guess against the numbers, and the table
+    lesson.check("03.1", 42)  # an exercise
+    lesson.explore("transfer", ["alpha", "beta"])
+
+All results come from the store, so that a second time costs nothing. Without a browser (`static`) widgets are pictures and
+text, and nothing waits for anybody.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+import torch
+from IPython.display import Markdown
+
+from nstlab import figures, recipes
+from nstlab import images as im
+from nstlab.engine import Evaluator
+from nstlab.experiments import report
+from nstlab.experiments.base import Base, Seen
+from nstlab.experiments.classic import EXPERIMENTS
+from nstlab.lessons import demonstrations
+from nstlab.lessons.exercises import EXERCISES
+from nstlab.lessons.predictions import PREDICTIONS
+from nstlab.network import VGG19
+from nstlab.settings import BUDGETS, RESULTS, STATIC, InputError, RunSettings, SweepSettings, nearest
+from nstlab.store import Store
+from nstlab.studio import Studio
+
+EXPLORED = 256  # px: long side of what is explored live, at most
+OWN = 1.1  # time of a run over that of its evaluations: the optimizer's and the store's part
+
+
+def static() -> bool:
+    """Whether nobody is there to use widgets."""
+    return bool(os.environ.get(STATIC))
+
+
+class Lesson:
+    """Some of the classic experiments, with one set of parameters; see SweepSettings for what these may be."""
+
+    def __init__(
+        self,
+        *experiments: str,
+        budget: str = BUDGETS[0],
+        size: int | None = None,
+        seed: int = 0,
+        photo: str = "coffee",
+        painting: str = "swirl_strokes",
+        weights: str = "auto",
+        results: str | Path = RESULTS,
+    ):
+        common = {"budget": budget, "size": size, "seed": seed, "photo": photo, "painting": painting}
+        common |= {"weights": weights, "results": results}
+        self.options = {name: SweepSettings(name, **common) for name in experiments}
+        self.base = Base.of(SweepSettings(next(iter(experiments), "E3"), **common))
+        self.results = Path(results)
+        self.runs: dict[str, list[Seen]] = {}
+        self.guesses: dict[str, w.RadioButtons] = {}
+        for options in self.options.values():
+            report.check(options)
+
+    # --- what the lesson is about
+
+    @cached_property
+    def net(self) -> VGG19:
+        """The network, in float32 on the CPU, to look into."""
+        return VGG19(self.base.weights, precision="float32", seed=self.base.seed)
+
+    @cached_property
+    def photo(self) -> torch.Tensor:
+        """(1, 3, H, W) in [0, 1]."""
+        return im.load(self.base.photo, self.base.size)
+
+    @cached_property
+    def painting(self) -> torch.Tensor:
+        """(1, 3, H, W) in [0, 1], in the photo's shape."""
+        return im.fit(im.load(self.base.painting), self.photo.shape[-2:])
+
+    def begin(self) -> figures.Shown:
+        """Say how long the runs will take; the pictures."""
+        for line in self.estimates():
+            print(line)
+        pictures, names = [[self.photo, self.painting]], [self.base.photo, self.base.painting]
+        return figures.contact_sheet(pictures, [""], [Path(name).stem for name in names])
+
+    def estimates(self) -> list[str]:
+        """A line for each experiment: its runs, and how long those will take that are not kept yet."""
+        return [self._estimate(name) for name in self.options]
+
+    def _estimate(self, name: str) -> str:
+        experiment = EXPERIMENTS[name]
+        if experiment.sweep is None:
+            return f"{name}: nothing to optimize, a few seconds"
+        cases = experiment.sweep(self.base).cases
+        store, plan, seconds, missing = Store(self.results), None, 0.0, 0
+        rate = None
+        for case in cases:
+            plan = recipes.prepare(case.settings, known=plan)
+            if store.find(plan) is None:
+                rate = rate or _seconds_each(plan)
+                missing += 1
+                area = plan.start.shape[-2] * plan.start.shape[-1]
+                seconds += OWN * rate * sum(level.steps * level.shape[0] * level.shape[1] / area for level in plan.schedule)
+        runs = f"{name}: {len(cases)} runs of {self.base.steps} steps (unless varied) at {self.base.size} px"
+        if not missing:
+            return f"{runs}, all of them kept from before"
+        found = f", {len(cases) - missing} kept from before" if missing < len(cases) else ""
+        return f"{runs}{found}: about {max(1, round(seconds))} s on this machine"
+
+    def widths(self) -> dict[str, int]:
+        """Channels of the style layers."""
+        return dict(zip(self.base.style, demonstrations.widths(self.net, self.base.style), strict=True))
+
+    # --- predict, run, look
+
+    def predict(self, name: str) -> Any:
+        """Take the reader's guess before the run; without a browser, only the question."""
+        prediction = PREDICTIONS[name]
+        if static():
+            return Markdown(f"**{prediction.question}**\n\n" + "\n".join(f"- {choice}" for choice in prediction.choices))
+        buttons = w.RadioButtons(options=prediction.choices, value=None, layout={"width": "max-content"})
+        self.guesses[name] = buttons
+        return w.VBox([w.HTML(f"<b>{prediction.question}</b>"), buttons])
+
+    def run(self, name: str) -> figures.Shown:
+        """Carry an experiment out, with a progress bar; its sheet."""
+        from tqdm.auto import tqdm
+
+        with tqdm(total=report.check(self._of(name)), unit="run", desc=name, disable=static()) as bar:
+
+            def show(case: Any, step: Any, done: Any) -> None:
+                if done is None:
+                    bar.set_postfix_str(f"{case}: step {step.index}, loss {step.loss:.3g}")
+                else:
+                    bar.update()
+
+            self.runs[name] = report.carry_out(self._of(name), show)
+        return report.sheet(self._of(name), self.runs[name])
+
+    def curves(self, name: str) -> figures.Shown:
+        """Its losses by evaluations."""
+        return report.curves(self._of(name), self._done(name))
+
+    def claims(self, name: str) -> Markdown:
+        """What the runs say of the reader's guess, and of each claim."""
+        runs = self._done(name)
+        found = report.table(report.claims(self._of(name), runs))
+        return Markdown(f"{self._verdict(name, runs)}\n\n{found}")
+
+    def _verdict(self, name: str, runs: Sequence[Seen]) -> str:
+        prediction = PREDICTIONS[name]
+        truth = prediction.answer(runs, self.base)
+        guess = self.guesses[name].value if name in self.guesses else None
+        guessed = "" if guess is None else f"You predicted: *{guess}*. " + ("That is it. " if guess == truth else "")
+        return f"**{prediction.question}** {guessed}The runs say: **{truth}**."
+
+    # --- exercises, and one's own trials
+
+    def check(self, name: str, answer: Any) -> Markdown:
+        """Whether an exercise is solved; a hint if not."""
+        if name not in EXERCISES:
+            raise InputError(f"there is no exercise '{name}'{nearest(name, list(EXERCISES))}")
+        if answer is None or answer is ...:
+            return Markdown(f"*Exercise {name}: put your answer in place of the dots, and run the cell again.*")
+        try:
+            hint = EXERCISES[name](answer, self)
+        except Exception as error:  # of the reader's own function, say
+            hint = f"it ends in {type(error).__name__}: {error}"
+        if hint:
+            return Markdown(f"✗ **Exercise {name}: not yet.** {hint[0].upper()}{hint[1:]}.")
+        return Markdown(f"✓ **Exercise {name}: right.**")
+
+    def explore(self, recipe: str, fields: Sequence[str], **changes: Any) -> Studio:
+        """A small studio with the named controls; it begins when its button is pressed."""
+        make = {"transfer": self.base.transfer, "reconstruct": self.base.reconstruct, "texture": self.base.texture}[recipe]
+        settings: RunSettings = make(**({"size": min(self.base.size, EXPLORED)} | changes))
+        return Studio(settings, fields, self.results, start=False)
+
+    def _of(self, name: str) -> SweepSettings:
+        if name not in self.options:
+            raise InputError(f"this lesson has no experiment '{name}' (it has: {', '.join(self.options)})")
+        return self.options[name]
+
+    def _done(self, name: str) -> list[Seen]:
+        """The finished runs."""
+        self._of(name)
+        if name not in self.runs:
+            raise InputError(f'{name} has not been run yet: run the cell with lesson.run("{name}")')
+        return self.runs[name]
+
+
+def _seconds_each(plan: recipes.Plan) -> float:
+    """Of an evaluation: the least of three, after one that is not counted."""
+    evaluate = Evaluator(plan.objective.bind(plan.net, plan.start.shape[-2:]))
+    seconds = []
+    for _ in range(4):
+        began = time.perf_counter()
+        float(evaluate(plan.start).loss)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds[1:])

@@ -1,0 +1,132 @@
+"""Run notebooks from top to bottom, with parameters, by papermill; keep what they show, as notebooks and as HTML."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nstlab.settings import STATIC, InputError, NotebooksSettings, nearest
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+Report = Callable[[str, int, int], None]  # name of the notebook, cells done, cells in all
+
+
+def known(folder: Path = FOLDER) -> dict[str, Path]:
+    """The numbered notebooks by name, in order. Raises InputError where there are none, as in an installed package."""
+    found = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
+    if not found:
+        raise InputError(f"notebooks: there are none in {folder}; they come with the project's source, not with the package")
+    return found
+
+
+def chosen(names: Sequence[str], folder: Path = FOLDER) -> list[Path]:
+    """The notebooks of these names or numbers; all, if none are named."""
+    there = known(folder)
+    found = []
+    for name in names:
+        stem = Path(name).stem
+        match = [path for known_name, path in there.items() if stem in (known_name, known_name[:2])]
+        if not match:
+            raise InputError(f"there is no notebook '{name}'{nearest(stem, list(there))} (there are: {', '.join(there)})")
+        found += match
+    return found or list(there.values())
+
+
+def run(settings: NotebooksSettings, report: Report | None = None) -> Iterator[tuple[Path, Path, float]]:
+    """Run each notebook in turn; yields (the executed notebook, its HTML, seconds). Raises InputError, with the reason, for
+    one that ends in an error; what it showed until then is kept."""
+    import time
+
+    paths, parameters = chosen(settings.names), settings.chosen
+    out = settings.results / "notebooks"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"results: {out} cannot be written ({error.strerror})") from None
+    parameters |= {"results": str(settings.results.absolute())}
+    for path in paths:
+        began = time.perf_counter()
+        executed = _execute(path, out / path.name, parameters, report)
+        yield executed, _html(executed), time.perf_counter() - began
+
+
+def _execute(path: Path, out: Path, parameters: dict[str, Any], report: Report | None) -> Path:
+    import nbformat
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    total = len(nbformat.read(path, as_version=4).cells)
+    with _static(), _quietly():
+        try:
+            _watched(papermill, path, out, parameters, report, total)
+        except PapermillExecutionError as error:
+            raise InputError(f"{path.name}: cell {error.exec_count} ends in {error.ename}: {error.evalue}; see {out}") from None
+    return out
+
+
+def _watched(papermill: Any, path: Path, out: Path, parameters: dict[str, Any], report: Report | None, total: int) -> None:
+    """Papermill's own loop, with our progress in place of its bar."""
+    from papermill.engines import NBClientEngine, papermill_engines
+
+    class Engine(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, manager: Any, kernel_name: str, **options: Any) -> None:
+            whole = manager.cell_complete
+
+            def complete(cell: Any, cell_index: int, **rest: Any) -> None:
+                whole(cell, cell_index, **rest)
+                if report is not None:
+                    report(path.stem, cell_index + 1, total)
+
+            manager.cell_complete = complete
+            super().execute_managed_notebook(manager, kernel_name, **options)
+
+    papermill_engines.register("nstlab", Engine)
+    papermill.execute_notebook(
+        path, out, parameters, engine_name="nstlab", kernel_name="python3", cwd=str(path.parent), progress_bar=False
+    )
+
+
+def _html(executed: Path) -> Path:
+    """The executed notebook as one page."""
+    from nbconvert import HTMLExporter
+
+    with _quietly():
+        text, _ = HTMLExporter().from_filename(str(executed))
+    page = executed.with_suffix(".html")
+    page.write_text(text, encoding="utf-8")
+    return page
+
+
+@contextmanager
+def _static() -> Iterator[None]:
+    """Kernels that are started here know that nobody is there to use widgets."""
+    before = os.environ.get(STATIC)
+    os.environ[STATIC] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(STATIC)
+        if before is not None:
+            os.environ[STATIC] = before
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without Jupyter's own remarks on its inner life."""
+    names = ("papermill", "traitlets", "asyncio")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
