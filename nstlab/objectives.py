@@ -391,7 +391,7 @@ class Bound:
         """What gradients are multiplied by on their way back: a power of 2 that keeps them within float16's range."""
         if self.arithmetic.dtype != torch.float16:
             return 1.0
-        largest = torch.stack([slope.abs().max() for slope in slopes]).max()
+        largest = torch.stack([slope.abs().max() for slope in slopes]).max().clamp_min(1e-30)  # all are 0 at a perfect match
         return torch.exp2(-8 - largest.log2().floor()) * float(self.shape[0] * self.shape[1])
 
     def _scored(

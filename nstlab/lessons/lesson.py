@@ -24,7 +24,7 @@ from typing import Any
 
 import ipywidgets as w
 import torch
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
 from nstlab import figures, recipes
 from nstlab import images as im
@@ -39,9 +39,11 @@ from nstlab.network import VGG19
 from nstlab.settings import BUDGETS, RESULTS, STATIC, InputError, RunSettings, SweepSettings, nearest
 from nstlab.store import Store
 from nstlab.studio import Studio
+from nstlab.view import jpeg
 
 EXPLORED = 256  # px: long side of what is explored live, at most
-OWN = 1.1  # time of a run over that of its evaluations: the optimizer's and the store's part
+PREVIEW = 240  # px: of the picture while it is being made
+OWN = 1.15  # time of a run over that of its evaluations: the optimizer's and the store's part
 
 
 def static() -> bool:
@@ -105,16 +107,16 @@ class Lesson:
         experiment = EXPERIMENTS[name]
         if experiment.sweep is None:
             return f"{name}: nothing to optimize, a few seconds"
-        cases = experiment.sweep(self.base).cases
-        store, plan, seconds, missing = Store(self.results), None, 0.0, 0
-        rate = None
+        cases, store, rates = experiment.sweep(self.base).cases, Store(self.results), {}
+        plan, seconds, missing = None, 0.0, 0
         for case in cases:
             plan = recipes.prepare(case.settings, known=plan)
             if store.find(plan) is None:
-                rate = rate or _seconds_each(plan)
                 missing += 1
-                area = plan.start.shape[-2] * plan.start.shape[-1]
-                seconds += OWN * rate * sum(level.steps * level.shape[0] * level.shape[1] / area for level in plan.schedule)
+                kind = (*plan.layers, plan.settings.pool, plan.settings.normalize)
+                if kind not in rates:
+                    rates[kind] = _seconds_each(plan)
+                seconds += OWN * rates[kind] * _whole_steps(plan)
         runs = f"{name}: {len(cases)} runs of {self.base.steps} steps (unless varied) at {self.base.size} px"
         if not missing:
             return f"{runs}, all of them kept from before"
@@ -137,18 +139,9 @@ class Lesson:
         return w.VBox([w.HTML(f"<b>{prediction.question}</b>"), buttons])
 
     def run(self, name: str) -> figures.Shown:
-        """Carry an experiment out, with a progress bar; its sheet."""
-        from tqdm.auto import tqdm
-
-        with tqdm(total=report.check(self._of(name)), unit="run", desc=name, disable=static()) as bar:
-
-            def show(case: Any, step: Any, done: Any) -> None:
-                if done is None:
-                    bar.set_postfix_str(f"{case}: step {step.index}, loss {step.loss:.3g}")
-                else:
-                    bar.update()
-
-            self.runs[name] = report.carry_out(self._of(name), show)
+        """Carry an experiment out, with a progress bar and the picture that is being made; its sheet."""
+        with _Progress(name, report.check(self._of(name))) as progress:
+            self.runs[name] = report.carry_out(self._of(name), progress)
         return report.sheet(self._of(name), self.runs[name])
 
     def curves(self, name: str) -> figures.Shown:
@@ -174,10 +167,10 @@ class Lesson:
         """Whether an exercise is solved; a hint if not."""
         if name not in EXERCISES:
             raise InputError(f"there is no exercise '{name}'{nearest(name, list(EXERCISES))}")
-        if answer is None or answer is ...:
-            return Markdown(f"*Exercise {name}: put your answer in place of the dots, and run the cell again.*")
         try:
-            hint = EXERCISES[name](answer, self)
+            hint = EXERCISES[name](_given(answer), self)
+        except Unanswered:
+            return Markdown(f"*Exercise {name}: put your answer in place of the dots, and run the cell again.*")
         except Exception as error:  # of the reader's own function, say
             hint = f"it ends in {type(error).__name__}: {error}"
         if hint:
@@ -201,6 +194,53 @@ class Lesson:
         if name not in self.runs:
             raise InputError(f'{name} has not been run yet: run the cell with lesson.run("{name}")')
         return self.runs[name]
+
+
+class _Progress:
+    """A bar, and below it the picture of the moment; nothing where nobody looks."""
+
+    def __init__(self, name: str, total: int):
+        from tqdm.auto import tqdm
+
+        self.bar = tqdm(total=total, unit="run", desc=name, disable=static())
+        self.picture = w.Image(format="jpeg", layout={"width": f"{PREVIEW}px"})
+        self.shown = 0.0
+
+    def __enter__(self) -> _Progress:
+        if not static():
+            display(self.picture)
+        return self
+
+    def __call__(self, case: Any, step: Any, done: Any) -> None:
+        if done is not None:
+            self.bar.update()
+        elif not static() and time.monotonic() - self.shown > 0.5:
+            self.shown = time.monotonic()
+            self.picture.value = jpeg(step.preview()(), PREVIEW)
+            self.bar.set_postfix_str(f"{case}: step {step.index}, loss {step.loss:.3g}")
+
+    def __exit__(self, *_: Any) -> None:
+        self.picture.close()
+        self.bar.close()
+
+
+class Unanswered(Exception):
+    """There is no answer yet."""
+
+
+def _given(answer: Any) -> Any:
+    """The answer, if there is one; of a function, one that says so when it gives nothing back."""
+    if answer is None or answer is ...:
+        raise Unanswered
+    if not callable(answer):
+        return answer
+    return lambda *values: _given(answer(*values))
+
+
+def _whole_steps(plan: recipes.Plan) -> float:
+    """Steps, those at smaller sizes counted by their part of the pixels."""
+    whole = plan.start.shape[-2] * plan.start.shape[-1]
+    return sum(level.steps * level.shape[0] * level.shape[1] / whole for level in plan.schedule)
 
 
 def _seconds_each(plan: recipes.Plan) -> float:
