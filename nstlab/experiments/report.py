@@ -215,5 +215,5 @@ HEAD = """# Gallery
 
 The classic experiments, each with its claims and the numbers that confirm or refute them. Pictures, tables and this page are
 made by the command below each; runs are kept in `results/`, so that a second time costs nothing. Thresholds are ours where the
-sources give none.
+sources give none. The [notebooks](../../notebooks/README.md) teach and vary them, with the same runs.
 """

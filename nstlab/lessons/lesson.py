@@ -42,6 +42,7 @@ from nstlab.studio import Studio
 from nstlab.view import jpeg
 
 EXPLORED = 256  # px: long side of what is explored live, at most
+LIVELY = 5  # times as many steps as the experiments have
 PREVIEW = 240  # px: of the picture while it is being made
 OWN = 1.15  # time of a run over that of its evaluations: the optimizer's and the store's part
 
@@ -180,7 +181,8 @@ class Lesson:
     def explore(self, recipe: str, fields: Sequence[str], **changes: Any) -> Studio:
         """A small studio with the named controls; it begins when its button is pressed."""
         make = {"transfer": self.base.transfer, "reconstruct": self.base.reconstruct, "texture": self.base.texture}[recipe]
-        settings: RunSettings = make(**({"size": min(self.base.size, EXPLORED)} | changes))
+        live = {"size": min(self.base.size, EXPLORED), "steps": LIVELY * self.base.steps}
+        settings: RunSettings = make(**(live | changes))
         return Studio(settings, fields, self.results, start=False)
 
     def _of(self, name: str) -> SweepSettings:
@@ -221,6 +223,7 @@ class _Progress:
 
     def __exit__(self, *_: Any) -> None:
         self.picture.close()
+        self.bar.set_postfix_str("")
         self.bar.close()
 
 
