@@ -11,6 +11,7 @@ import dataclasses
 import io
 import itertools
 import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -400,6 +401,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("interrupted")
         return 130
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         if not _out_of_memory(error):
             raise

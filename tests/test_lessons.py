@@ -58,7 +58,7 @@ def test_estimates_follow_the_layers_that_are_read(make, monkeypatch):
     monkeypatch.setattr(lesson_module, "_seconds_each", lambda plan: seen.append(tuple(plan.layers)) or len(plan.layers))
     (text,) = make("E2").estimates()
     assert len(set(seen)) == 5  # of the first layer alone to all five
-    assert f"about {round(1.15 * 4 * (1 + 2 + 3 + 4 + 5))} s" in text
+    assert f"about {round(1.25 * 4 * (1 + 2 + 3 + 4 + 5))} s" in text
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

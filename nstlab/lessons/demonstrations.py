@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas
@@ -14,14 +13,11 @@ from torch import Tensor
 
 from nstlab import recipes
 from nstlab.engine import solve
-from nstlab.experiments.base import Seen
 from nstlab.network import VGG19
 from nstlab.objectives import content, style
 from nstlab.optimizers import LBFGS, Adam, Evaluation, GradientDescent, Optimizer
 from nstlab.settings import BLOCKS, RunSettings
 from nstlab.statistics import gram
-from nstlab.store import Store
-from nstlab.sweep import Case, Done
 
 START = (-1.2, 1.0)  # where Rosenbrock begins (1960)
 
@@ -121,11 +117,6 @@ def painted(settings: RunSettings) -> Tensor:
     """The picture of a short run, which is not kept."""
     plan = recipes.prepare(settings, "cpu")
     return solve(plan.objective, plan.net, plan.start, plan.settings.steps, plan.optimizer).image
-
-
-def stored(settings: RunSettings, results: str | Path) -> Seen:
-    """A run from the store; computed if it is not there."""
-    return Seen(Done(Case({}, settings), Store(Path(results)).obtain(recipes.prepare(settings)), found=True))
 
 
 def loss(settings: RunSettings, picture: Tensor) -> float:

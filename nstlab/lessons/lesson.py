@@ -15,6 +15,7 @@ text, and nothing waits for anybody.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Sequence
@@ -28,7 +29,6 @@ from IPython.display import Markdown, display
 
 from nstlab import figures, recipes
 from nstlab import images as im
-from nstlab.engine import Evaluator
 from nstlab.experiments import report
 from nstlab.experiments.base import Base, Seen
 from nstlab.experiments.classic import EXPERIMENTS
@@ -39,12 +39,13 @@ from nstlab.network import VGG19
 from nstlab.settings import BUDGETS, RESULTS, STATIC, InputError, RunSettings, SweepSettings, nearest
 from nstlab.store import Store
 from nstlab.studio import Studio
+from nstlab.sweep import Case, Done
 from nstlab.view import jpeg
 
 EXPLORED = 256  # px: long side of what is explored live, at most
 LIVELY = 5  # times as many steps as the experiments have
 PREVIEW = 240  # px: of the picture while it is being made
-OWN = 1.15  # time of a run over that of its evaluations: the optimizer's and the store's part
+OWN = 1.25  # time of a run over that of its first steps: the history grows, and the store writes
 
 
 def static() -> bool:
@@ -145,6 +146,15 @@ class Lesson:
             self.runs[name] = report.carry_out(self._of(name), progress)
         return report.sheet(self._of(name), self.runs[name])
 
+    def stored(self, settings: RunSettings) -> Seen:
+        """A single run from the store, computed with a progress bar if it is not there."""
+        case = Case({}, settings)
+        with _Progress("run", 1) as progress:
+            run = Store(self.results).obtain(recipes.prepare(settings), lambda step: progress(case, step, None))
+            done = Done(case, run, found=False)
+            progress(case, None, done)
+        return Seen(done)
+
     def curves(self, name: str) -> figures.Shown:
         """Its losses by evaluations."""
         return report.curves(self._of(name), self._done(name))
@@ -219,7 +229,7 @@ class _Progress:
         elif not static() and time.monotonic() - self.shown > 0.5:
             self.shown = time.monotonic()
             self.picture.value = jpeg(step.preview()(), PREVIEW)
-            self.bar.set_postfix_str(f"{case}: step {step.index}, loss {step.loss:.3g}")
+            self.bar.set_postfix_str(f"{case} step {step.index}, loss {step.loss:.3g}".strip())
 
     def __exit__(self, *_: Any) -> None:
         self.picture.close()
@@ -247,11 +257,12 @@ def _whole_steps(plan: recipes.Plan) -> float:
 
 
 def _seconds_each(plan: recipes.Plan) -> float:
-    """Of an evaluation: the least of three, after one that is not counted."""
-    evaluate = Evaluator(plan.objective.bind(plan.net, plan.start.shape[-2:]))
-    seconds = []
-    for _ in range(4):
-        began = time.perf_counter()
-        float(evaluate(plan.start).loss)
-        seconds.append(time.perf_counter() - began)
-    return min(seconds[1:])
+    """Of a step, as the mean of four, after two that are not counted."""
+    run = plan.steps()
+    for step in itertools.islice(run, 3):
+        float(step.loss)
+    began = time.perf_counter()
+    for step in itertools.islice(run, 4):
+        float(step.loss)
+    run.close()
+    return (time.perf_counter() - began) / 4

@@ -56,9 +56,12 @@ def run(settings: NotebooksSettings, report: Report | None = None) -> Iterator[t
 
 
 def _execute(path: Path, out: Path, parameters: dict[str, Any], report: Report | None) -> Path:
-    import nbformat
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
+    try:
+        import nbformat
+        import papermill
+        from papermill.exceptions import PapermillExecutionError
+    except ImportError:
+        raise InputError("notebooks: papermill is not installed; pip install 'nstlab[notebooks]'") from None
 
     total = len(nbformat.read(path, as_version=4).cells)
     with _static(), _quietly():
