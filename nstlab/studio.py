@@ -230,8 +230,10 @@ class Studio(w.VBox):
             if name == "convention":  # which brings other weights and layers
                 self._show_settings(settings, wanted=self._wanted)
             group = next(opt.group for field, _, opt in settings.options() if field == name)
-            if group == START or self.session.state in (State.READY, *OVER):
-                return  # it counts when a run begins
+            if group == START or self.session.state in (State.READY, *OVER):  # it counts when a run begins
+                if name in ROLES:
+                    self._show_inputs(settings)
+                return
             if settings != self._wanted:
                 self._wanted = settings
                 self.session.change(settings=settings, **({} if group == LIVE else {"rebuild": True}))

@@ -429,6 +429,27 @@ def test_code_is_for_the_controls_before_the_start_and_in_a_pause(make, settings
     assert "--tv 0.5" in studio.code()[1]
 
 
+def test_pictures_are_shown_before_the_start(make, settings):
+    studio = make(start=False)
+    assert [each["label"] for each in studio.view.inputs] == ["photo", "painting"]
+    studio.controls.set("photo", settings.painting)
+    assert [each["label"] for each in studio.view.inputs] == ["painting", "painting"]
+    studio.controls.set("photo", "nowhere.png")  # is told when it begins
+    assert [each["label"] for each in studio.view.inputs] == ["painting", "painting"]
+
+
+def test_where_nobody_can_use_it_it_is_a_picture(make, settings, monkeypatch):
+    from nstlab.settings import STATIC
+
+    studio = make(settings.replace(steps=2))
+    assert "application/vnd.jupyter.widget-view+json" in studio._repr_mimebundle_()
+    monkeypatch.setenv(STATIC, "1")
+    data = studio._repr_mimebundle_()
+    assert data["image/png"].startswith(b"\x89PNG")
+    assert "first 2 steps" in data["text/plain"]
+    assert studio.session.state is State.READY
+
+
 def test_from_before_the_start_a_restart_is_a_start(make):
     studio = make(start=False)
     studio.restart()
