@@ -53,6 +53,11 @@ WORDS = {
 }
 
 
+def static() -> bool:
+    """Whether the environment says that nobody is there to use widgets."""
+    return os.environ.get(STATIC, "0") not in ("", "0")
+
+
 def first_settings() -> TransferSettings:
     """What a studio opens with: a picture that shows something within seconds."""
     return TransferSettings("coffee", "swirl_strokes", size=256, steps=1000, init="content", beta=300.0)
@@ -100,7 +105,7 @@ class Studio(w.VBox):
         self._show_inputs(settings)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        if not os.environ.get(STATIC):
+        if not static():
             return super()._repr_mimebundle_(**options)
         plan = recipes.prepare(self.settings.replace(steps=min(self.settings.steps, FIRST)), self.device)
         result = solve(plan.objective, plan.net, plan.start, plan.settings.steps, plan.optimizer, plan.settings.levels)

@@ -140,16 +140,16 @@ WRONG = {  # by exercise: answers, and words of their hints
     "02.3": [("conv1_1", "run E1 first")],
     "03.1": [("another", "minimum"), ("yes", "answer")],
     "03.2": [(300, "run E3 first")],
-    "04.1": [("conv3_1", "count"), (6, "count")],
+    "04.1": [("conv3_1", "count"), (11, "count")],
     "04.2": [(5, "N × N"), (sum(n * (n + 1) // 2 for n in (4, 6, 8, 8, 8)), "symmetric")],
     "05.1": [("noise", "gradient"), ("?", "answer")],
     "05.2": [(lambda a, b: (a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()), "means off"), (lambda a, b: 5, "product")],
     "06.1": [("higher", "run E8 first")],
-    "06.2": [(lambda x: 100 * (max(x) / min(x) - 1), "percent"), (lambda x: 3, "divide")],
+    "06.2": [(lambda x: 100 * (max(x) / min(x) - 1), "percent"), (lambda x: x[1] / x[0] - 1, "divide")],
     "07.1": [(lambda v, how: v, "shape"), (lambda v, how: v[::2, ::2], "values")],
-    "07.2": [((4, 1), "grew"), (4, "two numbers")],
+    "07.2": [((4, 1), "grew"), ((1.9, 4.2), "grew"), (4, "two numbers"), ("14", "two numbers")],
     "08.1": [(lambda g, h: np.linalg.solve(h, g), "sign"), (lambda g, h: -g, "zero")],
-    "08.2": [(50, "each vector"), (50 * 3 * 48 * 40, "a pair"), ((3 * 48 * 40) ** 2, "whole inverse")],
+    "08.2": [(50, "its pairs"), (50 * 3 * 48 * 40, "a pair"), ((3 * 48 * 40) ** 2, "whole inverse")],
     "09.1": [("other", "multiplies it back"), ("?", "answer")],
     "09.2": [([1, 2], "five"), ([16, 8, 4, 2, 2], "half"), ([16, 8, 4, 2, 1], "add up to 31")],
 }
@@ -168,6 +168,21 @@ def test_no_answer_is_not_a_wrong_one(lesson, name):
     for nothing in (None, ..., lambda *_: None):
         if not (callable(nothing) and not callable(WRONG[name][0][0])):
             assert "put your answer" in verdict(lesson, name, nothing)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [("01.2", " Style"), ("03.1", "The same"), ("04.1", "relu4_3"), ("04.1", "Conv 4_3"), ("07.2", np.array([1, 4])),
+     ("08.2", 2 * 50 * 3 * 48 * 40 + 50)],
+)  # fmt: skip
+def test_right_answers_may_be_written_in_more_than_one_way(lesson, name, answer):
+    assert verdict(lesson, name, answer) == f"✓ **Exercise {name}: right.**"
+
+
+def test_a_solutions_mark_is_not_a_readers(lesson):
+    assert lesson.check("07.2", (1, 4), solution=True).data == "The solution of exercise 07.2: ✓"
+    assert lesson.check("07.2", (4, 1), solution=True).data.startswith("✗")
+    assert "returns nothing" in verdict(lesson, "06.2", lambda losses: None)
 
 
 def test_what_goes_wrong_in_a_readers_function_is_told(lesson):

@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 from nstlab import cli
+from nstlab import images as im
 from nstlab.lessons import notebooks
 from nstlab.lessons.exercises import EXERCISES
 from nstlab.settings import EXPERIMENTS, InputError, NotebooksSettings
@@ -45,7 +46,7 @@ def test_a_notebook_runs(name, results, capsys):
     for cell, output in shown(executed):
         tags = cell.metadata.get("tags", [])
         if "solution" in tags:
-            assert text_of(output).startswith("✓"), cell.source
+            assert text_of(output).endswith("✓"), cell.source
         if "exercise" in tags:
             assert "put your answer" in text_of(output), cell.source
     claims = [text for text in map(text_of, outputs) if "| claim | number | holds |" in text]
@@ -101,6 +102,10 @@ def test_there_are_none_in_an_installed_package(tmp_path):
         (["-p", "size", "3"], "size: 3 is not allowed"),
         (["--budget", "long"], "budget: 'long' is not one of"),
         (["10"], "there is no notebook '10'"),
+        (["-p", "photo", "nowhere.png"], "nowhere.png: no such file"),
+        (["-p", "painting", "mosaik"], "no picture 'mosaik'; did you mean 'mosaic'"),
+        (["-p", "weights", "nothing.pth"], "nothing.pth: no such file"),
+        (["-p", "weights", "embeded"], "embeded: no such file; did you mean 'embedded'"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(words, says, capsys, tmp_path):
@@ -113,6 +118,12 @@ def test_parameters_are_pairs_and_typed():
     assert chosen == {"budget": "quick", "seed": 3, "photo": "cat.png"}
     with pytest.raises(InputError, match="'seed' has no value"):
         NotebooksSettings("run", parameters=("seed",))
+
+
+def test_files_are_meant_from_where_the_command_is_given(tmp_path, monkeypatch, photo):
+    monkeypatch.chdir(tmp_path)
+    im.save(photo, tmp_path / "me.png")
+    assert notebooks._from_here({"photo": "me.png", "painting": "mosaic", "seed": 3}) == {"photo": str(tmp_path / "me.png")}
 
 
 def test_the_list_is_the_folders(capsys):

@@ -6,7 +6,7 @@ A check never shows the answer. Where a function is asked for, it is tried on ra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,11 @@ def _close(found: Any, wanted: Any, part: float = 1e-3) -> bool:
     return found.shape == wanted.shape and bool(np.all(np.abs(found - wanted) <= part * np.abs(wanted).max() + 1e-12))
 
 
+def _word(answer: Any) -> str:
+    """An answer in words, however it is written."""
+    return str(answer).strip().lower()
+
+
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -51,12 +56,12 @@ def gram_matrix(answer: Any, lesson: Lesson) -> str:
 
 def shuffled(answer: Any, lesson: Lesson) -> str:
     """ "content" or "style": whose loss stays 0 when a feature map's positions are shuffled, all channels alike."""
-    if str(answer) not in ("content", "style"):
+    if (answer := _word(answer)) not in ("content", "style"):
         return 'answer "content" or "style"'
     features = _random(3, 12)
     moved = features[:, torch.randperm(12, generator=torch.Generator().manual_seed(1))]
     still = {"content": _close(moved, features), "style": _close(moved @ moved.T, features @ features.T)}
-    return "" if still[str(answer)] else "think of F Fᵀ: does a sum over positions depend on their order?"
+    return "" if still[answer] else "think of F Fᵀ: does a sum over positions depend on their order?"
 
 
 def scaled_features(answer: Any, lesson: Lesson) -> str:
@@ -87,8 +92,8 @@ def signal_to_noise(answer: Any, lesson: Lesson) -> str:
 
 
 def receptive_field(answer: Any, lesson: Lesson) -> str:
-    """Side, in pixels, of what one position of conv5_1 sees."""
-    wanted = demonstrations.receptive_field("conv5_1")
+    """Side, in pixels, of what one position of conv4_4 sees."""
+    wanted = demonstrations.receptive_field("conv4_4")
     if _close(answer, wanted):
         return ""
     if _close(answer, demonstrations.receptive_field("conv1_1")):
@@ -113,7 +118,7 @@ def deepest_clear(answer: Any, lesson: Lesson) -> str:
 
 def common_factor(answer: Any, lesson: Lesson) -> str:
     """ "the same" or "another": the picture when α and β are both ten times as large."""
-    if str(answer) not in ("the same", "another"):
+    if (answer := _word(answer)) not in ("the same", "another"):
         return 'answer "the same" or "another"'
     one, ten = (lesson.base.transfer(alpha=f, beta=f * 1e3, size=48, steps=3, init="content") for f in (1.0, 10.0))
     pictures = [demonstrations.painted(settings) for settings in (one, ten)]
@@ -134,16 +139,15 @@ def between(answer: Any, lesson: Lesson) -> str:
     if low < found < high:
         return ""
     way = "larger" if found <= low else "smaller"
-    return f"with β = {float(answer):g} the content error ends at {found:.3g}, outside {low:.3g} to {high:.3g}; try a {way} β"
+    return f"with β = {float(answer):g} the content error ends at {found:.4g}, outside {low:.4g} to {high:.4g}; try a {way} β"
 
 
 # --- 04 layers --------------------------------------------------------------------------------------------------
 
 
-def sixth(answer: Any, lesson: Lesson) -> str:
-    """The name of the tutorial's layer 6."""
-    wanted = CONVOLUTIONS[5]
-    if str(answer) == wanted:
+def eleventh(answer: Any, lesson: Lesson) -> str:
+    """The name of the tutorial's layer 11."""
+    if _word(answer).replace(" ", "").replace("relu", "conv") == CONVOLUTIONS[10]:
         return ""
     return f"count the convolutions of all blocks, {', '.join(map(str, BLOCKS))} of them, from 1"
 
@@ -164,7 +168,7 @@ def style_numbers(answer: Any, lesson: Lesson) -> str:
 
 def from_painting(answer: Any, lesson: Lesson) -> str:
     """ "stays", "noise" or "photo": what becomes of the painting as first picture, with style terms alone."""
-    if str(answer) not in ("stays", "noise", "photo"):
+    if (answer := _word(answer)) not in ("stays", "noise", "photo"):
         return 'answer "stays", "noise" or "photo"'
     settings = lesson.base.transfer(alpha=0.0, init="style", size=48, steps=3)
     moved = measure.pixel_error(demonstrations.painted(settings), recipes.prepare(settings, "cpu").start)
@@ -191,7 +195,7 @@ def mean_picture(answer: Any, lesson: Lesson) -> str:
     runs = lesson.runs.get("E8")
     if runs is None:
         return "run E8 first"
-    if str(answer) not in ("lower", "higher"):
+    if (answer := _word(answer)) not in ("lower", "higher"):
         return 'answer "lower" or "higher"'
     losses = [demonstrations.loss(run.settings, run.picture) for run in runs]
     mean = demonstrations.loss(runs[0].settings, torch.stack([run.picture for run in runs]).mean(0))
@@ -201,10 +205,10 @@ def mean_picture(answer: Any, lesson: Lesson) -> str:
 
 def relative_spread(answer: Any, lesson: Lesson) -> str:
     """A function from a list of losses to how much larger the largest is than the smallest, as a part."""
-    found = float(answer([2.0, 2.5, 2.2]))
-    if _close(found, 0.25):
+    found = [float(answer(losses)) for losses in ([2.0, 2.5, 2.2], [7.0, 3.0, 4.0])]
+    if _close(found, [1 / 4, 4 / 3]):
         return ""
-    return "that is in percent" if _close(found, 25) else "divide the largest by the smallest, and take 1 off"
+    return "that is in percent" if _close(found, [25, 400 / 3]) else "divide the largest by the smallest, and take 1 off"
 
 
 # --- 07 pooling -------------------------------------------------------------------------------------------------
@@ -229,9 +233,10 @@ def gradients_passed(answer: Any, lesson: Lesson) -> str:
     for pool in (torch.nn.functional.max_pool2d, torch.nn.functional.avg_pool2d):
         (slope,) = torch.autograd.grad(pool(values, 2).sum(), values)
         found.append(int((slope != 0).sum()))
-    if not isinstance(answer, Sequence) or len(answer) != 2:
+    answer = np.asarray(answer)
+    if answer.shape != (2,):
         return "give two numbers: (max, avg)"
-    return "" if list(map(int, answer)) == found else "if one of the four values grew a little, would the result change?"
+    return "" if answer.tolist() == found else "if one of the four values grew a little, would the result change?"
 
 
 # --- 08 optimizers ----------------------------------------------------------------------------------------------
@@ -250,13 +255,13 @@ def newton(answer: Any, lesson: Lesson) -> str:
 def memory(answer: Any, lesson: Lesson) -> str:
     """How many numbers L-BFGS keeps, with 50 pairs, for the lesson's picture."""
     pixels = lesson.photo.numel()
-    if _close(answer, 100 * pixels, 1e-9):
+    if _close(answer, 100 * pixels, 1e-9) or _close(answer, 100 * pixels + 50, 1e-9):  # with each pair's y · s
         return ""
     if _close(answer, 50 * pixels, 1e-9):
         return "a pair is two vectors: the step, and the gradient's change"
     if _close(answer, pixels**2, 1e-9):
         return "that is the whole inverse Hessian, which it avoids"
-    return f"each vector has as many numbers as the picture, 3 × {_sides(lesson)}"
+    return f"count its pairs of vectors; each has as many numbers as the picture, 3 × {_sides(lesson)}"
 
 
 def _sides(lesson: Lesson) -> str:
@@ -269,7 +274,7 @@ def _sides(lesson: Lesson) -> str:
 
 def same_function(answer: Any, lesson: Lesson) -> str:
     """ "scaled" or "other": what normalizing activations does to the features of conv4_1 (or the deepest there is)."""
-    if str(answer) not in ("scaled", "other"):
+    if (answer := _word(answer)) not in ("scaled", "other"):
         return 'answer "scaled" or "other"'
     ratios = demonstrations.normalization(lesson.base.weights, lesson.base.style[-1], im.resize(lesson.photo, (64, 64)))
     truth = "scaled" if ratios < 1e-3 else "other"
@@ -295,7 +300,7 @@ EXERCISES: dict[str, Check] = {
     "02.3": deepest_clear,
     "03.1": common_factor,
     "03.2": between,
-    "04.1": sixth,
+    "04.1": eleventh,
     "04.2": style_numbers,
     "05.1": from_painting,
     "05.2": correlation,

@@ -16,7 +16,6 @@ text, and nothing waits for anybody.
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -36,9 +35,9 @@ from nstlab.lessons import demonstrations
 from nstlab.lessons.exercises import EXERCISES
 from nstlab.lessons.predictions import PREDICTIONS
 from nstlab.network import VGG19
-from nstlab.settings import BUDGETS, RESULTS, STATIC, InputError, RunSettings, SweepSettings, nearest
+from nstlab.settings import BUDGETS, RESULTS, InputError, RunSettings, SweepSettings, nearest
 from nstlab.store import Store
-from nstlab.studio import Studio
+from nstlab.studio import Studio, static
 from nstlab.sweep import Case, Done
 from nstlab.view import jpeg
 
@@ -46,11 +45,6 @@ EXPLORED = 256  # px: long side of what is explored live, at most
 LIVELY = 5  # times as many steps as the experiments have
 PREVIEW = 240  # px: of the picture while it is being made
 OWN = 1.25  # time of a run over that of its first steps: the history grows, and the store writes
-
-
-def static() -> bool:
-    """Whether nobody is there to use widgets."""
-    return bool(os.environ.get(STATIC))
 
 
 class Lesson:
@@ -174,19 +168,21 @@ class Lesson:
 
     # --- exercises, and one's own trials
 
-    def check(self, name: str, answer: Any) -> Markdown:
-        """Whether an exercise is solved; a hint if not."""
+    def check(self, name: str, answer: Any, solution: bool = False) -> Markdown:
+        """Whether an exercise is solved; a hint if not. solution: that the answer is the notebook's own."""
         if name not in EXERCISES:
             raise InputError(f"there is no exercise '{name}'{nearest(name, list(EXERCISES))}")
         try:
             hint = EXERCISES[name](_given(answer), self)
         except Unanswered:
-            return Markdown(f"*Exercise {name}: put your answer in place of the dots, and run the cell again.*")
+            nothing = " (your function returns nothing)" if callable(answer) else ""
+            return Markdown(f"*Exercise {name}: put your answer in place of the dots{nothing}, and run the cell again.*")
         except Exception as error:  # of the reader's own function, say
             hint = f"it ends in {type(error).__name__}: {error}"
         if hint:
-            return Markdown(f"✗ **Exercise {name}: not yet.** {hint[0].upper()}{hint[1:]}.")
-        return Markdown(f"✓ **Exercise {name}: right.**")
+            end = "" if hint.endswith(("?", ".")) else "."
+            return Markdown(f"✗ **Exercise {name}: not yet.** {hint[0].upper()}{hint[1:]}{end}")
+        return Markdown(f"The solution of exercise {name}: ✓" if solution else f"✓ **Exercise {name}: right.**")
 
     def explore(self, recipe: str, fields: Sequence[str], **changes: Any) -> Studio:
         """A small studio with the named controls; it begins when its button is pressed."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nstlab.settings import STATIC, InputError, NotebooksSettings, nearest
+from nstlab import images as im
+from nstlab.settings import STATIC, WEIGHTS, InputError, NotebooksSettings, nearest
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 Report = Callable[[str, int, int], None]  # name of the notebook, cells done, cells in all
@@ -40,25 +42,39 @@ def chosen(names: Sequence[str], folder: Path = FOLDER) -> list[Path]:
 def run(settings: NotebooksSettings, report: Report | None = None) -> Iterator[tuple[Path, Path, float]]:
     """Run each notebook in turn; yields (the executed notebook, its HTML, seconds). Raises InputError, with the reason, for
     one that ends in an error; what it showed until then is kept."""
-    import time
-
     paths, parameters = chosen(settings.names), settings.chosen
+    parameters |= {"results": str(settings.results.absolute())} | _from_here(parameters)
     out = settings.results / "notebooks"
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"results: {out} cannot be written ({error.strerror})") from None
-    parameters |= {"results": str(settings.results.absolute())}
     for path in paths:
         began = time.perf_counter()
         executed = _execute(path, out / path.name, parameters, report)
         yield executed, _html(executed), time.perf_counter() - began
 
 
+def _from_here(parameters: dict[str, Any]) -> dict[str, str]:
+    """Files among the parameters by their absolute paths, since notebooks run in their own folder; InputError for pictures
+    that are not there."""
+    for name in ("photo", "painting"):
+        if name in parameters:
+            im.load(parameters[name])
+    files = {name: Path(parameters[name]) for name in ("photo", "painting", "weights") if name in parameters}
+    weights = parameters.get("weights", WEIGHTS[0])
+    if weights not in WEIGHTS and not files["weights"].is_file():
+        raise InputError(
+            f"weights: {weights}: no such file{nearest(weights, WEIGHTS)} (allowed: {', '.join(WEIGHTS)} or a file)"
+        )
+    return {name: str(path.absolute()) for name, path in files.items() if path.is_file()}
+
+
 def _execute(path: Path, out: Path, parameters: dict[str, Any], report: Report | None) -> Path:
     try:
         import nbformat
         import papermill
+        from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
     except ImportError:
         raise InputError("notebooks: papermill is not installed; pip install 'nstlab[notebooks]'") from None
@@ -69,6 +85,8 @@ def _execute(path: Path, out: Path, parameters: dict[str, Any], report: Report |
             _watched(papermill, path, out, parameters, report, total)
         except PapermillExecutionError as error:
             raise InputError(f"{path.name}: cell {error.exec_count} ends in {error.ename}: {error.evalue}; see {out}") from None
+        except DeadKernelError:
+            raise InputError(f"{path.name}: its kernel died, for want of memory perhaps; see {out}") from None
     return out
 
 

@@ -23,13 +23,11 @@ class Prediction:
 
 def _e1(runs: Runs, base: Base) -> str:
     psnr = [measure.psnr(run.picture, run.photo) for run in runs]
-    lost = sum(value < 20 for value in psnr)
-    return "none" if lost == 0 else "all" if lost == len(psnr) else "the higher ones"
+    return ("none", "one", "two", "three or more")[min(3, sum(value >= 20 for value in psnr))]
 
 
 def _e2(runs: Runs, base: Base) -> str:
-    alike = max(measure.ssim(run.picture, run.painting) for run in runs)
-    return "no" if alike < 0.3 else "yes"
+    return "no" if measure.ssim(runs[-1].picture, runs[-1].painting) < 0.3 else "yes"
 
 
 def _e3(runs: Runs, base: Base) -> str:
@@ -84,12 +82,13 @@ def _e12(runs: Runs, base: Base) -> str:
 
 
 PREDICTIONS = {
-    "E1": Prediction("From which layers will the photo no longer come back clearly (PSNR below 20 dB)?",
-                     ("none", "the higher ones", "all"), _e1),
+    "E1": Prediction("From how many of the layers will the photo come back clearly (PSNR of 20 dB or more)?",
+                     ("none", "one", "two", "three or more"), _e1),
     "E2": Prediction("Will the texture from all five layers show where things were in the painting?", ("yes", "no"), _e2),
     "E3": Prediction("From α/β = 1e-1 to 1e-4, which error changes by the larger factor?",
                      ("the content error", "the style error"), _e3),
-    "E4": Prediction("Which content layer keeps more of the photo's pixels?", ("the lower one", "the higher one"), _e4),
+    "E4": Prediction("With which content layer is the picture more like the photo (SSIM)?",
+                     ("the lower one", "the higher one"), _e4),
     "E5": Prediction("With higher style layers, does the picture's structure get larger or smaller?",
                      ("larger", "smaller"), _e5),
     "E6": Prediction("Which of the four keeps most of the photo's structure?", ("the base case", "[1]", "[2]", "[3]"), _e6),
@@ -97,7 +96,8 @@ PREDICTIONS = {
                      ("noise", "grey", "content", "style", "rings"), _e7),
     "E8": Prediction("By how much do the final losses of four seeds differ?",
                      ("less than 1 %", "1 to 10 %", "more than 10 %"), _e8),
-    "E9": Prediction("With which pooling must the guard step in more often?", ("avg", "max", "both alike"), _e9),
+    "E9": Prediction("With which pooling must the guard step in more often, all runs together?",
+                     ("avg", "max", "both alike"), _e9),
     "E10": Prediction("Which optimizer ends with the lowest loss?", ("L-BFGS", "Adam", "gradient descent"), _e10),
     "E11": Prediction("In which layer is a larger part of the map zero?", ("the lowest", "the highest"), _e11),
     "E12": Prediction("Which of these ends with the lowest loss?",
