@@ -17,6 +17,7 @@ import pytest
 
 import nstlab as nst
 from nstlab import images as im
+from nstlab.studio import AWAY
 
 HERE = Path(__file__).parent.parent
 CHROMIUM = os.environ.get("NSTLAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -83,6 +84,7 @@ class Person:
         self.page, self.folder, self.name, self.count = page, folder, name, 0
 
     def open(self, url: str) -> None:
+        self.url = url
         self.page.goto(f"{url}lab/tree/notebooks/00_studio.ipynb?token={TOKEN}")
         self.page.wait_for_selector(".jp-Notebook", timeout=LONG)
         self.page.get_by_text(re.compile(r"\| Idle")).wait_for(timeout=LONG)
@@ -237,6 +239,12 @@ def test_nothing_is_left_running(person):
         "import gc, nstlab.studio as s; print(sorted(str(o.session.state) for o in gc.get_objects() if type(o) is s.Studio))"
     )
     person.waits(lambda: person.ask(states) == "['paused', 'running']")
+
+    # The page is closed: after a while nothing is painted any more.
+    page.goto("about:blank")
+    time.sleep(AWAY + 2)
+    person.open(person.url)
+    assert person.ask(states) == "['paused', 'paused']"
 
     # The kernel is restarted: no thread is left, and the studio can be opened anew.
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
