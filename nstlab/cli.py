@@ -188,8 +188,7 @@ def _drain(steps: Any, plan: Any) -> Any:
     """Show the steps as a progress bar with loss and terms; return what the generator returns."""
     from tqdm import tqdm
 
-    total = sum(level.steps for level in plan.schedule)
-    with contextlib.closing(steps), tqdm(total=total, unit="step", dynamic_ncols=True, disable=None) as bar:
+    with contextlib.closing(steps), tqdm(total=plan.total, unit="step", dynamic_ncols=True, disable=None) as bar:
         try:
             while True:
                 step = next(steps)
@@ -262,23 +261,13 @@ def runs(settings: RunsSettings) -> int:
 
 def notebooks(settings: NotebooksSettings) -> int:
     """Run the notebooks with a progress bar each, or list them."""
-    from tqdm import tqdm
-
     from nstlab.lessons import notebooks as lessons
 
     if settings.action == "list":
         print(*lessons.known(), sep="\n")
         return 0
-    with contextlib.ExitStack() as bars:
-        shown: dict[str, Any] = {}
-
-        def report(name: str, done: int, total: int) -> None:
-            if name not in shown:
-                shown[name] = bars.enter_context(tqdm(total=total, desc=name, unit="cell", dynamic_ncols=True, disable=None))
-            shown[name].update(done - shown[name].n)
-
-        for executed, page, seconds in lessons.run(settings, report):
-            tqdm.write(f"{executed}, {page}: done in {seconds:.0f} s")
+    for executed, page, seconds in lessons.run(settings):
+        print(f"{executed}, {page}: done in {seconds:.0f} s")
     return 0
 
 

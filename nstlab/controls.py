@@ -66,9 +66,7 @@ def control(name: str, annotation: Any, opt: Option, value: Any) -> w.Widget:
     unit = f" ({opt.unit})" if opt.unit else ""
     if "continuous_update" in cls.class_trait_names():
         options["continuous_update"] = False  # a value that is being typed is none yet
-    return cls(
-        description=name.replace("_", " ") + unit, tooltip=opt.help + bounds, **_LOOK, **options
-    )  # fmt: skip
+    return cls(description=name.replace("_", " ") + unit, tooltip=opt.help + bounds, **_LOOK, **options)
 
 
 def _choices(widget: w.Widget) -> list[Any]:
@@ -197,7 +195,7 @@ class Master:
         raise NotImplementedError
 
     def value(self, settings: RunSettings) -> Any:
-        """What the field shall be, from the widget; None if that is what it is."""
+        """What the field shall be, from the widget."""
         raise NotImplementedError
 
     def refresh(self, settings: RunSettings) -> None:

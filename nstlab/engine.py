@@ -16,6 +16,7 @@ The engine prints nothing and writes no file; whoever drains it does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -387,14 +388,21 @@ def _next_level(run: _Run, start: Tensor) -> None:
     run.begin(pictures[int(losses.argmin())])
 
 
+def drained(steps: Generator[Step, Any, Any], watch: Callable[[Step], None] | None = None) -> Any:
+    """The value of a run that is carried out to its end; `watch` sees each step."""
+    with contextlib.closing(steps):
+        try:
+            while True:
+                step = next(steps)
+                if watch is not None:
+                    watch(step)
+        except StopIteration as end:
+            return end.value
+
+
 def solve(*args: Any, **kwargs: Any) -> Result:
     """`minimize`, run to its end."""
-    run = minimize(*args, **kwargs)
-    try:
-        while True:
-            next(run)
-    except StopIteration as end:
-        return end.value
+    return drained(minimize(*args, **kwargs))
 
 
 def memory_needed(net: VGG19, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer) -> int:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab.network import VGG19
+from nstlab.settings import rectified
 from nstlab.statistics import gram
 from nstlab.weights import Weights
 
@@ -52,7 +53,7 @@ class Judge:
     @torch.no_grad()
     def __call__(self, picture: Tensor, photo: Tensor, painting: Tensor) -> Score:
         """Score of a picture (1, 3, H, W) in [0, 1]; photo and painting are brought to its shape."""
-        read = [layer.replace("conv", "relu") for layer in (*STYLE, CONTENT)]
+        read = list(map(rectified, (*STYLE, CONTENT)))
         x, p, a = (self.net(im.fit(image, picture.shape[-2:]), read) for image in (picture, photo, painting))
         unit = {}
         for layer in read:
@@ -60,10 +61,10 @@ class Judge:
             unit[layer] = 1 / mean.clamp(min=SILENT).view(1, -1, 1, 1)
         style = {}
         for layer in STYLE:
-            read_layer = layer.replace("conv", "relu")
+            read_layer = rectified(layer)
             got, wanted = (gram(f[read_layer] * unit[read_layer]) for f in (x, a))
             style[layer] = float((got - wanted).square().sum() / wanted.square().sum())
-        layer = CONTENT.replace("conv", "relu")
+        layer = rectified(CONTENT)
         error, size = ((v * unit[layer]).square().sum() for v in (x[layer] - p[layer], p[layer]))
         return Score(style, float(error / size))
 

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nstlab import images as im
-from nstlab.settings import BLOCKS, POOLS, PRECISIONS, WEIGHTS, InputError, layer_name, nearest
+from nstlab.settings import BLOCKS, POOLS, PRECISIONS, WEIGHTS, InputError, layer_name, nearest, rectified
 from nstlab.weights import Weights
 from nstlab.weights import load as load_weights
 
@@ -227,7 +227,7 @@ def mean_activations(net: VGG19, images: Iterable[Tensor]) -> dict[str, Tensor]:
     """{convolution: (C,)} mean behind the ReLU over images and positions; images (1, 3, H, W) in [0, 1]."""
     totals: dict[str, Tensor] = {}
     positions: dict[str, int] = {}
-    relus = [name.replace("conv", "relu") for name in net.weights.layers]
+    relus = [rectified(name) for name in net.weights.layers]
     for image in images:
         for name, features in net(image, relus).items():
             layer = name.replace("relu", "conv")

@@ -22,7 +22,7 @@ from nstlab import images as im
 from nstlab import statistics
 from nstlab.network import VGG19, Arithmetic
 from nstlab.propagation import Propagation
-from nstlab.settings import CONVENTIONS, DEFAULT_CONVENTION, FITS, Convention, InputError, layer_name, nearest
+from nstlab.settings import CONVENTIONS, DEFAULT_CONVENTION, FITS, Convention, InputError, layer_name, nearest, rectified
 
 PIXELS = "pixels"  # stands for a layer where a term looks at the image itself
 
@@ -42,8 +42,7 @@ class Term:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        rectified = self.convention.rectified
-        return tuple(layer.replace("conv", "relu") if rectified else layer for layer in self.layers)
+        return tuple(map(rectified, self.layers)) if self.convention.rectified else self.layers
 
     def with_layers(self, names: Iterable[str]) -> Term:
         """The same, with these layers too, their weights 0."""

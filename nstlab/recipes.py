@@ -11,7 +11,7 @@ settings, the hashes of its pictures' pixels, and the hash of its weights decide
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -42,6 +42,7 @@ from nstlab.settings import (
     StyleSettings,
     TextureSettings,
     TransferSettings,
+    rectified,
 )
 
 _OPTIMIZERS: dict[str, Callable[[RunSettings], Optimizer]] = {
@@ -70,6 +71,11 @@ class Plan:
     def schedule(self) -> tuple[engine.Level, ...]:
         return engine.pyramid(self.start.shape[-2:], self.settings.steps, self.settings.levels)
 
+    @property
+    def total(self) -> int:
+        """Steps of all sizes."""
+        return sum(level.steps for level in self.schedule)
+
     def steps(
         self, checkpoint: engine.Checkpoint | None = None
     ) -> Generator[engine.Step, Mapping[str, float] | None, engine.Result]:
@@ -78,6 +84,15 @@ class Plan:
         return engine.minimize(
             self.objective, self.net, self.start, s.steps, self.optimizer, s.levels, s.stop_loss, s.stop_change, checkpoint
         )
+
+    def solve(self) -> engine.Result:
+        """The run, carried out to its end and kept nowhere."""
+        return engine.drained(self.steps())
+
+    def losses(self, pictures: Iterable[Tensor]) -> list[float]:
+        """The total loss of each picture, (1, 3, H, W) in the shape of the plan's own."""
+        bound = self.objective.bind(self.net, self.start.shape[-2:])
+        return [float(bound.evaluate(picture)[0]) * bound.scale for picture in pictures]
 
     @cached_property
     def _digests(self) -> dict[str, str]:
@@ -163,7 +178,7 @@ def available_memory(device: torch.device) -> int:
 def largest_square(net: VGG19, on: torch.device) -> int | None:
     """Side in pixels of the largest square picture that a transfer with default settings can make in the memory that
     is free on the device; None if there is none."""
-    reads = [layer.replace("conv", "relu") for layer in (*CONTENT_LAYERS, *STYLE_LAYERS)]
+    reads = [rectified(layer) for layer in (*CONTENT_LAYERS, *STYLE_LAYERS)]
     return engine.largest_size(net, reads, (MAX_SIDE + 16, MAX_SIDE + 16), LBFGS(), available_memory(on))
 
 

@@ -81,6 +81,11 @@ def layer_name(name: str | int) -> str:
     )
 
 
+def rectified(layer: str) -> str:
+    """A convolution behind its ReLU: relu4_2 for conv4_2."""
+    return layer.replace("conv", "relu")
+
+
 @dataclass(frozen=True)
 class Convention:
     """How one published code scales its losses. With mean Gram matrices G = F Fᵀ / M of N channels, M positions:
@@ -248,6 +253,11 @@ class Settings:
         """(name, annotation, Option) of each field, in order."""
         for f in dataclasses.fields(cls):
             yield f.name, _hints(cls)[f.name], f.metadata["option"]
+
+    @classmethod
+    def option_of(cls, field: str) -> Option:
+        """The Option of one field."""
+        return next(opt for name, _, opt in cls.options() if name == field)
 
     def to_dict(self, identity: bool = False) -> dict[str, Any]:
         """Plain JSON values; with `identity` only the fields that decide the result's pixels."""

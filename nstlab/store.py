@@ -36,7 +36,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from nstlab import images as im
-from nstlab.engine import Checkpoint, Result, Status, Step
+from nstlab.engine import Checkpoint, Result, Status, Step, drained
 from nstlab.recipes import Plan
 from nstlab.settings import InputError
 
@@ -46,6 +46,7 @@ CHECKPOINT_EVERY = 20.0  # seconds at least between two checkpoints
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing them
 POLL = 0.5  # seconds between two looks at a run that another process is computing
 FORMAT = 1
+COLUMNS = ("step", "level", "loss", "evaluations", "seconds", "event")  # of a history; all others are terms
 START = "start.png"  # in a run's folder: its first picture, if no setting names it
 MANIFEST = frozenset(("id", "recipe", "settings", "result", "environment", "weights_source", "changes"))
 
@@ -189,7 +190,7 @@ class Store:
                     except InputError as error:
                         log.warning("%s; it begins anew", error)
                         left = Left()
-                    return _drained(self._run(plan, left, 0), watch)
+                    return drained(self._run(plan, left, 0), watch)
             except Busy:
                 time.sleep(POLL)
 
@@ -269,18 +270,6 @@ class Store:
             raise
 
 
-def _drained(steps: Generator[Step, Any, StoredRun], watch: Callable[[Step], None] | None) -> StoredRun:
-    """The value of a run that is carried out to its end."""
-    with contextlib.closing(steps):
-        try:
-            while True:
-                step = next(steps)
-                if watch is not None:
-                    watch(step)
-        except StopIteration as end:
-            return end.value
-
-
 def _frame_indices(total: int, frames: int) -> set[int]:
     """Which of the steps 0 … total are kept as pictures: more of the early ones, in which more happens."""
     if frames <= 2:
@@ -311,8 +300,7 @@ class _Recorder:
             leftover.unlink()
         self.record.rows = list(left.rows)
         self.saved = time.monotonic()
-        total = sum(level.steps for level in self.plan.schedule)
-        self._kept = _frame_indices(total, self.frames)
+        self._kept = _frame_indices(self.plan.total, self.frames)
 
     def note(self, step: Step) -> None:
         self.record.note(step)

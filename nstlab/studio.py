@@ -27,7 +27,6 @@ import ipywidgets as w
 from nstlab import images as im
 from nstlab import recipes, source
 from nstlab.controls import Controls
-from nstlab.engine import solve
 from nstlab.figures import contact_sheet
 from nstlab.live import CURRENT, URGENT, Live, Snapshot
 from nstlab.session import OVER, Frame, Session, State
@@ -86,7 +85,8 @@ class Studio(w.VBox):
         self.live = Live(settings, Store(self.results), device)
         self.session = self._new_session()
         self.view = View()
-        self.controls = Controls(settings, {role: list(im.samples()) for role in ROLES} | {"init": _starts(settings)})
+        known = dict.fromkeys(ROLES, tuple(im.samples())) | {"init": settings.option_of("init").choices}
+        self.controls = Controls(settings, known)
         self.controls.observe(self._moved)
         self.view.on_msg(self._receive)
         self._lock = self.controls.lock  # callbacks may come from several threads at once
@@ -108,7 +108,7 @@ class Studio(w.VBox):
         if not static():
             return super()._repr_mimebundle_(**options)
         plan = recipes.prepare(self.settings.replace(steps=min(self.settings.steps, FIRST)), self.device)
-        result = solve(plan.objective, plan.net, plan.start, plan.settings.steps, plan.optimizer, plan.settings.levels)
+        result = plan.solve()
         pictures = {role: plan.inputs[name] for role, name in ROLES.items() if name in plan.inputs}
         title = f"The studio is live in JupyterLab; here, what its first {result.steps} steps make"
         row = [[*pictures.values(), result.image]]
@@ -234,7 +234,7 @@ class Studio(w.VBox):
                 self.view.say("")
             if name == "convention":  # which brings other weights and layers
                 self._show_settings(settings, wanted=self._wanted)
-            group = next(opt.group for field, _, opt in settings.options() if field == name)
+            group = settings.option_of(name).group
             if group == START or self.session.state in (State.READY, *OVER):  # it counts when a run begins
                 if name in ROLES:
                     self._show_inputs(settings)
@@ -331,22 +331,24 @@ class Studio(w.VBox):
             self.view.status = self._status(frame)  # last, so that who waits for a state finds what belongs to it
 
     def _show_picture(self, frame: Frame) -> None:
-        plan = self.live.plan
-        if self._new("plan", plan):
-            self._show_inputs(plan.settings)
+        self._show_inputs(self.live.plan.settings)
         picture = frame.step.preview()()
         self.view.shape = [picture.shape[-1], picture.shape[-2]]
         self.view.picture = jpeg(picture)
         self.view.curves = curves(self.live.record)
 
     def _show_inputs(self, settings: RunSettings) -> None:
-        """Photo and painting, as far as they can be read; why not is said when the run begins."""
+        """Photo and painting, if others than before, as far as they can be read; why not is said when the run begins."""
+        names = {role: getattr(settings, role) for role in ROLES if hasattr(settings, role)}
+        if names == self._shown.get("inputs"):
+            return
         with contextlib.suppress(InputError):
-            pictures = {role: im.load(getattr(settings, role), SIDE) for role in ROLES if hasattr(settings, role)}
-            labels = {role: Path(getattr(settings, role)).stem for role in pictures}
+            pictures = {role: im.load(name, SIDE) for role, name in names.items()}
+            labels = {role: Path(name).stem for role, name in names.items()}
             first = next(iter(pictures))
             self.view.shape = [pictures[first].shape[-1], pictures[first].shape[-2]]
             self.view.show_inputs(pictures, labels, first)
+            self._shown["inputs"] = names
 
     def _show_words(self, frame: Frame) -> None:
         """What has to be said: a wish that was refused, a failure, a run that was saved."""
@@ -375,7 +377,7 @@ class Studio(w.VBox):
         if frame.state is State.PAUSED and self._away:
             words = ["paused: nobody is looking"]
         if frame.step is not None:
-            words.append(f"step {frame.step.index} of {sum(level.steps for level in self.live.plan.schedule)}")
+            words.append(f"step {frame.step.index} of {self.live.plan.total}")
         rate = f"{frame.rate:.1f} evaluations/s" if frame.state is State.RUNNING and frame.rate else ""
         return {"state": frame.state.value, "text": " · ".join(words), "rate": rate}
 
@@ -418,11 +420,6 @@ class Studio(w.VBox):
             button.layout.width = "auto"
             button.on_click(lambda _, what=what: self._say_why_not(lambda: self.restart(what)))
         return w.HBox([again, current])
-
-
-def _starts(settings: RunSettings) -> list[str]:
-    """The first pictures that can be chosen."""
-    return list(next(opt.choices for name, _, opt in settings.options() if name == "init"))
 
 
 def _shown(snapshot: Snapshot) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab.figures import COLOURS
-from nstlab.store import Record
+from nstlab.store import COLUMNS, Record
 
 STATIC = Path(__file__).parent / "static"
 SIDE = 512  # px: long side of the live picture, at most
@@ -33,7 +33,7 @@ def jpeg(picture: Tensor, side: int = SIDE) -> bytes:
     """(1, 3, H, W) in [0, 1] -> a JPEG whose long side is at most so many pixels."""
     shape = picture.shape[-2:]
     if max(shape) > side:
-        picture = im.resize(picture, [max(1, round(length * side / max(shape))) for length in shape])
+        picture = im.resize(picture, im.fit_size(shape, side))
     buffer = io.BytesIO()
     im.to_pil(picture).save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
@@ -45,13 +45,10 @@ def curves(record: Record) -> dict[str, Any]:
     rows = record.rows[:: max(1, -(-len(record.rows) // POINTS))]
     if record.rows and rows[-1] is not record.rows[-1]:
         rows = [*rows, record.rows[-1]]
-    names = list(dict.fromkeys(name for row in rows for name in row if name not in _NO_TERMS))
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
     series = {name: [float(f"{row.get(name, 0.0):.4g}") for row in rows] for name in names}
     marks = [step for step, _ in record.changes][-POINTS:]
     return {"steps": [row["step"] for row in rows], "series": series, "marks": marks, "colours": list(COLOURS[: len(names)])}
-
-
-_NO_TERMS = frozenset(("step", "level", "loss", "evaluations", "seconds", "event"))
 
 
 class View(anywidget.AnyWidget):

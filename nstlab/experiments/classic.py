@@ -17,7 +17,7 @@ from nstlab import measurements as measure
 from nstlab import recipes
 from nstlab.experiments.base import Base, Claim, Experiment, Seen, claim, label_of, rises
 from nstlab.network import VGG19
-from nstlab.settings import STYLE_LAYERS
+from nstlab.settings import STYLE_LAYERS, rectified
 from nstlab.sweep import Sweep
 
 Runs = Sequence[Seen]
@@ -168,9 +168,14 @@ def _e8(base: Base) -> Sweep:
     return Sweep(base.transfer(), {"seed": range(base.seed, base.seed + 4)})
 
 
-def _e8_claims(runs: Runs, base: Base) -> list[Claim]:
+def spread_of_losses(runs: Runs) -> float:
+    """How much larger the largest loss is than the smallest, as a part."""
     losses = [run.result["loss"] for run in runs]
-    spread = max(losses) / min(losses) - 1
+    return max(losses) / min(losses) - 1
+
+
+def _e8_claims(runs: Runs, base: Base) -> list[Claim]:
+    spread = spread_of_losses(runs)
     apart = [measure.pixel_error(a.picture, b.picture) for i, a in enumerate(runs) for b in runs[:i]]
     return [
         claim("Losses of four seeds agree within 5 %", [100 * spread], spread <= 0.05, "%"),
@@ -187,11 +192,16 @@ def _e9(base: Base) -> Sweep:
     return Sweep(base.transfer(), vary)
 
 
+def guard_events(runs: Runs) -> dict[str, int]:
+    """How often the guard stepped in, by pooling."""
+    return {pool: sum(len(run.result["events"]) for run in runs if run.settings.pool == pool) for pool in ("avg", "max")}
+
+
 def _e9_claims(runs: Runs, base: Base) -> list[Claim]:
     by = {pool: [run for run in runs if run.settings.pool == pool] for pool in ("avg", "max")}
     lbfgs = {pool: [run.picture for run in each if run.settings.optimizer == "lbfgs"] for pool, each in by.items()}
     fine = {pool: fmean(map(measure.fine_energy, pictures)) for pool, pictures in lbfgs.items()}
-    events = {pool: sum(len(run.result["events"]) for run in each) for pool, each in by.items()}
+    events = guard_events(runs)
     worst = max(run.result["loss"] / run.history["loss"].iloc[0] for run in runs)
     return [
         claim("Average pooling makes smoother pictures (power finer than eight pixels)", fine, fine["avg"] < fine["max"]),
@@ -227,7 +237,7 @@ def feature_maps(base: Base) -> dict[str, Tensor]:
 def low_to_high(base: Base) -> tuple[str, ...]:
     """The lowest, a middle and the highest of the style layers, behind their ReLUs."""
     chosen = dict.fromkeys((base.style[0], base.style[len(base.style) // 2], base.style[-1]))
-    return tuple(layer.replace("conv", "relu") for layer in chosen)
+    return tuple(map(rectified, chosen))
 
 
 def _e11_claims(runs: Runs, base: Base) -> list[Claim]:
@@ -264,8 +274,7 @@ def _e12(base: Base) -> Sweep:
 
 def _e12_claims(runs: Runs, base: Base) -> list[Claim]:
     plan = recipes.prepare(base.transfer(), "cpu")
-    bound = plan.objective.bind(plan.net, plan.start.shape[-2:])
-    found = {label_of(run): float(bound.evaluate(run.picture)[0]) * bound.scale for run in runs}
+    found = dict(zip(map(label_of, runs), plan.losses(run.picture for run in runs), strict=True))
     rivals = {name: loss for name, loss in found.items() if name not in ("defaults", "twice the steps")}
     best, longer = found["defaults"], found["twice the steps"]
     return [

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from nstlab import recipes
-from nstlab.engine import solve
 from nstlab.network import VGG19
 from nstlab.objectives import content, style
 from nstlab.optimizers import LBFGS, Adam, Evaluation, GradientDescent, Optimizer
-from nstlab.settings import BLOCKS, RunSettings
+from nstlab.settings import BLOCKS, RunSettings, rectified
 from nstlab.statistics import gram
 
 START = (-1.2, 1.0)  # where Rosenbrock begins (1960)
@@ -62,7 +61,7 @@ def layers(net: VGG19, names: Sequence[str], photo: Tensor) -> pandas.DataFrame:
 
 def normalization(weights: str, layer: str, image: Tensor) -> float:
     """How far, as a part, normalized activations of a layer are from being the plain ones, each channel divided by a number."""
-    name = layer.replace("conv", "relu")
+    name = rectified(layer)
     with torch.no_grad():
         plain, ours = (VGG19(weights, normalize=n, precision="float32")(image, [name])[name][0] for n in (False, True))
     scale = (plain * ours).sum((1, 2)) / plain.square().sum((1, 2)).clamp_min(1e-12)
@@ -76,7 +75,7 @@ def gradients(net: VGG19, photo: Tensor, painting: Tensor, picture: Tensor, name
     """The losses' gradients at each layer, by the paper's closed forms (equations 2 and 6, with G = F Fᵀ / M) and by autograd:
     the largest difference, as a part of the largest value."""
     rows = {}
-    for name in (layer.replace("conv", "relu") for layer in names):
+    for name in map(rectified, names):
         f, p, s = (net(image, [name])[name][0].flatten(1).double() for image in (picture, photo, painting))  # (N, M)
         n, m = f.shape
         closed = {
@@ -104,7 +103,7 @@ def losses(net: VGG19, photo: Tensor, painting: Tensor, pictures: dict[str, Tens
 
 def grams(net: VGG19, pictures: dict[str, Tensor], layer: str) -> dict[str, Tensor]:
     """The Gram matrices (N, N) of one layer, G = F Fᵀ / M, by picture."""
-    name = layer.replace("conv", "relu")
+    name = rectified(layer)
     with torch.no_grad():
         return {title: gram(net(picture, [name])[name]) for title, picture in pictures.items()}
 
@@ -115,15 +114,7 @@ def grams(net: VGG19, pictures: dict[str, Tensor], layer: str) -> dict[str, Tens
 @cache
 def painted(settings: RunSettings) -> Tensor:
     """The picture of a short run, which is not kept."""
-    plan = recipes.prepare(settings, "cpu")
-    return solve(plan.objective, plan.net, plan.start, plan.settings.steps, plan.optimizer).image
-
-
-def loss(settings: RunSettings, picture: Tensor) -> float:
-    """The total loss of a picture, in float32."""
-    plan = recipes.prepare(settings.replace(precision="float32"), "cpu")
-    bound = plan.objective.bind(plan.net, picture.shape[-2:])
-    return float(bound.evaluate(picture)[0]) * bound.scale
+    return recipes.prepare(settings, "cpu").solve().image
 
 
 # --- optimizers in two dimensions -------------------------------------------------------------------------------

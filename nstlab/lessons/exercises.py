@@ -36,6 +36,14 @@ def _word(answer: Any) -> str:
     return str(answer).strip().lower()
 
 
+def _chosen(answer: Any, allowed: tuple[str, ...], truth: str, hint: str) -> str:
+    """The hint, unless the answer is the true one of those that are allowed."""
+    if (answer := _word(answer)) not in allowed:
+        *most, last = (f'"{word}"' for word in allowed)
+        return f"answer {', '.join(most)} or {last}"
+    return "" if answer == truth else hint
+
+
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -56,12 +64,11 @@ def gram_matrix(answer: Any, lesson: Lesson) -> str:
 
 def shuffled(answer: Any, lesson: Lesson) -> str:
     """ "content" or "style": whose loss stays 0 when a feature map's positions are shuffled, all channels alike."""
-    if (answer := _word(answer)) not in ("content", "style"):
-        return 'answer "content" or "style"'
     features = _random(3, 12)
     moved = features[:, torch.randperm(12, generator=torch.Generator().manual_seed(1))]
     still = {"content": _close(moved, features), "style": _close(moved @ moved.T, features @ features.T)}
-    return "" if still[answer] else "think of F Fᵀ: does a sum over positions depend on their order?"
+    (truth,) = (name for name, same in still.items() if same)
+    return _chosen(answer, tuple(still), truth, "think of F Fᵀ: does a sum over positions depend on their order?")
 
 
 def scaled_features(answer: Any, lesson: Lesson) -> str:
@@ -118,13 +125,11 @@ def deepest_clear(answer: Any, lesson: Lesson) -> str:
 
 def common_factor(answer: Any, lesson: Lesson) -> str:
     """ "the same" or "another": the picture when α and β are both ten times as large."""
-    if (answer := _word(answer)) not in ("the same", "another"):
-        return 'answer "the same" or "another"'
     one, ten = (lesson.base.transfer(alpha=f, beta=f * 1e3, size=48, steps=3, init="content") for f in (1.0, 10.0))
     pictures = [demonstrations.painted(settings) for settings in (one, ten)]
-    same = measure.pixel_error(*pictures) < 1e-3
-    truth = "the same" if same else "another"
-    return "" if answer == truth else "what does a common factor of a function do to the place of its minimum?"
+    truth = "the same" if measure.pixel_error(*pictures) < 1e-3 else "another"
+    hint = "what does a common factor of a function do to the place of its minimum?"
+    return _chosen(answer, ("the same", "another"), truth, hint)
 
 
 def between(answer: Any, lesson: Lesson) -> str:
@@ -168,12 +173,11 @@ def style_numbers(answer: Any, lesson: Lesson) -> str:
 
 def from_painting(answer: Any, lesson: Lesson) -> str:
     """ "stays", "noise" or "photo": what becomes of the painting as first picture, with style terms alone."""
-    if (answer := _word(answer)) not in ("stays", "noise", "photo"):
-        return 'answer "stays", "noise" or "photo"'
     settings = lesson.base.transfer(alpha=0.0, init="style", size=48, steps=3)
     moved = measure.pixel_error(demonstrations.painted(settings), recipes.prepare(settings, "cpu").start)
     truth = "stays" if moved < 0.02 else "noise"
-    return "" if answer == truth else "how large is the style loss of the painting itself, and its gradient?"
+    hint = "how large is the style loss of the painting itself, and its gradient?"
+    return _chosen(answer, ("stays", "noise", "photo"), truth, hint)
 
 
 def correlation(answer: Any, lesson: Lesson) -> str:
@@ -195,12 +199,10 @@ def mean_picture(answer: Any, lesson: Lesson) -> str:
     runs = lesson.runs.get("E8")
     if runs is None:
         return "run E8 first"
-    if (answer := _word(answer)) not in ("lower", "higher"):
-        return 'answer "lower" or "higher"'
-    losses = [demonstrations.loss(run.settings, run.picture) for run in runs]
-    mean = demonstrations.loss(runs[0].settings, torch.stack([run.picture for run in runs]).mean(0))
+    plan, pictures = recipes.prepare(runs[0].settings.replace(precision="float32"), "cpu"), [run.picture for run in runs]
+    mean, *losses = plan.losses([torch.stack(pictures).mean(0), *pictures])
     truth = "higher" if mean > max(losses) else "lower"
-    return "" if answer == truth else "what does averaging do to strokes that lie at different places?"
+    return _chosen(answer, ("lower", "higher"), truth, "what does averaging do to strokes that lie at different places?")
 
 
 def relative_spread(answer: Any, lesson: Lesson) -> str:
@@ -274,11 +276,10 @@ def _sides(lesson: Lesson) -> str:
 
 def same_function(answer: Any, lesson: Lesson) -> str:
     """ "scaled" or "other": what normalizing activations does to the features of conv4_1 (or the deepest there is)."""
-    if (answer := _word(answer)) not in ("scaled", "other"):
-        return 'answer "scaled" or "other"'
     ratios = demonstrations.normalization(lesson.base.weights, lesson.base.style[-1], im.resize(lesson.photo, (64, 64)))
     truth = "scaled" if ratios < 1e-3 else "other"
-    return "" if answer == truth else "each filter's output is divided by a number, and the next layer multiplies it back"
+    hint = "each filter's output is divided by a number, and the next layer multiplies it back"
+    return _chosen(answer, ("scaled", "other"), truth, hint)
 
 
 def halving(answer: Any, lesson: Lesson) -> str:

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from nstlab import images as im
 from nstlab.settings import STATIC, WEIGHTS, InputError, NotebooksSettings, nearest
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
-Report = Callable[[str, int, int], None]  # name of the notebook, cells done, cells in all
 
 
 def known(folder: Path = FOLDER) -> dict[str, Path]:
@@ -39,9 +38,9 @@ def chosen(names: Sequence[str], folder: Path = FOLDER) -> list[Path]:
     return found or list(there.values())
 
 
-def run(settings: NotebooksSettings, report: Report | None = None) -> Iterator[tuple[Path, Path, float]]:
-    """Run each notebook in turn; yields (the executed notebook, its HTML, seconds). Raises InputError, with the reason, for
-    one that ends in an error; what it showed until then is kept."""
+def run(settings: NotebooksSettings) -> Iterator[tuple[Path, Path, float]]:
+    """Run each notebook in turn, with a progress bar; yields (the executed notebook, its HTML, seconds). Raises InputError,
+    with the reason, for one that ends in an error; what it showed until then is kept."""
     paths, parameters = chosen(settings.names), settings.chosen
     parameters |= {"results": str(settings.results.absolute())} | _from_here(parameters)
     out = settings.results / "notebooks"
@@ -51,7 +50,7 @@ def run(settings: NotebooksSettings, report: Report | None = None) -> Iterator[t
         raise InputError(f"results: {out} cannot be written ({error.strerror})") from None
     for path in paths:
         began = time.perf_counter()
-        executed = _execute(path, out / path.name, parameters, report)
+        executed = _execute(path, out / path.name, parameters)
         yield executed, _html(executed), time.perf_counter() - began
 
 
@@ -70,47 +69,23 @@ def _from_here(parameters: dict[str, Any]) -> dict[str, str]:
     return {name: str(path.absolute()) for name, path in files.items() if path.is_file()}
 
 
-def _execute(path: Path, out: Path, parameters: dict[str, Any], report: Report | None) -> Path:
+def _execute(path: Path, out: Path, parameters: dict[str, Any]) -> Path:
     try:
-        import nbformat
         import papermill
         from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
     except ImportError:
         raise InputError("notebooks: papermill is not installed; pip install 'nstlab[notebooks]'") from None
 
-    total = len(nbformat.read(path, as_version=4).cells)
+    bar = {"desc": path.stem, "dynamic_ncols": True, "disable": None}
     with _static(), _quietly():
         try:
-            _watched(papermill, path, out, parameters, report, total)
+            papermill.execute_notebook(path, out, parameters, kernel_name="python3", cwd=str(path.parent), progress_bar=bar)
         except PapermillExecutionError as error:
             raise InputError(f"{path.name}: cell {error.exec_count} ends in {error.ename}: {error.evalue}; see {out}") from None
         except DeadKernelError:
             raise InputError(f"{path.name}: its kernel died, for want of memory perhaps; see {out}") from None
     return out
-
-
-def _watched(papermill: Any, path: Path, out: Path, parameters: dict[str, Any], report: Report | None, total: int) -> None:
-    """Papermill's own loop, with our progress in place of its bar."""
-    from papermill.engines import NBClientEngine, papermill_engines
-
-    class Engine(NBClientEngine):
-        @classmethod
-        def execute_managed_notebook(cls, manager: Any, kernel_name: str, **options: Any) -> None:
-            whole = manager.cell_complete
-
-            def complete(cell: Any, cell_index: int, **rest: Any) -> None:
-                whole(cell, cell_index, **rest)
-                if report is not None:
-                    report(path.stem, cell_index + 1, total)
-
-            manager.cell_complete = complete
-            super().execute_managed_notebook(manager, kernel_name, **options)
-
-    papermill_engines.register("nstlab", Engine)
-    papermill.execute_notebook(
-        path, out, parameters, engine_name="nstlab", kernel_name="python3", cwd=str(path.parent), progress_bar=False
-    )
 
 
 def _html(executed: Path) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nstlab import measurements as measure
 from nstlab.experiments.base import Base, Seen, label_of
-from nstlab.experiments.classic import feature_maps
+from nstlab.experiments.classic import feature_maps, guard_events, spread_of_losses
 
 Runs = Sequence[Seen]
 
@@ -57,13 +57,12 @@ def _e7(runs: Runs, base: Base) -> str:
 
 
 def _e8(runs: Runs, base: Base) -> str:
-    losses = [run.result["loss"] for run in runs]
-    spread = max(losses) / min(losses) - 1
+    spread = spread_of_losses(runs)
     return "less than 1 %" if spread < 0.01 else "1 to 10 %" if spread < 0.1 else "more than 10 %"
 
 
 def _e9(runs: Runs, base: Base) -> str:
-    events = {pool: sum(len(run.result["events"]) for run in runs if run.settings.pool == pool) for pool in ("avg", "max")}
+    events = guard_events(runs)
     return "both alike" if events["avg"] == events["max"] else max(events, key=events.get)
 
 

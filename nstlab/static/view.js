@@ -95,26 +95,33 @@ async function upload(model, file, role, send) {
   }
 }
 
+// A row of things made anew, each with pictures of its own: one(thing, image), where image(alt, bytes) makes an <img>.
+function shelf(node, model, trait, one) {
+  let pictures = [];
+  const image = (alt, bytes) => {
+    const img = picture(alt, "");
+    img.bytes(bytes);
+    pictures.push(img);
+    return img;
+  };
+  const release = () => (pictures.forEach((img) => img.release()), (pictures = []));
+  const update = () => (release(), node.replaceChildren(...model.get(trait).map((thing) => one(thing, image))));
+  return { node, update, release };
+}
+
 // Thumbnails of photo and painting; each takes a file, chosen or dropped.
 function inputs(model, send) {
-  const node = make("div", { class: "nst-inputs" });
-  let pictures = [];
-  const one = ({ role, label, thumb }) => {
-    const img = picture(`${role}: ${label}`, "");
-    img.bytes(thumb);
-    pictures.push(img);
+  const one = ({ role, label, thumb }, image) => {
     const take = (files) => files.length && upload(model, files[0], role, send);
     const file = make("input", { type: "file", accept: "image/*", "aria-label": `Upload a ${role}` });
     file.addEventListener("change", () => (take(file.files), (file.value = "")));
     const text = make("span", {}, make("b", {}, role), ` ${label}`, make("i", {}, "Upload …"));
-    const label_ = make("label", { title: `${label}: choose or drop a file for another ${role}` }, img, text, file);
+    const label_ = make("label", { title: `${label}: choose or drop a file for another ${role}` }, image(`${role}: ${label}`, thumb), text, file);
     label_.addEventListener("dragover", (event) => event.preventDefault());
     label_.addEventListener("drop", (event) => (event.preventDefault(), take(event.dataTransfer.files)));
     return label_;
   };
-  const release = () => (pictures.forEach((img) => img.release()), (pictures = []));
-  const update = () => (release(), node.replaceChildren(...model.get("inputs").map(one)));
-  return { node, update, release };
+  return shelf(make("div", { class: "nst-inputs" }), model, "inputs", one);
 }
 
 const short = (value) => (value === 0 || (value >= 0.01 && value < 1e4) ? value.toPrecision(3) : value.toExponential(1));
@@ -178,22 +185,17 @@ function events(model) {
 
 function film(model, send) {
   const node = make("div", { class: "nst-film", role: "group", "aria-label": "Snapshots to go back to" });
-  let pictures = [];
-  const one = ({ id, label, thumb }) => {
-    const img = picture("", "");
-    img.bytes(thumb);
-    pictures.push(img);
+  const one = ({ id, label, thumb }, image) => {
     const title = `Go back to ${label}`;
-    return make("button", { title, "aria-label": title, onclick: () => send({ do: "back", id }) }, img, make("span", {}, label));
+    return make("button", { title, "aria-label": title, onclick: () => send({ do: "back", id }) }, image("", thumb), make("span", {}, label));
   };
-  const release = () => (pictures.forEach((img) => img.release()), (pictures = []));
+  const row = shelf(node, model, "film", one);
   const update = () => {
     const focused = [...node.children].indexOf(document.activeElement);
-    release();
-    node.replaceChildren(...model.get("film").map(one));
+    row.update();
     if (focused >= 0) node.children[Math.min(focused, node.children.length - 1)]?.focus();
   };
-  return { node, update, release };
+  return { ...row, update };
 }
 
 // A panel over the view with the code; the clipboard is not allowed everywhere, so the text is there to be selected too.
