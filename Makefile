@@ -19,7 +19,7 @@ lab: $(READY)
 
 studio: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[voila]'
-	$(BIN)/voila notebooks/00_studio.ipynb
+	$(BIN)/jupyter server --config=notebooks/studio_config.py notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check .

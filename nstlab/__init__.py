@@ -8,11 +8,16 @@
     for step in nst.minimize(goal, net, start=nst.noise(photo, seed=0), steps=300):
         print(step.index, step.loss, step.terms)
 
-Names are imported when they are first used, so that `import nstlab` costs nothing.
+Names are imported when they are first used, so that `import nstlab` costs nothing. It only sets how threads wait, which has
+to be known before PyTorch is loaded.
 """
 
 from importlib import import_module
 from typing import Any
+
+from nstlab.threads import share_cores
+
+share_cores()
 
 _HOMES = {
     "settings": (
@@ -25,7 +30,8 @@ _HOMES = {
     "statistics": "covariance gram",
     "objectives": "Objective content style total_variation",
     "optimizers": "LBFGS Adam GradientDescent",
-    "engine": "Checkpoint Result Status Step minimize pyramid solve",
+    "checkpoint": "Checkpoint",
+    "engine": "Result Status Step minimize pyramid solve",
     "recipes": "Plan device prepare",
     "store": "Store run_id",
     "index": "history runs",

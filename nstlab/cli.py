@@ -97,10 +97,12 @@ def _spec(name: str, classes: Sequence[type[Settings]]) -> type:
 
 
 def _one_line(text: str) -> str:
-    """tyro's boxed error as one line: its first part, without the frame."""
+    """tyro's boxed error as one line: its title, and what stands there up to the next rule."""
     lines = [line.strip("╭╮╰╯│─ ") for line in text.splitlines()]
-    first = next((i for i, line in enumerate(lines) if i and not line), len(lines))
-    return re.sub(r"\s+", " ", ": ".join(lines[:1]) + ": " + " ".join(lines[1:first])).strip(": ")
+    parts = [list(part) for rule, part in itertools.groupby(lines, lambda line: not line.strip("-")) if not rule]
+    (title, *body), *rest = parts or [[""]]
+    said = " ".join(body or (rest[0] if rest else []))
+    return re.sub(r"\s+", " ", said if said.startswith(title) else f"{title}: {said}").strip(": ")
 
 
 def parse(argv: Sequence[str]) -> tuple[str, list[Settings]]:
@@ -135,12 +137,11 @@ def _finish(stored: Any, job: JobSettings, settings: RunSettings, how: str) -> N
     from nstlab import images as im
     from nstlab.engine import Status
 
-    picture = im.reopen(stored.picture)
+    picture, result, places = im.reopen(stored.picture), stored.manifest["result"], [str(job.out)]
+    if job.frames:  # first, since more can be wrong with it
+        frames = itertools.chain(map(im.reopen, stored.some_frames(job.frames)), [picture])
+        places.append(str(im.save_gif(frames, picture.shape[-2:], job.animation)))
     im.save(picture, job.out, settings.to_dict())
-    result, places = stored.manifest["result"], [str(job.out)]
-    if job.frames and stored.frames:
-        frames = itertools.chain(map(im.reopen, stored.frames), [picture])
-        places.append(str(im.save_gif(frames, picture.shape[-2:], job.out.with_suffix(".gif"))))
     events = "; ".join(result["events"]) or "none"
     why = "" if result["status"] == Status.FINISHED else f" ({result['status']})"
     print(
@@ -151,12 +152,15 @@ def _finish(stored: Any, job: JobSettings, settings: RunSettings, how: str) -> N
 
 def run_recipe(settings: RunSettings, job: JobSettings) -> int:
     """Carry out one recipe with a progress bar; a run that is kept already is not computed again."""
+    from nstlab import files, memory, recipes
     from nstlab import images as im
-    from nstlab.recipes import prepare
     from nstlab.store import Store
 
     im.check_writable(job.out)
-    plan, store = prepare(settings, job.device), Store(job.results)
+    if job.frames:
+        files.check_place(job.animation)
+    device, store = recipes.device(job.device), Store(job.results)
+    plan = recipes.prepare(settings, device, room=memory.total(device))
     stored = store.find(plan, job.frames) if job.resume else None
     if stored is not None:
         _finish(stored, job, settings, f"found in {stored.folder}")
@@ -232,7 +236,7 @@ def runs(settings: RunsSettings) -> int:
     """List, show or remove runs."""
     from nstlab import index
 
-    if not settings.results.is_dir():
+    if not os.path.isdir(settings.results):
         raise InputError(f"results: there is no folder {settings.results}")
     if settings.action == "rm":
         for folder in index.remove(settings.ids, settings.results):
@@ -354,13 +358,13 @@ def info(settings: InfoSettings) -> int:
 
 def _room(device: Any) -> str:
     """What a device computes in, and the largest pictures that fit there."""
-    from nstlab import recipes, weights
+    from nstlab import memory, recipes, weights
     from nstlab.network import VGG19
 
     nets = {"embedded": VGG19("embedded"), "VGG19": VGG19(weights.random_weights(0))}
     sides = [f"{recipes.largest_square(net.to(device), device)} px with {name}" for name, net in nets.items()]
     arithmetic = nets["embedded"].arithmetic.name
-    return f"{recipes.available_memory(device) / 1e9:.1f} GB free, {arithmetic}; room for a square of {', '.join(sides)}"
+    return f"{memory.available(device) / 1e9:.1f} GB free, {arithmetic}; room for a square of {', '.join(sides)}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

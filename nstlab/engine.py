@@ -17,34 +17,27 @@ The engine prints nothing and writes no file; whoever drains it does.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nstlab import images as im
+from nstlab.checkpoint import MEMORY, Checkpoint
 from nstlab.cuda import Replayed, to_host
+from nstlab.memory import FINE
 from nstlab.network import VGG19, Arithmetic
 from nstlab.objectives import Bound, Objective
 from nstlab.optimizers import LBFGS, Evaluate, Evaluation, Optimizer, State
-from nstlab.propagation import Layout
-from nstlab.settings import MIN_SIDE, STEPS, InputError
+from nstlab.settings import MIN_SIDE, STEPS
 
 ALGORITHM = 2  # raised whenever the same settings make other pixels than before; part of the id of a run
-CHECKPOINT_FORMAT = "nstlab checkpoint 2"
-PICTURES = 24  # of the image's size that are held at once: gradients, steps, candidates of the line search
-FINE = {torch.bfloat16: 0.2}  # part of the last size's steps that are done in float32 after a coarser type
 PATIENCE = 10  # steps over which `stop_change` looks for progress
 
 
@@ -147,10 +140,10 @@ class Step:
         state, best = self._state, self._best
         tensors = {"x": state.x, "grad": state.at.grad, "values": state.at.values, "loss": state.at.loss}
         tensors |= {"best_x": best.x, "best_values": best.values}
-        tensors |= {f"memory.{name}": tensor for name, tensor in state.tensors.items()}
+        tensors |= {f"{MEMORY}{name}": tensor for name, tensor in state.tensors.items()}
         data = {name: getattr(self, name) for name in ("index", "evaluations", "seconds", "level", "weights")}
         data |= {"loss": state.loss, "best_loss": best.loss, "numbers": state.numbers, "stalled": state.stalled}
-        data |= {"events": self._events, "recent": self._recent, "optimizer": self._optimizer, "fine": self._fine}
+        data |= {"events": list(self._events), "recent": list(self._recent), "optimizer": self._optimizer, "fine": self._fine}
         return Checkpoint({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, data)
 
 
@@ -166,48 +159,6 @@ class Result:
     evaluations: int
     seconds: float
     events: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """A run's state as tensors on the CPU and plain JSON data."""
-
-    tensors: dict[str, Tensor]
-    data: dict[str, Any]
-
-    def save(self, path: str | os.PathLike) -> Path:
-        """Write it as one safetensors file, whole or not at all."""
-        metadata = {"format": CHECKPOINT_FORMAT, "data": json.dumps(self.data)}
-        with im.replacing(path) as temporary:
-            try:
-                safetensors.torch.save_file(self.tensors, temporary, metadata)
-            except SafetensorError as error:
-                raise InputError(f"{path}: the checkpoint cannot be written ({error})") from None
-        return Path(path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> Checkpoint:
-        """Read it back; InputError if it is missing, damaged or something else."""
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != CHECKPOINT_FORMAT:
-                    raise InputError(f"{path}: is no checkpoint of this version of nstlab")
-                return cls({name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["data"]))  # noqa: SIM118
-        except InputError:
-            raise
-        except (OSError, SafetensorError, ValueError, KeyError):
-            raise InputError(f"{path}: is missing or damaged; without a checkpoint a run cannot be resumed") from None
-
-    def _state(self, like: Tensor) -> State:
-        narrow = {torch.float64: torch.float32} if like.device.type == "mps" else {}  # which has no float64
-        tensors = {name: t.to(like.device, narrow.get(t.dtype, t.dtype)) for name, t in self.tensors.items()}
-        memory = {name.removeprefix("memory."): t for name, t in tensors.items() if name.startswith("memory.")}
-        at = Evaluation(tensors["loss"], tensors["grad"], tensors["values"])
-        return State(tensors["x"], at, self.data["loss"], memory, self.data["numbers"], stalled=self.data["stalled"])
-
-    def _best(self, like: Tensor) -> Best:
-        return Best(self.data["best_loss"], self.tensors["best_x"].to(like.device), self.tensors["best_values"].to(like.device))
 
 
 class Evaluator:
@@ -253,15 +204,13 @@ class _Run:
         self.recent = []
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        data, like = checkpoint.data, self.net.conv1_1_weight
+        checkpoint.check(self.objective, [level.shape for level in self.schedule], self.optimizer)
+        data, tensors, like = checkpoint.data, checkpoint.tensors, self.net.conv1_1_weight
         self.index, self.level, self.fine = data["index"], data["level"], data["fine"]
         self.events = tuple(data["events"])
-        if self.level >= len(self.schedule) or tuple(checkpoint.tensors["x"].shape[-2:]) != self.schedule[self.level].shape:
-            raise InputError("the checkpoint belongs to a run with other sizes")
-        if data["optimizer"] != repr(self.optimizer):
-            raise InputError(f"the checkpoint belongs to a run with another optimizer: {data['optimizer']}")
         self.bind(data["weights"], data["evaluations"])
-        self.state, self.best = checkpoint._state(like), checkpoint._best(like)
+        self.state = checkpoint.state(like)
+        self.best = Best(data["best_loss"], tensors["best_x"].to(like.device), tensors["best_values"].to(like.device))
         self.began -= data["seconds"]
         self.recent = list(data["recent"])
 
@@ -350,7 +299,9 @@ def minimize(
         checkpoint: take up an earlier run of the same objective, network, start and schedule.
     The step is all that a caller need keep; one that is kept holds its pictures' memory.
     `send(changes)` in place of next() sets weights by their names in `objective.weights` before the next step.
-    Raises: InputError for weights that are not allowed and for a checkpoint that does not fit."""
+    Raises: InputError for a start that is no picture, for weights that are not allowed and for a checkpoint that does not
+    fit; FloatingPointError if the loss of the first picture, or its gradient, is not finite."""
+    im.check(start, "start")
     run = _Run(objective, net, pyramid(start.shape[-2:], steps, levels), optimizer or LBFGS(), stop_loss, stop_change)
     if checkpoint is not None:
         run.resume(checkpoint)
@@ -403,25 +354,3 @@ def drained(steps: Generator[Step, Any, Any], watch: Callable[[Step], None] | No
 def solve(*args: Any, **kwargs: Any) -> Result:
     """`minimize`, run to its end."""
     return drained(minimize(*args, **kwargs))
-
-
-def memory_needed(net: VGG19, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer) -> int:
-    """Bytes that an evaluation and the optimizer's history need at (H, W), from the sizes of what `Propagation` keeps."""
-    height, width = shape
-    held = net.conv1_1_weight
-    fine = net.precision == "auto" and net.arithmetic.dtype in FINE
-    packed = 2 * sum(getattr(net, f"{name}_weight").numel() for name in net.path(layers))
-    types = {net.arithmetic.dtype} | ({held.dtype} if fine else set())
-    network = max((Layout.of(net, layers, shape, t).total + packed) * t.itemsize for t in types) if layers else 0
-    pairs = optimizer.pairs(held.new_empty((1, 3, height, width), device="meta")) + 1 if isinstance(optimizer, LBFGS) else 1
-    return network + (2 * pairs + PICTURES) * 3 * height * width * held.element_size()
-
-
-def largest_size(net: VGG19, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer, available: int) -> int | None:
-    """The largest long side, a multiple of 16 below that of (H, W), that needs no more than the available bytes; None
-    if there is none."""
-    for size in range((max(shape) - 1) // 16 * 16, 0, -16):
-        smaller = [round(side * size / max(shape)) for side in shape]
-        if min(smaller) >= MIN_SIDE and memory_needed(net, layers, smaller, optimizer) <= available:
-            return size
-    return None

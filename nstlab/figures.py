@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from nstlab import files
 from nstlab import images as im
 from nstlab.settings import InputError
 
@@ -232,7 +233,7 @@ def save(figure: Shown, path: str | Path, largest: int | None = None) -> Path:
     path = im.check_writable(Path(path))
     picture = Image.open(io.BytesIO(figure._repr_png_())).convert("RGB")
     kind = im.FORMATS[path.suffix.lower()]
-    with im.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         for quality in (92, 85, 75, 65, 50, 35):
             options: dict[str, Any] = {"quality": quality, "optimize": True} if kind == "JPEG" else {"optimize": True}
             picture.save(temporary, kind, **options)

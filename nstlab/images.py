@@ -1,32 +1,27 @@
 """Pictures in and out: load, save, resize, sample pictures, first pictures.
 
 Contract: a picture is a float32 tensor of shape (1, 3, H, W), contiguous, sRGB with values in [0, 1]. `size` is
-always the LONG side in pixels. Anything Pillow reads can be loaded: EXIF orientation is applied, embedded ICC
-profiles are converted to sRGB, transparency is laid over white. What cannot be used raises InputError.
+always the LONG side in pixels. What cannot be used raises InputError.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
-import uuid
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 from torch import Tensor
 
+from nstlab.decoding import Part, interpolated, opened, read, reading, upright
+from nstlab.files import check_place, parse_json, regular, replacing
 from nstlab.settings import FITS, MIN_SIDE, InputError, nearest
 
-MAX_PIXELS = 175_000_000  # more is taken for a decompression bomb; Pillow itself refuses a little more than this
-MAX_ASPECT = 8.0  # long side / short side
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "retina", "hubble_deep_field", "ihc")
 _METADATA_KEY = "nstlab"
@@ -72,73 +67,6 @@ def find(source: str | os.PathLike) -> Path:
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong while a picture is read into one line."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of broken EXIF and large pictures; we check ourselves
-            yield
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; a picture file is needed") from None
-    except PermissionError:
-        raise InputError(f"{path}: may not be read") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: is not a picture (or damaged); PNG, JPEG, TIFF, WebP and the like are") from None
-    except Image.DecompressionBombError:
-        raise InputError(f"{path}: has more than {MAX_PIXELS / 1e6:.0f} million pixels, the most that is read") from None
-    except InputError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, RuntimeError) as error:  # by Pillow's decoders
-        raise InputError(f"{path}: is damaged or cut short ({str(error) or type(error).__name__})") from None
-
-
-def _check_shape(path: Any, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise InputError(f"{path}: {width}×{height} is more than {MAX_PIXELS / 1e6:.0f} million pixels, the most that is read")
-    if min(width, height) < MIN_SIDE:
-        raise InputError(f"{path}: {width}×{height} is too small; both sides must have {MIN_SIDE} px or more")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise InputError(f"{path}: {width}×{height} is too long; the sides' ratio may be at most {MAX_ASPECT:g}")
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """The picture in sRGB by its own ICC profile; one without, or with one that cannot be read, is returned as is."""
-    profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "CMYK", "L"):
-        return image
-    with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        return converted if converted is not None else image
-    return image
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    """Transparency laid over white."""
-    rgba = image.convert("RGBA")
-    profile = image.info.get("icc_profile")
-    flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    flat.info["icc_profile"] = profile
-    return flat
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) float32 sRGB in [0, 1] of a picture of any mode."""
-    if image.mode.startswith("I") or image.mode == "F":  # 16 or 32 bits of grey
-        grey = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
-        top = 1.0 if image.mode == "F" and grey.max() <= 1 else 65535.0 if grey.max() > 255 or image.mode != "F" else 255.0
-        return np.repeat((grey / top).clip(0, 1)[..., None], 3, axis=2)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = _over_white(image)
-    if image.mode == "P":
-        image = image.convert("RGB")
-    image = _to_srgb(image)
-    return np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0
-
-
 def load(source: str | os.PathLike, size: int | None = None) -> Tensor:
     """Read a picture.
 
@@ -146,38 +74,63 @@ def load(source: str | os.PathLike, size: int | None = None) -> Tensor:
         source: a path, or the name of a sample picture.
         size: long side in pixels after resizing; None keeps the picture's own.
     Returns: (1, 3, H, W) float32, sRGB in [0, 1].
-    Raises: InputError if there is no such file, or it is no picture, damaged, too small, too large or too long.
+    Raises: InputError if there is no such file, or it is no picture, damaged, too small, too large or too long, or needs
+    more memory than is free.
     """
     path = find(source)
-    # Opened as a file: given a path, Pillow maps uncompressed TIFFs into memory, and then transposes them wrongly.
-    with _reading(path), path.open("rb") as file, Image.open(file) as image:
-        _check_shape(path, *image.size)
+    return read(path, lambda shape: ((0, 0, *shape), shape if size is None else fit_size(shape, size, path)))
+
+
+def load_fit(source: str | os.PathLike, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0) -> Tensor:
+    """`fit(load(source), shape, how, scale)`, without ever holding the picture larger than it is used."""
+    return read(find(source), lambda own: fitting(own, shape, how, scale))
+
+
+def shape_of(source: str | os.PathLike, size: int | None = None) -> tuple[int, int]:
+    """(H, W) that `load` would give, from the file's header alone. Raises InputError as `load` does."""
+    path = find(source)
+    with opened(path) as image:
+        return upright(image) if size is None else fit_size(upright(image), size, path)
+
+
+def kind(path: str | os.PathLike) -> str:
+    """The format, "PNG" say, of a picture that `load` can read to its end. Raises InputError as that does."""
+    with opened(Path(path)) as image:
         image.load()
-        pixels = _pixels(ImageOps.exif_transpose(image))
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].contiguous()
-    return tensor if size is None else resize(tensor, fit_size(tensor.shape[-2:], size, path))
+        return image.format
 
 
 def reopen(path: str | os.PathLike) -> Tensor:
-    """A picture that `save` wrote, (1, 3, H, W): of any size and shape, since it was computed here."""
-    with Image.open(path) as image:
+    """A picture that `save` wrote, (1, 3, H, W): of any size and shape, since it was computed here. InputError if it is
+    damaged."""
+    with reading(Path(path)), Image.open(regular(path)) as image:
         return _tensor(image)
 
 
 def _tensor(image: Image.Image) -> Tensor:
     """(1, 3, H, W) in [0, 1] of an 8-bit RGB picture."""
-    return torch.from_numpy(np.array(image, dtype=np.float32) / 255).permute(2, 0, 1)[None].contiguous()
+    return torch.from_numpy(np.array(image.convert("RGB"), dtype=np.float32) / 255).permute(2, 0, 1)[None].contiguous()
 
 
 def verify(path: str | os.PathLike) -> None:
     """Raise InputError unless a picture can be read to its end."""
-    with _reading(Path(path)), Image.open(path) as image:
+    with reading(Path(path)), Image.open(regular(path)) as image:
         image.load()
 
 
 def shaded(image: Tensor) -> Tensor:
     """The picture in 256 shades a channel, which are all that a PNG keeps; (1, 3, H, W) in [0, 1]."""
     return _tensor(to_pil(image))
+
+
+def check(image: Tensor, what: str) -> Tensor:
+    """The picture, if it is one: (1, 3, H, W), floating-point numbers, all finite. Else InputError, which names `what` it was
+    to be."""
+    if image.ndim != 4 or len(image) != 1 or not image.is_floating_point():
+        raise InputError(f"{what}: {tuple(image.shape)} {image.dtype} is no picture; expected is (1, 3, H, W), floating-point")
+    if not (image.is_meta or image.isfinite().all()):
+        raise InputError(f"{what}: holds numbers that are not finite")
+    return image
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------
@@ -203,11 +156,6 @@ def resize(image: Tensor, shape: Sequence[int]) -> Tensor:
     return interpolated(image, shape).clamp(0, 1)
 
 
-def interpolated(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """(1, C, h, w) -> (1, C, H, W), of any range, by antialiased bicubic interpolation, which may overshoot."""
-    return F.interpolate(values, tuple(shape), mode="bicubic", antialias=True, align_corners=False)
-
-
 def fit(image: Tensor, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0) -> Tensor:
     """A painting in the photo's shape (H, W), one of settings.FITS; `scale` enlarges it, and so its strokes.
 
@@ -215,17 +163,21 @@ def fit(image: Tensor, shape: Sequence[int], how: str = FITS[0], scale: float = 
     crop:    the largest middle part of the photo's proportions, resized to H × W.
     area:    its own proportions, as many pixels as the photo.
     """
-    height, width = shape
-    h, w = image.shape[-2:]
+    (top, left, height, width), shape = fitting(image.shape[-2:], shape, how, scale)
+    return resize(image[..., top : top + height, left : left + width], shape)
+
+
+def fitting(own: Sequence[int], shape: Sequence[int], how: str, scale: float) -> tuple[Part, tuple[int, int]]:
+    """What `fit` does to a picture of shape `own`: (the part that it uses, the (H, W) that it gives it)."""
+    (h, w), (height, width), part = own, shape, (0, 0, *own)
     if how == "crop":
-        part = min(h / height, w / width)
-        new_h, new_w = max(1, round(part * height)), max(1, round(part * width))
-        top, left = (h - new_h) // 2, (w - new_w) // 2
-        image = image[..., top : top + new_h, left : left + new_w]
+        shrink = min(h / height, w / width)
+        new_h, new_w = max(1, round(shrink * height)), max(1, round(shrink * width))
+        part = ((h - new_h) // 2, (w - new_w) // 2, new_h, new_w)
     elif how == "area":
         factor = (height * width / (h * w)) ** 0.5
         height, width = h * factor, w * factor
-    return resize(image, (max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale))))
+    return part, (max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale)))
 
 
 # --- first pictures ---------------------------------------------------------------------------------------------
@@ -270,36 +222,6 @@ def check_writable(path: str | os.PathLike) -> Path:
     return check_place(path)
 
 
-def check_place(path: Path) -> Path:
-    """The path, if a file can be written there; else InputError."""
-    folder = path.parent
-    if path.is_dir() or not folder.is_dir():
-        raise InputError(f"{path}: is a folder" if path.is_dir() else f"{path}: there is no folder {folder}")
-    if not os.access(path if path.exists() else folder, os.W_OK) or not os.access(folder, os.W_OK):
-        raise InputError(f"{path}: may not be written")
-    return path
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
-
-    So a file is whole or not there, whenever the process is killed. An OSError becomes an InputError."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
-        temporary.touch(exist_ok=False)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save(image: Tensor, path: str | os.PathLike, settings: dict[str, Any] | None = None) -> Path:
     """Write a picture as PNG, JPEG or TIFF, by its ending; `settings` go into its metadata (see `read_settings`).
 
@@ -324,11 +246,11 @@ def save(image: Tensor, path: str | os.PathLike, settings: dict[str, Any] | None
 def read_settings(path: str | os.PathLike) -> dict[str, Any]:
     """The settings that `save` put into a picture; empty if there are none."""
     path = Path(path)
-    with _reading(path), Image.open(path) as image:
+    with reading(path), Image.open(regular(path)) as image:
         tags = getattr(image, "tag_v2", {})
         text = image.info.get(_METADATA_KEY) or image.info.get("comment") or tags.get(ExifTags.Base.ImageDescription, "")
     with contextlib.suppress(ValueError):
-        found = json.loads(text)
+        found = parse_json(text)
         return found if isinstance(found, dict) else {}
     return {}
 

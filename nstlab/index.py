@@ -1,7 +1,7 @@
 """What is stored, as tables: `runs()` has a row a run, `history()` a row a step.
 
-The index, `results/runs/index.json`, holds the rows by folder, with the sizes and times of its files; a row whose files
-have changed is read again. It is a cache: deleted or damaged, it is made anew from the folders.
+The index, `results/runs/index.json`, holds the manifests by folder, with the sizes and times of its files; where these have
+changed it is read again. It is a cache: deleted or damaged, it is made anew from the folders.
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ import contextlib
 import json
 import logging
 import re
-import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nstlab import images as im
+from nstlab import files
+from nstlab.files import WHOLE, many, record
 from nstlab.settings import RECIPES, RESULTS, InputError, nearest
-from nstlab.store import Store, StoredRun
+from nstlab.store import MANIFEST, Store, StoredRun
 
 if TYPE_CHECKING:
     import pandas
 
 log = logging.getLogger("nstlab")
 ID = re.compile("[0-9a-f]{16}")
-VERSION = 1  # of the index; raised whenever a row has other columns than before
+VERSION = 2  # of the index; raised whenever it holds something else than before
+INDEX = record(version={"const": VERSION}, runs={"type": "object"})
+ENTRY = record(stamp=many(WHOLE), manifest=MANIFEST)
 Where = Mapping[str, Any] | str | Callable[["pandas.DataFrame"], Any]
 
 
-def _row(run: StoredRun) -> dict[str, Any]:
+def _row(run: StoredRun, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A finished run as plain values."""
-    manifest = run.manifest
     result = manifest["result"]
     row = {"id": run.id, "recipe": manifest["recipe"], "loss": float(result["loss"])}
     row |= {f"loss_{name}": float(value) for name, value in result["terms"].items()}
@@ -62,33 +63,43 @@ def _stamp(folder: Path) -> list[int]:
 
 
 def _read_index(path: Path) -> dict[str, Any]:
-    """{folder: {"stamp", "row"}}, as far as the file holds such."""
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["version"] == VERSION:
-            return {k: v for k, v in found["runs"].items() if isinstance(v.get("row"), dict) and "created" in v["row"]}
+    """{folder: {"stamp", "manifest"}}, as far as the file holds such."""
+    with contextlib.suppress(OSError, ValueError):
+        found = files.read_json(path)
+        files.check_json(found, INDEX)
+        return {name: entry for name, entry in found["runs"].items() if _is_entry(entry)}
     return {}
+
+
+def _is_entry(entry: Any) -> bool:
+    try:
+        files.check_json(entry, ENTRY)
+    except ValueError:
+        return False
+    return True
 
 
 def rows(root: str | Path = RESULTS) -> list[dict[str, Any]]:
     """A row for each finished run below the folder, oldest first; what is damaged is reported in the log and left out."""
     root = Path(root)
-    path, new = root / "runs" / "index.json", {}
+    path, new, found = root / "runs" / "index.json", {}, []
     old = _read_index(path)
     for folder in _folders(root):
         name, run = f"{folder.parent.name}/{folder.name}", StoredRun(folder)
         try:
             stamp, known = _stamp(folder), old.get(name)
-            if known and known.get("stamp") == stamp and known["row"].get("folder") == str(folder):
+            if known and known["stamp"] == stamp and known["manifest"]["id"] == run.id:
                 new[name] = known
             elif run.is_whole():
-                new[name] = {"stamp": stamp, "row": _row(run)}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                new[name] = {"stamp": stamp, "manifest": run.manifest}
+        except (OSError, ValueError) as error:
             log.warning("%s: is damaged and left out (%s: %s)", folder, type(error).__name__, error)
+        if name in new:
+            found.append(_row(run, new[name]["manifest"]))
     if new != old and path.parent.is_dir():
-        with contextlib.suppress(InputError), im.replacing(path) as temporary:  # a folder that may only be read will do
+        with contextlib.suppress(InputError), files.replacing(path) as temporary:  # a folder that may only be read will do
             temporary.write_text(json.dumps({"version": VERSION, "runs": new}), encoding="utf-8")
-    return sorted((entry["row"] for entry in new.values()), key=lambda row: row["created"])
+    return sorted(found, key=lambda row: row["created"])
 
 
 def runs(recipe: str | None = None, where: Where | None = None, root: str | Path = RESULTS) -> pandas.DataFrame:
@@ -156,7 +167,7 @@ def read_history(run: StoredRun) -> pandas.DataFrame:
 
     path = run.folder / "history.csv"
     try:
-        return pandas.read_csv(path, dtype={"event": str}).fillna({"event": ""})
+        return pandas.read_csv(files.regular(path), dtype={"event": str}).fillna({"event": ""})
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: is missing or damaged ({error})") from None
 
@@ -174,9 +185,9 @@ def remove(run_ids: Sequence[str], root: str | Path = RESULTS) -> list[Path]:
         with store.claimed(folder.with_name(folder.name.partition(".")[0])):
             try:
                 folder.rename(gone)  # at once, so that no half of it is ever found
-                shutil.rmtree(gone)
+                files.remove_folder(gone)
             except OSError as error:
-                raise InputError(f"{folder}: cannot be removed ({error.strerror})") from None
+                raise InputError(f"{folder}: cannot be removed ({error.strerror or error})") from None
     return list(dict.fromkeys(folders))
 
 

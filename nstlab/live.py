@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab import recipes
+from nstlab import memory, recipes
 from nstlab.engine import Result, Step
 from nstlab.recipes import Plan
 from nstlab.settings import DEVICES, InputError, RunSettings
@@ -158,12 +158,13 @@ class Live:
     def _begin(self, settings: RunSettings, given: Tensor | None, strict: bool) -> None:
         """Make a new run of it, from a given picture where its proportions fit (strict: in any case), else from the one that
         the settings name."""
-        plan = recipes.prepare(settings, self.device, self.plan).widened()
+        spare = 0 if self._steps is None else self.plan.memory_needed()  # is free as soon as the present run has ended
+        room = memory.available(recipes.device(self.device)) + spare
+        plan = recipes.prepare(settings, self.device, self.plan, room).widened()
         if given is not None and (strict or _alike(given.shape, plan.start.shape)):
             plan = plan.begun_with(given)
         else:
             given = None
-        plan.check_memory(0 if self._steps is None else self.plan.memory_needed())
         self._keep()
         self._before = self._present()
         self._end()  # its memory is free before the next one takes its own

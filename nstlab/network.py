@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from nstlab import files
 from nstlab import images as im
 from nstlab.settings import BLOCKS, POOLS, PRECISIONS, WEIGHTS, InputError, layer_name, nearest, rectified
 from nstlab.weights import Weights
@@ -277,6 +278,6 @@ def _sample_means(net: VGG19) -> dict[str, Tensor]:
     means = mean_activations(net, normalization_images())
     with contextlib.suppress(OSError, InputError, SafetensorError):  # a home that cannot be written only costs the time again
         path.parent.mkdir(parents=True, exist_ok=True)
-        with im.replacing(path) as temporary:
+        with files.replacing(path) as temporary:
             safetensors.torch.save_file(means, temporary)
     return means

@@ -55,6 +55,10 @@ class Term:
         """The picture whose features are the target, for an image of shape (H, W); None if there is no target."""
         return None
 
+    def shape(self, shape: Sequence[int]) -> Sequence[int]:
+        """(H, W) of that picture, or of the image where there is none."""
+        return shape
+
     def target(self, features: Tensor) -> Tensor:
         """What a layer is compared with, from the features of `picture` there."""
         raise NotImplementedError
@@ -117,6 +121,9 @@ class Style(Term):
 
     def picture(self, shape: Sequence[int]) -> Tensor:
         return im.fit(self.image, shape, self.fit, self.scale)
+
+    def shape(self, shape: Sequence[int]) -> Sequence[int]:
+        return im.fitting(self.image.shape[-2:], shape, self.fit, self.scale)[1]
 
     def target(self, features: Tensor) -> Tensor:
         """A: the painting's Gram matrix."""
@@ -209,6 +216,23 @@ class Objective:
             if weight * layer_weight > 0 and read != PIXELS
         ]
 
+    def shapes(self, shape: Sequence[int]) -> list[Sequence[int]]:
+        """(H, W) of the pictures that the terms' targets are made from, for an image of shape (H, W)."""
+        return [term.shape(shape) for _, term in self.terms]
+
+    def counting(self, weights: Mapping[str, float]) -> list[str]:
+        """The terms that are evaluated with these weights: their own, and a layer's, are more than 0."""
+        return list(dict.fromkeys(active.term.name for active in self.active(weights)))
+
+    def active(self, weights: Mapping[str, float]) -> list[Active]:
+        """The layers of terms that count with these weights."""
+        return [
+            Active(term, layer, read, weights[f"{term.name}:{layer}"])
+            for _, term in self.terms
+            for layer, read in zip(term.layers, term.reads, strict=True)
+            if weights.get(term.name, 0.0) * weights.get(f"{term.name}:{layer}", 0.0) > 0
+        ]
+
     def with_layers(self, names: Iterable[str]) -> Objective:
         """The same, with these layers too in every term that looks at layers, their weights 0."""
         return Objective(tuple((weight, term.with_layers(names)) for weight, term in self.terms))
@@ -240,7 +264,7 @@ def content(
     layers: str | int | Sequence[str | int], image: Tensor, weights: Sequence[float] = (), convention: str = DEFAULT_CONVENTION
 ) -> Objective:
     """Be like the photo in these layers' features; `weights` of the layers are equal by default."""
-    return _term(Content, "content", layers, weights, convention, image=image)
+    return _term(Content, "content", layers, weights, convention, image=im.check(image, "content"))
 
 
 def style(
@@ -255,7 +279,7 @@ def style(
 
     weights: of the layers; by default 1/|L|, or 1 where the convention adds layers up.
     fit, scale: how the painting gets the image's shape, see images.fit."""
-    return _term(Style, "style", layers, weights, convention, image=image, fit=fit, scale=scale)
+    return _term(Style, "style", layers, weights, convention, image=im.check(image, "style"), fit=fit, scale=scale)
 
 
 def total_variation(convention: str = DEFAULT_CONVENTION) -> Objective:
@@ -309,14 +333,14 @@ class Bound:
                 )
             _weight(value, name)
         weights = {**self.weights, **{name: float(value) for name, value in changes.items()}}
-        if not self._active(weights):
+        if not self.objective.active(weights):
             raise InputError("all weights are 0; at least one must be more")
         self._compute_targets(weights)
         self.weights = weights
 
     def _compute_targets(self, weights: Mapping[str, float]) -> None:
         missing: dict[Term, dict[str, list[Active]]] = {}
-        for active in self._active(weights):
+        for active in self.objective.active(weights):
             if active.key not in self._targets:
                 missing.setdefault(active.term, {}).setdefault(active.read, []).append(active)
         for term, reads in missing.items():
@@ -325,19 +349,11 @@ class Bound:
                 continue
             picture = picture.to(self.net.conv1_1_weight)  # to its device and dtype
             if picture.shape[-2:] == self.shape:  # the features' memory is that of the evaluations to come
-                way = self._way({active.read for active in self._active(weights)} - {PIXELS})
+                way = self._way({active.read for active in self.objective.active(weights)} - {PIXELS})
             else:
                 way = Propagation(self.net, reads, picture.shape[-2:], self.arithmetic)
             for read, features in way.forward(picture):
                 self._targets |= {active.key: term.target(features).clone() for active in reads.get(read, [])}
-
-    def _active(self, weights: Mapping[str, float]) -> list[Active]:
-        return [
-            Active(term, layer, read, weights[f"{term.name}:{layer}"])
-            for _, term in self.objective.terms
-            for layer, read in zip(term.layers, term.reads, strict=True)
-            if weights[term.name] * weights[f"{term.name}:{layer}"] > 0
-        ]
 
     @property
     def scale(self) -> float:
@@ -347,11 +363,11 @@ class Bound:
     @property
     def names(self) -> list[str]:
         """The terms that are evaluated, in the order of `evaluate`'s values."""
-        return list(dict.fromkeys(active.term.name for active in self._active(self.weights)))
+        return self.objective.counting(self.weights)
 
     def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(1, 3, H, W) -> (total / scale, its gradient at the image, unweighted value of each term in `names`)."""
-        actives = self._active(self.weights)
+        actives = self.objective.active(self.weights)
         at: dict[str, list[Active]] = {}
         for active in actives:
             at.setdefault(active.read, []).append(active)
@@ -406,7 +422,7 @@ class Bound:
 
     def __call__(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(1, 3, H, W) -> (the total, each term's unweighted value)."""
-        actives = self._active(self.weights)
+        actives = self.objective.active(self.weights)
         features = self.net(image, {active.read for active in actives} - {PIXELS}) | {PIXELS: image}
         found = {a.key: a.term.statistic(features[a.read], self._targets.get(a.key)) for a in actives}
         total, values = self._scored(actives, found, features)

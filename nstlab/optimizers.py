@@ -71,6 +71,10 @@ class Optimizer(Protocol):
         """The next state; its picture is never one whose loss is not finite or exploded."""
         ...
 
+    def fits(self, state: State) -> bool:
+        """Whether the memory of a state, which may come from a damaged file, is whole and of this optimizer's making."""
+        ...
+
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.dot(a.flatten(), b.flatten())
@@ -78,6 +82,15 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 def _rms(x: Tensor) -> Tensor:
     return x.square().mean().sqrt()
+
+
+def _is_positive(value: Any) -> bool:
+    """Whether it is a number more than 0."""
+    return isinstance(value, (int, float)) and 0 < value < math.inf
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _clipped(x: Tensor, bounds: tuple[float, float] | None) -> Tensor:
@@ -132,6 +145,11 @@ class Adam:
         x = state.x - rate / (1 - b1**count) * m / (root + self.epsilon * _rms(root) + torch.finfo(g.dtype).tiny)
         return _guarded(state, _clipped(x, self.bounds), evaluate, {"m": m, "v": v}, {"rate": rate, "count": count})
 
+    def fits(self, state: State) -> bool:
+        begun = {"m", "v"} if "count" in state.numbers else set()
+        whole = _shapes(state.tensors) == dict.fromkeys(begun, tuple(state.x.shape))
+        return whole and all(map(_is_positive, state.numbers.values())) and state.numbers.keys() - {"count"} == {"rate"}
+
 
 @dataclass(frozen=True)
 class GradientDescent:
@@ -148,6 +166,10 @@ class GradientDescent:
         unit = state.numbers.get("unit") or 1 / max(float(_rms(g)), torch.finfo(g.dtype).tiny)
         x = _clipped(state.x - rate * unit * g, self.bounds)
         return _guarded(state, x, evaluate, {}, {"rate": rate, "unit": unit})
+
+    def fits(self, state: State) -> bool:
+        known = state.numbers.keys() - {"unit"} == {"rate"} and not state.tensors
+        return known and all(map(_is_positive, state.numbers.values()))
 
 
 # --- L-BFGS -----------------------------------------------------------------------------------------------------
@@ -220,6 +242,16 @@ class LBFGS:
         if event or not trial.sy > self.curvature * math.sqrt(trial.ss * trial.yy):
             return replace(new, numbers={"order": [], "length": length})
         return self._remember(state, new, trial.s, trial.y * free, length)
+
+    def fits(self, state: State) -> bool:
+        order, slots = state.numbers.get("order"), self.pairs(state.x) + 1
+        if not isinstance(order, list) or not _is_positive(state.numbers.get("length")):
+            return False
+        if not state.tensors:
+            return not order
+        square = (slots, slots)
+        whole = _shapes(state.tensors) == {"pairs": (2, slots, state.x.numel()), "sy": square, "yy": square}
+        return whole and len(order) < slots and all(type(i) is int and 0 <= i < slots and order.count(i) == 1 for i in order)
 
     def _forget(self, state: State, event: str) -> State:
         """The same picture without memory of curvature; the next step goes along the gradient, and not as far."""

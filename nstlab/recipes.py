@@ -11,16 +11,16 @@ settings, the hashes of its pictures' pixels, and the hash of its weights decide
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
-from nstlab import engine
+from nstlab import engine, memory
 from nstlab import images as im
 from nstlab.network import VGG19
 from nstlab.objectives import Objective, content, style, total_variation
@@ -30,7 +30,6 @@ from nstlab.settings import (
     CONVENTIONS,
     CONVOLUTIONS,
     DEVICES,
-    INITS,
     LIVE,
     MAX_SIDE,
     RECIPES,
@@ -140,23 +139,31 @@ class Plan:
             return None
         return dict.fromkeys(known, 0.0) | wanted
 
-    def memory_needed(self) -> int:
-        """Bytes, estimated."""
-        return engine.memory_needed(self.net, self.layers, self.start.shape[-2:], self.optimizer)
+    def memory_needed(self, shape: Sequence[int] | None = None) -> int:
+        """Bytes that the run needs, estimated, those of the plan's own pictures included; at its own size or another (H, W)."""
+        shape = self.start.shape[-2:] if shape is None else shape
+        run = memory.needed(self.net, self.layers, shape, self.optimizer)
+        others = {tuple(other) for other in self.objective.shapes(shape)} - {tuple(shape)}
+        targets = [memory.of_evaluation(self.net, self.layers, other) + 12 * prod(other) for other in others]
+        return run + max(targets, default=0)
 
-    def check_memory(self, spare: int = 0) -> None:
-        """InputError, with the size that would fit, if the run needs more memory than there is; `spare` bytes of what is
-        taken will be free by then."""
-        free = available_memory(self.start.device) + spare
-        if self.memory_needed() > free:
-            raise InputError(self.memory_message(free))
+    def check_memory(self) -> None:
+        """InputError, with the size that would fit, if the run needs more memory than is free; what the plan's own pictures
+        take already counts as free."""
+        held = sum(t.nbytes for t in (self.start, *self.inputs.values()) if t.device == self.net.device)
+        self.check_room(memory.available(self.net.device) + held)
 
-    def memory_message(self, free: int, found: bool = True) -> str:
-        """Why the run does not fit, and the size that would; `free` is what was `found` to be free, or a guess."""
-        fits = engine.largest_size(self.net, self.layers, self.start.shape[-2:], self.optimizer, free)
+    def check_room(self, room: int) -> None:
+        """The same, for a given number of bytes. All that it asks for is sizes, so an outline will do."""
+        if self.memory_needed() > room:
+            raise InputError(self.memory_message(room))
+
+    def memory_message(self, room: int, found: bool = True) -> str:
+        """Why the run does not fit, and the size that would; `room` is what was `found` to be there, or a guess."""
+        fits = memory.largest_size(self.memory_needed, self.start.shape[-2:], room)
         return (
             f"size {self.settings.size} needs about {self.memory_needed() / 1e9:.2f} GB of memory"
-            + (f", {free / 1e9:.2f} GB are free" if found else "")
+            + (f", {room / 1e9:.2f} GB can be had" if found else "")
             + (f"; --size {fits} {'would' if found else 'should'} fit" if fits else "; not even the smallest size fits")
         )
 
@@ -167,25 +174,20 @@ def digest(image: Tensor) -> str:
     return hashlib.sha256(str(tuple(pixels.shape)).encode() + pixels.numpy().tobytes()).hexdigest()
 
 
-def available_memory(device: torch.device) -> int:
-    """Bytes that are free on the device, PyTorch's own reserve included; MPS shares the machine's memory."""
-    if device.type != "cuda":
-        return psutil.virtual_memory().available
-    reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + reserve
-
-
 def largest_square(net: VGG19, on: torch.device) -> int | None:
     """Side in pixels of the largest square picture that a transfer with default settings can make in the memory that
     is free on the device; None if there is none."""
     reads = [rectified(layer) for layer in (*CONTENT_LAYERS, *STYLE_LAYERS)]
-    return engine.largest_size(net, reads, (MAX_SIDE + 16, MAX_SIDE + 16), LBFGS(), available_memory(on))
+    beyond = (MAX_SIDE + 16, MAX_SIDE + 16)
+    return memory.largest_size(lambda shape: memory.needed(net, reads, shape, LBFGS()), beyond, memory.available(on))
 
 
-def device(name: str = DEVICES[0]) -> torch.device:
+def device(name: str | torch.device = DEVICES[0]) -> torch.device:
     """The device of that name, one of settings.DEVICES; auto takes CUDA, else MPS, else the CPU.
 
     Raises: InputError for another name, and for a device that this machine does not have."""
+    if isinstance(name, torch.device):
+        return name
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
@@ -214,15 +216,21 @@ def network(settings: RunSettings, on: torch.device) -> VGG19:
     return net.to(on)
 
 
+_DRAWN: dict[str, Callable[[Tensor, int], Tensor]] = {  # first pictures that show nothing: (like, seed) -> picture
+    "noise": im.noise,
+    "grey": lambda like, seed: im.grey(like),
+    "rings": lambda like, seed: im.rings(like),
+}
+
+
 def _start(settings: Any, like: Tensor, pictures: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """(first picture in the shape of `like`, the file it was read from, if any, as a further input)."""
-    if settings.init == "noise":
-        return im.noise(like, settings.seed), {}
-    if settings.init in ("grey", "rings"):
-        return {"grey": im.grey, "rings": im.rings}[settings.init](like), {}
-    if settings.init in INITS:
-        return im.fit(pictures[settings.init], like.shape[-2:]), {}
-    image = im.fit(im.load(settings.init), like.shape[-2:])
+    name, shape = settings.init, like.shape[-2:]
+    if name in _DRAWN:
+        return _DRAWN[name](like, settings.seed), {}
+    if name in pictures:
+        return im.fit(pictures[name], shape), {}
+    image = im.load_fit(name, shape)
     return image, {"init": image}
 
 
@@ -249,24 +257,37 @@ def objective(settings: RunSettings, pictures: Mapping[str, Tensor]) -> Objectiv
     return _TERMS[type(settings)](settings, pictures) + settings.tv * total_variation(settings.convention)
 
 
-def prepare(settings: RunSettings, on: str | torch.device = DEVICES[0], known: Plan | None = None) -> Plan:
+def prepare(
+    settings: RunSettings, on: str | torch.device = DEVICES[0], known: Plan | None = None, room: int | None = None
+) -> Plan:
     """The plan for any recipe's settings: reads the pictures and the weights, computes nothing else.
 
-    known: a plan whose network is taken over if these settings want the same.
-    Raises: InputError for pictures, weights, layers or a device that cannot be used."""
-    s, on = settings, on if isinstance(on, torch.device) else device(on)
-    pictures = {}
-    if hasattr(s, "photo"):
-        pictures["content"] = im.load(s.photo, s.size)
+    known: a plan whose network is taken over if these settings want the same. room: bytes of memory that the run may take.
+    Raises: InputError for pictures, weights, layers or a device that cannot be used; and, before any picture is decoded, for
+    a run that needs more than the room."""
+    plan = outline(settings, on, known)
+    if room is not None:
+        plan.check_room(room)
+    shape, pictures = plan.start.shape[-2:], {}
+    if hasattr(settings, "photo"):
+        pictures["content"] = im.load(settings.photo, settings.size)
+    if hasattr(settings, "painting"):
+        pictures["style"] = im.load_fit(settings.painting, shape, settings.style_fit, settings.style_scale)
+    start, extra = _start(settings, torch.empty(1, 3, *shape), pictures)
+    goal = objective(settings, pictures)
+    return replace(plan, objective=goal, start=start.to(plan.net.device), inputs=pictures | extra)
+
+
+def outline(settings: RunSettings, on: str | torch.device = DEVICES[0], known: Plan | None = None) -> Plan:
+    """A plan without pictures: of these only the files' headers are read, and tensors without memory stand for them. It
+    knows its size, its network and what it needs; it cannot be carried out."""
+    s, on = settings, device(on)
+    shape = im.shape_of(s.photo if hasattr(s, "photo") else s.painting, s.size)  # a texture has the painting's proportions
+    shapes = {"content": shape}
     if hasattr(s, "painting"):
-        pictures["style"] = im.load(s.painting)
-    if "content" in pictures:
-        like = pictures["content"]
-    else:  # a texture has the painting's proportions
-        like = torch.empty(1, 3, *im.fit_size(pictures["style"].shape[-2:], s.size, s.painting))
-    goal = objective(s, pictures)
-    start, extra = _start(s, like, pictures)
+        shapes["style"] = im.fitting(im.shape_of(s.painting), shape, s.style_fit, s.style_scale)[1]
+    blanks = {role: torch.empty(1, 3, *each, device="meta") for role, each in shapes.items()}
     net = known.net if known and _network_of(known.settings) == _network_of(s) else network(s, on)
-    plan = Plan(_NAMES[type(s)], s, net, goal, start.to(on), pictures | extra)
-    net.require(plan.layers, like.shape[-2:])
+    plan = Plan(_NAMES[type(s)], s, net, objective(s, blanks), blanks["content"], {})
+    net.require(plan.layers, shape)
     return plan

@@ -37,7 +37,7 @@ FITS = ("stretch", "crop", "area")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DOWNLOADS = ("imagenet", "caffe")
 SCHEDULES = ("full", "smoke")  # of training
-BENCHES = ("start", "evaluation", "long", "growth", "memory", "live", "first", "precision", "quality")
+BENCHES = ("start", "two", "evaluation", "long", "growth", "memory", "live", "first", "precision", "quality")
 WEIGHTS = ("auto", *DOWNLOADS, "embedded", "random")
 EXPERIMENTS = tuple(f"E{i}" for i in range(1, 13))
 BUDGETS = ("quick", "paper", "smoke")
@@ -71,7 +71,7 @@ def nearest(name: str, allowed: tuple[str, ...] | list[str]) -> str:
 def layer_name(name: str | int) -> str:
     """The layer's name in VGG19; tutorials' sequential index (1 = conv1_1, 4 = conv2_2) is accepted as an alias."""
     text = str(name).strip()
-    if text.isdigit() and 1 <= int(text) <= len(CONVOLUTIONS):
+    if text.isdecimal() and len(text) < 3 and 1 <= int(text) <= len(CONVOLUTIONS):
         return CONVOLUTIONS[int(text) - 1]
     if text in LAYERS:
         return text
@@ -154,6 +154,7 @@ class Option:
     unit: str = ""
     choices: tuple[str, ...] = ()
     or_path: bool = False  # besides the choices, a path is allowed
+    reserved: tuple[str, ...] = ()  # names that are no paths; those that are no choices here are ones elsewhere
     log: bool = False  # a slider over it is logarithmic
     parse: Callable[[Any], Any] | None = None  # from what users write to the stored value, for each element
     identity: bool = True  # part of a run's id; paths and devices are not, their contents are hashed instead
@@ -175,7 +176,7 @@ class Option:
         """`value` (one element of it, for tuples) if it is allowed, parsed; else InputError names field and value."""
         if self.parse is not None:
             return self.parse(value)
-        if self.choices and not self.or_path and value not in self.choices:
+        if self.choices and value not in self.choices and (not self.or_path or value in self.reserved):
             raise InputError(f"{name}: '{value}' is not one of {self.allowed()}{nearest(str(value), list(self.choices))}")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             low, high = self.low if self.low is not None else -math.inf, self.high if self.high is not None else math.inf
@@ -355,7 +356,10 @@ class StyleSettings(RunSettings):
             raise InputError("style_weights: all are 0; at least one must be more")
 
 
-_INIT = "first picture"
+def _init(*without: str) -> Any:
+    """The field for the first picture, of recipes that lack some of the pictures it can be."""
+    choices = tuple(name for name in INITS if name not in without)
+    return _start(choices[0], "first picture", choices=choices, or_path=True, reserved=INITS)
 
 
 @dataclass(frozen=True)
@@ -367,7 +371,7 @@ class TransferSettings(StyleSettings):
     alpha: float | None = _live(None, "content weight α (default: the convention's)", low=0, high=1e12, log=True)
     beta: float | None = _live(None, "style weight β (default: the convention's)", low=0, high=1e15, log=True)
     content_layers: tuple[str, ...] = _live((), "layers for content (default: the convention's)", parse=layer_name)
-    init: str = _start(INITS[0], _INIT, choices=INITS, or_path=True)
+    init: str = _init()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -381,7 +385,7 @@ class ReconstructSettings(RunSettings):
 
     photo: str = _pictures(help="a picture file, or the name of a sample", identity=False)
     layer: str = _live(CONTENT_LAYERS[0], "layer to reconstruct from", parse=layer_name)
-    init: str = _start(INITS[0], _INIT, choices=tuple(i for i in INITS if i != "style"), or_path=True)
+    init: str = _init("style")
 
 
 @dataclass(frozen=True)
@@ -389,7 +393,7 @@ class TextureSettings(StyleSettings):
     """Paint a texture with PAINTING's style and nothing else (Gatys et al. 2015; the paper's style reconstruction)."""
 
     painting: str = _pictures(help="a picture file, or the name of a sample", identity=False)
-    init: str = _start(INITS[0], _INIT, choices=tuple(i for i in INITS if i != "content"), or_path=True)
+    init: str = _init("content")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -401,6 +405,11 @@ class JobSettings(Settings):
     device: str = option(DEVICES[0], "where to compute", choices=DEVICES)
     resume: bool = option(True, "take up the same run if it is kept there; --no-resume computes it anew")
     frames: int = option(0, "keep this many progress pictures, and an animated GIF beside the output", low=0, high=500)
+
+    @property
+    def animation(self) -> Path:
+        """Where the progress pictures go as a GIF."""
+        return self.out.with_suffix(".gif")
 
 
 @dataclass(frozen=True, kw_only=True)

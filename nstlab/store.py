@@ -20,6 +20,7 @@ import hashlib
 import itertools
 import json
 import logging
+import os
 import platform
 import shutil
 import subprocess
@@ -35,10 +36,13 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from nstlab import files
 from nstlab import images as im
-from nstlab.engine import Checkpoint, Result, Status, Step, drained
+from nstlab.checkpoint import Checkpoint
+from nstlab.engine import Result, Status, Step, drained
+from nstlab.files import NUMBER, TEXT, WHOLE, many, named, record
 from nstlab.recipes import Plan
-from nstlab.settings import InputError
+from nstlab.settings import RECIPES, InputError
 
 log = logging.getLogger("nstlab")
 
@@ -48,7 +52,17 @@ POLL = 0.5  # seconds between two looks at a run that another process is computi
 FORMAT = 1
 COLUMNS = ("step", "level", "loss", "evaluations", "seconds", "event")  # of a history; all others are terms
 START = "start.png"  # in a run's folder: its first picture, if no setting names it
-MANIFEST = frozenset(("id", "recipe", "settings", "result", "environment", "weights_source", "changes"))
+_PLAIN = {"type": ["string", "number", "boolean", "null"]}
+MANIFEST = record(
+    format={"const": FORMAT}, id=TEXT, recipe={"enum": list(RECIPES)}, weights_source=TEXT, changes={"type": "array"},
+    settings={**record(size=WHOLE), "additionalProperties": {"anyOf": [_PLAIN, many(_PLAIN)]}},
+    result=record(
+        loss=NUMBER, terms=named(NUMBER), status=TEXT, steps=WHOLE, evaluations=WHOLE, seconds=NUMBER, events=many(TEXT)
+    ),
+    environment=record(
+        created={"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT"}, device=TEXT, commit={"type": ["string", "null"]}
+    ),
+)  # fmt: skip
 
 
 class Busy(InputError):
@@ -81,23 +95,37 @@ class StoredRun:
         """Progress pictures, first to last."""
         return sorted((self.folder / "frames").glob("*.png"))
 
+    def some_frames(self, count: int) -> list[Path]:
+        """At most so many of the progress pictures, the first and the last among them."""
+        there = self.frames
+        if len(there) <= count:
+            return there
+        return there[-1:] if count == 1 else [there[i * (len(there) - 1) // (count - 1)] for i in range(count)]
+
     @property
     def manifest(self) -> dict[str, Any]:
-        return json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        """What is known of the run. Raises ValueError or OSError if it cannot be read, or lacks something."""
+        found = files.read_json(self.folder / "manifest.json")
+        files.check_json(found, MANIFEST)
+        return found
 
     def problem(self) -> str:
         """What is wrong with the folder: a manifest, a history or a picture that cannot be read to its end; "" if nothing."""
         try:
             manifest = self.manifest
-            if manifest["format"] != FORMAT:
-                return f"its format is {manifest['format']}"
-            if not set(manifest) >= MANIFEST:
-                return f"its manifest lacks {', '.join(sorted(MANIFEST - set(manifest)))}"
+            if manifest["id"] != self.id:
+                return f"its manifest is that of {manifest['id']}"
             _read_rows(self.folder / "history.csv", manifest["result"]["steps"])
             im.verify(self.picture)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             return f"{type(error).__name__}: {error}"
         return ""
+
+    def shows(self, frames: int) -> bool:
+        """Whether it has the progress pictures that it has if so many are asked for, all of them whole."""
+        manifest, there = self.manifest, self.frames
+        asked, kept = (manifest.get(name, len(there)) for name in ("frames", "pictures"))
+        return not frames or (asked >= frames and kept == len(there) and all(map(_is_picture, there)))
 
     def is_whole(self) -> bool:
         """Whether there is no problem; if there is one, the log says so."""
@@ -153,11 +181,11 @@ class Store:
         return StoredRun(Path(self.root) / "runs" / recipe / name)
 
     def find(self, plan: Plan, frames: int = 0) -> StoredRun | None:
-        """The finished run of this plan, if there is one, with progress pictures if such are wanted."""
+        """The finished run of this plan, if there is one, with at least so many progress pictures as asked for."""
         stored = StoredRun(self.folder(plan))
-        if not stored.folder.is_dir() or not stored.is_whole():
+        if not os.path.isdir(stored.folder) or not stored.is_whole():
             return None
-        return stored if len(stored.frames) > 0 or not frames else None
+        return stored if stored.shows(frames) else None
 
     def checkpoint(self, plan: Plan) -> Checkpoint | None:
         """The interrupted run's checkpoint, if there is one."""
@@ -172,7 +200,7 @@ class Store:
         A run whose weights are changed on the way (`send`) is another run from then on, with an id of its own."""
         with self.claimed(self.folder(plan)):
             try:
-                left = self._left(plan) if resume else Left()
+                left = self._left(plan, frames) if resume else Left()
             except InputError as error:
                 raise InputError(f"{error}; --no-resume begins anew") from None
             return (yield from self._run(plan, left, frames))
@@ -202,7 +230,7 @@ class Store:
         name = run_id(plan, record.changes, record.last.index if result.status is Status.LEFT else None)
         partial = self.stored(plan.recipe, f"{uuid.uuid4().hex[:16]}.kept.partial").folder
         recorder = _Recorder(plan, partial, 0, replace(record))
-        with self.claimed(self.stored(plan.recipe, name).folder):
+        with self.claimed(self.stored(plan.recipe, name).folder), self.claimed(_claim_of(partial)):
             recorder.open(Left(rows=record.rows))
             try:
                 if "init" in plan.inputs:
@@ -215,12 +243,19 @@ class Store:
                     raise InputError(f"{recorder.folder}: cannot be written ({error.strerror})") from None
                 raise
 
-    def _left(self, plan: Plan) -> Left:
-        """What an interrupted run left to go on from, if there was one; InputError if it is damaged."""
-        checkpoint = self.checkpoint(plan)
+    def _left(self, plan: Plan, frames: int = 0) -> Left:
+        """What an interrupted run left to go on from, if there was one; InputError if it is damaged, or has not the progress
+        pictures that are asked for."""
+        checkpoint, partial = self.checkpoint(plan), self.partial(plan)
         if checkpoint is None:
             return Left()
-        return Left(checkpoint, _read_rows(self.partial(plan) / "history.csv", checkpoint.data["index"]))
+        checkpoint.check(plan.objective, [level.shape for level in plan.schedule], plan.optimizer)
+        rows = _read_rows(partial / "history.csv", checkpoint.data["index"])
+        done = _frame_indices(plan.total, frames) & {int(row["step"]) for row in rows}
+        if not all(_is_picture(_frame(partial, step)) for step in done):
+            what = "lacks progress pictures of the steps so far, or holds damaged ones"
+            raise InputError(f"{partial}: {what}; --frames 0 goes on without them")
+        return Left(checkpoint, rows)
 
     @contextlib.contextmanager
     def claimed(self, folder: Path) -> Iterator[None]:
@@ -241,33 +276,62 @@ class Store:
             lock.release()
 
     def _run(self, plan: Plan, left: Left, frames: int) -> Generator[Step, Mapping[str, float] | None, StoredRun]:
-        recorder = _Recorder(plan, self.partial(plan), frames)
-        recorder.open(left)
-        steps, changes = plan.steps(left.checkpoint), None
-        try:
-            step = next(steps)
-            while True:
-                recorder.note(step)
-                changes = yield step
-                step = steps.send(changes)
-                recorder.steer(changes)
-        except StopIteration as end:
-            recorder.steer(changes)
-            result = end.value
-        except BaseException:
+        with contextlib.ExitStack() as claims:
+            recorder = _Recorder(plan, self.partial(plan), frames)
+            recorder.open(left)
+            steps, changes = plan.steps(left.checkpoint), None
             try:
-                recorder.interrupted()
-            except InputError as error:  # a full disk, say; why the run ended matters more
-                log.warning("%s", error)
-            raise
-        try:
-            return recorder.finish(result, run_id(plan, recorder.record.changes))
-        except BaseException as error:
-            with contextlib.suppress(InputError):
-                recorder.interrupted()
-            if isinstance(error, OSError):
-                raise InputError(f"{recorder.folder}: cannot be written ({error.strerror})") from None
-            raise
+                step = next(steps)
+                while True:
+                    recorder.note(step)
+                    changes = yield step
+                    step = steps.send(changes)
+                    self._steer(recorder, changes, claims)
+            except StopIteration as end:
+                self._steer(recorder, changes, claims)
+                result = end.value
+            except BaseException:
+                try:
+                    recorder.interrupted()
+                except InputError as error:  # a full disk, say; why the run ended matters more
+                    log.warning("%s", error)
+                raise
+            try:
+                return recorder.finish(result, run_id(plan, recorder.record.changes))
+            except BaseException as error:
+                with contextlib.suppress(InputError):
+                    recorder.interrupted()
+                if isinstance(error, OSError):
+                    raise InputError(f"{recorder.folder}: cannot be written ({error.strerror})") from None
+                raise
+
+    def _steer(self, recorder: _Recorder, changes: Mapping[str, float] | None, claims: contextlib.ExitStack) -> None:
+        """Note a change of weights. With the first one it is no longer the plan's run: its folder gets a name of its own, and
+        is claimed under that."""
+        if changes and not recorder.record.changes:
+            aside = recorder.folder.with_name(f"{uuid.uuid4().hex[:16]}.steered.partial")
+            claims.enter_context(self.claimed(_claim_of(aside)))
+            recorder.folder = recorder.folder.rename(aside)
+        recorder.record.steer(changes)
+
+
+def _claim_of(folder: Path) -> Path:
+    """The folder that is claimed by whoever works on this one, which may have a longer name."""
+    return folder.with_name(folder.name.partition(".")[0])
+
+
+def _frame(folder: Path, step: int) -> Path:
+    """The progress picture of a step."""
+    return folder / "frames" / f"{step:06d}.png"
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether it can be read to its end."""
+    try:
+        im.verify(path)
+    except InputError:
+        return False
+    return True
 
 
 def _frame_indices(total: int, frames: int) -> set[int]:
@@ -296,8 +360,7 @@ class _Recorder:
             (self.folder / "frames").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"results: {self.folder.parent} cannot be written ({error.strerror})") from None
-        for leftover in self.folder.rglob(".*"):  # of a process that was killed while it wrote
-            leftover.unlink()
+        files.remove_leftovers(self.folder)
         self.record.rows = list(left.rows)
         self.saved = time.monotonic()
         self._kept = _frame_indices(self.plan.total, self.frames)
@@ -305,21 +368,13 @@ class _Recorder:
     def note(self, step: Step) -> None:
         self.record.note(step)
         if step.index in self._kept:
-            im.save(step.snapshot(), self.folder / "frames" / f"{step.index:06d}.png")
+            im.save(step.snapshot(), _frame(self.folder, step.index))
         if time.monotonic() - self.saved > max(CHECKPOINT_EVERY, self.cost / CHECKPOINT_SHARE):
             try:
                 self.save()
             except InputError as error:  # a full disk, say; the run itself can go on
                 log.warning("%s", error)
                 self.saved = time.monotonic()
-
-    def steer(self, changes: Mapping[str, float] | None) -> None:
-        """Note a change of weights. The folder gets a name of its own, for it is no longer the plan's run."""
-        if not changes:
-            return
-        if not self.record.changes:
-            self.folder = self.folder.rename(self.folder.with_name(f"{uuid.uuid4().hex[:16]}.steered.partial"))
-        self.record.steer(changes)
 
     def save(self) -> None:
         """History first, checkpoint last, so that a checkpoint's history is always there."""
@@ -341,14 +396,16 @@ class _Recorder:
         folder = self.folder.with_name(name)
         _write_rows(self.folder / "history.csv", self.record.rows)
         if self.frames and self.record.last is not None:  # it may have stopped early
-            im.save(self.record.last.snapshot(), self.folder / "frames" / f"{self.record.last.index:06d}.png")
+            im.save(self.record.last.snapshot(), _frame(self.folder, self.record.last.index))
         im.save(result.image, self.folder / "final.png", self.plan.settings.to_dict())
         if not self.frames:
             shutil.rmtree(self.folder / "frames", ignore_errors=True)
         manifest = {"id": name, **_manifest(self.plan, result), "changes": self.record.changes}
-        with im.replacing(self.folder / "manifest.json") as temporary:
+        manifest |= {"frames": self.frames, "pictures": len(StoredRun(self.folder).frames)}  # asked for, and kept
+        with files.replacing(self.folder / "manifest.json") as temporary:
             temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # an earlier result of the same id, when it was computed anew
+        with contextlib.suppress(FileNotFoundError):
+            files.remove_folder(folder)  # an earlier result of the same id, when it was computed anew
         self.folder.rename(folder)
         for leftover in ("checkpoint.safetensors", "best.png"):
             (folder / leftover).unlink(missing_ok=True)
@@ -359,9 +416,11 @@ def _read_rows(path: Path, last: int | None = None) -> list[dict[str, Any]]:
     """A history, up to a step if one is named, which it must then reach. InputError if it is missing or damaged: its steps
     must begin with 0 and rise."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with files.regular(path).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         steps = [int(row["step"]) for row in rows]
+        if any(None in row or None in row.values() for row in rows):  # cells too many or too few
+            raise ValueError("not a table")
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise InputError(f"{path}: is missing or damaged ({type(error).__name__})") from None
     rising = all(a < b for a, b in itertools.pairwise(steps))
@@ -373,7 +432,7 @@ def _read_rows(path: Path, last: int | None = None) -> list[dict[str, Any]]:
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """One row a step; the columns are those of any row, since terms may come and go with their weights."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    with im.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with files.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -24,8 +24,8 @@ from typing import Any
 
 import ipywidgets as w
 
+from nstlab import files, recipes, source
 from nstlab import images as im
-from nstlab import recipes, source
 from nstlab.controls import Controls
 from nstlab.figures import contact_sheet
 from nstlab.live import CURRENT, URGENT, Live, Snapshot
@@ -166,18 +166,19 @@ class Studio(w.VBox):
 
     def upload(self, role: str, name: str, data: bytes) -> None:
         """Take a file for "photo" or "painting", if it passes the checks of all pictures; InputError if it does not."""
-        stem = re.sub(r"[^\w-]+", "_", Path(name).stem)[:60] or "picture"
-        suffix = re.sub(r"[^\w.]+", "", Path(name).suffix)[:10]
-        path = self.results.absolute() / "uploads" / f"{stem}-{hashlib.sha256(data).hexdigest()[:8]}{suffix}"
+        stem = re.sub(r"[^\w-]+", "_", Path(name).stem)[:50] or "picture"
+        folder = self.results.absolute() / "uploads"
+        bare = folder / f"{stem}-{hashlib.sha256(data).hexdigest()[:8]}"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with im.replacing(path) as temporary:
+            folder.mkdir(parents=True, exist_ok=True)
+            with files.replacing(bare) as temporary:
                 temporary.write_bytes(data)
-                im.load(temporary)
+                kind = im.kind(temporary).lower()
+            path = bare.rename(bare.with_suffix(f".{kind}"))  # what it is, whatever it was called
         except InputError as error:
             raise InputError(re.sub(r"^.*?: ", lambda _: f"{name}: ", str(error), count=1)) from None
         except OSError as error:
-            raise InputError(f"{name}: cannot be kept in {path.parent} ({error.strerror})") from None
+            raise InputError(f"{name}: cannot be kept in {folder} ({error.strerror})") from None
         self.controls.set(role, str(path))
 
     def wait(self, seconds: float | None = None) -> State:

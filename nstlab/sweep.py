@@ -228,7 +228,7 @@ def _absolute(settings: RunSettings) -> tuple[str, dict[str, Any]]:
     """(recipe, settings as plain values), with the paths of files made absolute, for another working directory."""
     values = settings.to_dict()
     for name in ("photo", "painting", "init", "weights"):
-        if name in values and Path(values[name]).is_file():
+        if name in values and os.path.isfile(values[name]):
             values[name] = str(Path(values[name]).absolute())
     return RECIPE_OF[type(settings)], values
 

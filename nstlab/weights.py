@@ -21,17 +21,22 @@ import os
 import pickle
 import re
 import urllib.error
+import urllib.parse
 import urllib.request
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import safe_open
 from torch import Tensor
 
+from nstlab import files
 from nstlab.settings import BLOCKS, CONVOLUTIONS, WEIGHTS, InputError, nearest
 
 log = logging.getLogger("nstlab")
@@ -121,11 +126,16 @@ def _sequential_names() -> dict[str, str]:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors, metadata) as they stand in the file."""
-    with path.open("rb") as file:
+    with files.regular(path).open("rb") as file:
         start = file.read(9)
     if start[8:] == b"{":  # a safetensors file: eight bytes of length, then JSON
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+        if unpacked > path.stat().st_size:  # PyTorch packs nothing
+            raise InputError(f"{path}: would unpack to {unpacked / 1e9:.2f} GB; weights are stored as they are")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pickles that will be refused
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -136,7 +146,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _named(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The convolutions among the tensors, under our names, as float32."""
+    """The convolutions among the tensors, under our names."""
     known = _sequential_names()
     if any(re.fullmatch(r"\d+\.(weight|bias)", name) for name in tensors):  # vgg19().features alone
         tensors = {f"features.{name}": t for name, t in tensors.items()}
@@ -145,12 +155,12 @@ def _named(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         layer, _, part = name.removeprefix("module.").rpartition(".")
         layer = known.get(layer, layer)
         if layer in CONVOLUTIONS and part in ("weight", "bias"):
-            found[f"{layer}.{part}"] = tensor.detach().to(torch.float32).contiguous()
+            found[f"{layer}.{part}"] = tensor.detach()
     return found
 
 
 def _check(path: Path, tensors: dict[str, Tensor]) -> None:
-    """VGG19's chain of 3×3 convolutions, from conv1_1 on without a gap, all numbers finite."""
+    """VGG19's chain of 3×3 convolutions, from conv1_1 on without a gap; looks at sizes only."""
     layers = [name for name in CONVOLUTIONS if f"{name}.weight" in tensors]
     if not layers or tuple(layers) != CONVOLUTIONS[: len(layers)]:
         raise InputError(
@@ -160,13 +170,30 @@ def _check(path: Path, tensors: dict[str, Tensor]) -> None:
     inputs = 3
     for name in layers:
         weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias")
-        if weight.ndim != 4 or weight.shape[1:] != (inputs, 3, 3) or bias is None or bias.shape != weight.shape[:1]:
+        fits = weight.ndim == 4 and weight.shape[1:] == (inputs, 3, 3) and len(weight) > 0
+        if not fits or bias is None or bias.shape != weight.shape[:1]:
             raise InputError(
                 f"{path}: {name} has the shape {tuple(weight.shape)}; expected is (N, {inputs}, 3, 3), and N biases"
             )
-        if not (weight.isfinite().all() and bias.isfinite().all()):
-            raise InputError(f"{path}: {name} holds numbers that are not finite; the file is damaged")
+        if not (_is_stored(weight) and _is_stored(bias)):
+            raise InputError(f"{path}: {name} does not consist of stored numbers; expected are plain tensors of floats")
         inputs = weight.shape[0]
+
+
+def _is_stored(tensor: Tensor) -> bool:
+    """Whether each of its numbers is in the file: no view that repeats a few of them a thousand times, nothing sparse."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or not tensor.is_floating_point():
+        return False
+    return tensor.nbytes <= tensor.untyped_storage().nbytes()
+
+
+def _finite(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As float32, all numbers finite."""
+    found = {name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()}
+    for name, tensor in found.items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{path}: {name.partition('.')[0]} holds numbers that are not finite; the file is damaged")
+    return found
 
 
 def _preprocessing(names: dict[str, Tensor], tensors: dict[str, Tensor], metadata: dict[str, str]) -> Preprocessing:
@@ -186,6 +213,7 @@ def load_file(path: str | Path, source: str | None = None) -> Weights:
         names, metadata = _read(path)
         tensors = _named(names)
         _check(path, tensors)
+        tensors = _finite(path, tensors)
         return Weights(tensors, _preprocessing(names, tensors, metadata), source or str(path), metadata)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; weights are {', '.join(WEIGHTS)}, or a path") from None
@@ -294,22 +322,41 @@ def fetch(download: Download, progress: Callable[[int, int], None] = lambda done
     Args: progress: called with the bytes that are there and the bytes in all (0 if unknown).
     Returns: the file's path; one that is there already is checked and kept.
     Raises: InputError if it cannot be had (the part that came is kept) or its hash is wrong (it is removed)."""
-    path, part = download.path, download.path.with_suffix(".part")
-    if path.is_file() and _sha256(path).startswith(download.sha256):
-        return path
+    path = download.path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _receive(download.url, part, progress)
+        with FileLock(f"{path.with_suffix('.part')}.lock", timeout=0):
+            return _fetched(download, progress)
+    except Timeout:
+        raise InputError(f"{path} is being downloaded by another process; wait for it to end") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise InputError(
             f"{download.url} could not be downloaded ({reason}); run the same command again to go on, or put the "
             f"file at {path} by hand"
         ) from None
+
+
+def _fetched(download: Download, progress: Callable[[int, int], None]) -> Path:
+    """The file's path: what is there, if its hash is right, or else the download."""
+    path, part = download.path, download.path.with_suffix(".part")
+    if path.is_file() and _sha256(path).startswith(download.sha256):
+        return path
+    _receive(download.url, part, progress)
     if not _sha256(part).startswith(download.sha256):
         part.unlink()
         raise InputError(f"{download.url}: the file's hash is not {download.sha256}…; it was removed, please try again")
     return part.replace(path)
+
+
+class _SameScheme(urllib.request.HTTPRedirectHandler):
+    """Follows redirections, but never from https to http, or to ftp."""
+
+    def redirect_request(self, request: urllib.request.Request, *rest: Any) -> urllib.request.Request | None:
+        scheme = urllib.parse.urlsplit(rest[-1]).scheme
+        if scheme != request.type:
+            raise OSError(f"the server redirects from {request.type} to {scheme}")
+        return super().redirect_request(request, *rest)
 
 
 def _receive(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
@@ -317,7 +364,7 @@ def _receive(url: str, part: Path, progress: Callable[[int, int], None]) -> None
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        response = urllib.request.urlopen(request, timeout=30)
+        response = urllib.request.build_opener(_SameScheme).open(request, timeout=30)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:  # nothing is missing

@@ -1,5 +1,6 @@
 """Small things that most tests need: a tiny network's weights, two smooth pictures, and caches that are thrown away."""
 
+import nstlab  # noqa: F401, I001  before PyTorch, whose threads then wait as they do everywhere
 import platformdirs
 import pytest
 import safetensors.torch

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from faults import raise_at
 from PIL import Image
 
-from nstlab import cli, engine, recipes, weights
+from nstlab import cli, engine, memory, recipes, weights
 from nstlab import images as im
 from nstlab.settings import DEVICES, OPTIMIZERS, TransferSettings
 from nstlab.weights import TORCHVISION, Download
@@ -166,6 +167,44 @@ def test_frames_wanted_later_are_computed(command, tmp_path, capsys):
     assert "found in" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"damaged"), Path.unlink])
+def test_a_run_with_damaged_frames_is_computed_again_when_they_are_wanted(command, tmp_path, capsys, damage):
+    assert cli.main(command(frames=3)) == 0
+    whole = (tmp_path / "out.gif").read_bytes()
+    damage(sorted(tmp_path.glob("results/runs/*/*/frames/*.png"))[0])
+    (tmp_path / "out.gif").unlink()
+    assert cli.main(command(frames=3)) == 0
+    assert (tmp_path / "out.gif").read_bytes() == whole
+    capsys.readouterr()
+    assert cli.main(command(frames=3)) == 0
+    assert "found in" in capsys.readouterr().out
+
+
+def test_more_frames_than_there_are_are_computed_and_fewer_are_taken_from_them(command, tmp_path, capsys):
+    def frames():
+        with Image.open(tmp_path / "out.gif") as gif:
+            return gif.n_frames
+
+    usual = {"steps": 20, "optimizer": "adam", "learning_rate": 0.1}
+    assert cli.main(command(frames=3, **usual)) == 0
+    assert frames() <= 4
+    assert cli.main(command(frames=9, **usual)) == 0
+    assert frames() > 5
+    capsys.readouterr()
+    assert cli.main(command(frames=3, **usual)) == 0
+    assert "found in" in capsys.readouterr().out
+    assert frames() <= 4
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links")
+def test_an_output_that_is_a_link_stays_one(command, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "out.png").symlink_to(tmp_path / "pictures" / "mine.png")
+    assert cli.main(command()) == 0
+    assert (tmp_path / "out.png").is_symlink()
+    assert im.load(tmp_path / "pictures" / "mine.png").shape == (1, 3, 32, 27)
+
+
 # --- every bad input is one line --------------------------------------------------------------------------------
 
 
@@ -231,6 +270,7 @@ def test_a_picture_that_cannot_be_used_is_refused(command, refused, files, tmp_p
         ({"content_layers": "conv42"}, ("conv42", "did you mean 'conv4_2'?")),
         ({"content_layers": ("conv4_2", "conv4_2")}, ("conv4_2",)),
         ({"style_layers": ("1", "conv1_1")}, ("style_layers", "twice")),
+        ({"style_layers": "²"}, ("²", "conv1_1 to conv5_4")),
         ({"alpha": "-1"}, ("alpha", "-1", "from 0 to")),
         ({"beta": "nan"}, ("beta", "nan", "from 0 to")),
         ({"beta": "inf"}, ("beta", "inf", "from 0 to")),
@@ -260,6 +300,42 @@ def test_a_setting_that_is_not_allowed_is_refused(command, refused, options, say
     line = refused(command(**options))
     for text in says:
         assert text in line
+
+
+@pytest.mark.parametrize(("recipe", "init"), [("texture", "content"), ("reconstruct", "style")])
+def test_a_first_picture_that_the_recipe_does_not_have_is_refused_with_those_that_it_has(command, refused, recipe, init):
+    line = refused(command(recipe, init=init))
+    assert f"init: '{init}' is not one of noise, " in line
+    assert line.endswith("rings or a path\n")
+
+
+def test_an_option_that_there_is_not_is_named_once(command, refused):
+    line = refused([*command(), "--colour", "red"])
+    assert line.count("Unrecognized options") == 1
+    assert "--colour" in line
+
+
+@pytest.mark.parametrize("role", ["photo", "painting", "init", "weights"])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX pipes")
+def test_a_pipe_is_refused_rather_than_waited_for(command, refused, files, tmp_path, role):
+    os.mkfifo(tmp_path / "pipe.png")
+    pictures = {"photo": (tmp_path / "pipe.png", files[1]), "painting": (files[0], tmp_path / "pipe.png")}.get(role, files[:2])
+    options = {} if role in ("photo", "painting") else {role: tmp_path / "pipe.png"}
+    assert "pipe.png: is not a regular file" in refused(command("transfer", *pictures, **options))
+
+
+@pytest.mark.parametrize("role", ["photo", "painting", "out", "results", "weights", "init"])
+def test_a_name_that_no_file_can_have_is_refused_before_any_work(command, refused, files, tmp_path, evaluations, role):
+    name = tmp_path / ("x" * 300 + ".png")
+    pictures = {"photo": (name, files[1]), "painting": (files[0], name)}.get(role, files[:2])
+    assert "too long" in refused(command("transfer", *pictures, **({} if role in ("photo", "painting") else {role: name})))
+    assert evaluations == []
+
+
+def test_an_animation_that_cannot_be_written_is_refused_before_any_work(command, refused, tmp_path, evaluations):
+    (tmp_path / "out.gif").mkdir()
+    assert "out.gif: is a folder" in refused(command(frames=3))
+    assert evaluations == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
@@ -349,7 +425,8 @@ def test_a_damaged_checkpoint_is_refused_with_the_way_out(command, refused, tmp_
 
 
 def limit_memory(monkeypatch, free: int) -> None:
-    monkeypatch.setattr(recipes, "available_memory", lambda device: free)
+    for known in ("available", "total"):
+        monkeypatch.setattr(memory, known, lambda device: free)
 
 
 def needed(files, size: int) -> int:
@@ -368,6 +445,23 @@ def test_a_size_beyond_the_memory_is_refused_with_one_that_fits(command, refused
     (named,) = re.findall(r"--size (\d+) would fit", line)
     assert 16 <= int(named) < size
     assert needed(files, int(named)) <= free
+
+
+@pytest.mark.parametrize("recipe", ["transfer", "reconstruct", "texture"])
+def test_a_size_that_the_machine_can_never_hold_is_refused_before_a_picture_is_decoded(command, refused, monkeypatch, recipe):
+    monkeypatch.setattr(memory, "total", lambda device: 10**9)
+    monkeypatch.setattr(Image.Image, "crop", None)
+    line = refused(command(recipe, size=16384))
+    assert "size 16384 needs about" in line
+    assert "1.00 GB can be had" in line
+
+
+def test_a_painting_that_is_enlarged_counts(command, refused, files, monkeypatch):
+    for known in ("available", "total"):
+        monkeypatch.setattr(memory, known, lambda device: 2 * needed(files, 128))
+    assert cli.main(command(size=128, steps=1)) == 0
+    shutil.rmtree(Path(command()[-3]))
+    assert "size 128 needs about" in refused(command(size=128, style_scale=10))
 
 
 def test_no_size_is_named_where_none_fits(command, refused, monkeypatch):
@@ -398,7 +492,7 @@ def test_another_failure_is_not_taken_for_a_bad_input(command, monkeypatch):
 
 
 def test_free_memory_is_what_the_machine_says():
-    assert 0 < recipes.available_memory(torch.device("cpu")) <= psutil.virtual_memory().total
+    assert 0 < memory.available(torch.device("cpu")) <= memory.total(torch.device("cpu")) == psutil.virtual_memory().total
 
 
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import nstlab as nst
-from nstlab import engine, network, propagation
-from nstlab.engine import Checkpoint, Status, minimize, pyramid, solve
+from nstlab import engine, memory, network, propagation
+from nstlab.checkpoint import Checkpoint
+from nstlab.engine import Status, minimize, pyramid, solve
 from nstlab.optimizers import LBFGS, Adam, GradientDescent
 from nstlab.settings import InputError
 
@@ -224,6 +225,20 @@ def test_evaluations_and_targets_use_the_same_exact_convolutions(goal, tiny, sta
     assert set(seen) == {(True, True, False, tf32)}
 
 
+@pytest.mark.parametrize("hole", [float("nan"), float("inf")])
+def test_pictures_with_holes_are_refused_by_name_before_anything_is_computed(goal, net, start, hole, monkeypatch):
+    monkeypatch.setattr(engine.Evaluator, "__call__", None)
+    broken = start.clone()
+    broken[0, 1, 2, 3] = hole
+    for name, call in {
+        "start": lambda: next(minimize(goal, net, broken)),
+        "content": lambda: nst.content("conv1_1", broken),
+        "style": lambda: nst.style("conv1_1", broken),
+    }.items():
+        with pytest.raises(InputError, match=f"{name}: holds numbers that are not finite"):
+            call()
+
+
 def test_a_damaged_checkpoint_is_refused(goal, net, start, tmp_path):
     path = next(minimize(goal, net, start)).checkpoint().save(tmp_path / "c.safetensors")
     path.write_bytes(path.read_bytes()[:-100])
@@ -281,9 +296,13 @@ def test_resuming_in_either_type_makes_the_same_pixels(goal, coarse, start):
 
 
 def test_memory_needed_grows_with_the_pixels(net):
-    small, large = (engine.memory_needed(net, ["relu4_2"], (s, s), LBFGS()) for s in (128, 256))
+
+    def needed(shape):
+        return memory.needed(net, ["relu4_2"], shape, LBFGS())
+
+    small, large = (needed((s, s)) for s in (128, 256))
     assert small < large < 4.1 * small
-    size = engine.largest_size(net, ["relu4_2"], (256, 128), LBFGS(), small)
-    assert engine.memory_needed(net, ["relu4_2"], (size, size // 2), LBFGS()) <= small
-    assert engine.memory_needed(net, ["relu4_2"], (size + 16, size // 2 + 8), LBFGS()) > small
-    assert engine.largest_size(net, ["relu4_2"], (256, 128), LBFGS(), 1000) is None
+    size = memory.largest_size(needed, (256, 128), small)
+    assert needed((size, size // 2)) <= small
+    assert needed((size + 16, size // 2 + 8)) > small
+    assert memory.largest_size(needed, (256, 128), 1000) is None

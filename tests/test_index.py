@@ -1,6 +1,7 @@
 """Tables of what is stored: complete, filtered, rebuilt from the folders, and never stopped by a damaged one."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -10,7 +11,7 @@ from nstlab import cli, index
 from nstlab import images as im
 from nstlab.recipes import prepare
 from nstlab.settings import InputError, TextureSettings, TransferSettings
-from nstlab.store import Store
+from nstlab.store import Store, StoredRun
 
 
 @pytest.fixture
@@ -87,8 +88,8 @@ def test_an_unknown_id_is_refused(root, name):
 def test_the_index_spares_reading_and_is_made_anew_when_lost_or_damaged(root, monkeypatch):
     first = index.rows(root)
     read = []
-    whole = index._row
-    monkeypatch.setattr(index, "_row", lambda run: read.append(run.id) or whole(run))
+    whole = StoredRun.problem
+    monkeypatch.setattr(StoredRun, "problem", lambda run: read.append(run.id) or whole(run))
     assert index.rows(root) == first
     assert not read
     path = root / "runs" / "index.json"
@@ -122,6 +123,79 @@ def test_a_damaged_run_is_reported_and_left_out(root, damage, caplog):
     caplog.clear()
     assert len(index.rows(root)) == 3
     assert str(folder) in caplog.text
+
+
+def dropped(manifest, *path):
+    """A manifest without what is at a path."""
+    for name in path[:-1]:
+        manifest = manifest[name]
+    del manifest[path[-1]]
+
+
+LACKING = [
+    ("result", "loss"), ("result", "status"), ("result", "evaluations"), ("result", "steps"), ("result", "terms"),
+    ("settings", "size"), ("settings",), ("environment", "created"), ("environment",), ("changes",), ("recipe",), ("id",),
+]  # fmt: skip
+ODD = {
+    "created": lambda m: m["environment"].update(created=12),
+    "a date": lambda m: m["environment"].update(created="yesterday"),
+    "loss": lambda m: m["result"].update(loss="low"),
+    "a huge loss": lambda m: m["result"].update(loss=10**400),
+    "events": lambda m: m["result"].update(events=[["a"]]),
+    "terms": lambda m: m["result"].update(terms={"style": None}),
+    "size": lambda m: m["settings"].update(size=None),
+    "setting": lambda m: m["settings"].update(pool={"deep": []}),
+    "recipe": lambda m: m.update(recipe="soup"),
+    "id": lambda m: m.update(id="0" * 16),
+}
+
+
+@pytest.mark.parametrize(
+    "change", [lambda m, p=p: dropped(m, *p) for p in LACKING] + list(ODD.values()), ids=[*map(str, LACKING), *ODD]
+)
+def test_a_manifest_that_lacks_something_is_one_run_less_and_no_more(root, change, capsys):
+    folder = index.find(index.rows(root)[0]["id"], root).folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    for _ in range(2):  # also when the index is there
+        assert cli.main(["runs", "--results", str(root)]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 4
+    assert len(nst.runs(root=root)) == 3
+
+
+@pytest.mark.parametrize("deep", ["[" * 200_000, '{"a":' * 200_000 + "1" + "}" * 200_000])
+def test_json_nested_too_deeply_is_damage(root, deep):
+    folder = index.find(index.rows(root)[0]["id"], root).folder
+    (root / "runs" / "index.json").write_text(deep)
+    assert len(index.rows(root)) == 4
+    (folder / "manifest.json").write_text(deep)
+    assert len(index.rows(root)) == 3
+
+
+@pytest.mark.parametrize(
+    "entry", [None, 3, [], {}, {"stamp": [1]}, {"stamp": "x", "manifest": {}}, {"stamp": [], "manifest": []}]
+)
+def test_an_index_that_lacks_something_is_made_anew(root, entry):
+    first = index.rows(root)
+    path = root / "runs" / "index.json"
+    found = json.loads(path.read_text())
+    name = next(iter(found["runs"]))
+    for broken in (entry, {"stamp": found["runs"][name]["stamp"], "manifest": entry}):
+        path.write_text(json.dumps(found | {"runs": found["runs"] | {name: broken}}))
+        assert index.rows(root) == first
+        assert json.loads(path.read_text()) == found
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links")
+def test_of_a_run_that_is_a_link_the_link_is_removed(root, tmp_path):
+    folder = index.find(index.rows(root)[0]["id"], root).folder
+    shutil.move(folder, tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert index.remove([folder.name], root) == [folder]
+    assert not folder.is_symlink()
+    assert (tmp_path / "elsewhere" / "final.png").is_file()
+    assert index.unfinished(root) == []
 
 
 def test_results_that_were_moved_are_found_where_they_are(root, tmp_path):

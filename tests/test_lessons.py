@@ -241,7 +241,7 @@ def test_layers_and_losses_are_what_they_say(make):
     assert table.loc["conv2_1", "positions"] == "24×20"
     pictures = {"photo": lesson.photo, "painting": lesson.painting}
     found = demonstrations.losses(lesson.net, lesson.photo, lesson.painting, pictures, "conv4_2", lesson.base.style)
-    assert found.loc["photo", "content"] == found.loc["painting", "style"] == 0
+    assert max(found.loc["photo", "content"], found.loc["painting", "style"]) < 1e-9  # targets are computed another way
     assert found.loc["photo", "style"] > 0 < found.loc["painting", "content"]
     matrices = demonstrations.grams(lesson.net, pictures, "conv2_1")
     assert matrices["photo"].shape == (6, 6)

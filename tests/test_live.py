@@ -165,7 +165,7 @@ def test_the_first_plan_must_be_possible(settings, tmp_path):
 
 def test_memory_is_checked_before_the_old_run_is_given_up(live, settings, monkeypatch):
     run = begun(live, 2)
-    monkeypatch.setattr("nstlab.recipes.available_memory", lambda device: 1000)
+    monkeypatch.setattr("nstlab.memory.available", lambda device: 1000)
     step = run.send({"settings": settings.replace(pool="max", size=64)})
     assert "needs about" in live.problem
     assert step.index == 3

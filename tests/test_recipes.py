@@ -5,7 +5,7 @@ import torch
 
 import nstlab as nst
 from nstlab import images as im
-from nstlab import recipes
+from nstlab import memory, recipes
 from nstlab.engine import solve
 from nstlab.settings import InputError, ReconstructSettings, TextureSettings, TransferSettings
 
@@ -117,8 +117,8 @@ def test_devices():
 def test_too_large_a_run_is_refused_with_a_size_that_fits(pictures, small, monkeypatch):
     plan = recipes.prepare(TransferSettings(*pictures, **{**small, "size": 256}), "cpu")
     plan.check_memory()
-    monkeypatch.setattr(recipes, "available_memory", lambda device: plan.memory_needed() // 2)
-    with pytest.raises(InputError, match=r"size 256 needs about .* GB of memory, .* GB are free; --size (\d+) would fit"):
+    monkeypatch.setattr(memory, "available", lambda device: plan.memory_needed() // 2)
+    with pytest.raises(InputError, match=r"size 256 needs about .* GB of memory, .* GB can be had; --size (\d+) would fit"):
         plan.check_memory()
 
 

@@ -17,7 +17,8 @@ from faults import raise_at
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nstlab import cli, engine, network, store
+from nstlab import checkpoint, cli, index, network, store
+from nstlab import files as files_module
 from nstlab import images as im
 from nstlab.recipes import prepare
 from nstlab.settings import InputError, ReconstructSettings, TextureSettings, TransferSettings
@@ -227,10 +228,53 @@ def test_progress_pictures_are_kept_if_asked_for(plan, runs):
     assert runs.find(plan(), frames=4) == stored
 
 
-def test_a_run_without_progress_pictures_is_not_found_when_such_are_wanted(plan, runs):
-    drain(runs.run(plan()))
-    assert runs.find(plan()) is not None
-    assert runs.find(plan(), frames=3) is None
+@pytest.mark.parametrize("there", [0, 3])
+def test_a_run_with_fewer_progress_pictures_is_not_found_when_more_are_wanted(plan, runs, there):
+    stored = drain(runs.run(plan(), frames=there))
+    assert runs.find(plan(), frames=there) == stored
+    assert runs.find(plan(), frames=there + 1) is None
+    drain(runs.run(plan(), frames=there + 1))
+    assert runs.find(plan(), frames=there + 1) == runs.find(plan(), frames=there) == stored
+    assert len(stored.frames) == there + 1
+    assert len(stored.some_frames(there)) == there
+    assert stored.some_frames(there)[-1:] == stored.frames[-1:] * (there > 0)
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:60]), Path.unlink], ids=["cut", "missing"])
+def test_a_run_whose_progress_pictures_are_damaged_is_not_found_when_such_are_wanted(plan, runs, damage):
+    stored = drain(runs.run(plan(), frames=4))
+    damage(stored.frames[1])
+    assert runs.find(plan()) == stored
+    assert runs.find(plan(), frames=4) is None
+    assert len(drain(runs.run(plan(), frames=4)).frames) == 4
+    assert runs.find(plan(), frames=4) == stored
+
+
+@pytest.mark.parametrize("before", [0, 4])
+def test_an_interrupted_run_without_the_progress_pictures_is_refused_with_both_ways_out(plan, runs, before):
+    steps = runs.run(plan(), frames=before)
+    for _ in range(6):
+        next(steps)
+    steps.close()
+    if before:
+        (runs.partial(plan()) / "frames" / "000001.png").write_bytes(b"damaged")
+    message = refusal(next, runs.run(plan(), frames=4))
+    assert str(runs.partial(plan())) in message
+    assert "--frames 0" in message
+    assert "--no-resume" in message
+    taken = runs.run(plan())
+    assert next(taken).index == 6
+    taken.close()
+    assert len(drain(runs.run(plan(), resume=False, frames=4)).frames) == 4
+
+
+def test_an_interrupted_run_goes_on_with_its_progress_pictures(plan, runs):
+    steps = runs.run(plan(), frames=4)
+    for _ in range(6):
+        next(steps)
+    steps.close()
+    assert next(taken := runs.run(plan(), frames=4)).index == 6
+    assert [path.name for path in drain(taken).frames] == ["000000.png", "000001.png", "000003.png", "000012.png"]
 
 
 @pytest.mark.parametrize("frames", [1, 5])
@@ -361,6 +405,16 @@ def test_a_run_interrupted_after_its_weights_were_changed_is_not_taken_for_the_o
     assert drain(runs.run(plan())).picture.read_bytes() == whole.picture.read_bytes()
 
 
+def test_a_steered_run_that_is_under_way_cannot_be_removed(plan, runs):
+    steps = runs.run(plan())
+    next(steps)
+    steps.send({"style": 3.0})
+    (folder,) = (runs.root / "runs" / "transfer").iterdir()
+    assert folder.name.endswith(".steered.partial")
+    assert "is being computed" in refusal(index.remove, [folder.name[:10]], runs.root)
+    assert drain(steps).manifest["changes"] == [[0, {"style": 3.0}]]
+
+
 def test_checkpoints_are_written_while_the_run_is_under_way(plan, runs, monkeypatch):
     monkeypatch.setattr(store, "CHECKPOINT_EVERY", 0.0)
     monkeypatch.setattr(store, "CHECKPOINT_SHARE", 1e9)
@@ -395,6 +449,93 @@ def test_a_checkpoint_of_another_program_is_refused(plan, runs):
     path.parent.mkdir(parents=True)
     safetensors.torch.save_file({"x": torch.zeros(3)}, path, {"format": "another"})
     assert str(path) in refusal(next, runs.run(plan()))
+
+
+def edited(path: Path, tensors=lambda t: t, data=lambda d: d) -> None:
+    """Change what a checkpoint holds, and write it as one that is whole."""
+    found = checkpoint.Checkpoint.load(path)
+    checkpoint.Checkpoint(tensors(dict(found.tensors)), data(dict(found.data))).save(path)
+
+
+def without(name):
+    return lambda values: {key: value for key, value in values.items() if key != name}
+
+
+CHANGES = {
+    **{
+        f"no {name}": {"tensors": without(name)}
+        for name in ("x", "grad", "loss", "values", "best_x", "memory.pairs", "memory.sy")
+    },
+    **{
+        f"no {name}": {"data": without(name)}
+        for name in ("index", "level", "weights", "numbers", "recent", "fine", "optimizer")
+    },
+    "a picture of NaN": {"tensors": lambda t: t | {"x": torch.full_like(t["x"], torch.nan)}},
+    "a best picture of NaN": {"tensors": lambda t: t | {"best_x": torch.full_like(t["best_x"], torch.nan)}},
+    "a history of infinity": {"tensors": lambda t: t | {"memory.pairs": torch.full_like(t["memory.pairs"], torch.inf)}},
+    "a picture of integers": {"tensors": lambda t: t | {"x": t["x"].int()}},
+    "a smaller picture": {"tensors": lambda t: t | {"x": t["x"][..., 1:].contiguous()}},
+    "a smaller history": {"tensors": lambda t: t | {"memory.pairs": t["memory.pairs"][:, 1:].contiguous()}},
+    "a term more": {"tensors": lambda t: t | {name: torch.zeros(3) for name in ("values", "best_values")}},
+    "a loss of NaN": {"data": lambda d: d | {"loss": float("nan")}},
+    "an unknown size": {"data": lambda d: d | {"level": 1}},
+    "an unknown slot": {"data": lambda d: d | {"numbers": d["numbers"] | {"order": [0, 99]}}},
+    "a slot twice": {"data": lambda d: d | {"numbers": d["numbers"] | {"order": [0, 0]}}},
+    "no length": {"data": lambda d: d | {"numbers": {"order": []}}},
+    "words for a number": {"data": lambda d: d | {"index": "two"}},
+    "weights of another run": {"data": lambda d: d | {"weights": {"content": 1.0}}},
+    "an infinite weight": {"data": lambda d: d | {"weights": dict.fromkeys(d["weights"], float("inf"))}},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_checkpoint_that_lacks_something_is_refused_and_where_nobody_can_be_asked_the_run_begins_anew(plan, runs, change):
+    steps = runs.run(plan())
+    for _ in range(5):
+        next(steps)
+    steps.close()
+    edited(runs.partial(plan()) / "checkpoint.safetensors", **change)
+    assert "--no-resume" in refusal(next, runs.run(plan()))
+    assert runs.obtain(plan()).manifest["result"]["steps"] == 12
+
+
+@pytest.mark.parametrize(("optimizer", "missing"), [("adam", "memory.m"), ("adam", "memory.v")])
+def test_a_checkpoint_of_a_first_order_optimizer_that_lacks_something_is_refused(plan, runs, optimizer, missing):
+    todo = plan(optimizer=optimizer)
+    steps = runs.run(todo)
+    for _ in range(5):
+        next(steps)
+    steps.close()
+    path = runs.partial(todo) / "checkpoint.safetensors"
+    whole = path.read_bytes()
+    for change in ({"tensors": without(missing)}, {"data": lambda d: d | {"numbers": {"rate": -1.0, "count": 4}}}):
+        path.write_bytes(whole)
+        edited(path, **change)
+        assert "is not whole" in refusal(next, runs.run(todo))
+    path.write_bytes(whole)
+    assert next(runs.run(todo)).index == 5
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "history.csv", "final.png", "checkpoint.safetensors"])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX pipes")
+def test_a_pipe_in_a_runs_folder_is_damage_and_not_waited_for(plan, runs, file):
+    steps = runs.run(plan())
+    next(steps)
+    folder = runs.partial(plan()) if file.startswith("checkpoint") else None
+    steps.close() if folder else drain(steps)
+    path = (folder or runs.folder(plan())) / file
+    path.unlink()
+    os.mkfifo(path)
+    assert runs.obtain(plan()).is_whole()
+
+
+def test_what_jupyter_leaves_in_a_runs_folder_is_no_obstacle(plan, runs):
+    steps = runs.run(plan())
+    for _ in range(3):
+        next(steps)
+    steps.close()
+    (runs.partial(plan()) / ".ipynb_checkpoints").mkdir()
+    assert drain(runs.run(plan())).manifest["result"]["steps"] == 12
 
 
 # --- when the disk fails ----------------------------------------------------------------------------------------
@@ -518,8 +659,8 @@ def test_a_killed_process_leaves_a_valid_checkpoint_and_the_same_command_finishe
     assert not out.exists()
     (partial,) = runs.root.glob("runs/transfer/*")
     assert partial.suffix == ".partial"
-    (partial / ".history-0.csv").touch()  # as if it had been hit while it wrote
-    index = engine.Checkpoint.load(partial / "checkpoint.safetensors").data["index"]
+    (partial / f"{files_module.TEMPORARY}0.csv").touch()  # as if it had been hit while it wrote
+    index = checkpoint.Checkpoint.load(partial / "checkpoint.safetensors").data["index"]
     assert index < 400
     assert len(history(partial)) > index  # the history is written first
 

@@ -221,6 +221,15 @@ def test_an_upload_becomes_the_photo(make, painting, tmp_path):
     until(lambda: studio.view.inputs and studio.view.inputs[0]["label"].startswith("my_cat"))
 
 
+@pytest.mark.parametrize("name", ["cat.html", "cat.svg", "cat", "cat.png.js"])
+def test_an_upload_has_the_ending_of_what_it_is(make, painting, tmp_path, name):
+    studio = make()
+    upload(studio, "photo", name, im.save(painting, tmp_path / "other.png").read_bytes())
+    (kept,) = (tmp_path / "results" / "uploads").iterdir()
+    assert kept.suffix == ".png"
+    assert str(kept) == studio.settings.photo
+
+
 @pytest.mark.parametrize(
     ("data", "says"), [(b"nothing", "cat.png: is not a picture"), (b"", "cat.png: is not a picture"), ("small", "cat.png: 8×8")]
 )

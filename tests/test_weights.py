@@ -408,6 +408,40 @@ def test_a_path_is_taken_as_one(tiny, tiny_file):
     assert_same_tensors(weights.load(str(tiny_file)), tiny)
 
 
+# --- sizes are checked before anything is made
+
+
+def test_tensors_that_are_views_of_a_few_numbers_are_refused_before_they_are_written_out(tmp_path, tiny):
+    wide = 10**7
+    views = {"conv1_1.weight": torch.zeros(1, 3, 3, 3).expand(wide, 3, 3, 3), "conv1_1.bias": torch.zeros(1).expand(wide)}
+    torch.save(dict(tiny.tensors) | views, tmp_path / "a.pth")
+    assert "conv1_1 does not consist of stored numbers" in refusal(load_file, tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("odd", [torch.Tensor.to_sparse, torch.Tensor.int, torch.Tensor.cfloat])
+def test_tensors_that_are_no_plain_floats_are_refused(tmp_path, tiny, odd):
+    torch.save(dict(tiny.tensors) | {"conv1_1.weight": odd(tiny.tensors["conv1_1.weight"])}, tmp_path / "a.pth")
+    assert "a.pth" in refusal(load_file, tmp_path / "a.pth")
+
+
+def test_layers_without_filters_are_refused(tmp_path):
+    empty = {"conv1_1.weight": torch.zeros(0, 3, 3, 3), "conv1_1.bias": torch.zeros(0)}
+    safetensors.torch.save_file(empty, tmp_path / "a.safetensors", {"input": str(TORCHVISION)})
+    assert "conv1_1 has the shape (0, 3, 3, 3)" in refusal(load_file, tmp_path / "a.safetensors")
+
+
+def test_an_archive_that_would_unpack_to_more_than_it_is_is_refused(tmp_path, tiny):
+    torch.save(dict(tiny.tensors), tmp_path / "a.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth") as archive,
+        zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for part in archive.infolist():
+            packed.writestr(part.filename, archive.read(part))
+        packed.writestr("archive/bomb", bytes(10**7))
+    assert "would unpack to" in refusal(load_file, tmp_path / "b.pth")
+
+
 # --- downloads --------------------------------------------------------------------------------------------------
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -420,6 +454,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, asked = self.server, self.headers.get("Range")
         server.asked.append(asked)
+        if server.moved:
+            self.send_response(302)
+            self.send_header("Location", server.moved)
+            return self.end_headers()
         if server.status != 200:
             return self.send_error(server.status)
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.ranges else 0
@@ -445,6 +483,7 @@ def server():
     """A local server; `cut` ends every answer at that byte, `ranges` False makes it know no ranges."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.asked, server.cut, server.ranges, server.status, server.chunked = [], None, True, 200, False
+        server.moved = ""
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield server
         server.shutdown()
@@ -494,6 +533,34 @@ def test_a_cut_connection_keeps_its_part_and_the_next_call_goes_on_from_there(se
     assert seen[-1] == (len(CONTENT), len(CONTENT))
 
 
+@pytest.mark.parametrize("scheme", ["ftp", "https", "file"])
+def test_a_server_that_redirects_to_another_scheme_is_not_followed(server, download, scheme):
+    server.moved = f"{scheme}://127.0.0.1:9/weights.pth"
+    assert scheme in refusal(weights.fetch, download)
+    assert not download.path.exists()
+
+
+def test_a_server_that_redirects_within_its_scheme_is_followed(server, download):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as first:
+        first.asked, first.moved = [], download.url
+        threading.Thread(target=first.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        moved = Download(f"http://127.0.0.1:{first.server_port}/vgg19-{HASH}.pth", HASH, 3)
+        assert weights.fetch(moved).read_bytes() == CONTENT
+        first.shutdown()
+
+
+def test_of_two_downloads_at_once_the_second_is_refused_and_the_first_arrives(server, download):
+    lines = []
+
+    def second(done, total):
+        if not lines:
+            lines.append(refusal(weights.fetch, download))
+
+    assert weights.fetch(download, second).read_bytes() == CONTENT
+    assert "is being downloaded by another process" in lines[0]
+    assert weights.fetch(download) == download.path
+
+
 def test_a_server_without_ranges_starts_anew(server, download):
     download.path.parent.mkdir(parents=True)
     part(download).write_bytes(CONTENT[:1000])
@@ -515,7 +582,7 @@ def test_a_wrong_hash_removes_the_file_and_says_so(server, download):
     message = refusal(weights.fetch, wrong)
     assert "hash" in message
     assert "removed" in message
-    assert list(download.path.parent.iterdir()) == []
+    assert [path for path in download.path.parent.iterdir() if path.suffix != ".lock"] == []
 
 
 def test_a_wrong_part_is_found_by_its_hash_and_the_next_call_succeeds(server, download):

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from nstlab.network import VGG19, Arithmetic, native_halves
 from nstlab.objectives import Bound, Objective, content, style
 from nstlab.optimizers import LBFGS
 from nstlab.settings import CONTENT_LAYERS, STYLE_LAYERS, BenchSettings
+from nstlab.threads import POLICY, WAITING
 from nstlab.weights import Weights, random_weights
 
 PAIRS = (("coffee", "swirl_strokes"), ("astronaut", "mosaic"), ("chelsea", "wave_engraving"))
@@ -349,8 +350,40 @@ def start_up(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     yield Row("start-up", values, "1 s or less, none", min(seconds) <= 1 and not heavy)
 
 
+def two(options: BenchSettings, device: torch.device) -> Iterator[Row]:
+    """A run alone, and two at once, in processes of their own, on the processor; and the same with threads that wait for each
+    other as long as OpenMP has them do by default."""
+    shared, spinning = dict.fromkeys(WAITING, None) | {POLICY: None}, {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
+    found: dict[str, list[float]] = {}
+    for _ in range(3):
+        for name, environment in (("", shared), (", spinning", spinning)):
+            for count, what in ((1, "alone"), (2, "two at once")):
+                found.setdefault(f"{what}{name}, s", []).append(_together(count, environment))
+    values = {name: statistics.median(seconds) for name, seconds in found.items()}
+    values["two over alone"] = values["two at once, s"] / values["alone, s"]
+    values["alone over spinning"] = values["alone, s"] / values["alone, spinning, s"]
+    met = values["two over alone"] <= 2.2 and values["alone over spinning"] <= 1.05
+    yield Row("two runs at once, 256 px", values, "two over alone 2.2 or less, alone over spinning 1.05 or less", met)
+
+
+def _together(count: int, environment: Mapping[str, str | None]) -> float:
+    """Seconds that so many runs take that begin at once; of the environment, None is unset."""
+    variables = {name: value for name, value in (os.environ | environment).items() if value is not None}
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["transfer", *PAIRS[0], "--size", "256", "--steps", "100", "--init", "content", "--weights", "embedded"]
+        command = [sys.executable, "-m", "nstlab", *words, "--device", "cpu"]
+        began = time.perf_counter()
+        places = [["--results", f"{folder}/{i}", "--out", f"{folder}/{i}.png"] for i in range(count)]
+        running = [subprocess.Popen(command + place, stdout=subprocess.DEVNULL, env=variables) for place in places]
+        codes = [process.wait() for process in running]
+        if any(codes):
+            raise RuntimeError("a run failed")
+        return time.perf_counter() - began
+
+
 ROWS = {
     "start": start_up,
+    "two": two,
     "evaluation": evaluation,
     "long": long,
     "growth": growth,

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from nstlab import images as im
-from nstlab import recipes
+from nstlab import files, recipes
 from nstlab.bench.measures import ROWS, Row
 from nstlab.settings import BenchSettings, InputError
 
@@ -21,7 +20,7 @@ def run(options: BenchSettings) -> list[Row]:
     """Measure the rows that are asked for, printing each as soon as it is known; write and compare them."""
     before = None if options.against is None else read(options.against)
     if options.json is not None:
-        im.check_place(options.json)
+        files.check_place(options.json)
     device = recipes.device(options.device)
     about = machine(device)
     print(" - ".join(f"{name} {value}" for name, value in about.items()), flush=True)
@@ -58,14 +57,14 @@ def line(row: Row) -> str:
 
 def write(path: Path, about: dict[str, Any], rows: list[Row]) -> None:
     """As JSON, whole or not at all."""
-    with im.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         temporary.write_text(json.dumps({"machine": about, "rows": [dataclasses.asdict(row) for row in rows]}, indent=1))
 
 
 def read(path: Path) -> dict[str, dict[str, float]]:
     """{row: {name: number}} of an earlier result; InputError if it is none."""
     try:
-        return {row["name"]: row["values"] for row in json.loads(path.read_text())["rows"]}
+        return {row["name"]: row["values"] for row in files.read_json(path)["rows"]}
     except OSError as error:
         raise InputError(f"against: {path} cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError):

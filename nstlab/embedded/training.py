@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nstlab import files
 from nstlab import images as im
 from nstlab.embedded import scoring
 from nstlab.embedded.corpus import PHOTOS, Corpus
@@ -204,8 +205,9 @@ def train(teacher: Weights | str | Path, schedule: str, folder: Path, report: Re
 
 def make(teacher: str | Path, schedule: str, folder: Path, out: Path, report: Report) -> Path:
     """Train, judge and write the weights, with metadata; returns `out`."""
-    if out.suffix != ".safetensors" or not out.parent.is_dir():
-        raise InputError(f"out: {out} must be a .safetensors file in a folder that is there")
+    if out.suffix != ".safetensors":
+        raise InputError(f"out: {out} must be a .safetensors file")
+    files.check_place(out)
     judge = Judge(teacher)
     weights = train(judge.net.weights, schedule, folder, report)
     draft = save(weights, folder / "draft.safetensors", ABOUT)

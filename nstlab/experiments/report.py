@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
-from nstlab import figures, weights
+from nstlab import figures, files, weights
 from nstlab import images as im
 from nstlab.experiments.base import Base, Claim, Experiment, Seen, label_of, reach
 from nstlab.experiments.classic import EXPERIMENTS, feature_maps, low_to_high
@@ -23,8 +23,8 @@ WIDEST = 5  # pictures in a line of a sheet with one axis
 
 def check(options: SweepSettings) -> int:
     """How many cases there are; InputError for what would be found out only after the runs."""
-    if options.gallery is not None and not options.gallery.is_dir():
-        raise InputError(f"gallery: there is no folder {options.gallery}")
+    if options.gallery is not None:
+        files.check_place(options.gallery / "README.md")
     experiment, base = EXPERIMENTS[options.experiment], Base.of(options)
     if experiment.sweep is None:
         count, enough = 0, len(low_to_high(base)) > 1
@@ -131,7 +131,7 @@ def write(options: SweepSettings, runs: Sequence[Seen], found: Sequence[Claim]) 
 
 
 def _text(path: Path, text: str) -> Path:
-    with im.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 

@@ -62,11 +62,11 @@ def _from_here(parameters: dict[str, Any]) -> dict[str, str]:
             im.load(parameters[name])
     files = {name: Path(parameters[name]) for name in ("photo", "painting", "weights") if name in parameters}
     weights = parameters.get("weights", WEIGHTS[0])
-    if weights not in WEIGHTS and not files["weights"].is_file():
+    if weights not in WEIGHTS and not os.path.isfile(files["weights"]):
         raise InputError(
             f"weights: {weights}: no such file{nearest(weights, WEIGHTS)} (allowed: {', '.join(WEIGHTS)} or a file)"
         )
-    return {name: str(path.absolute()) for name, path in files.items() if path.is_file()}
+    return {name: str(path.absolute()) for name, path in files.items() if os.path.isfile(path)}
 
 
 def _execute(path: Path, out: Path, parameters: dict[str, Any]) -> Path:

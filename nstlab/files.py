@@ -1,0 +1,142 @@
+"""Files: opened only if regular, tried before work is done, replaced whole or not at all, and JSON that may be anything.
+
+What cannot be used raises InputError, in one line that names the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nstlab.settings import InputError
+
+TEMPORARY = ".nstlab-"  # how the names of files begin that are still being written
+
+
+def regular(path: str | os.PathLike) -> Path:
+    """The path, if it names a regular file, itself or through a link; reading a pipe or a device might never end.
+
+    Raises: InputError for anything else that is there; FileNotFoundError and other OSErrors as `os.stat` does."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path}: is a folder; a file is needed")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: is not a regular file but a pipe, a socket or a device")
+    return Path(path)
+
+
+def check_place(path: str | os.PathLike) -> Path:
+    """The path, if a file can be written there, which is tried; else InputError, before any work is done."""
+    path = Path(path)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            regular(path)
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.parent}")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise InputError(f"{path}: may not be written")
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise _unwritable(path, error) from None
+    _temporary(path).unlink()
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not. A link
+    stays, and what it names is replaced.
+
+    So a file is whole or not there, whenever the process is killed. An OSError becomes an InputError."""
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        os.replace(temporary, os.path.realpath(path))
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _unwritable(path: str | os.PathLike, error: Exception) -> InputError:
+    return InputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})")
+
+
+def _temporary(path: str | os.PathLike) -> Path:
+    """A new, empty file beside what the path names, with the same ending. InputError if there can be none."""
+    try:
+        target = Path(os.path.realpath(path))
+        temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}{target.suffix}")
+        temporary.touch(exist_ok=False)
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from None
+    return temporary
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete, below a folder, what processes left that were killed while they wrote."""
+    for leftover in folder.rglob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder with all that it holds; of a link to one, the link."""
+    folder.unlink() if folder.is_symlink() else shutil.rmtree(folder)
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """A file's JSON as plain values. Raises ValueError for what is none, also of what kind of file; OSError as reading does."""
+    return parse_json(regular(path).read_text(encoding="utf-8"))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON as plain values. Raises ValueError for what is none, and for what is nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+# --- what JSON must look like, as JSON Schema -------------------------------------------------------------------
+
+TEXT = {"type": "string"}
+NUMBER = {"type": "number", "minimum": -sys.float_info.max, "maximum": sys.float_info.max}  # NaN passes
+WHOLE = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+
+
+def many(each: dict[str, Any]) -> dict[str, Any]:
+    """A list of such."""
+    return {"type": "array", "items": each}
+
+
+def named(each: dict[str, Any]) -> dict[str, Any]:
+    """An object all of whose values are such."""
+    return {"type": "object", "additionalProperties": each}
+
+
+def record(**fields: dict[str, Any]) -> dict[str, Any]:
+    """An object that has at least these fields."""
+    return {"type": "object", "required": list(fields), "properties": fields}
+
+
+def check_json(data: Any, schema: dict[str, Any]) -> None:
+    """Raise ValueError, which says what is missing or wrong, unless the data are as the schema has it."""
+    from jsonschema import Draft202012Validator
+
+    try:
+        error = next(Draft202012Validator(schema).iter_errors(data), None)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if error is not None:
+        where = ".".join(map(str, error.absolute_path))
+        raise ValueError(f"{where or 'it'}: {error.message:.80}")

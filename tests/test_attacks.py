@@ -1,0 +1,344 @@
+"""Attacks: whatever is typed and whatever a file holds, a command ends with 0 or 2, in one line, and nothing is lost.
+
+Each test draws a few dozen cases, the same ones every time; `NSTLAB_ATTACKS=1000 make test` draws a thousand new ones.
+"""
+
+import copy
+import io
+import json
+import os
+import shutil
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import safetensors.torch
+import torch
+from conftest import smooth
+from faults import raise_at
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from nstlab import cli
+from nstlab import images as im
+from nstlab.settings import RECIPES, JobSettings, kind
+from nstlab.weights import TORCHVISION, random_weights
+
+FEW = 30
+CASES = int(os.environ.get("NSTLAB_ATTACKS", FEW))
+attack = hypothesis_settings(
+    max_examples=CASES, derandomize=CASES == FEW, suppress_health_check=list(HealthCheck), print_blob=CASES != FEW
+)
+SENTINEL = b"an older picture"
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """Two pictures, small weights, and results with a finished run and an interrupted one."""
+    folder = tmp_path_factory.mktemp("scene")
+    im.save(smooth(20, 18, 1), folder / "photo.png"), im.save(smooth(17, 22, 2), folder / "painting.png")
+    weights = random_weights(0, widths=(2, 3, 3, 3, 3)).tensors
+    safetensors.torch.save_file(weights, folder / "tiny.safetensors", {"input": str(TORCHVISION)})
+    run(folder, transfer(folder, out="a.png", frames=2))
+    with pytest.MonkeyPatch.context() as patch:
+        raise_at(patch, 4)
+        run(folder, transfer(folder, out="b.png", frames=2, seed=1))
+    return folder
+
+
+@pytest.fixture
+def place(scene, tmp_path):
+    """A function that lays the scene anew, for one case."""
+
+    def lay():
+        here = tmp_path / "here"
+        shutil.rmtree(here, ignore_errors=True)
+        shutil.copytree(scene, here)
+        (here / "out.png").write_bytes(SENTINEL)
+        return here
+
+    return lay
+
+
+def transfer(folder, **options):
+    """The words of a small transfer."""
+    pictures = [str(options.pop(role, folder / f"{role}.png")) for role in ("photo", "painting")]
+    usual = {"weights": folder / "tiny.safetensors", "normalize": False, "size": 20, "steps": 5, "device": "cpu"}
+    usual |= {"precision": "float32", "results": folder / "results", "out": "out.png"}
+    return ["transfer", *pictures, *spelled(usual | options | {"out": folder / (usual | options)["out"]})]
+
+
+def spelled(options):
+    """Options as words."""
+    words = []
+    for name, value in options.items():
+        words += ["--" + name.replace("_", "-"), *map(str, value if isinstance(value, (list, tuple)) else [value])]
+    return words
+
+
+def run(folder, words):
+    """A command: its exit code, and what it said."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = cli.main(words)
+        except SystemExit as end:  # --help
+            code = end.code or 0
+    return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
+
+
+def withstood(folder, words, out=None):
+    """Carry out a command, which must end well: with its work done, or with one line and all as it was."""
+    done = run(folder, words)
+    assert done.code in (0, 2), done
+    assert "Traceback" not in done.err + done.out
+    if done.code == 2:
+        assert done.err.startswith("nstlab: error: "), done
+        assert len(done.err.splitlines()) == 1, done
+        assert (folder / "out.png").read_bytes() == SENTINEL
+    elif out is not None and done.out and "usage" not in done.out:
+        assert im.reopen(out).isfinite().all()
+    return done
+
+
+# --- what is typed ----------------------------------------------------------------------------------------------
+
+NUMBERS = ["-1", "0", "1", "2", "3.5", "nan", "inf", "-inf", "1e400", "²", "١", "0x10", "1_0", "1" + "0" * 400]
+NAMES = [
+    "content",
+    "style",
+    "noise",
+    "rings",
+    "conv1_1",
+    "relu2_1",
+    "pool1",
+    "pixels",
+    "auto",
+    "paper",
+    "tutorial",
+    "None",
+    "false",
+]
+PATHS = [
+    "/dev/zero",
+    "/dev/null",
+    "/",
+    ".",
+    "..",
+    "nowhere/a.png",
+    "coffee.png",
+    "é",
+    "\udcff",
+    "a\0b",
+    "a\tb",
+    "x" * 300,
+    "",
+    " ",
+    "--",
+]
+ODD_WORDS = st.text(max_size=8) | st.sampled_from(NUMBERS + NAMES + PATHS)
+CHEAP = {  # of these only values that take no time
+    "size": ["16", "17", "20", "15", "-3", "1e3", "99999999"], "steps": ["0", "1", "2", "-1"],
+    "frames": ["0", "1", "2", "501"], "style_scale": ["0.1", "1", "1.5", "0"], "device": ["cpu", "cuda:7", "tpu"],
+    "weights": ["nowhere.pth", "imagenet", "caffe"],
+}  # fmt: skip
+
+
+def values(name, annotation, opt):
+    """Words for one option: allowed ones, and others."""
+    wanted, many, _ = kind(annotation)
+    if name in CHEAP:
+        one = st.sampled_from(CHEAP[name])
+    else:
+        allowed = st.sampled_from(opt.choices) if opt.choices else st.floats(0, 2).map(str) if wanted is float else ODD_WORDS
+        one = allowed | ODD_WORDS
+    return st.lists(one, max_size=3) if many else one.map(lambda value: [value])
+
+
+@st.composite
+def commands(draw):
+    """A recipe with up to four options, on pictures that mostly are there."""
+    recipe = draw(st.sampled_from(list(RECIPES)))
+    fields = {name: (annotation, opt) for cls in (RECIPES[recipe], JobSettings) for name, annotation, opt in cls.options()}
+    chosen = draw(st.lists(st.sampled_from(sorted(fields.keys() - {"results"})), max_size=4, unique=True))
+    return recipe, {name: draw(values(name, *fields[name])) for name in chosen}
+
+
+@attack
+@given(commands())
+def test_options(place, command):
+    here, (recipe, options) = place(), command
+    words = transfer(here, steps=1)
+    roles = {"transfer": ("photo", "painting"), "reconstruct": ("photo",), "texture": ("painting",)}[recipe]
+    pictures = [options.pop(role)[0] if role in options else str(here / f"{role}.png") for role in roles]
+    usual = {words[i]: words[i + 1] for i in range(3, len(words), 2)}
+    given_words = {"--" + name.replace("_", "-"): value for name, value in options.items()}
+    out = here / "out.png"
+    if "--out" in given_words:  # always below the case's own folder
+        out = given_words["--out"] = here / given_words["--out"][0].lstrip("/")
+        given_words["--out"] = [str(out)]
+    line = [recipe, *pictures]
+    for name, value in (usual | given_words).items():
+        line += [name, *(value if isinstance(value, list) else [value])]
+    withstood(here, line, out)
+
+
+# --- what is stored ---------------------------------------------------------------------------------------------
+
+LEAVES = st.none() | st.booleans() | st.integers(-3, 10**30) | st.floats() | st.text(max_size=4) | st.just(10**400)
+ODD_JSON = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+)
+REMOVED = object()
+
+
+def paths(value, path=()):
+    """The path to everything in a JSON value."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from paths(inner, (*path, key))
+
+
+def mutated(data, value):
+    """A JSON value with one to three of its parts removed, exchanged or nested deeply."""
+    for _ in range(data.draw(st.integers(1, 3))):
+        value = copy.deepcopy(value)
+        path = data.draw(st.sampled_from(sorted(paths(value), key=str)))
+        new = data.draw(st.just(REMOVED) | ODD_JSON)
+        if not path:
+            value = None if new is REMOVED else new
+            continue
+        parent = value
+        for key in path[:-1]:
+            parent = parent[key]
+        if new is REMOVED:
+            del parent[path[-1]]
+        else:
+            parent[path[-1]] = new
+    return value
+
+
+def damaged(data, content):
+    """Bytes that are cut, exchanged or added somewhere."""
+    where = data.draw(st.integers(0, len(content)))
+    how = data.draw(st.sampled_from(["cut", "change", "insert", "empty", "repeat"]))
+    few = data.draw(st.binary(min_size=1, max_size=8))
+    return {
+        "cut": content[:where],
+        "change": content[:where] + few + content[where + len(few) :],
+        "insert": content[:where] + few + content[where:],
+        "empty": b"",
+        "repeat": content + content[where:],
+    }[how]
+
+
+def looked_at(here):
+    """The lists of runs, whatever is among them."""
+    for words in (["runs"], ["runs", "show", "0"], ["runs", "rm", "f"]):
+        withstood(here, [*words, "--results", str(here / "results")])
+
+
+@attack
+@given(st.data())
+def test_manifests(place, data):
+    here = place()
+    (path,) = here.glob("results/runs/*/*/manifest.json")
+    path.write_text(json.dumps(mutated(data, json.loads(path.read_text()))))
+    looked_at(here)
+    done = withstood(here, transfer(here, frames=2), here / "out.png")
+    assert done.code == 0  # found, or computed again
+
+
+@attack
+@given(st.data())
+def test_indexes(place, data):
+    here = place()
+    looked_at(here)
+    path = here / "results" / "runs" / "index.json"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(mutated(data, found)))
+    done = run(here, ["runs", "--results", str(here / "results")])
+    assert done.code == 0
+    assert next(iter(found["runs"])).partition("/")[2] in done.out
+    looked_at(here)
+
+
+@attack
+@given(st.data())
+def test_checkpoints(place, data):
+    here = place()
+    (path,) = here.glob("results/runs/*/*.partial/checkpoint.safetensors")
+    with safe_open(path, "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    if data.draw(st.booleans()):
+        metadata["data"] = json.dumps(mutated(data, json.loads(metadata["data"])))
+    else:
+        name = data.draw(st.sampled_from(sorted(tensors)))
+        change = {
+            "remove": lambda t: None,
+            "nan": lambda t: torch.full_like(t, torch.nan),
+            "huge": lambda t: torch.full_like(t, 1e38),
+            "zero": torch.zeros_like,
+            "narrow": lambda t: t.flatten()[:-1].clone(),
+            "integers": lambda t: t.clamp(-9, 9).int(),
+            "double": torch.Tensor.double,
+            "half": torch.Tensor.half,
+            "deep": lambda t: t[None].clone(),
+        }
+        tensors[name] = change[data.draw(st.sampled_from(sorted(change)))](tensors[name])
+    safetensors.torch.save_file({name: t for name, t in tensors.items() if t is not None}, path, metadata)
+    done = withstood(here, transfer(here, frames=2, seed=1), here / "out.png")
+    if done.code == 2:
+        assert "--no-resume" in done.err
+        assert withstood(here, [*transfer(here, frames=2, seed=1), "--no-resume"], here / "out.png").code == 0
+
+
+@attack
+@given(st.data())
+def test_files_of_runs(place, data):
+    here = place()
+    there = sorted(path for path in here.glob("results/**/*") if path.is_file() and "locks" not in path.parts)
+    path = data.draw(st.sampled_from(there))
+    path.write_bytes(damaged(data, path.read_bytes()))
+    looked_at(here)
+    for seed in (0, 1):
+        withstood(here, transfer(here, frames=2, seed=seed), here / "out.png")
+        (here / "out.png").write_bytes(SENTINEL)
+
+
+# --- what is read -----------------------------------------------------------------------------------------------
+
+FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP", "PPM", "ICO", "TGA", "JPEG2000", "AVIF")
+
+
+@attack
+@given(st.data(), st.sampled_from(FORMATS), st.sampled_from(["photo", "painting", "init"]))
+def test_pictures(place, data, form, role):
+    here, buffer = place(), io.BytesIO()
+    im.to_pil(smooth(20, 20, 3)).save(buffer, form)
+    (here / "odd.png").write_bytes(damaged(data, buffer.getvalue()))
+    withstood(here, transfer(here, steps=1, **{role: here / "odd.png"}), here / "out.png")
+
+
+@attack
+@given(st.data(), st.booleans())
+def test_weights(place, data, pickled):
+    here = place()
+    path = here / "tiny.safetensors"
+    if pickled:
+        torch.save(safetensors.torch.load(path.read_bytes()), path)
+    path.write_bytes(damaged(data, path.read_bytes()))
+    withstood(here, transfer(here, steps=1), here / "out.png")
+
+
+def test_the_scene_is_one_in_which_the_commands_do_their_work(place):
+    here = place()
+    for seed, how in ((0, "found in"), (1, "done in")):
+        done = withstood(here, transfer(here, frames=2, seed=seed), here / "out.png")
+        assert done.code == 0
+        assert how in done.out
+    assert Path(here / "out.gif").is_file()
