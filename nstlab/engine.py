@@ -71,11 +71,15 @@ def pyramid(shape: Sequence[int], steps: int, levels: int = 1) -> tuple[Level, .
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The lowest loss seen at the present level and weights, and its picture."""
+    """The lowest loss seen at the present level and weights, and its picture; FloatingPointError if the loss is not finite."""
 
     loss: float
     x: Tensor
     values: Tensor
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.loss):
+            raise FloatingPointError("the loss of the best picture so far is not finite")
 
 
 @dataclass(frozen=True, eq=False)

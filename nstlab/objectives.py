@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +23,7 @@ from nstlab.network import VGG19, Arithmetic
 from nstlab.propagation import Propagation
 from nstlab.settings import CONVENTIONS, DEFAULT_CONVENTION, FITS, Convention, InputError, layer_name, nearest, rectified
 
+LARGEST = 1e30  # weight: its product with a loss in float32 is a number still
 PIXELS = "pixels"  # stands for a layer where a term looks at the image itself
 
 
@@ -163,8 +163,8 @@ class TotalVariation(Term):
 
 def _weight(value: float, name: str) -> float:
     value = float(value)
-    if not (math.isfinite(value) and value >= 0):
-        raise InputError(f"weight of '{name}': {value:g} is not allowed; allowed is a finite number, 0 or more")
+    if not 0 <= value <= LARGEST:
+        raise InputError(f"weight of '{name}': {value:g} is not allowed; allowed is from 0 to {LARGEST:g}")
     return value
 
 

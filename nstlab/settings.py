@@ -296,7 +296,7 @@ class RunSettings(Settings):
         1, "sizes from coarse to fine, each half the next, with half the steps at coarser ones", low=1, high=8
     )
     seed: int = _start(0, "seed of the noise and of random weights", low=0, high=2**63 - 1)
-    tv: float | None = _live(None, "weight of total variation (default: the convention's)", low=0, log=True)
+    tv: float | None = _live(None, "weight of total variation (default: the convention's)", low=0, high=1e15, log=True)
     convention: str = _network(DEFAULT_CONVENTION, "scale of the losses, after whose code", choices=tuple(CONVENTIONS))
     weights: str = _network(WEIGHTS[0], "where VGG19's weights come from", choices=WEIGHTS, or_path=True, identity=False)
     pool: str = _network(POOLS[0], "pooling between the blocks", choices=POOLS)

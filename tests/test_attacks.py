@@ -6,6 +6,7 @@ Each test draws a few dozen cases, the same ones every time; `NSTLAB_ATTACKS=100
 import copy
 import io
 import json
+import math
 import os
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
@@ -22,9 +23,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+import nstlab as nst
 from nstlab import cli
 from nstlab import images as im
-from nstlab.settings import RECIPES, JobSettings, kind
+from nstlab.objectives import total_variation
+from nstlab.settings import CONVENTIONS, RECIPES, JobSettings, kind
 from nstlab.weights import TORCHVISION, random_weights
 
 FEW = 30
@@ -333,6 +336,33 @@ def test_weights(place, data, pickled):
         torch.save(safetensors.torch.load(path.read_bytes()), path)
     path.write_bytes(damaged(data, path.read_bytes()))
     withstood(here, transfer(here, steps=1), here / "out.png")
+
+
+# --- what is minimised ------------------------------------------------------------------------------------------
+
+WEIGHT = st.sampled_from([0, 1e-300, 1e-45, 1e-20, 1, 1e12, 1e30, 3e38, 1e300])
+
+
+@attack
+@given(
+    st.tuples(*[WEIGHT] * 5),
+    st.sampled_from(sorted(CONVENTIONS)),
+    st.sampled_from([nst.LBFGS(), nst.Adam(), nst.GradientDescent()]),
+    st.sampled_from(["noise", "grey", "content"]),
+    st.integers(1, 2),
+)
+def test_absurd_weights(weights, convention, optimizer, init, levels):
+    photo, painting, layers = smooth(34, 33, 1), smooth(17, 22, 2), ["conv1_1", "conv2_1"]
+    net = nst.VGG19(random_weights(0, (2, 3, 3, 3, 3)), normalize=False, precision="float32")
+    start = {"noise": nst.noise(photo), "grey": nst.grey(photo), "content": photo}[init]
+    alpha, beta, tv, *each = weights
+    try:
+        goal = alpha * nst.content(layers, photo, each, convention) + beta * nst.style(layers, painting, each, convention)
+        result = nst.solve(goal + tv * total_variation(convention), net, start, 4, optimizer, levels)
+    except (nst.InputError, FloatingPointError):  # refused, or not to be evaluated at the first picture
+        return
+    assert all(map(math.isfinite, [result.loss, *result.terms.values()]))
+    assert result.image.isfinite().all()
 
 
 def test_the_scene_is_one_in_which_the_commands_do_their_work(place):
