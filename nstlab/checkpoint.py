@@ -84,9 +84,11 @@ class Checkpoint:
         if not alike or shapes["x"][:2] != (1, 3) or len(shapes["x"]) != 4 or len(shapes["values"]) != 1 or shapes["loss"]:
             raise ValueError("its pictures and numbers have shapes that do not belong together")
 
-    def check(self, objective: Objective, shapes: Sequence[Sequence[int]], optimizer: Optimizer) -> None:
+    def check(
+        self, objective: Objective, shapes: Sequence[Sequence[int]], optimizer: Optimizer, dtype: torch.dtype = torch.float32
+    ) -> None:
         """InputError unless a run of this objective, with these sizes (H, W) one after the other and this optimizer, can go
-        on from here."""
+        on from here. dtype: of its pictures."""
         try:
             self._check()
         except ValueError as error:
@@ -98,6 +100,8 @@ class Checkpoint:
             raise InputError(f"the checkpoint belongs to a run with another optimizer: {self.data['optimizer']}")
         if len(objective.counting(self.data["weights"])) != len(self.tensors["values"]):
             raise InputError("the checkpoint belongs to a run of another objective")
+        if {self.tensors[name].dtype for name in PICTURES} != {dtype}:
+            raise InputError("the checkpoint belongs to a run in another type of numbers")
         if not optimizer.fits(self.state(self.tensors["x"])):
             raise InputError("the checkpoint is damaged: what the optimizer remembers is not whole")
 

@@ -159,6 +159,10 @@ def run_recipe(settings: RunSettings, job: JobSettings) -> int:
     im.check_writable(job.out)
     if job.frames:
         files.check_place(job.animation)
+    for name in ("photo", "painting", "init", "weights"):
+        for place in (job.out, job.animation)[: 1 + (job.frames > 0)]:
+            if files.same(place, getattr(settings, name, "")):
+                raise InputError(f"{place}: is the {name}, which would be lost; another --out is needed")
     device, store = recipes.device(job.device), Store(job.results)
     plan = recipes.prepare(settings, device, room=memory.total(device))
     stored = store.find(plan, job.frames) if job.resume else None
@@ -242,12 +246,7 @@ def runs(settings: RunsSettings) -> int:
         for folder in index.remove(settings.ids, settings.results):
             print(f"{folder}: removed")
     elif settings.action == "show":
-        known = {row["id"]: row for row in index.rows(settings.results)}
-        for each in settings.ids:
-            name = index.find(each, settings.results).id
-            row = known.get(name)
-            if row is None:
-                raise InputError(f"the run {name} is damaged; `nstlab runs rm {name}` removes it")
+        for row in [index.row(index.find(each, settings.results)) for each in settings.ids]:
             width = max(map(len, row))
             print("\n".join(f"{key:{width}}  {value}" for key, value in row.items()), end="\n\n")
     else:
@@ -369,25 +368,23 @@ def _room(device: Any) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    _prepare_streams()
     logging.basicConfig(format="nstlab: %(message)s")
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without α can still show the rest
     logging.getLogger("nstlab").setLevel(logging.INFO)
+    commands = dict.fromkeys(RECIPES, run_recipe) | {
+        "sweep": sweep,
+        "runs": runs,
+        "notebooks": notebooks,
+        "fetch": fetch,
+        "info": info,
+        "train-embedded": train_embedded,
+        "bench": bench,
+    }
     try:
         name, made = parse(sys.argv[1:] if argv is None else argv)
-        if name in RECIPES:
-            return run_recipe(*made)
-        commands = {
-            "sweep": sweep,
-            "runs": runs,
-            "notebooks": notebooks,
-            "fetch": fetch,
-            "info": info,
-            "train-embedded": train_embedded,
-            "bench": bench,
-        }
-        return commands[name](*made)
+        code = commands[name](*made)
+        sys.stdout.flush()
+        return code
     except (InputError, FloatingPointError) as error:
         _say(f"error: {error}")
         return 2
@@ -395,10 +392,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget(sys.stdout)
         return 0
     except Exception as error:
-        if not _out_of_memory(error):
+        if _out_of_memory(error):
+            _say("error: out of memory; a smaller --size needs less")
+        elif isinstance(error, OSError):  # a disk that is full or gone, say
+            _forget(sys.stdout)
+            _say(f"error: {error.filename or 'the output'}: {error.strerror or error}")
+        else:
             raise
-        _say("error: out of memory; a smaller --size needs less")
         return 2
+
+
+def _prepare_streams() -> None:
+    """See to it that there are streams to write to, also where the shell has closed them or they lack some letters."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        if hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="replace")  # a terminal without α can still show the rest
+
+
+def _forget(stream: Any) -> None:
+    """Let what is still to be written to a stream that fails go nowhere."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -26,8 +26,9 @@ from nstlab.settings import MIN_SIDE, InputError
 
 MAX_PIXELS = 175_000_000  # more is taken for a decompression bomb; Pillow itself refuses a little more than this
 MAX_ASPECT = 8.0  # long side / short side
+TAIL = 1 << 20  # bytes at the end of a file in which metadata are looked for
 LARGE = 1 << 24  # pixels; JPEGs of more are shrunk by their decoder
-BAND = 1 << 22  # pixels that become numbers at once
+BAND = 1 << 20  # pixels that become numbers at once
 Part = tuple[int, int, int, int]  # top, left, height, width
 Use = Callable[[tuple[int, int]], tuple[Part, tuple[int, int]]]  # own (H, W) -> the part that is used, and (H, W) to give it
 
@@ -121,13 +122,23 @@ def opened(path: Path) -> Iterator[Image.Image]:
     # Opened as a file: given a path, Pillow maps uncompressed TIFFs into memory, and then transposes them wrongly.
     with reading(path), regular(path).open("rb") as file, Image.open(file) as image:
         _check_shape(path, *image.size)
+        if image.format == "PNG" and _tells_late(path):
+            image.load()
         yield image
+
+
+def _tells_late(path: Path) -> bool:
+    """Whether a PNG seems to have metadata behind its pixels, which are known only when it has been decoded."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        end = file.read()
+    return b"eXIf" in end or b"XML:com.adobe.xmp" in end
 
 
 def upright(image: Image.Image) -> tuple[int, int]:
     """(H, W) as it will be when turned as EXIF says."""
-    exif = Image.Image.getexif(image)  # a PNG's own getexif would decode it
-    turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8) and image.format != "TIFF"  # whose size says it already
+    known = image.format == "TIFF" and ExifTags.Base.Orientation in image.tag_v2  # the size is then that of the turned one
+    turned = not known and Image.Image.getexif(image).get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     return image.size if turned else image.size[::-1]
 
 
@@ -136,13 +147,15 @@ def read(path: Path, use: Use) -> Tensor:
     is held at the picture's own size."""
     with opened(path) as image:
         (_, _, height, width), shape = use(upright(image))
-        if image.width * image.height > LARGE:  # JPEG decoders can shrink; half of what they leave is for the filter
+        drafted = image.width * image.height > LARGE and image.format in ("JPEG", "MPO")  # whose decoders can shrink
+        if drafted:  # half of what they leave is for the filter
             factor = min(height / shape[0], width / shape[1]) / 2
             image.draft(None, (ceil(image.width / factor), ceil(image.height / factor)))
         _check_room(path, 8 * image.width * image.height + 4 * 3 * (image.height + 2 * shape[0]) * shape[1])
         image.load()
-        turned = ImageOps.exif_transpose(image)
-        return _scaled(turned, use(turned.size[::-1])[0], shape)
+        ImageOps.exif_transpose(image, in_place=True)
+        part, exact = use(image.size[::-1])
+        return _scaled(image, part, shape if drafted else exact)
 
 
 def _check_room(path: Path, needed: int) -> None:

@@ -208,8 +208,8 @@ class _Run:
         self.recent = []
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        checkpoint.check(self.objective, [level.shape for level in self.schedule], self.optimizer)
         data, tensors, like = checkpoint.data, checkpoint.tensors, self.net.conv1_1_weight
+        checkpoint.check(self.objective, [level.shape for level in self.schedule], self.optimizer, like.dtype)
         self.index, self.level, self.fine = data["index"], data["level"], data["fine"]
         self.events = tuple(data["events"])
         self.bind(data["weights"], data["evaluations"])

@@ -18,6 +18,7 @@ from typing import Any
 
 from nstlab.settings import InputError
 
+LONGEST = 64 << 20  # bytes of JSON that are read
 TEMPORARY = ".nstlab-"  # how the names of files begin that are still being written
 
 
@@ -31,6 +32,14 @@ def regular(path: str | os.PathLike) -> Path:
     if not stat.S_ISREG(mode):
         raise InputError(f"{path}: is not a regular file but a pipe, a socket or a device")
     return Path(path)
+
+
+def same(one: str | os.PathLike, other: str | os.PathLike) -> bool:
+    """Whether both name one file that is there."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
 
 
 def check_place(path: str | os.PathLike) -> Path:
@@ -89,20 +98,29 @@ def remove_leftovers(folder: Path) -> None:
             leftover.unlink()
 
 
-def remove_folder(folder: Path) -> None:
-    """Delete a folder with all that it holds; of a link to one, the link."""
-    folder.unlink() if folder.is_symlink() else shutil.rmtree(folder)
+def remove(path: Path) -> None:
+    """Delete a folder with all that it holds, or a file, if there is one; of a link, the link."""
+    if os.path.isdir(path) and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def read_json(path: str | os.PathLike) -> Any:
     """A file's JSON as plain values. Raises ValueError for what is none, also of what kind of file; OSError as reading does."""
-    return parse_json(regular(path).read_text(encoding="utf-8"))
+    if regular(path).stat().st_size > LONGEST:
+        raise ValueError(f"has more than {LONGEST >> 20} MB")
+    return parse_json(Path(path).read_text(encoding="utf-8"))
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number")
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON as plain values. Raises ValueError for what is none, and for what is nested too deeply to be read."""
+    """JSON as plain values. Raises ValueError for what is none, also for NaN, and for what is nested too deeply to be read."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_number)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -110,7 +128,7 @@ def parse_json(text: str | bytes) -> Any:
 # --- what JSON must look like, as JSON Schema -------------------------------------------------------------------
 
 TEXT = {"type": "string"}
-NUMBER = {"type": "number", "minimum": -sys.float_info.max, "maximum": sys.float_info.max}  # NaN passes
+NUMBER = {"type": "number", "minimum": -sys.float_info.max, "maximum": sys.float_info.max}
 WHOLE = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
 
 
@@ -124,17 +142,17 @@ def named(each: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": each}
 
 
-def record(**fields: dict[str, Any]) -> dict[str, Any]:
-    """An object that has at least these fields."""
-    return {"type": "object", "required": list(fields), "properties": fields}
+def record(optional: dict[str, Any] | None = None, **fields: dict[str, Any]) -> dict[str, Any]:
+    """An object that has at least these fields, and perhaps the optional ones."""
+    return {"type": "object", "required": list(fields), "properties": fields | (optional or {})}
 
 
 def check_json(data: Any, schema: dict[str, Any]) -> None:
     """Raise ValueError, which says what is missing or wrong, unless the data are as the schema has it."""
-    from jsonschema import Draft202012Validator
+    from jsonschema import Draft4Validator  # in which 1.0 is no integer
 
     try:
-        error = next(Draft202012Validator(schema).iter_errors(data), None)
+        error = next(Draft4Validator(schema).iter_errors(data), None)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if error is not None:

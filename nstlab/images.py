@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,11 @@ def _tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"), dtype=np.float32) / 255).permute(2, 0, 1)[None].contiguous()
 
 
-def verify(path: str | os.PathLike) -> None:
-    """Raise InputError unless a picture can be read to its end."""
+def verify(path: str | os.PathLike) -> tuple[int, int]:
+    """(H, W) of a picture that can be read to its end; InputError for any other."""
     with reading(Path(path)), Image.open(regular(path)) as image:
         image.load()
+        return image.size[::-1]
 
 
 def shaded(image: Tensor) -> Tensor:
@@ -126,7 +128,9 @@ def shaded(image: Tensor) -> Tensor:
 def check(image: Tensor, what: str) -> Tensor:
     """The picture, if it is one: (1, 3, H, W), floating-point numbers, all finite. Else InputError, which names `what` it was
     to be."""
-    if image.ndim != 4 or len(image) != 1 or not image.is_floating_point():
+    if not isinstance(image, Tensor):
+        raise InputError(f"{what}: a {type(image).__name__} is no picture; expected is a tensor (1, 3, H, W)")
+    if image.ndim != 4 or len(image) != 1 or not image.numel() or not image.is_floating_point():
         raise InputError(f"{what}: {tuple(image.shape)} {image.dtype} is no picture; expected is (1, 3, H, W), floating-point")
     if not (image.is_meta or image.isfinite().all()):
         raise InputError(f"{what}: holds numbers that are not finite")
@@ -168,7 +172,12 @@ def fit(image: Tensor, shape: Sequence[int], how: str = FITS[0], scale: float = 
 
 
 def fitting(own: Sequence[int], shape: Sequence[int], how: str, scale: float) -> tuple[Part, tuple[int, int]]:
-    """What `fit` does to a picture of shape `own`: (the part that it uses, the (H, W) that it gives it)."""
+    """What `fit` does to a picture of shape `own`: (the part that it uses, the (H, W) that it gives it). InputError for a way
+    that there is not, and for a scale that is no positive number."""
+    if how not in FITS:
+        raise InputError(f"fit: '{how}' is not one of {', '.join(FITS)}{nearest(str(how), FITS)}")
+    if not 0 < scale < inf:
+        raise InputError(f"scale: {scale} is not allowed; allowed is a number more than 0")
     (h, w), (height, width), part = own, shape, (0, 0, *own)
     if how == "crop":
         shrink = min(h / height, w / width)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nstlab import files
 from nstlab.files import WHOLE, many, record
 from nstlab.settings import RECIPES, RESULTS, InputError, nearest
-from nstlab.store import MANIFEST, Store, StoredRun
+from nstlab.store import MANIFEST, Store, StoredRun, claim_of
 
 if TYPE_CHECKING:
     import pandas
@@ -26,22 +26,30 @@ if TYPE_CHECKING:
 log = logging.getLogger("nstlab")
 ID = re.compile("[0-9a-f]{16}")
 VERSION = 2  # of the index; raised whenever it holds something else than before
-INDEX = record(version={"const": VERSION}, runs={"type": "object"})
+INDEX = record(version={"enum": [VERSION]}, runs={"type": "object"})
 ENTRY = record(stamp=many(WHOLE), manifest=MANIFEST)
 Where = Mapping[str, Any] | str | Callable[["pandas.DataFrame"], Any]
+
+
+def row(run: StoredRun) -> dict[str, Any]:
+    """A finished run as a row of the table; InputError if it is damaged."""
+    problem = run.problem()
+    if problem:
+        raise InputError(f"the run {run.id} is damaged ({problem}); `nstlab runs rm {run.id}` removes it")
+    return _row(run, run.manifest)
 
 
 def _row(run: StoredRun, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A finished run as plain values."""
     result = manifest["result"]
-    row = {"id": run.id, "recipe": manifest["recipe"], "loss": float(result["loss"])}
+    row: dict[str, Any] = {"id": run.id, "recipe": manifest["recipe"], "loss": float(result["loss"])}
     row |= {f"loss_{name}": float(value) for name, value in result["terms"].items()}
     row |= {name: result[name] for name in ("status", "evaluations", "seconds")}
     row |= {"steps_done": result["steps"], "events": len(result["events"]), "event_list": "; ".join(result["events"])}
-    row |= manifest["settings"]
     row |= {"weights_source": manifest["weights_source"], "changes": len(manifest["changes"])}
     row |= {name: manifest["environment"][name] for name in ("created", "device", "commit")}
-    return row | {"folder": str(run.folder), "picture": str(run.picture)}
+    row |= {"folder": str(run.folder), "picture": str(run.picture)}
+    return {**row, **manifest["settings"], **row}  # a setting never takes the place of what is known of the run
 
 
 def _folders(root: Path) -> Iterator[Path]:
@@ -181,11 +189,12 @@ def remove(run_ids: Sequence[str], root: str | Path = RESULTS) -> list[Path]:
         left = [folder for folder in unfinished(root) if name and folder.name.startswith(name)]
         folders.append(left[0] if len(left) == 1 and not _begin(root, name) else find(name, root).folder)
     for folder in dict.fromkeys(folders):
-        gone = folder.with_name(f"{folder.name.partition('.')[0]}.{uuid.uuid4().hex[:8]}.removed")
-        with store.claimed(folder.with_name(folder.name.partition(".")[0])):
+        claim = claim_of(folder)
+        gone = folder.with_name(f"{claim.name}.{uuid.uuid4().hex[:8]}.removed")
+        with store.claimed(claim):
             try:
                 folder.rename(gone)  # at once, so that no half of it is ever found
-                files.remove_folder(gone)
+                files.remove(gone)
             except OSError as error:
                 raise InputError(f"{folder}: cannot be removed ({error.strerror or error})") from None
     return list(dict.fromkeys(folders))

@@ -276,6 +276,8 @@ def _sample_means(net: VGG19) -> dict[str, Tensor]:
         if set(means) == set(net.weights.layers):
             return means
     means = mean_activations(net, normalization_images())
+    if not all(mean.isfinite().all() for mean in means.values()):
+        raise InputError(f"the weights '{net.weights.source}' give activations that are not finite")
     with contextlib.suppress(OSError, InputError, SafetensorError):  # a home that cannot be written only costs the time again
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as temporary:

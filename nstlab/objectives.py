@@ -21,7 +21,17 @@ from nstlab import images as im
 from nstlab import statistics
 from nstlab.network import VGG19, Arithmetic
 from nstlab.propagation import Propagation
-from nstlab.settings import CONVENTIONS, DEFAULT_CONVENTION, FITS, Convention, InputError, layer_name, nearest, rectified
+from nstlab.settings import (
+    CONVENTIONS,
+    DEFAULT_CONVENTION,
+    FITS,
+    MIN_SIDE,
+    Convention,
+    InputError,
+    layer_name,
+    nearest,
+    rectified,
+)
 
 LARGEST = 1e30  # weight: its product with a loss in float32 is a number still
 PIXELS = "pixels"  # stands for a layer where a term looks at the image itself
@@ -118,12 +128,18 @@ class Style(Term):
     image: Tensor
     fit: str = FITS[0]
     scale: float = 1.0
+    fitted: tuple[int, int] | None = None
 
     def picture(self, shape: Sequence[int]) -> Tensor:
-        return im.fit(self.image, shape, self.fit, self.scale)
+        if self.fitted is None:
+            return im.fit(self.image, shape, self.fit, self.scale)
+        return im.resize(self.image, self.shape(shape))
 
     def shape(self, shape: Sequence[int]) -> Sequence[int]:
-        return im.fitting(self.image.shape[-2:], shape, self.fit, self.scale)[1]
+        own = self.image.shape[-2:]
+        if self.fitted is None:
+            return im.fitting(own, shape, self.fit, self.scale)[1]
+        return [max(MIN_SIDE, round(o * s / f)) for o, s, f in zip(own, shape, self.fitted, strict=True)]
 
     def target(self, features: Tensor) -> Tensor:
         """A: the painting's Gram matrix."""
@@ -274,12 +290,16 @@ def style(
     convention: str = DEFAULT_CONVENTION,
     fit: str = FITS[0],
     scale: float = 1.0,
+    fitted: Sequence[int] | None = None,
 ) -> Objective:
     """Be like the painting in the Gram matrices of these layers' features.
 
     weights: of the layers; by default 1/|L|, or 1 where the convention adds layers up.
-    fit, scale: how the painting gets the image's shape, see images.fit."""
-    return _term(Style, "style", layers, weights, convention, image=im.check(image, "style"), fit=fit, scale=scale)
+    fit, scale: how the painting gets the image's shape, see images.fit.
+    fitted: the (H, W) of images for which this has been done already; for others it is enlarged or reduced as they are."""
+    im.fitting(im.check(image, "style").shape[-2:], image.shape[-2:], fit, scale)  # refuses what cannot be
+    fitted = None if fitted is None else tuple(fitted)
+    return _term(Style, "style", layers, weights, convention, image=image, fit=fit, scale=scale, fitted=fitted)
 
 
 def total_variation(convention: str = DEFAULT_CONVENTION) -> Objective:

@@ -15,7 +15,7 @@ unless `bounds` says otherwise, so that the loss that is reported is that of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -89,8 +89,12 @@ def _is_positive(value: Any) -> bool:
     return isinstance(value, (int, float)) and 0 < value < math.inf
 
 
-def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+def _has(state: State, shapes: dict[str, tuple[int, ...]], small: Sequence[str] = ()) -> bool:
+    """Whether the memory's tensors are those of these shapes, in the picture's type, but for the `small` ones."""
+    found = state.tensors
+    same = all(tensor.dtype == state.x.dtype for name, tensor in found.items() if name not in small)
+    whole = {name: tuple(tensor.shape) for name, tensor in found.items()} == shapes
+    return whole and same and len({found[name].dtype for name in small if name in found}) <= 1
 
 
 def _clipped(x: Tensor, bounds: tuple[float, float] | None) -> Tensor:
@@ -147,7 +151,7 @@ class Adam:
 
     def fits(self, state: State) -> bool:
         begun = {"m", "v"} if "count" in state.numbers else set()
-        whole = _shapes(state.tensors) == dict.fromkeys(begun, tuple(state.x.shape))
+        whole = _has(state, dict.fromkeys(begun, tuple(state.x.shape)))
         return whole and all(map(_is_positive, state.numbers.values())) and state.numbers.keys() - {"count"} == {"rate"}
 
 
@@ -250,7 +254,7 @@ class LBFGS:
         if not state.tensors:
             return not order
         square = (slots, slots)
-        whole = _shapes(state.tensors) == {"pairs": (2, slots, state.x.numel()), "sy": square, "yy": square}
+        whole = _has(state, {"pairs": (2, slots, state.x.numel()), "sy": square, "yy": square}, small=("sy", "yy"))
         return whole and len(order) < slots and all(type(i) is int and 0 <= i < slots and order.count(i) == 1 for i in order)
 
     def _forget(self, state: State, event: str) -> State:

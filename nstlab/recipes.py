@@ -133,8 +133,9 @@ class Plan:
         for name, _, opt in settings.options():
             if opt.group not in (LIVE, START) and getattr(settings, name) != getattr(self.settings, name):
                 return None
-        goal, known = objective(settings, self.inputs), self.objective.weights
-        wanted, shape = goal.weights, self.start.shape[-2:]
+        shape, known = self.start.shape[-2:], self.objective.weights
+        goal = objective(settings, self.inputs, shape)
+        wanted = goal.weights
         if not wanted.keys() <= known.keys() or not all(self.net.reaches(name, shape) for name in goal.reads):
             return None
         return dict.fromkeys(known, 0.0) | wanted
@@ -234,27 +235,31 @@ def _start(settings: Any, like: Tensor, pictures: Mapping[str, Tensor]) -> tuple
     return image, {"init": image}
 
 
+Shape = Sequence[int]
+
+
 def _content(s: Any, layers: Any, pictures: Mapping[str, Tensor]) -> Objective:
     return content(layers, pictures["content"], convention=s.convention)
 
 
-def _style(s: StyleSettings, pictures: Mapping[str, Tensor]) -> Objective:
-    return style(s.style_layers, pictures["style"], s.style_weights, s.convention, s.style_fit, s.style_scale)
+def _style(s: StyleSettings, pictures: Mapping[str, Tensor], shape: Shape) -> Objective:
+    return style(s.style_layers, pictures["style"], s.style_weights, s.convention, fitted=shape)
 
 
-_TERMS: dict[type[RunSettings], Callable[[Any, Mapping[str, Tensor]], Objective]] = {
+_TERMS: dict[type[RunSettings], Callable[[Any, Mapping[str, Tensor], Shape], Objective]] = {
     # Gatys et al. 2016, equation 7
-    TransferSettings: lambda s, p: s.alpha * _content(s, s.content_layers, p) + s.beta * _style(s, p),
+    TransferSettings: lambda s, p, shape: s.alpha * _content(s, s.content_layers, p) + s.beta * _style(s, p, shape),
     # the same, figure 1; Mahendran and Vedaldi 2015
-    ReconstructSettings: lambda s, p: CONVENTIONS[s.convention].alpha * _content(s, s.layer, p),
+    ReconstructSettings: lambda s, p, shape: CONVENTIONS[s.convention].alpha * _content(s, s.layer, p),
     # Gatys et al. 2015; the paper's style reconstruction
-    TextureSettings: lambda s, p: CONVENTIONS[s.convention].beta * _style(s, p),
+    TextureSettings: lambda s, p, shape: CONVENTIONS[s.convention].beta * _style(s, p, shape),
 }
 
 
-def objective(settings: RunSettings, pictures: Mapping[str, Tensor]) -> Objective:
-    """What a recipe minimises, given its "content" and "style" pictures, (1, 3, H, W) in [0, 1]."""
-    return _TERMS[type(settings)](settings, pictures) + settings.tv * total_variation(settings.convention)
+def objective(settings: RunSettings, pictures: Mapping[str, Tensor], shape: Shape) -> Objective:
+    """What a recipe minimises in images of shape (H, W), given its "content" picture in that shape and its "style" picture
+    fitted to it, (1, 3, H, W) in [0, 1]."""
+    return _TERMS[type(settings)](settings, pictures, shape) + settings.tv * total_variation(settings.convention)
 
 
 def prepare(
@@ -274,7 +279,7 @@ def prepare(
     if hasattr(settings, "painting"):
         pictures["style"] = im.load_fit(settings.painting, shape, settings.style_fit, settings.style_scale)
     start, extra = _start(settings, torch.empty(1, 3, *shape), pictures)
-    goal = objective(settings, pictures)
+    goal = objective(settings, pictures, shape)
     return replace(plan, objective=goal, start=start.to(plan.net.device), inputs=pictures | extra)
 
 
@@ -288,6 +293,6 @@ def outline(settings: RunSettings, on: str | torch.device = DEVICES[0], known: P
         shapes["style"] = im.fitting(im.shape_of(s.painting), shape, s.style_fit, s.style_scale)[1]
     blanks = {role: torch.empty(1, 3, *each, device="meta") for role, each in shapes.items()}
     net = known.net if known and _network_of(known.settings) == _network_of(s) else network(s, on)
-    plan = Plan(_NAMES[type(s)], s, net, objective(s, blanks), blanks["content"], {})
+    plan = Plan(_NAMES[type(s)], s, net, objective(s, blanks, shape), blanks["content"], {})
     net.require(plan.layers, shape)
     return plan

@@ -54,7 +54,8 @@ COLUMNS = ("step", "level", "loss", "evaluations", "seconds", "event")  # of a h
 START = "start.png"  # in a run's folder: its first picture, if no setting names it
 _PLAIN = {"type": ["string", "number", "boolean", "null"]}
 MANIFEST = record(
-    format={"const": FORMAT}, id=TEXT, recipe={"enum": list(RECIPES)}, weights_source=TEXT, changes={"type": "array"},
+    {"frames": WHOLE, "pictures": WHOLE}, format={"enum": [FORMAT]}, id=TEXT, recipe={"enum": list(RECIPES)},
+    weights_source=TEXT, changes={"type": "array"},
     settings={**record(size=WHOLE), "additionalProperties": {"anyOf": [_PLAIN, many(_PLAIN)]}},
     result=record(
         loss=NUMBER, terms=named(NUMBER), status=TEXT, steps=WHOLE, evaluations=WHOLE, seconds=NUMBER, events=many(TEXT)
@@ -116,7 +117,9 @@ class StoredRun:
             if manifest["id"] != self.id:
                 return f"its manifest is that of {manifest['id']}"
             _read_rows(self.folder / "history.csv", manifest["result"]["steps"])
-            im.verify(self.picture)
+            side = max(im.verify(self.picture))
+            if side != manifest["settings"]["size"] and manifest["result"]["status"] != Status.LEFT:
+                return f"its picture's long side is {side} px"
         except (OSError, ValueError) as error:
             return f"{type(error).__name__}: {error}"
         return ""
@@ -230,7 +233,7 @@ class Store:
         name = run_id(plan, record.changes, record.last.index if result.status is Status.LEFT else None)
         partial = self.stored(plan.recipe, f"{uuid.uuid4().hex[:16]}.kept.partial").folder
         recorder = _Recorder(plan, partial, 0, replace(record))
-        with self.claimed(self.stored(plan.recipe, name).folder), self.claimed(_claim_of(partial)):
+        with self.claimed(self.stored(plan.recipe, name).folder), self.claimed(claim_of(partial)):
             recorder.open(Left(rows=record.rows))
             try:
                 if "init" in plan.inputs:
@@ -249,7 +252,10 @@ class Store:
         checkpoint, partial = self.checkpoint(plan), self.partial(plan)
         if checkpoint is None:
             return Left()
-        checkpoint.check(plan.objective, [level.shape for level in plan.schedule], plan.optimizer)
+        shapes = [level.shape for level in plan.schedule]
+        checkpoint.check(plan.objective, shapes, plan.optimizer, plan.net.conv1_1_weight.dtype)
+        if checkpoint.data["weights"] != plan.objective.weights or checkpoint.data["index"] > plan.total:
+            raise InputError(f"{partial}: the checkpoint belongs to another run")
         rows = _read_rows(partial / "history.csv", checkpoint.data["index"])
         done = _frame_indices(plan.total, frames) & {int(row["step"]) for row in rows}
         if not all(_is_picture(_frame(partial, step)) for step in done):
@@ -310,12 +316,12 @@ class Store:
         is claimed under that."""
         if changes and not recorder.record.changes:
             aside = recorder.folder.with_name(f"{uuid.uuid4().hex[:16]}.steered.partial")
-            claims.enter_context(self.claimed(_claim_of(aside)))
+            claims.enter_context(self.claimed(claim_of(aside)))
             recorder.folder = recorder.folder.rename(aside)
         recorder.record.steer(changes)
 
 
-def _claim_of(folder: Path) -> Path:
+def claim_of(folder: Path) -> Path:
     """The folder that is claimed by whoever works on this one, which may have a longer name."""
     return folder.with_name(folder.name.partition(".")[0])
 
@@ -354,9 +360,9 @@ class _Recorder:
 
     def open(self, left: Left) -> None:
         """Make the folder anew; or, to go on from a checkpoint, take up the history as far as that."""
-        if left.checkpoint is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
         try:
+            if left.checkpoint is None:
+                files.remove(self.folder)
             (self.folder / "frames").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"results: {self.folder.parent} cannot be written ({error.strerror})") from None
@@ -404,8 +410,7 @@ class _Recorder:
         manifest |= {"frames": self.frames, "pictures": len(StoredRun(self.folder).frames)}  # asked for, and kept
         with files.replacing(self.folder / "manifest.json") as temporary:
             temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        with contextlib.suppress(FileNotFoundError):
-            files.remove_folder(folder)  # an earlier result of the same id, when it was computed anew
+        files.remove(folder)  # an earlier result of the same id, when it was computed anew
         self.folder.rename(folder)
         for leftover in ("checkpoint.safetensors", "best.png"):
             (folder / leftover).unlink(missing_ok=True)

@@ -17,6 +17,7 @@ import hashlib
 import http.client
 import logging
 import math
+import mmap
 import os
 import pickle
 import re
@@ -56,6 +57,8 @@ class Preprocessing:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) sRGB in [0, 1] -> (B, 3, H, W) as the weights expect it."""
+        if image.shape[1] != 3:
+            raise InputError(f"a picture of {image.shape[1]} channels cannot be looked at; expected are 3: (1, 3, H, W)")
         if self.order == "BGR":
             image = image.flip(1)
         channels = zip(image.unbind(1), self.mean, self.std, strict=True)  # plain numbers: nothing is sent to a device
@@ -75,8 +78,8 @@ class Preprocessing:
             raise InputError(f"input '{text}' is not of the form 'BGR, 0-255, mean 1/2/3 subtracted, std 1'")
         values = [tuple(map(float, part.split("/"))) for part in match.groups()[2:]]
         mean, std = (v * 3 if len(v) == 1 else v for v in values)
-        if min(std) <= 0:
-            raise InputError(f"input '{text}': std must be more than 0")
+        if not (1e-9 <= min(std) <= max(std) <= 1e9 and max(map(abs, mean)) <= 1e9):
+            raise InputError(f"input '{text}': allowed are a std from 1e-9 to 1e9, and a mean from -1e9 to 1e9")
         return cls(match[1], float(match[2]), mean, std)
 
 
@@ -131,11 +134,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if start[8:] == b"{":  # a safetensors file: eight bytes of length, then JSON
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(part.file_size for part in archive.infolist())
-        if unpacked > path.stat().st_size:  # PyTorch packs nothing
-            raise InputError(f"{path}: would unpack to {unpacked / 1e9:.2f} GB; weights are stored as they are")
+    _check_pickle(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pickles that will be refused
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -143,6 +142,20 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not isinstance(state, dict):
         raise InputError(f"{path}: holds a {type(state).__name__}, not a state dict")
     return {name: t for name, t in state.items() if isinstance(t, Tensor)}, {}
+
+
+def _check_pickle(path: Path) -> None:
+    """InputError for a pickle that would take more memory than its size: a packed archive, which PyTorch never writes, or one
+    that asks for an array of bytes, which no weights need."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+        if unpacked > path.stat().st_size:
+            raise InputError(f"{path}: would unpack to {unpacked / 1e9:.2f} GB; weights are stored as they are")
+    if path.stat().st_size:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content.find(b"bytearray") >= 0:
+                raise InputError(f"{path}: holds more than tensors")
 
 
 def _named(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -178,6 +191,8 @@ def _check(path: Path, tensors: dict[str, Tensor]) -> None:
         if not (_is_stored(weight) and _is_stored(bias)):
             raise InputError(f"{path}: {name} does not consist of stored numbers; expected are plain tensors of floats")
         inputs = weight.shape[0]
+    if sum(tensor.nbytes for tensor in tensors.values()) > path.stat().st_size:
+        raise InputError(f"{path}: its tensors share their numbers; expected are weights of which each is stored")
 
 
 def _is_stored(tensor: Tensor) -> bool:
@@ -189,7 +204,7 @@ def _is_stored(tensor: Tensor) -> bool:
 
 def _finite(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """As float32, all numbers finite."""
-    found = {name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()}
+    found = {name: tensor.resolve_neg().to(torch.float32).contiguous() for name, tensor in tensors.items()}
     for name, tensor in found.items():
         if not tensor.isfinite().all():
             raise InputError(f"{path}: {name.partition('.')[0]} holds numbers that are not finite; the file is damaged")
@@ -329,7 +344,9 @@ def fetch(download: Download, progress: Callable[[int, int], None] = lambda done
             return _fetched(download, progress)
     except Timeout:
         raise InputError(f"{path} is being downloaded by another process; wait for it to end") from None
-    except (OSError, http.client.HTTPException) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: headers that are none
         reason = getattr(error, "reason", None) or error
         raise InputError(
             f"{download.url} could not be downloaded ({reason}); run the same command again to go on, or put the "
@@ -340,6 +357,8 @@ def fetch(download: Download, progress: Callable[[int, int], None] = lambda done
 def _fetched(download: Download, progress: Callable[[int, int], None]) -> Path:
     """The file's path: what is there, if its hash is right, or else the download."""
     path, part = download.path, download.path.with_suffix(".part")
+    for place in (path, part):
+        files.check_place(place)
     if path.is_file() and _sha256(path).startswith(download.sha256):
         return path
     _receive(download.url, part, progress)
@@ -352,11 +371,12 @@ def _fetched(download: Download, progress: Callable[[int, int], None]) -> Path:
 class _SameScheme(urllib.request.HTTPRedirectHandler):
     """Follows redirections, but never from https to http, or to ftp."""
 
-    def redirect_request(self, request: urllib.request.Request, *rest: Any) -> urllib.request.Request | None:
+    def redirect_request(self, request: urllib.request.Request, answer: Any, *rest: Any) -> urllib.request.Request | None:
         scheme = urllib.parse.urlsplit(rest[-1]).scheme
         if scheme != request.type:
+            answer.close()
             raise OSError(f"the server redirects from {request.type} to {scheme}")
-        return super().redirect_request(request, *rest)
+        return super().redirect_request(request, answer, *rest)
 
 
 def _receive(url: str, part: Path, progress: Callable[[int, int], None]) -> None:

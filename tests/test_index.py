@@ -147,6 +147,7 @@ ODD = {
     "setting": lambda m: m["settings"].update(pool={"deep": []}),
     "recipe": lambda m: m.update(recipe="soup"),
     "id": lambda m: m.update(id="0" * 16),
+    "frames": lambda m: m.update(frames="all"),
 }
 
 

@@ -474,6 +474,8 @@ CHANGES = {
     "a best picture of NaN": {"tensors": lambda t: t | {"best_x": torch.full_like(t["best_x"], torch.nan)}},
     "a history of infinity": {"tensors": lambda t: t | {"memory.pairs": torch.full_like(t["memory.pairs"], torch.inf)}},
     "a picture of integers": {"tensors": lambda t: t | {"x": t["x"].int()}},
+    "a history of another type": {"tensors": lambda t: t | {"memory.pairs": t["memory.pairs"].half()}},
+    "pictures of another type": {"tensors": lambda t: t | {name: t[name].double() for name in ("x", "grad", "best_x")}},
     "a smaller picture": {"tensors": lambda t: t | {"x": t["x"][..., 1:].contiguous()}},
     "a smaller history": {"tensors": lambda t: t | {"memory.pairs": t["memory.pairs"][:, 1:].contiguous()}},
     "a term more": {"tensors": lambda t: t | {name: torch.zeros(3) for name in ("values", "best_values")}},
