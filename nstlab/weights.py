@@ -371,12 +371,20 @@ def _fetched(download: Download, progress: Callable[[int, int], None]) -> Path:
 class _SameScheme(urllib.request.HTTPRedirectHandler):
     """Follows redirections, but never from https to http, or to ftp."""
 
-    def redirect_request(self, request: urllib.request.Request, answer: Any, *rest: Any) -> urllib.request.Request | None:
+    def redirect_request(self, request: urllib.request.Request, *rest: Any) -> urllib.request.Request | None:
         scheme = urllib.parse.urlsplit(rest[-1]).scheme
         if scheme != request.type:
-            answer.close()
             raise OSError(f"the server redirects from {request.type} to {scheme}")
-        return super().redirect_request(request, answer, *rest)
+        return super().redirect_request(request, *rest)
+
+    def http_error_302(self, request: urllib.request.Request, answer: Any, *rest: Any) -> Any:
+        try:
+            return super().http_error_302(request, answer, *rest)
+        except Exception:
+            answer.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 def _receive(url: str, part: Path, progress: Callable[[int, int], None]) -> None:

@@ -333,6 +333,33 @@ def test_a_name_that_no_file_can_have_is_refused_before_any_work(command, refuse
     assert evaluations == []
 
 
+@pytest.mark.parametrize("role", ["photo", "painting", "weights", "init"])
+def test_an_output_that_is_an_input_is_refused(command, files, tmp_path, capsys, role, evaluations):
+    path = {"photo": files[0], "painting": files[1], "init": tmp_path / "first.png"}.get(role, tmp_path / "weights.png")
+    shutil.copy(files[2] if role == "weights" else files[0], path) if role in ("weights", "init") else None
+    before = path.read_bytes()
+    assert cli.main(command(out=path, **({role: path} if role in ("weights", "init") else {}))) == 2
+    assert f"is the {role}, which would be lost" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert evaluations == []
+
+
+def test_an_animation_never_takes_the_place_of_an_input(command, refused, files, tmp_path):
+    gif = tmp_path / "out.gif"
+    im.to_pil(im.load(files[0])).save(gif)
+    assert "out.gif: is the photo" in refused(command("transfer", gif, files[1], frames=2))
+    assert cli.main(command("transfer", gif, files[1])) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
+def test_streams_that_are_closed_or_full_are_no_traceback(command):
+    words = [sys.executable, "-m", "nstlab", *command(steps=1)]
+    closed = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *words], capture_output=True, text=True)
+    assert (closed.returncode, closed.stderr) == (0, "")
+    full = subprocess.run(["sh", "-c", 'exec "$@" >/dev/full', "sh", *words], capture_output=True, text=True)
+    assert (full.returncode, full.stderr) == (2, "nstlab: error: the output: No space left on device\n")
+
+
 def test_an_animation_that_cannot_be_written_is_refused_before_any_work(command, refused, tmp_path, evaluations):
     (tmp_path / "out.gif").mkdir()
     assert "out.gif: is a folder" in refused(command(frames=3))
@@ -410,6 +437,8 @@ def test_weights_whose_features_overflow_are_refused(command, refused, tmp_path,
     large = tmp_path / "large.safetensors"
     safetensors.torch.save_file({n: t * 1e9 for n, t in tiny.tensors.items()}, large, {"input": str(TORCHVISION)})
     assert "not finite" in refused(command(weights=large))
+    safetensors.torch.save_file({n: t * 1e37 for n, t in tiny.tensors.items()}, large, {"input": str(TORCHVISION)})
+    assert "not finite" in refused(command(weights=large, normalize=True))
 
 
 def test_a_damaged_checkpoint_is_refused_with_the_way_out(command, refused, tmp_path, monkeypatch, capsys):

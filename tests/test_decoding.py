@@ -1,8 +1,10 @@
 """Decoding: the same pixels however a picture is read, memory in proportion to what is used, and nothing waited for."""
 
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -58,6 +60,34 @@ def test_a_painting_is_read_as_it_is_used(tmp_path, narrow, how, scale, orientat
     assert torch.equal(im.load_fit(path, (40, 33), how, scale), im.fit(im.load(path), (40, 33), how, scale))
     assert im.shape_of(path) == im.load(path).shape[-2:]
     assert im.shape_of(path, 48) == im.load(path, 48).shape[-2:]
+
+
+def behind_the_pixels(path, kind, data):
+    """Put a chunk of a PNG where some programs put it: after the pixels."""
+    content = path.read_bytes()
+    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    path.write_bytes(content[:-12] + chunk + content[-12:])
+    return path
+
+
+XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("how", ["exif", "xmp", "tiff"])
+def test_an_orientation_that_is_told_late_or_elsewhere_turns_the_shape_too(tmp_path, how):
+    drawn = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    if how == "exif":
+        path = behind_the_pixels(written(drawn, tmp_path / "a.png"), b"eXIf", exif.tobytes()[6:])
+    elif how == "xmp":
+        path = behind_the_pixels(written(drawn, tmp_path / "a.png"), b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP.encode())
+    else:
+        path = written(drawn, tmp_path / "a.tif", tiffinfo={700: XMP.encode()})
+    upright = im.load(written(drawn.transpose(Image.Transpose.ROTATE_270), tmp_path / "b.png"))
+    assert torch.equal(im.load(path), upright)
+    assert im.shape_of(path) == (64, 40)
+    assert torch.equal(im.load_fit(path, (30, 30), "crop"), im.fit(upright, (30, 30), "crop"))
 
 
 PEAK = r"""

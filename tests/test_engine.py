@@ -239,6 +239,23 @@ def test_pictures_with_holes_are_refused_by_name_before_anything_is_computed(goa
             call()
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda net, start: nst.content("conv1_1", start.numpy()),
+        lambda net, start: nst.style("conv1_1", start[..., :0]),
+        lambda net, start: nst.style("conv1_1", start, fit="foo"),
+        lambda net, start: nst.style("conv1_1", start, scale=float("nan")),
+        lambda net, start: nst.style("conv1_1", start, scale=-1.0),
+        lambda net, start: net(start[:, :1], ["conv1_1"]),
+        lambda net, start: nst.solve(nst.content("conv1_1", torch.cat([start, start], 1)), net, start, steps=1),
+    ],
+)
+def test_what_is_no_picture_or_no_way_to_fit_one_is_refused(net, start, call):
+    with pytest.raises(InputError):
+        call(net, start)
+
+
 def test_a_damaged_checkpoint_is_refused(goal, net, start, tmp_path):
     path = next(minimize(goal, net, start)).checkpoint().save(tmp_path / "c.safetensors")
     path.write_bytes(path.read_bytes()[:-100])

@@ -165,6 +165,35 @@ def test_a_manifest_that_lacks_something_is_one_run_less_and_no_more(root, chang
     assert len(nst.runs(root=root)) == 3
 
 
+def test_a_setting_never_takes_the_place_of_what_is_known_of_a_run(root):
+    first = index.rows(root)[0]
+    path = index.find(first["id"], root).folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["settings"] |= {"id": ["a"], "loss": "none", "folder": "elsewhere"}
+    path.write_text(json.dumps(manifest))
+    found = next(row for row in index.rows(root) if row["id"] == first["id"])
+    assert (found["loss"], found["folder"]) == (first["loss"], first["folder"])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sparse files")
+@pytest.mark.parametrize("name", ["manifest.json", "index.json"])
+def test_a_file_too_large_for_what_it_is_is_damage_and_not_read(root, name):
+    index.rows(root)
+    (path,) = list(root.rglob(name))[:1]
+    os.truncate(path, 3_000_000_000)
+    assert len(index.rows(root)) == (3 if name == "manifest.json" else 4)
+
+
+def test_a_damaged_run_is_shown_by_one_line(root, capsys):
+    folder = index.find(index.rows(root)[0]["id"], root).folder
+    (folder / "final.png").write_bytes(b"")
+    capsys.readouterr()
+    assert cli.main(["runs", "show", folder.name, "--results", str(root)]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert f"nstlab runs rm {folder.name}" in said
+
+
 @pytest.mark.parametrize("deep", ["[" * 200_000, '{"a":' * 200_000 + "1" + "}" * 200_000])
 def test_json_nested_too_deeply_is_damage(root, deep):
     folder = index.find(index.rows(root)[0]["id"], root).folder

@@ -7,7 +7,7 @@ import nstlab as nst
 from nstlab import images as im
 from nstlab import memory, recipes
 from nstlab.engine import solve
-from nstlab.settings import InputError, ReconstructSettings, TextureSettings, TransferSettings
+from nstlab.settings import FITS, InputError, ReconstructSettings, TextureSettings, TransferSettings
 
 
 @pytest.fixture
@@ -112,6 +112,20 @@ def test_devices():
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="there is no 'cuda' on this machine"):
             recipes.device("cuda")
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("scale", [0.7, 1.0, 1.6])
+def test_a_painting_is_fitted_once(pictures, small, fit, scale):
+    settings = TransferSettings(*pictures, style_fit=fit, style_scale=scale, **{**small, "size": 47})
+    plan = recipes.prepare(settings, "cpu")
+    (term,) = [term for _, term in plan.objective.terms if term.name == "style"]
+    shape = plan.start.shape[-2:]
+    assert torch.equal(term.picture(shape), im.fit(im.load(pictures[1]), shape, fit, scale))
+    half = [side // 2 for side in shape]
+    shapes = term.picture(half).shape[-2:], im.fit(im.load(pictures[1]), half, fit, scale).shape[-2:]
+    assert all(abs(one - other) <= 1 for one, other in zip(*shapes, strict=True))  # by rounding
+    assert recipes.outline(settings, "cpu").memory_needed() == plan.memory_needed()
 
 
 def test_too_large_a_run_is_refused_with_a_size_that_fits(pictures, small, monkeypatch):

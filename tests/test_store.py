@@ -486,6 +486,10 @@ CHANGES = {
     "no length": {"data": lambda d: d | {"numbers": {"order": []}}},
     "words for a number": {"data": lambda d: d | {"index": "two"}},
     "weights of another run": {"data": lambda d: d | {"weights": {"content": 1.0}}},
+    "a step that is no whole number": {"data": lambda d: d | {"index": float(d["index"])}},
+    "a size that is no whole number": {"data": lambda d: d | {"level": 0.0}},
+    "more steps than there are": {"data": lambda d: d | {"index": 99}},
+    "other weights": {"data": lambda d: d | {"weights": d["weights"] | {"style": 1.5}}},
     "an infinite weight": {"data": lambda d: d | {"weights": dict.fromkeys(d["weights"], float("inf"))}},
 }
 
@@ -499,6 +503,27 @@ def test_a_checkpoint_that_lacks_something_is_refused_and_where_nobody_can_be_as
     edited(runs.partial(plan()) / "checkpoint.safetensors", **change)
     assert "--no-resume" in refusal(next, runs.run(plan()))
     assert runs.obtain(plan()).manifest["result"]["steps"] == 12
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links")
+@pytest.mark.parametrize("what", ["file", "link", "dangling"])
+def test_what_stands_in_a_runs_place_gives_way_and_what_a_link_names_does_not(plan, runs, tmp_path, what):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mine.txt").write_text("mine")
+    for place in (runs.partial(plan()), runs.folder(plan())):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("in the way") if what == "file" else place.symlink_to(tmp_path / ("mine" if what == "link" else "no"))
+    stored = runs.obtain(plan())
+    assert stored.is_whole()
+    assert not stored.folder.is_symlink()
+    assert os.listdir(tmp_path / "mine") == ["mine.txt"]
+
+
+def test_a_picture_of_another_size_is_not_the_runs(plan, runs, caplog):
+    stored = runs.obtain(plan())
+    im.save(torch.rand(1, 3, 50, 40), stored.picture)
+    assert runs.find(plan()) is None
+    assert "50 px" in caplog.text
 
 
 @pytest.mark.parametrize(("optimizer", "missing"), [("adam", "memory.m"), ("adam", "memory.v")])

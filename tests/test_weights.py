@@ -4,6 +4,7 @@ resume and are checked."""
 import hashlib
 import http.server
 import io
+import os
 import pickle
 import socket
 import threading
@@ -424,6 +425,34 @@ def test_tensors_that_are_no_plain_floats_are_refused(tmp_path, tiny, odd):
     assert "a.pth" in refusal(load_file, tmp_path / "a.pth")
 
 
+def test_tensors_that_share_their_numbers_are_refused(tmp_path, tiny):
+    layers = {}
+    big = torch.zeros(64 * 64 * 9)
+    for name in ("conv1_2", "conv2_1", "conv2_2"):
+        layers |= {f"{name}.weight": big.view(64, 64, 3, 3), f"{name}.bias": big[:64]}
+    layers |= {"conv1_1.weight": big[: 64 * 27].view(64, 3, 3, 3), "conv1_1.bias": big[:64]}
+    torch.save(layers, tmp_path / "a.pth")
+    assert "share their numbers" in refusal(load_file, tmp_path / "a.pth")
+
+
+def test_a_pickle_that_asks_for_an_array_of_bytes_is_refused(tmp_path, tiny):
+    torch.save(dict(tiny.tensors) | {"more": bytearray(3)}, tmp_path / "a.pth")
+    assert "more than tensors" in refusal(load_file, tmp_path / "a.pth")
+
+
+def test_numbers_stored_with_their_signs_turned_are_read(tmp_path, tiny):
+    name = "conv1_1.weight"
+    torch.save(dict(tiny.tensors) | {name: torch._neg_view(tiny.tensors[name])}, tmp_path / "a.pth")
+    found = load_file(tmp_path / "a.pth")
+    assert torch.equal(found.tensors[name], -tiny.tensors[name])
+    assert len(found.digest) == 64
+
+
+@pytest.mark.parametrize("text", ["std 1e400", "std 1e-300", "std 0"])
+def test_a_preprocessing_beyond_numbers_is_refused(text):
+    assert "allowed are" in refusal(Preprocessing.parse, f"RGB, 0-1, mean 0 subtracted, {text}")
+
+
 def test_layers_without_filters_are_refused(tmp_path):
     empty = {"conv1_1.weight": torch.zeros(0, 3, 3, 3), "conv1_1.bias": torch.zeros(0)}
     safetensors.torch.save_file(empty, tmp_path / "a.safetensors", {"input": str(TORCHVISION)})
@@ -454,6 +483,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, asked = self.server, self.headers.get("Range")
         server.asked.append(asked)
+        if server.odd:
+            self.send_response(200)
+            self.send_header("Content-Length", "some")
+            return self.end_headers()
         if server.moved:
             self.send_response(302)
             self.send_header("Location", server.moved)
@@ -483,7 +516,7 @@ def server():
     """A local server; `cut` ends every answer at that byte, `ranges` False makes it know no ranges."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.asked, server.cut, server.ranges, server.status, server.chunked = [], None, True, 200, False
-        server.moved = ""
+        server.moved, server.odd = "", False
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield server
         server.shutdown()
@@ -542,7 +575,7 @@ def test_a_server_that_redirects_to_another_scheme_is_not_followed(server, downl
 
 def test_a_server_that_redirects_within_its_scheme_is_followed(server, download):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as first:
-        first.asked, first.moved = [], download.url
+        first.asked, first.moved, first.odd = [], download.url, False
         threading.Thread(target=first.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         moved = Download(f"http://127.0.0.1:{first.server_port}/vgg19-{HASH}.pth", HASH, 3)
         assert weights.fetch(moved).read_bytes() == CONTENT
@@ -559,6 +592,23 @@ def test_of_two_downloads_at_once_the_second_is_refused_and_the_first_arrives(se
     assert weights.fetch(download, second).read_bytes() == CONTENT
     assert "is being downloaded by another process" in lines[0]
     assert weights.fetch(download) == download.path
+
+
+def test_a_server_that_answers_nonsense_is_refused_in_one_line(server, download):
+    server.odd = True
+    assert "could not be downloaded" in refusal(weights.fetch, download)
+    server.odd, server.moved = False, "http://["
+    assert "could not be downloaded" in refusal(weights.fetch, download)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX pipes")
+@pytest.mark.parametrize("name", ["path", "part"])
+def test_what_stands_in_a_downloads_place_is_told_before_it_begins(server, download, name):
+    place = download.path if name == "path" else part(download)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(place)
+    assert "is not a regular file" in refusal(weights.fetch, download)
+    assert server.asked == []
 
 
 def test_a_server_without_ranges_starts_anew(server, download):
