@@ -152,7 +152,7 @@ def _finish(stored: Any, job: JobSettings, settings: RunSettings, how: str) -> N
 
 def run_recipe(settings: RunSettings, job: JobSettings) -> int:
     """Carry out one recipe with a progress bar; a run that is kept already is not computed again."""
-    from nstlab import files, memory, recipes
+    from nstlab import files, recipes
     from nstlab import images as im
     from nstlab.store import Store
 
@@ -163,8 +163,7 @@ def run_recipe(settings: RunSettings, job: JobSettings) -> int:
         for place in (job.out, job.animation)[: 1 + (job.frames > 0)]:
             if files.same(place, getattr(settings, name, "")):
                 raise InputError(f"{place}: is the {name}, which would be lost; another --out is needed")
-    device, store = recipes.device(job.device), Store(job.results)
-    plan = recipes.prepare(settings, device, room=memory.total(device))
+    plan, store = recipes.prepare_here(settings, job.device), Store(job.results)
     stored = store.find(plan, job.frames) if job.resume else None
     if stored is not None:
         _finish(stored, job, settings, f"found in {stored.folder}")

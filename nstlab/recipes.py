@@ -283,6 +283,12 @@ def prepare(
     return replace(plan, objective=goal, start=start.to(plan.net.device), inputs=pictures | extra)
 
 
+def prepare_here(settings: RunSettings, on: str | torch.device = DEVICES[0]) -> Plan:
+    """`prepare`, for a run on this machine: what its device could never hold is refused before any picture is decoded."""
+    on = device(on)
+    return prepare(settings, on, room=memory.total(on))
+
+
 def outline(settings: RunSettings, on: str | torch.device = DEVICES[0], known: Plan | None = None) -> Plan:
     """A plan without pictures: of these only the files' headers are read, and tensors without memory stand for them. It
     knows its size, its network and what it needs; it cannot be carried out."""

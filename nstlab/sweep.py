@@ -155,7 +155,7 @@ def _here(store: Store, cases: Sequence[Case], device: str, report: Report) -> l
     done, failed = [], []
     for case in cases:
         try:
-            plan = recipes.prepare(case.settings, device)
+            plan = recipes.prepare_here(case.settings, device)
             run, found = _obtained(store, plan, lambda step, case=case: report(case, step, None))
         except Exception as error:
             failed.append((case, error))
@@ -243,7 +243,7 @@ def work(recipe: str, settings: dict[str, Any], root: str, device: str, inputs: 
     """A task: compute a run, or find it, or wait for whoever computes it; (its id, whether it was found).
 
     Raises InputError, before anything is computed, if the worker's pictures or weights are others than the sender's."""
-    plan, store = recipes.prepare(RECIPES[recipe].from_dict(settings), device), Store(Path(root))
+    plan, store = recipes.prepare_here(RECIPES[recipe].from_dict(settings), device), Store(Path(root))
     if _inputs(plan) != inputs:
         raise InputError("a worker has other weights, pictures or another nstlab than the machine that sent it the run")
     run, found = _obtained(store, plan)
