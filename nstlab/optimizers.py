@@ -113,10 +113,11 @@ def _start(x: Tensor, evaluate: Evaluate, numbers: dict[str, Any]) -> State:
 
 
 def _guarded(state: State, x: Tensor, evaluate: Evaluate, tensors: dict, numbers: dict) -> State:
-    """The state at x; or, if the loss is not finite or explodes there, the old one with half the rate and no memory."""
+    """The state at x; or, if picture or loss are not finite there, or the loss explodes, the old one with half the rate and no
+    memory. A picture of NaN may have a finite loss, for a ReLU can make 0 of NaN."""
     at = evaluate(x)
-    loss, grad = torch.stack([at.loss, at.grad.abs().sum()]).tolist()
-    finite = math.isfinite(loss) and math.isfinite(grad)
+    loss, *sums = torch.stack([at.loss, at.grad.abs().sum(), x.abs().sum()]).tolist()
+    finite = all(map(math.isfinite, (loss, *sums)))
     if finite and loss <= EXPLOSION * state.loss:
         return State(x, at, loss, tensors, numbers)
     event = EXPLODED if finite else NOT_FINITE

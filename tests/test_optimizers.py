@@ -128,6 +128,19 @@ def test_lbfgs_converges_where_torchs_explodes_on_large_losses():
         assert state.loss < 1e-6 * float(gram_like(x))
 
 
+@pytest.mark.parametrize("optimizer", [Adam(), GradientDescent(), LBFGS()])
+def test_a_picture_of_nan_is_rolled_back_though_a_relu_makes_its_loss_finite(optimizer):
+    x = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def evaluate(x):  # gradients whose squares are infinite, as of a huge weight
+        return Evaluation(x.relu().nan_to_num().sum(), torch.full_like(x, 1e30), torch.zeros(1))
+
+    state = optimizer.init(x, evaluate)
+    for _ in range(3):
+        state = optimizer.step(state, evaluate)
+        assert state.x.isfinite().all()
+
+
 def test_lbfgs_never_raises_the_loss_and_costs_about_one_evaluation_a_step():
     x = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     evaluate, log = evaluator(ill_conditioned)
