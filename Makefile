@@ -12,7 +12,7 @@ demo: $(READY)
 	@echo "Open results/demo.png (the picture) and results/demo.gif (how it emerged)."
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks

@@ -77,11 +77,35 @@ def test_rows_have_numbers_and_a_promise(name, tiny, tiny_file, monkeypatch):
     monkeypatch.setattr(measures, "GROWING", (48, 64))
     monkeypatch.setattr(measures, "PAIRS", measures.PAIRS[:1])
     monkeypatch.setattr(measures, "child", lambda *_: {"bytes": 100.0})
+    short = measures.minimize
+    monkeypatch.setattr(measures, "minimize", lambda *args, **options: short(*args, **options | {"steps": 5}))
+    monkeypatch.setattr(measures, "MOVES", {field: moves[:1] for field, moves in measures.MOVES.items()})
     options = BenchSettings(weights=str(tiny_file), sizes=(64,), quality_size=64)
     rows = list(measures.ROWS[name](options, CPU))
     assert rows
     assert all(math.isfinite(v) or name == "quality" for row in rows for v in row.values.values())
     assert any(row.met in (True, False) and row.target for row in rows)
+
+
+@pytest.mark.parametrize(("both", "met"), [(22.0, True), (22.1, False)])
+def test_two_runs_at_once_are_held_against_one(monkeypatch, both, met):
+    """And their threads wait as those of all processes do, whatever this one's environment says."""
+    seen = []
+
+    def seconds(count, environment):
+        seen.append(environment["GOMP_SPINCOUNT"])
+        return 10.0 if count == 1 else both
+
+    monkeypatch.setattr(measures, "_together", seconds)
+    (row,) = measures.two(BenchSettings(), CPU)
+    assert row.values["two over alone"] == both / 10
+    assert row.met is met
+    assert set(seen) == {None, "300000"}
+
+
+def test_a_run_in_a_process_of_its_own_is_timed(monkeypatch):
+    monkeypatch.setattr(measures, "TOGETHER", ("--size", "32", "--steps", "1"))
+    assert measures._together(1, {}) > 0
 
 
 def test_a_long_run_is_timed_and_nothing_promised_on_a_cpu(tiny, monkeypatch):

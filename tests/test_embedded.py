@@ -336,7 +336,7 @@ def test_what_is_written_is_read_again_with_its_metadata(tmp_path):
 
 @pytest.mark.parametrize("out", ["nowhere/e.safetensors", "e.pth"])
 def test_an_output_that_cannot_be_is_refused_before_anything_is_done(out, tmp_path):
-    with pytest.raises(InputError, match="out: "):
+    with pytest.raises(InputError, match=r"there is no folder|must be a \.safetensors file"):
         training.make("no-such-file.pth", "smoke", tmp_path / "folder", tmp_path / out, quiet)
     assert not list(tmp_path.iterdir())
 

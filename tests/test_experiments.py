@@ -79,7 +79,7 @@ def test_the_gallery_keeps_the_order_of_the_experiments(options, tmp_path):
 
 
 def test_a_gallery_that_is_not_there_is_refused(options, tmp_path):
-    with pytest.raises(InputError, match="gallery: there is no folder"):
+    with pytest.raises(InputError, match="there is no folder"):
         report.check(options("E11", gallery=tmp_path / "none"))
 
 

@@ -350,6 +350,9 @@ def start_up(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     yield Row("start-up", values, "1 s or less, none", min(seconds) <= 1 and not heavy)
 
 
+TOGETHER = ("--size", "256", "--steps", "100")
+
+
 def two(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     """A run alone, and two at once, in processes of their own, on the processor; and the same with threads that wait for each
     other as long as OpenMP has them do by default."""
@@ -370,7 +373,7 @@ def _together(count: int, environment: Mapping[str, str | None]) -> float:
     """Seconds that so many runs take that begin at once; of the environment, None is unset."""
     variables = {name: value for name, value in (os.environ | environment).items() if value is not None}
     with tempfile.TemporaryDirectory() as folder:
-        words = ["transfer", *PAIRS[0], "--size", "256", "--steps", "100", "--init", "content", "--weights", "embedded"]
+        words = ["transfer", *PAIRS[0], *TOGETHER, "--init", "content", "--weights", "embedded"]
         command = [sys.executable, "-m", "nstlab", *words, "--device", "cpu"]
         began = time.perf_counter()
         places = [["--results", f"{folder}/{i}", "--out", f"{folder}/{i}.png"] for i in range(count)]
