@@ -104,8 +104,10 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory, as Linux tells it")
-@pytest.mark.parametrize(("kind", "mode", "bytes_a_pixel"), [("png", "L", 1.5), ("png", "RGB", 4.5), ("jpg", "RGB", 0.5)])
-@pytest.mark.parametrize("role", ["photo", "painting"])
+@pytest.mark.parametrize(
+    ("kind", "mode", "bytes_a_pixel", "role"),
+    [("png", "L", 1.5, "photo"), ("png", "RGB", 4.5, "painting"), ("jpg", "RGB", 0.5, "photo")],
+)
 def test_a_large_picture_takes_little_more_memory_than_its_decoder(tmp_path, photo, kind, mode, bytes_a_pixel, role):
     small, side = im.save(photo, tmp_path / "small.png"), 8000
     large = written(Image.new(mode, (side, side)), tmp_path / f"large.{kind}")
