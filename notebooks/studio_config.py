@@ -4,6 +4,7 @@ c = get_config()  # noqa: F821
 c.ServerApp.ip = "localhost"
 c.ServerApp.allow_remote_access = False
 c.ServerApp.open_browser = True
+c.ServerApp.allow_root = True  # as containers have it
 c.ServerApp.default_url = "/voila/render/00_studio.ipynb"
 c.ServerApp.terminals_enabled = False
 # Every visit of the page has a kernel of its own, of some 600 MB. It ends when its page is closed; where the browser could not

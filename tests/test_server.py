@@ -28,7 +28,7 @@ def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     places = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "RUNTIME", "DATA")}
     environment = os.environ | places | {"IPYTHONDIR": str(folder / "ipython")}
-    options = [f"--config={HERE / 'notebooks' / 'studio_config.py'}", "--no-browser", "--allow-root", "--ServerApp.port=0"]
+    options = [f"--config={HERE / 'notebooks' / 'studio_config.py'}", "--no-browser", "--ServerApp.port=0"]
     options += [f"--IdentityProvider.token={TOKEN}", f"--MappingKernelManager.cull_idle_timeout={SOON}"]
     options += [f"--MappingKernelManager.cull_interval={SOON}", str(HERE / "notebooks")]
     with (folder / "log").open("w") as log:
