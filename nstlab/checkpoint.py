@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,24 @@ class Checkpoint:
                 # Copies, since the file's are not aligned in memory, which on some processors changes products' last bits.
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
                 found = cls(tensors, files.parse_json(metadata["data"]))
-            found._check()
+            if found.problem:
+                raise ValueError(found.problem)
         except InputError:
             raise
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             raise InputError(f"{path}: is missing or damaged ({error}); without a checkpoint a run cannot be resumed") from None
         return found
 
+    @cached_property
+    def problem(self) -> str:
+        """What is missing or wrong in itself, "" if nothing; looked for once, since a history may have gigabytes."""
+        try:
+            self._check()
+        except ValueError as error:
+            return str(error)
+        return ""
+
     def _check(self) -> None:
-        """ValueError, in words, for parts that are missing or wrong in themselves."""
         files.check_json(self.data, DATA)
         numbers = [self.data["loss"], self.data["best_loss"], *self.data["recent"], *self.data["weights"].values()]
         if not all(map(math.isfinite, numbers)):
@@ -89,10 +99,8 @@ class Checkpoint:
     ) -> None:
         """InputError unless a run of this objective, with these sizes (H, W) one after the other and this optimizer, can go
         on from here. dtype: of its pictures."""
-        try:
-            self._check()
-        except ValueError as error:
-            raise InputError(f"the checkpoint is damaged: {error}") from None
+        if self.problem:
+            raise InputError(f"the checkpoint is damaged: {self.problem}")
         level = self.data["level"]
         if level >= len(shapes) or tuple(self.tensors["x"].shape[-2:]) != tuple(shapes[level]):
             raise InputError("the checkpoint belongs to a run with other sizes")

@@ -157,12 +157,12 @@ def run_recipe(settings: RunSettings, job: JobSettings) -> int:
     from nstlab.store import Store
 
     im.check_writable(job.out)
+    places = [job.out]
     if job.frames:
-        files.check_place(job.animation)
-    for name in ("photo", "painting", "init", "weights"):
-        for place in (job.out, job.animation)[: 1 + (job.frames > 0)]:
-            if files.same(place, getattr(settings, name, "")):
-                raise InputError(f"{place}: is the {name}, which would be lost; another --out is needed")
+        places.append(files.check_place(job.animation))
+    for place, (name, path) in itertools.product(places, settings.files.items()):
+        if files.same(place, path):
+            raise InputError(f"{place}: is the {name}, which would be lost; another --out is needed")
     plan, store = recipes.prepare_here(settings, job.device), Store(job.results)
     stored = store.find(plan, job.frames) if job.resume else None
     if stored is not None:

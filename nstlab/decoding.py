@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from math import ceil
@@ -117,14 +118,30 @@ def _pixels(image: Image.Image, white: float) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """A picture whose header is read and whose sides are allowed; its pixels are not decoded yet."""
+def of_any_shape(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """A picture whose header is read; its pixels are not decoded yet."""
+    path = Path(path)
     # Opened as a file: given a path, Pillow maps uncompressed TIFFs into memory, and then transposes them wrongly.
     with reading(path), regular(path).open("rb") as file, Image.open(file) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """The same, if its sides are allowed; only a PNG that may have metadata behind its pixels is decoded."""
+    with of_any_shape(path) as image:
         _check_shape(path, *image.size)
         if image.format == "PNG" and _tells_late(path):
-            image.load()
+            decode(path, image)
         yield image
+
+
+def decode(path: Path, image: Image.Image, more: int = 0) -> None:
+    """Decode the pixels; InputError, before that, if they and `more` bytes do not fit into the memory that is free."""
+    needed, free = 8 * image.width * image.height + more, psutil.virtual_memory().available
+    if needed > free:
+        raise InputError(f"{path}: reading it needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
+    image.load()
 
 
 def _tells_late(path: Path) -> bool:
@@ -151,18 +168,10 @@ def read(path: Path, use: Use) -> Tensor:
         if drafted:  # half of what they leave is for the filter
             factor = min(height / shape[0], width / shape[1]) / 2
             image.draft(None, (ceil(image.width / factor), ceil(image.height / factor)))
-        _check_room(path, 8 * image.width * image.height + 4 * 3 * (image.height + 2 * shape[0]) * shape[1])
-        image.load()
+        decode(path, image, more=4 * 3 * (image.height + 2 * shape[0]) * shape[1])
         ImageOps.exif_transpose(image, in_place=True)
         part, exact = use(image.size[::-1])
         return _scaled(image, part, shape if drafted else exact)
-
-
-def _check_room(path: Path, needed: int) -> None:
-    """InputError if reading a picture needs more bytes than are free."""
-    free = psutil.virtual_memory().available
-    if needed > free:
-        raise InputError(f"{path}: reading it needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
 
 
 def _scaled(image: Image.Image, part: Part, shape: tuple[int, int]) -> Tensor:

@@ -108,9 +108,10 @@ def remove(path: Path) -> None:
 
 def read_json(path: str | os.PathLike) -> Any:
     """A file's JSON as plain values. Raises ValueError for what is none, also of what kind of file; OSError as reading does."""
-    if regular(path).stat().st_size > LONGEST:
+    path = regular(path)
+    if path.stat().st_size > LONGEST:
         raise ValueError(f"has more than {LONGEST >> 20} MB")
-    return parse_json(Path(path).read_text(encoding="utf-8"))
+    return parse_json(path.read_text(encoding="utf-8"))
 
 
 def _no_number(text: str) -> Any:

@@ -19,8 +19,8 @@ import torch
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 from torch import Tensor
 
-from nstlab.decoding import Part, interpolated, opened, read, reading, upright
-from nstlab.files import check_place, parse_json, regular, replacing
+from nstlab.decoding import Part, decode, interpolated, of_any_shape, opened, read, upright
+from nstlab.files import check_place, parse_json, replacing
 from nstlab.settings import FITS, MIN_SIDE, InputError, nearest
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -97,14 +97,14 @@ def shape_of(source: str | os.PathLike, size: int | None = None) -> tuple[int, i
 def kind(path: str | os.PathLike) -> str:
     """The format, "PNG" say, of a picture that `load` can read to its end. Raises InputError as that does."""
     with opened(Path(path)) as image:
-        image.load()
+        decode(path, image)
         return image.format
 
 
 def reopen(path: str | os.PathLike) -> Tensor:
     """A picture that `save` wrote, (1, 3, H, W): of any size and shape, since it was computed here. InputError if it is
     damaged."""
-    with reading(Path(path)), Image.open(regular(path)) as image:
+    with of_any_shape(path) as image:
         return _tensor(image)
 
 
@@ -115,7 +115,7 @@ def _tensor(image: Image.Image) -> Tensor:
 
 def verify(path: str | os.PathLike) -> tuple[int, int]:
     """(H, W) of a picture that can be read to its end; InputError for any other."""
-    with reading(Path(path)), Image.open(regular(path)) as image:
+    with of_any_shape(path) as image:
         image.load()
         return image.size[::-1]
 
@@ -255,7 +255,7 @@ def save(image: Tensor, path: str | os.PathLike, settings: dict[str, Any] | None
 def read_settings(path: str | os.PathLike) -> dict[str, Any]:
     """The settings that `save` put into a picture; empty if there are none."""
     path = Path(path)
-    with reading(path), Image.open(regular(path)) as image:
+    with of_any_shape(path) as image:
         tags = getattr(image, "tag_v2", {})
         text = image.info.get(_METADATA_KEY) or image.info.get("comment") or tags.get(ExifTags.Base.ImageDescription, "")
     with contextlib.suppress(ValueError):

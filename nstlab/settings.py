@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import difflib
 import math
+import os
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -319,6 +320,12 @@ class RunSettings(Settings):
         for name in self._conventional():
             if getattr(self, name) in (None, ()):
                 object.__setattr__(self, name, getattr(CONVENTIONS[self.convention], name))
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The fields that name a file that is there, rather than a sample or a choice."""
+        values = {name: getattr(self, name) for name in ("photo", "painting", "init", "weights") if hasattr(self, name)}
+        return {name: value for name, value in values.items() if os.path.isfile(value)}
 
     @classmethod
     def _conventional(cls) -> list[str]:

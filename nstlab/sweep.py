@@ -227,9 +227,7 @@ def _raise(failed: Sequence[tuple[Case, BaseException]], total: int) -> None:
 def _absolute(settings: RunSettings) -> tuple[str, dict[str, Any]]:
     """(recipe, settings as plain values), with the paths of files made absolute, for another working directory."""
     values = settings.to_dict()
-    for name in ("photo", "painting", "init", "weights"):
-        if name in values and os.path.isfile(values[name]):
-            values[name] = str(Path(values[name]).absolute())
+    values |= {name: str(Path(path).absolute()) for name, path in settings.files.items()}
     return RECIPE_OF[type(settings)], values
 
 

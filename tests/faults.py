@@ -1,6 +1,9 @@
-"""Faults to inject."""
+"""Faults to inject, and how they are told."""
+
+import pytest
 
 from nstlab import engine
+from nstlab.settings import InputError
 
 
 def raise_at(monkeypatch, evaluation: int, error: BaseException | type[BaseException] = KeyboardInterrupt) -> None:
@@ -13,3 +16,11 @@ def raise_at(monkeypatch, evaluation: int, error: BaseException | type[BaseExcep
         return whole(self, x)
 
     monkeypatch.setattr(engine.Evaluator, "__call__", evaluate)
+
+
+def refusal(call, *args, **kwargs) -> str:
+    """The one line with which a call is refused."""
+    with pytest.raises(InputError) as caught:
+        call(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -10,23 +10,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from faults import refusal
 from PIL import ExifTags, Image
 
 from nstlab import decoding
 from nstlab import images as im
-from nstlab.settings import FITS, InputError
+from nstlab.settings import FITS
 
 
 def written(image, path, **options):
     image.save(path, **options)
     return path
-
-
-def refusal(call, *args):
-    with pytest.raises(InputError) as caught:
-        call(*args)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture

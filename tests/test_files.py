@@ -4,16 +4,10 @@ import os
 import re
 
 import pytest
+from faults import refusal
 
 from nstlab import files
 from nstlab.settings import InputError
-
-
-def refusal(call, *args):
-    with pytest.raises(InputError) as caught:
-        call(*args)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError(28, "No space left on device")])

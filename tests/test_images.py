@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from faults import refusal
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -37,14 +38,6 @@ def levels(tensor: torch.Tensor) -> np.ndarray:
 def save_pil(array, path: Path, **kwargs) -> Path:
     Image.fromarray(array).save(path, **kwargs)
     return path
-
-
-def refusal(call, *args) -> str:
-    """The one line with which a call is refused."""
-    with pytest.raises(InputError) as caught:
-        call(*args)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # --- reading: what there is -------------------------------------------------------------------------------------

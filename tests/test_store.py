@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from faults import raise_at
+from faults import raise_at, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,14 +65,6 @@ def history(folder: Path) -> list[dict[str, str]]:
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
-
-
-def refusal(call, *args, **kwargs) -> str:
-    """The one line with which a call is refused."""
-    with pytest.raises(InputError) as caught:
-        call(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # --- what decides the id ----------------------------------------------------------------------------------------

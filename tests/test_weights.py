@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from faults import refusal
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,14 +26,6 @@ from nstlab.weights import CAFFE, TORCHVISION, Download, Preprocessing, load_fil
 
 # Where torchvision's vgg19().features has its convolutions.
 INDICES = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)
-
-
-def refusal(call, *args, **kwargs) -> str:
-    """The one line with which a call is refused."""
-    with pytest.raises(InputError) as caught:
-        call(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def renamed(tensors: dict, pattern: str) -> dict:
