@@ -20,7 +20,7 @@ import nstlab as nst
 from nstlab.embedded import scoring
 from nstlab.judge import Judge
 
-Kind = Literal["three", "five", "texture"]
+Kind = Literal["three", "four", "five", "texture"]
 
 
 @dataclass

@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab.judge import CONTENT, STYLE, Judge, Score, at_content_error
+from nstlab.judge import CONTENT, DEEP, STYLE, Judge, Score, at_content_error
 from nstlab.recipes import prepare
 from nstlab.settings import TransferSettings
 
@@ -25,12 +26,26 @@ PAIRS = (
     ("coffee", "swirl_strokes"), ("chelsea", "cubist_planes"), ("astronaut", "mosaic"), ("rocket", "stained_glass"),
     ("rocket", "pointillism"), ("motorcycle_left", "wave_engraving"),
 )  # fmt: skip
-THREE = {"style_layers": STYLE, "content_layers": (CONTENT,)}
-# three: the blocks that the judge sees; five: the paper's layers; texture: no content, from noise
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is made of a pair, and where it is judged: in the first three blocks, or `deep`, in the fourth."""
+
+    settings: dict[str, Any]
+    deep: bool = False
+
+    def errors(self, score: Score) -> tuple[float, float]:
+        """(content error, style error)."""
+        return score.deep if self.deep else score.pair
+
+
+_THREE = {"style_layers": STYLE, "content_layers": (CONTENT,), "init": "content"}
 KINDS = {
-    "three": THREE | {"init": "content"},
-    "five": {"init": "content"},
-    "texture": THREE | {"init": "noise", "alpha": 0.0},
+    "three": Kind(_THREE),  # the blocks that the judge knows exactly
+    "four": Kind({"style_layers": (*STYLE, DEEP), "content_layers": (DEEP,), "init": "content"}, deep=True),
+    "five": Kind({"init": "content"}),  # the paper's layers
+    "texture": Kind(_THREE | {"init": "noise", "alpha": 0.0}),  # no content, from noise
 }
 
 
@@ -47,9 +62,7 @@ class Row:
 
 def transfer(settings: TransferSettings) -> Tensor:
     """The picture that a transfer ends with, (1, 3, H, W)."""
-    for step in prepare(settings, "cpu").steps():
-        last = step
-    return last.best()
+    return prepare(settings, "cpu").solve().image
 
 
 def score_pair(
@@ -57,20 +70,22 @@ def score_pair(
     keep: Callable[[Tensor, str], None] = lambda picture, name: None,
 ) -> Row:  # fmt: skip
     """Transfers at several β until AT is enclosed, at most six; `keep` is given every picture, and a name for it."""
-    base = TransferSettings(photo, painting, weights=str(weights), size=SIZE, steps=STEPS, beta=1e3, **KINDS[kind])
+    how = KINDS[kind]
+    base = TransferSettings(photo, painting, weights=str(weights), size=SIZE, steps=STEPS, beta=1e3, **how.settings)
     content, style = im.load(photo, SIZE), im.load(painting)
     found: list[tuple[float, Score]] = []
+    points: list[tuple[float, float]] = []
     beta: float | None = 1e3
     while beta is not None and len(found) < 6:
         picture = transfer(dataclasses.replace(base, beta=beta))
         keep(picture, f"{Path(photo).stem}-{Path(painting).stem}-{kind}-{beta:.3g}")
         found.append((beta, judge(picture, content, style)))
-        beta = None if kind == "texture" else next_beta([(b, score.content) for b, score in found])
-    scores = [score for _, score in found]
-    at = at_content_error(scores, AT)
+        points.append(how.errors(found[-1][1]))
+        beta = None if kind == "texture" else next_beta([(b, error) for (b, _), (error, _) in zip(found, points, strict=True)])
+    at = at_content_error(points, AT)
     if kind == "texture" or at is None:
-        best = min(scores, key=lambda score: (abs(score.content - AT), score.style_mean))
-        return Row(photo, painting, best.style_mean, best.content, tuple(found))
+        reached, best = min(points, key=lambda point: (abs(point[0] - AT), point[1]))
+        return Row(photo, painting, best, reached, tuple(found))
     return Row(photo, painting, at, AT, tuple(found))
 
 
