@@ -296,8 +296,7 @@ def train_embedded(settings: TrainSettings) -> int:
     from nstlab.embedded import training
 
     with contextlib.ExitStack() as bars:
-        report = _Stages(bars)
-        path = training.make(settings.teacher, settings.schedule, settings.folder, settings.out, report)
+        path = training.make(settings, _Stages(bars))
     print(f"{path}: done ({path.stat().st_size / 1e6:.1f} MB); use it with --weights {path}")
     return 0
 

@@ -431,6 +431,8 @@ class TrainSettings(Settings):
     """Make the embedded network anew, from the original VGG19 as its teacher: some hours on two CPU cores."""
 
     teacher: str = option(DOWNLOADS[1], "the original weights up to conv3_4 at least", choices=DOWNLOADS, or_path=True)
+    distilled: Path | None = option(None, "the distilled VGG19 that teaches what these do not reach")
+    lower: str | None = option(None, "weights whose first three blocks are taken over (default: trained first)", or_path=True)
     out: Path = option(Path("embedded.safetensors"), "where the weights go")
     folder: Path = option(Path("results/training"), "folder for checkpoints; what is there is taken up")
     schedule: str = option(SCHEDULES[0], "full: what is shipped; smoke: shows that all runs", choices=SCHEDULES)

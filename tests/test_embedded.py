@@ -9,13 +9,15 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file as load_safetensors
+from safetensors.torch import save_file
 
 from nstlab import images as im
 from nstlab import weights
 from nstlab.embedded import corpus as corpora
-from nstlab.embedded import distillation, drawing, scoring, selfsupervision, student, training
-from nstlab.network import VGG19
-from nstlab.settings import CONVOLUTIONS, InputError
+from nstlab.embedded import distillation, drawing, scoring, student, teachers, training
+from nstlab.network import VGG19, normalization_images
+from nstlab.settings import CONVOLUTIONS, InputError, TrainSettings
 from nstlab.weights import TORCHVISION, Weights, load_file, random_weights
 
 # --- pictures
@@ -68,14 +70,17 @@ def test_batches_are_known_by_their_number(corpus):
     assert not torch.equal(first, corpus.batch(4, 5, 32))
 
 
-def test_twins_show_the_same_places(corpus):
-    x = corpus.twins(1, 12, 32)
-    assert x.shape == (24, 3, 32, 32)
-    grey = x.mean(1).flatten(1)
-    z = F.normalize(grey - grey.mean(1, keepdim=True), dim=1)
-    likeness = (z[:12] @ z[12:].T).abs()  # a negative is the same place as well
-    assert likeness.diagonal().median() > 0.6
-    assert likeness.diagonal().median() > 2 * likeness.median()
+def test_some_crops_stand_before_an_even_ground(corpus):
+    rng = np.random.default_rng(0)
+    x = torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(0))
+    changed = [y for y in (corpus.before_even_ground(rng, x) for _ in range(200)) if y is not x]
+    assert 20 < len(changed) < 60
+    kept = [float(((y - x).abs().amax(0) < 1e-3).float().mean()) for y in changed]
+    assert min(kept) < 0.4 < 0.6 < max(kept)
+    rough = [float((y[:, 1:] - y[:, :-1]).abs().amax(0).lt(0.05).float().mean()) for y in changed]
+    assert max(rough) > 0.5  # most of it is even
+    assert min(y.min() for y in changed) >= 0
+    assert max(y.max() for y in changed) <= 1
 
 
 def test_the_pictures_to_judge_by_are_not_trained_on(corpus):
@@ -97,16 +102,32 @@ def narrow(monkeypatch):
 
 @pytest.fixture
 def teacher_file(tmp_path):
-    from safetensors.torch import save_file
+    return saved(tmp_path / "teacher.safetensors", "conv4_1")
 
-    path = tmp_path / "teacher.safetensors"
-    tensors = random_weights(1, (6, 6, 8, 8, 8)).tensors
-    save_file({name: t for name, t in tensors.items() if name.rpartition(".")[0] in student.LOWER}, path)
+
+def saved(path, last, seed=1):
+    """Weights of few channels up to a layer."""
+    tensors = random_weights(seed, (6, 6, 8, 8, 8)).tensors
+    names = CONVOLUTIONS[: CONVOLUTIONS.index(last) + 1]
+    save_file({name: t for name, t in tensors.items() if name.rpartition(".")[0] in names}, path)
     return path
 
 
+@pytest.fixture
+def distilled_file(tmp_path):
+    """A network of the distilled one's layout, with three channels instead of dozens."""
+    generator, tensors, inputs = torch.Generator().manual_seed(3), {}, 3
+    shapes = {f"conv{name[4]}{name[6]}": (3, 3) for name in CONVOLUTIONS[: CONVOLUTIONS.index("conv5_1") + 1]}
+    for name, (width, side) in ({"conv0": (3, 1)} | shapes | {"conv51_aux": (10, 1)}).items():
+        tensors[f"{name}.weight"] = torch.randn(width, inputs, side, side, generator=generator)
+        tensors[f"{name}.bias"] = 0.1 * torch.rand(width, generator=generator)
+        inputs = width
+    save_file(tensors, tmp_path / "distilled.safetensors")
+    return tmp_path / "distilled.safetensors"
+
+
 def test_a_settled_student_is_the_plain_network_of_its_tensors(narrow):
-    stack, x = student.Stack.fresh(student.LOWER, 3, 0), torch.rand(4, 3, 32, 32)
+    stack, x = student.Stack.begun(student.LOWER, 0, {}), torch.rand(4, 3, 32, 32)
     for _ in range(300):
         stack(x, student.LOWER)  # so that the running means are this batch's
     live = stack(x, student.LOWER)
@@ -121,9 +142,75 @@ def test_a_settled_student_is_the_plain_network_of_its_tensors(narrow):
 
 
 def test_a_student_stops_at_the_deepest_layer_asked_for(narrow):
-    stack = student.Stack.fresh(student.LOWER, 3, 0)
+    stack = student.Stack.begun(student.LOWER, 0, {})
     del stack.layers["conv3_1"]
     assert list(stack(torch.rand(1, 3, 16, 16), ["conv2_2", "conv1_1"])) == ["conv1_1", "conv2_2"]
+
+
+def test_a_student_goes_on_from_given_weights(narrow):
+    known, x = student.Stack.begun(student.LOWER, 0, {}).tensors(), torch.rand(2, 3, 32, 32)
+    stack = student.Stack.begun([*student.LOWER, "conv4_1"], 5, {k: 3 * t for k, t in known.items()})
+    for name, t in stack.tensors().items():
+        if name in known:
+            assert torch.allclose(t, 3 * known[name], rtol=1e-5, atol=1e-7)
+    assert [layer.settled for layer in stack.layers.values()] == [True] * 8 + [False]
+    norms = [float(layer.kernel.detach().norm()) for layer in stack.layers.values()]
+    assert norms == pytest.approx([4.0] * 9, rel=0.15)  # √(2 · 8 channels), as He-initialized: steps have the usual effect
+    assert stack(x, ["conv4_1"])["conv4_1"].shape == (2, 8, 4, 4)
+
+
+# --- its teachers
+
+
+def test_what_the_original_does_not_reach_is_taught_by_the_distilled_one(teacher_file, distilled_file):
+    group = teachers.Teachers(teacher_file, "conv5_4", distilled_file)
+    assert group.targets("conv2_2") == (("original", "conv2_2"),)
+    assert group.targets("conv4_2") == (("distilled", "conv4_2"), ("original", "conv4_1"))
+    assert group.targets("conv4_3") == (("distilled", "conv4_3"),)
+    assert group.targets("conv5_3") == (("distilled", "conv5_1"),)
+    wanted = [target for name in CONVOLUTIONS for target in group.targets(name)]
+    found, widths = group(torch.rand(2, 3, 48, 48), wanted), group.widths(wanted)
+    assert set(found) == set(wanted)
+    for target, f in found.items():
+        assert f.shape[:2] == (2, widths[target])
+    assert widths["distilled", "conv5_1"] == 10
+
+
+def test_an_original_that_reaches_all_teaches_all(tmp_path):
+    group = teachers.Teachers(saved(tmp_path / "all.safetensors", "conv5_4"), "conv5_4")
+    assert all(group.targets(name) == (("original", name),) for name in CONVOLUTIONS)
+
+
+def test_the_distilled_teacher_is_the_plain_network_with_reflected_borders(distilled_file):
+    tensors, x = load_safetensors(distilled_file), torch.rand(1, 3, 48, 48)
+
+    def layer(name, f, padded=True):
+        f = F.pad(f, (1, 1, 1, 1), mode="reflect") if padded else f
+        return F.conv2d(f, tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+
+    f = layer("conv11", layer("conv0", x, False)).relu()
+    f = F.max_pool2d(layer("conv12", f).relu(), 2)
+    exact = layer("conv21", f).relu()
+    found = teachers.Distilled(distilled_file)(x)["conv2_1"].float()
+    scale = (found * exact).sum((0, 2, 3)) / exact.square().sum((0, 2, 3)).clamp_min(1e-9)  # channels of usual mean 1
+    assert (found - exact * scale.view(1, -1, 1, 1)).norm() < 0.05 * found.norm()
+
+
+def test_channels_of_the_distilled_teacher_have_the_usual_mean_one(distilled_file):
+    network = teachers.Distilled(distilled_file)
+    shown = [network(picture) for picture in normalization_images()]
+    for name in network.names:
+        mean = torch.stack([f[name].float().mean((0, 2, 3)) for f in shown]).mean(0)
+        assert torch.allclose(mean[mean > 0], torch.ones(()), atol=0.02)
+
+
+def test_teachers_that_cannot_teach_are_refused(teacher_file, tmp_path):
+    with pytest.raises(InputError, match="end at conv4_1; name the distilled network"):
+        teachers.Teachers(teacher_file, "conv5_4")
+    with pytest.raises(InputError, match="is not the distilled VGG19"):
+        teachers.Teachers(teacher_file, "conv5_4", teacher_file)
+    with pytest.raises(InputError, match="end at conv2_2"):
+        teachers.Teachers(saved(tmp_path / "short.safetensors", "conv2_2"), "conv3_4")
 
 
 # --- what it learns
@@ -154,7 +241,7 @@ def test_content_that_only_the_teacher_sees_change_is_a_residual():
     t[1] = t[0]  # picture, painting; the photo, on which the student is right, is another
     blind = t.clone(memory_format=torch.channels_last)
     blind[0] = t[2]
-    right, wrong = (distillation.compared(distillation.CONTENT, s, t, torch.eye(4), 1, 0) for s in (t, blind))
+    right, wrong = (distillation.compared("conv3_3", s, t, torch.eye(4), 1, 0) for s in (t, blind))
     assert float(right["residual"]) == pytest.approx(0, abs=1e-6)
     unit = distillation.units(t[..., ::2, ::2].mean((2, 3)), 1)[2].view(-1, 1, 1)
     seen = [(x[..., ::2, ::2] * unit).square().sum() for x in (t[0] - t[2], t[2])]
@@ -164,9 +251,10 @@ def test_content_that_only_the_teacher_sees_change_is_a_residual():
 def test_the_teacher_is_the_network_as_it_was_trained(teacher_file):
     net = VGG19(teacher_file, pool="max")
     x, names = torch.rand(1, 3, 32, 32), ["relu1_1", "relu2_2", "relu3_4"]
-    teacher = training.original(teacher_file)[0](x, [name.replace("relu", "conv") for name in names])
+    wanted = [("original", name.replace("relu", "conv")) for name in names]
+    teacher = teachers.Teachers(teacher_file, "conv3_4")(x, wanted)
     for name, f in net(x, names).items():
-        assert (teacher[name.replace("relu", "conv")].float() - f).norm() < 0.03 * f.norm()
+        assert (teacher["original", name.replace("relu", "conv")].float() - f).norm() < 0.03 * f.norm()
 
 
 def test_peaks_are_what_lies_over_the_limit():
@@ -179,48 +267,30 @@ def test_peaks_are_what_lies_over_the_limit():
 
 
 def test_pictures_that_fool_are_nearer_to_their_paintings_in_the_students_eyes(narrow, corpus, teacher_file):
-    module = distillation.Distillation(training.original(teacher_file)[0], 0)
-    x = module.fooling(corpus, np.random.default_rng(0), 3, 32)
-    assert x.shape == (3, 3, 3, 32, 32)
+    module = distillation.Distillation(teachers.Teachers(teacher_file, "conv3_4"), student.LOWER, 0)
+    x = module.fooling(corpus, np.random.default_rng(0), 6, 32)
+    assert x.shape == (6, 3, 3, 32, 32)
     assert x.min() >= 0
     assert x.max() <= 1
     module.student.settle()
-    picture, painting, photo = (distillation.gram(module.student(x[:, i], ["conv3_1"])["conv3_1"]) for i in range(3))
-    assert (picture - painting).norm() < 0.8 * (photo - painting).norm()
+    picture, painting, photo = (distillation.gram(module.student(x[:, i], ["conv2_1"])["conv2_1"]) for i in range(3))
+    left = (picture - painting).flatten(1).norm(dim=1) / (photo - painting).flatten(1).norm(dim=1)
+    assert left.min() < 0.5  # style weights differ
+    assert left.median() < 0.95
 
 
-def test_contrast_is_low_for_twins_alone():
-    a = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))[0]
-    right = math.log(1 + 7 * math.exp(-1 / selfsupervision.TEMPERATURE))
-    assert float(selfsupervision.contrast(a, 3 * a)) == pytest.approx(right, rel=1e-4)
-    assert float(selfsupervision.contrast(a, a.roll(1, 0))) > 1
-
-
-def test_alike_channels_cost_and_independent_ones_do_not():
-    f = torch.randn(20000, 4, generator=torch.Generator().manual_seed(0))
-    assert float(selfsupervision.alike(f)) < 0.01
-    assert float(selfsupervision.alike(f[:, :1].expand(-1, 4))) == pytest.approx(12 / 16 * 2, rel=0.01)
-
-
-def test_local_statistics_are_standardized():
-    f, generator = torch.rand(3, 6, 16, 16, generator=torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1)
-    kernels = torch.randn(5, 6, 2, 2, generator=generator)
-    found = selfsupervision.local_statistics(f, torch.randn(4, 6, generator=generator), kernels, 4)
-    assert found.shape == (3, 16, 6 + 4 + 5)
-    assert found.mean((0, 1)).abs().max() < 1e-4
-    assert found.std((0, 1)).sub(1).abs().max() < 0.1
-
-
-def test_local_statistics_tell_the_mean_the_power_and_the_detail_of_a_cell():
-    f = torch.zeros(1, 1, 8, 8)
-    f[..., 0:4, 0:4], f[..., 0:4, 4:6], f[..., 4::2, 0:4], f[..., 5::2, 0:4] = 1.0, 1.0, 2.0, -1.0
-    left_or_right = torch.tensor([[[[1.0, -1.0], [1.0, -1.0]]]])
-    mean, power, detail = selfsupervision.local_statistics(f, torch.ones(1, 1), left_or_right, 2)[0].T
-    flat, halves, stripes, empty = range(4)  # the cells, by rows
-    assert mean[flat] > mean[halves] == mean[stripes] > mean[empty]
-    assert power.argmax() == stripes
-    assert detail.argmax() == halves
-    assert detail[flat] == detail[stripes] == detail[empty]
+def test_a_sparse_layer_is_shown_without_negative_parts(narrow, corpus, teacher_file, distilled_file):
+    """Of the fifth block's maps only the absolute value counts."""
+    module = distillation.Distillation(teachers.Teachers(teacher_file, "conv5_4", distilled_file), CONVOLUTIONS, 0)
+    x = corpus.batch(0, 3, 48)
+    module.student.settle()
+    before = module.losses(x, 0, 0)
+    for name, projection in module.projections.items():
+        if name.startswith("conv5"):
+            projection.data.neg_()
+    assert module.losses(x, 0, 0) == before
+    assert {name.split()[1] for name in before} == set(CONVOLUTIONS)
+    assert all(module.weight(name) > 0 for name in before)
 
 
 # --- training
@@ -236,8 +306,8 @@ def quiet(*_):
     pass
 
 
-def test_a_training_that_was_interrupted_ends_with_the_same_weights(small, teacher_file, tmp_path):
-    whole = training.train(teacher_file, "smoke", tmp_path / "whole", quiet)
+def test_a_training_that_was_interrupted_ends_with_the_same_weights(small, teacher_file, distilled_file, tmp_path):
+    whole = training.train(teacher_file, distilled_file, None, "smoke", tmp_path / "whole", quiet)
 
     def stop_at(where):
         def report(stage, done, total, losses):
@@ -247,10 +317,10 @@ def test_a_training_that_was_interrupted_ends_with_the_same_weights(small, teach
 
         return report
 
-    for where in (("lower", 3), ("lower", 5), ("upper", 3)):
+    for where in (("lower", 3), ("lower", 5), ("whole", 3)):
         with pytest.raises(KeyboardInterrupt):
-            training.train(teacher_file, "smoke", tmp_path / "parts", stop_at(where))
-    found = training.train(teacher_file, "smoke", tmp_path / "parts", quiet)
+            training.train(teacher_file, distilled_file, None, "smoke", tmp_path / "parts", stop_at(where))
+    found = training.train(teacher_file, distilled_file, None, "smoke", tmp_path / "parts", quiet)
     assert found.digest == whole.digest
     assert found.layers == CONVOLUTIONS
 
@@ -269,40 +339,38 @@ def test_rates_rise_fall_and_begin_anew_lower():
 
 def test_training_lowers_the_losses(small, teacher_file, tmp_path, corpus):
     stage = dataclasses.replace(training.SCHEDULES["smoke"][0], cycles=(60,), settle=9, warm=5)
-    module = distillation.Distillation(training.original(teacher_file)[0], 0)
+    module = distillation.Distillation(teachers.Teachers(teacher_file, "conv3_4"), student.LOWER, 0)
     seen = []
     trainer = training.Trainer(module, stage)
-    step, report = lambda t: training.lower_step(t, corpus), lambda *found: seen.append(found[-1])
+    step, report = lambda t: training.step(t, corpus), lambda *found: seen.append(found[-1])
     trainer.run(step, tmp_path / "lower.pt", "key", report)
-    first, last = (sum(v["features conv3_3"] + v["features conv2_1"] for v in part) for part in (seen[:10], seen[-10:]))
+    first, last = (
+        sum(v["features conv3_3 original"] + v["features conv2_1 original"] for v in part) for part in (seen[:10], seen[-10:])
+    )
     assert last < 0.8 * first
     assert all(layer.settled for layer in module.student.layers.values())
 
 
-def test_a_checkpoint_of_another_training_is_refused_and_kept(small, teacher_file, tmp_path):
+def test_a_checkpoint_of_another_training_is_refused_and_kept(small, teacher_file, distilled_file, tmp_path):
     path = tmp_path / "lower.pt"
-    training.train(teacher_file, "smoke", tmp_path, quiet)
+    training.train(teacher_file, distilled_file, None, "smoke", tmp_path, quiet)
     before = path.read_bytes()
-    other = tmp_path / "other.safetensors"
-    from safetensors.torch import save_file
-
-    save_file({k: v + 0.01 for k, v in load_file(teacher_file).tensors.items()}, other)
+    other = saved(tmp_path / "other.safetensors", "conv4_1", seed=2)
     with pytest.raises(InputError, match="another teacher or schedule"):
-        training.train(other, "smoke", tmp_path, quiet)
+        training.train(other, distilled_file, None, "smoke", tmp_path, quiet)
     assert path.read_bytes() == before
     path.write_bytes(before[:1000])
     with pytest.raises(InputError, match="damaged"):
-        training.train(teacher_file, "smoke", tmp_path, quiet)
+        training.train(teacher_file, distilled_file, None, "smoke", tmp_path, quiet)
 
 
-def test_a_teacher_must_reach_conv3_4(tmp_path):
-    from safetensors.torch import save_file
-
-    path = tmp_path / "short.safetensors"
-    tensors = random_weights(1, (4, 4, 4, 4, 4)).tensors
-    save_file({name: t for name, t in tensors.items() if name < "conv3"}, path)
-    with pytest.raises(InputError, match="end at conv2_2"):
-        training.original(path)
+def test_lower_blocks_can_be_taken_over(small, teacher_file, distilled_file, tmp_path):
+    lower = tmp_path / "lower.safetensors"
+    training.save(random_weights(4, (8, 8, 8, 8, 8)), lower, {})
+    seen = set()
+    found = training.train(teacher_file, distilled_file, lower, "smoke", tmp_path / "f", lambda stage, *_: seen.add(stage))
+    assert seen == {"whole"}
+    assert found.layers == CONVOLUTIONS
 
 
 def test_unreliable_are_the_quiet_and_the_peaked():
@@ -337,7 +405,7 @@ def test_what_is_written_is_read_again_with_its_metadata(tmp_path):
 @pytest.mark.parametrize("out", ["nowhere/e.safetensors", "e.pth"])
 def test_an_output_that_cannot_be_is_refused_before_anything_is_done(out, tmp_path):
     with pytest.raises(InputError, match=r"there is no folder|must be a \.safetensors file"):
-        training.make("no-such-file.pth", "smoke", tmp_path / "folder", tmp_path / out, quiet)
+        training.make(TrainSettings(teacher="no-such-file.pth", out=tmp_path / out, folder=tmp_path / "folder"), quiet)
     assert not list(tmp_path.iterdir())
 
 
@@ -390,6 +458,6 @@ def test_a_pair_is_scored_at_the_content_error(monkeypatch, tiny_file):
     judge, kept = scoring.Judge(random_weights(0, (4, 4, 4, 4, 4))), {}
     row = scoring.score_pair(judge, tiny_file, "coffee", "mosaic", "three", lambda picture, name: kept.update({name: picture}))
     assert len(kept) == len(row.scores)
-    errors = [score.content for _, score in row.scores]
+    errors = [score.content["conv3_3"] for _, score in row.scores]
     assert (row.reached == scoring.AT) == (min(errors) <= scoring.AT <= max(errors))
     assert all(picture.shape[-1] == 32 for picture in kept.values())

@@ -61,14 +61,8 @@ class Corpus:
     def batch(self, index: int, count: int, side: int, noisy: bool = True) -> Tensor:
         """Crops in colours of many kinds; if `noisy`, a third of them as an optimizer meets them on its way."""
         rng = self.generator(index)
-        crops = [self.recoloured(rng, self.crop(rng, side)) for _ in range(count)]
+        crops = [self.before_even_ground(rng, self.recoloured(rng, self.crop(rng, side))) for _ in range(count)]
         return torch.stack([self.disturbed(rng, x) if noisy else x for x in crops])
-
-    def twins(self, index: int, count: int, side: int) -> Tensor:
-        """The same `count` crops twice, in other colours and noise: (2 · count, 3, side, side)."""
-        rng = self.generator(index)
-        crops = [self.crop(rng, side) for _ in range(count)]
-        return torch.stack([self.disturbed(rng, self.recoloured(rng, x)) for x in crops + crops])
 
     def generator(self, *numbers: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *numbers])
@@ -108,6 +102,19 @@ class Corpus:
             x = 1 - x
         x = x ** math.exp(rng.normal(0, 0.3))
         return ((x - 0.5) * math.exp(rng.normal(0, 0.25)) + 0.5 + rng.normal(0, 0.08)).clamp(0, 1)
+
+    def before_even_ground(self, rng: np.random.Generator, x: Tensor) -> Tensor:
+        """A fifth of the crops are but partly there, the rest an even ground, as skies and walls are, mostly a dark one."""
+        if rng.random() > 0.2:
+            return x
+        n = x.shape[-1]
+        height = drawing.coloured_noise(rng, n, rng.uniform(1.2, 2.5), 1)[..., 0]
+        slope = np.add.outer(np.linspace(-1, 1, n) * rng.normal(), np.linspace(-1, 1, n) * rng.normal())
+        height = height + 2 * slope - np.quantile(height + 2 * slope, rng.uniform(0.3, 0.9))
+        there = 1 / (1 + np.exp(-height.clip(-1, 1) * n * rng.uniform(0.1, 1)))  # (n, n), from 0 to 1
+        dark = math.exp(rng.uniform(math.log(0.01), math.log(0.3))) if rng.random() < 0.75 else rng.uniform(0.3, 1)
+        ground = dark * (1 + 0.3 * rng.normal(size=(3, 1, 1)) + rng.choice([0, 0.3]) * slope[None])
+        return torch.lerp(torch.from_numpy(ground.clip(0, 1)).float(), x, torch.from_numpy(there).float())
 
     def disturbed(self, rng: np.random.Generator, x: Tensor) -> Tensor:
         """A third of the crops under noise of many strengths and spectra, a few nothing but noise, clipped."""

@@ -1,4 +1,4 @@
-"""The lower blocks: a student of the original VGG19's conv1_1 … conv3_4 (Hinton et al. 2015; Romero et al. 2015).
+"""What the student learns of its teachers, layer by layer (Hinton et al. 2015; Romero et al. 2015).
 
 The student has to serve where the teacher would: an optimizer will change a picture until the student's Gram matrices
 are a painting's and its features a photo's, and then the teacher's should be as well. So a linear map of the student's
@@ -10,22 +10,25 @@ while ago, where the two disagree most.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nstlab.embedded.corpus import Corpus
-from nstlab.embedded.student import LOWER, WIDTHS, Stack
-from nstlab.judge import CONTENT, STYLE
+from nstlab.embedded.student import WIDTHS, Stack
+from nstlab.embedded.teachers import Teachers
 from nstlab.optimizers import LBFGS, Evaluation
+from nstlab.settings import STYLE_LAYERS
 
-STRIDE = {"1": 6, "2": 3, "3": 2}  # of the positions at which features are compared, by block
+CONTENT_LAYERS = ("conv3_3", "conv4_1", "conv4_2")  # whose features have to tell a picture from its photo
+STRIDE = {"1": 6, "2": 3, "3": 2, "4": 1, "5": 1}  # of the positions at which features are compared, by block
 FLOOR = 0.03  # of a channel's usual mean: the least that its error is divided by
 PEAK = 20.0  # mean square over squared mean: a channel above it answers too rarely for a stable Gram matrix
 TINY = 1e-6  # added to what is divided by: a layer may be silent on a whole picture
 LOSSES = {"features": 1.0, "gram": 1.0, "residual": 2.0, "peaked": 0.2}
+LAYERS = {"conv4_1": 2.0, "conv5_1": 0.5, "conv5_2": 0.2, "conv5_3": 0.2, "conv5_4": 0.2}  # weights; the others' is 1
 
 
 def rows_of(f: Tensor) -> Tensor:
@@ -84,7 +87,7 @@ def units(mean: Tensor, triples: int) -> Tensor:
 
 
 def compared(name: str, student: Tensor, teacher: Tensor, projection: Tensor, triples: int, offset: int) -> dict[str, Tensor]:
-    """{kind: scalar}: how badly a layer of the student stands for the teacher's, as means of log(1 + relative error):
+    """{kind: scalar}: how badly a layer of the student stands for a teacher's, as means of log(1 + relative error):
     a picture that fools the student completely does not rule the batch, but is not given up either.
 
     student (B, S, h, w), teacher (B, T, h, w) with channels of usual mean 1; projection (T, S)."""
@@ -94,14 +97,14 @@ def compared(name: str, student: Tensor, teacher: Tensor, projection: Tensor, tr
     off = s @ projection.T.to(s.dtype) - t  # (B, n, T)
     size = _weighed(t, unit) + TINY  # (B,)
     found = {"features": (_weighed(off, unit) / size).log1p().mean(), "peaked": peaked(s)}
-    if name in STYLE:
+    if name in STYLE_LAYERS:
         gs, gt = (g * (unit[:, :, None] * unit[:, None]) for g in (projection @ gram(student) @ projection.T, gram(teacher)))
         whole, n = _total(gt) + TINY, triples
         found["gram"] = (_total(gs - gt) / whole).log1p().mean()
         if n:
             missed = _total((gs - gt)[:n] - (gs - gt)[n : 2 * n]) / (whole[:n] + whole[n : 2 * n])
             found["residual"] = missed.log1p().mean()
-    if name == CONTENT and triples:
+    if name in CONTENT_LAYERS and triples:
         photos = slice(2 * triples, 3 * triples)
         missed = _weighed(off[:triples] - off[photos], unit[photos])
         found["residual"] = (missed / size[photos]).log1p().mean()
@@ -109,30 +112,38 @@ def compared(name: str, student: Tensor, teacher: Tensor, projection: Tensor, tr
 
 
 class Distillation(nn.Module):
-    """Student, teacher and the linear maps between them: `losses(x, triples, offset)` -> {"kind layer": scalar}."""
+    """Student, teachers and the linear maps between them: `losses(x, triples, offset)` -> {"kind layer teacher": scalar}.
 
-    def __init__(self, teacher: Stack, seed: int):
+    The student has the layers `names`; those in `begun` start from these weights."""
+
+    def __init__(self, teachers: Teachers, names: Sequence[str], seed: int, begun: Mapping[str, Tensor] | None = None):
         super().__init__()
-        self.teacher, self.student = teacher, Stack.fresh(LOWER, 3, seed)
-        generator = torch.Generator().manual_seed(seed)
-        shapes = {name: (len(teacher.layers[name].shift), WIDTHS[name]) for name in LOWER}
-        self.projections = nn.ParameterDict({n: torch.randn(s, generator=generator) / s[1] for n, s in shapes.items()})
-        self.means = nn.ParameterDict({n: nn.Parameter(torch.ones(s[1]), requires_grad=False) for n, s in shapes.items()})
+        self.teachers, self.names = teachers, tuple(names)
+        self.student = Stack.begun(names, seed, begun or {})
+        self.pairs = [(name, target) for name in names for target in teachers.targets(name)]
+        generator, widths = torch.Generator().manual_seed(seed), teachers.widths(target for _, target in self.pairs)
+        shapes = {_key(name, target): (widths[target], WIDTHS[name]) for name, target in self.pairs}
+        self.projections = nn.ParameterDict({k: torch.randn(s, generator=generator) / s[1] for k, s in shapes.items()})
+        self.means = nn.ParameterDict({n: nn.Parameter(torch.ones(WIDTHS[n]), requires_grad=False) for n in names})
 
     def losses(self, x: Tensor, triples: int, offset: int) -> dict[str, Tensor]:
-        with torch.no_grad():
-            teacher = self.teacher(x, LOWER)
-        student, found = self.student(x, LOWER), {}
-        for name in LOWER:
-            parts = compared(name, student[name], teacher[name], self.projections[name], triples, offset)
-            found.update({f"{kind} {name}": value for kind, value in parts.items()})
+        teacher = self.teachers(x, (target for _, target in self.pairs))
+        student, found = self.student(x, self.names), {}
+        for name, target in self.pairs:
+            projection = self.projections[_key(name, target)]
+            if name.startswith("conv5"):  # without negative parts a sparse layer has to be shown by a sparse one
+                projection = projection.abs()
+            parts = compared(name, student[name], teacher[target], projection, triples, offset)
+            found.update({f"{kind} {name} {target[0]}": value for kind, value in parts.items()})
+        for name in self.names:
             self.means[name].data.lerp_(student[name].detach()[..., ::4, ::4].float().mean((0, 2, 3)), 0.02)
         return found
 
     @staticmethod
     def weight(loss: str) -> float:
-        kind, name = loss.split()
-        return LOSSES[kind] * (0.5 if kind == "features" and name not in (*STYLE, CONTENT) else 1.0)
+        kind, name, _ = loss.split()
+        important = kind != "features" or name in (*STYLE_LAYERS, *CONTENT_LAYERS)
+        return LOSSES[kind] * LAYERS.get(name, 1.0) * (1.0 if important else 0.5)
 
     # --- pictures that fool the student
 
@@ -158,11 +169,18 @@ class Distillation(nn.Module):
         return torch.stack([state.x, painting, photo], 1)
 
     def _transfer_loss(self, rng: np.random.Generator, photo: Tensor, painting: Tensor):
-        """Gatys' objective with a random style weight for each pair, in relative errors."""
-        style = list(STYLE) if rng.random() < 0.7 else list(rng.choice(LOWER, 2, replace=False))
-        content = CONTENT if rng.random() < 0.7 else str(rng.choice(LOWER))
+        """Gatys' objective with a random style weight for each pair, in relative errors. Style is mostly by the first three or
+        more of the paper's layers that the student has, content by one of CONTENT_LAYERS."""
+        there = [name for name in STYLE_LAYERS if name in self.names]
+        style = there[: int(rng.integers(min(3, len(there)), len(there) + 1))]
+        if rng.random() < 0.25:
+            style = sorted(rng.choice(self.names, 2, replace=False))
+        content = str(rng.choice([name for name in CONTENT_LAYERS if name in self.names]))
+        if rng.random() < 0.2:
+            content = str(rng.choice(self.names))
         beta = torch.from_numpy(np.exp(rng.uniform(math.log(0.02), math.log(200), len(photo)))).float()
-        folded = Stack.frozen(self.student.tensors(), self.student.preprocessing, LOWER[-1])
+        deepest = max((*style, content))
+        folded = Stack.frozen(self.student.tensors(), self.student.preprocessing, deepest)
 
         def seen(x: Tensor, names: list[str]) -> Mapping[str, Tensor]:
             return {n: f / self.means[n].clamp(min=0.01).view(1, -1, 1, 1).to(f.dtype) for n, f in folded(x, names).items()}
@@ -177,3 +195,8 @@ class Distillation(nn.Module):
             return (beta * far + _relative(f[content].float(), features)).sum()
 
         return loss
+
+
+def _key(name: str, target: tuple[str, str]) -> str:
+    """Of a projection."""
+    return f"{name} by {target[0]} {target[1]}"

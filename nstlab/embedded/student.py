@@ -5,7 +5,7 @@ Activations are kept in bfloat16 and channels-last, weights in float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from nstlab.settings import CONVOLUTIONS
 from nstlab.weights import TORCHVISION, Preprocessing
 
-LOWER = CONVOLUTIONS[:8]  # conv1_1 … conv3_4, which have a teacher
-UPPER = CONVOLUTIONS[8:]
+LOWER = CONVOLUTIONS[:8]  # conv1_1 … conv3_4, which are trained first
 WIDTHS = {name: (32, 64, 128, 256, 256)[int(name[4]) - 1] for name in CONVOLUTIONS}  # half of VGG19's
 _MOMENTUM, _EPSILON = 0.02, 1e-5
 
@@ -71,13 +70,18 @@ class Stack(nn.Module):
         return cls(made, preprocessing, pool).requires_grad_(False)
 
     @classmethod
-    def fresh(cls, names: Iterable[str], inputs: int, seed: int) -> Stack:
-        """He-initialized layers (He et al. 2015)."""
-        generator, made = torch.Generator().manual_seed(seed), {}
+    def begun(cls, names: Iterable[str], seed: int, tensors: Mapping[str, Tensor]) -> Stack:
+        """Layers with the weights in `tensors`, settled, as far as these go; above, He-initialized ones (He et al. 2015)."""
+        generator, made, inputs = torch.Generator().manual_seed(seed), {}, 3
         for name in names:
             width = WIDTHS[name]
             weight = torch.randn(width, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
-            made[name] = Layer(weight, torch.ones(width), torch.zeros(width))
+            gain, shift, known = torch.ones(width), torch.zeros(width), f"{name}.weight" in tensors
+            if known:  # a kernel of the usual size, and a gain that makes up for it, so that steps have the usual effect
+                size = weight.norm() / tensors[f"{name}.weight"].norm()
+                weight, shift = tensors[f"{name}.weight"] * size, tensors[f"{name}.bias"].clone()
+                gain = gain * (1 + _EPSILON) ** 0.5 / size
+            made[name] = Layer(weight, gain, shift, known)
             inputs = width
         return cls(made)
 

@@ -1,9 +1,8 @@
-"""`nstlab train-embedded`: makes the weights that come with the package, from their teacher and a fixed schedule.
+"""`nstlab train-embedded`: makes the weights that come with the package, from their teachers and a fixed schedule.
 
-Two stages, `distillation` for the lower and `selfsupervision` for the upper blocks; then filters that answer too
-rarely are switched off, and activations normalized. A checkpoint is written every CHECKPOINT_EVERY steps; pictures,
-order and noise depend on the step's number alone, so that a training that was interrupted goes on as if it had not
-been.
+Two stages: the lower three blocks alone, then the whole network; then filters that answer too rarely are switched off, and
+activations normalized. A checkpoint is written every CHECKPOINT_EVERY steps; pictures, order and noise depend on the step's
+number alone, so that a training that was interrupted goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from statistics import median
 
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nstlab import files
@@ -26,11 +24,11 @@ from nstlab import images as im
 from nstlab.embedded import scoring
 from nstlab.embedded.corpus import PHOTOS, Corpus
 from nstlab.embedded.distillation import PEAK, Distillation
-from nstlab.embedded.selfsupervision import SelfSupervision
-from nstlab.embedded.student import LOWER, Stack
+from nstlab.embedded.student import LOWER
+from nstlab.embedded.teachers import Teachers
 from nstlab.judge import Judge
 from nstlab.network import SEQUENCE, VGG19, normalization_images
-from nstlab.settings import InputError
+from nstlab.settings import CONVOLUTIONS, InputError, TrainSettings
 from nstlab.weights import TORCHVISION, Weights
 
 SEED = 2016
@@ -39,11 +37,11 @@ TRIPLES = 3  # in a batch: pictures that fool the student, with their paintings 
 FOOL_AFTER, FOOL_EVERY, FOOLED, KEPT = 300, 40, 6, 900
 QUIET = 0.1  # of the layer's mean: a filter that answers less is switched off
 ABOUT = {
-    "title": "half-width VGG19, its first three blocks a student of the original's, the upper two self-supervised",
+    "title": "half-width VGG19, second edition, a student of the original's blocks 1 to 4 and of a distilled one's above",
     "made from": "photos that come with scikit-image and scikit-learn, and procedural pictures",
-    "teacher": "VGG-19 (Simonyan and Zisserman 2014), ImageNet, Caffe weights as converted by Keras, CC BY 4.0; "
-    "conv1_1 to conv3_4 were imitated, none of the weights are copied",
-    "pooling": "avg in the student, max in the teacher",
+    "teacher": "VGG-19 (Simonyan and Zisserman 2014), ImageNet, Caffe weights as converted by Keras, CC BY 4.0: conv1_1 to "
+    "conv4_1; above, VGG-19 distilled by Wang et al. (2020), MIT; imitated, none of the weights are copied",
+    "pooling": "avg in the student, max in the teachers",
     "padding": "zero",
     "licence": "MIT",
 }
@@ -79,8 +77,8 @@ class Stage:
 
 
 SCHEDULES = {
-    "full": (Stage("lower", (8000, 6000), 1350, 9, 96), Stage("upper", (2500,), 375, 12, 128)),
-    "smoke": (Stage("lower", (4, 2), 1, 3, 32), Stage("upper", (4,), 1, 3, 48)),  # to see that everything runs
+    "full": (Stage("lower", (8000, 6000), 1350, 9, 96), Stage("whole", (5600,), 800, 4, 128, rate=0.03)),
+    "smoke": (Stage("lower", (4, 2), 1, 3, 32), Stage("whole", (4,), 1, 3, 48)),  # to see that everything runs
 }
 
 
@@ -155,7 +153,7 @@ class Trainer:
 # --- the two stages ---------------------------------------------------------------------------------------------
 
 
-def lower_step(trainer: Trainer, corpus: Corpus) -> dict[str, Tensor]:
+def step(trainer: Trainer, corpus: Corpus) -> dict[str, Tensor]:
     """Losses of the next batch: half of it crops, half pictures that fool the student, renewed now and then."""
     stage, i = trainer.stage, trainer.done
     if i >= min(FOOL_AFTER, stage.steps // 3) and (i % FOOL_EVERY == 0 or not len(trainer.fooling)):
@@ -168,50 +166,43 @@ def lower_step(trainer: Trainer, corpus: Corpus) -> dict[str, Tensor]:
     return trainer.module.losses(torch.cat([triples, corpus.batch(i, stage.batch, stage.side)]), TRIPLES, i)
 
 
-def upper_step(trainer: Trainer, corpus: Corpus) -> dict[str, Tensor]:
-    """Losses of the next batch of twins."""
-    stage, i = trainer.stage, trainer.done
-    generator = torch.Generator().manual_seed(SEED + i)
-    return trainer.module.losses(corpus.twins(i, stage.batch, stage.side), generator)
-
-
-def original(source: Weights | str | Path) -> tuple[Stack, str]:
-    """(the teacher, its digest): conv1_1 … conv3_4 of the original VGG19 as it was trained, with max pooling, and as it
-    judges; activations normalized."""
-    net = VGG19(source, pool="max")
-    net.require([LOWER[-1]])
-    return Stack.frozen(net.tensors(), net.weights.preprocessing, LOWER[-1], F.max_pool2d), net.weights.digest
-
-
-def train(teacher: Weights | str | Path, schedule: str, folder: Path, report: Report) -> Weights:
+def train(
+    teacher: Weights | str | Path, distilled: Path | None, lower: str | Path | None, schedule: str, folder: Path, report: Report
+) -> Weights:
     """The embedded weights, trained, finished and named; what is in `folder` already is taken up.
 
-    teacher: the original VGG19's weights, as for VGG19. schedule: one of SCHEDULES. folder: for checkpoints.
+    teacher: the original VGG19's weights, as for VGG19; distilled: the network that teaches what they do not reach. lower:
+    weights whose first three blocks are where the whole begins; None to train these first. schedule: one of SCHEDULES.
+    folder: for checkpoints.
     Raises: InputError for a teacher that cannot be used, or a folder with checkpoints of another training."""
-    lower, upper = SCHEDULES[schedule]
-    stack, digest = original(teacher)
+    first, whole = SCHEDULES[schedule]
+    teachers = Teachers(teacher, CONVOLUTIONS[-1], distilled)
     folder.mkdir(parents=True, exist_ok=True)
     corpus = Corpus(SEED) if schedule == "full" else Corpus(SEED, 9)
-    keys = [json.dumps([digest, SEED, *map(str, stages)]) for stages in ((lower,), (lower, upper))]
-    distilled = Trainer(Distillation(stack, SEED), lower).run(
-        lambda trainer: lower_step(trainer, corpus), folder / "lower.pt", keys[0], report
-    )
-    tensors = distilled.student.tensors()
-    above = Trainer(SelfSupervision(tensors, TORCHVISION, SEED), upper).run(
-        lambda trainer: upper_step(trainer, corpus), folder / "upper.pt", keys[1], report
-    )
-    return finished(tensors | above.student.tensors())
+
+    def run(module: Distillation, stage: Stage, *known: str) -> dict[str, Tensor]:
+        key = json.dumps([teachers.digest, SEED, str(stage), *known])
+        Trainer(module, stage).run(lambda trainer: step(trainer, corpus), folder / f"{stage.name}.pt", key, report)
+        return module.student.tensors()
+
+    if lower is None:
+        begun = run(Distillation(Teachers(teacher, LOWER[-1]), LOWER, SEED), first)
+    else:
+        begun = {name: t for name, t in VGG19(lower).tensors().items() if name.partition(".")[0] in LOWER}
+    made = run(Distillation(teachers, CONVOLUTIONS, SEED, begun), whole, Weights(begun, TORCHVISION, "lower").digest)
+    return finished(made)
 
 
-def make(teacher: str | Path, schedule: str, folder: Path, out: Path, report: Report) -> Path:
-    """Train, judge and write the weights, with metadata; returns `out`."""
+def make(options: TrainSettings, report: Report) -> Path:
+    """Train, judge and write the weights, with metadata; returns where they are."""
+    out, folder = options.out, options.folder
     if out.suffix != ".safetensors":
         raise InputError(f"out: {out} must be a .safetensors file")
     files.check_place(out)
-    judge = Judge(teacher)
-    weights = train(judge.net.weights, schedule, folder, report)
+    judge = Judge(options.teacher)
+    weights = train(judge.net.weights, options.distilled, options.lower, options.schedule, folder, report)
     draft = save(weights, folder / "draft.safetensors", ABOUT)
-    scores = scored(judge, draft, report) if schedule == "full" else {}
+    scores = scored(judge, draft, report) if options.schedule == "full" else {}
     about = ABOUT | {"teacher sha256": judge.net.weights.digest, "median style error": json.dumps(scores)}
     return save(weights, out, about)
 
