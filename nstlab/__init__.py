@@ -24,7 +24,7 @@ _HOMES = {
         "CONVENTIONS CONTENT_LAYERS LAYERS STYLE_LAYERS InputError JobSettings ReconstructSettings TextureSettings "
         "TransferSettings"
     ),
-    "images": "fit grey load noise read_settings resize rings sample samples save save_gif to_pil",
+    "images": "fit grey load noise read_settings resize rings sample samples save save_gif to_pil white_noise",
     "weights": "Preprocessing Weights",
     "network": "VGG19 mean_activations normalize_activations",
     "statistics": "covariance gram",

@@ -37,7 +37,7 @@ from nstlab.objectives import Bound, Objective
 from nstlab.optimizers import LBFGS, Evaluate, Evaluation, Optimizer, State
 from nstlab.settings import MIN_SIDE, STEPS
 
-ALGORITHM = 2  # raised whenever the same settings make other pixels than before; part of the id of a run
+ALGORITHM = 3  # raised whenever the same settings make other pixels than before; part of the id of a run
 PATIENCE = 10  # steps over which `stop_change` looks for progress
 
 

@@ -192,11 +192,28 @@ def fitting(own: Sequence[int], shape: Sequence[int], how: str, scale: float) ->
 # --- first pictures ---------------------------------------------------------------------------------------------
 
 
+SMOOTH = 0.15  # cycles per pixel, at which noise has 0.6 of its amplitude
+DEVIATION = 0.2  # of noise, on the scale from black 0 to white 1
+
+
 def noise(like: Tensor, seed: int = 0) -> Tensor:
-    """White noise in the shape, dtype and device of `like`: independent uniform values in [0, 1], drawn on the CPU
-    so that a seed gives the same picture on every device."""
-    drawn = torch.rand(like.shape, generator=torch.Generator().manual_seed(seed))
-    return drawn.to(like)
+    """Smooth noise in the shape, dtype and device of `like`: normally distributed about middle grey, DEVIATION wide, clipped to
+    [0, 1], its amplitudes falling as exp(-½ (f / SMOOTH)²) with the spatial frequency f.
+
+    A network with poolings hardly looks at what is finer than two or three pixels, so that an optimizer leaves of white noise a
+    mesh over the whole picture. Here nothing so fine is there to begin with. Drawn on the CPU, so that a seed gives the same
+    picture on every device."""
+    height, width = like.shape[-2:]
+    frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
+    drawn = torch.fft.rfft2(torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)))
+    drawn = torch.fft.irfft2(drawn * torch.exp(-((frequency / SMOOTH) ** 2) / 2), s=(height, width))
+    return (0.5 + DEVIATION * drawn / drawn.std()).clamp(0, 1).to(like)
+
+
+def white_noise(like: Tensor, seed: int = 0) -> Tensor:
+    """White noise, the paper's first picture, in the shape, dtype and device of `like`: independent uniform values in [0, 1],
+    drawn on the CPU as well."""
+    return torch.rand(like.shape, generator=torch.Generator().manual_seed(seed)).to(like)
 
 
 def grey(like: Tensor) -> Tensor:

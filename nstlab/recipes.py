@@ -219,6 +219,7 @@ def network(settings: RunSettings, on: torch.device) -> VGG19:
 
 _DRAWN: dict[str, Callable[[Tensor, int], Tensor]] = {  # first pictures that show nothing: (like, seed) -> picture
     "noise": im.noise,
+    "white": im.white_noise,
     "grey": lambda like, seed: im.grey(like),
     "rings": lambda like, seed: im.rings(like),
 }

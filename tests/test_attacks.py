@@ -114,6 +114,7 @@ NAMES = [
     "content",
     "style",
     "noise",
+    "white",
     "rings",
     "conv1_1",
     "relu2_1",

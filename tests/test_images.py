@@ -19,6 +19,7 @@ from torch.testing import assert_close
 
 from nstlab import decoding
 from nstlab import images as im
+from nstlab.measurements import fine_energy
 from nstlab.settings import FITS, MIN_SIDE, InputError
 
 COLOURS = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0], [200, 40, 90]]
@@ -445,22 +446,31 @@ def test_scale_enlarges_a_fitted_painting(painting):
 # --- first pictures ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("draw", [im.noise, im.white_noise])
 @given(st.integers(0, 2**63 - 1), st.integers(16, 40), st.integers(16, 40))
-def test_the_same_seed_is_the_same_noise(seed, height, width):
-    like = torch.empty(1, 3, height, width)
-    first = im.noise(like, seed)
-    assert torch.equal(first, im.noise(like, seed))
-    assert not torch.equal(first, im.noise(like, seed ^ 1))
+def test_the_same_seed_is_the_same_noise(draw, seed, height, width):
+    like, state = torch.empty(1, 3, height, width), torch.get_rng_state()
+    first = draw(like, seed)
+    assert torch.equal(first, draw(like, seed))
+    assert not torch.equal(first, draw(like, seed ^ 1))
+    assert first.shape == like.shape
     assert first.min() >= 0
     assert first.max() <= 1
-
-
-def test_noise_is_uniform_and_leaves_the_global_generator_alone():
-    state = torch.get_rng_state()
-    noise = im.noise(torch.empty(1, 3, 100, 100), 0)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_white_noise_is_uniform_and_as_strong_at_every_frequency():
+    noise = im.white_noise(torch.empty(1, 3, 100, 100), 0)
     assert abs(noise.mean() - 0.5) < 0.01
     assert abs(noise.var() - 1 / 12) < 0.002
+    assert fine_energy(noise, 0.35) > 0.4
+
+
+def test_noise_has_a_spread_and_nothing_fine():
+    noise = im.noise(torch.empty(1, 3, 200, 100), 0)
+    assert abs(noise.mean() - 0.5) < 0.01
+    assert abs(noise.std() - im.DEVIATION) < 0.01
+    assert fine_energy(noise, 0.35) < 0.01
 
 
 def test_grey_is_half_everywhere(photo):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nstlab import measurements as m
-from nstlab.images import noise
+from nstlab.images import white_noise as noise
 
 
 def waves(period: float, size: int = 96) -> torch.Tensor:

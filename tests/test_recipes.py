@@ -38,11 +38,12 @@ def test_the_size_is_the_long_side(pictures, small):
     assert plan.start.shape == (1, 3, 64, 53)  # of a photo 48 high, 40 wide
 
 
-@pytest.mark.parametrize("init", ["noise", "content", "style", "grey"])
+@pytest.mark.parametrize("init", ["noise", "white", "content", "style", "grey"])
 def test_first_pictures(pictures, small, init):
     plan = recipes.prepare(TransferSettings(*pictures, init=init, **small), "cpu")
     expected = {
         "noise": nst.noise(plan.inputs["content"], 0),
+        "white": nst.white_noise(plan.inputs["content"], 0),
         "content": plan.inputs["content"],
         "style": nst.fit(plan.inputs["style"], plan.start.shape[-2:]),
         "grey": torch.full_like(plan.start, 0.5),
