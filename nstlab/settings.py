@@ -89,7 +89,8 @@ def rectified(layer: str) -> str:
 
 @dataclass(frozen=True)
 class Convention:
-    """How one published code scales its losses. With mean Gram matrices G = F Fᵀ / M of N channels, M positions:
+    """How one published code scales its losses, and how it begins. With mean Gram matrices G = F Fᵀ / M of N channels, M
+    positions:
 
     content = content_factor · (Σ or mean over elements of) (F - P)²
     style   = Σ_l w_l · style_factor / N_l^style_power · Σ (G_l - A_l)²,   w_l = 1/|L| or 1
@@ -109,6 +110,8 @@ class Convention:
     tv_per_element: bool = True  # False: sum of half squared differences of 0-255 pixel values
     content_layers: tuple[str, ...] = CONTENT_LAYERS
     style_layers: tuple[str, ...] = STYLE_LAYERS
+    init: str = "content"
+    levels: int = 1
 
     def layer_weight(self, count: int) -> float:
         """w_l of each of so many layers, where none are given."""
@@ -118,13 +121,13 @@ class Convention:
 CONVENTIONS = {
     "mean": Convention(
         "the paper's, with the content loss averaged over its elements: independent of the picture's size",
-        alpha=1.0, beta=1e3, tv=0.0, content_factor=0.5, content_mean=True,
-        style_factor=0.25, style_power=2, average_layers=True, rectified=True, normalize=True,
+        alpha=1.0, beta=100.0, tv=0.0, content_factor=0.5, content_mean=True,
+        style_factor=0.25, style_power=2, average_layers=True, rectified=True, normalize=True, levels=2,
     ),
     "paper": Convention(
         "Gatys, Ecker, Bethge 2016, equations 1 to 5",
         alpha=1.0, beta=1e3, tv=0.0, content_factor=0.5, content_mean=False,
-        style_factor=0.25, style_power=2, average_layers=True, rectified=True, normalize=True,
+        style_factor=0.25, style_power=2, average_layers=True, rectified=True, normalize=True, init="white",
     ),
     "notebook": Convention(
         "the authors' PyTorch notebook: MSE of features, MSE of Gram/M weighted by 1/N²",
@@ -135,6 +138,7 @@ CONVENTIONS = {
         "J. Johnson's neural-style: MSE of features, MSE of Gram/(N M), total variation",
         alpha=5.0, beta=100.0, tv=1e-3, content_factor=1.0, content_mean=True,
         style_factor=1.0, style_power=4, average_layers=False, rectified=True, normalize=False, tv_per_element=False,
+        init="grey",
     ),
     "tutorial": Convention(
         "the PyTorch tutorial: MSE of features, MSE of Gram/(N M), convolutions read before their ReLU",
@@ -293,8 +297,8 @@ class RunSettings(Settings):
 
     size: int = _pictures(512, "long side of the picture", low=MIN_SIDE, high=MAX_SIDE, unit="px")
     steps: int = _optimizer(STEPS, "optimizer steps at the full size, about one evaluation each", low=0, high=1_000_000)
-    levels: int = _optimizer(
-        1, "sizes from coarse to fine, each half the next, with half the steps at coarser ones", low=1, high=8
+    levels: int | None = _optimizer(
+        None, "sizes from coarse to fine, half the steps at coarser ones (default: the convention's)", low=1, high=8
     )
     seed: int = _start(0, "seed of the noise and of random weights", low=0, high=2**63 - 1)
     tv: float | None = _live(None, "weight of total variation (default: the convention's)", low=0, high=1e15, log=True)
@@ -363,10 +367,10 @@ class StyleSettings(RunSettings):
             raise InputError("style_weights: all are 0; at least one must be more")
 
 
-def _init(*without: str) -> Any:
-    """The field for the first picture, of recipes that lack some of the pictures it can be."""
+def _init(default: str | None, help: str, *without: str) -> Any:
+    """The field for the first picture, of recipes that may lack some of the pictures it can be."""
     choices = tuple(name for name in INITS if name not in without)
-    return _start(choices[0], "first picture", choices=choices, or_path=True, reserved=INITS)
+    return _start(default, help, choices=choices, or_path=True, reserved=INITS)
 
 
 @dataclass(frozen=True)
@@ -378,7 +382,7 @@ class TransferSettings(StyleSettings):
     alpha: float | None = _live(None, "content weight α (default: the convention's)", low=0, high=1e12, log=True)
     beta: float | None = _live(None, "style weight β (default: the convention's)", low=0, high=1e15, log=True)
     content_layers: tuple[str, ...] = _live((), "layers for content (default: the convention's)", parse=layer_name)
-    init: str = _init()
+    init: str | None = _init(None, "first picture (default: the convention's)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -392,7 +396,7 @@ class ReconstructSettings(RunSettings):
 
     photo: str = _pictures(help="a picture file, or the name of a sample", identity=False)
     layer: str = _live(CONTENT_LAYERS[0], "layer to reconstruct from", parse=layer_name)
-    init: str = _init("style")
+    init: str = _init(INITS[0], "first picture", "style")
 
 
 @dataclass(frozen=True)
@@ -400,7 +404,7 @@ class TextureSettings(StyleSettings):
     """Paint a texture with PAINTING's style and nothing else (Gatys et al. 2015; the paper's style reconstruction)."""
 
     painting: str = _pictures(help="a picture file, or the name of a sample", identity=False)
-    init: str = _init("content")
+    init: str = _init(INITS[0], "first picture", "content")
 
 
 @dataclass(frozen=True, kw_only=True)

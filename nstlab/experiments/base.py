@@ -15,6 +15,7 @@ from nstlab import images as im
 from nstlab import index, recipes, weights
 from nstlab.settings import (
     CONTENT_LAYERS,
+    INITS,
     LAYERS,
     STYLE_LAYERS,
     ReconstructSettings,
@@ -78,11 +79,11 @@ class Base:
         return [layer for layer in layers if LAYERS.index(layer) <= deepest]
 
     def _common(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("size", "steps", "seed", "weights")}
+        return {name: getattr(self, name) for name in ("size", "steps", "seed", "weights")} | {"levels": 1}
 
     def transfer(self, **changes: Any) -> TransferSettings:
-        layers = {"content_layers": self.content, "style_layers": self.style}
-        return TransferSettings(self.photo, self.painting, **(self._common() | layers | changes))
+        own = {"content_layers": self.content, "style_layers": self.style, "init": INITS[0]}
+        return TransferSettings(self.photo, self.painting, **(self._common() | own | changes))
 
     def reconstruct(self, **changes: Any) -> ReconstructSettings:
         return ReconstructSettings(self.photo, **(self._common() | changes))

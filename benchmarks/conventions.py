@@ -1,0 +1,63 @@
+"""How ratios translate between conventions: `python benchmarks/conventions.py`.
+
+A picture is made with the default settings. There, style pulls β |∇style| / (α |∇content|) times as strongly as content. For
+every other convention, with its own layers and α, this prints the β at which its style pulls as strongly on the same picture:
+the median over pairs, and the smallest and largest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+import tyro
+from torch import Tensor
+
+import nstlab as nst
+from nstlab import recipes
+from nstlab.settings import CONVENTIONS
+
+PAIRS = (("coffee", "swirl_strokes"), ("astronaut", "mosaic"), ("chelsea", "wave_engraving"))
+
+
+@dataclass
+class Options:
+    """Translate the default β into every convention."""
+
+    weights: str = "embedded"
+    sizes: tuple[int, ...] = (256, 512)
+    """long sides in pixels"""
+    pairs: tuple[tuple[str, str], ...] = PAIRS
+
+
+def pull(settings: nst.TransferSettings, picture: Tensor) -> float:
+    """|∇style| / |∇content| at a picture, unweighted."""
+    lengths = []
+    for alpha, beta in ((0.0, 1.0), (1.0, 0.0)):
+        plan = recipes.prepare(settings.replace(alpha=alpha, beta=beta, tv=0.0), "cpu")
+        bound = plan.objective.bind(plan.net, picture.shape[-2:])
+        lengths.append(float(bound.evaluate(picture)[1].norm()) * bound.scale)
+    return lengths[0] / lengths[1]
+
+
+def translated(settings: nst.TransferSettings) -> dict[str, float]:
+    """{convention: β that pulls as strongly as the settings' own}."""
+    picture = recipes.prepare(settings, "cpu").solve().image
+    own = settings.beta / settings.alpha * pull(settings, picture)
+    others = {name: settings.replace(convention=name) for name in CONVENTIONS}
+    return {name: own * other.alpha / pull(other, picture) for name, other in others.items()}
+
+
+def main(options: Options) -> None:
+    """Print a table."""
+    print("| convention | its α, β | size | β that pulls as strongly as the default |\n|---|---|---|---|")
+    for size in options.sizes:
+        found = [translated(nst.TransferSettings(*pair, size=size, weights=options.weights)) for pair in options.pairs]
+        for name, convention in CONVENTIONS.items():
+            values = [row[name] for row in found]
+            spread = f"{median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+            print(f"| {name} | {convention.alpha:g}, {convention.beta:g} | {size} px | {spread} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

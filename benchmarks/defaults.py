@@ -1,0 +1,131 @@
+"""What a transfer begins with, by evidence: `python benchmarks/defaults.py --teacher FILE`.
+
+Every photo of the lab with every painting of the lab, by every candidate for the default settings. Each picture is judged by
+the original VGG19 (its first three blocks, and conv4_1 if FILE reaches it): `style` is the relative error of the Gram matrices,
+`content` of the features (see nstlab.judge). The photo as it is has content 0, the painting style 0. `mesh` is the power of the
+luminance above 0.35 cycles a pixel, less the painting's, in per cent of the power: what is left of noise. Lines give the median
+and the worst pair. With --sheets FOLDER the pictures are kept, and a sheet for each candidate to look at.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import tyro
+from torch import Tensor
+
+import nstlab as nst
+from nstlab import figures, recipes
+from nstlab.judge import Judge
+from nstlab.measurements import fine_energy, ssim
+
+PHOTOS = (
+    "astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "retina", "hubble_deep_field", "ihc", "china", "flower"
+)  # fmt: skip
+PAINTINGS = (
+    "cubist_planes", "fauve_hills", "ink_wash", "mosaic", "pointillism", "stained_glass", "swirl_strokes", "wave_engraving"
+)  # fmt: skip
+MESH = 0.35  # cycles a pixel
+BEFORE: dict[str, Any] = {"init": "white", "beta": 1e3, "levels": 1, "steps": 300}
+CANDIDATES: dict[str, dict[str, Any]] = {
+    "as before: white noise, β 1000": BEFORE,
+    "white noise, β 100": BEFORE | {"beta": 100.0},
+    "noise, β 100": BEFORE | {"init": "noise", "beta": 100.0},
+    "noise, β 100, 2 levels": {"init": "noise", "beta": 100.0, "levels": 2, "steps": 150},
+    "content, β 100, 2 levels": {"init": "content", "beta": 100.0, "levels": 2, "steps": 150},
+    "content, β 300, 2 levels": {"init": "content", "beta": 300.0, "levels": 2, "steps": 150},
+    "content, β 1000, 2 levels": {"init": "content", "beta": 1e3, "levels": 2, "steps": 150},
+    "defaults": {},
+}
+NUMBERS = ("style", "content", "style_deep", "content_deep", "mesh", "ssim", "seconds")
+
+
+@dataclass
+class Options:
+    """Compare candidates for the default settings of a transfer."""
+
+    teacher: Path
+    """the original VGG19's weights, conv1_1 to conv3_4 at least"""
+    candidates: tuple[str, ...] = tuple(CANDIDATES)
+    """which of the candidates; or one of your own, as field=value,field=value"""
+    photos: tuple[str, ...] = PHOTOS
+    paintings: tuple[str, ...] = PAINTINGS
+    size: int = 256
+    """long side in pixels"""
+    weights: str = "embedded"
+    sheets: Path | None = None
+    """a folder for the pictures, and a sheet for each candidate"""
+    json: Path | None = None
+    """keep all numbers in this file"""
+
+
+def photo(name: str, folder: Path) -> str:
+    """The picture of that name: a sample, or scikit-learn's, which is written into the folder."""
+    if name not in ("china", "flower"):
+        return name
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    path = folder / f"{name}.png"
+    if not path.exists():
+        Image.fromarray(load_sample_image(f"{name}.jpg")).save(path)
+    return str(path)
+
+
+def changes(candidate: str) -> dict[str, Any]:
+    """The settings that a candidate changes."""
+    return CANDIDATES[candidate] if candidate in CANDIDATES else dict(part.split("=") for part in candidate.split(","))
+
+
+def pictures(options: Options, candidate: str, folder: Path) -> Iterator[tuple[str, str, recipes.Plan, Tensor, float]]:
+    """(photo, painting, plan, picture, seconds) of each pair."""
+    plan = None
+    for name in options.photos:
+        for painting in options.paintings:
+            settings = nst.TransferSettings(photo(name, folder), painting, size=options.size, weights=options.weights)
+            began = time.perf_counter()
+            plan = recipes.prepare(settings.replace(**changes(candidate)), "cpu", plan)
+            yield name, painting, plan, plan.solve().image, time.perf_counter() - began
+
+
+def numbers(judge: Judge, plan: recipes.Plan, picture: Tensor, seconds: float) -> dict[str, float]:
+    """What there is to say of a picture."""
+    content, style = plan.inputs["content"], nst.fit(plan.inputs["style"], picture.shape[-2:])
+    score = judge(picture, content, style)
+    mesh = 100 * (fine_energy(picture, MESH) - fine_energy(style, MESH))
+    values = (score.pair[1], score.pair[0], score.deep[1], score.deep[0], mesh, ssim(picture, content), seconds)
+    return dict(zip(NUMBERS, values, strict=True))
+
+
+def main(options: Options) -> None:
+    """Print a table with two lines for each candidate; keep the numbers and pictures that are asked for."""
+    judge, folder, found = Judge(options.teacher), options.sheets or Path("results"), {}
+    folder.mkdir(parents=True, exist_ok=True)
+    print("| candidate | | " + " | ".join(NUMBERS) + " |\n|---|---" + "|---" * len(NUMBERS) + "|", flush=True)
+    for candidate in options.candidates:
+        rows, shown = [], {}
+        for name, painting, plan, picture, seconds in pictures(options, candidate, folder):
+            rows.append({"photo": name, "painting": painting, **numbers(judge, plan, picture, seconds)})
+            shown[name, painting] = picture
+        found[candidate] = {"settings": changes(candidate), "pairs": rows}
+        worst = {number: (min if number == "ssim" else max)(row[number] for row in rows) for number in NUMBERS}
+        for label, values in (("median", {n: median(row[n] for row in rows) for n in NUMBERS}), ("worst", worst)):
+            print(f"| {candidate} | {label} | " + " | ".join(f"{values[n]:.3g}" for n in NUMBERS) + " |", flush=True)
+        if options.sheets:
+            grid = [[shown[name, painting] for painting in options.paintings] for name in options.photos]
+            sheet = figures.contact_sheet(grid, options.photos, options.paintings, title=candidate)
+            label = "".join(letter if letter.isalnum() else "-" for letter in candidate)
+            figures.save(sheet, folder / f"{label}.jpg")
+        if options.json:
+            about = {"size": options.size, "weights": plan.net.weights.digest, "judge": judge.net.weights.digest}
+            options.json.write_text(json.dumps(about | {"candidates": found}, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
