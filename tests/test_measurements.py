@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nstlab import measurements as m
+from nstlab.images import noise as smooth_noise
 from nstlab.images import white_noise as noise
 
 
@@ -94,6 +95,15 @@ def test_an_exponential_autocorrelation_has_its_length(length, near):
     field = np.fft.ifft2(amplitude * white).real
     picture = torch.from_numpy(0.5 + 0.1 * field / field.std()).float().expand(1, 3, size, size)
     assert m.autocorrelation_length(picture) == pytest.approx(length, rel=near)
+
+
+def test_stripes_are_coherent_and_blots_are_not():
+    stripes, blots = waves(12), smooth_noise(torch.zeros(1, 3, 128, 128), 0)
+    crossed = (stripes + stripes.transpose(2, 3)) / 2
+    assert m.coherence(stripes) > 0.95
+    assert m.coherence(crossed) < 0.1
+    assert m.coherence(blots, 2.0) > 1.5 * m.coherence(blots) > 0
+    assert m.coherence(torch.full((1, 3, 40, 60), 0.3)) == 0
 
 
 def test_colours_are_mean_and_covariance(photo):

@@ -18,6 +18,7 @@ from nstlab.experiments.classic import EXPERIMENTS, feature_maps, low_to_high
 from nstlab.settings import WEIGHTS, InputError, SweepSettings
 from nstlab.sweep import Report, dask
 
+FIRST = ("transfers",)  # parts of the gallery before the experiments
 WIDEST = 5  # pictures in a line of a sheet with one axis
 
 
@@ -157,17 +158,21 @@ def _hang(
     """The experiment's pictures and text in the gallery, and the gallery's README made anew from all that hang there.
 
     Of weights from a file only the claims are shown, below those of the usual ones."""
-    parts = gallery / "parts"
-    parts.mkdir(exist_ok=True)
     if options.weights not in WEIGHTS:
-        part = parts / f"{options.experiment}-{Path(options.weights).stem}.md"
-        return [_text(part, _aside(options, found)), _text(gallery / "README.md", _readme(gallery))]
+        return hang(f"{options.experiment}-{Path(options.weights).stem}", _aside(options, found), gallery)
     experiment = EXPERIMENTS[options.experiment]
     pictures = [figures.save(overview, gallery / f"{experiment.id}.jpg", figures.LARGEST)]
     if losses is not None and experiment.curves:
         pictures.append(figures.save(losses, gallery / f"{experiment.id}-loss.jpg", figures.LARGEST))
     text = _part(options, experiment, pictures, found, runs)
-    return [*pictures, _text(parts / f"{experiment.id}.md", text), _text(gallery / "README.md", _readme(gallery))]
+    return [*pictures, *hang(experiment.id, text, gallery)]
+
+
+def hang(name: str, text: str, gallery: Path) -> list[Path]:
+    """A part of the gallery, in Markdown, and the gallery's page made anew. `name`: one of FIRST, or an experiment's id, which
+    may be followed by a hyphen and more."""
+    (gallery / "parts").mkdir(exist_ok=True)
+    return [_text(gallery / "parts" / f"{name}.md", text), _text(gallery / "README.md", _readme(gallery))]
 
 
 def _part(
@@ -202,10 +207,10 @@ def _aside(options: SweepSettings, found: Sequence[Claim]) -> str:
 
 
 def _readme(gallery: Path) -> str:
-    """Head and parts, in the order of the experiments."""
+    """Head and parts, in order."""
     files = [
         path
-        for name in EXPERIMENTS
+        for name in (*FIRST, *EXPERIMENTS)
         for path in (gallery / "parts" / f"{name}.md", *sorted((gallery / "parts").glob(f"{name}-*.md")))
     ]
     return "\n".join([HEAD, *(path.read_text(encoding="utf-8") for path in files if path.is_file())])

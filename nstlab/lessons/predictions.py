@@ -92,7 +92,7 @@ PREDICTIONS = {
                      ("larger", "smaller"), _e5),
     "E6": Prediction("Which of the four keeps most of the photo's structure?", ("the base case", "[1]", "[2]", "[3]"), _e6),
     "E7": Prediction("From which start does the content error end lowest?",
-                     ("noise", "grey", "content", "style", "rings"), _e7),
+                     ("noise", "white", "grey", "content", "style", "rings"), _e7),
     "E8": Prediction("By how much do the final losses of four seeds differ?",
                      ("less than 1 %", "1 to 10 %", "more than 10 %"), _e8),
     "E9": Prediction("With which pooling must the guard step in more often, all runs together?",
