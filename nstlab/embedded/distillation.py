@@ -27,8 +27,9 @@ STRIDE = {"1": 6, "2": 3, "3": 2, "4": 1, "5": 1}  # of the positions at which f
 FLOOR = 0.03  # of a channel's usual mean: the least that its error is divided by
 PEAK = 20.0  # mean square over squared mean: a channel above it answers too rarely for a stable Gram matrix
 TINY = 1e-6  # added to what is divided by: a layer may be silent on a whole picture
-LOSSES = {"features": 1.0, "gram": 1.0, "residual": 2.0, "peaked": 0.2}
-LAYERS = {"conv4_1": 2.0, "conv5_1": 0.5, "conv5_2": 0.2, "conv5_3": 0.2, "conv5_4": 0.2}  # weights; the others' is 1
+DENSE = 0.2  # squared mean over mean square: a channel of the fifth block above it is less sparse than VGG19's
+LOSSES = {"features": 1.0, "gram": 1.0, "residual": 2.0, "distance": 2.0, "peaked": 0.2, "dense": 0.2}
+LAYERS = {"conv4_1": 2.0, "conv4_2": 2.0, "conv5_2": 0.2, "conv5_3": 0.2, "conv5_4": 0.2}  # weights; the others' is 1
 
 
 def rows_of(f: Tensor) -> Tensor:
@@ -56,6 +57,25 @@ def peaked(f: Tensor) -> Tensor:
     mean logarithm."""
     peak = _power(f).amax(0) / (f.mean((0, 1), dtype=torch.float32).square() + TINY)
     return (peak / PEAK).clamp(min=1).log().mean()
+
+
+def dense(f: Tensor) -> Tensor:
+    """(B, n, C) -> scalar: how far channels' squared mean exceeds DENSE times their mean square (Treves and Rolls 1991), as a
+    mean logarithm."""
+    found = f.mean((0, 1), dtype=torch.float32).square() / (_power(f).mean(0) + TINY)
+    return (found / DENSE).clamp(min=1).log().mean()
+
+
+def distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Positions of pictures and their photos, (2, n, positions, C), in units -> scalar: how differently student and teacher see
+    where, and how far, the pictures depart from their photos. An optimizer goes by the student's own distances, not by those
+    behind a linear map."""
+    found = []
+    for f in (student, teacher):
+        size = f[1].square().sum(-1).mean(1, keepdim=True) + TINY
+        found.append(((f[0] - f[1]).square().sum(-1) / size + TINY).sqrt())
+    own, wanted = found
+    return ((own - wanted).square().mean(1) / wanted.square().mean(1)).log1p().mean()
 
 
 def _total(x: Tensor) -> Tensor:
@@ -86,17 +106,22 @@ def units(mean: Tensor, triples: int) -> Tensor:
     return 2 / (first + second + 2 * FLOOR)
 
 
-def compared(name: str, student: Tensor, teacher: Tensor, projection: Tensor, triples: int, offset: int) -> dict[str, Tensor]:
+def compared(
+    name: str, student: Tensor, teacher: Tensor, projection: Tensor, mean: Tensor, triples: int, offset: int
+) -> dict[str, Tensor]:
     """{kind: scalar}: how badly a layer of the student stands for a teacher's, as means of log(1 + relative error):
     a picture that fools the student completely does not rule the batch, but is not given up either.
 
-    student (B, S, h, w), teacher (B, T, h, w) with channels of usual mean 1; projection (T, S)."""
+    student (B, S, h, w) with channels of usual mean (S,); teacher (B, T, h, w) with channels of usual mean 1; projection
+    (T, S)."""
     stride = STRIDE[name[4]]
     s, t = _thinned(student, stride, offset), _thinned(teacher, stride, offset)
     unit = units(t.mean(1, dtype=torch.float32), triples)  # (B, T)
     off = s @ projection.T.to(s.dtype) - t  # (B, n, T)
     size = _weighed(t, unit) + TINY  # (B,)
     found = {"features": (_weighed(off, unit) / size).log1p().mean(), "peaked": peaked(s)}
+    if name.startswith("conv5"):
+        found["dense"] = dense(s)
     if name in STYLE_LAYERS:
         gs, gt = (g * (unit[:, :, None] * unit[:, None]) for g in (projection @ gram(student) @ projection.T, gram(teacher)))
         whole, n = _total(gt) + TINY, triples
@@ -105,22 +130,26 @@ def compared(name: str, student: Tensor, teacher: Tensor, projection: Tensor, tr
             missed = _total((gs - gt)[:n] - (gs - gt)[n : 2 * n]) / (whole[:n] + whole[n : 2 * n])
             found["residual"] = missed.log1p().mean()
     if name in CONTENT_LAYERS and triples:
-        photos = slice(2 * triples, 3 * triples)
-        missed = _weighed(off[:triples] - off[photos], unit[photos])
+        pictures, photos = slice(triples), slice(2 * triples, 3 * triples)
+        missed = _weighed(off[pictures] - off[photos], unit[photos])
         found["residual"] = (missed / size[photos]).log1p().mean()
+        own, seen = s / mean.clamp(min=FLOOR).to(s.dtype), t * unit[:, None].to(t.dtype)
+        both = [torch.stack([f[pictures], f[photos]]).float() for f in (own, seen)]
+        found["distance"] = distance(*both)
     return found
 
 
 class Distillation(nn.Module):
     """Student, teachers and the linear maps between them: `losses(x, triples, offset)` -> {"kind layer teacher": scalar}.
 
-    The student has the layers `names`; those in `begun` start from these weights."""
+    The student has the layers `names`; those in `lower` are given, and stay as they are."""
 
-    def __init__(self, teachers: Teachers, names: Sequence[str], seed: int, begun: Mapping[str, Tensor] | None = None):
+    def __init__(self, teachers: Teachers, names: Sequence[str], seed: int, lower: Mapping[str, Tensor] | None = None):
         super().__init__()
         self.teachers, self.names = teachers, tuple(names)
-        self.student = Stack.begun(names, seed, begun or {})
-        self.pairs = [(name, target) for name in names for target in teachers.targets(name)]
+        self.student = Stack.begun(names, seed, lower or {})
+        learnt = [name for name in names if f"{name}.weight" not in (lower or {})]
+        self.pairs = [(name, target) for name in learnt for target in teachers.targets(name)]
         generator, widths = torch.Generator().manual_seed(seed), teachers.widths(target for _, target in self.pairs)
         shapes = {_key(name, target): (widths[target], WIDTHS[name]) for name, target in self.pairs}
         self.projections = nn.ParameterDict({k: torch.randn(s, generator=generator) / s[1] for k, s in shapes.items()})
@@ -130,10 +159,8 @@ class Distillation(nn.Module):
         teacher = self.teachers(x, (target for _, target in self.pairs))
         student, found = self.student(x, self.names), {}
         for name, target in self.pairs:
-            projection = self.projections[_key(name, target)]
-            if name.startswith("conv5"):  # without negative parts a sparse layer has to be shown by a sparse one
-                projection = projection.abs()
-            parts = compared(name, student[name], teacher[target], projection, triples, offset)
+            projection, mean = self.projections[_key(name, target)], self.means[name]
+            parts = compared(name, student[name], teacher[target], projection, mean, triples, offset)
             found.update({f"{kind} {name} {target[0]}": value for kind, value in parts.items()})
         for name in self.names:
             self.means[name].data.lerp_(student[name].detach()[..., ::4, ::4].float().mean((0, 2, 3)), 0.02)

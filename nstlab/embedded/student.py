@@ -71,17 +71,17 @@ class Stack(nn.Module):
 
     @classmethod
     def begun(cls, names: Iterable[str], seed: int, tensors: Mapping[str, Tensor]) -> Stack:
-        """Layers with the weights in `tensors`, settled, as far as these go; above, He-initialized ones (He et al. 2015)."""
+        """Layers with the weights in `tensors`, settled and frozen, as far as these go; above, He-initialized ones (He et al.
+        2015)."""
         generator, made, inputs = torch.Generator().manual_seed(seed), {}, 3
         for name in names:
             width = WIDTHS[name]
             weight = torch.randn(width, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
             gain, shift, known = torch.ones(width), torch.zeros(width), f"{name}.weight" in tensors
-            if known:  # a kernel of the usual size, and a gain that makes up for it, so that steps have the usual effect
-                size = weight.norm() / tensors[f"{name}.weight"].norm()
-                weight, shift = tensors[f"{name}.weight"] * size, tensors[f"{name}.bias"].clone()
-                gain = gain * (1 + _EPSILON) ** 0.5 / size
-            made[name] = Layer(weight, gain, shift, known)
+            if known:
+                weight, shift = tensors[f"{name}.weight"].clone(), tensors[f"{name}.bias"].clone()
+                gain = gain * (1 + _EPSILON) ** 0.5
+            made[name] = Layer(weight, gain, shift, known).requires_grad_(not known)
             inputs = width
         return cls(made)
 

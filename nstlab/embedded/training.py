@@ -77,8 +77,8 @@ class Stage:
 
 
 SCHEDULES = {
-    "full": (Stage("lower", (8000, 6000), 1350, 9, 96), Stage("whole", (5600,), 800, 4, 128, rate=0.03)),
-    "smoke": (Stage("lower", (4, 2), 1, 3, 32), Stage("whole", (4,), 1, 3, 48)),  # to see that everything runs
+    "full": (Stage("lower", (8000, 6000), 1350, 9, 96), Stage("upper", (2000,), 300, 4, 128)),
+    "smoke": (Stage("lower", (4, 2), 1, 3, 32), Stage("upper", (4,), 1, 3, 48)),  # to see that everything runs
 }
 
 
@@ -175,7 +175,7 @@ def train(
     weights whose first three blocks are where the whole begins; None to train these first. schedule: one of SCHEDULES.
     folder: for checkpoints.
     Raises: InputError for a teacher that cannot be used, or a folder with checkpoints of another training."""
-    first, whole = SCHEDULES[schedule]
+    first, second = SCHEDULES[schedule]
     teachers = Teachers(teacher, CONVOLUTIONS[-1], distilled)
     folder.mkdir(parents=True, exist_ok=True)
     corpus = Corpus(SEED) if schedule == "full" else Corpus(SEED, 9)
@@ -189,7 +189,7 @@ def train(
         begun = run(Distillation(Teachers(teacher, LOWER[-1]), LOWER, SEED), first)
     else:
         begun = {name: t for name, t in VGG19(lower).tensors().items() if name.partition(".")[0] in LOWER}
-    made = run(Distillation(teachers, CONVOLUTIONS, SEED, begun), whole, Weights(begun, TORCHVISION, "lower").digest)
+    made = run(Distillation(teachers, CONVOLUTIONS, SEED, begun), second, Weights(begun, TORCHVISION, "lower").digest)
     return finished(made)
 
 
