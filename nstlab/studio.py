@@ -58,8 +58,8 @@ def static() -> bool:
 
 
 def first_settings() -> TransferSettings:
-    """What a studio opens with: a picture that shows something within seconds."""
-    return TransferSettings("coffee", "swirl_strokes", size=256, steps=1000, init="content", beta=300.0)
+    """What a studio opens with: a picture that shows something within seconds, and goes on while it is steered."""
+    return TransferSettings("coffee", "swirl_strokes", size=256, steps=1000, levels=1)
 
 
 class Studio(w.VBox):

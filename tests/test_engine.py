@@ -27,7 +27,7 @@ def goal(photo, painting):
 
 @pytest.fixture
 def start(photo):
-    return nst.noise(photo, seed=1)
+    return nst.white_noise(photo, seed=1)
 
 
 def drain(run):

@@ -18,7 +18,8 @@ def settings(photo, painting, tiny_file, tmp_path):
     paths = [tmp_path / "photo.png", tmp_path / "painting.png"]
     for picture, path in zip((photo, painting), paths, strict=True):
         im.save(picture, path)
-    return TransferSettings(*map(str, paths), size=48, steps=12, weights=str(tiny_file), normalize=False, precision="float32")
+    small = {"size": 48, "steps": 12, "weights": str(tiny_file), "normalize": False, "precision": "float32"}
+    return TransferSettings(*map(str, paths), init="noise", levels=1, **small)
 
 
 @pytest.fixture

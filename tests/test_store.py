@@ -38,7 +38,7 @@ def plan(files):
 
     def make(**changes):
         usual = {"photo": files[0], "painting": files[1], "weights": files[2], "size": 32, "steps": 12, "normalize": False}
-        return prepare(TransferSettings(**usual | changes), "cpu")
+        return prepare(TransferSettings(**usual | {"init": "white", "levels": 1} | changes), "cpu")
 
     return make
 

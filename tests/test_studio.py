@@ -172,7 +172,7 @@ def test_a_click_on_the_film_goes_back_to_picture_and_settings(make, settings):
     until(lambda: studio.live.run == 2 and studio.view.status["state"] == "paused")
     assert torch.equal(studio.session.step_now.snapshot(), first.picture)
     assert studio.settings == settings
-    assert studio.controls.masters[0].widget.value == pytest.approx(1e-3)
+    assert studio.controls.masters[0].widget.value == pytest.approx(settings.alpha / settings.beta)
 
 
 def test_save_writes_the_run_with_its_changes(make, tmp_path):
@@ -192,13 +192,13 @@ def test_save_writes_the_run_with_its_changes(make, tmp_path):
 def test_code_is_for_the_settings_as_they_are(make, settings):
     studio = make()
     painting_on(studio)
-    studio.controls.masters[0].widget.value = 1e-2
+    studio.controls.masters[0].widget.value = 1e-1
     until(lambda: studio.live.record.changes)
     tell(studio, "code")
     names = {}
     exec(studio.view.code["python"].split("plan =")[0], names)
-    assert names["settings"] == settings.replace(beta=100.0)
-    assert "--beta 100.0" in studio.view.code["command"]
+    assert names["settings"] == settings.replace(beta=10.0)
+    assert "--beta 10.0" in studio.view.code["command"]
     assert "--device cpu" in studio.view.code["command"]
 
 
