@@ -17,7 +17,7 @@ import pytest
 
 import nstlab as nst
 from nstlab import images as im
-from nstlab.studio import AWAY
+from nstlab.studio import AWAY, first_settings
 
 HERE = Path(__file__).parent.parent
 CHROMIUM = os.environ.get("NSTLAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -192,7 +192,7 @@ def test_a_person_uses_the_studio(person, tmp_path):
     (run,) = nst.runs(root=tmp_path / "work" / "results").itertuples()
     stored = nst.Store(tmp_path / "work" / "results").stored("transfer", run.id)
     changes = [change for _, change in stored.manifest["changes"]]
-    assert changes[-1]["style"] == pytest.approx(30_000, rel=0.1)
+    assert changes[-1]["style"] == pytest.approx(100 * first_settings().beta, rel=0.1)
 
     # The picture moved towards the style: as the settings' own start and end are judged by the same objective.
     plan = nst.prepare(nst.TransferSettings.from_dict(stored.manifest["settings"]))
