@@ -21,16 +21,14 @@ import tyro
 from torch import Tensor
 
 import nstlab as nst
-from nstlab import figures, recipes
+from nstlab import figures, images, recipes
+from nstlab.embedded.corpus import SCIKIT_LEARN
 from nstlab.judge import Judge
 from nstlab.measurements import fine_energy, ssim
 
-PHOTOS = (
-    "astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "retina", "hubble_deep_field", "ihc", "china", "flower"
-)  # fmt: skip
-PAINTINGS = (
-    "cubist_planes", "fauve_hills", "ink_wash", "mosaic", "pointillism", "stained_glass", "swirl_strokes", "wave_engraving"
-)  # fmt: skip
+FROM_SCIKIT_LEARN = tuple(Path(name).stem for name in SCIKIT_LEARN)
+PHOTOS = (*images.PHOTOS, *FROM_SCIKIT_LEARN)
+PAINTINGS = tuple(name for name in nst.samples() if name not in images.PHOTOS)
 MESH = 0.35  # cycles a pixel
 BEFORE: dict[str, Any] = {"init": "white", "beta": 1e3, "levels": 1, "steps": 300}
 CANDIDATES: dict[str, dict[str, Any]] = {
@@ -67,7 +65,7 @@ class Options:
 
 def photo(name: str, folder: Path) -> str:
     """The picture of that name: a sample, or scikit-learn's, which is written into the folder."""
-    if name not in ("china", "flower"):
+    if name not in FROM_SCIKIT_LEARN:
         return name
     from PIL import Image
     from sklearn.datasets import load_sample_image

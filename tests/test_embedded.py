@@ -190,14 +190,14 @@ def test_the_distilled_teacher_is_the_plain_network_with_reflected_borders(disti
     f = layer("conv11", layer("conv0", x, False)).relu()
     f = F.max_pool2d(layer("conv12", f).relu(), 2)
     exact = layer("conv21", f).relu()
-    found = teachers.Distilled(distilled_file)(x)["conv2_1"].float()
+    found = teachers.Distilled(distilled_file)(x, ["conv2_1"])["conv2_1"].float()
     scale = (found * exact).sum((0, 2, 3)) / exact.square().sum((0, 2, 3)).clamp_min(1e-9)  # channels of usual mean 1
     assert (found - exact * scale.view(1, -1, 1, 1)).norm() < 0.05 * found.norm()
 
 
 def test_channels_of_the_distilled_teacher_have_the_usual_mean_one(distilled_file):
     network = teachers.Distilled(distilled_file)
-    shown = [network(picture) for picture in normalization_images()]
+    shown = [network(picture, network.names) for picture in normalization_images()]
     for name in network.names:
         mean = torch.stack([f[name].float().mean((0, 2, 3)) for f in shown]).mean(0)
         assert torch.allclose(mean[mean > 0], torch.ones(()), atol=0.02)

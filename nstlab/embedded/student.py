@@ -45,13 +45,20 @@ class Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.settled:
             weight, bias = self.folded()
-            return F.relu(F.conv2d(x, _fast(weight), bias.to(x.dtype), padding=1))
-        x = F.conv2d(x, _fast(self.weight), padding=1)
+            return F.relu(F.conv2d(x, fast(weight), bias.to(x.dtype), padding=1))
+        x = F.conv2d(x, fast(self.weight), padding=1)
         return F.relu(F.batch_norm(x, self.mean, self.variance, self.gain, self.shift, True, _MOMENTUM, _EPSILON))
 
 
-def _fast(weight: Tensor) -> Tensor:
-    return weight.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+def fast(x: Tensor) -> Tensor:
+    """A kernel, or activations, as convolutions here want them: bfloat16, channels-last."""
+    return x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+
+
+def _given(tensors: Mapping[str, Tensor], name: str) -> Layer:
+    """A layer with given weights, settled and frozen."""
+    weight, bias = (tensors[f"{name}.{part}"].clone() for part in ("weight", "bias"))
+    return Layer(weight, torch.full_like(bias, (1 + _EPSILON) ** 0.5), bias, True).requires_grad_(False)
 
 
 class Stack(nn.Module):
@@ -65,9 +72,7 @@ class Stack(nn.Module):
     def frozen(cls, tensors: dict[str, Tensor], preprocessing: Preprocessing, last: str, pool=F.avg_pool2d) -> Stack:
         """Given weights up to a layer, settled and without gradients."""
         names = CONVOLUTIONS[: CONVOLUTIONS.index(last) + 1]
-        ones = {n: torch.full_like(tensors[f"{n}.bias"], (1 + _EPSILON) ** 0.5) for n in names}
-        made = {n: Layer(tensors[f"{n}.weight"].clone(), ones[n], tensors[f"{n}.bias"].clone(), True) for n in names}
-        return cls(made, preprocessing, pool).requires_grad_(False)
+        return cls({name: _given(tensors, name) for name in names}, preprocessing, pool)
 
     @classmethod
     def begun(cls, names: Iterable[str], seed: int, tensors: Mapping[str, Tensor]) -> Stack:
@@ -76,12 +81,11 @@ class Stack(nn.Module):
         generator, made, inputs = torch.Generator().manual_seed(seed), {}, 3
         for name in names:
             width = WIDTHS[name]
-            weight = torch.randn(width, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
-            gain, shift, known = torch.ones(width), torch.zeros(width), f"{name}.weight" in tensors
-            if known:
-                weight, shift = tensors[f"{name}.weight"].clone(), tensors[f"{name}.bias"].clone()
-                gain = gain * (1 + _EPSILON) ** 0.5
-            made[name] = Layer(weight, gain, shift, known).requires_grad_(not known)
+            if f"{name}.weight" in tensors:
+                made[name] = _given(tensors, name)
+            else:
+                weight = torch.randn(width, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
+                made[name] = Layer(weight, torch.ones(width), torch.zeros(width))
             inputs = width
         return cls(made)
 
@@ -90,7 +94,7 @@ class Stack(nn.Module):
         wanted, found = set(wanted), {}
         if "conv1_1" in self.layers:
             x = self.preprocessing(x)
-        x = x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        x = fast(x)
         for name, layer in self.layers.items():
             if name.endswith("_1") and name != "conv1_1":
                 x = self.pool(x, 2)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nstlab.embedded.student import Stack
+from nstlab.embedded.student import Stack, fast
 from nstlab.network import VGG19, normalization_images
 from nstlab.settings import CONVOLUTIONS, InputError
 from nstlab.weights import Weights
@@ -45,39 +45,39 @@ class Distilled(nn.Module):
         super().__init__()
         from safetensors.torch import load_file
 
+        self.names = CONVOLUTIONS[: CONVOLUTIONS.index(LAST) + 1]
+        parts = {name: f"conv{name[4]}{name[6]}" for name in self.names} | {"output": "conv51_aux"}
         try:
             found = load_file(path)
-            layers = CONVOLUTIONS[: CONVOLUTIONS.index(LAST) + 1]
-            parts = {name: f"conv{name[4]}{name[6]}" for name in layers} | {"input": "conv0", "output": "conv51_aux"}
-            self.kernels = nn.ParameterDict({name: found[f"{part}.weight"] for name, part in parts.items()})
-            self.biases = nn.ParameterDict({name: found[f"{part}.bias"] for name, part in parts.items()})
+            self.input = found["conv0.weight"], found["conv0.bias"]  # in float32, as pictures are
+            self.kernels = nn.ParameterDict({name: fast(found[f"{part}.weight"]) for name, part in parts.items()})
+            self.biases = nn.ParameterDict({name: found[f"{part}.bias"].bfloat16() for name, part in parts.items()})
         except Exception:
             raise InputError(
                 f"{path}: is not the distilled VGG19, safetensors with conv0, conv11 to conv51, conv51_aux"
             ) from None
         self.requires_grad_(False)
-        self.names, self.scales = layers, {}
-        shown = [self(picture) for picture in normalization_images()]
-        for name in layers:
+        shown, self.scales = [self._plain(picture) for picture in normalization_images()], {}
+        for name in self.names:
             mean = torch.stack([f[name].float().mean((0, 2, 3)) for f in shown]).mean(0)
-            self.scales[name] = torch.where(mean > 0, 1 / mean.clamp_min(1e-12), 0).view(1, -1, 1, 1)
+            self.scales[name] = torch.where(mean > 0, 1 / mean.clamp_min(1e-12), 0).view(1, -1, 1, 1).bfloat16()
 
     def _convolved(self, name: str, x: Tensor) -> Tensor:
-        kernel = self.kernels[name].to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-        return F.conv2d(x, kernel, self.biases[name].to(torch.bfloat16))
+        return F.relu(F.conv2d(x, self.kernels[name], self.biases[name]))
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        found = {}
-        x = F.conv2d(x, self.kernels["input"], self.biases["input"])
-        x = x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    def _plain(self, x: Tensor) -> dict[str, Tensor]:
+        """All layers, as they answer."""
+        found, x = {}, fast(F.conv2d(x, *self.input))
         for name in self.names:
             if name.endswith("_1") and name != self.names[0]:
                 x = F.max_pool2d(x, 2)
-            x = F.relu(self._convolved(name, F.pad(x, (1, 1, 1, 1), mode="reflect")))
-            found[name] = x
-        found[LAST] = F.relu(self._convolved("output", found[LAST]))
-        return {name: f * self.scales[name].to(f.dtype) if name in self.scales else f for name, f in found.items()}
+            found[name] = x = self._convolved(name, F.pad(x, (1, 1, 1, 1), mode="reflect"))
+        return found | {LAST: self._convolved("output", x)}
+
+    def forward(self, x: Tensor, wanted: Iterable[str]) -> dict[str, Tensor]:
+        found = self._plain(x)
+        return {name: found[name] * self.scales[name] for name in wanted}
 
 
 class Teachers(nn.Module):
@@ -104,11 +104,11 @@ class Teachers(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor, wanted: Iterable[Target]) -> dict[Target, Tensor]:
         wanted, found = set(wanted), {}
-        names = [name for teacher, name in wanted if teacher == ORIGINAL]
-        found = {(ORIGINAL, name): f for name, f in self.original(x, names).items()}
-        if len(names) < len(wanted):
-            found |= {(DISTILLED, name): f for name, f in self.distilled(x).items()}
-        return {target: found[target] for target in wanted}
+        for teacher, network in ((ORIGINAL, self.original), (DISTILLED, self.distilled)):
+            names = [name for of, name in wanted if of == teacher]
+            if names:
+                found |= {(teacher, name): f for name, f in network(x, names).items()}
+        return found
 
     def widths(self, wanted: Iterable[Target]) -> dict[Target, int]:
         """Channels of each target."""

@@ -1,6 +1,6 @@
 """`nstlab train-embedded`: makes the weights that come with the package, from their teachers and a fixed schedule.
 
-Two stages: the lower three blocks alone, then the whole network; then filters that answer too rarely are switched off, and
+Two stages: the lower three blocks, then the upper two on them; then filters that answer too rarely are switched off, and
 activations normalized. A checkpoint is written every CHECKPOINT_EVERY steps; pictures, order and noise depend on the step's
 number alone, so that a training that was interrupted goes on as if it had not been.
 """
@@ -172,7 +172,7 @@ def train(
     """The embedded weights, trained, finished and named; what is in `folder` already is taken up.
 
     teacher: the original VGG19's weights, as for VGG19; distilled: the network that teaches what they do not reach. lower:
-    weights whose first three blocks are where the whole begins; None to train these first. schedule: one of SCHEDULES.
+    weights whose first three blocks are taken over; None to train these first. schedule: one of SCHEDULES.
     folder: for checkpoints.
     Raises: InputError for a teacher that cannot be used, or a folder with checkpoints of another training."""
     first, second = SCHEDULES[schedule]
