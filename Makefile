@@ -8,7 +8,7 @@ READY := $(VENV)/ready
 
 demo: $(READY)
 	mkdir -p results
-	$(BIN)/nstlab transfer coffee swirl_strokes --out results/demo.png --init content --beta 300 --levels 2 --steps 80 --frames 16
+	$(BIN)/nstlab transfer coffee swirl_strokes --out results/demo.png --frames 16
 	@echo "Open results/demo.png (the picture) and results/demo.gif (how it emerged)."
 
 test: $(READY)

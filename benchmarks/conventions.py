@@ -30,11 +30,11 @@ class Options:
     pairs: tuple[tuple[str, str], ...] = PAIRS
 
 
-def pull(settings: nst.TransferSettings, picture: Tensor) -> float:
-    """|∇style| / |∇content| at a picture, unweighted."""
+def pull(plan: recipes.Plan, settings: nst.TransferSettings, picture: Tensor) -> float:
+    """|∇style| / |∇content| at a picture, unweighted. `plan`: of the same pictures, for its network and inputs."""
     lengths = []
     for alpha, beta in ((0.0, 1.0), (1.0, 0.0)):
-        plan = recipes.prepare(settings.replace(alpha=alpha, beta=beta, tv=0.0), "cpu")
+        plan = recipes.prepare(settings.replace(alpha=alpha, beta=beta, tv=0.0), "cpu", plan)
         bound = plan.objective.bind(plan.net, picture.shape[-2:])
         lengths.append(float(bound.evaluate(picture)[1].norm()) * bound.scale)
     return lengths[0] / lengths[1]
@@ -42,10 +42,11 @@ def pull(settings: nst.TransferSettings, picture: Tensor) -> float:
 
 def translated(settings: nst.TransferSettings) -> dict[str, float]:
     """{convention: β that pulls as strongly as the settings' own}."""
-    picture = recipes.prepare(settings, "cpu").solve().image
-    own = settings.beta / settings.alpha * pull(settings, picture)
+    plan = recipes.prepare(settings, "cpu")
+    picture = plan.solve().image
+    own = settings.beta / settings.alpha * pull(plan, settings, picture)
     others = {name: settings.replace(convention=name) for name in CONVENTIONS}
-    return {name: own * other.alpha / pull(other, picture) for name, other in others.items()}
+    return {name: own * other.alpha / pull(plan, other, picture) for name, other in others.items()}
 
 
 def main(options: Options) -> None:

@@ -34,12 +34,13 @@ BEFORE: dict[str, Any] = {"init": "white", "beta": 1e3, "levels": 1, "steps": 30
 CANDIDATES: dict[str, dict[str, Any]] = {
     "as before: white noise, β 1000": BEFORE,
     "white noise, β 100": BEFORE | {"beta": 100.0},
-    "noise, β 100": BEFORE | {"init": "noise", "beta": 100.0},
-    "noise, β 100, 2 levels": {"init": "noise", "beta": 100.0, "levels": 2, "steps": 150},
-    "content, β 100, 2 levels": {"init": "content", "beta": 100.0, "levels": 2, "steps": 150},
-    "content, β 300, 2 levels": {"init": "content", "beta": 300.0, "levels": 2, "steps": 150},
-    "content, β 1000, 2 levels": {"init": "content", "beta": 1e3, "levels": 2, "steps": 150},
+    "noise, 3 levels": {"init": "noise", "levels": 3},
+    "β 10": {"beta": 10.0},
     "defaults": {},
+    "β 40": {"beta": 40.0},
+    "β 100": {"beta": 100.0},
+    "3 levels": {"levels": 3},
+    "twice the steps": {"steps": 100},
 }
 NUMBERS = ("style", "content", "style_deep", "content_deep", "mesh", "ssim", "seconds")
 

@@ -1,6 +1,6 @@
 """Objectives: weighted sums of terms over the layers of a network, as data.
 
-    goal = 1.0 * content("conv4_2", photo) + 1e2 * style(STYLE_LAYERS, painting)
+    goal = 1.0 * content("conv4_2", photo) + 20.0 * style(STYLE_LAYERS, painting)
 
 A term is a *statistic* of each of its layers (a mean over positions) and a *score* of that statistic against its
 target. An `Objective` is a tuple of weighted terms; `bind` computes the targets for one network and one size, once.

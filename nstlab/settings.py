@@ -112,6 +112,7 @@ class Convention:
     style_layers: tuple[str, ...] = STYLE_LAYERS
     init: str = "content"
     levels: int = 1
+    steps: int = 500  # of a transfer
 
     def layer_weight(self, count: int) -> float:
         """w_l of each of so many layers, where none are given."""
@@ -121,8 +122,8 @@ class Convention:
 CONVENTIONS = {
     "mean": Convention(
         "the paper's, with the content loss averaged over its elements: independent of the picture's size",
-        alpha=1.0, beta=100.0, tv=0.0, content_factor=0.5, content_mean=True,
-        style_factor=0.25, style_power=2, average_layers=True, rectified=True, normalize=True, levels=2,
+        alpha=1.0, beta=20.0, tv=0.0, content_factor=0.5, content_mean=True,
+        style_factor=0.25, style_power=2, average_layers=True, rectified=True, normalize=True, levels=2, steps=50,
     ),
     "paper": Convention(
         "Gatys, Ecker, Bethge 2016, equations 1 to 5",
@@ -138,13 +139,13 @@ CONVENTIONS = {
         "J. Johnson's neural-style: MSE of features, MSE of Gram/(N M), total variation",
         alpha=5.0, beta=100.0, tv=1e-3, content_factor=1.0, content_mean=True,
         style_factor=1.0, style_power=4, average_layers=False, rectified=True, normalize=False, tv_per_element=False,
-        init="grey",
+        init="grey", steps=1000,
     ),
     "tutorial": Convention(
         "the PyTorch tutorial: MSE of features, MSE of Gram/(N M), convolutions read before their ReLU",
         alpha=1.0, beta=1e6, tv=0.0, content_factor=1.0, content_mean=True,
         style_factor=1.0, style_power=4, average_layers=False, rectified=False, normalize=False,
-        content_layers=("conv2_2",), style_layers=CONVOLUTIONS[:5],
+        content_layers=("conv2_2",), style_layers=CONVOLUTIONS[:5], steps=300,
     ),
 }  # fmt: skip
 
@@ -196,6 +197,11 @@ def option(default: Any = dataclasses.MISSING, help: str = "", **kwargs: Any) ->
 
 
 _live, _start, _pictures, _network, _optimizer = (partial(option, group=group) for group in GROUPS)
+
+
+def _steps(default: int | None, more: str) -> Any:
+    """The field for the length of a run."""
+    return _optimizer(default, f"optimizer steps at the full size, about one evaluation each{more}", low=0, high=1_000_000)
 
 
 @cache
@@ -296,7 +302,7 @@ class RunSettings(Settings):
     """What every recipe has in common: picture, network, optimizer."""
 
     size: int = _pictures(512, "long side of the picture", low=MIN_SIDE, high=MAX_SIDE, unit="px")
-    steps: int = _optimizer(STEPS, "optimizer steps at the full size, about one evaluation each", low=0, high=1_000_000)
+    steps: int = _steps(STEPS, "")
     levels: int | None = _optimizer(
         None, "sizes from coarse to fine, half the steps at coarser ones (default: the convention's)", low=1, high=8
     )
@@ -333,9 +339,9 @@ class RunSettings(Settings):
 
     @classmethod
     def _conventional(cls) -> list[str]:
-        """The fields for which a convention has values."""
+        """The fields that a convention fills where they are left open."""
         known = {f.name for f in dataclasses.fields(Convention)}
-        return [f.name for f in dataclasses.fields(cls) if f.name in known]
+        return [f.name for f in dataclasses.fields(cls) if f.name in known and f.default in (None, ())]
 
     def replace(self, **changes: Any) -> Self:
         """As of all settings; and with another convention, values that were the old one's become the new one's."""
@@ -383,6 +389,8 @@ class TransferSettings(StyleSettings):
     beta: float | None = _live(None, "style weight β (default: the convention's)", low=0, high=1e15, log=True)
     content_layers: tuple[str, ...] = _live((), "layers for content (default: the convention's)", parse=layer_name)
     init: str | None = _init(None, "first picture (default: the convention's)")
+    _: dataclasses.KW_ONLY
+    steps: int | None = _steps(None, " (default: the convention's)")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -63,7 +63,7 @@ def test_any_settings_come_back(settings):
 
 def test_only_what_differs_is_said():
     assert source.command(TransferSettings("coffee", "mosaic")) == "nstlab transfer coffee mosaic"
-    assert source.said(TransferSettings("coffee", "mosaic", beta=1e2, size=256)).keys() == {"photo", "painting", "size"}
+    assert source.said(TransferSettings("coffee", "mosaic", beta=20.0, size=256)).keys() == {"photo", "painting", "size"}
     assert "--device cuda" in source.command(EXAMPLES[0], "cuda")
     assert "prepare(settings, 'cuda')" in source.python(EXAMPLES[0], "cuda")
 

@@ -17,7 +17,7 @@ from nstlab import measurements as measure
 from nstlab import recipes
 from nstlab.experiments.base import Base, Claim, Experiment, Seen, claim, label_of, rises
 from nstlab.network import VGG19
-from nstlab.settings import STYLE_LAYERS, rectified
+from nstlab.settings import CONVENTIONS, DEFAULT_CONVENTION, STYLE_LAYERS, rectified
 from nstlab.sweep import Sweep
 
 Runs = Sequence[Seen]
@@ -272,16 +272,18 @@ def _e12(base: Base) -> Sweep:
     n = len(base.style)
     falling = tuple(2.0 ** (n - 1 - i) / (2**n - 1) for i in range(n))  # each twice the next, 1 in all, as by default
     rising = falling[::-1]
+    given, steps = CONVENTIONS[DEFAULT_CONVENTION], base.steps
     knobs = {
-        "defaults": (1, base.steps, True, ()),
-        "from a quarter of the size": (3, base.steps, True, ()),
-        "half the steps": (1, base.steps // 2, True, ()),
-        "twice the steps": (1, base.steps * 2, True, ()),
-        "not normalized": (1, base.steps, False, ()),
-        "lower layers heavier": (1, base.steps, True, falling),
-        "higher layers heavier": (1, base.steps, True, rising),
+        "defaults": (given.init, given.levels, steps, True, ()),
+        "from noise": ("noise", given.levels, steps, True, ()),
+        "at one size": (given.init, 1, steps, True, ()),
+        "half the steps": (given.init, given.levels, steps // 2, True, ()),
+        "twice the steps": (given.init, given.levels, steps * 2, True, ()),
+        "not normalized": (given.init, given.levels, steps, False, ()),
+        "lower layers heavier": (given.init, given.levels, steps, True, falling),
+        "higher layers heavier": (given.init, given.levels, steps, True, rising),
     }
-    return Sweep(base.transfer(), {("levels", "steps", "normalize", "style_weights"): knobs})
+    return Sweep(base.transfer(), {("init", "levels", "steps", "normalize", "style_weights"): knobs})
 
 
 def _e12_claims(runs: Runs, base: Base) -> list[Claim]:

@@ -100,5 +100,5 @@ PREDICTIONS = {
     "E10": Prediction("Which optimizer ends with the lowest loss?", ("L-BFGS", "Adam", "gradient descent"), _e10),
     "E11": Prediction("In which layer is a larger part of the map zero?", ("the lowest", "the highest"), _e11),
     "E12": Prediction("Which of these ends with the lowest loss?",
-                      ("defaults", "from a quarter of the size", "half the steps", "twice the steps"), _e12),
+                      ("defaults", "from noise", "at one size", "half the steps", "twice the steps"), _e12),
 }  # fmt: skip
