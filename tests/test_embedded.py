@@ -147,15 +147,14 @@ def test_a_student_stops_at_the_deepest_layer_asked_for(narrow):
     assert list(stack(torch.rand(1, 3, 16, 16), ["conv2_2", "conv1_1"])) == ["conv1_1", "conv2_2"]
 
 
-def test_given_layers_stay_as_they_are(narrow):
-    known, x = student.Stack.begun(student.LOWER, 0, {}).tensors(), torch.rand(2, 3, 32, 32)
+def test_given_layers_begin_as_they_are(narrow):
+    known = student.Stack.begun(student.LOWER, 0, {}).tensors()
     stack = student.Stack.begun([*student.LOWER, "conv4_1"], 5, known)
     for name, t in stack.tensors().items():
         if name in known:
             assert torch.allclose(t, known[name], rtol=1e-5, atol=1e-7)
     assert [layer.settled for layer in stack.layers.values()] == [True] * 8 + [False]
-    stack(x, ["conv4_1"])["conv4_1"].sum().backward()
-    assert {name.split(".")[1] for name, p in stack.named_parameters() if p.grad is not None} == {"conv4_1"}
+    assert not any(p.requires_grad for p in student.Stack.frozen(known, TORCHVISION, "conv3_4").parameters())
 
 
 # --- its teachers
@@ -164,7 +163,7 @@ def test_given_layers_stay_as_they_are(narrow):
 def test_what_the_original_does_not_reach_is_taught_by_the_distilled_one(teacher_file, distilled_file):
     group = teachers.Teachers(teacher_file, "conv5_4", distilled_file)
     assert group.targets("conv2_2") == (("original", "conv2_2"),)
-    assert group.targets("conv4_2") == (("original", "conv4_1"),)
+    assert group.targets("conv4_2") == (("original", "conv4_1"), ("original", "conv3_3"))
     assert group.targets("conv4_3") == (("distilled", "conv4_3"),)
     assert group.targets("conv5_3") == (("distilled", "conv5_1"),)
     wanted = [target for name in CONVOLUTIONS for target in group.targets(name)]
@@ -266,7 +265,7 @@ def test_peaks_are_what_lies_over_the_limit():
 
 
 def test_pictures_that_fool_are_nearer_to_their_paintings_in_the_students_eyes(narrow, corpus, teacher_file):
-    module = distillation.Distillation(teachers.Teachers(teacher_file, "conv3_4"), student.LOWER, 0)
+    module = distillation.Distillation(teachers.Teachers(teacher_file, "conv3_4"), student.LOWER, 0, {})
     x = module.fooling(corpus, np.random.default_rng(0), 6, 32)
     assert x.shape == (6, 3, 3, 32, 32)
     assert x.min() >= 0
@@ -286,6 +285,13 @@ def test_dense_is_what_answers_nearly_everywhere():
     assert float(distillation.dense(f[..., 1:])) == 0
 
 
+def test_framed_is_what_answers_at_the_border_rather_than_inside():
+    f = torch.ones(2, 3, 8, 8)
+    f[:, 1, 1:-1, 1:-1] = 0.25  # a bright frame: 4 times as much at the border
+    f[:, 2, 0] = 0  # a dark one
+    assert float(distillation.framed(f)) == pytest.approx(math.log(4 / distillation.FRAMED) / 3, rel=1e-3)
+
+
 def test_distances_agree_where_both_see_the_same_departures():
     photo = torch.rand(1, 4, 3) + 1
     changed = photo.clone()
@@ -297,14 +303,32 @@ def test_distances_agree_where_both_see_the_same_departures():
     assert float(distillation.distance(see(elsewhere), see(changed))) == pytest.approx(math.log(1 + 2), rel=1e-2)
 
 
-def test_only_what_is_not_given_is_learnt(narrow, corpus, teacher_file, distilled_file):
+def test_only_what_is_to_be_learnt_is(narrow, corpus, teacher_file, distilled_file):
     group = teachers.Teachers(teacher_file, "conv5_4", distilled_file)
     lower = student.Stack.begun(student.LOWER, 1, {}).tensors()
-    module, x = distillation.Distillation(group, CONVOLUTIONS, 0, lower), corpus.batch(0, 6, 48)
+    module, x = distillation.Distillation(group, student.UPPER, 0, lower), corpus.batch(0, 6, 48)
     found = module.losses(x, 2, 0)
-    assert {name.split()[1] for name in found} == set(CONVOLUTIONS) - set(student.LOWER)
+    assert {name.split()[1] for name in found} == set(student.UPPER)
     assert {name.split()[0] for name in found} == set(distillation.LOSSES)
     assert all(value.isfinite() and module.weight(name) > 0 for name, value in found.items())
+    sum(found.values()).backward()
+    assert {name.split(".")[2] for name, p in module.named_parameters() if "layers" in name and p.grad is not None} == set(
+        student.UPPER
+    )
+
+
+@torch.no_grad()
+def test_maps_fitted_to_given_layers_leave_little_error(narrow, corpus, teacher_file):
+    group, given = teachers.Teachers(teacher_file, "conv3_4"), student.Stack.begun(student.LOWER, 1, {}).tensors()
+    module, x = distillation.Distillation(group, student.LOWER, 0, given), corpus.batch(0, 6, 48)
+    before = module.losses(x, 0, 0)
+    module.fit([x])
+    after = module.losses(x, 0, 0)
+    for name in student.LOWER[:2]:  # random layers above see next to nothing
+        loss = f"features {name} original {name}"
+        assert float(after[loss]) < 0.95 * float(before[loss])
+        mean = module.student(x, [name])[name][..., ::4, ::4].float().mean((0, 2, 3))
+        assert torch.allclose(module.means[name], mean, rtol=0.05)
 
 
 # --- training
@@ -331,7 +355,7 @@ def test_a_training_that_was_interrupted_ends_with_the_same_weights(small, teach
 
         return report
 
-    for where in (("lower", 3), ("lower", 5), ("upper", 3)):
+    for where in (("lower", 3), ("lower", 5), ("upper", 3), ("lower again", 1)):
         with pytest.raises(KeyboardInterrupt):
             training.train(teacher_file, distilled_file, None, "smoke", tmp_path / "parts", stop_at(where))
     found = training.train(teacher_file, distilled_file, None, "smoke", tmp_path / "parts", quiet)
@@ -340,7 +364,7 @@ def test_a_training_that_was_interrupted_ends_with_the_same_weights(small, teach
 
 
 def test_rates_rise_fall_and_begin_anew_lower():
-    stage = training.Stage("lower", (400, 200), 1, 1, 1, warm=20)
+    stage = training.Stage("lower", student.LOWER, (400, 200), 1, 1, 1, warm=20)
     factors = [stage.factor(step) for step in range(stage.steps)]
     assert stage.steps == 600
     assert factors[0] == pytest.approx(1 / 20)
@@ -352,14 +376,15 @@ def test_rates_rise_fall_and_begin_anew_lower():
 
 
 def test_training_lowers_the_losses(small, teacher_file, tmp_path, corpus):
-    stage = dataclasses.replace(training.SCHEDULES["smoke"][0], cycles=(60,), settle=9, warm=5)
-    module = distillation.Distillation(teachers.Teachers(teacher_file, "conv3_4"), student.LOWER, 0)
+    stage = dataclasses.replace(training.SCHEDULES["smoke"][0], cycles=(60,), settle=9, warm=5, fool_after=20)
+    module = distillation.Distillation(teachers.Teachers(teacher_file, "conv3_4"), student.LOWER, 0, {})
     seen = []
     trainer = training.Trainer(module, stage)
     step, report = lambda t: training.step(t, corpus), lambda *found: seen.append(found[-1])
     trainer.run(step, tmp_path / "lower.pt", "key", report)
     first, last = (
-        sum(v["features conv3_3 original"] + v["features conv2_1 original"] for v in part) for part in (seen[:10], seen[-10:])
+        sum(v[f"features {name} original {name}"] for v in part for name in ("conv3_3", "conv2_1"))
+        for part in (seen[:10], seen[-10:])
     )
     assert last < 0.8 * first
     assert all(layer.settled for layer in module.student.layers.values())
@@ -383,7 +408,7 @@ def test_lower_blocks_can_be_taken_over(small, teacher_file, distilled_file, tmp
     training.save(random_weights(4, (8, 8, 8, 8, 8)), lower, {})
     seen = set()
     found = training.train(teacher_file, distilled_file, lower, "smoke", tmp_path / "f", lambda stage, *_: seen.add(stage))
-    assert seen == {"upper"}
+    assert seen == {"upper", "lower again"}
     assert found.layers == CONVOLUTIONS
 
 

@@ -104,16 +104,17 @@ class Corpus:
         return ((x - 0.5) * math.exp(rng.normal(0, 0.25)) + 0.5 + rng.normal(0, 0.08)).clamp(0, 1)
 
     def before_even_ground(self, rng: np.random.Generator, x: Tensor) -> Tensor:
-        """A fifth of the crops are but partly there, the rest an even ground, as skies and walls are, mostly a dark one."""
-        if rng.random() > 0.2:
+        """A quarter of the crops are only partly there, the rest an even ground, as of skies and walls, of any colour."""
+        if rng.random() > 0.25:
             return x
         n = x.shape[-1]
         height = drawing.coloured_noise(rng, n, rng.uniform(1.2, 2.5), 1)[..., 0]
         slope = np.add.outer(np.linspace(-1, 1, n) * rng.normal(), np.linspace(-1, 1, n) * rng.normal())
         height = height + 2 * slope - np.quantile(height + 2 * slope, rng.uniform(0.3, 0.9))
         there = 1 / (1 + np.exp(-height.clip(-1, 1) * n * rng.uniform(0.1, 1)))  # (n, n), from 0 to 1
-        dark = math.exp(rng.uniform(math.log(0.01), math.log(0.3))) if rng.random() < 0.75 else rng.uniform(0.3, 1)
-        ground = dark * (1 + 0.3 * rng.normal(size=(3, 1, 1)) + rng.choice([0, 0.3]) * slope[None])
+        dark = math.exp(rng.uniform(math.log(0.01), math.log(0.3))) * (1 + 0.3 * rng.normal(size=(3, 1, 1)))
+        ground = dark if rng.random() < 0.5 else rng.uniform(0, 1, (3, 1, 1))
+        ground = ground + rng.choice([0, 0.3]) * ground.mean() * slope[None]
         return torch.lerp(torch.from_numpy(ground.clip(0, 1)).float(), x, torch.from_numpy(there).float())
 
     def disturbed(self, rng: np.random.Generator, x: Tensor) -> Tensor:

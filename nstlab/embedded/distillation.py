@@ -10,25 +10,28 @@ while ago, where the two disagree most.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nstlab.embedded.corpus import Corpus
-from nstlab.embedded.student import WIDTHS, Stack
+from nstlab.embedded.student import TINY, WIDTHS, Stack
 from nstlab.embedded.teachers import Teachers
 from nstlab.optimizers import LBFGS, Evaluation
-from nstlab.settings import STYLE_LAYERS
+from nstlab.settings import CONVOLUTIONS, STYLE_LAYERS
 
 CONTENT_LAYERS = ("conv3_3", "conv4_1", "conv4_2")  # whose features have to tell a picture from its photo
 STRIDE = {"1": 6, "2": 3, "3": 2, "4": 1, "5": 1}  # of the positions at which features are compared, by block
 FLOOR = 0.03  # of a channel's usual mean: the least that its error is divided by
 PEAK = 20.0  # mean square over squared mean: a channel above it answers too rarely for a stable Gram matrix
-TINY = 1e-6  # added to what is divided by: a layer may be silent on a whole picture
 DENSE = 0.2  # squared mean over mean square: a channel of the fifth block above it is less sparse than VGG19's
-LOSSES = {"features": 1.0, "gram": 1.0, "residual": 2.0, "distance": 2.0, "peaked": 0.2, "dense": 0.2}
+FRAMED = (
+    1.3  # mean at the border over the mean inside: a channel of the upper blocks above it sees the padding, not the picture
+)
+LOSSES = {"features": 1.0, "gram": 1.0, "residual": 2.0, "distance": 2.0, "peaked": 0.5, "dense": 0.2, "framed": 0.5}
 LAYERS = {"conv4_1": 2.0, "conv4_2": 2.0, "conv5_2": 0.2, "conv5_3": 0.2, "conv5_4": 0.2}  # weights; the others' is 1
 
 
@@ -64,6 +67,14 @@ def dense(f: Tensor) -> Tensor:
     mean logarithm."""
     found = f.mean((0, 1), dtype=torch.float32).square() / (_power(f).mean(0) + TINY)
     return (found / DENSE).clamp(min=1).log().mean()
+
+
+def framed(f: Tensor) -> Tensor:
+    """(B, C, h, w) -> scalar: how far channels' mean at the border exceeds FRAMED times that inside, as a mean logarithm."""
+    whole, inside = (x.sum((0, 2, 3), dtype=torch.float32) for x in (f, f[..., 1:-1, 1:-1]))
+    count, within = f[:, 0].numel(), f[:, 0, 1:-1, 1:-1].numel()
+    found = ((whole - inside) / (count - within)) / (inside / within + TINY)
+    return (found / FRAMED).clamp(min=1).log().mean()
 
 
 def distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -120,6 +131,8 @@ def compared(
     off = s @ projection.T.to(s.dtype) - t  # (B, n, T)
     size = _weighed(t, unit) + TINY  # (B,)
     found = {"features": (_weighed(off, unit) / size).log1p().mean(), "peaked": peaked(s)}
+    if name >= "conv4":
+        found["framed"] = framed(student)
     if name.startswith("conv5"):
         found["dense"] = dense(s)
     if name in STYLE_LAYERS:
@@ -140,35 +153,67 @@ def compared(
 
 
 class Distillation(nn.Module):
-    """Student, teachers and the linear maps between them: `losses(x, triples, offset)` -> {"kind layer teacher": scalar}.
+    """Student, teachers and linear maps between them: `losses(x, triples, offset)` -> {"kind layer teacher its layer": scalar}.
 
-    The student has the layers `names`; those in `lower` are given, and stay as they are."""
+    The student begins with the layers that are `given`, the others with random weights; those in `learnt` are trained."""
 
-    def __init__(self, teachers: Teachers, names: Sequence[str], seed: int, lower: Mapping[str, Tensor] | None = None):
+    def __init__(self, teachers: Teachers, learnt: Sequence[str], seed: int, given: Mapping[str, Tensor]):
         super().__init__()
-        self.teachers, self.names = teachers, tuple(names)
-        self.student = Stack.begun(names, seed, lower or {})
-        learnt = [name for name in names if f"{name}.weight" not in (lower or {})]
+        self.teachers = teachers
+        self.names = CONVOLUTIONS[: CONVOLUTIONS.index(learnt[-1]) + 1]
+        self.student = Stack.begun(self.names, seed, given)
+        for name, layer in self.student.layers.items():
+            layer.requires_grad_(name in learnt)
         self.pairs = [(name, target) for name in learnt for target in teachers.targets(name)]
         generator, widths = torch.Generator().manual_seed(seed), teachers.widths(target for _, target in self.pairs)
         shapes = {_key(name, target): (widths[target], WIDTHS[name]) for name, target in self.pairs}
         self.projections = nn.ParameterDict({k: torch.randn(s, generator=generator) / s[1] for k, s in shapes.items()})
-        self.means = nn.ParameterDict({n: nn.Parameter(torch.ones(WIDTHS[n]), requires_grad=False) for n in names})
+        self.means = nn.ParameterDict({n: nn.Parameter(torch.ones(WIDTHS[n]), requires_grad=False) for n in self.names})
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Set means, and linear maps by least squares, to what pictures show: for layers that are given."""
+        sums = dict.fromkeys(self.projections, 0.0)
+        for count, x in enumerate(batches, 1):
+            features, pairs = self._seen(x)
+            self._follow(features, 1 / count)
+            for key, (student, teacher) in pairs.items():
+                s, t = (rows_of(f).flatten(0, 1).float() for f in (student, teacher))
+                sums[key] = sums[key] + s.T @ torch.cat([s, t], 1)
+        for key, both in sums.items():
+            own, shared = both[:, : len(both)].double(), both[:, len(both) :].double()
+            ridge = 1e-4 * own.diagonal().mean() * torch.eye(len(own))
+            self.projections[key].data.copy_(torch.linalg.solve(own + ridge, shared).T)
+
+    def _seen(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
+        """The student's activations by layer, and (student's, teacher's) of each pair, by key."""
+        teacher, found = self.teachers(x, (target for _, target in self.pairs)), {}
+        features = self.student(x, self.names)
+        for name, target in self.pairs:
+            wanted = teacher[target]
+            if wanted.shape[-1] > features[name].shape[-1]:  # a layer of the block before
+                wanted = F.avg_pool2d(wanted, 2)
+            found[_key(name, target)] = features[name], wanted
+        return features, found
+
+    def _follow(self, features: Mapping[str, Tensor], rate: float) -> None:
+        """Move the means towards those of a batch."""
+        for name, f in features.items():
+            self.means[name].data.lerp_(f.detach()[..., ::4, ::4].float().mean((0, 2, 3)), rate)
 
     def losses(self, x: Tensor, triples: int, offset: int) -> dict[str, Tensor]:
-        teacher = self.teachers(x, (target for _, target in self.pairs))
-        student, found = self.student(x, self.names), {}
+        features, pairs = self._seen(x)
+        found = {}
         for name, target in self.pairs:
-            projection, mean = self.projections[_key(name, target)], self.means[name]
-            parts = compared(name, student[name], teacher[target], projection, mean, triples, offset)
-            found.update({f"{kind} {name} {target[0]}": value for kind, value in parts.items()})
-        for name in self.names:
-            self.means[name].data.lerp_(student[name].detach()[..., ::4, ::4].float().mean((0, 2, 3)), 0.02)
+            key = _key(name, target)
+            parts = compared(name, *pairs[key], self.projections[key], self.means[name], triples, offset)
+            found.update({f"{kind} {name} {target[0]} {target[1]}": value for kind, value in parts.items()})
+        self._follow(features, 0.02)
         return found
 
     @staticmethod
     def weight(loss: str) -> float:
-        kind, name, _ = loss.split()
+        kind, name, *_ = loss.split()
         important = kind != "features" or name in (*STYLE_LAYERS, *CONTENT_LAYERS)
         return LOSSES[kind] * LAYERS.get(name, 1.0) * (1.0 if important else 0.5)
 

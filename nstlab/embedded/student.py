@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from nstlab.settings import CONVOLUTIONS
 from nstlab.weights import TORCHVISION, Preprocessing
 
-LOWER = CONVOLUTIONS[:8]  # conv1_1 … conv3_4, which are trained first
+LOWER, UPPER = CONVOLUTIONS[:8], CONVOLUTIONS[8:]  # conv1_1 … conv3_4, which are trained first; the others
 WIDTHS = {name: (32, 64, 128, 256, 256)[int(name[4]) - 1] for name in CONVOLUTIONS}  # half of VGG19's
 _MOMENTUM, _EPSILON = 0.02, 1e-5
+TINY = 1e-6  # added to what is divided by: a layer, or a filter, may be silent
 
 
 class Layer(nn.Module):
@@ -56,9 +57,10 @@ def fast(x: Tensor) -> Tensor:
 
 
 def _given(tensors: Mapping[str, Tensor], name: str) -> Layer:
-    """A layer with given weights, settled and frozen."""
+    """A layer with given weights, settled; its kernel has the size of a new one's, as steps of one length want it."""
     weight, bias = (tensors[f"{name}.{part}"].clone() for part in ("weight", "bias"))
-    return Layer(weight, torch.full_like(bias, (1 + _EPSILON) ** 0.5), bias, True).requires_grad_(False)
+    size = (weight.flatten(1).norm(dim=1) / 2**0.5).clamp_min(TINY)
+    return Layer(weight / size.view(-1, 1, 1, 1), size * (1 + _EPSILON) ** 0.5, bias, True)
 
 
 class Stack(nn.Module):
@@ -72,12 +74,11 @@ class Stack(nn.Module):
     def frozen(cls, tensors: dict[str, Tensor], preprocessing: Preprocessing, last: str, pool=F.avg_pool2d) -> Stack:
         """Given weights up to a layer, settled and without gradients."""
         names = CONVOLUTIONS[: CONVOLUTIONS.index(last) + 1]
-        return cls({name: _given(tensors, name) for name in names}, preprocessing, pool)
+        return cls({name: _given(tensors, name) for name in names}, preprocessing, pool).requires_grad_(False)
 
     @classmethod
     def begun(cls, names: Iterable[str], seed: int, tensors: Mapping[str, Tensor]) -> Stack:
-        """Layers with the weights in `tensors`, settled and frozen, as far as these go; above, He-initialized ones (He et al.
-        2015)."""
+        """Layers with the weights in `tensors`, settled, as far as they go; the others He-initialized (He et al. 2015)."""
         generator, made, inputs = torch.Generator().manual_seed(seed), {}, 3
         for name in names:
             width = WIDTHS[name]

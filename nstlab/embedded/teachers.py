@@ -27,13 +27,13 @@ LAST = "conv5_1"  # of the distilled network
 def targets(name: str, reach: str) -> tuple[Target, ...]:
     """What a layer of the student has to show, where the original's weights end at `reach`.
 
-    Above that, the first layer (conv4_2, if conv4_1 is the last that is known) has to show that one once more: content is taken
-    from it, and so a photo is kept as by the original."""
+    Above that, the first layer (conv4_2, if conv4_1 is the last that is known) has to show that one once more, and conv3_3 as
+    well: content is taken from it, and so a photo's shapes are kept as by the original, and its details as well."""
     end = CONVOLUTIONS.index(reach)
     at = CONVOLUTIONS.index(name)
     if at <= end:
         return ((ORIGINAL, name),)
-    return ((ORIGINAL, reach),) if at == end + 1 else ((DISTILLED, min(name, LAST)),)
+    return ((ORIGINAL, reach), (ORIGINAL, "conv3_3")) if at == end + 1 else ((DISTILLED, min(name, LAST)),)
 
 
 class Distilled(nn.Module):

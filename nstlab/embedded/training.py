@@ -1,8 +1,8 @@
 """`nstlab train-embedded`: makes the weights that come with the package, from their teachers and a fixed schedule.
 
-Two stages: the lower three blocks, then the upper two on them; then filters that answer too rarely are switched off, and
-activations normalized. A checkpoint is written every CHECKPOINT_EVERY steps; pictures, order and noise depend on the step's
-number alone, so that a training that was interrupted goes on as if it had not been.
+In stages: the lower three blocks, the upper two on them, and shorter, each once more; then filters that answer too rarely are
+switched off, and activations normalized. A checkpoint is written every CHECKPOINT_EVERY steps; pictures, order and noise depend
+on the step's number alone, so that a training that was interrupted goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nstlab import images as im
 from nstlab.embedded import scoring
 from nstlab.embedded.corpus import PHOTOS, Corpus
 from nstlab.embedded.distillation import PEAK, Distillation
-from nstlab.embedded.student import LOWER
+from nstlab.embedded.student import LOWER, UPPER
 from nstlab.embedded.teachers import Teachers
 from nstlab.judge import Judge
 from nstlab.network import SEQUENCE, VGG19, normalization_images
@@ -34,7 +34,8 @@ from nstlab.weights import TORCHVISION, Weights
 SEED = 2016
 CHECKPOINT_EVERY = 200
 TRIPLES = 3  # in a batch: pictures that fool the student, with their paintings and photos
-FOOL_AFTER, FOOL_EVERY, FOOLED, KEPT = 300, 40, 6, 900
+FOOL_EVERY, FOOLED, KEPT = 40, 6, 900
+FITTED = 12  # batches by which the linear maps begin, where a stage goes on with known layers
 QUIET = 0.1  # of the layer's mean: a filter that answers less is switched off
 ABOUT = {
     "title": "half-width VGG19, second edition, a student of the original's blocks 1 to 4 and of a distilled one's above",
@@ -50,15 +51,17 @@ Report = Callable[[str, int, int, dict[str, float]], None]  # stage, steps done,
 
 @dataclass(frozen=True)
 class Stage:
-    """How one part of the network is trained."""
+    """How some layers of the network are trained, on those below as they are."""
 
     name: str
+    learnt: tuple[str, ...]
     cycles: tuple[int, ...]  # steps, from high to low rates, and again (Loshchilov and Hutter 2017)
-    settle: int  # steps until normalization settles (see student.Layer)
+    settle: int  # steps until normalization settles (see student.Layer); 0 for layers that are known
     batch: int  # crops that are drawn for it
     side: int  # px
     rate: float = 0.05  # of Muon, for kernels
     small_rate: float = 0.01  # of Adam, for all the rest
+    fool_after: int = 300  # steps until pictures are made that fool the student
     warm: int = 50  # steps of rising rates
     again: float = 0.6  # of the rates that the cycle before began with
 
@@ -77,8 +80,17 @@ class Stage:
 
 
 SCHEDULES = {
-    "full": (Stage("lower", (8000, 6000), 1350, 9, 96), Stage("upper", (2000,), 300, 4, 128)),
-    "smoke": (Stage("lower", (4, 2), 1, 3, 32), Stage("upper", (4,), 1, 3, 48)),  # to see that everything runs
+    "full": (
+        Stage("lower", LOWER, (8000, 6000), 1350, 9, 96),
+        Stage("upper", UPPER, (2000,), 300, 4, 128),
+        Stage("lower again", LOWER, (1500,), 0, 9, 96, 0.015, 0.003, 0),
+        Stage("upper again", UPPER, (800,), 0, 4, 128, 0.015, 0.003, 0),
+    ),
+    "smoke": (  # to see that everything runs
+        Stage("lower", LOWER, (4, 2), 1, 3, 32, fool_after=2),
+        Stage("upper", UPPER, (4,), 1, 3, 48, fool_after=2),
+        Stage("lower again", LOWER, (2,), 0, 3, 32, fool_after=0),
+    ),
 }
 
 
@@ -122,10 +134,10 @@ class Trainer:
         torch.save(state | {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}, part)
         part.replace(path)
 
-    def load(self, path: Path, key: str) -> None:
-        """Go on from a checkpoint, if there is one. Raises InputError if it belongs to another training."""
+    def load(self, path: Path, key: str) -> bool:
+        """Go on from a checkpoint; False if there is none. Raises InputError if it belongs to another training."""
         if not path.exists():
-            return
+            return False
         try:
             state = torch.load(path, weights_only=True)
         except Exception:
@@ -137,10 +149,10 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self._settle()
+        return True
 
     def run(self, step: Callable[[Trainer], dict[str, Tensor]], path: Path, key: str, report: Report) -> nn.Module:
         """All steps that are left, with checkpoints; returns the module, settled."""
-        self.load(path, key)
         while self.done < self.stage.steps:
             losses = step(self)
             self.update(losses)
@@ -150,13 +162,13 @@ class Trainer:
         return self.module
 
 
-# --- the two stages ---------------------------------------------------------------------------------------------
+# --- the stages -------------------------------------------------------------------------------------------------
 
 
 def step(trainer: Trainer, corpus: Corpus) -> dict[str, Tensor]:
     """Losses of the next batch: half of it crops, half pictures that fool the student, renewed now and then."""
     stage, i = trainer.stage, trainer.done
-    if i >= min(FOOL_AFTER, stage.steps // 3) and (i % FOOL_EVERY == 0 or not len(trainer.fooling)):
+    if i >= stage.fool_after and (i % FOOL_EVERY == 0 or not len(trainer.fooling)):
         new = trainer.module.fooling(corpus, corpus.generator(i, 1), FOOLED, stage.side)
         trainer.fooling = torch.cat([trainer.fooling, new.half()])[-KEPT:]
     if not len(trainer.fooling):
@@ -175,22 +187,21 @@ def train(
     weights whose first three blocks are taken over; None to train these first. schedule: one of SCHEDULES.
     folder: for checkpoints.
     Raises: InputError for a teacher that cannot be used, or a folder with checkpoints of another training."""
-    first, second = SCHEDULES[schedule]
-    teachers = Teachers(teacher, CONVOLUTIONS[-1], distilled)
+    teachers = Teachers(teacher, LOWER[-1]), Teachers(teacher, CONVOLUTIONS[-1], distilled)
     folder.mkdir(parents=True, exist_ok=True)
-    corpus = Corpus(SEED) if schedule == "full" else Corpus(SEED, 9)
-
-    def run(module: Distillation, stage: Stage, *known: str) -> dict[str, Tensor]:
-        key = json.dumps([teachers.digest, SEED, str(stage), *known])
-        Trainer(module, stage).run(lambda trainer: step(trainer, corpus), folder / f"{stage.name}.pt", key, report)
-        return module.student.tensors()
-
-    if lower is None:
-        begun = run(Distillation(Teachers(teacher, LOWER[-1]), LOWER, SEED), first)
-    else:
-        begun = {name: t for name, t in VGG19(lower).tensors().items() if name.partition(".")[0] in LOWER}
-    made = run(Distillation(teachers, CONVOLUTIONS, SEED, begun), second, Weights(begun, TORCHVISION, "lower").digest)
-    return finished(made)
+    corpus, tensors, stages = Corpus(SEED) if schedule == "full" else Corpus(SEED, 9), {}, SCHEDULES[schedule]
+    if lower is not None:
+        tensors = {name: t for name, t in VGG19(lower).tensors().items() if name.partition(".")[0] in LOWER}
+        stages = stages[1:]
+    for stage in stages:
+        known = Weights(tensors, TORCHVISION, "student").digest if tensors else ""
+        module = Distillation(teachers[stage.learnt[-1] not in LOWER], stage.learnt, SEED, tensors)
+        path, key = folder / f"{stage.name}.pt", json.dumps([teachers[1].digest, SEED, str(stage), known])
+        trainer = Trainer(module, stage)
+        if not trainer.load(path, key) and stage.settle == 0:
+            module.fit(corpus.batch(1_000_000 + i, stage.batch, stage.side) for i in range(FITTED))
+        tensors |= trainer.run(lambda trainer: step(trainer, corpus), path, key, report).student.tensors()
+    return finished(tensors)
 
 
 def make(options: TrainSettings, report: Report) -> Path:
