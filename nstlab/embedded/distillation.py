@@ -28,9 +28,7 @@ STRIDE = {"1": 6, "2": 3, "3": 2, "4": 1, "5": 1}  # of the positions at which f
 FLOOR = 0.03  # of a channel's usual mean: the least that its error is divided by
 PEAK = 20.0  # mean square over squared mean: a channel above it answers too rarely for a stable Gram matrix
 DENSE = 0.2  # squared mean over mean square: a channel of the fifth block above it is less sparse than VGG19's
-FRAMED = (
-    1.3  # mean at the border over the mean inside: a channel of the upper blocks above it sees the padding, not the picture
-)
+FRAMED = 1.3  # mean at the border over that inside: a channel of the upper blocks above it sees the padding, not the picture
 LOSSES = {"features": 1.0, "gram": 1.0, "residual": 2.0, "distance": 2.0, "peaked": 0.5, "dense": 0.2, "framed": 0.5}
 LAYERS = {"conv4_1": 2.0, "conv4_2": 2.0, "conv5_2": 0.2, "conv5_3": 0.2, "conv5_4": 0.2}  # weights; the others' is 1
 

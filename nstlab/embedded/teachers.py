@@ -28,7 +28,7 @@ def targets(name: str, reach: str) -> tuple[Target, ...]:
     """What a layer of the student has to show, where the original's weights end at `reach`.
 
     Above that, the first layer (conv4_2, if conv4_1 is the last that is known) has to show that one once more, and conv3_3 as
-    well: content is taken from it, and so a photo's shapes are kept as by the original, and its details as well."""
+    well: content is taken from it, and so a photo's shapes are kept as by the original, and its details too."""
     end = CONVOLUTIONS.index(reach)
     at = CONVOLUTIONS.index(name)
     if at <= end:
