@@ -48,13 +48,12 @@ def _shape(wanted: type, many: bool, optional: bool, opt: Option, value: Any) ->
         return w.FloatLogSlider, {"value": value, "min": math.log10(opt.low), "max": math.log10(opt.high), "step": 0.05}
     if opt.choices:
         return w.Combobox, {"options": list(opt.choices), "value": str(value), "ensure_option": False}
-    if wanted is int and value is not None and opt.high is not None and opt.high - opt.low <= 100:
-        return w.IntSlider, {"value": value, "min": opt.low, "max": opt.high}
+    limits = {"min": opt.low if opt.low is not None else -1e18, "max": opt.high if opt.high is not None else 1e18}
+    if wanted is int and not many and value is not None:  # where it may be left open, the convention has filled it
+        few = opt.high is not None and opt.high - opt.low <= 100
+        return w.IntSlider if few else w.BoundedIntText, {"value": value, **limits}
     if many or optional or wanted is str:
         return w.Text, {"value": _text_of(value), "placeholder": "none" if optional else ""}
-    limits = {"min": opt.low if opt.low is not None else -1e18, "max": opt.high if opt.high is not None else 1e18}
-    if wanted is int:
-        return w.BoundedIntText, {"value": value, **limits}
     return w.BoundedFloatText, {"value": value, **limits}
 
 

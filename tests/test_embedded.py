@@ -154,6 +154,8 @@ def test_given_layers_begin_as_they_are(narrow):
         if name in known:
             assert torch.allclose(t, known[name], rtol=1e-5, atol=1e-7)
     assert [layer.settled for layer in stack.layers.values()] == [True] * 8 + [False]
+    norms = [float(layer.kernel.detach().norm()) for layer in stack.layers.values()]
+    assert norms == pytest.approx([4.0] * 9, rel=0.15)  # √(2 · 8 channels), as He-initialized: steps have the usual effect
     assert not any(p.requires_grad for p in student.Stack.frozen(known, TORCHVISION, "conv3_4").parameters())
 
 
