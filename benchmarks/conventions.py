@@ -2,7 +2,8 @@
 
 A picture is made with the default settings. There, style pulls β |∇style| / (α |∇content|) times as strongly as content. For
 every other convention, with its own layers and α, this prints the β at which its style pulls as strongly on the same picture:
-the median over pairs, and the smallest and largest.
+the median over pairs, and the smallest and largest. Conventions whose authors did not normalize activations depend on how large
+these are in the weights, and so on the weights. Of weights that end early the deepest layer stands for content layers beyond.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tyro
 from torch import Tensor
 
 import nstlab as nst
-from nstlab import recipes
+from nstlab import recipes, weights
 from nstlab.settings import CONVENTIONS
 
 PAIRS = (("coffee", "swirl_strokes"), ("astronaut", "mosaic"), ("chelsea", "wave_engraving"))
@@ -40,12 +41,23 @@ def pull(plan: recipes.Plan, settings: nst.TransferSettings, picture: Tensor) ->
     return lengths[0] / lengths[1]
 
 
+def within(settings: nst.TransferSettings) -> nst.TransferSettings:
+    """The settings with the layers that their weights reach."""
+    there = weights.load(settings.weights).layers
+    content, style = (
+        tuple(name for name in given if name in there) for given in (settings.content_layers, settings.style_layers)
+    )
+    return settings.replace(content_layers=content or there[-1:], style_layers=style)
+
+
 def translated(settings: nst.TransferSettings) -> dict[str, float]:
     """{convention: β that pulls as strongly as the settings' own}."""
+    settings = within(settings)
     plan = recipes.prepare(settings, "cpu")
     picture = plan.solve().image
     own = settings.beta / settings.alpha * pull(plan, settings, picture)
-    others = {name: settings.replace(convention=name) for name in CONVENTIONS}
+    plain = nst.TransferSettings(settings.photo, settings.painting, size=settings.size, weights=settings.weights)
+    others = {name: within(plain.replace(convention=name)) for name in CONVENTIONS}
     return {name: own * other.alpha / pull(plan, other, picture) for name, other in others.items()}
 
 

@@ -105,10 +105,11 @@ def contact_sheet(
     inputs = dict(inputs or {})
     height = len(pictures)
     lead = -(-len(inputs) // max(1, height))  # columns of inputs
-    shapes = [p.shape[-2:] for row in pictures for p in row if p is not None] or [(1, 1)]
-    tall, wide = (max(NARROW, max(s[i] / max(s) for s in shapes) * SIDE) for i in (0, 1))
-    figure = _figure((wide + 0.12) * (across + lead) + 0.5, (tall + 0.3) * height + 0.75, title)
-    places = figure.subplots(height, across + lead, squeeze=False)
+    shapes = [[p.shape[-2:] for p in row if p is not None] or [(1, 1)] for row in pictures]
+    talls = [max(NARROW, max(h / max(h, w) for h, w in row) * SIDE) for row in shapes]
+    wide = max(NARROW, max((w / max(h, w) for row in shapes for h, w in row), default=1) * SIDE)
+    figure = _figure((wide + 0.12) * (across + lead) + 0.5, sum(talls) + 0.3 * height + 0.75, title)
+    places = figure.subplots(height, across + lead, squeeze=False, height_ratios=talls or None)
     for place in places.flat:
         _show(place, None)
     for place, (name, picture) in zip(places[:, :lead].flat, inputs.items(), strict=False):
@@ -121,7 +122,7 @@ def contact_sheet(
             if i == 0 or each[i] != each[i - 1]:
                 place.set_title(_wrapped(column, wide), fontsize=LABEL, color=INK)
             if j == 0 and name:
-                place.set_ylabel(_wrapped(name, tall), fontsize=LABEL, color=INK)
+                place.set_ylabel(_wrapped(name, talls[i]), fontsize=LABEL, color=INK)
     return figure
 
 

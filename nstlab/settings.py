@@ -123,7 +123,7 @@ CONVENTIONS = {
     "mean": Convention(
         "the paper's, with the content loss averaged over its elements: independent of the picture's size",
         alpha=1.0, beta=20.0, tv=0.0, content_factor=0.5, content_mean=True,
-        style_factor=0.25, style_power=2, average_layers=True, rectified=True, normalize=True, levels=2, steps=50,
+        style_factor=0.25, style_power=2, average_layers=True, rectified=True, normalize=True, levels=2, steps=40,
     ),
     "paper": Convention(
         "Gatys, Ecker, Bethge 2016, equations 1 to 5",

@@ -51,12 +51,10 @@ def _e2_claims(runs: Runs, base: Base) -> list[Claim]:
     coherence = [measure.coherence(run.picture) for run in runs]
     length = [measure.autocorrelation_length(run.picture) for run in runs]
     own = measure.autocorrelation_length(runs[0].painting)
-    wave = [measure.mean_wavelength(run.picture) for run in runs]
     alike = [measure.ssim(run.picture, run.painting) for run in runs]
     return [
         claim("The Gram matrices' error falls a hundredfold or more", fallen, min(fallen) >= 100, "times"),
         claim("Strokes get longer with every layer (coherence of edges' directions over 10 px)", coherence, rises(coherence)),
-        claim("Structure is larger with all layers than with one (mean wavelength)", wave, wave[-1] > wave[0], "px"),
         claim(
             "From two layers on, the autocorrelation length is the painting's own within 15 %, and tells no more",
             {"painting": own} | {label_of(run): value for run, value in zip(runs, length, strict=True)},
