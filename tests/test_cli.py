@@ -568,7 +568,8 @@ def test_ctrl_c_while_the_weights_are_read_is_130_as_well(command, monkeypatch, 
 
 
 SLOW = """
-    import sys, time
+    import signal, sys, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which those who start in the background have not
     from nstlab import cli, engine
     whole = engine.Evaluator.__call__
     def evaluate(self, x):
