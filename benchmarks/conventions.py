@@ -1,4 +1,4 @@
-"""How ratios translate between conventions: `python benchmarks/conventions.py`.
+"""How ratios translate between conventions: `python -m benchmarks.conventions`.
 
 A picture is made with the default settings. There, style pulls β |∇style| / (α |∇content|) times as strongly as content. For
 every other convention, with its own layers and α, this prints the β at which its style pulls as strongly on the same picture:
@@ -15,8 +15,9 @@ import tyro
 from torch import Tensor
 
 import nstlab as nst
-from nstlab import recipes, weights
-from nstlab.settings import CONVENTIONS
+from nstlab.method import weights
+from nstlab.method.conventions import CONVENTIONS
+from nstlab.recipes import plan as recipes
 
 PAIRS = (("coffee", "swirl_strokes"), ("astronaut", "mosaic"), ("chelsea", "wave_engraving"))
 

@@ -1,8 +1,8 @@
-"""What a transfer begins with, by evidence: `python benchmarks/defaults.py --teacher FILE`.
+"""What a transfer begins with, by evidence: `python -m benchmarks.defaults --teacher FILE`.
 
 Every photo of the lab with every painting of the lab, by every candidate for the default settings. Each picture is judged by
 the original VGG19 (its first three blocks, and conv4_1 if FILE reaches it): `style` is the relative error of the Gram matrices,
-`content` of the features (see nstlab.judge). The photo as it is has content 0, the painting style 0. `mesh` is the power of the
+`content` of the features (training.judge). The photo as it is has content 0, the painting style 0. `mesh` is the power of the
 luminance above 0.35 cycles a pixel, less the painting's, in per cent of the power: what is left of noise. Lines give the median
 and the bound of the worst quarter (not the worst pair: a channel that is silent in both pictures can make any error). With
 --sheets FOLDER the pictures are kept, and a sheet for each candidate to look at.
@@ -21,10 +21,11 @@ import tyro
 from torch import Tensor
 
 import nstlab as nst
-from nstlab import figures, images, recipes
-from nstlab.embedded.corpus import SCIKIT_LEARN
-from nstlab.judge import Judge
-from nstlab.measurements import fine_energy, ssim
+from nstlab import figures, images
+from nstlab.course.measurements import fine_energy, ssim
+from nstlab.recipes import plan as recipes
+from training.corpus import SCIKIT_LEARN
+from training.judge import Judge
 
 FROM_SCIKIT_LEARN = tuple(Path(name).stem for name in SCIKIT_LEARN)
 PHOTOS = (*images.PHOTOS, *FROM_SCIKIT_LEARN)

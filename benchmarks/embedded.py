@@ -1,4 +1,4 @@
-"""The embedded network beside the original: `python benchmarks/embedded.py --teacher FILE --pairs PHOTO PAINTING ...`.
+"""The embedded network beside the original: `python -m benchmarks.embedded --teacher FILE --pairs PHOTO PAINTING ...`.
 
 Pictures of 224 px after 100 steps are scored by the original VGG19 (its first three blocks are enough): the relative
 error of the Gram matrices behind relu1_1, relu2_1 and relu3_1, averaged, at a content error (relu3_3) of 0.6, which is
@@ -17,8 +17,8 @@ from typing import Literal
 import tyro
 
 import nstlab as nst
-from nstlab.embedded import scoring
-from nstlab.judge import Judge
+from training import scoring
+from training.judge import Judge
 
 Kind = Literal["three", "four", "five", "texture"]
 

@@ -1,4 +1,4 @@
-"""Our L-BFGS against torch's, at equal numbers of evaluations: `python benchmarks/optimizers.py --weights FILE`.
+"""Our L-BFGS against torch's, at equal numbers of evaluations: `python -m benchmarks.optimizers --weights FILE`.
 
 The yardstick is torch.optim.LBFGS with strong-Wolfe line search, history 20, learning rate 1 and no tolerances, on the
 same objective (content conv3_3, style conv1_1 conv2_1 conv3_1, β/α = 1000, average pooling, normalized activations:
@@ -17,9 +17,9 @@ import tyro
 from torch import Tensor
 
 import nstlab as nst
-from nstlab.engine import Evaluator
-from nstlab.objectives import Bound
-from nstlab.optimizers import LBFGS
+from nstlab.method.engine import Evaluator
+from nstlab.method.objectives import Bound
+from nstlab.method.optimizers import LBFGS
 
 PAIRS = (("astronaut", "swirl_strokes"), ("chelsea", "mosaic"), ("coffee", "wave_engraving"))
 CHECKPOINTS = (50, 100, 200)

@@ -1,4 +1,4 @@
-"""What the bare command makes, for the gallery: `python benchmarks/transfers.py`.
+"""What the bare command makes, for the gallery: `python -m benchmarks.transfers`.
 
 Five pairs by `nstlab transfer PHOTO PAINTING`, with no option at all: each photo, each painting, each result.
 """
@@ -11,8 +11,10 @@ from pathlib import Path
 import tyro
 
 import nstlab as nst
-from nstlab import figures, recipes, store
-from nstlab.experiments import report
+from nstlab import figures
+from nstlab.course import report
+from nstlab.recipes import plan as recipes
+from nstlab.runs import store
 
 PAIRS = (
     ("astronaut", "swirl_strokes"),
@@ -37,7 +39,7 @@ def main(options: Options) -> None:
     grid, seconds = [], 0.0
     for pair in PAIRS:
         plan = recipes.prepare_here(nst.TransferSettings(*pair))
-        run = store.Store(options.results).obtain(plan)
+        run, _ = store.Store(options.results).obtain(plan)
         seconds += run.manifest["result"]["seconds"]
         result = nst.load(run.picture)
         grid.append([plan.inputs["content"], nst.fit(plan.inputs["style"], result.shape[-2:], "area"), result])
@@ -46,7 +48,7 @@ def main(options: Options) -> None:
     text = (
         "## The bare command\n\nWhat `nstlab transfer PHOTO PAINTING` makes, with no option at all: five pairs, "
         f"{max(result.shape[-2:])} px, {seconds / len(PAIRS):.0f} s each on a CPU with two cores.\n\n"
-        "![Photos, paintings, results](transfers.jpg)\n\nAgain: `python benchmarks/transfers.py`\n"
+        "![Photos, paintings, results](transfers.jpg)\n\nAgain: `python -m benchmarks.transfers`\n"
     )
     report.hang("transfers", text, options.gallery)
 

@@ -12,43 +12,10 @@ Names are imported when they are first used, so that `import nstlab` costs nothi
 to be known before PyTorch is loaded.
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
 from nstlab.threads import share_cores
 
 share_cores()
 
-_HOMES = {
-    "settings": (
-        "CONVENTIONS CONTENT_LAYERS LAYERS STYLE_LAYERS InputError JobSettings ReconstructSettings TextureSettings "
-        "TransferSettings"
-    ),
-    "images": "fit grey load noise read_settings resize rings sample samples save save_gif to_pil white_noise",
-    "weights": "Preprocessing Weights",
-    "network": "VGG19 mean_activations normalize_activations",
-    "statistics": "covariance gram",
-    "objectives": "Objective content style total_variation",
-    "optimizers": "LBFGS Adam GradientDescent",
-    "checkpoint": "Checkpoint",
-    "engine": "Result Status Step minimize pyramid solve",
-    "recipes": "Plan device prepare",
-    "store": "Store run_id",
-    "index": "history runs",
-    "figures": "before_after contact_sheet loss_curves",
-    "sweep": "Sweep",
-    "studio": "Studio",
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
-
-__all__ = sorted(_HOME)  # noqa: PLE0605
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'nstlab' has no attribute '{name}'")
-    return getattr(import_module(f"nstlab.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -45,19 +45,33 @@ def same(one: str | os.PathLike, other: str | os.PathLike) -> bool:
 def check_place(path: str | os.PathLike) -> Path:
     """The path, if a file can be written there, which is tried; else InputError, before any work is done."""
     path = Path(path)
-    try:
+    with writing(path):
         with contextlib.suppress(FileNotFoundError):
             regular(path)
         if not path.parent.is_dir():
             raise InputError(f"{path}: there is no folder {path.parent}")
         if path.exists() and not os.access(path, os.W_OK):
             raise InputError(f"{path}: may not be written")
+    _temporary(path).unlink()
+    return path
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Turn what goes wrong in the block, as with a full disk, into an InputError: the one place where that is said."""
+    try:
+        yield
     except InputError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise _unwritable(path, error) from None
-    _temporary(path).unlink()
-    return path
+        raise InputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+
+
+def folder(path: str | os.PathLike) -> Path:
+    """The folder, made if it is not there yet; InputError if it cannot be."""
+    with writing(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    return Path(path)
 
 
 @contextlib.contextmanager
@@ -68,27 +82,20 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     So a file is whole or not there, whenever the process is killed. An OSError becomes an InputError."""
     temporary = _temporary(path)
     try:
-        yield temporary
-        os.replace(temporary, os.path.realpath(path))
-    except OSError as error:
-        raise _unwritable(path, error) from None
+        with writing(path):
+            yield temporary
+            os.replace(temporary, os.path.realpath(path))
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _unwritable(path: str | os.PathLike, error: Exception) -> InputError:
-    return InputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})")
-
-
 def _temporary(path: str | os.PathLike) -> Path:
     """A new, empty file beside what the path names, with the same ending. InputError if there can be none."""
-    try:
+    with writing(path):
         target = Path(os.path.realpath(path))
         temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}{target.suffix}")
         temporary.touch(exist_ok=False)
-    except (OSError, ValueError) as error:
-        raise _unwritable(path, error) from None
-    return temporary
+        return temporary
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import settings
 
-from nstlab.weights import TORCHVISION, Weights, random_weights
+from nstlab.method.weights import TORCHVISION, Weights, random_weights
 
 settings.register_profile("nstlab", deadline=None, derandomize=True)  # no clock and no luck in the tests
 settings.load_profile("nstlab")

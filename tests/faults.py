@@ -2,7 +2,7 @@
 
 import pytest
 
-from nstlab import engine
+from nstlab.method import engine
 from nstlab.settings import InputError
 
 

@@ -26,9 +26,12 @@ from safetensors import safe_open
 import nstlab as nst
 from nstlab import cli
 from nstlab import images as im
-from nstlab.objectives import total_variation
-from nstlab.settings import CONVENTIONS, RECIPES, JobSettings, kind
-from nstlab.weights import TORCHVISION, random_weights
+from nstlab.cli import JobSettings
+from nstlab.method.conventions import CONVENTIONS
+from nstlab.method.objectives import total_variation
+from nstlab.method.weights import TORCHVISION, random_weights
+from nstlab.recipes.base import known
+from nstlab.settings import kind
 
 FEW = 30
 CASES = int(os.environ.get("NSTLAB_ATTACKS", FEW))
@@ -165,8 +168,8 @@ def values(name, annotation, opt):
 @st.composite
 def commands(draw):
     """A recipe with up to four options, on pictures that mostly are there."""
-    recipe = draw(st.sampled_from(list(RECIPES)))
-    fields = {name: (annotation, opt) for cls in (RECIPES[recipe], JobSettings) for name, annotation, opt in cls.options()}
+    recipe = draw(st.sampled_from(list(known())))
+    fields = {name: (annotation, opt) for cls in (known()[recipe], JobSettings) for name, annotation, opt in cls.options()}
     chosen = draw(st.lists(st.sampled_from(sorted(fields.keys() - {"results"})), max_size=4, unique=True))
     return recipe, {name: draw(values(name, *fields[name])) for name in chosen}
 

@@ -19,7 +19,7 @@ from torch.testing import assert_close
 
 from nstlab import decoding
 from nstlab import images as im
-from nstlab.measurements import fine_energy
+from nstlab.course.measurements import fine_energy
 from nstlab.settings import FITS, MIN_SIDE, InputError
 
 COLOURS = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0], [200, 40, 90]]

@@ -10,20 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nstlab import recipes, settings, weights
-from nstlab.settings import (
-    CONVENTIONS,
-    LAYERS,
-    RECIPES,
-    InputError,
-    JobSettings,
-    ReconstructSettings,
-    TextureSettings,
-    TransferSettings,
-    kind,
-    layer_name,
-    nearest,
-)
+from nstlab import settings
+from nstlab.cli import JobSettings
+from nstlab.method import names, weights
+from nstlab.method.conventions import CONVENTIONS
+from nstlab.method.names import LAYERS, layer_name
+from nstlab.recipes import plan as recipes
+from nstlab.recipes.base import known
+from nstlab.recipes.reconstruct import ReconstructSettings
+from nstlab.recipes.texture import TextureSettings
+from nstlab.recipes.transfer import TransferSettings
+from nstlab.settings import InputError, kind, nearest
 
 
 def make(**changes):
@@ -44,7 +41,7 @@ def ranged_fields():
     """(settings class, field, its Option) of every number that a user may set."""
     return [
         pytest.param(cls, name, opt, id=f"{cls.__name__}.{name}")
-        for cls in (*RECIPES.values(), JobSettings)
+        for cls in (*known().values(), JobSettings)
         for name, annotation, opt in cls.options()
         if kind(annotation)[0] in (int, float) and not kind(annotation)[1]
     ]
@@ -294,7 +291,7 @@ def values(annotation, opt):
     return one | st.none() if optional else one
 
 
-@pytest.mark.parametrize("cls", [*RECIPES.values(), JobSettings])
+@pytest.mark.parametrize("cls", [*known().values(), JobSettings])
 @given(data=st.data())
 def test_settings_come_back_from_json_as_they_were(cls, data):
     drawn = {name: data.draw(values(a, opt), label=name) for name, a, opt in cls.options() if name != "style_weights"}
@@ -356,13 +353,12 @@ def test_identity_leaves_out_paths_and_nothing_else():
 
 
 def test_names_in_settings_are_those_of_the_registries():
-    assert set(settings.DOWNLOADS) == set(weights.DOWNLOADS)
-    assert set(settings.WEIGHTS) == {"auto", "embedded", "random", *weights.DOWNLOADS}
-    assert set(settings.OPTIMIZERS) == set(recipes._OPTIMIZERS)
-    assert set(settings.RECIPES.values()) == set(recipes._TERMS)
+    assert set(names.DOWNLOADS) == set(weights.DOWNLOADS)
+    assert set(names.WEIGHTS) == {"auto", "embedded", "random", *weights.DOWNLOADS}
+    assert set(names.OPTIMIZERS) == set(recipes._OPTIMIZERS)
 
 
-@pytest.mark.parametrize("cls", list(RECIPES.values()))
+@pytest.mark.parametrize("cls", list(known().values()))
 def test_every_default_is_allowed_and_every_field_has_help(cls):
     chosen = made(cls)
     for name, _, opt in cls.options():

@@ -28,8 +28,8 @@ NOTEBOOK = "import nstlab as nst; nst.grey(nst.load('coffee', size=32))"
 WORKER = """
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from nstlab.settings import TransferSettings
-from nstlab.sweep import label
+from nstlab.recipes.transfer import TransferSettings
+from nstlab.runs.sweep import label
 if __name__ == "__main__":
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         pool.submit(label, 1.0).result()

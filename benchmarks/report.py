@@ -1,0 +1,89 @@
+"""The benchmark's table, its file, and the comparison with an earlier one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.measures import ROWS, BenchSettings, Row
+from nstlab import files
+from nstlab.recipes import plan as recipes
+from nstlab.settings import InputError
+
+
+def run(options: BenchSettings) -> list[Row]:
+    """Measure the rows that are asked for, printing each as soon as it is known; write and compare them."""
+    before = None if options.against is None else read(options.against)
+    if options.json is not None:
+        files.check_place(options.json)
+    device = recipes.device(options.device)
+    about = machine(device)
+    print(" - ".join(f"{name} {value}" for name, value in about.items()), flush=True)
+    rows = []
+    for name in options.rows:
+        for row in ROWS[name](options, device):
+            rows.append(row)
+            print(line(row), flush=True)
+            if options.json is not None:  # what is known is kept, whatever comes
+                write(options.json, about, rows)
+    if before is not None:
+        print(*ratios(before, rows), sep="\n")
+    return rows
+
+
+def command(options: BenchSettings) -> int:
+    """Print the table of measurements."""
+    run(options)
+    return 0
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the numbers hold for."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities().get("cpu_name")
+    return {
+        "device": name or platform.processor() or device.type,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "nstlab": version("nstlab"),
+        "python": platform.python_version(),
+    }
+
+
+def line(row: Row) -> str:
+    """A row as Markdown."""
+    values = ", ".join(f"{name} {value:.4g}" for name, value in row.values.items())
+    kept = {None: "", True: "yes", False: "**no**"}[row.met]
+    return f"| {row.name} | {values} | {row.target} | {kept} |"
+
+
+def write(path: Path, about: dict[str, Any], rows: list[Row]) -> None:
+    """As JSON, whole or not at all."""
+    with files.replacing(path) as temporary:
+        temporary.write_text(json.dumps({"machine": about, "rows": [dataclasses.asdict(row) for row in rows]}, indent=1))
+
+
+def read(path: Path) -> dict[str, dict[str, float]]:
+    """{row: {name: number}} of an earlier result; InputError if it is none."""
+    try:
+        return {row["name"]: row["values"] for row in files.read_json(path)["rows"]}
+    except OSError as error:
+        raise InputError(f"against: {path} cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"against: {path} is no result of these benchmarks") from None
+
+
+def ratios(before: dict[str, dict[str, float]], rows: list[Row]) -> list[str]:
+    """Each number over that of the earlier result, where both have it."""
+    found = ["now over then:"]
+    for row in rows:
+        old = before.get(row.name, {})
+        values = [f"{name} {value / old[name]:.2f}" for name, value in row.values.items() if old.get(name)]
+        if values:
+            found.append(f"| {row.name} | {', '.join(values)} |")
+    return found

@@ -1,0 +1,1 @@
+"""The painting tools and the pictures behind `paint.py`."""

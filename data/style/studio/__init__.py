@@ -1,1 +1,0 @@
-"""The painting tools and the pictures behind `make.py`."""

@@ -1,5 +1,0 @@
-"""`nstlab bench`: how fast, how lean and how near to the machine's limit, against the loop that public tools run.
-
-`plain` is that loop, `measures` the rows of the table, `report` the table, its file and the comparison with an
-earlier one. Everything is measured in one run, side by side, so that ratios mean something on a noisy machine.
-"""

@@ -1,0 +1,7 @@
+"""The course: experiments with their claims, what notebooks call, and the command that runs these.
+
+Names are imported when they are first used."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

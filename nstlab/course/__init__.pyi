@@ -1,0 +1,1 @@
+from .lesson import Lesson as Lesson

@@ -1,0 +1,116 @@
+"""Large files from the network: into their place only when whole and checked by hash, and taken up where a download stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from nstlab import files
+from nstlab.settings import InputError
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that `fetch` can get. `sha256` is the beginning of its hash, which is part of the file's name."""
+
+    url: str
+    sha256: str
+    megabytes: int
+
+    @property
+    def path(self) -> Path:
+        """Where it is kept: torch.hub's folder, which torchvision looks into as well."""
+        return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rpartition("/")[2]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(download: Download, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
+    """Download a file into its place and check its hash; an interrupted download goes on where it stopped.
+
+    Args: progress: called with the bytes that are there and the bytes in all (0 if unknown).
+    Returns: the file's path; one that is there already is checked and kept.
+    Raises: InputError if it cannot be had (the part that came is kept) or its hash is wrong (it is removed)."""
+    path = download.path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path.with_suffix('.part')}.lock", timeout=0):
+            return _fetched(download, progress)
+    except Timeout:
+        raise InputError(f"{path} is being downloaded by another process; wait for it to end") from None
+    except InputError:
+        raise
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: headers that are none
+        reason = getattr(error, "reason", None) or error
+        raise InputError(
+            f"{download.url} could not be downloaded ({reason}); run the same command again to go on, or put the "
+            f"file at {path} by hand"
+        ) from None
+
+
+def _fetched(download: Download, progress: Callable[[int, int], None]) -> Path:
+    """The file's path: what is there, if its hash is right, or else the download."""
+    path, part = download.path, download.path.with_suffix(".part")
+    for place in (path, part):
+        files.check_place(place)
+    if path.is_file() and _sha256(path).startswith(download.sha256):
+        return path
+    _receive(download.url, part, progress)
+    if not _sha256(part).startswith(download.sha256):
+        part.unlink()
+        raise InputError(f"{download.url}: the file's hash is not {download.sha256}…; it was removed, please try again")
+    return part.replace(path)
+
+
+class _SameScheme(urllib.request.HTTPRedirectHandler):
+    """Follows redirections, but never from https to http, or to ftp."""
+
+    def redirect_request(self, request: urllib.request.Request, *rest: Any) -> urllib.request.Request | None:
+        scheme = urllib.parse.urlsplit(rest[-1]).scheme
+        if scheme != request.type:
+            raise OSError(f"the server redirects from {request.type} to {scheme}")
+        return super().redirect_request(request, *rest)
+
+    def http_error_302(self, request: urllib.request.Request, answer: Any, *rest: Any) -> Any:
+        try:
+            return super().http_error_302(request, answer, *rest)
+        except Exception:
+            answer.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+def _receive(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
+    """Append what is missing to the partial file, if the server knows ranges; else start it anew."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.build_opener(_SameScheme).open(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416:  # nothing is missing
+            return
+        raise
+    with response, part.open("ab" if response.status == 206 else "wb") as file:
+        done = have if response.status == 206 else 0
+        total = done + int(response.headers.get("Content-Length") or 0)
+        while chunk := response.read(1 << 20):
+            file.write(chunk)
+            done += len(chunk)
+            progress(done, total)
+    if done < total:
+        raise OSError(f"the connection ended after {done} of {total} bytes")

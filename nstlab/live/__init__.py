@@ -1,0 +1,1 @@
+"""Painting while somebody watches."""

@@ -1,0 +1,53 @@
+"""Files that come from the page: in parts, since servers refuse large messages, and kept only if they are pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from nstlab import files
+from nstlab import images as im
+from nstlab.settings import InputError
+
+CHUNK = 1 << 20  # bytes of a file in one message: servers refuse messages of 10 MB
+LARGEST = 200 << 20  # bytes of a file
+
+
+class Uploads:
+    """Files on their way, and the folder where they are kept."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._parts: dict[str, dict[int, bytes]] = {}
+
+    def part(self, upload: str, number: int, count: int, name: str, data: bytes) -> bytes | None:
+        """Take part `number` of `count` of a file; the whole file when all have come. One that is too large comes without data.
+
+        Raises InputError for a file of more than LARGEST bytes."""
+        if count * CHUNK > LARGEST:
+            raise InputError(f"{name}: has more than {LARGEST >> 20} MB, the most that is taken")
+        parts = self._parts.setdefault(upload, {})
+        parts[number] = data
+        if len(parts) < count:
+            return None
+        del self._parts[upload]
+        return b"".join(parts[i] for i in range(count))
+
+    def forget(self) -> None:
+        """Nobody will send the rest."""
+        self._parts.clear()
+
+    def keep(self, name: str, data: bytes) -> Path:
+        """Write a file down if it passes the checks of all pictures, named by what it is and holds.
+
+        Raises InputError, which names the file as its owner does, if it does not or cannot be kept."""
+        stem = re.sub(r"[^\w-]+", "_", Path(name).stem)[:50] or "picture"
+        try:
+            bare = files.folder(self.folder.absolute()) / f"{stem}-{hashlib.sha256(data).hexdigest()[:8]}"
+            with files.replacing(bare) as temporary:
+                temporary.write_bytes(data)
+                kind = im.kind(temporary).lower()
+            return bare.rename(bare.with_suffix(f".{kind}"))
+        except InputError as error:
+            raise InputError(re.sub(r"^.*?: ", lambda _: f"{name}: ", str(error), count=1)) from None

@@ -1,0 +1,52 @@
+"""In which numbers the engine evaluates: float32, or 16 bits where a device multiplies them faster."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from nstlab.method.network import VGG19
+
+
+class Arithmetic(NamedTuple):
+    """In which type evaluations are done, and whether float32 convolutions may be TF32."""
+
+    dtype: torch.dtype
+    tf32: bool = False
+
+    @property
+    def name(self) -> str:
+        """As in names.PRECISIONS: "float16"."""
+        return "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
+
+
+def native_halves(device: torch.device) -> tuple[torch.dtype, ...]:
+    """The 16-bit types in which the device multiplies matrices faster than in float32."""
+    if device.type == "cuda":
+        found = {torch.float16: (7, 0), torch.bfloat16: (8, 0)}
+        return tuple(dtype for dtype, least in found.items() if torch.cuda.get_device_capability(device) >= least)
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return ()
+    can, halves = torch.cpu.get_capabilities(), []
+    if can.get("amx_fp16") and torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        halves.append(torch.float16)
+    if any(can.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")) and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        halves.append(torch.bfloat16)
+    return tuple(halves)
+
+
+def arithmetic_of(net: VGG19) -> Arithmetic:
+    """What a network's evaluations are done in, by its `precision`.
+
+    "auto" takes the fastest that ends within 1 % of float32's loss (the benchmarks check it): a 16-bit type, where the device
+    has one natively, else float32. float16, whose features must stay below 65504, only where activations are normalized.
+    "tf32" is float32 on devices without TF32. A network in float64 stays in float64."""
+    held = net.conv1_1_weight
+    if held.dtype != torch.float32:
+        return Arithmetic(held.dtype)
+    if net.precision == "auto":
+        halves = [dtype for dtype in native_halves(net.device) if net.normalized or dtype != torch.float16]
+        return Arithmetic(halves[0] if halves else torch.float32)
+    tf32 = net.precision == "tf32"
+    return Arithmetic(torch.float32 if tf32 else getattr(torch, net.precision), tf32)

@@ -1,0 +1,1 @@
+"""Recipes: settings in, an objective and a first picture out."""

@@ -1,0 +1,212 @@
+"""What recipes have in common, and the list of them.
+
+A recipe is a settings class with an objective, in a file of its own:
+
+    @dataclass(frozen=True)
+    class Sketch(RunSettings, recipe="sketch"):
+        \"\"\"Redraw PHOTO from the features of one layer, smoothly.\"\"\"
+
+        photo: str = picture("content")
+        init: str = first_picture("grey")
+
+        def objective(self, pictures, shape):
+            return nst.content("conv3_1", pictures["content"], convention=self.convention)
+
+Defining the class registers it. From its fields alone it gets a subcommand, the studio's controls, sweep axes, a place in the
+store and copy-as-code. Recipes of this folder are found by themselves, those of other packages by their entry points in the
+group `nstlab.recipes`. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
+from nstlab.method.names import HISTORY, OPTIMIZERS, POOLS, PRECISIONS, RATE, STEPS, WEIGHTS, layer_name
+from nstlab.settings import FITS, GROUPS, MAX_SIDE, MIN_SIDE, InputError, Settings, nearest, option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nstlab.method.objectives import Objective
+
+INITS = ("noise", "white", "content", "style", "grey", "rings")  # first pictures; content and style are the recipe's own
+
+# Fields, by what they are about.
+live_field, start_field, picture_field, network_field, optimizer_field = (partial(option, group=group) for group in GROUPS)
+
+
+def picture(role: str) -> Any:
+    """The field for a picture that the recipe reads; `role` is its name among the recipe's inputs: "content" or "style"."""
+    return picture_field(help="a picture file, or the name of a sample", identity=False, role=role)
+
+
+def first_picture(default: str | None, help: str = "first picture", without: Sequence[str] = ()) -> Any:
+    """The field for what a run begins with: one of INITS, but for those that the recipe is `without`, or a file."""
+    return start_field(
+        default, help, choices=tuple(name for name in INITS if name not in without), or_path=True, reserved=INITS
+    )
+
+
+def length(default: int | None, more: str = "") -> Any:
+    """The field for how long a run is."""
+    help = f"optimizer steps at the full size, about one evaluation each{more}"
+    return optimizer_field(default, help, low=0, high=1_000_000)
+
+
+# --- the list of recipes ----------------------------------------------------------------------------------------
+
+_KNOWN: dict[str, type[RunSettings]] = {}
+
+
+def known() -> dict[str, type[RunSettings]]:
+    """{name: settings class} of every recipe: of this folder, of installed packages, and of what has been defined so far."""
+    _find()
+    return dict(_KNOWN)
+
+
+def named(name: str) -> type[RunSettings]:
+    """The recipe of that name; InputError if there is none."""
+    found = known()
+    if name not in found:
+        raise InputError(f"recipe: '{name}' is not one of {', '.join(found)}{nearest(name, list(found))}")
+    return found[name]
+
+
+@cache
+def _find() -> None:
+    """Import the files in which recipes are defined."""
+    folder = importlib.import_module("nstlab.recipes")
+    for module in pkgutil.iter_modules(folder.__path__, "nstlab.recipes."):
+        if not module.name.endswith((".base", ".plan")):
+            importlib.import_module(module.name)
+    for entry in entry_points(group="nstlab.recipes"):
+        entry.load()
+
+
+# --- what they have in common -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Input:
+    """A picture that a recipe reads, by file or sample name, and how it gets the result's shape (see images.fit)."""
+
+    source: str
+    fit: str = FITS[0]
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings):
+    """What every recipe has: a size, a network, an optimizer; and what it minimises."""
+
+    recipe: ClassVar[str] = ""
+
+    size: int = picture_field(512, "long side of the picture", low=MIN_SIDE, high=MAX_SIDE, unit="px")
+    steps: int = length(STEPS)
+    levels: int | None = optimizer_field(
+        None, "sizes from coarse to fine, half the steps at coarser ones (default: the convention's)", low=1, high=8
+    )
+    seed: int = start_field(0, "seed of the noise and of random weights", low=0, high=2**63 - 1)
+    tv: float | None = live_field(None, "weight of total variation (default: the convention's)", low=0, high=1e15, log=True)
+    convention: str = network_field(DEFAULT_CONVENTION, "scale of the losses, after whose code", choices=tuple(CONVENTIONS))
+    weights: str = network_field(WEIGHTS[0], "where VGG19's weights come from", choices=WEIGHTS, or_path=True, identity=False)
+    pool: str = network_field(POOLS[0], "pooling between the blocks", choices=POOLS)
+    rescale_pool: bool = network_field(False, "make up for average and l2 pooling's smaller values; off is the paper's")
+    normalize: bool | None = network_field(None, "make mean activations 1, as in the paper (default: as the convention did)")
+    optimizer: str = optimizer_field(OPTIMIZERS[0], "how the pixels are changed", choices=OPTIMIZERS)
+    learning_rate: float = optimizer_field(RATE, "step of adam and gd; 1 is black to white", low=1e-6, high=10, log=True)
+    history: int = optimizer_field(HISTORY, "curvature pairs that lbfgs keeps, memory permitting", low=1, high=1000)
+    precision: str = network_field(
+        PRECISIONS[0], "of the network; auto: 16 bits where faster; losses are float32", choices=PRECISIONS
+    )
+    stop_loss: float | None = optimizer_field(None, "stop when the loss is at most this", low=0)
+    stop_change: float | None = optimizer_field(
+        None, "stop when ten steps lower the loss by less than this part of it", low=0, high=1
+    )
+
+    def __post_init__(self) -> None:
+        """Fields left open are filled with the convention's values, so that equal runs have equal settings."""
+        super().__post_init__()
+        for name in self._conventional():
+            if getattr(self, name) in (None, ()):
+                object.__setattr__(self, name, getattr(CONVENTIONS[self.convention], name))
+
+    def __init_subclass__(cls, recipe: str = "", **rest: Any) -> None:
+        """Register a recipe under its name. Defined again, as in a notebook's cell, it takes its old self's place."""
+        super().__init_subclass__(**rest)
+        if not recipe:
+            return
+        cls.recipe, other = recipe, _KNOWN.get(recipe)
+        if other is not None and other.__qualname__ != cls.__qualname__:
+            raise InputError(f"recipe: there is already one called '{recipe}', {other.__qualname__}")
+        _KNOWN[recipe] = cls
+
+    @classmethod
+    def roles(cls) -> dict[str, str]:
+        """{field: role} of the fields that name pictures."""
+        return {name: opt.role for name, _, opt in cls.options() if opt.role}
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """The pictures that are read, by role. The first one gives the result its proportions."""
+        return {role: Input(getattr(self, name)) for name, role in self.roles().items()}
+
+    def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> Objective:
+        """What is minimised in images of shape (H, W), but for smoothness, which every recipe has.
+
+        pictures: the inputs by role, (1, 3, H, W) in [0, 1], each in the shape that it gets."""
+        raise NotImplementedError
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The fields that name a file that is there, rather than a sample or a choice."""
+        named = [name for name, _, opt in self.options() if opt.role or opt.or_path]
+        return {name: value for name in named if os.path.isfile(value := getattr(self, name))}
+
+    @classmethod
+    def _conventional(cls) -> list[str]:
+        """The fields that a convention fills where they are left open."""
+        known = {f.name for f in dataclasses.fields(Convention)}
+        return [f.name for f in dataclasses.fields(cls) if f.name in known and f.default in (None, ())]
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed. With another convention, values that were the old one's become the new one's."""
+        if changes.get("convention", self.convention) != self.convention:
+            old = CONVENTIONS[self.convention]
+            follow = [name for name in self._conventional() if getattr(self, name) == getattr(old, name)]
+            defaults = {f.name: f.default for f in dataclasses.fields(self)}
+            changes = {name: defaults[name] for name in follow} | changes
+        return super().replace(**changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleSettings(RunSettings):
+    """What the recipes with a painting have."""
+
+    style_layers: tuple[str, ...] = live_field((), "layers for style (default: the convention's)", parse=layer_name)
+    style_weights: tuple[float, ...] = live_field((), "weight of each style layer (default: equal)", low=0, high=1e12)
+    style_fit: str = picture_field(FITS[0], "how the painting gets the photo's shape", choices=FITS)
+    style_scale: float = picture_field(1.0, "size of the strokes: the painting is scaled by this", low=0.1, high=10, log=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        layers, weights = self.style_layers, self.style_weights
+        if len(set(layers)) < len(layers):
+            raise InputError(f"style_layers: {' '.join(layers)} names a layer twice; each may be named once")
+        if weights and len(weights) != len(layers):
+            raise InputError(f"style_weights: {len(weights)} given for {len(layers)} style layers; give one for each")
+        if weights and not any(weights):
+            raise InputError("style_weights: all are 0; at least one must be more")
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        return super().inputs | {"style": Input(super().inputs["style"].source, self.style_fit, self.style_scale)}

@@ -1,0 +1,270 @@
+"""Recipes: settings in; network, objective, first picture and schedule out.
+
+    plan = prepare(TransferSettings("photo.jpg", "painting.jpg", size=256))
+    for step in plan.steps():
+        ...
+
+Every recipe is an objective for the one engine. A `Plan` says what will be minimised and how, and identifies it: its
+settings, the hashes of its pictures' pixels, and the hash of its weights decide the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nstlab import images as im
+from nstlab.method import engine, memory
+from nstlab.method.fast import evaluation as fast
+from nstlab.method.fast.arithmetic import arithmetic_of
+from nstlab.method.names import CONTENT_LAYERS, CONVOLUTIONS, STYLE_LAYERS, rectified
+from nstlab.method.network import VGG19
+from nstlab.method.objectives import Objective, total_variation
+from nstlab.method.optimizers import LBFGS, Adam, GradientDescent, Optimizer
+from nstlab.recipes.base import RunSettings
+from nstlab.settings import DEVICES, LIVE, MAX_SIDE, START, InputError
+
+_OPTIMIZERS: dict[str, Callable[[RunSettings], Optimizer]] = {
+    "lbfgs": lambda s: LBFGS(history=s.history),
+    "adam": lambda s: Adam(rate=s.learning_rate),
+    "gd": lambda s: GradientDescent(rate=s.learning_rate),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a recipe makes of its settings. `inputs` are the pictures it read, by role."""
+
+    settings: RunSettings
+    net: VGG19
+    objective: Objective
+    start: Tensor
+    inputs: dict[str, Tensor]
+
+    @property
+    def recipe(self) -> str:
+        """Its name."""
+        return self.settings.recipe
+
+    @property
+    def optimizer(self) -> Optimizer:
+        return _OPTIMIZERS[self.settings.optimizer](self.settings)
+
+    @property
+    def schedule(self) -> tuple[engine.Level, ...]:
+        return engine.pyramid(self.start.shape[-2:], self.settings.steps, self.settings.levels)
+
+    @property
+    def total(self) -> int:
+        """Steps of all sizes."""
+        return sum(level.steps for level in self.schedule)
+
+    def steps(
+        self, checkpoint: engine.Checkpoint | None = None
+    ) -> Generator[engine.Step, Mapping[str, float] | None, engine.Result]:
+        """The engine on this plan, from its beginning or from a checkpoint."""
+        s = self.settings
+        return engine.minimize(
+            self.objective, self.net, self.start, s.steps, self.optimizer, s.levels, s.stop_loss, s.stop_change, checkpoint
+        )
+
+    def solve(self) -> engine.Result:
+        """The run, carried out to its end and kept nowhere."""
+        return engine.drained(self.steps())
+
+    def losses(self, pictures: Iterable[Tensor]) -> list[float]:
+        """The total loss of each picture, (1, 3, H, W) in the shape of the plan's own."""
+        bound = fast.bind(self.objective, self.net, self.start.shape[-2:])
+        return [float(bound.evaluate(picture)[0]) * bound.scale for picture in pictures]
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return {role: digest(image) for role, image in self.inputs.items()}
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the result's pixels, as plain JSON values."""
+        return {
+            "recipe": self.recipe,
+            "settings": self.settings.to_dict(identity=True) | ({"init": "file"} if "init" in self.inputs else {}),
+            "arithmetic": [str(part) for part in arithmetic_of(self.net)],
+            "inputs": self._digests,
+            "weights": self.net.weights.digest,
+            "algorithm": engine.ALGORITHM,
+        }
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers of the network that the objective reads."""
+        return self.objective.reads
+
+    def widened(self) -> Plan:
+        """The same run, with a weight, 0 so far, for every convolution that network and picture allow: what `steering`
+        can then change on the way."""
+        shape = self.start.shape[-2:]
+        more = [name for name in CONVOLUTIONS if self.net.reaches(name, shape)]
+        return replace(self, objective=self.objective.with_layers(more))
+
+    def begun_with(self, picture: Tensor) -> Plan:
+        """The same run from another first picture, (1, 3, H, W) in [0, 1], in 256 shades: as if from a file."""
+        picture = im.shaded(im.fit(picture.cpu(), self.start.shape[-2:]))
+        return replace(self, start=picture.to(self.start.device), inputs=self.inputs | {"init": picture})
+
+    def steering(self, settings: RunSettings) -> dict[str, float] | None:
+        """The weights by which this run becomes that of other settings; None if weights are not enough for that. How a run
+        starts no longer matters."""
+        if type(settings) is not type(self.settings):
+            return None
+        for name, _, opt in settings.options():
+            if opt.group not in (LIVE, START) and getattr(settings, name) != getattr(self.settings, name):
+                return None
+        shape, known = self.start.shape[-2:], self.objective.weights
+        outlines = {role: torch.empty_like(picture, device="meta") for role, picture in self.inputs.items()}
+        goal = objective(settings, outlines, shape)  # of which only names and numbers are needed
+        wanted = goal.weights
+        if not wanted.keys() <= known.keys() or not all(self.net.reaches(name, shape) for name in goal.reads):
+            return None
+        return dict.fromkeys(known, 0.0) | wanted
+
+    def memory_needed(self, shape: Sequence[int] | None = None) -> int:
+        """Bytes that the run needs, estimated, those of the plan's own pictures included; at its own size or another (H, W)."""
+        shape = self.start.shape[-2:] if shape is None else shape
+        run = memory.needed(self.net, self.layers, shape, self.optimizer)
+        others = {tuple(other) for other in self.objective.shapes(shape)} - {tuple(shape)}
+        targets = [memory.of_evaluation(self.net, self.layers, other) + 12 * prod(other) for other in others]
+        return run + max(targets, default=0)
+
+    def check_memory(self) -> None:
+        """InputError, with the size that would fit, if the run needs more memory than is free; what the plan's own pictures
+        take already counts as free."""
+        held = sum(t.nbytes for t in (self.start, *self.inputs.values()) if t.device == self.net.device)
+        self.check_room(memory.available(self.net.device) + held)
+
+    def check_room(self, room: int) -> None:
+        """The same, for a given number of bytes. All that it asks for is sizes, so an outline will do."""
+        if self.memory_needed() > room:
+            raise InputError(self.memory_message(room))
+
+    def memory_message(self, room: int, found: bool = True) -> str:
+        """Why the run does not fit, and the size that would; `room` is what was `found` to be there, or a guess."""
+        fits = memory.largest_size(self.memory_needed, self.start.shape[-2:], room)
+        return (
+            f"size {self.settings.size} needs about {self.memory_needed() / 1e9:.2f} GB of memory"
+            + (f", {room / 1e9:.2f} GB can be had" if found else "")
+            + (f"; --size {fits} {'would' if found else 'should'} fit" if fits else "; not even the smallest size fits")
+        )
+
+
+def digest(image: Tensor) -> str:
+    """SHA-256 of a picture's shape and pixels."""
+    pixels = image.detach().cpu().contiguous()
+    return hashlib.sha256(str(tuple(pixels.shape)).encode() + pixels.numpy().tobytes()).hexdigest()
+
+
+def largest_square(net: VGG19, on: torch.device) -> int | None:
+    """Side in pixels of the largest square picture that a transfer with default settings can make in the memory that
+    is free on the device; None if there is none."""
+    reads = [rectified(layer) for layer in (*CONTENT_LAYERS, *STYLE_LAYERS)]
+    beyond = (MAX_SIDE + 16, MAX_SIDE + 16)
+    return memory.largest_size(lambda shape: memory.needed(net, reads, shape, LBFGS()), beyond, memory.available(on))
+
+
+def device(name: str | torch.device = DEVICES[0]) -> torch.device:
+    """The device of that name, one of settings.DEVICES; auto takes CUDA, else MPS, else the CPU.
+
+    Raises: InputError for another name, and for a device that this machine does not have."""
+    if isinstance(name, torch.device):
+        return name
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
+    if not there.get(name):
+        allowed = [kind for kind in DEVICES if there.get(kind, True)]
+        raise InputError(f"device: there is no '{name}' on this machine (allowed here: {', '.join(allowed)})")
+    return torch.device(name)
+
+
+# --- building plans ---------------------------------------------------------------------------------------------
+
+
+def _network_of(settings: RunSettings) -> tuple[Any, ...]:
+    """What decides the network."""
+    s = settings
+    drawn = s.seed if s.weights == "random" else None
+    return s.weights, s.pool, bool(s.normalize), s.rescale_pool, s.precision, drawn
+
+
+def network(settings: RunSettings, on: torch.device) -> VGG19:
+    """The network that the settings ask for, on a device."""
+    s = settings
+    net = VGG19(s.weights, s.pool, bool(s.normalize), s.rescale_pool, precision=s.precision, seed=s.seed)
+    return net.to(on)
+
+
+_DRAWN: dict[str, Callable[[Tensor, int], Tensor]] = {  # first pictures that show nothing: (like, seed) -> picture
+    "noise": im.noise,
+    "white": im.white_noise,
+    "grey": lambda like, seed: im.grey(like),
+    "rings": lambda like, seed: im.rings(like),
+}
+
+
+def _start(settings: RunSettings, like: Tensor, pictures: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """(first picture in the shape of `like`, the file it was read from, if any, as a further input)."""
+    name, shape = settings.init, like.shape[-2:]
+    if name in _DRAWN:
+        return _DRAWN[name](like, settings.seed), {}
+    if name in pictures:
+        return im.fit(pictures[name], shape), {}
+    image = im.load_fit(name, shape)
+    return image, {"init": image}
+
+
+def objective(settings: RunSettings, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> Objective:
+    """What a recipe minimises in images of shape (H, W), given its pictures by role, (1, 3, H, W) in [0, 1]."""
+    return settings.objective(pictures, shape) + settings.tv * total_variation(settings.convention)
+
+
+def prepare(
+    settings: RunSettings, on: str | torch.device = DEVICES[0], known: Plan | None = None, room: int | None = None
+) -> Plan:
+    """The plan for any recipe's settings: reads the pictures and the weights, computes nothing else.
+
+    known: a plan whose network is taken over if these settings want the same. room: bytes of memory that the run may take.
+    Raises: InputError for pictures, weights, layers or a device that cannot be used; and, before any picture is decoded, for
+    a run that needs more than the room."""
+    plan = outline(settings, on, known)
+    if room is not None:
+        plan.check_room(room)
+    shape = plan.start.shape[-2:]
+    pictures = {role: im.load_fit(each.source, shape, each.fit, each.scale) for role, each in settings.inputs.items()}
+    start, extra = _start(settings, torch.empty(1, 3, *shape), pictures)
+    goal = objective(settings, pictures, shape)
+    return replace(plan, objective=goal, start=start.to(plan.net.device), inputs=pictures | extra)
+
+
+def prepare_here(settings: RunSettings, on: str | torch.device = DEVICES[0]) -> Plan:
+    """`prepare`, for a run on this machine: what its device could never hold is refused before any picture is decoded."""
+    on = device(on)
+    return prepare(settings, on, room=memory.total(on))
+
+
+def outline(settings: RunSettings, on: str | torch.device = DEVICES[0], known: Plan | None = None) -> Plan:
+    """A plan without pictures: of these only the files' headers are read, and tensors without memory stand for them. It
+    knows its size, its network and what it needs; it cannot be carried out."""
+    s, on, inputs = settings, device(on), settings.inputs
+    own = {role: im.shape_of(each.source) for role, each in inputs.items()}
+    shape = im.shape_of(next(iter(inputs.values())).source, s.size)
+    shapes = {role: im.fitting(own[role], shape, each.fit, each.scale)[1] for role, each in inputs.items()}
+    blanks = {role: torch.empty(1, 3, *each, device="meta") for role, each in shapes.items()}
+    net = known.net if known and _network_of(known.settings) == _network_of(s) else network(s, on)
+    start = torch.empty(1, 3, *shape, device="meta")
+    plan = Plan(s, net, objective(s, blanks, shape), start, {})
+    net.require(plan.layers, shape)
+    return plan

@@ -1,0 +1,28 @@
+"""Content reconstruction: what one layer knows of a photo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nstlab import method
+from nstlab.method.conventions import CONVENTIONS
+from nstlab.method.names import CONTENT_LAYERS, layer_name
+from nstlab.recipes.base import INITS, RunSettings, first_picture, live_field, picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ReconstructSettings(RunSettings, recipe="reconstruct"):
+    """Paint PHOTO anew from the features of one layer (the paper's figure 1, content reconstruction)."""
+
+    photo: str = picture("content")
+    layer: str = live_field(CONTENT_LAYERS[0], "layer to reconstruct from", parse=layer_name)
+    init: str = first_picture(INITS[0], without=["style"])
+
+    def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
+        """Content alone (Gatys et al. 2016, figure 1; Mahendran and Vedaldi 2015)."""
+        return CONVENTIONS[self.convention].alpha * method.content(self.layer, pictures["content"], convention=self.convention)

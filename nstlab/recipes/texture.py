@@ -1,0 +1,27 @@
+"""Texture synthesis: a painting's style and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nstlab import method
+from nstlab.method.conventions import CONVENTIONS
+from nstlab.recipes.base import INITS, StyleSettings, first_picture, picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TextureSettings(StyleSettings, recipe="texture"):
+    """Paint a texture with PAINTING's style and nothing else (Gatys et al. 2015; the paper's style reconstruction)."""
+
+    painting: str = picture("style")
+    init: str = first_picture(INITS[0], without=["content"])
+
+    def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
+        """Style alone (Gatys, Ecker, Bethge 2015)."""
+        style = method.style(self.style_layers, pictures["style"], self.style_weights, self.convention, fitted=shape)
+        return CONVENTIONS[self.convention].beta * style

@@ -1,0 +1,1 @@
+"""What is kept: runs on disk, tables of them, and sweeps that make many."""

@@ -1,0 +1,185 @@
+"""Controls: one value, and a view for every field of every recipe that shows, changes and refuses what the field does."""
+
+import dataclasses
+
+import ipywidgets as w
+import pytest
+
+from nstlab.live.controls import SPECIAL, Controls
+from nstlab.recipes.base import known
+from nstlab.recipes.reconstruct import ReconstructSettings
+from nstlab.recipes.texture import TextureSettings
+from nstlab.recipes.transfer import TransferSettings
+from nstlab.settings import option
+
+TRANSFER = TransferSettings("coffee", "mosaic")
+MADE = {"transfer": TRANSFER, "reconstruct": ReconstructSettings("coffee"), "texture": TextureSettings("mosaic")}
+
+
+@pytest.fixture
+def controls():
+    return Controls(TRANSFER)
+
+
+def test_every_recipe_is_tried_here():
+    assert set(MADE) == set(known())
+
+
+@pytest.mark.parametrize("recipe", MADE)
+def test_every_field_has_a_view_with_its_help(recipe):
+    controls = Controls(MADE[recipe])
+    for name, _, opt in MADE[recipe].options():
+        if not isinstance(controls.views[name], SPECIAL):
+            widget = controls.views[name].widget
+            assert widget.description.startswith(name.replace("_", " "))
+            assert widget.tooltip.startswith(opt.help)
+            assert opt.unit in widget.description
+    assert controls.settings == MADE[recipe]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": 256, "steps": 10},
+        {"levels": 3},
+        {"pool": "max", "optimizer": "adam", "learning_rate": 0.5},
+        {"style_layers": ("conv1_1", "conv2_1"), "style_weights": (1.0, 0.25)},
+        {"content_layers": ("relu4_2",)},
+        {"rescale_pool": True, "normalize": False},
+        {"stop_loss": 0.5, "tv": 0.01},
+        {"init": "some/file.png", "photo": "chelsea"},
+        {"alpha": 2.0, "beta": 1e5},
+    ],
+)
+def test_what_is_shown_is_what_each_view_says(controls, changes):
+    wanted = TRANSFER.replace(**changes)
+    controls.show(wanted)
+    assert controls.settings == wanted
+    assert all(wanted.replace(**view.changes(wanted)) == wanted for view in controls.views.values())
+
+
+def test_a_moved_widget_changes_its_field_and_is_told(controls):
+    told = []
+    controls.observe(told.append)
+    controls.views["size"].widget.value = 128
+    controls.views["pool"].widget.value = "l2"
+    controls.views["stop_change"].widget.value = "0.01"
+    assert (controls.settings.size, controls.settings.pool, controls.settings.stop_change) == (128, "l2", 0.01)
+    assert told == [["size"], ["pool"], ["stop_change"]]
+    controls.views["stop_change"].widget.value = " "
+    assert controls.settings.stop_change is None
+
+
+def test_another_convention_brings_its_weights(controls):
+    told = []
+    controls.observe(told.append)
+    controls.views["convention"].widget.value = "tutorial"
+    assert controls.settings == TRANSFER.replace(convention="tutorial")
+    assert controls.views["style_layers"].widget.value == controls.settings.style_layers
+    assert {"convention", "beta", "style_layers"} <= set(told[0])
+
+
+@pytest.mark.parametrize(("name", "value", "says"), [("stop_loss", "low", "stop_loss: 'low'"), ("photo", "", "photo")])
+def test_what_is_not_allowed_is_refused_by_name_and_taken_back(name, value, says):
+    controls, told = Controls(TRANSFER), []
+    controls.observe(lambda names: pytest.fail("nothing has changed"), told.append)
+    controls.views[name].widget.value = value
+    assert [says in str(error) for error in told] == [True]
+    assert controls.settings == TRANSFER
+    assert controls.views[name].widget.value == ("" if name == "stop_loss" else "coffee")
+
+
+def test_no_layer_at_all_is_the_conventions(controls):
+    controls.views["style_layers"].widget.value = ("conv2_1",)
+    controls.views["style_layers"].widget.value = ()
+    assert controls.settings == TRANSFER
+
+
+def test_ranges_are_the_fields(controls):
+    size = controls.views["size"].widget
+    assert (size.min, size.max) == (16, 16384)
+    size.value = 3
+    assert controls.settings.size == 16
+    assert isinstance(controls.views["levels"].widget, w.IntSlider)
+
+
+def test_a_new_field_shows_up_by_itself():
+    @dataclasses.dataclass(frozen=True)
+    class More(TransferSettings):
+        warmth: float = option(0.5, "how warm", low=0, high=1, unit="K")
+
+    controls = Controls(More("coffee", "mosaic"))
+    assert controls.views["warmth"].widget.description == "warmth (K)"
+    controls.views["warmth"].widget.value = 0.75
+    assert controls.settings.warmth == 0.75
+
+
+def test_a_box_holds_the_named_views_once_and_those_of_several_fields_first(controls):
+    views = controls.views
+    assert controls.box(["size", "alpha", "beta"]).children == (views["beta"].widget, views["size"].widget)
+    assert set(controls.box().children) == {view.widget for view in views.values()}
+
+
+def test_the_ratio_moves_beta():
+    controls = Controls(TRANSFER.replace(alpha=2.0))
+    controls.views["beta"].widget.value = 1e-4
+    assert (controls.settings.alpha, controls.settings.beta) == (2.0, 2e4)
+    controls.show(TRANSFER.replace(beta=10.0))
+    assert controls.views["beta"].widget.value == pytest.approx(0.1)
+
+
+def test_the_ratio_brings_a_photo_back():
+    controls = Controls(TRANSFER.replace(alpha=0.0))
+    controls.views["beta"].widget.value = 1e-2
+    assert (controls.settings.alpha, controls.settings.beta) == (1.0, 100.0)
+
+
+def test_a_slider_that_rounds_what_it_shows_moves_nothing():
+    exact = TRANSFER.replace(beta=300.0, style_weights=(1 / 3, 0.1234, 0.2, 0.2, 0.2), learning_rate=0.0123)
+    controls = Controls(exact)
+    controls.views["beta"].widget.value = 10**-2.5  # the nearest of its steps, which browsers send back
+    controls.views["learning_rate"].widget.value = 10**-1.9
+    sliders = controls.views["style_weights"].sliders
+    sliders[0].value = 0.33
+    assert controls.settings == exact
+    sliders[0].value = 0.5
+    assert controls.settings == exact.replace(style_weights=(0.5, 0.1234, 0.2, 0.2, 0.2))
+
+
+def test_layers_come_and_go_and_the_others_keep_their_weights(controls):
+    layers, equalizer = controls.views["style_layers"].widget, controls.views["style_weights"]
+    layers.value = ("conv1_1", "conv2_1", "conv3_1")
+    assert [slider.value for slider in equalizer.sliders] == pytest.approx([1 / 3] * 3)
+    equalizer.sliders[1].value = 1.0
+    layers.value = ("conv2_1", "conv3_1", "conv4_1")
+    found = controls.settings
+    assert found.style_weights == pytest.approx((1.0, 1 / 3, (1 + 2 / 3) / 3))
+    assert [slider.tooltip for slider in equalizer.sliders] == list(found.style_layers)
+
+
+def test_a_menu_gets_another_choice():
+    controls, told = Controls(TRANSFER, {"photo": ["astronaut", "coffee"]}), []
+    controls.observe(lambda names: told.append((names, controls.settings.photo)))
+    controls.change(photo="/some/where/cat.png")
+    assert told == [(["photo"], "/some/where/cat.png")]
+    assert controls.views["photo"].widget.options[-1] == ("cat.png", "/some/where/cat.png")
+
+
+def test_several_content_layers_can_be_shown(controls):
+    controls.show(TRANSFER.replace(content_layers=("conv3_2", "conv4_2")))
+    layer = controls.views["content_layers"].widget
+    assert layer.label == "conv3_2 + conv4_2"
+    layer.value = ("conv1_1",)
+    assert controls.settings.content_layers == ("conv1_1",)
+
+
+def test_smoothness_shows_the_nearest_and_gives_its_own():
+    controls = Controls(TRANSFER.replace(tv=0.0011))
+    assert controls.views["tv"].widget.value == 0.001
+    controls.views["tv"].widget.value = 0.1
+    assert controls.settings.tv == 0.1
+
+
+def test_showing_settings_moves_nothing(controls):
+    controls.observe(lambda names: pytest.fail("nobody moved anything"))
+    controls.show(TRANSFER.replace(beta=1 / 3, size=64, style_layers=("conv1_1",), photo="chelsea"))

@@ -1,0 +1,122 @@
+"""`make studio`'s server: this machine's alone, for whoever has its token, by its own name only, and without kernels that
+nobody uses any more."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.ioloop import IOLoop
+from tornado.websocket import websocket_connect
+
+HERE = Path(__file__).parents[2]
+TOKEN = "only-for-this-test"
+SOON = 1  # seconds after which a kernel that nobody uses is ended here
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The server by the project's configuration, on a free port: (its address, its process)."""
+    folder = tmp_path_factory.mktemp("server")
+    places = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "RUNTIME", "DATA")}
+    environment = os.environ | places | {"IPYTHONDIR": str(folder / "ipython")}
+    options = [f"--config={HERE / 'notebooks' / 'studio_config.py'}", "--no-browser", "--ServerApp.port=0"]
+    options += [f"--IdentityProvider.token={TOKEN}", f"--MappingKernelManager.cull_idle_timeout={SOON}"]
+    options += [f"--MappingKernelManager.cull_interval={SOON}", str(HERE / "notebooks")]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-m", "jupyter_server", *options], env=environment, stdout=log, stderr=log)
+        try:
+            end = time.monotonic() + 60
+            while not (found := list(folder.glob("runtime/jpserver-*.json"))):
+                assert process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            yield json.loads(found[0].read_text())["url"].rstrip("/"), process
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+class Still(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection."""
+
+    def redirect_request(self, *_):
+        return None
+
+
+def answer(server, path, host=None, token=TOKEN, method="GET"):
+    """(status, text) of a request, redirections not followed."""
+    request = urllib.request.Request(server[0] + path, method=method)
+    if token:
+        request.add_header("Authorization", f"token {token}")
+    if host:
+        request.add_header("Host", host)
+    try:
+        with urllib.request.build_opener(Still).open(request, timeout=60) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_it_listens_on_this_machine_alone(server):
+    ports = {int(server[0].rpartition(":")[2])}
+    listening = [
+        c.laddr
+        for c in psutil.Process(server[1].pid).net_connections()
+        if c.status == psutil.CONN_LISTEN and c.laddr.port in ports
+    ]
+    assert listening
+    assert all(address.ip in ("127.0.0.1", "::1") for address in listening)
+
+
+@pytest.mark.parametrize("path", ["/api/kernels", "/voila/render/00_studio.ipynb", "/files/00_studio.ipynb"])
+@pytest.mark.parametrize("token", ["", "wrong"])
+def test_without_the_token_nothing_is_shown_and_no_kernel_begins(server, path, token):
+    status, text = answer(server, path, token=token)
+    assert status in (302, 403)
+    assert "nstlab" not in text
+    assert answer(server, "/api/kernels")[1] == "[]"
+
+
+def test_another_host_name_is_refused_even_with_the_token(server):
+    assert answer(server, "/api/kernels") == (200, "[]")
+    for path in ("/api/kernels", "/voila/render/00_studio.ipynb"):
+        assert answer(server, path, host="evil.example:8888")[0] == 403
+    assert answer(server, "/api/kernels")[1] == "[]"
+
+
+def test_a_websocket_of_another_name_is_refused_even_with_the_token(server):
+    status, text = answer(server, "/api/kernels", method="POST")
+    assert status == 201
+    name = json.loads(text)["id"]
+    url = f"{server[0].replace('http', 'ws')}/api/kernels/{name}/channels"
+
+    async def connect(**more):
+        connection = await websocket_connect(HTTPRequest(f"{url}?token={TOKEN}", headers=more))
+        connection.close()
+
+    IOLoop().run_sync(connect)
+    with pytest.raises(HTTPClientError, match="403"):
+        IOLoop().run_sync(lambda: connect(Host="evil.example", Origin="http://evil.example"))
+    assert answer(server, f"/api/kernels/{name}", method="DELETE")[0] == 204
+
+
+def test_the_studio_is_shown_and_its_kernel_ends_when_nobody_uses_it(server):
+    pytest.importorskip("voila", reason="Voila is not installed")
+    status, text = answer(server, "/voila/render/00_studio.ipynb")
+    assert status == 200
+    assert "application/vnd.jupyter.widget-view+json" in text
+    end = time.monotonic() + 60
+    with contextlib.suppress(TimeoutError):
+        while answer(server, "/api/kernels")[1] != "[]":
+            assert time.monotonic() < end
+            time.sleep(0.2)

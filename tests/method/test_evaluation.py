@@ -1,0 +1,57 @@
+"""Fast evaluations: loss, gradient and values of the plain definition, for every term, convention, pooling and precision."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import nstlab as nst
+from nstlab.method import statistics
+from nstlab.method.conventions import CONVENTIONS
+from nstlab.method.fast import evaluation as fast
+from nstlab.method.fast.arithmetic import Arithmetic
+from nstlab.method.names import POOLS
+from nstlab.method.network import VGG19
+
+
+@dataclass(frozen=True, eq=False)
+class Means(nst.Term):
+    """Mean activations, a term that is defined here and has no vjp of its own."""
+
+    def statistic(self, features, target):
+        return statistics.mean(features)
+
+    def score(self, statistic, target, features):
+        return (statistic - target).square().mean()
+
+
+def goals(convention, photo, painting):
+    """An objective of each kind of term, and of all together."""
+    content = nst.content(["conv2_1", "conv3_2"], photo, convention=convention)
+    style = nst.style(["conv1_1", "pool2", "conv3_1"], painting, [1, 2, 3], convention)
+    means = nst.term(Means, "means", ["conv2_2", "conv3_1"], convention=convention, image=painting)
+    smooth = 0.1 * nst.total_variation(convention)
+    return {"content": content, "style": style, "means": means, "smooth": smooth, "all": content + 3 * style + means + smooth}
+
+
+@pytest.mark.parametrize("kind", ["content", "style", "means", "smooth", "all"])
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("pool", POOLS)
+def test_fast_is_plain(tiny, photo, painting, kind, convention, pool):
+    net = VGG19(tiny, pool, normalize=False).double()
+    goal = goals(convention, photo.double(), painting.double())[kind]
+    image = nst.white_noise(photo).double()
+    plain, quick = goal.bind(net, image.shape[-2:]), fast.bind(goal, net, image.shape[-2:])
+    for expected, found in zip(plain.evaluate(image), quick.evaluate(image), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_in_fewer_bits_it_is_nearly_so(tiny, photo, painting, dtype):
+    net, image = VGG19(tiny, normalize=False), nst.white_noise(photo)
+    goal = goals("mean", photo, painting)["all"]
+    loss, grad, _ = goal.bind(net, image.shape[-2:]).evaluate(image)
+    quick, steep, _ = fast.bind(goal, net, image.shape[-2:], Arithmetic(dtype)).evaluate(image)
+    near = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.05}[dtype]
+    assert float(abs(quick / loss - 1)) < near
+    assert float((steep - grad).norm() / grad.norm()) < 3 * near

@@ -1,0 +1,123 @@
+"""Replayed evaluations and copies to the host: their logic on any machine, and on a GPU where there is one."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from nstlab import content, minimize, noise, style, total_variation
+from nstlab.method.fast import evaluation as fast
+from nstlab.method.fast import graphs as cuda
+from nstlab.method.fast.arithmetic import Arithmetic
+from nstlab.method.fast.graphs import Replayed
+from nstlab.method.network import VGG19
+from nstlab.method.optimizers import LBFGS, Evaluation, State
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def recorded(function, x):
+    """What a CUDA graph does: results in the same memory each time, for what x holds by then."""
+    results = function(x)
+
+    def replay():
+        for result, new in zip(results, function(x), strict=True):
+            result.copy_(new)
+        return results
+
+    return replay
+
+
+def test_a_replayed_function_gives_what_the_function_gives():
+    calls = []
+
+    def function(x):
+        calls.append(x)
+        return x.sum(), 2 * x
+
+    replayed = Replayed(function, recorded)
+    found = [replayed(torch.full((2, 2), float(i))) for i in range(6)]
+    for i, (total, double) in enumerate(found):  # copies: later calls have not changed them
+        assert total == 4 * i
+        assert torch.equal(double, torch.full((2, 2), 2.0 * i))
+    assert len({id(x) for x in calls[: Replayed.PLAIN]}) == Replayed.PLAIN
+    assert len({id(x) for x in calls[Replayed.PLAIN :]}) == 1  # afterwards always the same memory
+
+
+def test_a_function_is_recorded_once_and_not_for_a_few_calls():
+    records = []
+
+    def record(function, x):
+        records.append(x)
+        return recorded(function, x)
+
+    replayed = Replayed(lambda x: (x + 1,), record)
+    for i in range(Replayed.PLAIN):
+        replayed(torch.tensor(float(i)))
+    assert not records
+    for i in range(5):
+        assert replayed(torch.tensor(float(i)))[0] == i + 1
+    assert len(records) == 1
+
+
+def test_a_picture_on_the_host_is_given_as_it_was(photo):
+    arrive = cuda.to_host(photo.requires_grad_(True))
+    assert torch.equal(arrive(), photo)
+    assert not arrive().requires_grad
+
+
+class Visits(TorchDispatchMode):
+    """Operators that touch memory of the host, while everything else is on the device 'meta', whose tensors have no
+    values: fetching one from there is an error."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        result = operator(*args, **(kwargs or {}))
+        if any(isinstance(t, torch.Tensor) and t.device.type == "cpu" for t in tree_leaves((args, kwargs, result))):
+            self.found.append(operator.name())
+        return result
+
+
+@pytest.mark.parametrize("pool", ["avg", "max", "l2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_an_evaluation_stays_on_the_device(tiny, pool, dtype):
+    net, picture = VGG19(tiny, pool=pool).to("meta"), torch.empty(1, 3, 48, 48, device="meta")
+    goal = content(("conv2_2", "conv4_2"), picture) + 1e2 * style(("conv1_1", "conv3_1"), picture) + total_variation()
+    bound = fast.bind(goal, net, (48, 48), Arithmetic(dtype))
+    with Visits() as visits:
+        loss, grad, values = bound.evaluate(picture)
+    assert not visits.found
+    assert (loss.shape, grad.shape, values.shape) == ((), (1, 3, 48, 48), (3,))
+    with Visits() as visits:
+        torch.tensor([1.0]).to(picture)
+    assert visits.found  # so it would have been seen
+
+
+def test_lbfgs_sends_only_the_order_of_its_pairs_in_a_step():
+    x = torch.empty(1, 3, 8, 8, device="meta")
+    optimizer = LBFGS(history=3)
+    state = State(x, Evaluation(x.new_empty(()), x, x.new_empty(1)), 1.0, {}, {"order": [], "length": 0.01})
+    for _ in range(5):
+        with Visits() as visits:
+            d = optimizer._direction(state, optimizer._free(x, state.at.grad))
+            state = optimizer._remember(state, state, d, d, 0.01)
+    assert set(visits.found) == {"aten::lift_fresh", "aten::_to_copy"}
+    assert visits.found.count("aten::_to_copy") == 1
+    assert state.numbers["order"] == [2, 3, 0]
+
+
+@on_gpu
+def test_runs_on_a_gpu_are_the_same_with_and_without_replay(tiny, photo, painting, monkeypatch):
+    net = VGG19(tiny, precision="float32").to("cuda")
+    goal = content("conv4_2", photo) + 1e2 * style(("conv1_1", "conv3_1"), painting)
+
+    def pictures():
+        return [cuda.to_host(step.snapshot())() for step in minimize(goal, net, noise(photo, 0), steps=12)]
+
+    replayed = pictures()
+    monkeypatch.setattr(Replayed, "PLAIN", 1000)
+    for a, b in zip(replayed, pictures(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)

@@ -1,0 +1,127 @@
+"""A term and a recipe that are defined here, outside the package: all that the lab does with recipes, it does with this one."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import nstlab as nst
+from nstlab import cli
+from nstlab import images as im
+from nstlab.live.session import State
+from nstlab.recipes import base
+from nstlab.recipes.base import RunSettings, first_picture, live_field, picture
+from nstlab.runs import source
+from nstlab.settings import InputError
+
+LONG = 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class Means(nst.Term):
+    """Mean activations."""
+
+    def statistic(self, features, target):
+        return features.mean((0, 2, 3))
+
+    def score(self, statistic, target, features):
+        return (statistic - target).square().mean()
+
+
+@pytest.fixture
+def tint(monkeypatch):
+    """A recipe, for the time of a test."""
+    monkeypatch.setattr(base, "_KNOWN", base.known())
+
+    @dataclass(frozen=True)
+    class TintSettings(RunSettings, recipe="tint"):
+        """Give PHOTO the mean activations of PAINTING."""
+
+        photo: str = picture("content")
+        painting: str = picture("style")
+        strength: float = live_field(10.0, "how strongly", low=0, high=1e6, log=True)
+        init: str = first_picture("content")
+
+        def objective(self, pictures, shape):
+            means = nst.term(Means, "means", ["conv1_1", "conv2_1"], image=pictures["style"])
+            return nst.content("conv2_1", pictures["content"]) + self.strength * means
+
+    return TintSettings
+
+
+@pytest.fixture
+def settings(tint, photo, painting, tiny_file, tmp_path):
+    paths = [im.save(photo, tmp_path / "photo.png"), im.save(painting, tmp_path / "painting.png")]
+    small = {"size": 48, "steps": 4, "weights": str(tiny_file), "normalize": False, "precision": "float32"}
+    return tint(*map(str, paths), **small)
+
+
+def test_it_runs_from_the_command_line_and_is_found_again(settings, tmp_path, capsys):
+    words = source.command(settings).split()[1:]
+    words += ["--out", str(tmp_path / "out.png"), "--results", str(tmp_path / "results")]
+    assert words[0] == "tint"
+    assert cli.main(words) == 0
+    assert cli.main(words) == 0
+    assert "found in" in capsys.readouterr().out
+    assert nst.load(tmp_path / "out.png").shape == (1, 3, 48, 40)
+
+
+def test_its_help_is_its_fields(settings, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["tint", "--help"])
+    said = capsys.readouterr().out
+    assert "Give PHOTO the mean activations of PAINTING" in said
+    assert "--strength" in said
+
+
+def test_a_sweep_keeps_its_runs_in_the_store(settings, tmp_path):
+    sweep = nst.Sweep(settings, vary={"strength": [1.0, 100.0]})
+    assert [done.found for done in sweep.run(tmp_path / "results")] == [False, False]
+    assert [done.found for done in sweep.run(tmp_path / "results")] == [True, True]
+    table = nst.runs("tint", where={"strength": 100.0}, root=tmp_path / "results")
+    assert list(table["loss_means"] > 0) == [True]
+
+
+def test_its_studio_has_its_controls_and_moves_its_weights(settings, tmp_path):
+    studio = nst.Studio(settings.replace(steps=100_000), results=tmp_path / "results", device="cpu")
+    try:
+        studio.single()
+        studio.controls.views["strength"].widget.value = 1e3
+        assert studio.settings.strength == 1e3
+        studio.resume()
+        assert studio.wait(0.5) is State.RUNNING
+        assert studio.session.step.weights["means"] == 1e3
+        assert "--strength 1000.0" in studio.code()[1]
+    finally:
+        studio.close()
+
+
+def test_it_is_refused_memory_before_anything_is_read(settings):
+    with pytest.raises(InputError, match="needs about"):
+        nst.prepare(settings.replace(size=4096), "cpu", room=10**8)
+
+
+def test_its_code_makes_the_same_settings(settings):
+    assert source.said(settings)["photo"] == settings.photo
+    assert settings.from_dict(settings.to_dict()) == settings
+
+
+def test_it_changes_what_it_is_to_change(settings, painting):
+    plan = nst.prepare(settings.replace(steps=30, strength=1e4))
+    goal = nst.term(Means, "means", ["conv1_1", "conv2_1"], image=painting).bind(plan.net, (48, 40))
+    assert float(goal(plan.solve().image)[0]) < 0.1 * float(goal(plan.start)[0])
+
+
+def test_two_recipes_of_one_name_are_refused(tint):
+    with pytest.raises(InputError, match="already one called 'tint'"):
+
+        class Other(RunSettings, recipe="tint"):
+            pass
+
+
+def test_a_term_needs_no_recipe(tiny, photo, painting):
+    net = nst.VGG19(tiny, normalize=False)
+    goal = nst.content("conv3_1", photo) + 10 * nst.term(Means, "means", "conv1_1", image=painting)
+    result = nst.solve(goal, net, photo, steps=5)
+    assert set(result.terms) == {"content", "means"}
+    assert torch.isfinite(result.image).all()

@@ -1,0 +1,120 @@
+"""The embedded network while it is trained: VGG19's layout, its own widths, batch normalization that folds away.
+
+Activations are kept in bfloat16 and channels-last, weights in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nstlab.method.names import CONVOLUTIONS
+from nstlab.method.weights import TORCHVISION, Preprocessing
+
+LOWER, UPPER = CONVOLUTIONS[:8], CONVOLUTIONS[8:]  # conv1_1 … conv3_4, which are trained first; the others
+WIDTHS = {name: (32, 64, 128, 256, 256)[int(name[4]) - 1] for name in CONVOLUTIONS}  # half of VGG19's
+_MOMENTUM, _EPSILON = 0.02, 1e-5
+TINY = 1e-6  # added to what is divided by: a layer, or a filter, may be silent
+
+
+class Layer(nn.Module):
+    """3×3 convolution, batch normalization, ReLU: (B, I, h, w) -> (B, O, h, w).
+
+    While `settled` is false, the normalization is by the batch, and no channel can die; then by the running means,
+    which are a part of the convolution (`folded`)."""
+
+    def __init__(self, weight: Tensor, gain: Tensor, shift: Tensor, settled: bool = False):
+        super().__init__()
+        self.kernel = nn.Parameter(weight.flatten(1))  # (O, 9 I): a matrix, as its optimizer wants it
+        self.gain, self.shift = nn.Parameter(gain), nn.Parameter(shift)
+        self.register_buffer("mean", torch.zeros_like(shift))
+        self.register_buffer("variance", torch.ones_like(shift))
+        self.settled = settled
+
+    @property
+    def weight(self) -> Tensor:
+        return self.kernel.view(len(self.kernel), -1, 3, 3)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """(weight, bias) of the plain convolution."""
+        scale = self.gain * (self.variance + _EPSILON).rsqrt()
+        return self.weight * scale.view(-1, 1, 1, 1), self.shift - self.mean * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.settled:
+            weight, bias = self.folded()
+            return F.relu(F.conv2d(x, fast(weight), bias.to(x.dtype), padding=1))
+        x = F.conv2d(x, fast(self.weight), padding=1)
+        return F.relu(F.batch_norm(x, self.mean, self.variance, self.gain, self.shift, True, _MOMENTUM, _EPSILON))
+
+
+def fast(x: Tensor) -> Tensor:
+    """A kernel, or activations, as convolutions here want them: bfloat16, channels-last."""
+    return x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+
+
+def _given(tensors: Mapping[str, Tensor], name: str) -> Layer:
+    """A layer with given weights, settled; its kernel has the size of a new one's, as steps of one length want it."""
+    weight, bias = (tensors[f"{name}.{part}"].clone() for part in ("weight", "bias"))
+    size = (weight.flatten(1).norm(dim=1) / 2**0.5).clamp_min(TINY)
+    return Layer(weight / size.view(-1, 1, 1, 1), size * (1 + _EPSILON) ** 0.5, bias, True)
+
+
+class Stack(nn.Module):
+    """Convolutions with a pooling between the blocks; `stack(x, names)` -> {name: activation behind the ReLU}."""
+
+    def __init__(self, layers: dict[str, Layer], preprocessing: Preprocessing = TORCHVISION, pool=F.avg_pool2d):
+        super().__init__()
+        self.layers, self.preprocessing, self.pool = nn.ModuleDict(layers), preprocessing, pool
+
+    @classmethod
+    def frozen(cls, tensors: dict[str, Tensor], preprocessing: Preprocessing, last: str, pool=F.avg_pool2d) -> Stack:
+        """Given weights up to a layer, settled and without gradients."""
+        names = CONVOLUTIONS[: CONVOLUTIONS.index(last) + 1]
+        return cls({name: _given(tensors, name) for name in names}, preprocessing, pool).requires_grad_(False)
+
+    @classmethod
+    def begun(cls, names: Iterable[str], seed: int, tensors: Mapping[str, Tensor]) -> Stack:
+        """Layers with the weights in `tensors`, settled, as far as they go; the others He-initialized (He et al. 2015)."""
+        generator, made, inputs = torch.Generator().manual_seed(seed), {}, 3
+        for name in names:
+            width = WIDTHS[name]
+            if f"{name}.weight" in tensors:
+                made[name] = _given(tensors, name)
+            else:
+                weight = torch.randn(width, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
+                made[name] = Layer(weight, torch.ones(width), torch.zeros(width))
+            inputs = width
+        return cls(made)
+
+    def forward(self, x: Tensor, wanted: Iterable[str]) -> dict[str, Tensor]:
+        """x: pictures (B, 3, H, W) in [0, 1], or, if the stack begins at a later block, the activation before it."""
+        wanted, found = set(wanted), {}
+        if "conv1_1" in self.layers:
+            x = self.preprocessing(x)
+        x = fast(x)
+        for name, layer in self.layers.items():
+            if name.endswith("_1") and name != "conv1_1":
+                x = self.pool(x, 2)
+            x = layer(x)
+            if name in wanted:
+                found[name] = x
+                if len(found) == len(wanted):
+                    break
+        return found
+
+    def settle(self) -> None:
+        """From now on the running means count, not the batch's."""
+        for layer in self.layers.values():
+            layer.settled = True
+
+    @torch.no_grad()
+    def tensors(self) -> dict[str, Tensor]:
+        """{conv1_1.weight: …} float32, the normalization folded in."""
+        found = {}
+        for name, layer in self.layers.items():
+            found[f"{name}.weight"], found[f"{name}.bias"] = (t.clone() for t in layer.folded())
+        return found
