@@ -24,6 +24,7 @@ studio: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	find notebooks -name '*.ipynb' -exec $(BIN)/nbstripout --verify {} +
 
 format: $(READY)
