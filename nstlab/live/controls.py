@@ -91,9 +91,10 @@ class Controls:
                     observer(error)
 
     def widgets(self, names: Iterable[str]) -> list[w.Widget]:
-        """Those of the named fields, each once; the special ones first."""
+        """Those of the named fields, each once; the special ones first, in their order."""
         views = dict.fromkeys(self.views[name] for name in names)
-        return [view.widget for view in sorted(views, key=lambda view: not isinstance(view, SPECIAL))]
+        special = [view for kind in SPECIAL for view in views if isinstance(view, kind)]
+        return [view.widget for view in dict.fromkeys([*special, *views])]
 
     def box(self, names: Iterable[str] | None = None) -> w.VBox:
         """The widgets of all fields, or of those named, one below the other."""

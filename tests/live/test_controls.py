@@ -116,7 +116,8 @@ def test_a_new_field_shows_up_by_itself():
 
 def test_a_box_holds_the_named_views_once_and_those_of_several_fields_first(controls):
     views = controls.views
-    assert controls.box(["size", "alpha", "beta"]).children == (views["beta"].widget, views["size"].widget)
+    panel = controls.box(["size", "tv", "style_weights", "alpha", "beta"]).children
+    assert panel == tuple(views[name].widget for name in ("beta", "style_weights", "tv", "size"))
     assert set(controls.box().children) == {view.widget for view in views.values()}
 
 
