@@ -60,7 +60,7 @@ class Controls:
         """Change fields, as a user does: observers are told. Raises InputError, and nothing has changed."""
         with self.lock:
             before = self.settings
-            for view in set(self.views.values()):
+            for view in dict.fromkeys(self.views.values()):
                 values |= view.along(before, values)
             self.show(before.replace(**values))
             changed = [name for name in self.views if getattr(before, name) != getattr(self.settings, name)]

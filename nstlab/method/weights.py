@@ -287,7 +287,7 @@ def _say(message: str) -> None:
 
 
 def load(source: str | Path = WEIGHTS[0], seed: int = 0) -> Weights:
-    """Weights from one of settings.WEIGHTS, or from a file.
+    """Weights from one of names.WEIGHTS, or from a file.
 
     auto takes the ImageNet weights if they are on this machine, else the embedded ones, and logs which. `seed` is
     that of the random ones. Raises InputError for an unknown name, a missing download or an unusable file."""

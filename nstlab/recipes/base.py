@@ -209,4 +209,5 @@ class StyleSettings(RunSettings):
 
     @property
     def inputs(self) -> dict[str, Input]:
-        return super().inputs | {"style": Input(super().inputs["style"].source, self.style_fit, self.style_scale)}
+        found = super().inputs
+        return found | {"style": dataclasses.replace(found["style"], fit=self.style_fit, scale=self.style_scale)}

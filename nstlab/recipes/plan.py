@@ -260,7 +260,8 @@ def outline(settings: RunSettings, on: str | torch.device = DEVICES[0], known: P
     knows its size, its network and what it needs; it cannot be carried out."""
     s, on, inputs = settings, device(on), settings.inputs
     own = {role: im.shape_of(each.source) for role, each in inputs.items()}
-    shape = im.shape_of(next(iter(inputs.values())).source, s.size)
+    first = next(iter(inputs))  # gives the result its proportions
+    shape = im.fit_size(own[first], s.size, im.find(inputs[first].source))
     shapes = {role: im.fitting(own[role], shape, each.fit, each.scale)[1] for role, each in inputs.items()}
     blanks = {role: torch.empty(1, 3, *each, device="meta") for role, each in shapes.items()}
     net = known.net if known and _network_of(known.settings) == _network_of(s) else network(s, on)
