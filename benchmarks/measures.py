@@ -28,14 +28,15 @@ from torch import Tensor
 
 from benchmarks.plain import PlainLoop
 from nstlab import images as im
-from nstlab.method.engine import Evaluator, minimize
+from nstlab.method.engine import minimize
 from nstlab.method.fast import evaluation as fast
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of, native_halves
 from nstlab.method.fast.graphs import Replayed
+from nstlab.method.lbfgs import LBFGS
 from nstlab.method.names import CONTENT_LAYERS, STYLE_LAYERS, WEIGHTS
 from nstlab.method.network import VGG19
+from nstlab.method.normalization import normalize_activations
 from nstlab.method.objectives import Bound, Objective, content, style
-from nstlab.method.optimizers import LBFGS
 from nstlab.method.weights import Weights, random_weights
 from nstlab.settings import DEVICES, Settings, option
 from nstlab.threads import POLICY, WAITING
@@ -116,7 +117,9 @@ class Scene:
 
 def with_precision(net: VGG19, precision: str) -> VGG19:
     """The same network, evaluated in another type."""
-    other = VGG19(net.weights, net.pool, net.normalized, precision=precision)
+    other = VGG19(net.weights, net.pool, precision=precision)
+    if net.normalized:
+        normalize_activations(other)
     return other.to(net.device)
 
 
@@ -128,7 +131,7 @@ def full_width() -> Weights:
 
 def scene(weights: Weights | str, size: int, device: torch.device, pair: int = 0, square: bool = True) -> Scene:
     """Photo and painting of a pair, of one size: square, or of the photo's proportions."""
-    net = VGG19(weights).to(device)
+    net = normalize_activations(VGG19(weights)).to(device)
     photo, painting = im.sample(PAIRS[pair][0], size), im.load(PAIRS[pair][1])
     shape = (size, size) if square else tuple(photo.shape[-2:])
     pictures = [im.fit(picture, shape).to(device) for picture in (photo, painting)]
@@ -179,7 +182,7 @@ def evaluation(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     for size in options.sizes:
         s = scene(full_width(), size, device)
         x = im.white_noise(s.photo.cpu(), 0).to(device)
-        ours = {p: Evaluator(s.bound(getattr(torch, p))) for p in rates}
+        ours = {p: s.bound(getattr(torch, p)).evaluate for p in rates}
         work = {"plain": partial(s.plain().evaluate, x)} | {p: partial(each, x) for p, each in ours.items()}
         seconds = alternating(work, device, 3 if size > 512 else RUNS)
         auto = arithmetic_of(s.net).name
@@ -433,7 +436,7 @@ began = time.time()
 import nstlab as nst
 weights, device = sys.argv[1:]
 photo, painting = nst.load("coffee", size=512), nst.load("swirl_strokes")
-net = nst.VGG19(weights).to(nst.device(device))
+net = nst.normalize_activations(nst.VGG19(weights)).to(nst.device(device))
 goal = nst.content("conv4_2", photo) + 1e3 * nst.style(nst.STYLE_LAYERS, painting)
 run, styles, seen = nst.minimize(goal, net, photo, steps=100), [], []
 next(run), next(run)

@@ -17,9 +17,9 @@ import tyro
 from torch import Tensor
 
 import nstlab as nst
-from nstlab.method.engine import Evaluator
+from nstlab.method.lbfgs import LBFGS
 from nstlab.method.objectives import Bound
-from nstlab.method.optimizers import LBFGS
+from nstlab.method.optimizers import Evaluation
 
 PAIRS = (("astronaut", "swirl_strokes"), ("chelsea", "mosaic"), ("coffee", "wave_engraving"))
 CHECKPOINTS = (50, 100, 200)
@@ -29,18 +29,19 @@ class Recorder:
     """Evaluations of a bound objective: the lowest loss at each checkpoint, and the picture that had it."""
 
     def __init__(self, bound: Bound):
-        self.bound, self.evaluate = bound, Evaluator(bound)
+        self.bound, self.count = bound, 0
         self.lowest, self.picture, self.at = math.inf, None, {}
 
     def __call__(self, x: Tensor):
-        at = self.evaluate(x)
+        self.count += 1
+        at = Evaluation(*self.bound.evaluate(x))
         loss = float(at.loss) * self.bound.scale
         if loss < self.lowest:
             self.lowest, self.picture = loss, x.detach().clone()
-        if self.evaluate.count in CHECKPOINTS:
+        if self.count in CHECKPOINTS:
             with torch.no_grad():
                 clipped = float(self.bound(self.picture.clamp(0, 1))[0])
-            self.at[self.evaluate.count] = (self.lowest, clipped)
+            self.at[self.count] = (self.lowest, clipped)
         return at
 
     @property
@@ -89,7 +90,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Print the table; the last line says whether ours was never higher."""
-    net, ratios = nst.VGG19(options.weights), []
+    net, ratios = nst.normalize_activations(nst.VGG19(options.weights)), []
     print(f"{'photo':10}{'painting':16}{'start':9}{'optimizer':20}" + "".join(f"{n:>11} {'clipped':>9}" for n in CHECKPOINTS))
     for (name, _), painting in zip(PAIRS, options.paintings, strict=True):
         photo = nst.sample(name, options.size)

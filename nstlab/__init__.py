@@ -2,7 +2,7 @@
 
     import nstlab as nst
 
-    net = nst.VGG19(pool="avg")
+    net = nst.normalize_activations(nst.VGG19(pool="avg"))
     photo, painting = nst.load("coffee", size=256), nst.load("painting.jpg")
     goal = 1.0 * nst.content("conv4_2", photo) + 20.0 * nst.style(nst.STYLE_LAYERS, painting)
     for step in nst.minimize(goal, net, start=nst.noise(photo, seed=0), steps=300):

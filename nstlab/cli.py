@@ -213,7 +213,7 @@ def fetch(settings: FetchSettings) -> int:
     from nstlab import downloads
     from nstlab.method import weights
 
-    download = weights.DOWNLOADS[settings.weights]
+    download = weights.SOURCES[settings.weights]
     with tqdm(unit="B", unit_scale=True, desc=settings.weights, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -240,7 +240,7 @@ def info(settings: InfoSettings) -> int:
     for name in DEVICES[1:]:
         with contextlib.suppress(InputError):
             print(f"device   {name}: {_room(recipes.device(name))}")
-    for name, download in weights.DOWNLOADS.items():
+    for name, download in weights.SOURCES.items():
         found = (
             download.path if download.path.is_file() else f"not here; nstlab fetch --weights {name} ({download.megabytes} MB)"
         )
@@ -253,12 +253,16 @@ def info(settings: InfoSettings) -> int:
 
 def _room(device: Any) -> str:
     """What a device computes in, and the largest pictures that fit there."""
-    from nstlab.method import memory, weights
+    from nstlab.method import weights
+    from nstlab.method.fast import memory
     from nstlab.method.fast.arithmetic import arithmetic_of
     from nstlab.method.network import VGG19
+    from nstlab.method.normalization import normalize_activations
     from nstlab.recipes import plan as recipes
 
     nets = {"embedded": VGG19("embedded"), "VGG19": VGG19(weights.random_weights(0))}
+    for net in nets.values():
+        normalize_activations(net)
     sides = [f"{recipes.largest_square(net.to(device), device)} px with {name}" for name, net in nets.items()]
     arithmetic = arithmetic_of(nets["embedded"]).name
     return f"{memory.available(device) / 1e9:.1f} GB free, {arithmetic}; room for a square of {', '.join(sides)}"

@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nstlab.method.lbfgs import LBFGS
 from nstlab.method.names import CONVOLUTIONS, STYLE_LAYERS
-from nstlab.method.optimizers import LBFGS, Evaluation
+from nstlab.method.optimizers import Evaluation
 from training.corpus import Corpus
 from training.student import TINY, WIDTHS, Stack
 from training.teachers import Teachers

@@ -25,7 +25,8 @@ from tqdm import tqdm
 from nstlab import commandline, files
 from nstlab import images as im
 from nstlab.method.names import CONVOLUTIONS, DOWNLOADS
-from nstlab.method.network import SEQUENCE, VGG19, normalization_images
+from nstlab.method.network import SEQUENCE, VGG19
+from nstlab.method.normalization import normalization_images, normalize_activations
 from nstlab.method.weights import TORCHVISION, Weights
 from nstlab.settings import InputError, Settings, option
 from training import scoring
@@ -208,7 +209,9 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     corpus, tensors, stages = Corpus(SEED) if schedule == "full" else Corpus(SEED, 9), {}, SCHEDULES[schedule]
     if lower is not None:
-        tensors = {name: t for name, t in VGG19(lower).tensors().items() if name.partition(".")[0] in LOWER}
+        tensors = {
+            name: t for name, t in normalize_activations(VGG19(lower)).tensors().items() if name.partition(".")[0] in LOWER
+        }
         stages = stages[1:]
     for stage in stages:
         known = Weights(tensors, TORCHVISION, "student").digest if tensors else ""
@@ -254,7 +257,7 @@ def scored(judge: Judge, path: Path, report: Report) -> dict[str, float]:
 def finished(tensors: dict[str, Tensor]) -> Weights:
     """The network without its unreliable filters, its activations normalized, in float16's precision."""
     weights = Weights(without_peaks(tensors), TORCHVISION, "embedded")
-    normalized = VGG19(weights).tensors()
+    normalized = normalize_activations(VGG19(weights)).tensors()
     return replace(weights, tensors={name: t.half().float() for name, t in normalized.items()})
 
 
@@ -266,7 +269,7 @@ def without_peaks(tensors: dict[str, Tensor], limit: float = 2 * PEAK) -> dict[s
     Layer by layer: off is a filter whose mean activation is under QUIET of the layer's, or whose mean square is over
     `limit` times its squared mean on any photo of the training or on noise."""
     tensors = {name: t.clone() for name, t in tensors.items()}
-    net = VGG19(Weights(tensors, TORCHVISION, "student"), normalize=False)
+    net = VGG19(Weights(tensors, TORCHVISION, "student"))
     usual = list(normalization_images())
     pictures = usual + [im.sample(name, 192) for name in PHOTOS] + [im.noise(torch.empty(1, 3, 128, 128))]
     features = [TORCHVISION(picture) for picture in pictures]

@@ -60,7 +60,7 @@ class Judge:
 
     def __init__(self, weights: Weights | str | Path):
         """Raises InputError for weights that cannot be used, or end before CONTENT."""
-        self.net = VGG19(weights, pool="max", normalize=False)
+        self.net = VGG19(weights, pool="max")
         self.net.require([CONTENT])
         deep = (DEEP,) if DEEP in self.net.weights.layers else ()
         self.style, self.content = (*STYLE, *deep), (CONTENT, *deep)

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nstlab.method.names import CONVOLUTIONS
-from nstlab.method.network import VGG19, normalization_images
+from nstlab.method.network import VGG19
+from nstlab.method.normalization import normalization_images, normalize_activations
 from nstlab.method.weights import Weights
 from nstlab.settings import InputError
 from training.student import Stack, fast
@@ -89,7 +90,7 @@ class Teachers(nn.Module):
 
         Raises InputError for weights that cannot be used or do not reach conv3_4."""
         super().__init__()
-        net = VGG19(original, pool="max")
+        net = normalize_activations(VGG19(original, pool="max"))
         net.require(["conv3_4"])
         self.reach = min(last, net.weights.layers[-1])
         self.digest = net.weights.digest

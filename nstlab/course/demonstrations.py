@@ -11,10 +11,12 @@ import pandas
 import torch
 from torch import Tensor
 
+from nstlab.method.lbfgs import LBFGS
 from nstlab.method.names import BLOCKS, rectified
 from nstlab.method.network import VGG19
+from nstlab.method.normalization import normalize_activations
 from nstlab.method.objectives import content, style
-from nstlab.method.optimizers import LBFGS, Adam, Evaluation, GradientDescent, Optimizer
+from nstlab.method.optimizers import Adam, Evaluation, GradientDescent, Optimizer
 from nstlab.method.statistics import gram
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings
@@ -64,7 +66,8 @@ def normalization(weights: str, layer: str, image: Tensor) -> float:
     """How far, as a part, normalized activations of a layer are from being the plain ones, each channel divided by a number."""
     name = rectified(layer)
     with torch.no_grad():
-        plain, ours = (VGG19(weights, normalize=n, precision="float32")(image, [name])[name][0] for n in (False, True))
+        plain = VGG19(weights)(image, [name])[name][0]
+        ours = normalize_activations(VGG19(weights))(image, [name])[name][0]
     scale = (plain * ours).sum((1, 2)) / plain.square().sum((1, 2)).clamp_min(1e-12)
     return float((ours - scale[:, None, None] * plain).norm() / ours.norm())
 

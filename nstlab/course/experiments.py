@@ -18,6 +18,7 @@ from nstlab.course.base import Base, Claim, Experiment, Seen, claim, label_of, r
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from nstlab.method.names import STYLE_LAYERS, rectified
 from nstlab.method.network import VGG19
+from nstlab.method.normalization import normalize_activations
 from nstlab.recipes import plan as recipes
 from nstlab.runs.sweep import Sweep
 
@@ -242,7 +243,7 @@ def _e10_claims(runs: Runs, base: Base) -> list[Claim]:
 @cache
 def feature_maps(base: Base) -> dict[str, Tensor]:
     """{layer: (1, C, h, w)} of the photo at twice the size, since nothing is optimized."""
-    return VGG19(base.weights)(im.load(base.photo, 2 * base.size), low_to_high(base))
+    return normalize_activations(VGG19(base.weights))(im.load(base.photo, 2 * base.size), low_to_high(base))
 
 
 def low_to_high(base: Base) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ from nstlab.course.settings import BUDGETS, SweepSettings
 from nstlab.live.studio import Studio, static
 from nstlab.live.viewer import jpeg
 from nstlab.method.network import VGG19
+from nstlab.method.normalization import normalize_activations
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings
 from nstlab.runs.store import Store
@@ -78,7 +79,7 @@ class Lesson:
     @cached_property
     def net(self) -> VGG19:
         """The network, in float32 on the CPU, to look into."""
-        return VGG19(self.base.weights, precision="float32", seed=self.base.seed)
+        return normalize_activations(VGG19(self.base.weights, precision="float32", seed=self.base.seed))
 
     @cached_property
     def photo(self) -> torch.Tensor:

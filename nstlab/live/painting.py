@@ -21,8 +21,8 @@ from torch import Tensor
 
 from nstlab import files
 from nstlab import images as im
-from nstlab.method import memory
 from nstlab.method.engine import Result, Step
+from nstlab.method.fast import memory
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.plan import Plan

@@ -1,10 +1,12 @@
 """The names that users write, and the method's defaults: layers, poolings, optimizers, precisions, sources of weights.
 
 Layer names follow Simonyan and Zisserman's VGG19: `conv4_2` is the second convolution of the fourth block before its ReLU,
-`relu4_2` the same behind it, `pool4` the pooling after the block. Imports nothing heavy.
+`relu4_2` is its output after the ReLU, and `pool4` is the pooling at the end of the block. Imports nothing heavy.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from nstlab.settings import InputError, nearest
 
@@ -22,11 +24,18 @@ DOWNLOADS = ("imagenet", "caffe")
 WEIGHTS = ("auto", *DOWNLOADS, "embedded", "random")
 STEPS = 300
 HISTORY = 50  # curvature pairs
-RATE = 0.02  # change of a pixel in a first-order step
+RATE = 0.02  # change of a pixel in a first-order step; black to white is 1
+
+
+def one_of(what: str, value: str, allowed: Sequence[str]) -> str:
+    """The value, if it is allowed; InputError naming `what` and the allowed values otherwise."""
+    if value not in allowed:
+        raise InputError(f"{what}: '{value}' is not one of {', '.join(allowed)}{nearest(str(value), allowed)}")
+    return value
 
 
 def layer_name(name: str | int) -> str:
-    """The layer's name in VGG19; tutorials' sequential index (1 = conv1_1, 4 = conv2_2) is accepted as an alias.
+    """The name of a layer of VGG19, given that name or the index that tutorials use (1 = conv1_1, 4 = conv2_2).
 
     Raises InputError for a layer that VGG19 does not have."""
     text = str(name).strip()
@@ -41,5 +50,5 @@ def layer_name(name: str | int) -> str:
 
 
 def rectified(layer: str) -> str:
-    """The same convolution behind its ReLU: relu4_2 for conv4_2."""
+    """The name of a convolution's output after its ReLU: relu4_2 for conv4_2."""
     return layer.replace("conv", "relu")

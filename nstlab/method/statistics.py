@@ -1,8 +1,8 @@
 """Statistics of feature maps: pure functions, each a mean over positions.
 
-Because they are means over positions, an image's statistic is the position-weighted mean of its tiles' statistics.
-Shapes: features (B, C, H, W), read as M = B·H·W positions of N = C channels. Of features in 16 bits the statistics
-are float32, as near to those of the same features in float32 as makes no difference.
+Because they are means over positions, the statistic of an image is the weighted mean of the statistics of its tiles.
+Shapes: features are (B, C, H, W), read as M = B·H·W positions of N = C channels. Features in 16 bits give float32
+statistics that are practically those of the same features in float32.
 """
 
 from __future__ import annotations
@@ -10,60 +10,61 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-PARTS = (8, 32)  # fewest and most into which positions in 16 bits are divided
+PARTS = (8, 32)  # fewest and most parts into which the positions of 16-bit features are divided
 
 
 def positions(features: Tensor) -> Tensor:
-    """(B, C, H, W) -> (M, N): one row a position; no copy if the features are channels-last."""
+    """(B, C, H, W) -> (M, N): one row for each position; no copy if the features are channels-last."""
     return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
 
 
 def gram(features: Tensor) -> Tensor:
-    """(B, C, H, W) -> (C, C): G_ij = 1/M Σ_k F_ik F_jk.
+    """(B, C, H, W) -> (C, C): the Gram matrix G_ij = 1/M Σ_k F_ik F_jk.
 
     Gatys et al. 2016, equation 3, divided by the number of positions M, so that it does not grow with the image."""
-    return _moments(positions(features))
+    return _mean_outer_product(positions(features))
 
 
 def mean(features: Tensor) -> Tensor:
     """(B, C, H, W) -> (C,): mean activation of each channel."""
     rows = positions(features)
-    return rows.mean(0, dtype=_wide(rows))
+    return rows.mean(0, dtype=_at_least_float32(rows))
 
 
 def covariance(features: Tensor) -> Tensor:
-    """(B, C, H, W) -> (C, C): the Gram matrix of the features less their means, i.e. G - m mᵀ."""
+    """(B, C, H, W) -> (C, C): the Gram matrix of the centred features, G - m mᵀ."""
     rows = positions(features)
-    return _moments(rows - mean(features).to(rows.dtype))
+    return _mean_outer_product(rows - mean(features).to(rows.dtype))
 
 
-def _moments(rows: Tensor) -> Tensor:
-    """(M, N) -> (N, N): mean over the rows of their outer products."""
+def _mean_outer_product(rows: Tensor) -> Tensor:
+    """(M, N) -> (N, N): mean over the rows of each row's outer product with itself."""
     m, n = rows.shape
     parts = min(PARTS[1], m // n)
     if rows.dtype.itemsize > 2 or parts < PARTS[0]:
-        rows = rows.to(_wide(rows))
+        rows = rows.to(_at_least_float32(rows))
         return rows.T @ rows / m
-    # A product of matrices in 16 bits is rounded to 16 bits: it is made in parts, whose float32 sum evens that out.
+    # A matrix product in 16 bits is rounded to 16 bits. Summing the products of several parts in float32 averages the
+    # rounding errors out.
     each = m // parts
     split, rest = rows[: parts * each].view(parts, each, n), rows[parts * each :].to(torch.float32)
     means = torch.baddbmm(rows.new_zeros(()), split.transpose(1, 2), split, beta=0, alpha=1 / each)  # (parts, N, N)
     return (means.sum(0, dtype=torch.float32) * each + rest.T @ rest) / m
 
 
-def _wide(t: Tensor) -> torch.dtype:
-    """The type in which t is summed."""
+def _at_least_float32(t: Tensor) -> torch.dtype:
+    """The type in which the elements of t are summed."""
     return torch.promote_types(t.dtype, torch.float32)
 
 
 def mean_square_error(features: Tensor, target: Tensor) -> Tensor:
-    """Two maps of one shape -> scalar: 1/(N M) Σ (F - P)²."""
-    off = features - target
-    return off.to(_wide(off)).square().mean()
+    """Two feature maps of the same shape -> scalar: 1/(N M) Σ (F - P)²."""
+    difference = features - target
+    return difference.to(_at_least_float32(difference)).square().mean()
 
 
 def total_variation(image: Tensor) -> Tensor:
-    """(B, C, H, W) -> scalar: mean of squared vertical plus mean of squared horizontal differences.
+    """(B, C, H, W) -> scalar: mean squared vertical plus mean squared horizontal difference of neighbours.
 
     A checkerboard of zeros and ones has exactly 2.0. (Rudin, Osher, Fatemi 1992; squared as in Mahendran and Vedaldi
     2015 with β = 2.)"""

@@ -21,13 +21,16 @@ import torch
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab.method import engine, memory
+from nstlab.method import engine
 from nstlab.method.fast import evaluation as fast
+from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import arithmetic_of
+from nstlab.method.lbfgs import LBFGS
 from nstlab.method.names import CONTENT_LAYERS, CONVOLUTIONS, STYLE_LAYERS, rectified
 from nstlab.method.network import VGG19
+from nstlab.method.normalization import normalize_activations
 from nstlab.method.objectives import Objective, total_variation
-from nstlab.method.optimizers import LBFGS, Adam, GradientDescent, Optimizer
+from nstlab.method.optimizers import Adam, GradientDescent, Optimizer
 from nstlab.recipes.base import RunSettings
 from nstlab.settings import DEVICES, LIVE, MAX_SIDE, START, InputError
 
@@ -136,7 +139,7 @@ class Plan:
         """Bytes that the run needs, estimated, those of the plan's own pictures included; at its own size or another (H, W)."""
         shape = self.start.shape[-2:] if shape is None else shape
         run = memory.needed(self.net, self.layers, shape, self.optimizer)
-        others = {tuple(other) for other in self.objective.shapes(shape)} - {tuple(shape)}
+        others = {tuple(other) for other in self.objective.target_shapes(shape)} - {tuple(shape)}
         targets = [memory.of_evaluation(self.net, self.layers, other) + 12 * prod(other) for other in others]
         return run + max(targets, default=0)
 
@@ -203,7 +206,9 @@ def _network_of(settings: RunSettings) -> tuple[Any, ...]:
 def network(settings: RunSettings, on: torch.device) -> VGG19:
     """The network that the settings ask for, on a device."""
     s = settings
-    net = VGG19(s.weights, s.pool, bool(s.normalize), s.rescale_pool, precision=s.precision, seed=s.seed)
+    net = VGG19(s.weights, s.pool, s.rescale_pool, s.precision, s.seed)
+    if s.normalize:
+        normalize_activations(net)
     return net.to(on)
 
 

@@ -1,4 +1,4 @@
-"""In which numbers the engine evaluates: float32, or 16 bits where a device multiplies them faster."""
+"""The type of numbers in which the engine evaluates: float32, or 16 bits where the device is faster in them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import torch
 
 from nstlab.method.network import VGG19
 
+FINE = {torch.bfloat16: 0.2}  # part of the last size's steps that is done in float32 after steps in a coarser type
+
 
 class Arithmetic(NamedTuple):
-    """In which type evaluations are done, and whether float32 convolutions may be TF32."""
+    """The type in which evaluations are done, and whether float32 convolutions may use TF32."""
 
     dtype: torch.dtype
     tf32: bool = False
 
     @property
     def name(self) -> str:
-        """As in names.PRECISIONS: "float16"."""
+        """The name in names.PRECISIONS, such as "float16"."""
         return "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
 
 
@@ -37,14 +39,13 @@ def native_halves(device: torch.device) -> tuple[torch.dtype, ...]:
 
 
 def arithmetic_of(net: VGG19) -> Arithmetic:
-    """What a network's evaluations are done in, by its `precision`.
+    """The arithmetic of a network's evaluations, by its `precision`.
 
-    "auto" takes the fastest that ends within 1 % of float32's loss (the benchmarks check it): a 16-bit type, where the device
-    has one natively, else float32. float16, whose features must stay below 65504, only where activations are normalized.
-    "tf32" is float32 on devices without TF32. A network in float64 stays in float64."""
-    held = net.conv1_1_weight
-    if held.dtype != torch.float32:
-        return Arithmetic(held.dtype)
+    "auto": the fastest type whose runs end within 1 % of the loss of float32 (the benchmarks check it). This is a 16-bit type
+    if the device computes in one natively, else float32; float16, in which features must stay below 65504, only if the
+    activations are normalized. "tf32" is float32 on devices without TF32. A network in float64 stays in float64."""
+    if net.dtype != torch.float32:
+        return Arithmetic(net.dtype)
     if net.precision == "auto":
         halves = [dtype for dtype in native_halves(net.device) if net.normalized or dtype != torch.float16]
         return Arithmetic(halves[0] if halves else torch.float32)

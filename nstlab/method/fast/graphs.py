@@ -1,7 +1,4 @@
-"""What makes a GPU wait less: evaluations that are replayed, and pictures that are copied while it goes on.
-
-On a CPU both do the plain thing, so that callers need not know where they are.
-"""
+"""Keeping a GPU busy: evaluations replayed as CUDA graphs, and pictures copied to the host while it goes on."""
 
 from __future__ import annotations
 
@@ -11,11 +8,12 @@ import torch
 from torch import Tensor
 
 Function = Callable[[Tensor], Sequence[Tensor]]
-Record = Callable[[Function, Tensor], Callable[[], Sequence[Tensor]]]
+Capture = Callable[[Function, Tensor], Callable[[], Sequence[Tensor]]]
 
 
-def record(function: Function, x: Tensor) -> Callable[[], Sequence[Tensor]]:
-    """Capture function(x) as a CUDA graph; the result repeats it for what x then holds, into the same memory."""
+def capture(function: Function, x: Tensor) -> Callable[[], Sequence[Tensor]]:
+    """Capture function(x) as a CUDA graph. Calling what is returned computes it anew from the present content of x, into the
+    same memory."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.device(x.device), torch.cuda.graph(graph):
         results = function(x)
@@ -28,15 +26,16 @@ def record(function: Function, x: Tensor) -> Callable[[], Sequence[Tensor]]:
 
 
 class Replayed:
-    """A function of one tensor that is recorded once and then replayed, without the host's launching each kernel.
+    """A function of one tensor that is captured once and then replayed, so that the host does not launch each kernel.
 
-    The first calls are plain: they warm up what recording must not, and a function that is soon exchanged, because a
-    slider moves, costs nothing extra. function: tensors out, no transfer to the host, for x of one shape."""
+    The first calls are plain: they warm up libraries, which cannot be done while capturing, and a function that is soon
+    replaced, because a slider moves, costs nothing extra. function: (tensor of one shape) -> tensors, without a transfer to
+    the host. capture: how it is captured."""
 
-    PLAIN = 2  # calls
+    PLAIN = 2  # calls before the capture
 
-    def __init__(self, function: Function, record: Record = record):
-        self.function, self.record, self.calls = function, record, 0
+    def __init__(self, function: Function, capture: Capture = capture):
+        self.function, self.capture, self.calls = function, capture, 0
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         self.calls += 1
@@ -44,13 +43,13 @@ class Replayed:
             return tuple(self.function(x))
         if self.calls == self.PLAIN + 1:
             self.input = x.clone()
-            self.replay = self.record(self.function, self.input)
+            self.replay = self.capture(self.function, self.input)
         self.input.copy_(x)
         return tuple(result.clone() for result in self.replay())
 
 
 def to_host(picture: Tensor) -> Callable[[], Tensor]:
-    """Begin to copy a picture to the host, and go on at once; what is returned gives the copy when it is complete."""
+    """Begin to copy a picture to the host, without waiting. Calling what is returned waits for the copy and gives it."""
     if picture.device.type != "cuda":
         return picture.detach().cpu
     copy = torch.empty(picture.shape, dtype=picture.dtype, pin_memory=True)

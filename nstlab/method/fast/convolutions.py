@@ -1,0 +1,64 @@
+"""3 × 3 convolutions with frozen weights, by PyTorch and, faster on a CPU, by oneDNN."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ONE = [1, 1]  # stride, padding and dilation of every convolution
+
+
+class Convolution:
+    """A 3 × 3 convolution with fixed weights, by PyTorch's own operator."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, shape: Sequence[int]):
+        """weight (O, I, 3, 3); bias (O,); shape of the input, (1, I, h, w)."""
+        self.weight, self.bias = weight.contiguous(memory_format=torch.channels_last), bias
+
+    def __call__(self, x: Tensor, into: Tensor, rectify: bool = False, add: bool = False) -> Tensor:
+        """(1, I, h, w) -> (1, O, h, w), rectified if asked to, or added to what is in `into`. The result may be in the memory
+        of `into`, or not."""
+        y = F.conv2d(x, self.weight, self.bias, padding=1)
+        if add:
+            y = into.add_(y)
+        return torch.clamp_min(y, 0, out=into) if rectify else y
+
+
+class OneDNN(Convolution):
+    """The same by oneDNN on a CPU, in the memory of `into`: weights are packed once, and the ReLU costs nothing."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, shape: Sequence[int]):
+        pack = torch.ops.mkldnn._reorder_convolution_weight
+        self.weight, self.bias = pack(weight.contiguous(), ONE, ONE, ONE, 1, list(shape)), bias
+        _trim_memory()
+
+    @staticmethod
+    def can(device: torch.device, dtype: torch.dtype) -> bool:
+        """Tell whether oneDNN computes in this type on this device."""
+        if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+            return False
+        here = torch.ops.mkldnn
+        wide = {torch.bfloat16: here._is_mkldnn_bf16_supported, torch.float16: here._is_mkldnn_fp16_supported}
+        return dtype == torch.float32 or (dtype in wide and wide[dtype]())
+
+    def __call__(self, x: Tensor, into: Tensor, rectify: bool = False, add: bool = False) -> Tensor:
+        if not add:
+            into.zero_()
+        then = "relu" if rectify else None
+        return torch.ops.mkldnn._convolution_pointwise_.binary(
+            into, x, self.weight, self.bias, ONE, ONE, ONE, 1, "add", 1.0, then, [], None
+        )
+
+
+def _trim_memory() -> None:
+    """Give free memory back to the system. After packing, glibc would keep as much as the packed weights take, in pieces that
+    fit nothing else."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,234 @@
+"""L-BFGS on the pixels, independent of the scale of the objective."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from nstlab.method.names import HISTORY
+from nstlab.method.optimizers import (
+    BOUNDS,
+    EXPLODED,
+    EXPLOSION,
+    NOT_FINITE,
+    Evaluate,
+    Evaluation,
+    State,
+    clipped,
+    rms,
+    started,
+)
+
+FIRST_STEP = 0.01  # root mean square change of a pixel in a first step along the gradient
+LONGEST_STEP = 0.25  # root mean square change of a pixel in any step
+SHORTEST_STEP = 1e-7  # below this, float32 pixels do not change
+
+
+@dataclass(frozen=True, eq=False)
+class Curvature:
+    """What is known of the inverse Hessian H, from pairs of a step s and the change y of the gradient in it, n = x.numel().
+
+    tensors: `pairs`, one matrix (2, slots, n) of s and B y; `sy` and `yy`, (slots, slots), all products s_i·y_j and
+    y_i·B y_j. order: the slots that are used, oldest first. One slot is always free, so that the previous state stays valid
+    while the next pair is written, even if the step is interrupted."""
+
+    order: list[int]
+    tensors: dict[str, Tensor]
+
+    def added(self, s: Tensor, y: Tensor, by: Tensor, slots: int) -> Curvature:
+        """With one more pair, in place of the oldest one if no more than one slot is free."""
+        tensors = dict(self.tensors)
+        if not tensors:
+            small = torch.float32 if s.device.type == "mps" else torch.float64
+            tensors["pairs"] = s.new_zeros(2, slots, s.numel())
+            tensors["sy"] = tensors["yy"] = s.new_zeros(slots, slots, dtype=small)
+        slot = next(i for i in range(slots) if i not in self.order)
+        pairs = tensors["pairs"]
+        pairs[0, slot], pairs[1, slot] = s.flatten(), by.flatten()
+        products = (pairs.flatten(0, 1) @ y.flatten()).view(2, slots).to(tensors["sy"].dtype)
+        tensors["sy"], tensors["yy"] = tensors["sy"].clone(), tensors["yy"].clone()
+        tensors["sy"][:, slot] = products[0]
+        tensors["yy"][:, slot] = tensors["yy"][slot, :] = products[1]
+        return Curvature([*self.order, slot][-(slots - 1) :], tensors)
+
+    def product(self, g: Tensor, bg: Tensor) -> Tensor:
+        """H g, by the compact representation, given B g. The scale γ of the initial H is that of the newest pair."""
+        pairs, sy, yy = (self.tensors[name] for name in ("pairs", "sy", "yy"))
+        rows, slots = pairs.flatten(0, 1), pairs.shape[1]  # (2 slots, n)
+        order = _sent(self.order, g.device)
+        sg, yg = (rows @ g.flatten()).to(sy.dtype).view(2, slots)[:, order]
+        r, yy = sy[order][:, order].triu(), yy[order][:, order]
+        gamma = r[-1, -1] / yy[-1, -1]
+        q = torch.linalg.solve_triangular(r, sg[:, None], upper=True)[:, 0]
+        p = r.diagonal() * q + gamma * (yy @ q - yg)
+        p = torch.linalg.solve_triangular(r.T, p[:, None], upper=False)[:, 0]
+        coefficients = sy.new_zeros(2, slots).index_copy(1, order, torch.stack([p, -gamma * q]))
+        coefficients, gamma = coefficients.to(g.dtype), gamma.to(g.dtype)
+        return (gamma * bg.flatten() + coefficients.flatten() @ rows).view_as(g)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.dot(a.flatten(), b.flatten())
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A point of the line search: the picture x, the step s to it, the change y of the gradient, and products of these."""
+
+    x: Tensor
+    s: Tensor
+    y: Tensor
+    at: Evaluation
+    loss: float
+    slope: float  # g·s, the change of the loss to first order
+    sy: float
+    yy: float
+    ss: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss and gradient are finite."""
+        return math.isfinite(self.loss) and math.isfinite(self.yy)
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """Limited-memory BFGS (Nocedal 1980; Liu and Nocedal 1989), independent of the objective's scale.
+
+    The direction uses the compact representation of the inverse Hessian (Byrd, Nocedal, Schnabel 1994, theorem 2.2):
+    two products of the history, kept as one matrix, with a vector, and small triangular systems in float64.
+
+    Departures from the textbook, and from torch.optim.LBFGS, whose absolute thresholds stall on a small loss and explode on
+    a large one:
+
+    - The first step has a length in pixel units.
+    - A pair (s, y) is kept if s·y is positive relative to |s| |y|.
+    - The line search asks only for sufficient decrease (Armijo), which the quasi-Newton step nearly always gives at once,
+      so that an iteration costs about one evaluation.
+    - Pixels stay within `bounds`, by two-metric projection (Bertsekas 1982; Gafni and Bertsekas 1984): pixels that are at a
+      bound and are pushed outwards are left out of the step, and the step is clipped. Otherwise the network would respond to
+      values that are lost when the picture is saved.
+    - The initial inverse Hessian is not γ I but γ B, where B weights the spatial frequency f (cycles per pixel) by
+      1 / sqrt(1 + (f / smooth)²), about as the amplitudes of natural images fall off: most of what has to change is larger
+      than a pixel.
+
+    history: curvature pairs kept. memory: bytes that they may take, None for no limit. bounds: of a pixel, None for no
+    limits. smooth: in cycles per pixel, None for B = I. first_step: root mean square change of a pixel in a step along the
+    gradient. decrease: the part of the change g·s that the line search asks for. curvature: the smallest s·y / (|s| |y|) of a
+    pair that is kept. trials: the most evaluations in a step.
+    """
+
+    history: int = HISTORY
+    memory: int | None = 2 << 30
+    bounds: tuple[float, float] | None = BOUNDS
+    smooth: float | None = 0.03
+    first_step: float = FIRST_STEP
+    decrease: float = 1e-4
+    curvature: float = 1e-6
+    trials: int = 12
+
+    def init(self, x: Tensor, evaluate: Evaluate) -> State:
+        return started(clipped(x, self.bounds), evaluate, {"order": [], "length": self.first_step})
+
+    def pairs(self, x: Tensor) -> int:
+        """How many curvature pairs are kept for a picture: `history`, or fewer if memory does not allow it."""
+        each = 2 * x.numel() * x.element_size()
+        return self.history if self.memory is None else max(1, min(self.history, self.memory // each - 1))
+
+    def step(self, state: State, evaluate: Evaluate) -> State:
+        free = self._free(state.x, state.at.grad)
+        trial, event = self._search(state, self._direction(state, free), evaluate)
+        if trial is None:
+            return self._forget(state, event)
+        new = State(trial.x, trial.at, trial.loss, event=event)
+        length = math.sqrt(trial.ss / trial.s.numel())
+        if event or not trial.sy > self.curvature * math.sqrt(trial.ss * trial.yy):
+            return replace(new, numbers={"order": [], "length": length})
+        y = trial.y * free
+        curvature = Curvature(state.numbers["order"], state.tensors).added(
+            trial.s, y, self._smoothed(y), self.pairs(trial.s) + 1
+        )
+        return replace(new, tensors=curvature.tensors, numbers={"order": curvature.order, "length": length})
+
+    def _forget(self, state: State, event: str) -> State:
+        """The same picture without curvature; the next step goes along the gradient, and less far."""
+        length = min(state.numbers["length"], self.first_step) / 10
+        stalled = not event and not state.numbers["order"] and length < SHORTEST_STEP
+        numbers = {"order": [], "length": max(length, SHORTEST_STEP / 10)}
+        return replace(state, tensors={}, numbers=numbers, event=event, stalled=stalled)
+
+    def _free(self, x: Tensor, g: Tensor) -> Tensor:
+        """1 where a pixel may move, 0 where it is at a bound and would be pushed outwards."""
+        if self.bounds is None:
+            return torch.ones_like(x)
+        low, high = self.bounds
+        return 1.0 - (((x <= low) & (g > 0)) | ((x >= high) & (g < 0))).to(x.dtype)
+
+    def _smoothed(self, v: Tensor) -> Tensor:
+        """B v, for v of shape (…, H, W); v itself if it has fewer than two dimensions."""
+        if self.smooth is None or v.ndim < 2:
+            return v
+        height, width = v.shape[-2:]
+        down = torch.fft.fftfreq(height, device=v.device, dtype=v.dtype)[:, None]
+        across = torch.fft.rfftfreq(width, device=v.device, dtype=v.dtype)
+        weight = (1 + (down**2 + across**2) / self.smooth**2).rsqrt()
+        return torch.fft.irfft2(torch.fft.rfft2(v) * weight, s=(height, width))
+
+    def _direction(self, state: State, free: Tensor) -> Tensor:
+        """-H g for the free pixels, at most LONGEST_STEP long; along the gradient if there is no curvature."""
+        g = state.at.grad * free
+        bg = self._smoothed(g)
+        if not state.numbers["order"]:
+            return -state.numbers["length"] / rms(bg).clamp_min(torch.finfo(g.dtype).tiny) * bg * free
+        return _limited(-Curvature(state.numbers["order"], state.tensors).product(g, bg) * free)
+
+    # --- the line search along d: x + t d, clipped; first t = 1
+
+    def _search(self, state: State, d: Tensor, evaluate: Evaluate) -> tuple[_Trial | None, str]:
+        """(the trial that lowers the loss enough, None if there is none; the event, or "")."""
+        t, event = 1.0, ""
+        for _ in range(self.trials):
+            trial = self._try(state, t * d, evaluate)
+            if not trial.slope < 0:
+                break
+            if not trial.finite:
+                t, event = t / 10, NOT_FINITE
+            elif trial.loss <= state.loss + self.decrease * trial.slope:
+                return trial, event
+            else:
+                event = EXPLODED if trial.loss > EXPLOSION**2 * state.loss else event
+                t *= _cubic_minimum(state.loss, trial.slope, trial.loss, trial.slope + trial.sy)
+        return None, event
+
+    def _try(self, state: State, step: Tensor, evaluate: Evaluate) -> _Trial:
+        """Evaluate the picture that a step leads to."""
+        x = clipped(state.x + step, self.bounds)
+        s, at = x - state.x, evaluate(x)
+        y = at.grad - state.at.grad
+        products = [at.loss, _dot(state.at.grad, s), _dot(s, y), _dot(y, y), _dot(s, s)]
+        return _Trial(x, s, y, at, *torch.stack(products).tolist())  # the only transfer from the device
+
+
+def _sent(numbers: list[int], device: torch.device) -> Tensor:
+    """The numbers as a tensor on the device; does not wait for a GPU."""
+    there = torch.tensor(numbers)
+    return there.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else there.to(device)
+
+
+def _limited(d: Tensor) -> Tensor:
+    """d, shortened to LONGEST_STEP if it is longer."""
+    return d * (LONGEST_STEP / rms(d).clamp_min(torch.finfo(d.dtype).tiny)).clamp(max=1.0)
+
+
+def _cubic_minimum(f0: float, slope0: float, f1: float, slope1: float) -> float:
+    """Where the cubic with these values and slopes at 0 and 1 is lowest, kept within [0.05, 0.9] (Nocedal and Wright 2006,
+    equation 3.59)."""
+    a = slope0 + slope1 - 3 * (f1 - f0)
+    root = a * a - slope0 * slope1
+    if not (math.isfinite(root) and root > 0):
+        return 0.3
+    root = math.sqrt(root)
+    return min(0.9, max(0.05, 1 - (slope1 + root - a) / (slope1 - slope0 + 2 * root)))

@@ -1,0 +1,105 @@
+"""Normalized activations: each filter scaled so that its mean activation over images and positions is 1.
+
+Gatys, Ecker, Bethge 2016, section 2. With it, a ratio α/β means about the same for every pair of pictures and for weights
+from any source.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import platformdirs
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from nstlab import files
+from nstlab import images as im
+from nstlab.method.names import rectified
+from nstlab.method.network import VGG19
+from nstlab.settings import InputError
+
+# The sample photos over which activations are normalized, each with its colour channels in all six orders. A few photos
+# do not show every filter the hue it looks for; such a filter would be enlarged a hundredfold, and would then dominate the
+# Gram matrix of the first painting that has the hue. (The paper's authors had all of ImageNet.)
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
+SIZE = 192  # px, long side of the photos
+SMALLEST_MEAN = 0.01  # times the layer's mean; a filter that is almost dead on the photos is not enlarged beyond this
+
+
+@torch.no_grad()
+def normalize_activations(net: VGG19, images: Iterable[Tensor] | None = None) -> VGG19:
+    """Scale each filter, in place, so that its mean activation over the images and all positions is 1; return the network.
+
+    The input weights of the next layer are multiplied by the same scale, so the network computes the same function up to
+    the scale of each channel: ReLU and the three poolings commute with positive scales (Gatys et al. 2016, section 2).
+
+    images: (1, 3, H, W) sRGB in [0, 1]. By default, `normalization_images`; the means over these are computed once for
+    each network and kept in the user's cache, and a network that is normalized already is left as it is.
+    Raises InputError if the activations are not finite."""
+    if images is not None:
+        means = mean_activations(net, images)
+    elif net.normalized:
+        return net
+    else:
+        means = _cached_means(net)
+    back: Tensor | float = 1.0  # scale of the layer's inputs, to be multiplied back
+    for layer in net.weights.layers:
+        weight, bias = net.convolution(layer)
+        scale = _scale(means[layer]).to(weight)
+        weight.mul_(back).div_(scale.view(-1, 1, 1, 1))  # (O, I, 3, 3)
+        bias.div_(scale)
+        back = scale.view(1, -1, 1, 1)
+    net.normalized = True
+    return net
+
+
+@torch.no_grad()
+def mean_activations(net: VGG19, images: Iterable[Tensor]) -> dict[str, Tensor]:
+    """{convolution: (C,)} mean after the ReLU over images and positions; images are (1, 3, H, W) sRGB in [0, 1]."""
+    totals: dict[str, Tensor] = {}
+    positions: dict[str, int] = {}
+    relus = [rectified(name) for name in net.weights.layers]
+    for image in images:
+        for name, features in net(image, relus).items():
+            layer = name.replace("relu", "conv")
+            totals[layer] = totals.get(layer, 0) + features.sum((0, 2, 3))
+            positions[layer] = positions.get(layer, 0) + features[:, 0].numel()
+    return {layer: total / positions[layer] for layer, total in totals.items()}
+
+
+def normalization_images() -> Iterator[Tensor]:
+    """Yield the sample photos PHOTOS in all orders of their channels, (1, 3, H, W) sRGB in [0, 1]."""
+    for name in PHOTOS:
+        photo = im.sample(name, SIZE)
+        yield from (photo[:, list(order)] for order in itertools.permutations(range(3)))
+
+
+def _scale(mean: Tensor) -> Tensor:
+    """(C,) mean activations of a layer -> (C,) what to divide by: the means, but none much smaller than the others."""
+    alive = mean[mean > 0]
+    return mean.clamp_min(SMALLEST_MEAN * alive.mean() if alive.numel() else 1.0)
+
+
+def _cached_means(net: VGG19) -> dict[str, Tensor]:
+    """Mean activations over `normalization_images`, from the user's cache if they are there."""
+    key = f"3 {net.weights.digest} {net.pool} {net.gain} {PHOTOS} {SIZE}"
+    name = f"means-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+    path = Path(platformdirs.user_cache_dir("nstlab")) / name
+    with contextlib.suppress(OSError, SafetensorError):
+        means = safetensors.torch.load_file(path)
+        if set(means) == set(net.weights.layers):
+            return means
+    means = mean_activations(net, normalization_images())
+    if not all(mean.isfinite().all() for mean in means.values()):
+        raise InputError(f"the weights '{net.weights.source}' give activations that are not finite")
+    with contextlib.suppress(OSError, InputError, SafetensorError):  # without a cache they are computed again next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(path) as temporary:
+            safetensors.torch.save_file(means, temporary)
+    return means

@@ -1,0 +1,135 @@
+"""The terms of an objective: content, style and total variation.
+
+A term is a *statistic* of each of its layers (a mean over positions), and a *score* of that statistic against its target.
+How the score is scaled is said by the term's `Convention`, and tested for each convention against its published formula.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from nstlab import images as im
+from nstlab.method.conventions import Convention
+from nstlab.method.names import rectified
+from nstlab.method.statistics import gram, mean_square_error, total_variation
+from nstlab.settings import FITS, MIN_SIDE
+
+PIXELS = "pixels"  # stands for a layer where a term reads the image itself
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One kind of error, measured on some layers. Subclasses define the `statistic` and its `score`.
+
+    The term's value is Σ_l layer_weights_l · score(statistic(F_l), target_l). image: (1, 3, H, W) sRGB in [0, 1], from whose
+    features the targets are made; None if there are no targets."""
+
+    name: str
+    layers: tuple[str, ...]
+    layer_weights: tuple[float, ...]
+    convention: Convention
+    image: Tensor | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The network's layers that are read for `layers`, in the same order: after the ReLU if the convention says so."""
+        return tuple(map(rectified, self.layers)) if self.convention.rectified else self.layers
+
+    def with_layers(self, names: Iterable[str]) -> Term:
+        """A copy that has these layers too, with weight 0."""
+        if self.reads == (PIXELS,):
+            return self
+        more = tuple(name for name in names if name not in self.layers)
+        return dataclasses.replace(self, layers=self.layers + more, layer_weights=self.layer_weights + (0.0,) * len(more))
+
+    def target_shape(self, shape: Sequence[int]) -> Sequence[int]:
+        """(H, W) of the picture from which the targets are made, for an image of shape (H, W)."""
+        return shape
+
+    def target_image(self, shape: Sequence[int]) -> Tensor | None:
+        """That picture, (1, 3, H, W); None if there are no targets."""
+        return None if self.image is None else im.resize(self.image, self.target_shape(shape))
+
+    def target(self, features: Tensor) -> Tensor:
+        """What a layer's statistic is compared with, made from the features of `target_image` there."""
+        return self.statistic(features, None)
+
+    def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
+        """(1, C, h, w) -> the statistic, a mean over the h·w positions."""
+        raise NotImplementedError
+
+    def score(self, statistic: Tensor, target: Tensor | None, features: Tensor) -> Tensor:
+        """The error of the statistic, a scalar. Only the shape of the features may be used."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Content(Term):
+    """½ Σ_ij (F_ij - P_ij)² (Gatys et al. 2016, equation 1), or its mean over elements, by convention.
+
+    The gradient at the convolution is F - P where F > 0, and 0 elsewhere (equation 2; divided by N·M for the mean)."""
+
+    def target(self, features: Tensor) -> Tensor:
+        """P: the photo's features themselves."""
+        return features
+
+    def statistic(self, features: Tensor, target: Tensor) -> Tensor:
+        return mean_square_error(features, target)
+
+    def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
+        elements = 1 if self.convention.content_mean else features.numel()
+        return self.convention.content_factor * elements * statistic
+
+
+@dataclass(frozen=True, eq=False)
+class Style(Term):
+    """1/(4 N²) Σ_ij (G_ij - A_ij)² with G = F Fᵀ / M (Gatys et al. 2016, equations 3 to 5), or as the convention has it.
+
+    The gradient at the convolution is 1/(N² M) (Fᵀ (G - A))_ji where F > 0, and 0 elsewhere (equation 6).
+
+    fit, scale: how the painting gets the shape of the image, see images.fit. fitted: the (H, W) of the images for which that
+    has been done already; for images of another size, the painting is then enlarged or reduced as they are."""
+
+    fit: str = FITS[0]
+    scale: float = 1.0
+    fitted: tuple[int, int] | None = None
+
+    def target_shape(self, shape: Sequence[int]) -> Sequence[int]:
+        own = self.image.shape[-2:]
+        if self.fitted is None:
+            return im.fitting(own, shape, self.fit, self.scale)[1]
+        return [max(MIN_SIDE, round(o * s / f)) for o, s, f in zip(own, shape, self.fitted, strict=True)]
+
+    def target_image(self, shape: Sequence[int]) -> Tensor:
+        if self.fitted is None:
+            return im.fit(self.image, shape, self.fit, self.scale)
+        return super().target_image(shape)
+
+    def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
+        return gram(features)
+
+    def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
+        factor = self.convention.style_factor / features.shape[1] ** self.convention.style_power
+        return factor * (statistic - target).square().sum()
+
+
+@dataclass(frozen=True, eq=False)
+class TotalVariation(Term):
+    """Mean squared difference of neighbouring pixels.
+
+    neural-style takes half the sum over pixel values from 0 to 255; here, half the mean times the number of values (its sum
+    leaves out one row and one column)."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (PIXELS,)
+
+    def statistic(self, features: Tensor, target: None) -> Tensor:
+        return total_variation(features)
+
+    def score(self, statistic: Tensor, target: None, features: Tensor) -> Tensor:
+        return statistic if self.convention.tv_per_element else 0.5 * 255.0**2 * features.numel() * statistic
