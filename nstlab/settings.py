@@ -94,7 +94,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def kind(annotation: Any) -> tuple[type, bool, bool]:
     """(element type, is a tuple of them, may be None) of a field's annotation."""
-    optional = isinstance(annotation, types.UnionType)
+    optional = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     if optional:
         annotation = next(a for a in typing.get_args(annotation) if a is not type(None))
     if typing.get_origin(annotation) is tuple:

@@ -77,10 +77,10 @@ class Checkpoint:
         if self.tensors["x"].dtype != dtype:
             raise InputError("the checkpoint belongs to a run in another type of numbers")
 
-    def state(self, like: Tensor) -> State:
-        """The optimizer's state on the device of `like`."""
-        narrow = {torch.float64: torch.float32} if like.device.type == "mps" else {}  # MPS has no float64
-        tensors = {name: t.to(like.device, narrow.get(t.dtype, t.dtype)) for name, t in self.tensors.items()}
+    def state(self, device: torch.device) -> State:
+        """The optimizer's state on a device."""
+        narrow = {torch.float64: torch.float32} if device.type == "mps" else {}  # MPS has no float64
+        tensors = {name: t.to(device, narrow.get(t.dtype, t.dtype)) for name, t in self.tensors.items()}
         memory = {name.removeprefix(MEMORY): t for name, t in tensors.items() if name.startswith(MEMORY)}
         at = Evaluation(tensors["loss"], tensors["grad"], tensors["values"])
         return State(tensors["x"], at, self.data["loss"], memory, self.data["numbers"], stalled=self.data["stalled"])
@@ -91,5 +91,5 @@ def checksum(tensors: dict[str, Tensor], data: str) -> str:
     total = zlib.crc32(data.encode())
     for name, tensor in sorted(tensors.items()):
         total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
-        total = zlib.crc32(tensor.contiguous().flatten().view(torch.uint8).numpy(), total)
+        total = zlib.crc32(tensor.contiguous().flatten().view(torch.uint8).numpy().data, total)
     return f"{total:08x}"

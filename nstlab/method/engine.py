@@ -20,7 +20,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,13 +28,13 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab.method.checkpoint import Checkpoint
-from nstlab.method.fast import evaluation as fast
 from nstlab.method.fast.arithmetic import FINE, Arithmetic, arithmetic_of
+from nstlab.method.fast.evaluation import FastBound, bind
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.names import STEPS
 from nstlab.method.network import VGG19
 from nstlab.method.objectives import Objective
-from nstlab.method.optimizers import Evaluation, Optimizer
+from nstlab.method.optimizers import Evaluation, Optimizer, State
 from nstlab.method.steps import Best, Level, Result, Status, Step, pyramid
 
 ALGORITHM = 3  # increased whenever the same settings give other pixels than before; part of a run's id
@@ -52,15 +52,22 @@ class _Run:
     stop_loss: float | None
     stop_change: float | None
 
-    def __post_init__(self) -> None:
-        self.index, self.level, self.fine, self.evaluations, self.events = 0, 0, False, 0, ()
-        self.began, self.recent = time.perf_counter(), []
+    index: int = 0  # steps done
+    level: int = 0  # index of the present size in the schedule
+    fine: bool = False  # whether a coarser type of numbers has given way to float32
+    evaluations: int = 0
+    events: tuple[str, ...] = ()
+    recent: list[float] = field(default_factory=list)  # the losses of the last steps
+    began: float = field(default_factory=time.perf_counter)
+    bound: FastBound = field(init=False)
+    state: State = field(init=False)
+    best: Best = field(init=False)
 
     def bind(self, weights: Mapping[str, float]) -> None:
         """Bind the objective at the present size, with these weights."""
         arithmetic = Arithmetic(torch.float32) if self.fine else arithmetic_of(self.net)
-        self.bound = None  # its memory is free before the next one takes its own
-        self.bound = fast.bind(self.objective, self.net, self.schedule[self.level].shape, arithmetic)
+        vars(self).pop("bound", None)  # its memory is free before the next one takes its own
+        self.bound = bind(self.objective, self.net, self.schedule[self.level].shape, arithmetic)
         self.bound.reweight(weights)
 
     def evaluate(self, x: Tensor) -> Evaluation:
@@ -76,13 +83,13 @@ class _Run:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on where a checkpoint was made; InputError if it belongs to another run or is damaged."""
-        data, tensors, like = checkpoint.data, checkpoint.tensors, self.net.conv1_1_weight
-        checkpoint.check(self.objective, [level.shape for level in self.schedule], self.optimizer, like.dtype)
+        data, tensors, device = checkpoint.data, checkpoint.tensors, self.net.device
+        checkpoint.check(self.objective, [level.shape for level in self.schedule], self.optimizer, self.net.dtype)
         self.index, self.level, self.fine = data["index"], data["level"], data["fine"]
         self.evaluations, self.events = data["evaluations"], tuple(data["events"])
         self.bind(data["weights"])
-        self.state = checkpoint.state(like)
-        self.best = Best(data["best_loss"], tensors["best_x"].to(like.device), tensors["best_values"].to(like.device))
+        self.state = checkpoint.state(device)
+        self.best = Best(data["best_loss"], tensors["best_x"].to(device), tensors["best_values"].to(device))
         self.began -= data["seconds"]
         self.recent = list(data["recent"])
 
@@ -183,7 +190,7 @@ def minimize(
         run.resume(checkpoint)
     else:
         run.bind({})
-        run.begin(im.resize(start.detach().to(net.conv1_1_weight), run.schedule[0].shape).contiguous())
+        run.begin(im.resize(start.detach().to(net.device, net.dtype), run.schedule[0].shape).contiguous())
         _reweight(run, (yield run.report()))
     while True:
         while run.status is Status.RUNNING:

@@ -6,8 +6,6 @@ Layer names follow Simonyan and Zisserman's VGG19: `conv4_2` is the second convo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from nstlab.settings import InputError, nearest
 
 BLOCKS = (2, 2, 4, 4, 4)  # convolutions in each of VGG19's five blocks, a pooling after each
@@ -27,7 +25,7 @@ HISTORY = 50  # curvature pairs
 RATE = 0.02  # change of a pixel in a first-order step; black to white is 1
 
 
-def one_of(what: str, value: str, allowed: Sequence[str]) -> str:
+def one_of(what: str, value: str, allowed: tuple[str, ...] | list[str]) -> str:
     """The value, if it is allowed; InputError naming `what` and the allowed values otherwise."""
     if value not in allowed:
         raise InputError(f"{what}: '{value}' is not one of {', '.join(allowed)}{nearest(str(value), allowed)}")

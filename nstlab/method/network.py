@@ -115,12 +115,12 @@ class VGG19(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.conv1_1_weight.device
+        return self.convolution("conv1_1")[0].device
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the weights."""
-        return self.conv1_1_weight.dtype
+        return self.convolution("conv1_1")[0].dtype
 
     def require(self, layers: Iterable[str | int], shape: Sequence[int] | None = None) -> set[str]:
         """Check that the weights, and an image of shape (H, W), reach as far as these layers; return the layers' names.

@@ -224,7 +224,7 @@ class Bound:
             if picture is None:
                 continue
             with torch.no_grad():
-                for read, features in self._features(picture.to(self.net.conv1_1_weight), reads, actives):
+                for read, features in self._features(picture.to(self.net.device, self.net.dtype), reads, actives):
                     self.targets |= {active.key: term.target(features).clone() for active in reads[read]}
 
     def _features(
@@ -266,5 +266,5 @@ class Bound:
         for active in actives:
             score = active.term.score(found[active.key], self.targets.get(active.key), features[active.read])
             values[active.term.name] = values.get(active.term.name, 0.0) + active.weight * score
-        total = sum(self.weights[name] / self.scale * value for name, value in values.items())
-        return total, torch.stack([value.detach() for value in values.values()])
+        weighted = [self.weights[name] / self.scale * value for name, value in values.items()]
+        return sum(weighted[1:], weighted[0]), torch.stack([value.detach() for value in values.values()])

@@ -89,7 +89,8 @@ class Step:
     @property
     def shape(self) -> tuple[int, int]:
         """(H, W) of the picture."""
-        return tuple(self._state.x.shape[-2:])
+        height, width = self._state.x.shape[-2:]
+        return height, width
 
     def snapshot(self) -> Tensor:
         """The picture of this step, a detached copy clipped to [0, 1]."""

@@ -99,15 +99,17 @@ class Style(Term):
     fitted: tuple[int, int] | None = None
 
     def target_shape(self, shape: Sequence[int]) -> Sequence[int]:
+        if self.image is None:
+            return shape
         own = self.image.shape[-2:]
         if self.fitted is None:
             return im.fitting(own, shape, self.fit, self.scale)[1]
         return [max(MIN_SIDE, round(o * s / f)) for o, s, f in zip(own, shape, self.fitted, strict=True)]
 
-    def target_image(self, shape: Sequence[int]) -> Tensor:
-        if self.fitted is None:
-            return im.fit(self.image, shape, self.fit, self.scale)
-        return super().target_image(shape)
+    def target_image(self, shape: Sequence[int]) -> Tensor | None:
+        if self.image is None or self.fitted is not None:
+            return super().target_image(shape)
+        return im.fit(self.image, shape, self.fit, self.scale)
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
         return gram(features)

@@ -67,11 +67,17 @@ class Preprocessing:
         match = re.fullmatch(rf"(RGB|BGR), 0-(1|255), mean {number} subtracted, std {number}", text.strip())
         if match is None:
             raise InputError(f"input '{text}' is not of the form 'BGR, 0-255, mean 1/2/3 subtracted, std 1'")
-        values = [tuple(map(float, part.split("/"))) for part in match.groups()[2:]]
-        mean, std = (v * 3 if len(v) == 1 else v for v in values)
+        mean, std = _three(match[3]), _three(match[4])
         if not (1e-9 <= min(std) <= max(std) <= 1e9 and max(map(abs, mean)) <= 1e9):
             raise InputError(f"input '{text}': allowed are a std from 1e-9 to 1e9, and a mean from -1e9 to 1e9")
         return cls(match[1], float(match[2]), mean, std)
+
+
+def _three(text: str) -> tuple[float, float, float]:
+    """Three numbers from "1/2/3", or from "1", which stands for three times the same."""
+    first, *more = map(float, text.split("/"))
+    second, third = more or (first, first)
+    return first, second, third
 
 
 TORCHVISION = Preprocessing()

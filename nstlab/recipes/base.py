@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
 from nstlab.method.names import HISTORY, OPTIMIZERS, POOLS, PRECISIONS, RATE, STEPS, WEIGHTS, layer_name
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nstlab.method.objectives import Objective
+
+T = TypeVar("T")
+if TYPE_CHECKING:
+    Filled = Annotated[T, "by the convention, if it is left open"]
+else:
+    Filled = T | None  # None on input; never None in settings, which fill it with the convention's value
 
 INITS = ("noise", "white", "content", "style", "grey", "rings")  # first pictures; content and style are the recipe's own
 
@@ -109,19 +115,21 @@ class RunSettings(Settings):
     """What every recipe has: a size, a network, an optimizer; and what it minimises."""
 
     recipe: ClassVar[str] = ""
+    if TYPE_CHECKING:
+        init: str  # each recipe defines its own, with `first_picture`
 
     size: int = picture_field(512, "long side of the picture", low=MIN_SIDE, high=MAX_SIDE, unit="px")
     steps: int = length(STEPS)
-    levels: int | None = optimizer_field(
+    levels: Filled[int] = optimizer_field(
         None, "sizes from coarse to fine, half the steps at coarser ones (default: the convention's)", low=1, high=8
     )
     seed: int = start_field(0, "seed of the noise and of random weights", low=0, high=2**63 - 1)
-    tv: float | None = live_field(None, "weight of total variation (default: the convention's)", low=0, high=1e15, log=True)
+    tv: Filled[float] = live_field(None, "weight of total variation (default: the convention's)", low=0, high=1e15, log=True)
     convention: str = network_field(DEFAULT_CONVENTION, "scale of the losses, after whose code", choices=tuple(CONVENTIONS))
     weights: str = network_field(WEIGHTS[0], "where VGG19's weights come from", choices=WEIGHTS, or_path=True, identity=False)
     pool: str = network_field(POOLS[0], "pooling between the blocks", choices=POOLS)
     rescale_pool: bool = network_field(False, "make up for average and l2 pooling's smaller values; off is the paper's")
-    normalize: bool | None = network_field(None, "make mean activations 1, as in the paper (default: as the convention did)")
+    normalize: Filled[bool] = network_field(None, "make mean activations 1, as in the paper (default: as the convention did)")
     optimizer: str = optimizer_field(OPTIMIZERS[0], "how the pixels are changed", choices=OPTIMIZERS)
     learning_rate: float = optimizer_field(RATE, "step of adam and gd; 1 is black to white", low=1e-6, high=10, log=True)
     history: int = optimizer_field(HISTORY, "curvature pairs that lbfgs keeps, memory permitting", low=1, high=1000)

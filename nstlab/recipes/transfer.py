@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nstlab import method
 from nstlab.method.names import layer_name
-from nstlab.recipes.base import StyleSettings, first_picture, length, live_field, picture
+from nstlab.recipes.base import Filled, StyleSettings, first_picture, length, live_field, picture
 from nstlab.settings import InputError
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ class TransferSettings(StyleSettings, recipe="transfer"):
 
     photo: str = picture("content")
     painting: str = picture("style")
-    alpha: float | None = live_field(None, "content weight α (default: the convention's)", low=0, high=1e12, log=True)
-    beta: float | None = live_field(None, "style weight β (default: the convention's)", low=0, high=1e15, log=True)
+    alpha: Filled[float] = live_field(None, "content weight α (default: the convention's)", low=0, high=1e12, log=True)
+    beta: Filled[float] = live_field(None, "style weight β (default: the convention's)", low=0, high=1e15, log=True)
     content_layers: tuple[str, ...] = live_field((), "layers for content (default: the convention's)", parse=layer_name)
-    init: str | None = first_picture(None, "first picture (default: the convention's)")
+    init: Filled[str] = first_picture(None, "first picture (default: the convention's)")
     _: dataclasses.KW_ONLY
-    steps: int | None = length(None, " (default: the convention's)")
+    steps: Filled[int] = length(None, " (default: the convention's)")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -272,7 +272,7 @@ class Store:
         if checkpoint is None:
             return Left()
         shapes = [level.shape for level in plan.schedule]
-        checkpoint.check(plan.objective, shapes, plan.optimizer, plan.net.conv1_1_weight.dtype)
+        checkpoint.check(plan.objective, shapes, plan.optimizer, plan.net.dtype)
         if checkpoint.data["weights"] != plan.objective.weights or checkpoint.data["index"] > plan.total:
             raise InputError(f"{partial}: the checkpoint belongs to another run")
         rows = _read_rows(partial / "history.csv", checkpoint.data["index"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from nstlab.method.terms import PIXELS, Content, Style, Term
 
 # --- vector-Jacobian products of statistics ---------------------------------------------------------------------
 # (term, gradient at the statistic, features, target, into, add): write the gradient at the features into `into`, or add it
-Vjp = Callable[[Term, Tensor, Tensor, Tensor | None, Tensor, bool], None]
+Vjp = Callable[[Term, Tensor, Tensor, Any, Tensor, bool], None]
 
 
 def vjp_by_autograd(term: Term, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool) -> None:
@@ -84,14 +85,16 @@ class FastBound(Bound):
     def _features(
         self, picture: Tensor, reads: Collection[str], actives: Sequence[ActiveLayer]
     ) -> Iterable[tuple[str, Tensor]]:
+        through = None
         if picture.shape[-2:] == self.shape:  # the same memory as that of later evaluations
             through = self._propagation_of({active.read for active in actives} - {PIXELS})
-        else:
+        if through is None:
             through = Propagation(self.net, reads, picture.shape[-2:], self.arithmetic)
         return ((read, features) for read, features in through.forward(picture) if read in reads)
 
     def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return tuple(self._evaluate(image))
+        total, grad, values = self._evaluate(image)
+        return total, grad, values
 
     def _evaluated(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What `evaluate` returns, computed now."""

@@ -150,7 +150,8 @@ class Propagation:
         if not self.split:
             return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
         high, low = _split(x, self.dtype)
-        return self._view((9, *x.shape[-2:])).copy_(torch.cat([high, low, high], 1))
+        height, width = x.shape[-2:]
+        return self._view((9, height, width)).copy_(torch.cat([high, low, high], 1))
 
     def _fused(self, conv: str) -> bool:
         """Whether only the rectified output of a convolution is kept."""
@@ -179,12 +180,12 @@ class Propagation:
         inject(layer, features, into) writes the gradient of the loss at a layer that is read into `into`, which has the shape
         of the features."""
         with exact(self.tf32):
-            g, pooled = None, False  # the gradient at the node's output, or still at that of the pooling after it
+            last = self.nodes[-1]
+            g = torch.empty_like(self.memory[last]) if last.startswith("conv") else self._view(self.shapes[last])
+            inject(last, self.memory[last], g)
+            pooled = False  # g is the gradient at the node's output; or, if true, still at that of the pooling after it
             for i in reversed(range(len(self.nodes))):
                 node = self.nodes[i]
-                if g is None:
-                    g = torch.empty_like(self.memory[node]) if node.startswith("conv") else self._view(self.shapes[node])
-                    inject(node, self.memory[node], g)
                 if node == "pool1" and self.layout.twice:
                     g = self._again(g)
                 if node.startswith("pool"):
