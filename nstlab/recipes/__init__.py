@@ -1,1 +1,1 @@
-"""Recipes: settings in, an objective and a first picture out."""
+"""Recipes: from settings to an objective and a first picture."""

@@ -1,10 +1,10 @@
-"""What recipes have in common, and the list of them.
+"""What all recipes have in common, and how they are found.
 
 A recipe is a settings class with an objective, in a file of its own:
 
     @dataclass(frozen=True)
     class Sketch(RunSettings, recipe="sketch"):
-        \"\"\"Redraw PHOTO from the features of one layer, smoothly.\"\"\"
+        \"\"\"Redraw PHOTO from the features of one layer.\"\"\"
 
         photo: str = picture("content")
         init: str = first_picture("grey")
@@ -12,9 +12,9 @@ A recipe is a settings class with an objective, in a file of its own:
         def objective(self, pictures, shape):
             return nst.content("conv3_1", pictures["content"], convention=self.convention)
 
-Defining the class registers it. From its fields alone it gets a subcommand, the studio's controls, sweep axes, a place in the
-store and copy-as-code. Recipes of this folder are found by themselves, those of other packages by their entry points in the
-group `nstlab.recipes`. Imports nothing heavy.
+Defining the class registers it. Its fields give it a subcommand, controls in the studio, sweep axes, a place in the store and
+copy-as-code. Recipes in this folder are found automatically; other packages name theirs as entry points in the group
+`nstlab.recipes`. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -44,26 +44,26 @@ if TYPE_CHECKING:
 else:
     Filled = T | None  # None on input; never None in settings, which fill it with the convention's value
 
-INITS = ("noise", "white", "content", "style", "grey", "rings")  # first pictures; content and style are the recipe's own
+INITS = ("noise", "white", "content", "style", "grey", "rings")  # first pictures; "content" and "style" are the recipe's inputs
 
-# Fields, by what they are about.
+# Makers of fields, one for each group of settings.
 live_field, start_field, picture_field, network_field, optimizer_field = (partial(option, group=group) for group in GROUPS)
 
 
 def picture(role: str) -> Any:
-    """The field for a picture that the recipe reads; `role` is its name among the recipe's inputs: "content" or "style"."""
+    """Make the field for a picture that the recipe reads; `role` is its name in `inputs`, such as "content" or "style"."""
     return picture_field(help="a picture file, or the name of a sample", identity=False, role=role)
 
 
 def first_picture(default: str | None, help: str = "first picture", without: Sequence[str] = ()) -> Any:
-    """The field for what a run begins with: one of INITS, but for those that the recipe is `without`, or a file."""
+    """Make the field for the first picture of a run: one of INITS, except those in `without`, or a file."""
     return start_field(
         default, help, choices=tuple(name for name in INITS if name not in without), or_path=True, reserved=INITS
     )
 
 
 def length(default: int | None, more: str = "") -> Any:
-    """The field for how long a run is."""
+    """Make the field for the number of steps; `more` is added to its help."""
     help = f"optimizer steps at the full size, about one evaluation each{more}"
     return optimizer_field(default, help, low=0, high=1_000_000)
 
@@ -74,13 +74,13 @@ _KNOWN: dict[str, type[RunSettings]] = {}
 
 
 def known() -> dict[str, type[RunSettings]]:
-    """{name: settings class} of every recipe: of this folder, of installed packages, and of what has been defined so far."""
+    """{name: settings class} of all recipes: those in this folder, in installed packages, and defined anywhere so far."""
     _find()
     return dict(_KNOWN)
 
 
 def named(name: str) -> type[RunSettings]:
-    """The recipe of that name; InputError if there is none."""
+    """The settings class of a recipe; InputError if there is none of that name."""
     found = known()
     if name not in found:
         raise InputError(f"recipe: '{name}' is not one of {', '.join(found)}{nearest(name, list(found))}")
@@ -103,7 +103,7 @@ def _find() -> None:
 
 @dataclass(frozen=True)
 class Input:
-    """A picture that a recipe reads, by file or sample name, and how it gets the result's shape (see images.fit)."""
+    """A picture that a recipe reads: a file or the name of a sample, and how it gets the result's shape (see images.fit)."""
 
     source: str
     fit: str = FITS[0]
@@ -112,7 +112,7 @@ class Input:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(Settings):
-    """What every recipe has: a size, a network, an optimizer; and what it minimises."""
+    """The settings that every recipe has: size, network, optimizer. A recipe adds its own, and an objective."""
 
     recipe: ClassVar[str] = ""
     if TYPE_CHECKING:
@@ -121,20 +121,20 @@ class RunSettings(Settings):
     size: int = picture_field(512, "long side of the picture", low=MIN_SIDE, high=MAX_SIDE, unit="px")
     steps: int = length(STEPS)
     levels: Filled[int] = optimizer_field(
-        None, "sizes from coarse to fine, half the steps at coarser ones (default: the convention's)", low=1, high=8
+        None, "sizes from coarse to fine, with half the steps at coarser ones (default: the convention's)", low=1, high=8
     )
     seed: int = start_field(0, "seed of the noise and of random weights", low=0, high=2**63 - 1)
     tv: Filled[float] = live_field(None, "weight of total variation (default: the convention's)", low=0, high=1e15, log=True)
-    convention: str = network_field(DEFAULT_CONVENTION, "scale of the losses, after whose code", choices=tuple(CONVENTIONS))
+    convention: str = network_field(DEFAULT_CONVENTION, "whose scale of the losses", choices=tuple(CONVENTIONS))
     weights: str = network_field(WEIGHTS[0], "where VGG19's weights come from", choices=WEIGHTS, or_path=True, identity=False)
     pool: str = network_field(POOLS[0], "pooling between the blocks", choices=POOLS)
-    rescale_pool: bool = network_field(False, "make up for average and l2 pooling's smaller values; off is the paper's")
-    normalize: Filled[bool] = network_field(None, "make mean activations 1, as in the paper (default: as the convention did)")
+    rescale_pool: bool = network_field(False, "make up for the smaller values of avg and l2 pooling; off is the paper's")
+    normalize: Filled[bool] = network_field(None, "scale mean activations to 1, as in the paper (default: the convention's)")
     optimizer: str = optimizer_field(OPTIMIZERS[0], "how the pixels are changed", choices=OPTIMIZERS)
     learning_rate: float = optimizer_field(RATE, "step of adam and gd; 1 is black to white", low=1e-6, high=10, log=True)
-    history: int = optimizer_field(HISTORY, "curvature pairs that lbfgs keeps, memory permitting", low=1, high=1000)
+    history: int = optimizer_field(HISTORY, "curvature pairs that lbfgs keeps, if memory allows", low=1, high=1000)
     precision: str = network_field(
-        PRECISIONS[0], "of the network; auto: 16 bits where faster; losses are float32", choices=PRECISIONS
+        PRECISIONS[0], "numbers of the network; auto: 16 bits where faster; losses are float32", choices=PRECISIONS
     )
     stop_loss: float | None = optimizer_field(None, "stop when the loss is at most this", low=0)
     stop_change: float | None = optimizer_field(
@@ -142,14 +142,14 @@ class RunSettings(Settings):
     )
 
     def __post_init__(self) -> None:
-        """Fields left open are filled with the convention's values, so that equal runs have equal settings."""
+        """Fill the fields that are left open with the convention's values, so that equal runs have equal settings."""
         super().__post_init__()
         for name in self._conventional():
             if getattr(self, name) in (None, ()):
                 object.__setattr__(self, name, getattr(CONVENTIONS[self.convention], name))
 
     def __init_subclass__(cls, recipe: str = "", **rest: Any) -> None:
-        """Register a recipe under its name. Defined again, as in a notebook's cell, it takes its old self's place."""
+        """Register a recipe under its name. Defining a class again, as in a notebook's cell, replaces it."""
         super().__init_subclass__(**rest)
         if not recipe:
             return
@@ -160,34 +160,34 @@ class RunSettings(Settings):
 
     @classmethod
     def roles(cls) -> dict[str, str]:
-        """{field: role} of the fields that name pictures."""
+        """{field: role} for the fields that name pictures."""
         return {name: opt.role for name, _, opt in cls.options() if opt.role}
 
     @property
     def inputs(self) -> dict[str, Input]:
-        """The pictures that are read, by role. The first one gives the result its proportions."""
+        """The pictures that are read, by role. The first one determines the proportions of the result."""
         return {role: Input(getattr(self, name)) for name, role in self.roles().items()}
 
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> Objective:
-        """What is minimised in images of shape (H, W), but for smoothness, which every recipe has.
+        """What is minimised in images of shape (H, W). The smoothness term `tv` is added to it for every recipe.
 
-        pictures: the inputs by role, (1, 3, H, W) in [0, 1], each in the shape that it gets."""
+        pictures: the inputs by role, (1, 3, H, W) sRGB in [0, 1], each in the shape that it has in the run."""
         raise NotImplementedError
 
     @property
     def files(self) -> dict[str, str]:
-        """The fields that name a file that is there, rather than a sample or a choice."""
+        """{field: value} for the fields that name an existing file, rather than a sample or a choice."""
         named = [name for name, _, opt in self.options() if opt.role or opt.or_path]
         return {name: value for name in named if os.path.isfile(value := getattr(self, name))}
 
     @classmethod
     def _conventional(cls) -> list[str]:
-        """The fields that a convention fills where they are left open."""
+        """The names of the fields that a convention fills if they are left open."""
         known = {f.name for f in dataclasses.fields(Convention)}
         return [f.name for f in dataclasses.fields(cls) if f.name in known and f.default in (None, ())]
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed. With another convention, values that were the old one's become the new one's."""
+        """A copy with some fields changed. If the convention changes, values that were the old one's become the new one's."""
         if changes.get("convention", self.convention) != self.convention:
             old = CONVENTIONS[self.convention]
             follow = [name for name in self._conventional() if getattr(self, name) == getattr(old, name)]
@@ -198,7 +198,7 @@ class RunSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class StyleSettings(RunSettings):
-    """What the recipes with a painting have."""
+    """The settings of recipes with a painting."""
 
     style_layers: tuple[str, ...] = live_field((), "layers for style (default: the convention's)", parse=layer_name)
     style_weights: tuple[float, ...] = live_field((), "weight of each style layer (default: equal)", low=0, high=1e12)

@@ -1,11 +1,11 @@
-"""Recipes: settings in; network, objective, first picture and schedule out.
+"""Plans: from a recipe's settings to network, objective, first picture and schedule.
 
     plan = prepare(TransferSettings("photo.jpg", "painting.jpg", size=256))
     for step in plan.steps():
         ...
 
-Every recipe is an objective for the one engine. A `Plan` says what will be minimised and how, and identifies it: its
-settings, the hashes of its pictures' pixels, and the hash of its weights decide the result.
+A `Plan` says what the engine will minimise, and how. It also identifies the result, which its settings, the hashes of its
+pictures' pixels and the hash of its weights determine.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _OPTIMIZERS: dict[str, Callable[[RunSettings], Optimizer]] = {
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a recipe makes of its settings. `inputs` are the pictures it read, by role."""
+    """All that a run needs. inputs: the pictures that were read, by role, (1, 3, H, W) sRGB in [0, 1]."""
 
     settings: RunSettings
     net: VGG19
@@ -53,37 +53,39 @@ class Plan:
 
     @property
     def recipe(self) -> str:
-        """Its name."""
+        """The recipe's name."""
         return self.settings.recipe
 
     @property
     def optimizer(self) -> Optimizer:
+        """The optimizer that the settings ask for."""
         return _OPTIMIZERS[self.settings.optimizer](self.settings)
 
     @property
     def schedule(self) -> tuple[engine.Level, ...]:
+        """The sizes from coarse to fine, and the steps at each."""
         return engine.pyramid(self.start.shape[-2:], self.settings.steps, self.settings.levels)
 
     @property
     def total(self) -> int:
-        """Steps of all sizes."""
+        """The number of steps, over all sizes."""
         return sum(level.steps for level in self.schedule)
 
     def steps(
         self, checkpoint: engine.Checkpoint | None = None
     ) -> Generator[engine.Step, Mapping[str, float] | None, engine.Result]:
-        """The engine on this plan, from its beginning or from a checkpoint."""
+        """Run the engine on this plan, from the beginning or from a checkpoint."""
         s = self.settings
         return engine.minimize(
             self.objective, self.net, self.start, s.steps, self.optimizer, s.levels, s.stop_loss, s.stop_change, checkpoint
         )
 
     def solve(self) -> engine.Result:
-        """The run, carried out to its end and kept nowhere."""
+        """Run the plan to its end; nothing is kept on disk."""
         return engine.drained(self.steps())
 
     def losses(self, pictures: Iterable[Tensor]) -> list[float]:
-        """The total loss of each picture, (1, 3, H, W) in the shape of the plan's own."""
+        """The total loss of each picture, (1, 3, H, W), of the shape of `start`."""
         bound = fast.bind(self.objective, self.net, self.start.shape[-2:])
         return [float(bound.evaluate(picture)[0]) * bound.scale for picture in pictures]
 
@@ -92,10 +94,13 @@ class Plan:
         return {role: digest(image) for role, image in self.inputs.items()}
 
     def identity(self) -> dict[str, Any]:
-        """All that decides the result's pixels, as plain JSON values."""
+        """All that determines the pixels of the result, as plain JSON values."""
+        settings = self.settings.to_dict(identity=True)
+        if "init" in self.inputs:
+            settings["init"] = "file"  # whose pixels are hashed
         return {
             "recipe": self.recipe,
-            "settings": self.settings.to_dict(identity=True) | ({"init": "file"} if "init" in self.inputs else {}),
+            "settings": settings,
             "arithmetic": [str(part) for part in arithmetic_of(self.net)],
             "inputs": self._digests,
             "weights": self.net.weights.digest,
@@ -108,20 +113,20 @@ class Plan:
         return self.objective.reads
 
     def widened(self) -> Plan:
-        """The same run, with a weight, 0 so far, for every convolution that network and picture allow: what `steering`
-        can then change on the way."""
+        """The same run, in which every convolution that the network has also has a weight, 0 so far, so that `steering` can
+        change it during the run."""
         shape = self.start.shape[-2:]
         more = [name for name in CONVOLUTIONS if self.net.reaches(name, shape)]
         return replace(self, objective=self.objective.with_layers(more))
 
     def begun_with(self, picture: Tensor) -> Plan:
-        """The same run from another first picture, (1, 3, H, W) in [0, 1], in 256 shades: as if from a file."""
+        """The same run from another first picture, (1, 3, H, W) in [0, 1], rounded to 8 bits as if read from a file."""
         picture = im.shaded(im.fit(picture.cpu(), self.start.shape[-2:]))
         return replace(self, start=picture.to(self.start.device), inputs=self.inputs | {"init": picture})
 
     def steering(self, settings: RunSettings) -> dict[str, float] | None:
-        """The weights by which this run becomes that of other settings; None if weights are not enough for that. How a run
-        starts no longer matters."""
+        """The weights that turn this run, while it goes on, into one with other settings; None if changing weights is not
+        enough. Settings that matter only at the start are ignored."""
         if type(settings) is not type(self.settings):
             return None
         for name, _, opt in settings.options():
@@ -129,14 +134,14 @@ class Plan:
                 return None
         shape, known = self.start.shape[-2:], self.objective.weights
         outlines = {role: torch.empty_like(picture, device="meta") for role, picture in self.inputs.items()}
-        goal = objective(settings, outlines, shape)  # of which only names and numbers are needed
+        goal = objective(settings, outlines, shape)  # only its names and numbers are needed
         wanted = goal.weights
         if not wanted.keys() <= known.keys() or not all(self.net.reaches(name, shape) for name in goal.reads):
             return None
         return dict.fromkeys(known, 0.0) | wanted
 
     def memory_needed(self, shape: Sequence[int] | None = None) -> int:
-        """Bytes that the run needs, estimated, those of the plan's own pictures included; at its own size or another (H, W)."""
+        """Bytes that the run needs, including its pictures; estimated, at its own size or another (H, W)."""
         shape = self.start.shape[-2:] if shape is None else shape
         run = memory.needed(self.net, self.layers, shape, self.optimizer)
         others = {tuple(other) for other in self.objective.target_shapes(shape)} - {tuple(shape)}
@@ -144,24 +149,25 @@ class Plan:
         return run + max(targets, default=0)
 
     def check_memory(self) -> None:
-        """InputError, with the size that would fit, if the run needs more memory than is free; what the plan's own pictures
-        take already counts as free."""
+        """InputError, with the size that would fit, if the run needs more memory than is free. The memory that the plan's
+        pictures already take counts as free."""
         held = sum(t.nbytes for t in (self.start, *self.inputs.values()) if t.device == self.net.device)
         self.check_room(memory.available(self.net.device) + held)
 
     def check_room(self, room: int) -> None:
-        """The same, for a given number of bytes. All that it asks for is sizes, so an outline will do."""
+        """InputError if the run needs more than `room` bytes; an outline is enough to tell."""
         if self.memory_needed() > room:
             raise InputError(self.memory_message(room))
 
     def memory_message(self, room: int, found: bool = True) -> str:
-        """Why the run does not fit, and the size that would; `room` is what was `found` to be there, or a guess."""
+        """Why the run does not fit, and the size that would; `room` is the number of bytes that were found free, or a guess."""
         fits = memory.largest_size(self.memory_needed, self.start.shape[-2:], room)
-        return (
-            f"size {self.settings.size} needs about {self.memory_needed() / 1e9:.2f} GB of memory"
-            + (f", {room / 1e9:.2f} GB can be had" if found else "")
-            + (f"; --size {fits} {'would' if found else 'should'} fit" if fits else "; not even the smallest size fits")
-        )
+        message = f"size {self.settings.size} needs about {self.memory_needed() / 1e9:.2f} GB of memory"
+        if found:
+            message += f", {room / 1e9:.2f} GB can be had"
+        if not fits:
+            return f"{message}; not even the smallest size fits"
+        return f"{message}; --size {fits} {'would' if found else 'should'} fit"
 
 
 def digest(image: Tensor) -> str:
@@ -171,8 +177,8 @@ def digest(image: Tensor) -> str:
 
 
 def largest_square(net: VGG19, on: torch.device) -> int | None:
-    """Side in pixels of the largest square picture that a transfer with default settings can make in the memory that
-    is free on the device; None if there is none."""
+    """Side in pixels of the largest square picture that a transfer with default settings can make in the free memory of the
+    device; None if there is none."""
     reads = [rectified(layer) for layer in (*CONTENT_LAYERS, *STYLE_LAYERS)]
     beyond = (MAX_SIDE + 16, MAX_SIDE + 16)
     return memory.largest_size(lambda shape: memory.needed(net, reads, shape, LBFGS()), beyond, memory.available(on))
@@ -181,7 +187,7 @@ def largest_square(net: VGG19, on: torch.device) -> int | None:
 def device(name: str | torch.device = DEVICES[0]) -> torch.device:
     """The device of that name, one of settings.DEVICES; auto takes CUDA, else MPS, else the CPU.
 
-    Raises: InputError for another name, and for a device that this machine does not have."""
+    Raises: InputError for an unknown name, and for a device that this machine does not have."""
     if isinstance(name, torch.device):
         return name
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -197,7 +203,7 @@ def device(name: str | torch.device = DEVICES[0]) -> torch.device:
 
 
 def _network_of(settings: RunSettings) -> tuple[Any, ...]:
-    """What decides the network."""
+    """The settings that determine the network."""
     s = settings
     drawn = s.seed if s.weights == "random" else None
     return s.weights, s.pool, bool(s.normalize), s.rescale_pool, s.precision, drawn
@@ -212,7 +218,7 @@ def network(settings: RunSettings, on: torch.device) -> VGG19:
     return net.to(on)
 
 
-_DRAWN: dict[str, Callable[[Tensor, int], Tensor]] = {  # first pictures that show nothing: (like, seed) -> picture
+_DRAWN: dict[str, Callable[[Tensor, int], Tensor]] = {  # first pictures that are made: (like, seed) -> picture
     "noise": im.noise,
     "white": im.white_noise,
     "grey": lambda like, seed: im.grey(like),
@@ -221,7 +227,7 @@ _DRAWN: dict[str, Callable[[Tensor, int], Tensor]] = {  # first pictures that sh
 
 
 def _start(settings: RunSettings, like: Tensor, pictures: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """(first picture in the shape of `like`, the file it was read from, if any, as a further input)."""
+    """(first picture, of the shape of `like`; {"init": picture} if it was read from a file, else {})."""
     name, shape = settings.init, like.shape[-2:]
     if name in _DRAWN:
         return _DRAWN[name](like, settings.seed), {}
@@ -232,18 +238,20 @@ def _start(settings: RunSettings, like: Tensor, pictures: Mapping[str, Tensor]) 
 
 
 def objective(settings: RunSettings, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> Objective:
-    """What a recipe minimises in images of shape (H, W), given its pictures by role, (1, 3, H, W) in [0, 1]."""
+    """What a run minimises in images of shape (H, W): the recipe's objective and the smoothness term.
+
+    pictures: the inputs by role, (1, 3, H, W) sRGB in [0, 1]."""
     return settings.objective(pictures, shape) + settings.tv * total_variation(settings.convention)
 
 
 def prepare(
     settings: RunSettings, on: str | torch.device = DEVICES[0], known: Plan | None = None, room: int | None = None
 ) -> Plan:
-    """The plan for any recipe's settings: reads the pictures and the weights, computes nothing else.
+    """Make the plan for any recipe's settings: read the pictures and the weights, and normalize the network if asked to.
 
-    known: a plan whose network is taken over if these settings want the same. room: bytes of memory that the run may take.
-    Raises: InputError for pictures, weights, layers or a device that cannot be used; and, before any picture is decoded, for
-    a run that needs more than the room."""
+    on: a device. known: a plan whose network is used again if these settings need the same one. room: bytes of memory that
+    the run may take. Raises: InputError for pictures, weights, layers or a device that cannot be used, and, before any picture
+    is decoded, for a run that needs more than `room`."""
     plan = outline(settings, on, known)
     if room is not None:
         plan.check_room(room)
@@ -255,17 +263,17 @@ def prepare(
 
 
 def prepare_here(settings: RunSettings, on: str | torch.device = DEVICES[0]) -> Plan:
-    """`prepare`, for a run on this machine: what its device could never hold is refused before any picture is decoded."""
+    """Call `prepare` for a run on this machine; a run that its device could never hold is refused."""
     on = device(on)
     return prepare(settings, on, room=memory.total(on))
 
 
 def outline(settings: RunSettings, on: str | torch.device = DEVICES[0], known: Plan | None = None) -> Plan:
-    """A plan without pictures: of these only the files' headers are read, and tensors without memory stand for them. It
-    knows its size, its network and what it needs; it cannot be carried out."""
+    """Make a plan without pictures: only the headers of their files are read, and tensors without memory stand for them. It
+    has the run's size and network, and tells what memory it needs, but cannot be run."""
     s, on, inputs = settings, device(on), settings.inputs
     own = {role: im.shape_of(each.source) for role, each in inputs.items()}
-    first = next(iter(inputs))  # gives the result its proportions
+    first = next(iter(inputs))  # determines the proportions of the result
     shape = im.fit_size(own[first], s.size, im.find(inputs[first].source))
     shapes = {role: im.fitting(own[role], shape, each.fit, each.scale)[1] for role, each in inputs.items()}
     blanks = {role: torch.empty(1, 3, *each, device="meta") for role, each in shapes.items()}

@@ -1,4 +1,4 @@
-"""Content reconstruction: what one layer knows of a photo."""
+"""Content reconstruction: what one layer retains of a photo."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReconstructSettings(RunSettings, recipe="reconstruct"):
-    """Paint PHOTO anew from the features of one layer (the paper's figure 1, content reconstruction)."""
+    """Reconstruct PHOTO from the features of one layer (content reconstruction, the paper's figure 1)."""
 
     photo: str = picture("content")
     layer: str = live_field(CONTENT_LAYERS[0], "layer to reconstruct from", parse=layer_name)
     init: str = first_picture(INITS[0], without=["style"])
 
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
-        """Content alone (Gatys et al. 2016, figure 1; Mahendran and Vedaldi 2015)."""
+        """α content (Gatys et al. 2016, equation 1; Mahendran and Vedaldi 2015)."""
         return CONVENTIONS[self.convention].alpha * method.content(self.layer, pictures["content"], convention=self.convention)

@@ -1,4 +1,4 @@
-"""Texture synthesis: a painting's style and nothing else."""
+"""Texture synthesis: a picture with a painting's style and no content."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextureSettings(StyleSettings, recipe="texture"):
-    """Paint a texture with PAINTING's style and nothing else (Gatys et al. 2015; the paper's style reconstruction)."""
+    """Make a texture with the style of PAINTING (Gatys et al. 2015; the paper's style reconstruction)."""
 
     painting: str = picture("style")
     init: str = first_picture(INITS[0], without=["content"])
 
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
-        """Style alone (Gatys, Ecker, Bethge 2015)."""
+        """β style (Gatys, Ecker, Bethge 2015)."""
         style = method.style(self.style_layers, pictures["style"], self.style_weights, self.convention, fitted=shape)
         return CONVENTIONS[self.convention].beta * style

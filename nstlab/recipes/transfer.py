@@ -1,4 +1,4 @@
-"""Style transfer: a photo's content in a painting's style."""
+"""Style transfer: the content of a photo in the style of a painting."""
 
 from __future__ import annotations
 
