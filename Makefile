@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+BUDGET ?= quick  # of the notebooks' runs in `make docs`: smoke takes seconds for each, quick minutes
 
-.PHONY: demo test lab studio lint format clean
+.PHONY: demo test lab studio docs lint format clean
 
 demo: $(READY)
 	mkdir -p results
@@ -21,10 +22,17 @@ studio: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[voila]'
 	$(BIN)/jupyter server --config=notebooks/studio_config.py notebooks
 
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/nstlab notebooks run --budget $(BUDGET)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/mkdocs.yml
+	@echo "Open results/docs/index.html."
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/basedpyright
 	find notebooks -name '*.ipynb' -exec $(BIN)/nbstripout --verify {} +
 
 format: $(READY)
