@@ -4,13 +4,19 @@ import itertools
 
 import pytest
 import torch
+from faults import change_at, raise_at
 
 import nstlab as nst
-from nstlab.method import engine, memory
+from nstlab.method import engine
+from nstlab.method.fast import memory
 from nstlab.method.checkpoint import Checkpoint
-from nstlab.method.engine import Status, minimize, pyramid, solve
+from nstlab.method.engine import minimize, solve
+from nstlab.method.steps import Status, pyramid
 from nstlab.method.fast import arithmetic, propagation
-from nstlab.method.optimizers import LBFGS, Adam, GradientDescent
+from nstlab.method.fast.convolutions import Convolution, OneDNN
+from nstlab.method.fast.evaluation import FastBound
+from nstlab.method.lbfgs import LBFGS
+from nstlab.method.optimizers import Adam, GradientDescent
 from nstlab.settings import InputError
 
 OPTIMIZERS = [LBFGS(history=5), Adam(), GradientDescent()]
@@ -18,7 +24,7 @@ OPTIMIZERS = [LBFGS(history=5), Adam(), GradientDescent()]
 
 @pytest.fixture
 def net(tiny):
-    return nst.VGG19(tiny, normalize=False, precision="float32")
+    return nst.VGG19(tiny, precision="float32")
 
 
 @pytest.fixture
@@ -96,14 +102,7 @@ def test_a_common_factor_of_the_weights_changes_nothing(goal, net, start, factor
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_bad_evaluation_is_an_event_and_never_a_picture(goal, net, start, optimizer, monkeypatch):
-    call, calls = engine.Evaluator.__call__, []
-
-    def sometimes(self, x):
-        calls.append(1)
-        at = call(self, x)
-        return engine.Evaluation(at.loss * float("nan"), at.grad, at.values) if len(calls) == 5 else at
-
-    monkeypatch.setattr(engine.Evaluator, "__call__", sometimes)
+    change_at(monkeypatch, 5, lambda at: (at[0] * float('nan'), *at[1:]))
     steps, result = drain(minimize(goal, net, start, steps=12, optimizer=optimizer))
     assert len(result.events) == 1
     assert "not finite, rolled back" in result.events[0]
@@ -113,19 +112,11 @@ def test_a_bad_evaluation_is_an_event_and_never_a_picture(goal, net, start, opti
 
 def test_interrupted_inside_a_step_the_last_one_is_still_good(goal, net, start, monkeypatch):
     expected = solve(goal, net, start, steps=10, optimizer=LBFGS(history=3))
-    call, left = engine.Evaluator.__call__, [8]
-
-    def until_interrupted(self, x):
-        left[0] -= 1
-        if left[0] == 0:
-            raise KeyboardInterrupt
-        return call(self, x)
-
-    monkeypatch.setattr(engine.Evaluator, "__call__", until_interrupted)
+    raise_at(monkeypatch, 8)
     steps = []
     with pytest.raises(KeyboardInterrupt):
         steps.extend(minimize(goal, net, start, steps=10, optimizer=LBFGS(history=3)))
-    left[0], last = -1, steps[-1]
+    last = steps[-1]
     assert last.best().isfinite().all()
     _, result = drain(minimize(goal, net, start, steps=10, optimizer=LBFGS(history=3), checkpoint=last.checkpoint()))
     assert torch.equal(result.image, expected.image)
@@ -214,7 +205,7 @@ def test_a_checkpoint_of_another_optimizer_is_refused(goal, net, start):
 def test_evaluations_and_targets_use_the_same_exact_convolutions(goal, tiny, start, monkeypatch, precision, tf32):
     seen = []
 
-    class Watched(propagation.Convolution):
+    class Watched(Convolution):
         def __call__(self, *args, **kwargs):
             flags = torch.backends.cudnn
             seen.append((flags.enabled, flags.deterministic, flags.benchmark, flags.allow_tf32))
@@ -222,13 +213,13 @@ def test_evaluations_and_targets_use_the_same_exact_convolutions(goal, tiny, sta
 
     monkeypatch.setattr(propagation.OneDNN, "can", lambda *_: False)
     monkeypatch.setattr(propagation, "Convolution", Watched)
-    solve(goal, nst.VGG19(tiny, normalize=False, precision=precision), start, steps=1)
+    solve(goal, nst.VGG19(tiny, precision=precision), start, steps=1)
     assert set(seen) == {(True, True, False, tf32)}
 
 
 @pytest.mark.parametrize("hole", [float("nan"), float("inf")])
 def test_pictures_with_holes_are_refused_by_name_before_anything_is_computed(goal, net, start, hole, monkeypatch):
-    monkeypatch.setattr(engine.Evaluator, "__call__", None)
+    raise_at(monkeypatch, 1)
     broken = start.clone()
     broken[0, 1, 2, 3] = hole
     for name, call in {
@@ -277,7 +268,7 @@ def test_snapshots_are_copies_in_range(goal, net, start):
 @pytest.mark.parametrize("precision", ["bfloat16", "float16", "tf32"])
 def test_other_types_reach_nearly_the_loss_of_float32(goal, tiny, net, start, precision):
     exact = solve(goal, net, start, steps=25)
-    rough = solve(goal, nst.VGG19(tiny, normalize=False, precision=precision), start, steps=25)
+    rough = solve(goal, nst.VGG19(tiny, precision=precision), start, steps=25)
     total, _ = goal.bind(net, start.shape[-2:])(rough.image)
     assert float(total) < 1.5 * exact.loss < 0.2 * float(goal.bind(net, start.shape[-2:])(start)[0])
 
@@ -286,7 +277,7 @@ def test_other_types_reach_nearly_the_loss_of_float32(goal, tiny, net, start, pr
 def coarse(tiny, monkeypatch):
     """A network on a machine that has bfloat16 natively, and nothing else."""
     monkeypatch.setattr(arithmetic, "native_halves", lambda device: (torch.bfloat16,))
-    return nst.VGG19(tiny, normalize=False)
+    return nst.VGG19(tiny)
 
 
 def test_auto_finishes_in_float32_what_bfloat16_began(goal, coarse, net, start):

@@ -38,7 +38,7 @@ def goals(convention, photo, painting):
 @pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize("pool", POOLS)
 def test_fast_is_plain(tiny, photo, painting, kind, convention, pool):
-    net = VGG19(tiny, pool, normalize=False).double()
+    net = VGG19(tiny, pool).double()
     goal = goals(convention, photo.double(), painting.double())[kind]
     image = nst.white_noise(photo).double()
     plain, quick = goal.bind(net, image.shape[-2:]), fast.bind(goal, net, image.shape[-2:])
@@ -48,7 +48,7 @@ def test_fast_is_plain(tiny, photo, painting, kind, convention, pool):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_in_fewer_bits_it_is_nearly_so(tiny, photo, painting, dtype):
-    net, image = VGG19(tiny, normalize=False), nst.white_noise(photo)
+    net, image = VGG19(tiny), nst.white_noise(photo)
     goal = goals("mean", photo, painting)["all"]
     loss, grad, _ = goal.bind(net, image.shape[-2:]).evaluate(image)
     quick, steep, _ = fast.bind(goal, net, image.shape[-2:], Arithmetic(dtype)).evaluate(image)

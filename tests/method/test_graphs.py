@@ -11,7 +11,8 @@ from nstlab.method.fast import graphs as cuda
 from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.graphs import Replayed
 from nstlab.method.network import VGG19
-from nstlab.method.optimizers import LBFGS, Evaluation, State
+from nstlab.method.lbfgs import LBFGS, Curvature
+from nstlab.method.optimizers import Evaluation, State
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -103,7 +104,7 @@ def test_lbfgs_sends_only_the_order_of_its_pairs_in_a_step():
     for _ in range(5):
         with Visits() as visits:
             d = optimizer._direction(state, optimizer._free(x, state.at.grad))
-            state = optimizer._remember(state, state, d, d, 0.01)
+            c = Curvature(state.numbers['order'], state.tensors).added(d, d, d, 4); state = State(x, state.at, 1.0, c.tensors, {'order': c.order, 'length': 0.01})
     assert set(visits.found) == {"aten::lift_fresh", "aten::_to_copy"}
     assert visits.found.count("aten::_to_copy") == 1
     assert state.numbers["order"] == [2, 3, 0]

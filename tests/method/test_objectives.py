@@ -18,7 +18,7 @@ from nstlab.settings import InputError
 @pytest.fixture
 def net(tiny):
     """A tiny network in float64."""
-    return VGG19(tiny, normalize=False).double()
+    return VGG19(tiny).double()
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from nstlab.method.optimizers import LBFGS, Adam, Evaluation, GradientDescent, _cubic_minimum
+from nstlab.method.lbfgs import LBFGS, Curvature, _cubic_minimum
+from nstlab.method.optimizers import Adam, Evaluation, GradientDescent
 
 
 def evaluator(f):

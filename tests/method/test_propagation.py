@@ -8,7 +8,8 @@ import torch
 
 from nstlab.method.fast import propagation
 from nstlab.method.fast.arithmetic import Arithmetic
-from nstlab.method.fast.propagation import Layout, OneDNN, Propagation
+from nstlab.method.fast.convolutions import Convolution, OneDNN
+from nstlab.method.fast.propagation import Layout, Propagation
 from nstlab.method.network import VGG19
 from nstlab.method.weights import random_weights
 
@@ -57,7 +58,7 @@ def off(a, b):
 @pytest.mark.parametrize("budget", [0, propagation.BUDGET])
 def test_equals_autograd(tiny, pool, layers, dtype, budget, monkeypatch):
     monkeypatch.setattr(propagation, "BUDGET", budget)
-    net = VGG19(tiny, pool=pool, normalize=False).double()
+    net = VGG19(tiny, pool=pool).double()
     image = torch.rand(1, 3, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected, given, gradient = at_layers(net, image, LAYERS[layers])
     if dtype != torch.float64:
@@ -79,18 +80,18 @@ def test_equals_autograd(tiny, pool, layers, dtype, budget, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_pytorchs_convolutions_do_the_same_as_onednns(tiny, dtype, monkeypatch):
-    net = VGG19(tiny, normalize=False)
+    net = VGG19(tiny)
     image = torch.rand(1, 3, *SHAPE, generator=torch.Generator().manual_seed(0))
     _, given, _ = at_layers(net, image, LAYERS["every kind"])
     _, packed = there_and_back(net, image, LAYERS["every kind"], given, Arithmetic(dtype))
     monkeypatch.setattr(OneDNN, "can", lambda *_: False)
-    assert propagation.Convolution in {type(c) for c in Propagation(net, ["relu1_1"], SHAPE, Arithmetic(dtype)).forth.values()}
+    assert Convolution in {type(c) for c in Propagation(net, ["relu1_1"], SHAPE, Arithmetic(dtype)).convolutions.values()}
     _, plain = there_and_back(net, image, LAYERS["every kind"], given, Arithmetic(dtype))
     assert off(packed, plain) < (1e-5 if dtype == torch.float32 else 0.1)
 
 
 def test_rescaled_pooling_goes_both_ways(tiny):
-    net = VGG19(tiny, normalize=False, rescale_pool=True).double()
+    net = VGG19(tiny, rescale_pool=True).double()
     image = torch.rand(1, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected, given, gradient = at_layers(net, image, ["pool2", "relu3_1"])
     found, grad = there_and_back(net, image, ["pool2", "relu3_1"], given, Arithmetic(torch.float64))
@@ -100,7 +101,7 @@ def test_rescaled_pooling_goes_both_ways(tiny):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_small_step_of_a_pixel_is_not_lost_in_16_bits(tiny, dtype):
-    net = VGG19(tiny, normalize=False)
+    net = VGG19(tiny)
     image = torch.full((1, 3, 32, 32), 0.7)
     step = 0.7 * torch.finfo(dtype).eps / 16
     assert (image + step).to(dtype).equal(image.to(dtype))
@@ -112,7 +113,7 @@ def test_a_small_step_of_a_pixel_is_not_lost_in_16_bits(tiny, dtype):
 
 
 def test_every_evaluation_takes_the_same_memory(tiny):
-    net = VGG19(tiny, normalize=False)
+    net = VGG19(tiny)
     way = Propagation(net, LAYERS["usual"], (48, 48), Arithmetic(torch.float32))
     places = []
     for _ in range(3):
@@ -123,7 +124,7 @@ def test_every_evaluation_takes_the_same_memory(tiny):
 
 
 def test_nothing_is_kept_beyond_rectified_outputs(tiny):
-    net = VGG19(tiny, normalize=False)
+    net = VGG19(tiny)
     way = Propagation(net, LAYERS["usual"], (48, 48), Arithmetic(torch.float32))
     for _ in way.forward(torch.rand(1, 3, 48, 48)):
         pass
@@ -135,7 +136,7 @@ def test_nothing_is_kept_beyond_rectified_outputs(tiny):
 @pytest.mark.parametrize("budget", [0, propagation.BUDGET])
 def test_no_two_layers_share_a_place_unless_one_is_computed_twice(tiny, layers, dtype, budget, monkeypatch):
     monkeypatch.setattr(propagation, "BUDGET", budget)
-    layout = Layout.of(VGG19(tiny, normalize=False), layers, SHAPE, dtype)
+    layout = Layout.of(VGG19(tiny), layers, SHAPE, dtype)
     assert bool(layout.twice) == ("relu2_1" in layout.shapes and (dtype == torch.float32 or budget == 0))
     for group in (layout.twice, [node for node in layout.shapes if node not in layout.twice]):
         scratch = [(0, max((math.prod(layout.shapes[node]) for node in group), default=0))]
@@ -146,7 +147,7 @@ def test_no_two_layers_share_a_place_unless_one_is_computed_twice(tiny, layers, 
 
 
 def test_the_first_block_computed_twice_takes_less_memory():
-    net = VGG19(random_weights(0), normalize=False)
+    net = VGG19(random_weights(0))
     usual = [Layout.of(net, LAYERS["usual"], (512, 512), dtype) for dtype in (torch.float32, torch.float16)]
     assert [bool(layout.twice) for layout in usual] == [True, False]
     assert usual[0].total < 0.6 * usual[1].total

@@ -120,7 +120,7 @@ def test_two_recipes_of_one_name_are_refused(tint):
 
 
 def test_a_term_needs_no_recipe(tiny, photo, painting):
-    net = nst.VGG19(tiny, normalize=False)
+    net = nst.VGG19(tiny)
     goal = nst.content("conv3_1", photo) + 10 * nst.term(Means, "means", "conv1_1", image=painting)
     result = nst.solve(goal, net, photo, steps=5)
     assert set(result.terms) == {"content", "means"}

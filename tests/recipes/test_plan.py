@@ -5,7 +5,7 @@ import torch
 
 import nstlab as nst
 from nstlab import images as im
-from nstlab.method import memory
+from nstlab.method.fast import memory
 from nstlab.method.engine import solve
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.reconstruct import ReconstructSettings
@@ -126,9 +126,9 @@ def test_a_painting_is_fitted_once(pictures, small, fit, scale):
     plan = recipes.prepare(settings, "cpu")
     (term,) = [term for _, term in plan.objective.terms if term.name == "style"]
     shape = plan.start.shape[-2:]
-    assert torch.equal(term.picture(shape), im.fit(im.load(pictures[1]), shape, fit, scale))
+    assert torch.equal(term.target_image(shape), im.fit(im.load(pictures[1]), shape, fit, scale))
     half = [side // 2 for side in shape]
-    shapes = term.picture(half).shape[-2:], im.fit(im.load(pictures[1]), half, fit, scale).shape[-2:]
+    shapes = term.target_image(half).shape[-2:], im.fit(im.load(pictures[1]), half, fit, scale).shape[-2:]
     assert all(abs(one - other) <= 1 for one, other in zip(*shapes, strict=True))  # by rounding
     assert recipes.outline(settings, "cpu").memory_needed() == plan.memory_needed()
 
