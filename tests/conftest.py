@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import settings
 
+from nstlab.method.network import VGG19
 from nstlab.method.weights import TORCHVISION, Weights, random_weights
 
 settings.register_profile("nstlab", deadline=None, derandomize=True)  # no clock and no luck in the tests
@@ -36,6 +37,12 @@ def painting() -> torch.Tensor:
 def tiny() -> Weights:
     """VGG19 with 4 to 8 channels a layer and random weights."""
     return random_weights(seed=0, widths=(4, 6, 8, 8, 8))
+
+
+@pytest.fixture
+def net(tiny) -> VGG19:
+    """A network of the tiny weights, evaluated in float32 on any machine."""
+    return VGG19(tiny, precision="float32")
 
 
 @pytest.fixture
