@@ -33,49 +33,42 @@ def twice(picture):
     return torch.nn.functional.interpolate(picture, scale_factor=2)
 
 
-def drain(run):
-    """(all steps, the result)."""
-    steps = []
-    while True:
-        try:
-            steps.append(next(run))
-        except StopIteration as end:
-            return steps, end.value
+def total(goal, net, picture) -> float:
+    """The loss of a picture, by definition."""
+    return float(goal.bind(net, picture.shape[-2:])(picture)[0])
 
 
 def test_steps_report_pictures_losses_and_terms_from_the_first_picture_on(goal, net, start):
-    steps, result = drain(minimize(goal, net, start, steps=5))
+    steps = [*minimize(goal, net, start, steps=5)]
+    result = steps[-1].result()
     assert [s.index for s in steps] == [0, 1, 2, 3, 4, 5]
     assert (result.steps, result.status, steps[-1].status) == (5, Status.FINISHED, Status.FINISHED)
     assert result.evaluations >= 6
     for step in steps:
         assert step.loss == pytest.approx(step.terms["content"] + 1e2 * step.terms["style"], rel=1e-5)
-    total, _ = goal.bind(net, start.shape[-2:])(result.image)
-    assert result.loss == pytest.approx(float(total), rel=1e-4)
+    assert result.loss == pytest.approx(total(goal, net, result.image), rel=1e-4)
     steps[0].snapshot().zero_()  # a copy
     assert torch.equal(steps[0].snapshot(), start)
 
 
 @pytest.mark.parametrize("optimizer", [*OPTIMIZERS, Adam(rate=0.5)])
 def test_the_result_is_never_worse_than_the_best_step(goal, net, start, optimizer):
-    steps, result = drain(minimize(goal, net, start, steps=15, optimizer=optimizer))
+    steps = [*minimize(goal, net, start, steps=15, optimizer=optimizer)]
+    result = solve(goal, net, start, steps=15, optimizer=optimizer)
     assert result.loss == min(step.loss for step in steps) < steps[0].loss
     assert torch.equal(result.image, steps[-1].best())
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_resuming_makes_the_pixels_of_a_run_that_did_not_stop(goal, net, start, optimizer, tmp_path):
-    def run(**more):
-        return minimize(goal, net, twice(start), steps=6, optimizer=optimizer, levels=2, **more)
-
-    whole, expected = drain(run())
+    run = {"start": twice(start), "steps": 6, "optimizer": optimizer, "levels": 2}
+    whole = [*minimize(goal, net, **run)]
     for stop in (0, 2, 3, 8):  # at both ends of the first size, and in the middle of both
-        *_, last = itertools.islice(run(), stop + 1)
+        *_, last = itertools.islice(minimize(goal, net, **run), stop + 1)
         last.checkpoint().save(tmp_path / "c.safetensors")
-        rest, result = drain(run(checkpoint=Checkpoint.load(tmp_path / "c.safetensors")))
-        assert torch.equal(result.image, expected.image), stop
-        assert [s.loss for s in rest] == [s.loss for s in whole[stop + 1 :]]
-        assert (result.evaluations, result.terms) == (expected.evaluations, expected.terms)
+        rest = [*minimize(goal, net, **run, checkpoint=Checkpoint.load(tmp_path / "c.safetensors"))]
+        assert torch.equal(rest[-1].best(), whole[-1].best()), stop
+        assert [(s.loss, s.terms, s.evaluations) for s in rest] == [(s.loss, s.terms, s.evaluations) for s in whole[stop + 1 :]]
 
 
 @pytest.mark.parametrize("factor", [1e-6, 7.3, 1e6])
@@ -88,22 +81,22 @@ def test_a_common_factor_of_the_weights_changes_nothing(goal, net, start, factor
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_bad_evaluation_is_an_event_and_never_a_picture(goal, net, start, optimizer, monkeypatch):
     change_at(monkeypatch, 5, lambda result: (result[0] * float("nan"), *result[1:]))
-    steps, result = drain(minimize(goal, net, start, steps=12, optimizer=optimizer))
-    (event,) = result.events
-    assert "not finite, rolled back" in event
-    assert [step.index for step in steps if step.event] == [int(event.split()[1].strip(":"))]
+    steps = [*minimize(goal, net, start, steps=12, optimizer=optimizer)]
+    (bad,) = (step for step in steps if step.event)
+    assert steps[-1].result().events == (f"step {bad.index}: loss not finite, rolled back",)
     assert all(step.snapshot().isfinite().all() and step.loss < 1e30 for step in steps)
-    assert result.loss < steps[3].loss
+    assert steps[-1].result().loss < steps[3].loss
 
 
 def test_interrupted_inside_a_step_the_last_one_is_still_good(goal, net, start, monkeypatch):
-    expected, steps = solve(goal, net, start, steps=10, optimizer=LBFGS(history=3)), []
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        raise_at(patch, 8)
-        steps.extend(minimize(goal, net, start, steps=10, optimizer=LBFGS(history=3)))
+    options, steps = {"steps": 10, "optimizer": LBFGS(history=3)}, []
+    expected = solve(goal, net, start, **options)
+    raise_at(monkeypatch, 8)
+    with pytest.raises(KeyboardInterrupt):
+        steps.extend(minimize(goal, net, start, **options))
     assert steps[-1].best().isfinite().all()
     assert steps[-1].result().status is Status.LEFT
-    result = solve(goal, net, start, steps=10, optimizer=LBFGS(history=3), checkpoint=steps[-1].checkpoint())
+    result = solve(goal, net, start, **options, checkpoint=steps[-1].checkpoint())
     assert torch.equal(result.image, expected.image)
 
 
@@ -114,40 +107,32 @@ def test_weights_change_between_steps_and_curvature_is_forgotten(goal, net, star
     after = run.send({"style": 0.0})
     assert (after.index, after.weights["style"], set(after.terms)) == (before.index + 1, 0.0, {"content"})
     assert len(after.checkpoint().data["numbers"]["order"]) <= 1
-    *_, last = run
-    assert last.terms["content"] < before.terms["content"]
-    run = minimize(goal, net, start, steps=20)
-    next(run)
     assert "there are: content, content:conv2_2, style" in refusal(run.send, {"tv": 1.0})
 
 
-def test_pyramid_doubles_up_to_the_full_size():
+def test_coarser_sizes_come_first(goal, net, start):
     assert pyramid((64, 64), 10) == (Level((64, 64), 10),)
     assert pyramid((200, 300), 11, levels=3) == (Level((50, 75), 5), Level((100, 150), 5), Level((200, 300), 11))
-    assert pyramid((40, 300), 10, levels=3) == (Level((40, 300), 10),)
-
-
-def test_coarser_sizes_come_first(goal, net, start):
-    steps, result = drain(minimize(goal, net, twice(start), steps=5, levels=2))
+    assert pyramid((40, 300), 10, levels=3) == (Level((40, 300), 10),)  # half of it would be too small
+    steps = [*minimize(goal, net, twice(start), steps=5, levels=2)]
     assert [(s.level, s.shape) for s in steps] == [(0, (48, 40))] * 3 + [(1, (96, 80))] * 5
-    assert (result.image.shape, result.steps) == ((1, 3, 96, 80), 7)
+    assert (steps[-1].result().image.shape, steps[-1].index) == ((1, 3, 96, 80), 7)
 
 
 def test_the_next_size_begins_with_the_better_of_two_pictures(net, photo, painting):
     """From the photo, the photo's own details are worth more than those of an enlarged picture."""
     photo = twice(photo) + 0.1 * torch.rand(1, 3, 96, 80, generator=torch.Generator().manual_seed(0))
     goal = nst.content("relu1_1", photo) + 0.1 * nst.style("conv1_1", painting)
-    steps, _ = drain(minimize(goal, net, photo, steps=4, levels=2))
+    steps = minimize(goal, net, photo, steps=4, levels=2)
     before, first = next(pair for pair in itertools.pairwise(steps) if pair[1].level == 1)
-    enlarged = nst.resize(before.best(), photo.shape[-2:])
-    assert first.loss < float(goal.bind(net, photo.shape[-2:])(enlarged)[0])
+    assert first.loss < total(goal, net, nst.resize(before.best(), photo.shape[-2:]))
 
 
 def test_a_run_stops_at_a_loss_or_when_it_no_longer_changes_or_where_nothing_can_be_gained(goal, net, start, photo):
     first = next(minimize(goal, net, start)).loss
-    steps, reached = drain(minimize(goal, net, start, steps=100, stop_loss=first / 3))
+    *_, before, reached = minimize(goal, net, start, steps=100, stop_loss=first / 3)
     assert reached.status == Status.REACHED
-    assert reached.loss <= first / 3 < steps[-2].loss
+    assert reached.loss <= first / 3 < before.loss
     converged = solve(goal, net, start, steps=500, stop_change=0.2)
     assert converged.status == Status.CONVERGED
     assert 10 < converged.steps < 500
@@ -168,26 +153,24 @@ def test_a_start_with_holes_is_refused_before_anything_is_computed(goal, net, st
 
 @pytest.mark.parametrize(("precision", "tf32"), [("float32", False), ("tf32", True)])
 def test_evaluations_and_targets_use_the_same_exact_convolutions(goal, tiny, start, monkeypatch, precision, tf32):
-    seen = []
+    seen = set()
 
     class Watched(Convolution):
         def __call__(self, *args, **kwargs):
             flags = torch.backends.cudnn
-            seen.append((flags.enabled, flags.deterministic, flags.benchmark, flags.allow_tf32))
+            seen.add((flags.enabled, flags.deterministic, flags.benchmark, flags.allow_tf32))
             return super().__call__(*args, **kwargs)
 
     monkeypatch.setattr(OneDNN, "can", lambda *_: False)
     monkeypatch.setattr(propagation, "Convolution", Watched)
     solve(goal, VGG19(tiny, precision=precision), start, steps=1)
-    assert set(seen) == {(True, True, False, tf32)}
+    assert seen == {(True, True, False, tf32)}
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16", "tf32"])
 def test_other_types_reach_nearly_the_loss_of_float32(goal, tiny, net, start, precision):
-    exact = solve(goal, net, start, steps=25)
-    rough = solve(goal, VGG19(tiny, precision=precision), start, steps=25)
-    before, after = (float(goal.bind(net, start.shape[-2:])(picture)[0]) for picture in (start, rough.image))
-    assert after < 1.5 * exact.loss < 0.2 * before
+    exact, rough = (solve(goal, each, start, steps=25) for each in (net, VGG19(tiny, precision=precision)))
+    assert total(goal, net, rough.image) < 1.5 * exact.loss < 0.2 * total(goal, net, start)
 
 
 @pytest.fixture
@@ -198,14 +181,11 @@ def coarse(tiny, monkeypatch):
 
 
 def test_auto_finishes_in_float32_what_bfloat16_began_and_can_resume_in_either(goal, coarse, net, start):
-    steps, checkpoints = [], []
-    for step in minimize(goal, coarse, start, steps=20):
-        steps.append(step)
-        checkpoints.append(step.checkpoint())
+    steps, checkpoints = zip(*((s, s.checkpoint()) for s in minimize(goal, coarse, start, steps=20)), strict=True)
     result = steps[-1].result()
     assert [checkpoint.data["fine"] for checkpoint in checkpoints] == [False] * 17 + [True] * 4
     assert len(checkpoints[17].data["numbers"]["order"]) == 17  # curvature was kept
-    assert result.loss == pytest.approx(float(goal.bind(net, start.shape[-2:])(result.image)[0]), rel=1e-5)
+    assert result.loss == pytest.approx(total(goal, net, result.image), rel=1e-5)
     assert result.loss < steps[16].loss
     for stop in (8, 16, 18):
         resumed = solve(goal, coarse, start, steps=20, checkpoint=checkpoints[stop])
@@ -214,6 +194,7 @@ def test_auto_finishes_in_float32_what_bfloat16_began_and_can_resume_in_either(g
 
 
 def test_auto_stalls_in_float32_only(coarse, photo):
-    steps, result = drain(minimize(nst.content("conv2_1", photo), coarse, photo, steps=50))
-    assert (result.status, [step.checkpoint().data["fine"] for step in steps[-2:]]) == (Status.STALLED, [True, True])
-    assert len(steps) < 40
+    *_, before, last = minimize(nst.content("conv2_1", photo), coarse, photo, steps=50)
+    assert [step.checkpoint().data["fine"] for step in (before, last)] == [True, True]
+    assert last.status == Status.STALLED
+    assert last.index < 40

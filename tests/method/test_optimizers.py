@@ -1,10 +1,11 @@
 """The guard of all optimizers, and those of first order on problems with known answers."""
 
+import itertools
 import math
 
 import pytest
 import torch
-from problems import evaluator, ill_conditioned, random_picture, run
+from problems import evaluator, ill_conditioned, picture, run
 
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.optimizers import Adam, Evaluation, GradientDescent
@@ -17,7 +18,7 @@ def test_a_picture_of_nan_is_rolled_back_though_a_relu_makes_its_loss_finite(kin
     def evaluate(x):  # gradients whose squares are infinite, as of a huge weight
         return Evaluation(x.relu().nan_to_num().sum(), torch.full_like(x, 1e30), torch.zeros(1))
 
-    state = kind().init(random_picture(8, 8), evaluate)
+    state = kind().init(picture(8), evaluate)
     for _ in range(3):
         state = kind().step(state, evaluate)
         assert state.x.isfinite().all()
@@ -25,36 +26,22 @@ def test_a_picture_of_nan_is_rolled_back_though_a_relu_makes_its_loss_finite(kin
 
 @pytest.mark.parametrize("kind", ALL)
 def test_a_loss_that_is_not_finite_never_reaches_the_picture(kind):
-    calls = []
-
-    def treacherous(x):
-        calls.append(1)
-        loss = ((x - 0.5) ** 2).sum()
-        return loss * float("nan") if len(calls) == 4 else loss
-
-    states, _ = run(kind(bounds=None), treacherous, random_picture(4, 4), 20)
+    factors = iter([1.0, 1.0, 1.0, math.nan, *[1.0] * 30])
+    states, _ = run(kind(bounds=None), lambda x: next(factors) * ((x - 0.5) ** 2).sum(), picture(4), 20)
     assert [state.event for state in states].count("loss not finite, rolled back") == 1
     assert all(state.x.isfinite().all() and math.isfinite(state.loss) for state in states)
     assert states[-1].loss < 0.5 * states[0].loss
-
-
-@pytest.mark.parametrize("kind", ALL)
-def test_a_first_picture_without_a_finite_loss_is_refused(kind):
-    evaluate, _ = evaluator(lambda x: x.sum() * float("inf"))
     with pytest.raises(FloatingPointError, match="not finite"):
-        kind().init(torch.ones(1, 3, 4, 4), evaluate)
+        run(kind(), lambda x: x.sum() * math.inf, picture(4), 0)
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "steps"), [(LBFGS(), 60), (Adam(rate=0.05), 400), (GradientDescent(rate=0.02), 3000)]
-)
+@pytest.mark.parametrize(("optimizer", "steps"), [(LBFGS(), 60), (Adam(rate=0.05), 200), (GradientDescent(rate=0.2), 300)])
 def test_pixels_stay_within_bounds_and_reach_the_constrained_minimum(optimizer, steps):
     target = torch.linspace(-0.5, 1.5, 48, dtype=torch.float64).view(1, 3, 4, 4)
     weights = torch.logspace(0, 1, 48, dtype=torch.float64).view_as(target)
-    states, _ = run(optimizer, lambda x: (weights * (x - target) ** 2).sum(), torch.full_like(target, 0.5), steps)
+    states, seen = run(optimizer, lambda x: (weights * (x - target) ** 2).sum(), torch.full_like(target, 0.5), steps)
     assert torch.allclose(states[-1].x, target.clamp(0, 1), atol=1e-2)
-    assert states[-1].x.min() >= 0
-    assert states[-1].x.max() <= 1
+    assert all(torch.equal(x, x.clamp(0, 1)) for x in seen)
 
 
 @pytest.mark.parametrize("kind", [Adam, GradientDescent])
@@ -65,18 +52,18 @@ def test_an_exploding_step_is_rolled_back_and_halved(kind):
 
 
 def test_gradient_descent_has_a_constant_factor_which_a_rollback_halves():
-    optimizer, x = GradientDescent(rate=1e-4, bounds=None), random_picture(4, 4, dtype=torch.float64)
-    states, _ = run(optimizer, ill_conditioned, x, 20)
-    factors = [(new.x - old.x) / old.at.grad for old, new in zip(states, states[1:], strict=False)]
+    optimizer = GradientDescent(rate=1e-4, bounds=None)
+    states, _ = run(optimizer, ill_conditioned, picture(4, torch.float64), 20)
+    factors = [(new.x - old.x) / old.at.grad for old, new in itertools.pairwise(states)]
     assert all(torch.allclose(factor, factors[0]) for factor in factors)
-    rolled = optimizer.step(states[-1], lambda x: Evaluation(torch.tensor(float("nan")), x, x))
+    rolled = optimizer.step(states[-1], lambda x: Evaluation(torch.tensor(math.nan), x, x))
+    after = optimizer.step(rolled, evaluator(ill_conditioned))
     assert torch.equal(rolled.x, states[-1].x)
-    after = optimizer.step(rolled, evaluator(ill_conditioned)[0])
     assert torch.allclose((after.x - rolled.x) / rolled.at.grad, factors[0] / 2)
 
 
 def test_adam_is_torchs():
-    x = random_picture(4, 4, dtype=torch.float64)
+    x = picture(4, torch.float64)
     theirs = x.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([theirs], lr=0.01, eps=1e-30)
     for _ in range(10):
