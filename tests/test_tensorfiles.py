@@ -1,6 +1,5 @@
 """Files of tensors: formats are known by their content, what cannot be meant is refused, and nothing in a file is run."""
 
-import io
 import pickle
 import zipfile
 from functools import partial
@@ -20,7 +19,7 @@ SAVE = {
     "legacy": partial(torch.save, _use_new_zipfile_serialization=False),
     "safetensors": partial(safetensors.torch.save_file, metadata={"title": "two"}),
 }
-TENSORS = {"a": torch.rand(4, 3), "b": torch.rand(5)}
+TENSORS = {"a": torch.linspace(0, 1, 12).view(4, 3), "b": torch.ones(5)}
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def path(tmp_path):
 
 
 def checked(path):
-    """The finite tensors of a file."""
+    """The tensors of a file, stored and finite."""
     tensors, _ = tensorfiles.read(path)
     tensorfiles.check_stored(path, tensors)
     return tensorfiles.finite(path, tensors)
@@ -49,34 +48,31 @@ def test_a_state_dict_may_be_in_a_dict_of_other_things(path):
     assert checked(path).keys() == TENSORS.keys()
 
 
+def test_float64_and_numbers_stored_with_their_signs_turned_are_read_as_float32(path):
+    torch.save({"a": torch._neg_view(TENSORS["a"]), "b": TENSORS["b"].double()}, path)
+    found = checked(path)
+    assert torch.equal(found["a"], -TENSORS["a"])
+    assert torch.equal(found["b"], TENSORS["b"])
+    assert not found["a"].is_neg()
+
+
 @pytest.mark.parametrize("kind", SAVE)
 def test_a_damaged_file_is_read_or_refused_by_name_but_never_breaks(path, kind):
     SAVE[kind](TENSORS, path)
-    whole, random, refused = path.read_bytes(), np.random.default_rng(0), 0
+    whole, random, messages = path.read_bytes(), np.random.default_rng(0), []
     for end in np.linspace(0, len(whole) - 1, 60).astype(int):
         path.write_bytes(whole[:end])
         assert refusal(tensorfiles.read, path).startswith(f"{path}: ")
-    for _ in range(200):
-        wrong = bytearray(whole)
-        for place in random.integers(0, len(whole), size=3):
-            wrong[place] = random.integers(0, 256)
+    for _ in range(150):
+        wrong = np.frombuffer(whole, np.uint8).copy()
+        wrong[random.integers(0, len(whole), size=3)] = random.integers(0, 256, size=3)
         path.write_bytes(wrong)
         try:
             checked(path)
         except InputError as error:
-            assert str(error).startswith(f"{path}: ")
-            assert "\n" not in str(error)
-            refused += 1
-    assert refused
-
-
-# --- files of something else ------------------------------------------------------------------------------------
-
-
-def picture() -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(stream, "PNG")
-    return stream.getvalue()
+            messages.append(str(error))
+    assert messages
+    assert all(message.startswith(f"{path}: ") and "\n" not in message for message in messages)
 
 
 FOREIGN = {
@@ -84,7 +80,6 @@ FOREIGN = {
     "brace": b"{",
     "zero": b"\0",
     "text": b"text, no weights\n" * 9,
-    "picture": picture(),
     "huge header": b"\xff" * 8 + b"{",
     "zip header": b"PK\3\4",
 }
@@ -96,18 +91,21 @@ def test_a_file_of_something_else_is_refused_by_name(path, content):
     assert refusal(tensorfiles.read, path).startswith(f"{path}: ")
 
 
-@pytest.mark.parametrize(
-    "thing", [[1, 2], torch.zeros(3), 5, None, {"state_dict": [1]}, {"a": torch.zeros(2), "b": bytearray(3)}]
-)
+@pytest.mark.parametrize("thing", [[1, 2], torch.zeros(3), 5, None, {"state_dict": [1]}, {"b": bytearray(3)}])
 def test_a_torch_file_of_something_else_is_refused(path, thing):
     torch.save(thing, path)
     assert refusal(tensorfiles.read, path).startswith(f"{path}: holds ")
 
 
-def test_a_folder_is_refused_and_a_missing_file_is_an_error_of_its_own(tmp_path, path):
+def test_a_picture_a_folder_and_a_compressed_archive_are_refused(path, tmp_path):
+    Image.new("RGB", (20, 20)).save(path, "PNG")
+    assert str(path) in refusal(tensorfiles.read, path)
     assert str(tmp_path) in refusal(tensorfiles.read, tmp_path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**7))
+    assert "would unpack to 0.01 GB" in refusal(tensorfiles.read, path)
     with pytest.raises(FileNotFoundError):
-        tensorfiles.read(path)
+        tensorfiles.read(path.with_name("missing"))
 
 
 class Trap:
@@ -120,50 +118,29 @@ class Trap:
         return open, (str(self.path), "w")
 
 
-@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
-def test_code_in_a_file_is_refused_and_not_run(path, kind):
+@pytest.mark.parametrize(
+    "save", [SAVE["zip"], SAVE["legacy"], lambda state, path: path.write_bytes(pickle.dumps(state["trap"]))]
+)
+def test_code_in_a_file_is_refused_and_not_run(path, save):
     trap = Trap(path.with_name("sprung"))
-    if kind == "pickle":
-        path.write_bytes(pickle.dumps(trap))
-    else:
-        SAVE[kind](TENSORS | {"trap": trap}, path)
+    save(TENSORS | {"trap": trap}, path)
     assert str(path) in refusal(tensorfiles.read, path)
     assert not trap.path.exists()
 
 
-def test_a_compressed_archive_is_refused_before_it_is_unpacked(path):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", bytes(10**7))
-    assert "would unpack to 0.01 GB" in refusal(tensorfiles.read, path)
-
-
-# --- tensors of something else ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
-    "odd", [torch.Tensor.to_sparse, torch.Tensor.int, torch.Tensor.cfloat, lambda t: t[:1].expand(10**7, 3)]
+    ("change", "message"),
+    [
+        (lambda t: {"a": t["a"].to_sparse()}, "a does not consist of stored numbers"),
+        (lambda t: {"a": t["a"].int()}, "a does not consist of stored numbers"),
+        (lambda t: {"a": t["a"].cfloat()}, "a does not consist of stored numbers"),
+        (lambda t: {"a": t["a"][:1].expand(10**7, 3)}, "a does not consist of stored numbers"),
+        (lambda t: dict.fromkeys("abc", torch.zeros(10**4)), "share their numbers"),
+        (lambda t: t | {"b": torch.tensor([1.0, torch.nan])}, "b holds numbers that are not finite"),
+        (lambda t: t | {"b": torch.tensor([1.0, torch.inf])}, "b holds numbers that are not finite"),
+    ],
 )
-def test_what_is_not_plain_stored_floats_is_refused(path, odd):
-    torch.save(TENSORS | {"a": odd(TENSORS["a"])}, path)
-    assert "a does not consist of stored numbers" in refusal(checked, path)
-
-
-def test_tensors_that_share_their_numbers_are_refused(path):
-    big = torch.zeros(10**5)
-    torch.save({name: big for name in "abc"}, path)
-    assert "share their numbers" in refusal(checked, path)
-
-
-@pytest.mark.parametrize("hole", [torch.nan, torch.inf])
-@pytest.mark.parametrize("kind", SAVE)
-def test_numbers_that_are_not_finite_are_refused(path, kind, hole):
-    SAVE[kind](TENSORS | {"b": torch.tensor([1.0, hole])}, path)
-    assert "b holds numbers that are not finite" in refusal(checked, path)
-
-
-def test_float64_and_numbers_stored_with_their_signs_turned_are_read_as_float32(path):
-    torch.save({"a": torch._neg_view(TENSORS["a"]), "b": TENSORS["b"].double()}, path)
-    found = checked(path)
-    assert torch.equal(found["a"], -TENSORS["a"])
-    assert torch.equal(found["b"], TENSORS["b"])
-    assert not any(tensor.is_neg() for tensor in found.values())
+def test_tensors_that_are_not_plain_finite_floats_are_refused(path, change, message):
+    torch.save(change(TENSORS), path)
+    assert refusal(checked, path).startswith(f"{path}: ")
+    assert message in refusal(checked, path)
