@@ -13,54 +13,43 @@ from nstlab.method.optimizers import Adam, GradientDescent
 
 
 @pytest.fixture
-def begin(net, photo):
-    """Begin a run; options replace those of the run that the checkpoint belongs to."""
-
+def run(net, photo):
+    """The arguments of a run."""
     goal = nst.content("conv1_1", photo) + nst.total_variation()
-
-    def begin(net=net, goal=goal, start=photo[..., :16, :16], **options):
-        return next(minimize(goal, net, start, **{"optimizer": Adam(), **options}))
-
-    return begin
+    return {"objective": goal, "net": net, "start": photo[..., :16, :16], "optimizer": Adam()}
 
 
 @pytest.fixture
-def checkpoint(begin):
-    return begin().checkpoint()
+def checkpoint(run):
+    return next(minimize(**run)).checkpoint()
 
 
 def test_what_is_saved_comes_back(checkpoint, tmp_path):
     found = Checkpoint.load(checkpoint.save(tmp_path / "c.safetensors"))
-    assert found.data == checkpoint.data
-    assert found.tensors.keys() == checkpoint.tensors.keys()
+    assert (found.data, found.tensors.keys()) == (checkpoint.data, checkpoint.tensors.keys())
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in checkpoint.tensors.items())
 
 
-def test_a_file_with_one_wrong_bit_or_cut_anywhere_is_refused(checkpoint, tmp_path):
+def test_a_file_with_one_wrong_bit_or_cut_anywhere_or_of_something_else_is_refused(checkpoint, tmp_path):
     path = checkpoint.save(tmp_path / "c.safetensors")
     whole = path.read_bytes()
     damaged = [whole[:end] for end in range(0, len(whole), 101)]
-    for place in (*range(0, 1500, 3), *range(1500, len(whole), 101)):  # the names and numbers at its head, then the pixels
+    for place in (*range(0, 1500, 3), *range(1500, len(whole), 101)):  # names and numbers first, then pixels
         damaged.append(bytearray(whole))
         damaged[-1][place] ^= 1 << place % 8
-    for content in damaged:
+    for content in (*damaged, safetensors.torch.save({"x": torch.zeros(3)})):
         path.write_bytes(content)
         assert str(path) in refusal(Checkpoint.load, path)
-
-
-def test_a_file_of_something_else_is_refused(tmp_path):
-    safetensors.torch.save_file({"x": torch.zeros(3)}, tmp_path / "other.safetensors")
-    assert "is not a checkpoint of this version" in refusal(Checkpoint.load, tmp_path / "other.safetensors")
     for path in (tmp_path, tmp_path / "none.safetensors"):
         assert str(path) in refusal(Checkpoint.load, path)
 
 
-def test_a_checkpoint_of_another_run_is_refused(begin, checkpoint, tiny, photo):
-    for options, message in (
+def test_a_checkpoint_of_another_run_is_refused(run, checkpoint, tiny, photo):
+    for other, message in (
         ({"start": photo}, "with other sizes"),
         ({"optimizer": GradientDescent()}, "another optimizer: Adam"),
         ({"optimizer": Adam(rate=0.5)}, "another optimizer: Adam"),
-        ({"goal": nst.content("conv1_1", photo)}, "of another objective"),
+        ({"objective": nst.content("conv1_1", photo)}, "of another objective"),
         ({"net": VGG19(tiny).double()}, "another type of numbers"),
     ):
-        assert message in refusal(begin, checkpoint=checkpoint, **options)
+        assert message in refusal(next, minimize(**run | other, checkpoint=checkpoint))

@@ -9,8 +9,9 @@ import torch
 import nstlab as nst
 from nstlab.method import statistics
 from nstlab.method.conventions import CONVENTIONS
+from nstlab.method.fast import arithmetic
 from nstlab.method.fast import evaluation as fast
-from nstlab.method.fast.arithmetic import Arithmetic
+from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of, native_halves
 from nstlab.method.names import POOLS
 from nstlab.method.network import VGG19
 
@@ -27,26 +28,26 @@ class Means(nst.Term):
 
 
 def goals(convention, photo, painting):
-    """An objective of each kind of term, and of all together."""
-    content = nst.content(["conv2_1", "conv3_2"], photo, convention=convention)
+    """An objective of each kind of term, and two of all together, in which each kind once adds to another's gradient."""
+    content = nst.content(["conv2_1", "conv3_1"], photo, convention=convention)
     style = nst.style(["conv1_1", "pool2", "conv3_1"], painting, [1, 2, 3], convention)
     means = nst.term(Means, "means", ["conv2_2", "conv3_1"], convention=convention, image=painting)
     smooth = 0.1 * nst.total_variation(convention)
-    return {"content": content, "style": style, "means": means, "smooth": smooth, "all": content + 3 * style + means + smooth}
+    found = {"content": content, "style": style, "means": means, "smooth": smooth}
+    return found | {"all": content + 3 * style + means + smooth, "all, the other way round": smooth + means + style + content}
 
 
 @pytest.mark.parametrize(
     ("kind", "convention", "pool"),
     [
         *zip(itertools.repeat("all"), CONVENTIONS, itertools.cycle(POOLS)),
-        *itertools.product(["content", "style", "means", "smooth"], ["mean"], ["avg"]),
-        *itertools.product(["all"], ["tutorial"], POOLS),
+        *[(kind, "mean", "avg") for kind in ("content", "style", "means", "smooth", "all, the other way round")],
+        *[("all", "tutorial", pool) for pool in POOLS],
     ],
 )
 def test_fast_is_plain(tiny, photo, painting, kind, convention, pool):
-    net = VGG19(tiny, pool).double()
+    net, image = VGG19(tiny, pool).double(), nst.white_noise(photo).double()
     goal = goals(convention, photo.double(), painting.double())[kind]
-    image = nst.white_noise(photo).double()
     plain, quick = goal.bind(net, image.shape[-2:]), fast.bind(goal, net, image.shape[-2:])
     for expected, found in zip(plain.evaluate(image), quick.evaluate(image), strict=True):
         assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
@@ -59,3 +60,17 @@ def test_in_fewer_bits_it_is_nearly_so(net, photo, painting, dtype, near):
     quick, steep, _ = fast.bind(goal, net, image.shape[-2:], Arithmetic(dtype)).evaluate(image)
     assert float(abs(quick / loss - 1)) < near
     assert float((steep - grad).norm() / grad.norm()) < 3 * near
+
+
+@pytest.mark.parametrize(("capability", "plain", "normalized"), [
+    ((6, 1), "float32", "float32"), ((7, 5), "float32", "float16"), ((8, 0), "bfloat16", "float16"),
+])  # fmt: skip
+def test_auto_takes_float16_only_for_normalized_activations(net, tiny, monkeypatch, capability, plain, normalized):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(arithmetic, "native_halves", lambda device: native_halves(torch.device("cuda")))
+    auto = VGG19(tiny)
+    assert arithmetic_of(auto).name == plain
+    auto.normalized = True
+    assert arithmetic_of(auto).name == normalized
+    assert [arithmetic_of(VGG19(tiny, precision=name)).name for name in ("float16", "tf32")] == ["float16", "tf32"]
+    assert arithmetic_of(net.double()).name == "float64"

@@ -15,7 +15,6 @@ from nstlab.method.weights import Weights
 def test_the_means_become_one_and_the_function_stays(tiny, photo, painting, pool):
     plain, images = VGG19(tiny, pool), [photo, painting]
     before, net = mean_activations(plain, images), normalize_activations(VGG19(tiny, pool), images)
-    assert net.normalized > plain.normalized
     for layer, mean in mean_activations(net, images).items():
         alive = before[layer] > SMALLEST_MEAN * before[layer][before[layer] > 0].mean()
         assert alive.any()
@@ -25,29 +24,25 @@ def test_the_means_become_one_and_the_function_stays(tiny, photo, painting, pool
     assert torch.allclose(a, scale[:, None] * b, rtol=1e-3, atol=1e-4 * float(a.abs().max()))
 
 
-def test_a_dead_filter_stays_dead_and_finite(tiny, photo):
+def test_a_dead_filter_stays_dead_and_finite_and_an_infinite_one_is_refused(tiny, photo):
     tensors = {name: tensor.clone() for name, tensor in tiny.tensors.items()}
     tensors["conv2_1.weight"][0], tensors["conv2_1.bias"][0] = 0, -1
-    net = normalize_activations(VGG19(Weights(tensors, tiny.preprocessing, "x")), [photo])
-    features = net(photo, ["relu2_1", "conv5_4"])
+    features = normalize_activations(VGG19(Weights(tensors, tiny.preprocessing, "x")), [photo])(photo, ["relu2_1", "conv5_4"])
     assert features["relu2_1"][:, 0].abs().max() == 0
     assert features["conv5_4"].isfinite().all()
+    tensors["conv2_1.bias"][0] = torch.inf
+    net = VGG19(Weights(tensors, tiny.preprocessing, "infinite"))
+    assert "'infinite' give activations that are not finite" in refusal(normalize_activations, net)
 
 
 def test_the_means_over_the_sample_photos_are_kept_on_disk(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(normalization.platformdirs, "user_cache_dir", lambda *_: str(tmp_path))
-    first = normalize_activations(VGG19(tiny)).tensors()["conv5_4.weight"]
-    (kept,) = tmp_path.iterdir()
-    kept.write_bytes(b"damaged")
+    first = normalize_activations(VGG19(tiny)).conv5_4_weight
+    next(tmp_path.iterdir()).write_bytes(b"damaged")
     assert torch.equal(first, normalize_activations(VGG19(tiny)).conv5_4_weight)  # computed again
     monkeypatch.setattr(normalization, "mean_activations", lambda *_: pytest.fail("computed again"))
-    net = normalize_activations(VGG19(tiny))
+    net = normalize_activations(normalize_activations(VGG19(tiny)))  # the second time does nothing
+    assert net.normalized
     assert torch.equal(first, net.conv5_4_weight)
-    assert torch.equal(first, normalize_activations(net).conv5_4_weight)  # normalized already
     with pytest.raises(pytest.fail.Exception):
         normalize_activations(VGG19(tiny, pool="max"))  # another network, other means
-
-
-def test_weights_whose_activations_are_not_finite_are_refused(tiny):
-    huge = Weights({name: 1e30 * tensor for name, tensor in tiny.tensors.items()}, tiny.preprocessing, "huge")
-    assert "'huge' give activations that are not finite" in refusal(normalize_activations, VGG19(huge))
