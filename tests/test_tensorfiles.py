@@ -75,17 +75,7 @@ def test_a_damaged_file_is_read_or_refused_by_name_but_never_breaks(path, kind):
     assert all(message.startswith(f"{path}: ") and "\n" not in message for message in messages)
 
 
-FOREIGN = {
-    "empty": b"",
-    "brace": b"{",
-    "zero": b"\0",
-    "text": b"text, no weights\n" * 9,
-    "huge header": b"\xff" * 8 + b"{",
-    "zip header": b"PK\3\4",
-}
-
-
-@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("content", [b"", b"{", b"\0", b"text, no weights", b"\xff" * 8 + b"{", b"PK\3\4"])
 def test_a_file_of_something_else_is_refused_by_name(path, content):
     path.write_bytes(content)
     assert refusal(tensorfiles.read, path).startswith(f"{path}: ")

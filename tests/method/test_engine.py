@@ -54,7 +54,7 @@ def test_steps_report_pictures_losses_and_terms_from_the_first_picture_on(goal, 
 @pytest.mark.parametrize("optimizer", [*OPTIMIZERS, Adam(rate=0.5)])
 def test_the_result_is_never_worse_than_the_best_step(goal, net, start, optimizer):
     steps = [*minimize(goal, net, start, steps=15, optimizer=optimizer)]
-    result = solve(goal, net, start, steps=15, optimizer=optimizer)
+    result = solve(goal, net, start, steps=15, optimizer=optimizer)  # makes the same pixels
     assert result.loss == min(step.loss for step in steps) < steps[0].loss
     assert torch.equal(result.image, steps[-1].best())
 
@@ -141,14 +141,10 @@ def test_a_run_stops_at_a_loss_or_when_it_no_longer_changes_or_where_nothing_can
     assert torch.equal(stalled.image, photo)
 
 
-@pytest.mark.parametrize("hole", [float("nan"), float("inf")])
-def test_a_start_with_holes_is_refused_before_anything_is_computed(goal, net, start, hole, monkeypatch):
+def test_a_start_with_holes_is_refused_before_anything_is_computed(goal, net, start, monkeypatch):
     raise_at(monkeypatch, 1)
-    start[0, 1, 2, 3] = hole
+    start[0, 1, 2, 3] = float("nan")
     assert "start: holds numbers that are not finite" in refusal(next, minimize(goal, net, start))
-
-
-# --- types of numbers -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("precision", "tf32"), [("float32", False), ("tf32", True)])

@@ -1,5 +1,7 @@
 """Objectives: the conventions against their formulas, gradients against the closed forms, the algebra, weights that change."""
 
+import math
+
 import pytest
 import torch
 from faults import refusal
@@ -22,9 +24,6 @@ def net(tiny):
 @pytest.fixture
 def image(photo):
     return torch.rand(photo.shape, generator=torch.Generator().manual_seed(7)).double()
-
-
-# --- the published formulas -------------------------------------------------------------------------------------
 
 
 def mse(a, b):
@@ -100,9 +99,6 @@ def test_the_gradient_at_the_pixels_agrees_with_finite_differences(net, image, p
     assert torch.isclose(change, 2 * bound.scale * (grad * step).sum(), rtol=1e-5)
 
 
-# --- the algebra ------------------------------------------------------------------------------------------------
-
-
 @given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e3))
 def test_weights_multiply_and_add_and_terms_of_one_name_are_numbered(a, b, factor):
     x = torch.ones(1, 3, 16, 16)
@@ -111,18 +107,16 @@ def test_weights_multiply_and_add_and_terms_of_one_name_are_numbered(a, b, facto
     assert weights == {"content": factor * a, "style": factor * b, "content_2": factor}
 
 
-@pytest.mark.parametrize("call", [lambda goal: goal * goal, lambda goal: goal * "2", lambda goal: goal + 1])
+@pytest.mark.parametrize("call", [lambda x: x * x, lambda x: x * "2", lambda x: x + 1])
 def test_only_objectives_are_added_and_only_numbers_multiply_them(photo, call):
-    with pytest.raises(TypeError, match=r"multiplied by an objective|multiply sequence|unsupported operand"):
+    with pytest.raises(TypeError):
         call(content("conv1_1", photo))
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: -1 * content("conv1_1", x), "not allowed"),
-        (lambda x: float("nan") * content("conv1_1", x), "not allowed"),
-        (lambda x: float("inf") * content("conv1_1", x), "not allowed"),
+        *[(lambda x, w=w: w * content("conv1_1", x), "not allowed") for w in (-1, math.nan, math.inf)],
         (lambda x: style("conv1_1", x, [-1]), "not allowed"),
         (lambda x: content("conv42", x), "did you mean 'conv4_2'"),
         (lambda x: content([], x), "needs one layer or more"),
@@ -131,8 +125,7 @@ def test_only_objectives_are_added_and_only_numbers_multiply_them(photo, call):
         (lambda x: style("conv1_1", x, convention="papper"), "did you mean 'paper'"),
         (lambda x: total_variation("papper"), "did you mean 'paper'"),
         (lambda x: style("conv1_1", x, fit="foo"), "fit: 'foo' is not one of"),
-        (lambda x: style("conv1_1", x, scale=float("nan")), "scale: nan"),
-        (lambda x: style("conv1_1", x, scale=-1.0), "scale: -1.0"),
+        *[(lambda x, s=s: style("conv1_1", x, scale=s), f"scale: {s}") for s in (-1.0, math.nan)],
         (lambda x: style("conv1_1", x[..., :0]), "style: "),
         (lambda x: content("conv1_1", x.numpy()), "content: a ndarray"),
         (lambda x: content("conv1_1", x / 0), "content: holds numbers that are not finite"),
@@ -141,9 +134,6 @@ def test_only_objectives_are_added_and_only_numbers_multiply_them(photo, call):
 )
 def test_what_cannot_be_meant_is_refused(photo, call, message):
     assert message in refusal(call, photo)
-
-
-# --- weights that change ----------------------------------------------------------------------------------------
 
 
 def test_reweighting_changes_the_total_but_no_target_and_a_refused_weight_changes_nothing(net, image, photo, painting):

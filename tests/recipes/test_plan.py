@@ -132,9 +132,6 @@ def test_too_large_a_run_is_refused_with_a_size_that_fits(settings, monkeypatch)
         plan.check_memory()
 
 
-# --- weights that change on the way -----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "options", [{"style_layers": ("conv2_1", "conv1_1")}, {"recipe": "reconstruct"}, {"recipe": "texture"}]
 )
