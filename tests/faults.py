@@ -18,7 +18,7 @@ def raise_at(monkeypatch, evaluation: int, error: BaseException | type[BaseExcep
 
 
 def change_at(monkeypatch, evaluation: int, change) -> None:
-    """Let the evaluation of that number, counted from now on, return `change` of its result (loss / scale, gradient, values)."""
+    """Let the evaluation of that number, counted from now on, return `change` of its (loss / scale, gradient, values)."""
     evaluate, count = FastBound.evaluate, itertools.count(1)
 
     def changed(self, image):

@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, and any damage is found."""
+"""Checkpoints: any damage is found, and they fit one run. (What resumes from them is in test_engine.)"""
 
 import pytest
 import safetensors.torch
@@ -22,12 +22,6 @@ def run(net, photo):
 @pytest.fixture
 def checkpoint(run):
     return next(minimize(**run)).checkpoint()
-
-
-def test_what_is_saved_comes_back(checkpoint, tmp_path):
-    found = Checkpoint.load(checkpoint.save(tmp_path / "c.safetensors"))
-    assert (found.data, found.tensors.keys()) == (checkpoint.data, checkpoint.tensors.keys())
-    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in checkpoint.tensors.items())
 
 
 def test_a_file_with_one_wrong_bit_or_cut_anywhere_or_of_something_else_is_refused(checkpoint, tmp_path):

@@ -1,30 +1,18 @@
 """Fast evaluations give loss, gradient and values of the plain definition, for each term, convention, pooling and precision."""
 
 import itertools
-from dataclasses import dataclass
 
 import pytest
 import torch
+from conftest import Means
 
 import nstlab as nst
-from nstlab.method import statistics
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.fast import arithmetic
 from nstlab.method.fast import evaluation as fast
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of, native_halves
 from nstlab.method.names import POOLS
 from nstlab.method.network import VGG19
-
-
-@dataclass(frozen=True, eq=False)
-class Means(nst.Term):
-    """Mean activations, a term that is defined here and has no vjp of its own."""
-
-    def statistic(self, features, target):
-        return statistics.mean(features)
-
-    def score(self, statistic, target, features):
-        return (statistic - target).square().mean()
 
 
 def goals(convention, photo, painting):

@@ -1,8 +1,9 @@
-"""A term and a recipe that are defined here, outside the package: all that the lab does with recipes, it does with this one."""
+"""A recipe of a term, both defined outside the package: all that the lab does with recipes, it does with this one."""
 
 from dataclasses import dataclass
 
 import pytest
+from conftest import Means
 from faults import refusal
 
 import nstlab as nst
@@ -11,17 +12,6 @@ from nstlab.live.session import State
 from nstlab.recipes import base
 from nstlab.recipes.base import RunSettings, first_picture, live_field, picture
 from nstlab.runs import source
-
-
-@dataclass(frozen=True, eq=False)
-class Means(nst.Term):
-    """Mean activations."""
-
-    def statistic(self, features, target):
-        return features.mean((0, 2, 3))
-
-    def score(self, statistic, target, features):
-        return (statistic - target).square().mean()
 
 
 @pytest.fixture
