@@ -119,18 +119,17 @@ def test_code_in_a_file_is_refused_and_not_run(path, save):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("tensors", "message"),
     [
-        (lambda t: {"a": t["a"].to_sparse()}, "a does not consist of stored numbers"),
-        (lambda t: {"a": t["a"].int()}, "a does not consist of stored numbers"),
-        (lambda t: {"a": t["a"].cfloat()}, "a does not consist of stored numbers"),
-        (lambda t: {"a": t["a"][:1].expand(10**7, 3)}, "a does not consist of stored numbers"),
-        (lambda t: dict.fromkeys("abc", torch.zeros(10**4)), "share their numbers"),
-        (lambda t: t | {"b": torch.tensor([1.0, torch.nan])}, "b holds numbers that are not finite"),
-        (lambda t: t | {"b": torch.tensor([1.0, torch.inf])}, "b holds numbers that are not finite"),
+        ({"a": torch.ones(9).to_sparse()}, "a does not consist of stored numbers"),
+        ({"a": torch.ones(9).int()}, "a does not consist of stored numbers"),
+        ({"a": torch.ones(9).cfloat()}, "a does not consist of stored numbers"),
+        ({"a": torch.ones(9).expand(10**7, 9)}, "a does not consist of stored numbers"),
+        (dict.fromkeys("abc", torch.zeros(10**4)), "its tensors share their numbers"),
+        ({"a": torch.tensor([1.0, torch.nan])}, "a holds numbers that are not finite"),
+        ({"a": torch.tensor([1.0, torch.inf])}, "a holds numbers that are not finite"),
     ],
 )
-def test_tensors_that_are_not_plain_finite_floats_are_refused(path, change, message):
-    torch.save(change(TENSORS), path)
-    assert refusal(checked, path).startswith(f"{path}: ")
-    assert message in refusal(checked, path)
+def test_tensors_that_are_not_plain_finite_floats_are_refused(path, tensors, message):
+    torch.save(tensors, path)
+    assert refusal(checked, path).startswith(f"{path}: {message}")

@@ -9,7 +9,7 @@ from faults import change_at, raise_at, refusal
 import nstlab as nst
 from nstlab.method.checkpoint import Checkpoint
 from nstlab.method.engine import minimize, solve
-from nstlab.method.fast import arithmetic, propagation
+from nstlab.method.fast import arithmetic
 from nstlab.method.fast.convolutions import Convolution, OneDNN
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.network import VGG19
@@ -149,16 +149,14 @@ def test_a_start_with_holes_is_refused_before_anything_is_computed(goal, net, st
 
 @pytest.mark.parametrize(("precision", "tf32"), [("float32", False), ("tf32", True)])
 def test_evaluations_and_targets_use_the_same_exact_convolutions(goal, tiny, start, monkeypatch, precision, tf32):
-    seen = set()
+    seen, call, flags = set(), Convolution.__call__, torch.backends.cudnn
 
-    class Watched(Convolution):
-        def __call__(self, *args, **kwargs):
-            flags = torch.backends.cudnn
-            seen.add((flags.enabled, flags.deterministic, flags.benchmark, flags.allow_tf32))
-            return super().__call__(*args, **kwargs)
+    def watched(*args, **kwargs):
+        seen.add((flags.enabled, flags.deterministic, flags.benchmark, flags.allow_tf32))
+        return call(*args, **kwargs)
 
     monkeypatch.setattr(OneDNN, "can", lambda *_: False)
-    monkeypatch.setattr(propagation, "Convolution", Watched)
+    monkeypatch.setattr(Convolution, "__call__", watched)
     solve(goal, VGG19(tiny, precision=precision), start, steps=1)
     assert seen == {(True, True, False, tf32)}
 
