@@ -1,6 +1,8 @@
 """Small things that most tests need: a tiny network's weights, two smooth pictures, and caches that are thrown away."""
 
-import nstlab  # noqa: F401, I001  before PyTorch, whose threads then wait as they do everywhere
+from dataclasses import dataclass  # noqa: I001
+
+import nstlab  # before PyTorch, whose threads then wait as they do everywhere
 import platformdirs
 import pytest
 import safetensors.torch
@@ -8,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import settings
 
+from nstlab.method.network import VGG19
 from nstlab.method.weights import TORCHVISION, Weights, random_weights
 
 settings.register_profile("nstlab", deadline=None, derandomize=True)  # no clock and no luck in the tests
@@ -18,6 +21,17 @@ def smooth(height: int, width: int, seed: int) -> torch.Tensor:
     """A smooth random picture, (1, 3, H, W) float32 in [0, 1]: a few random colours, interpolated."""
     coarse = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
     return F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True).clamp(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Means(nstlab.Term):
+    """Mean activations, a term that is defined outside the package."""
+
+    def statistic(self, features, target):
+        return features.mean((0, 2, 3))
+
+    def score(self, statistic, target, features):
+        return (statistic - target).square().mean()
 
 
 @pytest.fixture
@@ -36,6 +50,12 @@ def painting() -> torch.Tensor:
 def tiny() -> Weights:
     """VGG19 with 4 to 8 channels a layer and random weights."""
     return random_weights(seed=0, widths=(4, 6, 8, 8, 8))
+
+
+@pytest.fixture
+def net(tiny) -> VGG19:
+    """A network of the tiny weights, evaluated in float32 on any machine."""
+    return VGG19(tiny, precision="float32")
 
 
 @pytest.fixture

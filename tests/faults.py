@@ -1,21 +1,31 @@
-"""Faults to inject, and how they are told."""
+"""Faults to inject, and the one line with which bad input is refused."""
+
+import itertools
 
 import pytest
 
-from nstlab.method import engine
+from nstlab.method.fast.evaluation import FastBound
 from nstlab.settings import InputError
 
 
 def raise_at(monkeypatch, evaluation: int, error: BaseException | type[BaseException] = KeyboardInterrupt) -> None:
-    """Let the evaluation of that number raise, as Ctrl-C in the midst of it does."""
-    whole = engine.Evaluator.__call__
+    """Let the evaluation of that number, counted from now on, raise an error, as Ctrl-C in the middle of it does."""
 
-    def evaluate(self, x):
-        if self.count + 1 == evaluation:
-            raise error
-        return whole(self, x)
+    def fail(result):
+        raise error
 
-    monkeypatch.setattr(engine.Evaluator, "__call__", evaluate)
+    change_at(monkeypatch, evaluation, fail)
+
+
+def change_at(monkeypatch, evaluation: int, change) -> None:
+    """Let the evaluation of that number, counted from now on, return `change` of its (loss / scale, gradient, values)."""
+    evaluate, count = FastBound.evaluate, itertools.count(1)
+
+    def changed(self, image):
+        result = evaluate(self, image)
+        return change(result) if next(count) == evaluation else result
+
+    monkeypatch.setattr(FastBound, "evaluate", changed)
 
 
 def refusal(call, *args, **kwargs) -> str:

@@ -1,57 +1,64 @@
-"""Fast evaluations: loss, gradient and values of the plain definition, for every term, convention, pooling and precision."""
+"""Fast evaluations give loss, gradient and values of the plain definition, for each term, convention, pooling and precision."""
 
-from dataclasses import dataclass
+import itertools
 
 import pytest
 import torch
+from conftest import Means
 
 import nstlab as nst
-from nstlab.method import statistics
 from nstlab.method.conventions import CONVENTIONS
+from nstlab.method.fast import arithmetic
 from nstlab.method.fast import evaluation as fast
-from nstlab.method.fast.arithmetic import Arithmetic
+from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of, native_halves
 from nstlab.method.names import POOLS
 from nstlab.method.network import VGG19
 
 
-@dataclass(frozen=True, eq=False)
-class Means(nst.Term):
-    """Mean activations, a term that is defined here and has no vjp of its own."""
-
-    def statistic(self, features, target):
-        return statistics.mean(features)
-
-    def score(self, statistic, target, features):
-        return (statistic - target).square().mean()
-
-
 def goals(convention, photo, painting):
-    """An objective of each kind of term, and of all together."""
-    content = nst.content(["conv2_1", "conv3_2"], photo, convention=convention)
+    """An objective of each kind of term, and two of all together, in which each kind once adds to another's gradient."""
+    content = nst.content(["conv2_1", "conv3_1"], photo, convention=convention)
     style = nst.style(["conv1_1", "pool2", "conv3_1"], painting, [1, 2, 3], convention)
     means = nst.term(Means, "means", ["conv2_2", "conv3_1"], convention=convention, image=painting)
     smooth = 0.1 * nst.total_variation(convention)
-    return {"content": content, "style": style, "means": means, "smooth": smooth, "all": content + 3 * style + means + smooth}
+    found = {"content": content, "style": style, "means": means, "smooth": smooth}
+    return found | {"all": content + 3 * style + means + smooth, "all, the other way round": smooth + means + style + content}
 
 
-@pytest.mark.parametrize("kind", ["content", "style", "means", "smooth", "all"])
-@pytest.mark.parametrize("convention", CONVENTIONS)
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(
+    ("kind", "convention", "pool"),
+    [
+        *zip(itertools.repeat("all"), CONVENTIONS, itertools.cycle(POOLS)),
+        *[(kind, "mean", "avg") for kind in ("content", "style", "means", "smooth", "all, the other way round")],
+        *[("all", "tutorial", pool) for pool in POOLS],
+    ],
+)
 def test_fast_is_plain(tiny, photo, painting, kind, convention, pool):
-    net = VGG19(tiny, pool, normalize=False).double()
+    net, image = VGG19(tiny, pool).double(), nst.white_noise(photo).double()
     goal = goals(convention, photo.double(), painting.double())[kind]
-    image = nst.white_noise(photo).double()
     plain, quick = goal.bind(net, image.shape[-2:]), fast.bind(goal, net, image.shape[-2:])
     for expected, found in zip(plain.evaluate(image), quick.evaluate(image), strict=True):
         assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_in_fewer_bits_it_is_nearly_so(tiny, photo, painting, dtype):
-    net, image = VGG19(tiny, normalize=False), nst.white_noise(photo)
-    goal = goals("mean", photo, painting)["all"]
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1), (torch.float16, 0.05)])
+def test_in_fewer_bits_it_is_nearly_so(net, photo, painting, dtype, near):
+    image, goal = nst.white_noise(photo), goals("mean", photo, painting)["all"]
     loss, grad, _ = goal.bind(net, image.shape[-2:]).evaluate(image)
     quick, steep, _ = fast.bind(goal, net, image.shape[-2:], Arithmetic(dtype)).evaluate(image)
-    near = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.05}[dtype]
     assert float(abs(quick / loss - 1)) < near
     assert float((steep - grad).norm() / grad.norm()) < 3 * near
+
+
+@pytest.mark.parametrize(("capability", "plain", "normalized"), [
+    ((6, 1), "float32", "float32"), ((7, 5), "float32", "float16"), ((8, 0), "bfloat16", "float16"),
+])  # fmt: skip
+def test_auto_takes_float16_only_for_normalized_activations(net, tiny, monkeypatch, capability, plain, normalized):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(arithmetic, "native_halves", lambda device: native_halves(torch.device("cuda")))
+    auto = VGG19(tiny)
+    assert arithmetic_of(auto).name == plain
+    auto.normalized = True
+    assert arithmetic_of(auto).name == normalized
+    assert [arithmetic_of(VGG19(tiny, precision=name)).name for name in ("float16", "tf32")] == ["float16", "tf32"]
+    assert arithmetic_of(net.double()).name == "float64"

@@ -7,72 +7,41 @@ from torch.utils._pytree import tree_leaves
 
 from nstlab import content, minimize, noise, style, total_variation
 from nstlab.method.fast import evaluation as fast
-from nstlab.method.fast import graphs as cuda
 from nstlab.method.fast.arithmetic import Arithmetic
-from nstlab.method.fast.graphs import Replayed
+from nstlab.method.fast.graphs import Replayed, to_host
+from nstlab.method.lbfgs import LBFGS
+from nstlab.method.names import POOLS
 from nstlab.method.network import VGG19
-from nstlab.method.optimizers import LBFGS, Evaluation, State
-
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+from nstlab.method.optimizers import Evaluation, State
 
 
-def recorded(function, x):
-    """What a CUDA graph does: results in the same memory each time, for what x holds by then."""
-    results = function(x)
+def test_a_function_is_captured_once_after_a_few_plain_calls_and_gives_the_same():
+    captured, memory, found = [], torch.empty(2), []
 
-    def replay():
-        for result, new in zip(results, function(x), strict=True):
-            result.copy_(new)
-        return results
+    def capture(function, x):
+        captured.append(x)
+        return lambda: [memory.copy_(*function(x))]  # as a CUDA graph does: always from and into the same memory
 
-    return replay
-
-
-def test_a_replayed_function_gives_what_the_function_gives():
-    calls = []
-
-    def function(x):
-        calls.append(x)
-        return x.sum(), 2 * x
-
-    replayed = Replayed(function, recorded)
-    found = [replayed(torch.full((2, 2), float(i))) for i in range(6)]
-    for i, (total, double) in enumerate(found):  # copies: later calls have not changed them
-        assert total == 4 * i
-        assert torch.equal(double, torch.full((2, 2), 2.0 * i))
-    assert len({id(x) for x in calls[: Replayed.PLAIN]}) == Replayed.PLAIN
-    assert len({id(x) for x in calls[Replayed.PLAIN :]}) == 1  # afterwards always the same memory
-
-
-def test_a_function_is_recorded_once_and_not_for_a_few_calls():
-    records = []
-
-    def record(function, x):
-        records.append(x)
-        return recorded(function, x)
-
-    replayed = Replayed(lambda x: (x + 1,), record)
-    for i in range(Replayed.PLAIN):
-        replayed(torch.tensor(float(i)))
-    assert not records
-    for i in range(5):
-        assert replayed(torch.tensor(float(i)))[0] == i + 1
-    assert len(records) == 1
+    replayed = Replayed(lambda x: [2 * x], capture)
+    inputs = torch.rand(Replayed.PLAIN + 3, 2)
+    for i, x in enumerate(inputs):
+        found.extend(replayed(x))
+        assert len(captured) == (i >= Replayed.PLAIN)
+    assert torch.equal(torch.stack(found), 2 * inputs)  # copies, which later calls do not change
 
 
 def test_a_picture_on_the_host_is_given_as_it_was(photo):
-    arrive = cuda.to_host(photo.requires_grad_(True))
+    arrive = to_host(photo.requires_grad_(True))
     assert torch.equal(arrive(), photo)
     assert not arrive().requires_grad
 
 
 class Visits(TorchDispatchMode):
-    """Operators that touch memory of the host, while everything else is on the device 'meta', whose tensors have no
-    values: fetching one from there is an error."""
+    """Operators that touch memory of the host. All else is on the device 'meta', from which nothing can be fetched."""
 
-    def __init__(self):
-        super().__init__()
+    def __enter__(self):
         self.found = []
+        return super().__enter__()
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         result = operator(*args, **(kwargs or {}))
@@ -81,7 +50,7 @@ class Visits(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("pool", ["avg", "max", "l2"])
+@pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_an_evaluation_stays_on_the_device(tiny, pool, dtype):
     net, picture = VGG19(tiny, pool=pool).to("meta"), torch.empty(1, 3, 48, 48, device="meta")
@@ -91,31 +60,27 @@ def test_an_evaluation_stays_on_the_device(tiny, pool, dtype):
         loss, grad, values = bound.evaluate(picture)
     assert not visits.found
     assert (loss.shape, grad.shape, values.shape) == ((), (1, 3, 48, 48), (3,))
-    with Visits() as visits:
-        torch.tensor([1.0]).to(picture)
-    assert visits.found  # so it would have been seen
 
 
-def test_lbfgs_sends_only_the_order_of_its_pairs_in_a_step():
-    x = torch.empty(1, 3, 8, 8, device="meta")
-    optimizer = LBFGS(history=3)
-    state = State(x, Evaluation(x.new_empty(()), x, x.new_empty(1)), 1.0, {}, {"order": [], "length": 0.01})
+def test_a_step_of_lbfgs_sends_the_order_of_its_pairs_and_fetches_five_numbers(monkeypatch):
+    fetched, x = [], torch.empty(1, 3, 8, 8, device="meta")
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda t: fetched.append(t.shape) or [1 / len(fetched), -1.0, 1.0, 1.0, 1.0])
+    at = Evaluation(x.new_empty(()), x, x.new_empty(1))
+    state = State(x, at, 2.0, {}, {"order": [], "length": 0.01})
     for _ in range(5):
         with Visits() as visits:
-            d = optimizer._direction(state, optimizer._free(x, state.at.grad))
-            state = optimizer._remember(state, state, d, d, 0.01)
-    assert set(visits.found) == {"aten::lift_fresh", "aten::_to_copy"}
-    assert visits.found.count("aten::_to_copy") == 1
+            state = LBFGS(history=3).step(state, lambda x: at)
+    assert sorted(visits.found) == ["aten::_to_copy", "aten::lift_fresh"]
     assert state.numbers["order"] == [2, 3, 0]
+    assert fetched == [(5,)] * 5
 
 
-@on_gpu
-def test_runs_on_a_gpu_are_the_same_with_and_without_replay(tiny, photo, painting, monkeypatch):
-    net = VGG19(tiny, precision="float32").to("cuda")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_runs_on_a_gpu_are_the_same_with_and_without_replay(net, photo, painting, monkeypatch):
     goal = content("conv4_2", photo) + 1e2 * style(("conv1_1", "conv3_1"), painting)
 
     def pictures():
-        return [cuda.to_host(step.snapshot())() for step in minimize(goal, net, noise(photo, 0), steps=12)]
+        return [to_host(step.snapshot())() for step in minimize(goal, net.to("cuda"), noise(photo, 0), steps=12)]
 
     replayed = pictures()
     monkeypatch.setattr(Replayed, "PLAIN", 1000)

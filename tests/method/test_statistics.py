@@ -3,56 +3,32 @@
 import pytest
 import torch
 
-from nstlab.method import statistics
+from nstlab.method.statistics import covariance, gram, mean, mean_square_error, total_variation
 
 
-def test_gram_of_known_features():
-    features = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # (1, 2, 1, 2): two channels, two positions
-    assert torch.equal(statistics.gram(features), torch.tensor([[5.0, 11.0], [11.0, 25.0]]) / 2)
-
-
-def test_gram_does_not_grow_with_the_image():
-    features = torch.rand(1, 5, 4, 6, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(statistics.gram(features.repeat(1, 1, 3, 2)), statistics.gram(features))
-
-
-def test_gram_is_the_weighted_mean_of_its_tiles():
-    features = torch.rand(1, 5, 4, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    left, right = features[..., :3], features[..., 3:]
-    assert torch.allclose(statistics.gram(features), 0.3 * statistics.gram(left) + 0.7 * statistics.gram(right))
-
-
-def test_gram_does_not_depend_on_the_memory_format():
-    features = torch.rand(1, 5, 4, 6, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(statistics.gram(features.contiguous(memory_format=torch.channels_last)), statistics.gram(features))
-
-
-def test_covariance_is_gram_less_the_means():
-    features = torch.rand(1, 5, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    mean = statistics.mean(features)
-    assert torch.allclose(statistics.covariance(features), statistics.gram(features) - mean.outer(mean))
-
-
-def test_total_variation_of_a_checkerboard_is_two():
+def test_statistics_of_known_pictures():
+    pair = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # (1, 2, 1, 2): two channels, two positions
+    assert torch.equal(gram(pair), torch.tensor([[5.0, 11.0], [11.0, 25.0]]) / 2)
+    assert torch.equal(covariance(pair), torch.full((2, 2), 0.25))
+    assert mean_square_error(torch.zeros(1, 2, 2, 2), torch.full((1, 2, 2, 2), 3.0)) == 9.0
     board = (torch.arange(8)[:, None] + torch.arange(6)) % 2
-    assert statistics.total_variation(board.float().expand(1, 3, 8, 6)) == 2.0
+    assert total_variation(board.float().expand(1, 3, 8, 6)) == 2.0
+    assert torch.isclose(total_variation(torch.arange(5.0).expand(1, 3, 4, 5) / 10), torch.tensor(0.01))
 
 
-def test_total_variation_of_a_ramp():
-    ramp = torch.arange(5.0).expand(1, 3, 4, 5) / 10
-    assert torch.isclose(statistics.total_variation(ramp), torch.tensor(0.01))
-
-
-def test_mean_square_error():
-    assert statistics.mean_square_error(torch.zeros(1, 2, 2, 2), torch.full((1, 2, 2, 2), 3.0)) == 9.0
+@pytest.mark.parametrize("statistic", [gram, mean])
+def test_a_statistic_is_the_weighted_mean_of_those_of_the_tiles_in_any_memory_format(statistic):
+    features = torch.rand(1, 5, 4, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    left, right = features[..., :3], features[..., 3:].contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(statistic(features), 0.3 * statistic(left) + 0.7 * statistic(right))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(8, 61, 67), (32, 9, 11)])
-def test_statistics_of_16_bits_are_float32_and_near(dtype, shape):
+@pytest.mark.parametrize(("statistic", "near"), [(gram, 1e-3), (mean, 1e-5), (covariance, 5e-3)])
+def test_statistics_of_16_bits_are_float32_and_near(dtype, shape, statistic, near):
     features = 300 * torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)  # squares beyond float16
     features = features.contiguous(memory_format=torch.channels_last)
-    for statistic, near in ((statistics.gram, 1e-3), (statistics.mean, 1e-5), (statistics.covariance, 5e-3)):
-        exact, found = statistic(features.double()), statistic(features)
-        assert found.dtype == torch.float32
-        assert (found - exact).norm() < near * exact.norm()
+    exact, found = statistic(features.double()), statistic(features)
+    assert found.dtype == torch.float32
+    assert (found - exact).norm() < near * exact.norm()

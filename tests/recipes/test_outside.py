@@ -1,36 +1,22 @@
-"""A term and a recipe that are defined here, outside the package: all that the lab does with recipes, it does with this one."""
+"""A recipe of a term, both defined outside the package: all that the lab does with recipes, it does with this one."""
 
 from dataclasses import dataclass
 
 import pytest
-import torch
+from conftest import Means
+from faults import refusal
 
 import nstlab as nst
 from nstlab import cli
-from nstlab import images as im
 from nstlab.live.session import State
 from nstlab.recipes import base
 from nstlab.recipes.base import RunSettings, first_picture, live_field, picture
 from nstlab.runs import source
-from nstlab.settings import InputError
-
-LONG = 60.0
-
-
-@dataclass(frozen=True, eq=False)
-class Means(nst.Term):
-    """Mean activations."""
-
-    def statistic(self, features, target):
-        return features.mean((0, 2, 3))
-
-    def score(self, statistic, target, features):
-        return (statistic - target).square().mean()
 
 
 @pytest.fixture
-def tint(monkeypatch):
-    """A recipe, for the time of a test."""
+def settings(photo, painting, tiny_file, tmp_path, monkeypatch):
+    """Settings of a recipe that is known for the time of a test."""
     monkeypatch.setattr(base, "_KNOWN", base.known())
 
     @dataclass(frozen=True)
@@ -46,14 +32,9 @@ def tint(monkeypatch):
             means = nst.term(Means, "means", ["conv1_1", "conv2_1"], image=pictures["style"])
             return nst.content("conv2_1", pictures["content"]) + self.strength * means
 
-    return TintSettings
-
-
-@pytest.fixture
-def settings(tint, photo, painting, tiny_file, tmp_path):
-    paths = [im.save(photo, tmp_path / "photo.png"), im.save(painting, tmp_path / "painting.png")]
+    paths = [str(nst.save(x, tmp_path / f"{name}.png")) for name, x in (("photo", photo), ("painting", painting))]
     small = {"size": 48, "steps": 4, "weights": str(tiny_file), "normalize": False, "precision": "float32"}
-    return tint(*map(str, paths), **small)
+    return TintSettings(*paths, **small)
 
 
 def test_it_runs_from_the_command_line_and_is_found_again(settings, tmp_path, capsys):
@@ -64,9 +45,6 @@ def test_it_runs_from_the_command_line_and_is_found_again(settings, tmp_path, ca
     assert cli.main(words) == 0
     assert "found in" in capsys.readouterr().out
     assert nst.load(tmp_path / "out.png").shape == (1, 3, 48, 40)
-
-
-def test_its_help_is_its_fields(settings, capsys):
     with pytest.raises(SystemExit):
         cli.main(["tint", "--help"])
     said = capsys.readouterr().out
@@ -96,32 +74,16 @@ def test_its_studio_has_its_controls_and_moves_its_weights(settings, tmp_path):
         studio.close()
 
 
-def test_it_is_refused_memory_before_anything_is_read(settings):
-    with pytest.raises(InputError, match="needs about"):
-        nst.prepare(settings.replace(size=4096), "cpu", room=10**8)
+def test_it_changes_what_it_is_to_change_within_the_memory_there_is(settings):
+    plan = nst.prepare(settings.replace(steps=30, strength=1e4))
+    before, after = plan.losses([plan.start, plan.solve().image])
+    assert after < 0.1 * before
+    assert "needs about" in refusal(nst.prepare, settings.replace(size=4096), "cpu", room=10**8)
 
 
-def test_its_code_makes_the_same_settings(settings):
+def test_its_settings_are_kept_and_its_name_is_taken(settings):
     assert source.said(settings)["photo"] == settings.photo
     assert settings.from_dict(settings.to_dict()) == settings
-
-
-def test_it_changes_what_it_is_to_change(settings, painting):
-    plan = nst.prepare(settings.replace(steps=30, strength=1e4))
-    goal = nst.term(Means, "means", ["conv1_1", "conv2_1"], image=painting).bind(plan.net, (48, 40))
-    assert float(goal(plan.solve().image)[0]) < 0.1 * float(goal(plan.start)[0])
-
-
-def test_two_recipes_of_one_name_are_refused(tint):
-    with pytest.raises(InputError, match="already one called 'tint'"):
-
-        class Other(RunSettings, recipe="tint"):
-            pass
-
-
-def test_a_term_needs_no_recipe(tiny, photo, painting):
-    net = nst.VGG19(tiny, normalize=False)
-    goal = nst.content("conv3_1", photo) + 10 * nst.term(Means, "means", "conv1_1", image=painting)
-    result = nst.solve(goal, net, photo, steps=5)
-    assert set(result.terms) == {"content", "means"}
-    assert torch.isfinite(result.image).all()
+    assert base.named("tint") is type(settings)
+    assert "'tin' is not one of" in refusal(base.named, "tin")
+    assert "already one called 'tint'" in refusal(type, "Other", (RunSettings,), {}, recipe="tint")
