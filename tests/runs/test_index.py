@@ -104,7 +104,7 @@ def test_the_index_spares_reading_and_is_made_anew_when_lost_or_damaged(root, mo
 
 def test_a_changed_manifest_is_read_again(root):
     row = index.rows(root)[0]
-    path = index.find(row["id"], root).folder / "manifest.json"
+    path = index.find_run(row["id"], root).folder / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["result"]["loss"] = 12.5
     path.write_text(json.dumps(manifest))
@@ -114,7 +114,7 @@ def test_a_changed_manifest_is_read_again(root):
 @pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"format": 99}', None, "picture", "history"])
 def test_a_damaged_run_is_reported_and_left_out(root, damage, caplog):
     index.rows(root)
-    folder = index.find(index.rows(root)[0]["id"], root).folder
+    folder = index.find_run(index.rows(root)[0]["id"], root).folder
     if damage == "picture":
         (folder / "final.png").write_bytes((folder / "final.png").read_bytes()[:100])
     elif damage == "history":
@@ -158,7 +158,7 @@ ODD = {
     "change", [lambda m, p=p: dropped(m, *p) for p in LACKING] + list(ODD.values()), ids=[*map(str, LACKING), *ODD]
 )
 def test_a_manifest_that_lacks_something_is_one_run_less_and_no_more(root, change, capsys):
-    folder = index.find(index.rows(root)[0]["id"], root).folder
+    folder = index.find_run(index.rows(root)[0]["id"], root).folder
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -170,7 +170,7 @@ def test_a_manifest_that_lacks_something_is_one_run_less_and_no_more(root, chang
 
 def test_a_setting_never_takes_the_place_of_what_is_known_of_a_run(root):
     first = index.rows(root)[0]
-    path = index.find(first["id"], root).folder / "manifest.json"
+    path = index.find_run(first["id"], root).folder / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["settings"] |= {"id": ["a"], "loss": "none", "folder": "elsewhere"}
     path.write_text(json.dumps(manifest))
@@ -188,7 +188,7 @@ def test_a_file_too_large_for_what_it_is_is_damage_and_not_read(root, name):
 
 
 def test_a_damaged_run_is_shown_by_one_line(root, capsys):
-    folder = index.find(index.rows(root)[0]["id"], root).folder
+    folder = index.find_run(index.rows(root)[0]["id"], root).folder
     (folder / "final.png").write_bytes(b"")
     capsys.readouterr()
     assert cli.main(["runs", "show", folder.name, "--results", str(root)]) == 2
@@ -199,7 +199,7 @@ def test_a_damaged_run_is_shown_by_one_line(root, capsys):
 
 @pytest.mark.parametrize("deep", ["[" * 200_000, '{"a":' * 200_000 + "1" + "}" * 200_000])
 def test_json_nested_too_deeply_is_damage(root, deep):
-    folder = index.find(index.rows(root)[0]["id"], root).folder
+    folder = index.find_run(index.rows(root)[0]["id"], root).folder
     (root / "runs" / "index.json").write_text(deep)
     assert len(index.rows(root)) == 4
     (folder / "manifest.json").write_text(deep)
@@ -222,10 +222,10 @@ def test_an_index_that_lacks_something_is_made_anew(root, entry):
 
 @pytest.mark.skipif(os.name != "posix", reason="symbolic links")
 def test_of_a_run_that_is_a_link_the_link_is_removed(root, tmp_path):
-    folder = index.find(index.rows(root)[0]["id"], root).folder
+    folder = index.find_run(index.rows(root)[0]["id"], root).folder
     shutil.move(folder, tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
-    assert index.remove([folder.name], root) == [folder]
+    assert index.remove_runs([folder.name], root) == [folder]
     assert not folder.is_symlink()
     assert (tmp_path / "elsewhere" / "final.png").is_file()
     assert index.unfinished(root) == []
@@ -239,7 +239,7 @@ def test_results_that_were_moved_are_found_where_they_are(root, tmp_path):
 
 def test_a_removed_run_is_gone_and_the_others_stay(root):
     name = index.rows(root)[0]["id"]
-    (folder,) = index.remove([name, name[:12]], root)
+    (folder,) = index.remove_runs([name, name[:12]], root)
     assert not folder.exists()
     assert len(index.rows(root)) == 3
     assert name not in {row["id"] for row in index.rows(root)}
@@ -248,10 +248,10 @@ def test_a_removed_run_is_gone_and_the_others_stay(root):
 def test_nothing_is_removed_if_one_of_the_ids_is_wrong(root):
     name = index.rows(root)[0]["id"]
     with pytest.raises(InputError, match="no run has an id"):
-        index.remove([name, "zzz"], root)
+        index.remove_runs([name, "zzz"], root)
     (root / "runs" / "transfer" / "notes").mkdir()
     with pytest.raises(InputError, match="no run has an id"):
-        index.remove(["notes"], root)
+        index.remove_runs(["notes"], root)
     assert len(index.rows(root)) == 4
 
 
@@ -260,7 +260,7 @@ def test_interrupted_runs_are_listed_and_can_be_removed(root, capsys):
     folder.mkdir()
     cli.main(["runs", "--results", str(root)])
     assert str(folder) in capsys.readouterr().out
-    assert index.remove(["01234567"], root) == [folder]
+    assert index.remove_runs(["01234567"], root) == [folder]
     assert index.unfinished(root) == []
     assert len(index.rows(root)) == 4
 

@@ -197,7 +197,7 @@ def test_workers_in_another_folder_find_the_pictures(base, root, tmp_path, monke
 
 
 def test_workers_that_are_gone_for_good_are_an_error_and_not_a_wait(base, root, monkeypatch):
-    monkeypatch.setattr(sweeps, "PATIENCE", 0.01)
+    monkeypatch.setattr(sweeps, "WORKER_TIMEOUT", 0.01)
 
     class Gone(Executor):
         def submit(self, *_, **__):
@@ -355,6 +355,6 @@ def test_a_gpu_is_not_waited_for_where_no_worker_has_one(cluster):
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x"])
 def test_a_scheduler_that_does_not_answer_is_refused(address, monkeypatch):
     pytest.importorskip("distributed", reason="dask.distributed is not installed")
-    monkeypatch.setattr(sweeps, "PATIENCE", 1)
+    monkeypatch.setattr(sweeps, "WORKER_TIMEOUT", 1)
     with pytest.raises(InputError, match="no scheduler answers"), sweeps.dask(address):
         pass
