@@ -102,21 +102,23 @@ class Store:
             return Obtained(recorder.compute(checkpoint, watch), found=False)
 
     def keep(self, plan: Plan, record: Record) -> StoredRun:
-        """Store a run that was computed elsewhere, as far as it went.
+        """Store a run that was computed elsewhere, as far as it went, unless it is stored already.
 
         A first picture that is one of the plan's inputs is stored as `start.png`, and the stored settings name it. The record
-        may hold changes of weights that only `plan.widened()` has."""
+        may hold changes of weights that only `plan.widened()` has. Raises InputError if files cannot be written."""
         result = record.last.result()
         left = record.last.index if result.status is Status.LEFT else None
-        folder = self.stored(plan.recipe, run_id(plan, record.changes, left)).folder
-        recorder = _Recorder(plan, folder.with_suffix(".kept.partial"), record)  # an interrupted run's checkpoint stays
-        with self.locked(folder):
+        run = self.stored(plan.recipe, run_id(plan, record.changes, left))
+        with self.locked(run.folder):
+            if os.path.isdir(run.folder) and run.is_whole():
+                return run
+            recorder = _Recorder(plan, run.folder.with_suffix(".kept.partial"), record)  # an interrupted run's folder stays
             recorder.open(anew=True)
             try:
                 if "init" in plan.inputs:
                     path = im.save(plan.inputs["init"], recorder.folder / "start.png")
                     recorder.plan = replace(plan, settings=plan.settings.replace(init=path.name))
-                return recorder.finish(result, folder)
+                return recorder.finish(result, run.folder)
             except BaseException:
                 shutil.rmtree(recorder.folder, ignore_errors=True)
                 raise

@@ -180,7 +180,7 @@ def read_rows(path: Path, last: int | None = None) -> list[dict[str, Any]]:
 
 def _parsed(row: dict[str, str]) -> dict[str, Any]:
     """A row of text as values, without terms that have none at this step. Raises ValueError or TypeError if it is damaged."""
-    if None in row.values():
+    if None in row.values() or not COLUMNS.keys() <= row.keys():
         raise ValueError("cells are missing")
     return {name: COLUMNS.get(name, float)(text) for name, text in row.items() if text or name == "event"}
 
