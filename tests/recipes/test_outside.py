@@ -102,7 +102,7 @@ def test_it_is_refused_memory_before_anything_is_read(settings):
 
 
 def test_its_code_makes_the_same_settings(settings):
-    assert source.said(settings)["photo"] == settings.photo
+    assert source.needed_fields(settings)["photo"] == settings.photo
     assert settings.from_dict(settings.to_dict()) == settings
 
 
