@@ -96,14 +96,14 @@ def row(run: StoredRun) -> dict[str, Any]:
 
 def _row(run: StoredRun, manifest: Mapping[str, Any]) -> dict[str, Any]:
     result = manifest["result"]
-    row = {"id": run.id, "recipe": manifest["recipe"], "loss": float(result["loss"])}
-    row |= {f"loss_{name}": float(value) for name, value in result["terms"].items()}
-    row |= {name: result[name] for name in ("status", "evaluations", "seconds")}
-    row |= {"steps_done": result["steps"], "events": len(result["events"]), "event_list": "; ".join(result["events"])}
-    row |= {"weights_source": manifest["weights_source"], "changes": len(manifest["changes"])}
-    row |= {name: manifest["environment"][name] for name in ("created", "device", "commit")}
-    row |= {"folder": str(run.folder), "picture": str(run.picture)}
-    return row | {name: value for name, value in manifest["settings"].items() if name not in row}
+    known = {"id": run.id, "recipe": manifest["recipe"], "loss": float(result["loss"])}
+    known |= {f"loss_{name}": float(value) for name, value in result["terms"].items()}
+    known |= {name: result[name] for name in ("status", "evaluations", "seconds")}
+    known |= {"steps_done": result["steps"], "events": len(result["events"]), "event_list": "; ".join(result["events"])}
+    known |= {"weights_source": manifest["weights_source"], "changes": len(manifest["changes"])}
+    known |= {name: manifest["environment"][name] for name in ("created", "device", "commit")}
+    known |= {"folder": str(run.folder), "picture": str(run.picture)}
+    return known | {name: value for name, value in manifest["settings"].items() if name not in known}
 
 
 # --- the index --------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -67,7 +66,7 @@ class Store:
     def find(self, plan: Plan, frames: int = 0) -> StoredRun | None:
         """The plan's finished run, if it is whole and was computed with at least `frames` progress pictures."""
         run = StoredRun(self.folder(plan))
-        return run if os.path.isdir(run.folder) and run.is_whole() and run.has_frames(frames) else None
+        return run if run.is_whole() and run.has_frames(frames) else None
 
     def obtain(
         self,
@@ -110,7 +109,7 @@ class Store:
         left = record.last.index if result.status is Status.LEFT else None
         run = self.stored(plan.recipe, run_id(plan, record.changes, left))
         with self.locked(run.folder):
-            if os.path.isdir(run.folder) and run.is_whole():
+            if run.is_whole():
                 return run
             recorder = _Recorder(plan, run.folder.with_suffix(".kept.partial"), record)  # an interrupted run's folder stays
             recorder.open(anew=True)

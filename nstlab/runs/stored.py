@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import json
 import logging
+import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -108,7 +109,9 @@ class StoredRun:
         kept = self.frames
         if len(kept) <= count:
             return kept
-        return kept[-1:] if count == 1 else [kept[i * (len(kept) - 1) // (count - 1)] for i in range(count)]
+        if count == 1:
+            return kept[-1:]
+        return [kept[i * (len(kept) - 1) // (count - 1)] for i in range(count)]
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -138,7 +141,9 @@ class StoredRun:
         return ""
 
     def is_whole(self) -> bool:
-        """Whether there is no problem. If there is one, the log reports it."""
+        """Whether the folder is there without a problem. If it has one, the log reports it."""
+        if not os.path.isdir(self.folder):
+            return False
         problem = self.problem()
         if problem:
             logger.warning("%s: is damaged and left out (%s)", self.folder, problem)
@@ -149,7 +154,8 @@ class StoredRun:
         if count == 0:
             return True
         manifest, found = self.manifest, self.frames
-        if manifest.get("frames", len(found)) < count or manifest.get("pictures", len(found)) != len(found):
+        asked, kept = manifest.get("frames", 0), manifest.get("pictures", 0)
+        if asked < count or kept != len(found):
             return False
         try:
             for path in found:

@@ -23,9 +23,8 @@ from typing import Any
 import torch
 
 from nstlab.method.engine import Step
-from nstlab.recipes import base as known
 from nstlab.recipes import plan as recipes
-from nstlab.recipes.base import RunSettings
+from nstlab.recipes.base import RunSettings, named
 from nstlab.runs.store import Store
 from nstlab.runs.stored import StoredRun
 from nstlab.settings import DEVICES, RESULTS, InputError, plain
@@ -157,7 +156,8 @@ def _run_elsewhere(executor: Executor, store: Store, cases: Sequence[Case], devi
     """Carry out each case as a task of the executor, and report cases as they are done.
 
     The workers decide the ids of the runs, since these depend on the arithmetic there."""
-    root, futures, done, failed = str(Path(store.root).absolute()), {}, {}, []
+    root = str(Path(store.root).absolute())
+    futures, done, failed = {}, {}, []
     try:
         for case in cases:
             inputs = _inputs(recipes.prepare(case.settings, "cpu"))
@@ -220,7 +220,7 @@ def work(recipe: str, settings: dict[str, Any], root: str, device: str, inputs: 
     """Obtain a run in a worker; return its id, and whether it was found.
 
     Raises InputError, before anything is computed, if the worker's inputs are not those of the machine that sent it the run."""
-    plan = recipes.prepare_here(known.named(recipe).from_dict(settings), device)
+    plan = recipes.prepare_here(named(recipe).from_dict(settings), device)
     if _inputs(plan) != inputs:
         raise InputError("a worker has other weights, pictures or another nstlab than the machine that sent it the run")
     run, found = Store(root).obtain(plan)
