@@ -57,6 +57,6 @@ from .recipes.transfer import TransferSettings as TransferSettings
 from .runs.index import history as history
 from .runs.index import runs as runs
 from .runs.store import Store as Store
-from .runs.store import run_id as run_id
+from .runs.stored import run_id as run_id
 from .runs.sweep import Sweep as Sweep
 from .settings import InputError as InputError

@@ -112,7 +112,7 @@ def run_recipe(settings: RunSettings, job: JobSettings) -> int:
     plan, store = recipes.prepare_here(settings, job.device), Store(job.results)
     try:
         with tqdm(total=plan.total, unit="step", dynamic_ncols=True, disable=None) as bar:
-            stored, found = store.insist(plan, lambda step: _tell(bar, step), job.resume, job.frames)
+            stored, found = store.obtain(plan, lambda step: _tell(bar, step), job.frames, job.resume, strict=True)
     except KeyboardInterrupt:
         best = store.partial(plan) / "best.png"
         if best.is_file():
@@ -175,10 +175,10 @@ def runs(settings: RunsSettings) -> int:
     if not os.path.isdir(settings.results):
         raise InputError(f"results: there is no folder {settings.results}")
     if settings.action == "rm":
-        for folder in index.remove(settings.ids, settings.results):
+        for folder in index.remove_runs(settings.ids, settings.results):
             print(f"{folder}: removed")
     elif settings.action == "show":
-        for row in [index.row(index.find(each, settings.results)) for each in settings.ids]:
+        for row in [index.row(index.find_run(each, settings.results)) for each in settings.ids]:
             width = max(map(len, row))
             print("\n".join(f"{key:{width}}  {value}" for key, value in row.items()), end="\n\n")
     else:

@@ -20,7 +20,6 @@ from nstlab.recipes.base import INITS, RunSettings
 from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.texture import TextureSettings
 from nstlab.recipes.transfer import TransferSettings
-from nstlab.runs import index
 from nstlab.runs.sweep import Case, Done, Sweep
 
 
@@ -109,7 +108,7 @@ class Seen:
 
     @cached_property
     def history(self) -> pandas.DataFrame:
-        return index.read_history(self.done.run)
+        return self.done.run.history()
 
     @cached_property
     def result(self) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from nstlab.method.fast import memory
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.plan import Plan
-from nstlab.runs.store import Record, Store, StoredRun
+from nstlab.runs.store import Store
+from nstlab.runs.stored import Record, StoredRun
 from nstlab.settings import DEVICES, InputError
 
 FILM = 8  # snapshots that are kept

@@ -18,7 +18,7 @@ from torch import Tensor
 from nstlab import images as im
 from nstlab.figures import COLOURS
 from nstlab.live.uploads import CHUNK, LARGEST
-from nstlab.runs.store import COLUMNS, Record
+from nstlab.runs.stored import COLUMNS, Record
 
 HERE = Path(__file__).parent
 SIDE = 512  # px: long side of the live picture, at most

@@ -1,7 +1,7 @@
-"""What is stored, as tables: `runs()` has a row a run, `history()` a row a step.
+"""Tables of stored runs: `runs()` has a row for each run, `history()` a row for each step of one run.
 
-The index, `results/runs/index.json`, holds the manifests by folder, with the sizes and times of its files; where these have
-changed it is read again. It is a cache: deleted or damaged, it is made anew from the folders.
+The manifests of all runs are cached in `results/runs/index.json`, with the sizes and times of the runs' files; only runs whose
+files have changed are read again. If the index is deleted or damaged, it is rebuilt from the folders.
 """
 
 from __future__ import annotations
@@ -11,119 +11,45 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nstlab import files
-from nstlab.files import WHOLE, many, record
-from nstlab.recipes.base import named
-from nstlab.runs.store import MANIFEST, Store, StoredRun, claim_of
+from nstlab.files import WHOLE, many, named, record
+from nstlab.recipes import base
+from nstlab.runs.store import Store
+from nstlab.runs.stored import MANIFEST, StoredRun
 from nstlab.settings import RESULTS, InputError, nearest
 
 if TYPE_CHECKING:
     import pandas
 
-log = logging.getLogger("nstlab")
-ID = re.compile("[0-9a-f]{16}")
-VERSION = 2  # of the index; raised whenever it holds something else than before
-INDEX = record(version={"enum": [VERSION]}, runs={"type": "object"})
-ENTRY = record(stamp=many(WHOLE), manifest=MANIFEST)
+logger = logging.getLogger("nstlab")
+FINISHED = re.compile(r"[0-9a-f]{16}")  # names of folders
+UNFINISHED = re.compile(r"[0-9a-f]{16}\.(.*\.)?(partial|removed)")
+INDEX_VERSION = 2  # raised whenever the contents of the index change
+INDEX = record(version={"enum": [INDEX_VERSION]}, runs=named(record(stamp=many(WHOLE), manifest=MANIFEST)))
 Where = Mapping[str, Any] | str | Callable[["pandas.DataFrame"], Any]
 
 
-def row(run: StoredRun) -> dict[str, Any]:
-    """A finished run as a row of the table; InputError if it is damaged."""
-    problem = run.problem()
-    if problem:
-        raise InputError(f"the run {run.id} is damaged ({problem}); `nstlab runs rm {run.id}` removes it")
-    return _row(run, run.manifest)
-
-
-def _row(run: StoredRun, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A finished run as plain values."""
-    result = manifest["result"]
-    row: dict[str, Any] = {"id": run.id, "recipe": manifest["recipe"], "loss": float(result["loss"])}
-    row |= {f"loss_{name}": float(value) for name, value in result["terms"].items()}
-    row |= {name: result[name] for name in ("status", "evaluations", "seconds")}
-    row |= {"steps_done": result["steps"], "events": len(result["events"]), "event_list": "; ".join(result["events"])}
-    row |= {"weights_source": manifest["weights_source"], "changes": len(manifest["changes"])}
-    row |= {name: manifest["environment"][name] for name in ("created", "device", "commit")}
-    row |= {"folder": str(run.folder), "picture": str(run.picture)}
-    return {**row, **manifest["settings"], **row}  # a setting never takes the place of what is known of the run
-
-
-def _folders(root: Path) -> Iterator[Path]:
-    """The folders of finished runs: those named by an id and nothing else."""
-    return (folder for folder in sorted((root / "runs").glob("*/*")) if folder.is_dir() and ID.fullmatch(folder.name))
-
-
-def unfinished(root: str | Path = RESULTS) -> list[Path]:
-    """The folders of runs that are under way, were interrupted, or were not removed to the end."""
-    found = sorted((Path(root) / "runs").glob("*/*"))
-    return [p for p in found if p.is_dir() and ID.fullmatch(p.name.partition(".")[0]) and p.suffix in (".partial", ".removed")]
-
-
-def _stamp(folder: Path) -> list[int]:
-    """Changes with the folder's files."""
-    stats = [(folder / name).stat() for name in ("manifest.json", "history.csv", "final.png")]
-    return [number for stat in stats for number in (stat.st_mtime_ns, stat.st_size)]
-
-
-def _read_index(path: Path) -> dict[str, Any]:
-    """{folder: {"stamp", "manifest"}}, as far as the file holds such."""
-    with contextlib.suppress(OSError, ValueError):
-        found = files.read_json(path)
-        files.check_json(found, INDEX)
-        return {name: entry for name, entry in found["runs"].items() if _is_entry(entry)}
-    return {}
-
-
-def _is_entry(entry: Any) -> bool:
-    try:
-        files.check_json(entry, ENTRY)
-    except ValueError:
-        return False
-    return True
-
-
-def rows(root: str | Path = RESULTS) -> list[dict[str, Any]]:
-    """A row for each finished run below the folder, oldest first; what is damaged is reported in the log and left out."""
-    root = Path(root)
-    path, new, found = root / "runs" / "index.json", {}, []
-    old = _read_index(path)
-    for folder in _folders(root):
-        name, run = f"{folder.parent.name}/{folder.name}", StoredRun(folder)
-        try:
-            stamp, known = _stamp(folder), old.get(name)
-            if known and known["stamp"] == stamp and known["manifest"]["id"] == run.id:
-                new[name] = known
-            elif run.is_whole():
-                new[name] = {"stamp": stamp, "manifest": run.manifest}
-        except (OSError, ValueError) as error:
-            log.warning("%s: is damaged and left out (%s: %s)", folder, type(error).__name__, error)
-        if name in new:
-            found.append(_row(run, new[name]["manifest"]))
-    if new != old and path.parent.is_dir():
-        with contextlib.suppress(InputError), files.replacing(path) as temporary:  # a folder that may only be read will do
-            temporary.write_text(json.dumps({"version": VERSION, "runs": new}), encoding="utf-8")
-    return sorted(found, key=lambda row: row["created"])
+# --- tables -----------------------------------------------------------------------------------------------------
 
 
 def runs(recipe: str | None = None, where: Where | None = None, root: str | Path = RESULTS) -> pandas.DataFrame:
-    """One row a finished run: its settings by name, losses (`loss`, and `loss_style` and so on for each term, unweighted),
-    `seconds`, `evaluations`, `steps_done`, `status`, `events` (how many; `event_list` what), `folder`, `picture`.
+    """One row for each finished run: its settings by name, `loss`, each term's unweighted loss (`loss_style` and so on),
+    `seconds`, `evaluations`, `steps_done`, `status`, `events` (a count; `event_list` has the texts), `folder`, `picture`.
 
-    recipe: only runs of it. where: {"beta": 1000.0, "seed": range(4)}, a value or several to choose from for each column; or
-    an expression for DataFrame.query; or a function from the frame to a mask. root: the folder of results. Raises InputError
-    for an unknown recipe or column, and for a condition that cannot be used."""
+    recipe: only runs of this recipe. where: {"beta": 1000.0, "seed": range(4)}, one value or several allowed ones for each
+    column; or an expression for DataFrame.query; or a function from the frame to a mask. root: the folder of results.
+    Raises InputError for an unknown recipe or column, and for a condition that cannot be used."""
     import pandas
 
     if recipe is not None:
-        named(recipe)
+        base.named(recipe)
     found = [row for row in rows(root) if recipe in (None, row["recipe"])]
     if isinstance(where, Mapping):
-        return pandas.DataFrame(_chosen(found, where))
+        return pandas.DataFrame(_matching(found, where))
     frame = pandas.DataFrame(found)
     if where is None or frame.empty:
         return frame
@@ -136,70 +62,130 @@ def runs(recipe: str | None = None, where: Where | None = None, root: str | Path
         raise InputError(f"where: '{where}' cannot be used ({type(error).__name__}: {error})") from None
 
 
-def _chosen(found: list[dict[str, Any]], where: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows that have the values, compared as plain values, in which nothing is None and not NaN."""
+def _matching(found: list[dict[str, Any]], where: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows with these values; compared here, since pandas would turn None into NaN."""
     columns = {name for row in found for name in row}
     for name in where:
         if found and name not in columns:
             raise InputError(f"where: runs have no column '{name}'{nearest(name, sorted(columns))}")
-    return [row for row in found if all(_fits(row.get(name), wanted) for name, wanted in where.items())]
+    return [row for row in found if all(_matches(row.get(name), wanted) for name, wanted in where.items())]
 
 
-def _fits(value: Any, wanted: Any) -> bool:
-    """Whether a row's value is the one, or one of those, that are wanted. Of columns with lists a list is one value."""
+def _matches(value: Any, wanted: Any) -> bool:
+    """Whether a value is the wanted one, or one of several. In a column of lists, a list is one value."""
     several = isinstance(wanted, Iterable) and not isinstance(wanted, str)
     wanted = list(wanted) if several else [wanted]
     if isinstance(value, list):
-        lists = [list(w) for w in wanted if isinstance(w, (list, tuple))]
+        lists = [list(each) for each in wanted if isinstance(each, (list, tuple))]
         return value in (lists or [wanted])
     return value in wanted
 
 
-def find(run_id: str, root: str | Path = RESULTS) -> StoredRun:
-    """The finished run whose id begins so; InputError if there is none, or more than one."""
-    found = _begin(root, run_id)
-    if len(found) != 1:
-        what = f"{len(found)} runs have ids that begin" if found else "no run has an id that begins"
-        raise InputError(f"{what} with '{run_id}' in {root}; `nstlab runs` lists them")
-    return StoredRun(found[0])
-
-
 def history(run_id: str, root: str | Path = RESULTS) -> pandas.DataFrame:
-    """Every step of a run: step, level, loss, each term, evaluations, seconds, event. The id may be shortened."""
-    return read_history(find(run_id, root))
+    """One row for each step of a run: step, level, loss, each term, evaluations, seconds, event. The id may be shortened."""
+    return find_run(run_id, root).history()
 
 
-def read_history(run: StoredRun) -> pandas.DataFrame:
-    """The history of a run that was found."""
-    import pandas
+def row(run: StoredRun) -> dict[str, Any]:
+    """A finished run as a row of the table. Raises InputError if it is damaged."""
+    problem = run.problem()
+    if problem:
+        raise InputError(f"the run {run.id} is damaged ({problem}); `nstlab runs rm {run.id}` removes it")
+    return _row(run, run.manifest)
 
-    path = run.folder / "history.csv"
+
+def _row(run: StoredRun, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    result = manifest["result"]
+    known = {"id": run.id, "recipe": manifest["recipe"], "loss": float(result["loss"])}
+    known |= {f"loss_{name}": float(value) for name, value in result["terms"].items()}
+    known |= {name: result[name] for name in ("status", "evaluations", "seconds")}
+    known |= {"steps_done": result["steps"], "events": len(result["events"]), "event_list": "; ".join(result["events"])}
+    known |= {"weights_source": manifest["weights_source"], "changes": len(manifest["changes"])}
+    known |= {name: manifest["environment"][name] for name in ("created", "device", "commit")}
+    known |= {"folder": str(run.folder), "picture": str(run.picture)}
+    return known | {name: value for name, value in manifest["settings"].items() if name not in known}
+
+
+# --- the index --------------------------------------------------------------------------------------------------
+
+
+def rows(root: str | Path = RESULTS) -> list[dict[str, Any]]:
+    """A row for each finished run below the folder, oldest first. Damaged runs are reported in the log and left out."""
+    path = Path(root) / "runs" / "index.json"
+    cached, entries, found = _read_index(path), {}, []
+    for folder in _folders(root, FINISHED):
+        run, name = StoredRun(folder), f"{folder.parent.name}/{folder.name}"
+        entry = _entry(run, cached.get(name))
+        if entry is not None:
+            entries[name] = entry
+            found.append(_row(run, entry["manifest"]))
+    if entries != cached and path.parent.is_dir():
+        with contextlib.suppress(InputError), files.replacing(path) as temporary:  # results may be read-only
+            temporary.write_text(json.dumps({"version": INDEX_VERSION, "runs": entries}), encoding="utf-8")
+    return sorted(found, key=lambda row: row["created"])
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    """{recipe/id: {"stamp", "manifest"}}, empty if there is no undamaged index."""
     try:
-        return pandas.read_csv(files.regular(path), dtype={"event": str}).fillna({"event": ""})
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: is missing or damaged ({error})") from None
+        found = files.read_json(path)
+        files.check_json(found, INDEX)
+    except (OSError, ValueError):
+        return {}
+    return found["runs"]
 
 
-def remove(run_ids: Sequence[str], root: str | Path = RESULTS) -> list[Path]:
-    """Delete runs' folders, finished ones or what interrupted ones left; all ids are looked up before anything is deleted.
-
-    Raises InputError for ids that are unknown or not unique, and for a run that is being computed."""
-    store, folders = Store(Path(root)), []
-    for name in run_ids:
-        left = [folder for folder in unfinished(root) if name and folder.name.startswith(name)]
-        folders.append(left[0] if len(left) == 1 and not _begin(root, name) else find(name, root).folder)
-    for folder in dict.fromkeys(folders):
-        claim = claim_of(folder)
-        gone = folder.with_name(f"{claim.name}.{uuid.uuid4().hex[:8]}.removed")
-        with store.claimed(claim):
-            try:
-                folder.rename(gone)  # at once, so that no half of it is ever found
-                files.remove(gone)
-            except OSError as error:
-                raise InputError(f"{folder}: cannot be removed ({error.strerror or error})") from None
-    return list(dict.fromkeys(folders))
+def _entry(run: StoredRun, cached: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A run's entry in the index: the cached one if the files have not changed since, None if the run is damaged."""
+    try:
+        stats = [(run.folder / name).stat() for name in ("manifest.json", "history.csv", "final.png")]
+        stamp = [number for stat in stats for number in (stat.st_mtime_ns, stat.st_size)]
+        if cached is not None and cached["stamp"] == stamp:
+            return cached
+        return {"stamp": stamp, "manifest": run.manifest} if run.is_whole() else None
+    except (OSError, ValueError) as error:  # a file is missing, perhaps since the run is being removed
+        logger.warning("%s: is damaged and left out (%s: %s)", run.folder, type(error).__name__, error)
+        return None
 
 
-def _begin(root: str | Path, name: str) -> list[Path]:
-    """The finished runs whose ids begin so."""
-    return [folder for folder in _folders(Path(root)) if name and folder.name.startswith(name)]
+# --- folders by id ----------------------------------------------------------------------------------------------
+
+
+def find_run(run_id: str, root: str | Path = RESULTS) -> StoredRun:
+    """The finished run whose id begins like this. Raises InputError if there is none, or more than one."""
+    return StoredRun(_only(_folders(root, FINISHED, run_id), run_id, root))
+
+
+def unfinished(root: str | Path = RESULTS) -> list[Path]:
+    """The folders of runs that are under way or were interrupted, and what a stopped removal has left."""
+    return _folders(root, UNFINISHED)
+
+
+def remove_runs(run_ids: Sequence[str], root: str | Path = RESULTS) -> list[Path]:
+    """Delete the runs whose ids begin like these, an unfinished one if no finished one does; return their folders.
+
+    Raises InputError for an id that is unknown or ambiguous, and nothing is deleted; and for a run that is being computed."""
+    folders = []
+    for each in run_ids:
+        found = _folders(root, FINISHED, each) or _folders(root, UNFINISHED, each)
+        folders.append(_only(found, each, root))
+    folders = list(dict.fromkeys(folders))  # two ids may begin the same one
+    for folder in folders:
+        gone = folder.with_name(f"{folder.name.partition('.')[0]}.{uuid.uuid4().hex[:8]}.removed")
+        with Store(root).locked(folder), files.writing(folder):
+            folder.rename(gone)  # at once, so that half a run is never found
+            files.remove(gone)
+    return folders
+
+
+def _folders(root: str | Path, names: re.Pattern, beginning: str = "") -> list[Path]:
+    found = sorted((Path(root) / "runs").glob("*/*"))
+    return [p for p in found if p.is_dir() and names.fullmatch(p.name) and p.name.startswith(beginning)]
+
+
+def _only(found: Sequence[Path], run_id: str, root: str | Path) -> Path:
+    """The one folder that was found for an id."""
+    if len(found) != 1 or not run_id:
+        what = f"{len(found)} runs have ids that begin" if found and run_id else "no run has an id that begins"
+        raise InputError(f"{what} with '{run_id}' in {root}; `nstlab runs` lists them")
+    return found[0]

@@ -1,18 +1,17 @@
-"""Grids of settings, carried out on this machine, on several GPUs, or on a Dask cluster; each run is kept and found again.
+"""Grids of settings, carried out on this machine, on several GPUs, or on a Dask cluster.
 
     sweep = Sweep(TransferSettings("coffee", "mosaic", size=256), vary={"beta": [1e2, 1e3], "seed": range(4)})
     for done in sweep.run("results"):
         print(done.case, done.run.picture)
 
-A run belongs to the store, not to the sweep: whatever was computed before, by whichever sweep or command, is found. So a
-sweep that was stopped, or lost a worker, is taken up by starting it again.
+Runs belong to the store, not to the sweep: what any sweep or command has computed before is found. So a sweep that was stopped,
+or lost a worker, goes on when it is started again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,17 +25,11 @@ import torch
 from nstlab.method.engine import Step
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings, named
-from nstlab.runs.store import Store, StoredRun
+from nstlab.runs.store import Store
+from nstlab.runs.stored import StoredRun
 from nstlab.settings import DEVICES, RESULTS, InputError, plain
 
-PATIENCE = 10  # seconds in which a scheduler has to answer, and after which workers are looked for
-
-
-def label(value: Any) -> str:
-    """A value of an axis as it is shown: 1000.0 -> "1000", ("conv1_1", "conv2_1") -> "conv1_1 conv2_1"."""
-    if isinstance(value, (tuple, list)):
-        return " ".join(map(label, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+WORKER_TIMEOUT = 10  # seconds within which a scheduler must answer, and between two looks for workers
 
 
 @dataclass(frozen=True)
@@ -52,73 +45,38 @@ class Case:
 
 @dataclass(frozen=True)
 class Done:
-    """A case and its finished run; `found` says that it had been computed before."""
+    """A case with its finished run, and whether the run was found rather than computed."""
 
     case: Case
     run: StoredRun
     found: bool
 
 
-Report = Callable[[Case, Step | None, Done | None], None]  # after a step, or when the case is done
+Report = Callable[[Case, Step | None, Done | None], None]  # called after a step, or when the case is done
 
 
-@dataclass(frozen=True)
 class Sweep:
     """A grid of settings around `base`.
 
     vary: {field: values}; several fields are crossed. A key of several fields, ("content_layers", "style_layers"), has
-    values for all of them, which vary together. Where a label is better than the value itself, values may be a mapping
-    {label: value}. Raises InputError for a field or value that is not allowed."""
+    values for all of them, which vary together. Values may also be a mapping {label: value}, for better labels.
+    axes: {axis: its labels}. cases: all points of the grid; the last axis changes fastest.
+    Raises InputError for a field or value that is not allowed."""
 
-    base: RunSettings
-    vary: Mapping[str | tuple[str, ...], Sequence[Any] | Mapping[str, Any]]
-
-    def __post_init__(self) -> None:
-        """Read the axes once (they may be iterators), and refuse now what is not allowed."""
-        object.__setattr__(self, "vary", {key: self._read(key, values) for key, values in self.vary.items()})
-        names = [name for key in self.vary for name in self._fields(key)]
+    def __init__(self, base: RunSettings, vary: Mapping[str | tuple[str, ...], Iterable[Any] | Mapping[str, Any]]):
+        names = [name for key in vary for name in _fields(key)]
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"{name}: is varied by two axes; each field may be in one")
-        _ = self.cases
-
-    @staticmethod
-    def _fields(key: str | tuple[str, ...]) -> tuple[str, ...]:
-        return (key,) if isinstance(key, str) else key
-
-    def _read(self, key: str | tuple[str, ...], values: Any) -> tuple[tuple[str, Any], ...]:
-        """The points of an axis, (label, value) each; values that look alike are written out."""
-        axis = ", ".join(self._fields(key))
-        if isinstance(values, str) or not isinstance(values, Iterable):
-            raise InputError(f"{axis}: {values!r} is not a list of values")
-        named = isinstance(values, Mapping)
-        found = tuple(values.items()) if named else tuple((label(value), value) for value in map(plain, values))
-        if len({text for text, _ in found}) < len(found):
-            found = tuple((str(value), value) for _, value in found)
-        if not found:
-            raise InputError(f"{axis}: there are no values")
-        count = len(self._fields(key))
-        for _, value in found:
-            if not isinstance(key, str) and (not isinstance(value, (tuple, list)) or len(value) != count):
-                raise InputError(f"{axis}: {value!r} has not one value for each of the {count} fields")
-        return found
-
-    @property
-    def axes(self) -> dict[str, list[str]]:
-        """{axis: its labels}, in order."""
-        return {", ".join(self._fields(key)): [text for text, _ in points] for key, points in self.vary.items()}
-
-    @property
-    def cases(self) -> list[Case]:
-        """All points of the grid; the last axis changes fastest."""
-        found = []
-        for point in itertools.product(*self.vary.values()):
-            changes: dict[str, Any] = {}
-            for key, (_, value) in zip(self.vary, point, strict=True):
-                changes |= {key: value} if isinstance(key, str) else dict(zip(key, value, strict=True))
-            labels = dict(zip(self.axes, (text for text, _ in point), strict=True))
-            found.append(Case(labels, self.base.replace(**changes)))
-        return found
+        axes = {", ".join(_fields(key)): _points(key, values) for key, values in vary.items()}
+        self.base = base
+        self.axes = {axis: [text for text, _ in points] for axis, points in axes.items()}
+        self.cases: list[Case] = []
+        for point in itertools.product(*axes.values()):
+            labels, changes = dict(zip(axes, (text for text, _ in point), strict=True)), {}
+            for _, values in point:
+                changes |= values
+            self.cases.append(Case(labels, base.replace(**changes)))
 
     def run(
         self,
@@ -127,22 +85,59 @@ class Sweep:
         device: str = DEVICES[0],
         report: Report | None = None,
     ) -> list[Done]:
-        """Every case's finished run, in the order of `cases`; what is stored is found, the rest computed.
+        """Find or compute the run of every case; return them in the order of `cases`.
 
-        executor: any of concurrent.futures; its workers must see the same files. By default one process for each GPU, if
-        there are several, else this one. report: told of each case that is done, and in this process of each step.
-        However it ends, what is finished stays finished and the rest can be taken up: a KeyboardInterrupt cancels what
-        has not begun. If runs fail, the others are finished first; then the first error is raised, with its case. On several
-        GPUs, as always with processes, a script needs `if __name__ == "__main__":`."""
-        store, report = Store(Path(root)), report or (lambda *_: None)
-        with contextlib.nullcontext(executor) if executor else _gpus(device) as chosen:
+        executor: any of concurrent.futures; its workers must see the same files. By default one process for each GPU if
+        there are several, else this process. report: called when a case is done and, in this process, after each step.
+        A KeyboardInterrupt cancels what has not begun; what is finished stays stored. If runs fail, the others are finished
+        first, then the first error is raised, with its case. With several GPUs a script needs `if __name__ == "__main__":`,
+        as always with processes."""
+        store, report = Store(root), report or (lambda *_: None)
+        with contextlib.nullcontext(executor) if executor else gpu_executor(device) as chosen:
             if chosen is None:
-                return _here(store, self.cases, device, report)
-            return _elsewhere(chosen, store, self.cases, device, report)
+                return _run_here(store, self.cases, device, report)
+            return _run_elsewhere(chosen, store, self.cases, device, report)
 
 
-def _here(store: Store, cases: Sequence[Case], device: str, report: Report) -> list[Done]:
-    """One after the other in this process."""
+def label(value: Any) -> str:
+    """The text for an axis' value: 1000.0 -> "1000", ("conv1_1", "conv2_1") -> "conv1_1 conv2_1"."""
+    if isinstance(value, (tuple, list)):
+        return " ".join(map(label, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _fields(key: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (key,) if isinstance(key, str) else key
+
+
+def _points(key: str | tuple[str, ...], values: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The points of an axis, (label, {field: value}) each; values that would look alike are labelled in full."""
+    fields = _fields(key)
+    axis = ", ".join(fields)
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputError(f"{axis}: {values!r} is not a list of values")
+    if isinstance(values, Mapping):
+        labels, values = list(values), list(values.values())
+    else:
+        values = [plain(value) for value in values]
+        labels = [label(value) for value in values]
+        if len(set(labels)) < len(labels):
+            labels = [str(value) for value in values]
+    if not values:
+        raise InputError(f"{axis}: there are no values")
+    if isinstance(key, str):
+        return [(text, {key: value}) for text, value in zip(labels, values, strict=True)]
+    for value in values:
+        if not isinstance(value, (tuple, list)) or len(value) != len(fields):
+            raise InputError(f"{axis}: {value!r} has not one value for each of the {len(fields)} fields")
+    return [(text, dict(zip(fields, value, strict=True))) for text, value in zip(labels, values, strict=True)]
+
+
+# --- carrying it out --------------------------------------------------------------------------------------------
+
+
+def _run_here(store: Store, cases: Sequence[Case], device: str, report: Report) -> list[Done]:
+    """Carry out one case after the other in this process."""
     done, failed = [], []
     for case in cases:
         try:
@@ -150,101 +145,94 @@ def _here(store: Store, cases: Sequence[Case], device: str, report: Report) -> l
             run, found = store.obtain(plan, lambda step, case=case: report(case, step, None))
         except Exception as error:
             failed.append((case, error))
-            continue
-        done.append(Done(case, run, found))
-        report(case, None, done[-1])
-    _raise(failed, len(cases))
+        else:
+            done.append(Done(case, run, found))
+            report(case, None, done[-1])
+    _raise_first(failed, len(cases))
     return done
 
 
-def _elsewhere(executor: Executor, store: Store, cases: Sequence[Case], device: str, report: Report) -> list[Done]:
-    """One task a run; finished ones are reported as they come. The workers decide what the runs' ids are, since these
-    depend on the arithmetic there."""
-    futures: dict[Future, list[Case]] = {}
-    done: dict[int, Done] = {}
-    failed: list[tuple[Case, BaseException]] = []
+def _run_elsewhere(executor: Executor, store: Store, cases: Sequence[Case], device: str, report: Report) -> list[Done]:
+    """Carry out each case as a task of the executor, and report cases as they are done.
+
+    The workers decide the ids of the runs, since these depend on the arithmetic there."""
+    root = str(Path(store.root).absolute())
+    futures, done, failed = {}, {}, []
     try:
-        tasks: dict[str, list[Case]] = {}
         for case in cases:
-            settings = _absolute(case.settings)
-            sent = (*settings, _inputs(recipes.prepare(case.settings, "cpu")))
-            tasks.setdefault(json.dumps(sent, sort_keys=True), []).append(case)  # equal cases once
-        for sent, alike in tasks.items():
-            recipe, settings, inputs = json.loads(sent)
-            futures[executor.submit(work, recipe, settings, str(Path(store.root).absolute()), device, inputs)] = alike
+            inputs = _inputs(recipes.prepare(case.settings, "cpu"))
+            futures[executor.submit(work, case.settings.recipe, _absolute(case.settings), root, device, inputs)] = case
         for future in _as_completed(futures, getattr(executor, "alive", lambda: True)):
-            for case in futures[future]:
-                try:
-                    name, found = future.result()
-                    run = store.stored(case.settings.recipe, name)
-                    if not run.is_whole():
-                        raise InputError(f"{run.folder} is not here; workers must share the folder of results")
-                except (CancelledError, Exception) as error:
-                    failed.append((case, error))
-                    continue
-                done[id(case)] = Done(case, run, found)
-                report(case, None, done[id(case)])
+            case = futures[future]
+            try:
+                name, found = future.result()
+                run = store.stored(case.settings.recipe, name)
+                if not run.is_whole():
+                    raise InputError(f"{run.folder} is not here; workers must share the folder of results")
+            except Exception as error:
+                failed.append((case, error))
+            else:
+                done[future] = Done(case, run, found)
+                report(case, None, done[future])
     except BaseException:
         for future in futures:
             future.cancel()
         raise
-    _raise(failed, len(cases))
-    return [done[id(case)] for case in cases]
+    _raise_first(failed, len(cases))
+    return [done[future] for future in futures]
 
 
 def _as_completed(futures: Iterable[Future], alive: Callable[[], bool]) -> Iterator[Future]:
-    """The futures as they complete; InputError if the workers are gone for good."""
+    """Yield the futures as they complete. Raises InputError if no worker has been alive at two looks in a row."""
     pending, missed = set(futures), 0
     while pending:
-        finished, pending = wait(pending, PATIENCE, "FIRST_COMPLETED")
+        finished, pending = wait(pending, WORKER_TIMEOUT, "FIRST_COMPLETED")
         yield from finished
         missed = 0 if finished or alive() else missed + 1
         if missed > 1:
             raise InputError("no worker is left; what is finished is kept; start workers and run the same again")
 
 
-def _raise(failed: Sequence[tuple[Case, BaseException]], total: int) -> None:
-    """The first error, if there are any, with the case and how many more there are."""
+def _raise_first(failed: Sequence[tuple[Case, Exception]], total: int) -> None:
+    """Raise the first error, if there are any, with its case and how many there are."""
     if not failed:
         return
     case, error = failed[0]
-    lost = isinstance(error, (InputError, CancelledError, BrokenExecutor)) or type(error).__name__ == "KilledWorker"
-    if not lost:
-        error.add_note(f"in the sweep's case {case}; {len(failed)} of {total} runs failed")
-        raise error
-    raise InputError(f"{case}: {str(error) or type(error).__name__} ({len(failed)} of {total} runs failed)") from error
+    count = f"{len(failed)} of {total} runs failed"
+    if isinstance(error, (InputError, CancelledError, BrokenExecutor)) or type(error).__name__ == "KilledWorker":  # Dask's
+        raise InputError(f"{case}: {str(error) or type(error).__name__} ({count})") from error
+    error.add_note(f"in the sweep's case {case}; {count}")
+    raise error
 
 
-def _absolute(settings: RunSettings) -> tuple[str, dict[str, Any]]:
-    """(recipe, settings as plain values), with the paths of files made absolute, for another working directory."""
-    values = settings.to_dict()
-    values |= {name: str(Path(path).absolute()) for name, path in settings.files.items()}
-    return settings.recipe, values
+def _absolute(settings: RunSettings) -> dict[str, Any]:
+    """The settings as plain values, with absolute paths for workers in another folder."""
+    return settings.to_dict() | {name: str(Path(path).absolute()) for name, path in settings.files.items()}
 
 
 def _inputs(plan: recipes.Plan) -> dict[str, Any]:
-    """What must be the same on every machine: pictures and weights, by their hashes."""
+    """What must be the same on every machine: the hashes of pictures and weights, and the algorithm."""
     identity = plan.identity()
     return {name: identity[name] for name in ("inputs", "weights", "algorithm")}
 
 
 def work(recipe: str, settings: dict[str, Any], root: str, device: str, inputs: dict[str, Any]) -> tuple[str, bool]:
-    """A task: compute a run, or find it, or wait for whoever computes it; (its id, whether it was found).
+    """Obtain a run in a worker; return its id, and whether it was found.
 
-    Raises InputError, before anything is computed, if the worker's pictures or weights are others than the sender's."""
-    plan, store = recipes.prepare_here(named(recipe).from_dict(settings), device), Store(Path(root))
+    Raises InputError, before anything is computed, if the worker's inputs are not those of the machine that sent it the run."""
+    plan = recipes.prepare_here(named(recipe).from_dict(settings), device)
     if _inputs(plan) != inputs:
         raise InputError("a worker has other weights, pictures or another nstlab than the machine that sent it the run")
-    run, found = store.obtain(plan)
+    run, found = Store(root).obtain(plan)
     return run.id, found
 
 
-# --- where ------------------------------------------------------------------------------------------------------
+# --- executors --------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _gpus(device: str) -> Iterator[Executor | None]:
-    """A process for each GPU, if there are several and they may be used; else None, for this process."""
+def gpu_executor(device: str) -> Iterator[Executor | None]:
+    """One process for each GPU if there are several and `device` allows GPUs, else None."""
     count = torch.cuda.device_count() if device in ("auto", "cuda") else 0
     if count < 2:
         yield None
@@ -259,22 +247,22 @@ def _gpus(device: str) -> Iterator[Executor | None]:
 
 
 def _take_gpu(names: Any) -> None:
-    """A new process sees one GPU only."""
+    """Let this process see one GPU only."""
     os.environ["CUDA_VISIBLE_DEVICES"] = names.get()
 
 
 @contextlib.contextmanager
 def dask(address: str, device: str = DEVICES[0]) -> Iterator[Executor]:
-    """An executor on a Dask.distributed cluster, whose scheduler gives a lost worker's runs to the others.
+    """An executor on a Dask.distributed cluster, whose scheduler gives a lost worker's runs to other workers.
 
-    Workers that were started with `--resources GPU=1` get one run a GPU. Raises InputError at once if dask is not installed,
-    no scheduler answers, there is no worker, or device is "cuda" and no worker has a GPU."""
+    Workers started with `--resources GPU=1` get one run for each GPU. Raises InputError if dask is not installed, no scheduler
+    answers, there is no worker, or device is "cuda" and no worker has a GPU."""
     try:
         from distributed import Client
     except ImportError:
         raise InputError("dask: dask.distributed is not installed; pip install 'nstlab[dask]'") from None
     try:
-        client = Client(address, timeout=PATIENCE, set_as_default=False)
+        client = Client(address, timeout=WORKER_TIMEOUT, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(f"dask: no scheduler answers at '{address}' ({type(error).__name__})") from None
     with client:
@@ -284,6 +272,7 @@ def dask(address: str, device: str = DEVICES[0]) -> Iterator[Executor]:
         gpus = any("GPU" in worker["resources"] for worker in workers.values())
         if device == "cuda" and not gpus:
             raise InputError(f"dask: none of the {len(workers)} workers has a GPU (start them with --resources 'GPU=1')")
-        executor = client.get_executor(pure=False, **({"resources": {"GPU": 1}} if gpus else {}))
+        resources = {"resources": {"GPU": 1}} if gpus else {}
+        executor = client.get_executor(pure=False, **resources)
         executor.alive = lambda: bool(client.scheduler_info()["workers"])
         yield executor

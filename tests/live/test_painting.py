@@ -14,7 +14,8 @@ from nstlab.recipes.plan import prepare
 from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.texture import TextureSettings
 from nstlab.recipes.transfer import TransferSettings
-from nstlab.runs.store import Store, run_id
+from nstlab.runs.store import Store
+from nstlab.runs.stored import run_id
 from nstlab.settings import InputError
 
 

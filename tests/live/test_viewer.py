@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from nstlab.live.viewer import POINTS, SIDE, Viewer, curves, jpeg
-from nstlab.runs.store import Record
+from nstlab.runs.stored import Record
 
 
 def opened(data):

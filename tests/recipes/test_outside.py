@@ -82,7 +82,7 @@ def test_it_changes_what_it_is_to_change_within_the_memory_there_is(settings):
 
 
 def test_its_settings_are_kept_and_its_name_is_taken(settings):
-    assert source.said(settings)["photo"] == settings.photo
+    assert source.needed_fields(settings)["photo"] == settings.photo
     assert settings.from_dict(settings.to_dict()) == settings
     assert base.named("tint") is type(settings)
     assert "'tin' is not one of" in refusal(base.named, "tin")

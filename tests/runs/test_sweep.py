@@ -9,27 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import local_cluster
 from faults import raise_at
 
-from nstlab import images as im
-from nstlab.recipes.transfer import TransferSettings
-from nstlab.runs import store as stores
+from nstlab.method.fast import arithmetic
+from nstlab.recipes.plan import Plan
 from nstlab.runs import sweep as sweeps
-from nstlab.runs.store import Store
+from nstlab.runs.stored import run_id
 from nstlab.runs.sweep import Sweep
 from nstlab.settings import InputError
 
 
 @pytest.fixture
-def base(tmp_path, photo, painting, tiny_file):
-    pictures = im.save(photo, tmp_path / "photo.png"), im.save(painting, tmp_path / "painting.png")
-    return TransferSettings(*pictures, weights=tiny_file, size=32, steps=4, normalize=False)
+def base(settings):
+    return settings.replace(steps=4)
 
 
 @pytest.fixture
-def root(tmp_path):
-    return tmp_path / "results"
+def folder(root):
+    """Where the runs are."""
+    return root / "runs" / "transfer"
 
 
 # --- the grid ---------------------------------------------------------------------------------------------------
@@ -50,21 +48,19 @@ def test_values_may_have_labels(base):
     assert [case.settings.seed for case in sweep.cases] == [0, 1, 0, 1]
 
 
-def test_axes_may_be_iterators_and_are_read_once(base):
-    sweep = Sweep(base, {("beta", "seed"): zip([1.0, 2.0], [3, 4], strict=True)})
-    assert [(c.settings.beta, c.settings.seed) for c in sweep.cases] == [(1, 3), (2, 4)]
-    assert len(sweep.cases) == 2
-
-
-def test_values_that_look_alike_keep_apart(base):
-    sweep = Sweep(base, {"beta": [1234567.0, 1234568.0]})
-    assert sweep.axes["beta"] == ["1234567.0", "1234568.0"]
-
-
-def test_numpy_makes_good_axes(base):
-    sweep = Sweep(base, {"beta": np.logspace(0, 2, 3), "seed": np.arange(2)})
-    assert [(case.settings.beta, case.settings.seed) for case in sweep.cases][-1] == (100.0, 1)
-    assert sweep.axes == {"beta": ["1", "10", "100"], "seed": ["0", "1"]}
+@pytest.mark.parametrize(
+    ("vary", "labels", "last"),
+    [
+        ({("beta", "seed"): zip([1.0, 2.0], [3, 4], strict=True)}, {"beta, seed": ["1 3", "2 4"]}, (2.0, 4)),  # read once
+        ({"beta": [1234567.0, 1234568.0]}, {"beta": ["1234567.0", "1234568.0"]}, (1234568.0, 0)),  # not "1.23457e+06"
+        ({"beta": np.logspace(0, 2, 3), "seed": np.arange(2)}, {"beta": ["1", "10", "100"], "seed": ["0", "1"]}, (100.0, 1)),
+    ],
+    ids=["iterator", "alike", "numpy"],
+)
+def test_anything_with_values_is_an_axis(base, vary, labels, last):
+    sweep = Sweep(base, vary)
+    assert sweep.axes == labels
+    assert [(case.settings.beta, case.settings.seed) for case in sweep.cases][-1] == last
 
 
 @pytest.mark.parametrize(
@@ -101,39 +97,30 @@ def test_every_case_has_its_run_in_order_and_a_second_time_all_are_found(base, r
     assert [d.run for d in again] == [d.run for d in done]
 
 
-def test_equal_cases_are_one_run(base, root):
-    done = Sweep(base, {"beta": [10.0, 10.0]}).run(root)
-    assert done[0].run == done[1].run
-    assert len(list((root / "runs" / "transfer").iterdir())) == 1
-
-
-def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(base, root, monkeypatch):
+def test_an_interrupted_sweep_goes_on(base, root, folder, monkeypatch):
     sweep = Sweep(base, {"seed": range(3)})
-    with monkeypatch.context() as patched:
-        raise_at(patched, 3)
-        first = sweep.run  # each run counts its own evaluations: the very first run is interrupted
+    with monkeypatch.context() as patch:
+        raise_at(patch, 3)  # each run counts its own evaluations: the very first run is interrupted
         with pytest.raises(KeyboardInterrupt):
-            first(root)
-    partial = list((root / "runs" / "transfer").glob("*.partial"))
-    assert len(partial) == 1
-    assert (partial[0] / "checkpoint.safetensors").is_file()
-    done = sweep.run(root)
-    assert len({d.run.id for d in done}) == 3
-    assert not list((root / "runs" / "transfer").glob("*.partial"))
+            sweep.run(root)
+    assert [path.suffix for path in folder.iterdir()] == [".partial"]
+    assert len({d.run.id for d in sweep.run(root)}) == 3
+    assert not list(folder.glob("*.partial"))
 
 
-def test_a_run_that_fails_does_not_keep_the_others_from_finishing(base, root, monkeypatch):
-    whole = Store.obtain
+def test_a_run_that_fails_does_not_keep_the_others_from_finishing(base, root, folder, monkeypatch):
+    steps = Plan.steps
 
-    def obtain(self, plan, watch=None):
+    def fail_once(plan, *at):
         if plan.settings.seed == 1:
             raise RuntimeError("broken")
-        return whole(self, plan, watch)
+        return steps(plan, *at)
 
-    monkeypatch.setattr(Store, "obtain", obtain)
-    with pytest.raises(RuntimeError, match="broken"):
+    monkeypatch.setattr(Plan, "steps", fail_once)
+    with pytest.raises(RuntimeError, match="broken") as error:
         Sweep(base, {"seed": range(3)}).run(root)
-    assert len(list((root / "runs" / "transfer").iterdir())) == 2
+    assert error.value.__notes__ == ["in the sweep's case seed 1; 1 of 3 runs failed"]
+    assert len([path for path in folder.iterdir() if path.suffix == ""]) == 2
 
 
 # --- elsewhere --------------------------------------------------------------------------------------------------
@@ -142,22 +129,42 @@ def test_a_run_that_fails_does_not_keep_the_others_from_finishing(base, root, mo
 class Immediate(Executor):
     """Runs what is submitted at once."""
 
-    def submit(self, function, /, *args, **kwargs):
+    def submit(self, function, /, *args):
         future = Future()
         try:
-            future.set_result(function(*args, **kwargs))
+            future.set_result(function(*args))
         except Exception as error:
             future.set_exception(error)
         return future
 
 
+class Elsewhere(Executor):
+    """Runs nothing; what is submitted gets this outcome, if there is one, and no worker is alive."""
+
+    def __init__(self, error=None, room=9):
+        self.error, self.room, self.futures = error, room, []
+
+    def submit(self, *_):
+        if len(self.futures) == self.room:
+            raise KeyboardInterrupt
+        self.futures.append(Future())
+        if self.error is not None:
+            self.futures[-1].set_exception(self.error)
+        return self.futures[-1]
+
+    def alive(self):
+        return False
+
+
 @pytest.mark.parametrize("executor", [Immediate, lambda: ThreadPoolExecutor(2)])
-def test_any_executor_will_do(base, root, executor):
-    sweep, seen = Sweep(base, {"seed": range(3)}), []
+@pytest.mark.parametrize("betas", [[1.0, 2.0, 3.0], [1.0, 1.0]])
+def test_any_executor_will_do_and_equal_cases_are_one_run(base, root, folder, executor, betas):
+    sweep, seen = Sweep(base, {"beta": betas}), []
     with executor() as chosen:
         done = sweep.run(root, chosen, report=lambda case, step, done: seen.append(done.run.id))
+    assert [d.case for d in done] == sweep.cases
     assert sorted(seen) == sorted(d.run.id for d in done)
-    assert all(d.run.picture.is_file() for d in done)
+    assert len(list(folder.iterdir())) == len(set(betas)) == len(set(seen))
     assert all(d.found for d in sweep.run(root))
 
 
@@ -168,21 +175,18 @@ def test_a_worker_with_other_pictures_refuses(base, root):
 
 
 def test_workers_may_compute_in_another_type(base, root, monkeypatch):
-    from nstlab.method.fast import arithmetic
-
     sweep = Sweep(base, {"seed": range(2)})
     monkeypatch.setattr(arithmetic, "native_halves", lambda device: ())
     here = sweep.run(root)
     monkeypatch.setattr(arithmetic, "native_halves", lambda device: (torch.bfloat16,))
     there = sweep.run(root, Immediate())  # as on a machine of another kind
-    assert not any(d.found for d in there)
     assert {d.run.id for d in here}.isdisjoint(d.run.id for d in there)
     assert all(d.found for d in sweep.run(root, Immediate()))
 
 
 def test_workers_that_keep_their_results_elsewhere_are_told_of(base, root, tmp_path, monkeypatch):
-    whole = sweeps.work
-    monkeypatch.setattr(sweeps, "work", lambda *job: whole(*job[:2], str(tmp_path / "elsewhere"), *job[3:]))
+    work = sweeps.work
+    monkeypatch.setattr(sweeps, "work", lambda *job: work(*job[:2], str(tmp_path / "elsewhere"), *job[3:]))
     with pytest.raises(InputError, match="workers must share the folder of results"):
         Sweep(base, {"seed": range(2)}).run(root, Immediate())
 
@@ -190,83 +194,42 @@ def test_workers_that_keep_their_results_elsewhere_are_told_of(base, root, tmp_p
 def test_workers_in_another_folder_find_the_pictures(base, root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     relative = base.replace(photo="photo.png", painting="painting.png", weights="tiny.safetensors")
-    seen, whole = [], sweeps.work
-    monkeypatch.setattr(sweeps, "work", lambda *job: seen.append(job) or whole(*job))
+    seen, work = [], sweeps.work
+    monkeypatch.setattr(sweeps, "work", lambda *job: seen.append(job) or work(*job))
     Sweep(relative, {"seed": [0]}).run(root, Immediate())
     assert all(Path(seen[0][1][name]).is_absolute() for name in ("photo", "painting", "weights"))
 
 
 def test_workers_that_are_gone_for_good_are_an_error_and_not_a_wait(base, root, monkeypatch):
-    monkeypatch.setattr(sweeps, "PATIENCE", 0.01)
-
-    class Gone(Executor):
-        def submit(self, *_, **__):
-            return Future()
-
-        def alive(self):
-            return False
-
+    monkeypatch.setattr(sweeps, "WORKER_TIMEOUT", 0.01)
     with pytest.raises(InputError, match="no worker is left"):
-        Sweep(base, {"seed": range(2)}).run(root, Gone())
+        Sweep(base, {"seed": range(2)}).run(root, Elsewhere())
 
 
 @pytest.mark.parametrize("error", [BrokenExecutor("a process died"), CancelledError()])
 def test_lost_workers_are_one_line(base, root, error):
-    class Lost(Executor):
-        def submit(self, *_, **__):
-            future = Future()
-            future.set_exception(error)
-            return future
-
     with pytest.raises(InputError, match=r"seed \d: .* \(2 of 2 runs failed\)"):
-        Sweep(base, {"seed": range(2)}).run(root, Lost())
+        Sweep(base, {"seed": range(2)}).run(root, Elsewhere(error))
 
 
 def test_what_has_not_begun_is_cancelled_by_ctrl_c(base, root):
-    class Stopping(Executor):
-        futures = []  # noqa: RUF012
-
-        def submit(self, *_, **__):
-            if len(self.futures) == 2:
-                raise KeyboardInterrupt
-            self.futures.append(Future())
-            return self.futures[-1]
-
+    executor = Elsewhere(room=2)
     with pytest.raises(KeyboardInterrupt):
-        Sweep(base, {"seed": range(3)}).run(root, Stopping())
-    assert [future.cancelled() for future in Stopping.futures] == [True, True]
+        Sweep(base, {"seed": range(3)}).run(root, executor)
+    assert [future.cancelled() for future in executor.futures] == [True, True]
 
 
-def test_each_gpu_gets_a_process_that_sees_it_alone(monkeypatch):
-    import queue
-
-    numbers = queue.Queue()
-    numbers.put("3")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    sweeps._take_gpu(numbers)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
-    with sweeps._gpus("auto") as executor:
-        assert executor is None or torch.cuda.device_count() > 1
+@pytest.mark.parametrize(("visible", "names"), [("", {"0", "1"}), ("5,7", {"5", "7"})])
+def test_each_gpu_gets_a_process_that_sees_it_alone(monkeypatch, visible, names):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with sweeps._gpus("cpu") as executor:
+    with sweeps.gpu_executor("auto") as executor:
+        assert executor.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() in names
+    with sweeps.gpu_executor("cpu") as executor:
         assert executor is None  # GPUs that are not asked for are left alone
-
-
-def test_a_run_in_another_process_is_waited_for_and_found(base, root, monkeypatch):
-    from nstlab.recipes.plan import prepare
-
-    plan, store, seen = prepare(base, "cpu"), Store(root), []
-    monkeypatch.setattr(stores, "POLL", 0.01)
-    steps = store.run(plan)  # holds the lock, as another process would
-    next(steps)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(Store(root).obtain, plan, seen.append)
-        time.sleep(0.1)
-        assert not waiting.done()
-        for _ in steps:
-            pass
-        assert waiting.result(30).found
-    assert not seen  # it computed nothing itself
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with sweeps.gpu_executor("auto") as executor:
+        assert executor is None
 
 
 # --- Dask -------------------------------------------------------------------------------------------------------
@@ -276,33 +239,32 @@ quiet = pytest.mark.filterwarnings("default")  # of the cluster's own making, wh
 
 def traced(*job):
     """`sweep.work`, noting when a run begins and ends to be computed, and taking its time over it."""
-    log, whole = Path(job[2]).parent / "log", stores.Store._run
+    log, steps = Path(job[2]).parent / "log", Plan.steps
 
     def note(what, plan):
         with log.open("a") as file:
-            file.write(f"{what} {stores.run_id(plan)} {os.getpid()}\n")
+            file.write(f"{what} {run_id(plan)} {os.getpid()}\n")
 
-    def slowly(self, plan, resume, frames):
+    def slowly(plan, checkpoint):
         note("begin", plan)
-        steps = whole(self, plan, resume, frames)
-        try:
-            while True:
-                step = next(steps)
-                time.sleep(0.05)
-                yield step
-        except StopIteration as end:
-            note("end", plan)
-            return end.value
+        course = steps(plan, checkpoint)
+        while True:
+            try:
+                yield next(course)
+            except StopIteration as end:
+                note("end", plan)
+                return end.value
+            time.sleep(0.05)
 
-    stores.Store._run = slowly
+    Plan.steps = slowly
     try:
         return sweeps.work(*job)
     finally:
-        stores.Store._run = whole
+        Plan.steps = steps
 
 
 @quiet
-def test_a_cluster_that_loses_a_worker_loses_no_run_and_does_none_twice(base, root, cluster, monkeypatch):
+def test_a_cluster_that_loses_a_worker_loses_no_run_and_does_none_twice(base, root, folder, cluster, monkeypatch):
     sweep, killed = Sweep(base.replace(steps=20), {"seed": range(6)}), []
     log = root.parent / "log"
 
@@ -333,28 +295,23 @@ def test_a_cluster_that_loses_a_worker_loses_no_run_and_does_none_twice(base, ro
     assert again  # what the lost worker had begun was taken up
     assert not again & ended_before
     assert not any(pid == str(victim) and what == "end" for what, _, pid in found[-3:])
-    assert not list((root / "runs" / "transfer").glob("*.partial"))
+    assert not list(folder.glob("*.partial"))
 
 
 @quiet
-def test_a_cluster_without_workers_is_refused_at_once():
-    with (
-        local_cluster(0) as cluster,
-        pytest.raises(InputError, match="has no workers"),
-        sweeps.dask(cluster.scheduler_address),
-    ):
-        pass
-
-
-@quiet
-def test_a_gpu_is_not_waited_for_where_no_worker_has_one(cluster):
+def test_what_a_cluster_lacks_is_said_at_once(cluster):
     with pytest.raises(InputError, match="none of the 2 workers has a GPU"), sweeps.dask(cluster.scheduler_address, "cuda"):
+        pass
+    cluster.scale(0)
+    while cluster.scheduler_info["workers"]:
+        time.sleep(0.05)
+    with pytest.raises(InputError, match="has no workers"), sweeps.dask(cluster.scheduler_address):
         pass
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x"])
 def test_a_scheduler_that_does_not_answer_is_refused(address, monkeypatch):
     pytest.importorskip("distributed", reason="dask.distributed is not installed")
-    monkeypatch.setattr(sweeps, "PATIENCE", 1)
+    monkeypatch.setattr(sweeps, "WORKER_TIMEOUT", 1)
     with pytest.raises(InputError, match="no scheduler answers"), sweeps.dask(address):
         pass

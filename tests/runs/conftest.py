@@ -1,0 +1,67 @@
+"""What the tests of stored runs share: a small transfer, a store, and how a run is interrupted."""
+
+import itertools
+
+import pytest
+import safetensors.torch
+
+from nstlab import images as im
+from nstlab.method.weights import TORCHVISION
+from nstlab.recipes.plan import prepare
+from nstlab.recipes.texture import TextureSettings
+from nstlab.recipes.transfer import TransferSettings
+from nstlab.runs.store import Store
+
+
+@pytest.fixture
+def settings(tmp_path, photo, painting, tiny_file):
+    """A transfer of 12 steps at 32 px, from pictures and weights in files."""
+    pictures = im.save(photo, tmp_path / "photo.png"), im.save(painting, tmp_path / "painting.png")
+    return TransferSettings(*pictures, weights=tiny_file, size=32, steps=12, normalize=False, init="white", levels=1)
+
+
+@pytest.fixture
+def plan(settings):
+    """Makes the plan of the transfer; its arguments change the settings."""
+    return lambda **changes: prepare(settings.replace(**changes), "cpu")
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def store(root):
+    return Store(root)
+
+
+@pytest.fixture
+def interrupt(store):
+    """Obtains a run, but interrupts it after so many steps, the first picture included; returns its partial folder."""
+
+    def interrupted(plan, steps=5, **options):
+        count = itertools.count(1)
+
+        def watch(step):
+            if next(count) == steps:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            store.obtain(plan, watch, **options)
+        return store.partial(plan)
+
+    return interrupted
+
+
+@pytest.fixture(scope="session")
+def stored_runs(tmp_path_factory, tiny):
+    """A folder of results with three transfers that differ in β, and a texture; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("stored")
+    safetensors.torch.save_file(tiny.tensors, folder / "tiny.safetensors", {"input": str(TORCHVISION)})
+    common = {"weights": folder / "tiny.safetensors", "size": 32, "steps": 3, "normalize": False}
+    store = Store(folder / "results")
+    for beta in (1.0, 10.0, 100.0):
+        store.obtain(prepare(TransferSettings("coffee", "mosaic", beta=beta, **common), "cpu"))
+    store.obtain(prepare(TextureSettings("mosaic", **common), "cpu"))
+    return store.root
