@@ -31,7 +31,7 @@ from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.objectives import total_variation
 from nstlab.method.weights import TORCHVISION, random_weights
 from nstlab.recipes.base import known
-from nstlab.settings import kind
+from nstlab.settings import field_type
 
 FEW = 30
 CASES = int(os.environ.get("NSTLAB_ATTACKS", FEW))
@@ -156,7 +156,7 @@ CHEAP = {  # of these only values that take no time
 
 def values(name, annotation, opt):
     """Words for one option: allowed ones, and others."""
-    wanted, many, _ = kind(annotation)
+    wanted, many, _ = field_type(annotation)
     if name in CHEAP:
         one = st.sampled_from(CHEAP[name])
     else:

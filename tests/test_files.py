@@ -102,7 +102,7 @@ def test_json_that_cannot_be_read_is_a_value_error(text):
     ],
 )
 def test_json_of_another_form_is_a_value_error_that_says_where(data, says):
-    schema = files.record(a=files.NUMBER, b=files.many(files.TEXT))
+    schema = files.object_with(a=files.NUMBER, b=files.list_of(files.TEXT))
     files.check_json({"a": 1.5, "b": ["x"], "more": None}, schema)
     with pytest.raises(ValueError, match=re.escape(says)):
         files.check_json(data, schema)

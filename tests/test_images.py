@@ -375,7 +375,7 @@ def test_a_file_wins_over_a_sample_of_the_same_name(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("bad", [torch.full((1, 3, 9, 9), torch.nan), torch.zeros(3, 9, 9), torch.zeros(1, 3, 9, 9).int()])
 def test_what_is_no_picture_is_refused_by_what_it_was_to_be(bad):
-    assert refusal(im.check, bad, "start").startswith("start: ")
+    assert refusal(im.check_picture, bad, "start").startswith("start: ")
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from nstlab.recipes.base import known
 from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.texture import TextureSettings
 from nstlab.recipes.transfer import TransferSettings
-from nstlab.settings import InputError, kind, nearest
+from nstlab.settings import InputError, field_type, nearest
 
 
 def make(**changes):
@@ -43,7 +43,7 @@ def ranged_fields():
         pytest.param(cls, name, opt, id=f"{cls.__name__}.{name}")
         for cls in (*known().values(), JobSettings)
         for name, annotation, opt in cls.options()
-        if kind(annotation)[0] in (int, float) and not kind(annotation)[1]
+        if field_type(annotation)[0] in (int, float) and not field_type(annotation)[1]
     ]
 
 
@@ -272,7 +272,7 @@ def test_any_of_the_style_weights_may_be_the_wrong_one():
 
 def values(annotation, opt):
     """Any value that a field allows."""
-    wanted, many, optional = kind(annotation)
+    wanted, many, optional = field_type(annotation)
     high = 1e300 if opt.high is None else opt.high
     if opt.parse is layer_name:
         one = st.sampled_from(LAYERS)

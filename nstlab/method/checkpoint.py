@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nstlab import files
-from nstlab.files import NUMBER, TEXT, WHOLE, many, named, record
+from nstlab.files import NUMBER, TEXT, WHOLE, dict_of, list_of, object_with
 from nstlab.method.objectives import Objective
 from nstlab.method.optimizers import Evaluation, Optimizer, State
 from nstlab.settings import InputError
@@ -26,10 +26,10 @@ FORMAT = "nstlab checkpoint 2"
 PICTURES = ("x", "grad", "best_x")  # (1, 3, H, W)
 TERMS = ("values", "best_values")  # a number for each term that is evaluated
 MEMORY = "memory."  # how the names of the optimizer's tensors begin
-DATA = record(
-    index=WHOLE, evaluations=WHOLE, seconds=NUMBER, level=WHOLE, weights=named(NUMBER),
-    loss=NUMBER, best_loss=NUMBER, numbers={"type": "object"}, stalled={"type": "boolean"}, events=many(TEXT),
-    recent=many(NUMBER), optimizer=TEXT, fine={"type": "boolean"},
+DATA = object_with(
+    index=WHOLE, evaluations=WHOLE, seconds=NUMBER, level=WHOLE, weights=dict_of(NUMBER),
+    loss=NUMBER, best_loss=NUMBER, numbers={"type": "object"}, stalled={"type": "boolean"}, events=list_of(TEXT),
+    recent=list_of(NUMBER), optimizer=TEXT, fine={"type": "boolean"},
 )  # fmt: skip
 
 

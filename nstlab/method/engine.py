@@ -308,7 +308,7 @@ def minimize(
     `send(changes)` in place of next() sets weights by their names in `objective.weights` before the next step.
     Raises: InputError for a start that is no picture, for weights that are not allowed and for a checkpoint that does not
     fit; FloatingPointError if the loss of the first picture, or its gradient, is not finite."""
-    im.check(start, "start")
+    im.check_picture(start, "start")
     run = _Run(objective, net, pyramid(start.shape[-2:], steps, levels), optimizer or LBFGS(), stop_loss, stop_change)
     if checkpoint is not None:
         run.resume(checkpoint)

@@ -256,7 +256,7 @@ def content(
     layers: str | int | Sequence[str | int], image: Tensor, weights: Sequence[float] = (), convention: str = DEFAULT_CONVENTION
 ) -> Objective:
     """Be like the photo in these layers' features; `weights` of the layers are equal by default."""
-    return term(Content, "content", layers, weights, convention, image=im.check(image, "content"))
+    return term(Content, "content", layers, weights, convention, image=im.check_picture(image, "content"))
 
 
 def style(
@@ -273,7 +273,7 @@ def style(
     weights: of the layers; by default 1/|L|, or 1 where the convention adds layers up.
     fit, scale: how the painting gets the image's shape, see images.fit.
     fitted: the (H, W) of images for which this has been done already; for others it is enlarged or reduced as they are."""
-    im.fitting(im.check(image, "style").shape[-2:], image.shape[-2:], fit, scale)  # refuses what cannot be
+    im.fitting(im.check_picture(image, "style").shape[-2:], image.shape[-2:], fit, scale)  # refuses what cannot be
     fitted = None if fitted is None else tuple(fitted)
     return term(Style, "style", layers, weights, convention, image=image, fit=fit, scale=scale, fitted=fitted)
 

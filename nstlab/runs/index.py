@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nstlab import files
-from nstlab.files import WHOLE, many, record
+from nstlab.files import WHOLE, list_of, object_with
 from nstlab.recipes.base import named
 from nstlab.runs.store import MANIFEST, Store, StoredRun, claim_of
 from nstlab.settings import RESULTS, InputError, nearest
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("nstlab")
 ID = re.compile("[0-9a-f]{16}")
 VERSION = 2  # of the index; raised whenever it holds something else than before
-INDEX = record(version={"enum": [VERSION]}, runs={"type": "object"})
-ENTRY = record(stamp=many(WHOLE), manifest=MANIFEST)
+INDEX = object_with(version={"enum": [VERSION]}, runs={"type": "object"})
+ENTRY = object_with(stamp=list_of(WHOLE), manifest=MANIFEST)
 Where = Mapping[str, Any] | str | Callable[["pandas.DataFrame"], Any]
 
 
@@ -194,7 +194,7 @@ def remove(run_ids: Sequence[str], root: str | Path = RESULTS) -> list[Path]:
         with store.claimed(claim):
             try:
                 folder.rename(gone)  # at once, so that no half of it is ever found
-                files.remove(gone)
+                files.delete(gone)
             except OSError as error:
                 raise InputError(f"{folder}: cannot be removed ({error.strerror or error})") from None
     return list(dict.fromkeys(folders))

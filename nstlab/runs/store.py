@@ -38,7 +38,7 @@ from filelock import FileLock, Timeout
 
 from nstlab import files
 from nstlab import images as im
-from nstlab.files import NUMBER, TEXT, WHOLE, many, named, record
+from nstlab.files import NUMBER, TEXT, WHOLE, dict_of, list_of, object_with
 from nstlab.method.checkpoint import Checkpoint
 from nstlab.method.engine import Result, Status, Step, drained
 from nstlab.recipes.plan import Plan
@@ -53,14 +53,14 @@ FORMAT = 1
 COLUMNS = ("step", "level", "loss", "evaluations", "seconds", "event")  # of a history; all others are terms
 START = "start.png"  # in a run's folder: its first picture, if no setting names it
 _PLAIN = {"type": ["string", "number", "boolean", "null"]}
-MANIFEST = record(
+MANIFEST = object_with(
     {"frames": WHOLE, "pictures": WHOLE}, format={"enum": [FORMAT]}, id=TEXT, recipe=TEXT,
     weights_source=TEXT, changes={"type": "array"},
-    settings={**record(size=WHOLE), "additionalProperties": {"anyOf": [_PLAIN, many(_PLAIN)]}},
-    result=record(
-        loss=NUMBER, terms=named(NUMBER), status=TEXT, steps=WHOLE, evaluations=WHOLE, seconds=NUMBER, events=many(TEXT)
+    settings={**object_with(size=WHOLE), "additionalProperties": {"anyOf": [_PLAIN, list_of(_PLAIN)]}},
+    result=object_with(
+        loss=NUMBER, terms=dict_of(NUMBER), status=TEXT, steps=WHOLE, evaluations=WHOLE, seconds=NUMBER, events=list_of(TEXT)
     ),
-    environment=record(
+    environment=object_with(
         created={"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT"}, device=TEXT, commit={"type": ["string", "null"]}
     ),
 )  # fmt: skip
@@ -378,7 +378,7 @@ class _Recorder:
         """Make the folder anew; or, to go on from a checkpoint, take up the history as far as that."""
         with files.writing(self.folder.parent):
             if left.checkpoint is None:
-                files.remove(self.folder)
+                files.delete(self.folder)
             (self.folder / "frames").mkdir(parents=True, exist_ok=True)
         files.remove_leftovers(self.folder)
         self.record.rows = list(left.rows)
@@ -424,7 +424,7 @@ class _Recorder:
         manifest |= {"frames": self.frames, "pictures": len(StoredRun(self.folder).frames)}  # asked for, and kept
         with files.replacing(self.folder / "manifest.json") as temporary:
             temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        files.remove(folder)  # an earlier result of the same id, when it was computed anew
+        files.delete(folder)  # an earlier result of the same id, when it was computed anew
         self.folder.rename(folder)
         for leftover in ("checkpoint.safetensors", "best.png"):
             (folder / leftover).unlink(missing_ok=True)
