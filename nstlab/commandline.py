@@ -5,10 +5,9 @@ Exit codes: 0 done, 2 bad input (one line on stderr says what is wrong and what 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
-import io
-import itertools
 import logging
 import os
 import re
@@ -16,9 +15,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any, NoReturn
 
 from nstlab.settings import InputError, Option, Settings, field_type
 
@@ -34,62 +31,49 @@ class Subcommand:
 # --- from settings to options -----------------------------------------------------------------------------------
 
 
-def _metavar(name: str, element: type, many: bool, opt: Option, positional: bool) -> str:
-    """The placeholder of a value in the help."""
-    if opt.pairs:
-        return "NAME VALUE"
-    if positional:
-        one = name.upper()
-    elif opt.choices:
-        one = "{" + ",".join(opt.choices) + "}" + ("|PATH" if opt.or_path else "")
-    else:
-        last_word = name.rpartition("_")[2].removesuffix("s").upper()
-        one = {bool: "{True,False}", int: "INT", float: "NUMBER", Path: "PATH"}.get(element, last_word)
-    return f"{one} [{one} ...]" if many else one
+class _Parser(argparse.ArgumentParser):
+    """Raises InputError where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
 
 
-def _option(field: dataclasses.Field, annotation: Any, opt: Option) -> tuple[str, Any, Any]:
-    """(name, type, default) of a settings field as tyro shall see it: as text, which the settings themselves check."""
+def _parser(prog: str, command: Subcommand) -> _Parser:
+    """The parser of one command's words. It holds only what is given, as text: the settings check it and know the defaults."""
+    parser = _Parser(prog=prog, description=command.settings[0].__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for cls in command.settings:
+        for field, (_, annotation, opt) in zip(dataclasses.fields(cls), cls.options(), strict=True):
+            _add_option(parser, field, annotation, opt)
+    return parser
+
+
+def _add_option(parser: _Parser, field: dataclasses.Field, annotation: Any, opt: Option) -> None:
+    """Add an option for a settings field, or a positional argument if the field has no default."""
     (element, many, _), default = field_type(annotation), field.default
-    required = default is dataclasses.MISSING
-    positional = required or opt.positional
-    flag = element is bool and default is not None
-    arg = tyro.conf.arg(
-        aliases=[opt.short] if opt.short else None,
-        help=opt.help + ("" if opt.low is None else f" [{opt.allowed()}]"),
-        help_behavior_hint="" if required or default in (None, ()) else f"(default: {default})",
-        metavar=None if flag else _metavar(field.name, element, many, opt, positional),
-    )
-    kept: Any = bool if flag else str
-    if opt.pairs:
-        kept, default = tyro.conf.UseAppendAction[tuple[tuple[str, str], ...]], ()
-    elif many:
-        kept, default = tuple[str, ...], tuple(map(str, default))
-    elif default is None:
-        kept = str | None
-    elif not (flag or required):
-        default = str(default)
-    if positional:
-        kept = tyro.conf.Positional[kept]
-    return field.name, Annotated[kept, arg], dataclasses.field(default=default)
+    help = opt.help + ("" if opt.low is None else f" [{opt.allowed()}]")
+    if default not in (dataclasses.MISSING, None, ()):
+        help += f" (default: {default})"
+    help = help.replace("%", "%%")  # which argparse would fill in
+    option_names = [name for name in (opt.short, "--" + field.name.replace("_", "-")) if name]
+    if default is dataclasses.MISSING:
+        parser.add_argument(field.name, metavar=field.name.upper(), help=help)
+    elif opt.positional:
+        parser.add_argument(field.name, metavar=field.name.upper(), nargs="*" if many else "?", help=help)
+    elif element is bool and default is not None:
+        parser.add_argument(*option_names, action=argparse.BooleanOptionalAction, help=help)
+    elif opt.pairs:
+        parser.add_argument(*option_names, metavar=("NAME", "VALUE"), nargs=2, action="extend", help=help)
+    else:
+        metavar = _metavar(field.name, element, opt)
+        parser.add_argument(*option_names, metavar=metavar, nargs="*" if many else None, help=help)
 
 
-def _spec(name: str, classes: Sequence[type[Settings]]) -> type:
-    """The dataclass that tyro shall fill for a command: the fields of all its settings classes."""
-    options = [
-        _option(field, annotation, opt)
-        for cls in classes
-        for field, (_, annotation, opt) in zip(dataclasses.fields(cls), cls.options(), strict=True)
-    ]
-    spec = dataclasses.make_dataclass(name, options, kw_only=True)
-    spec.__doc__ = classes[0].__doc__
-    return spec
-
-
-def _one_line(box: str) -> str:
-    """The first sentence of an error that tyro puts in a box, as one line: what stands above the first rule inside."""
-    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
-    return " ".join(" ".join(itertools.takewhile(lambda line: not line.startswith(("─", "╰")), lines)).split())
+def _metavar(name: str, element: type, opt: Option) -> str:
+    """The placeholder of an option's value in the help."""
+    if opt.choices:
+        return "{" + ",".join(opt.choices) + "}" + ("|PATH" if opt.or_path else "")
+    last_word = name.rpartition("_")[2].removesuffix("s").upper()
+    return {bool: "{True,False}", int: "INT", float: "NUMBER", Path: "PATH"}.get(element, last_word)
 
 
 def parse(
@@ -98,26 +82,29 @@ def parse(
     """(the command that the words ask for, its settings). A program with a single command has no word for it.
 
     Raises InputError for words that cannot be understood, and SystemExit(0) after --help."""
-    specs = {name: _spec(name, command.settings) for name, command in commands.items()}
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            if len(specs) == 1:
-                found = tyro.cli(*specs.values(), prog=prog, args=list(argv))
-            else:
-                args = list(argv) or ["--help"]
-                found = tyro.extras.subcommand_cli_from_dict(specs, prog=prog, description=about, args=args)
-    except SystemExit as end:
-        if end.code in (0, None):
-            raise
-        raise InputError(f"{_one_line(errors.getvalue())}; see {prog} --help") from None
-    command = commands[type(found).__name__]
-    made = []
-    for cls in command.settings:
-        values = {name: getattr(found, name) for name, *_ in cls.options()}
-        values |= {name: tuple(itertools.chain(*values[name])) for name, _, opt in cls.options() if opt.pairs}
-        made.append(cls(**values))
+    words = list(argv)
+    if len(commands) == 1:
+        (command,) = commands.values()
+    else:
+        top = _Parser(prog=prog, description=about)
+        names = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+        for name, each in commands.items():
+            names.add_parser(name, help=each.settings[0].__doc__.replace("%", "%%"), add_help=False)
+        name = top.parse_args(words[:1] or ["--help"]).command
+        if name is None:  # after "--"
+            top.error("a command comes first")
+        command, prog, words = commands[name], f"{prog} {name}", words[1:]
+    found = _found(_parser(prog, command), words)
+    made = [cls(**{name: found[name] for name, *_ in cls.options() if name in found}) for cls in command.settings]
     return command, made
+
+
+def _found(parser: _Parser, words: list[str]) -> dict[str, Any]:
+    """The fields that the words give a value. Options may stand between positional arguments; --style_layers will do, too."""
+    end = words.index("--") if "--" in words else len(words)  # behind which nothing is an option
+    words[:end] = [re.sub(r"^--\w+", lambda option: option[0].replace("_", "-"), word) for word in words[:end]]
+    parse = parser.parse_intermixed_args if end == len(words) else parser.parse_args  # the former does not know "--"
+    return vars(parse(words))
 
 
 # --- running ----------------------------------------------------------------------------------------------------
