@@ -88,6 +88,15 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
             raise OSError(f"the server redirects from {request.type} to {scheme}")
         return super().redirect_request(request, *rest)
 
+    def http_error_302(self, request: urllib.request.Request, answer: Any, *rest: Any) -> Any:
+        try:
+            return super().http_error_302(request, answer, *rest)
+        except Exception:
+            answer.close()  # which urllib leaves open
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
 
 def _receive(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
     """Append what is missing to the partial file; start it anew if the server cannot send a part only."""

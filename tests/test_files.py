@@ -26,6 +26,22 @@ def test_replacing_leaves_the_old_file_when_the_block_fails(tmp_path, error):
     assert path.read_text() == "old"
 
 
+def test_replacing_leaves_the_old_file_when_the_renaming_fails(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(5, "Input/output error")
+
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    monkeypatch.setattr(os, "replace", refuse)
+    with (
+        pytest.raises(InputError, match=r"a\.txt: cannot be written \(Input/output error\)"),
+        files.replacing(path) as temporary,
+    ):
+        temporary.write_text("new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert path.read_text() == "old"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="symbolic links")
 def test_replacing_writes_through_a_link_and_the_link_stays(tmp_path):
     (tmp_path / "there").mkdir()
