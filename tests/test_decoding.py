@@ -250,7 +250,7 @@ def read_or_refused(path: Path) -> bool:
     return picture.shape[:2] == (1, 3) and 0 <= picture.min() <= picture.max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "AVIF", "JPEG2000", "TGA"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "AVIF", "JPEG2000", "TGA", "PPM", "ICO"])
 def test_a_file_that_is_cut_or_has_wrong_bytes_is_read_or_refused_but_never_breaks(tmp_path, kind):
     whole, path, random = encoded(kind), tmp_path / "odd", np.random.default_rng(0)
     odd = [bytearray(whole[:end]) for end in np.linspace(0, len(whole) - 1, 40).astype(int)]
