@@ -8,7 +8,7 @@ import sys
 
 from benchmarks import report
 from benchmarks.measures import BenchSettings
-from nstlab.commandline import Command, run
+from nstlab.commandline import Subcommand, run_program
 
 if __name__ == "__main__":
-    sys.exit(run(Command(report.command, (BenchSettings,)), None, "python -m benchmarks"))
+    sys.exit(run_program({"bench": Subcommand(report.command, (BenchSettings,))}, None, "python -m benchmarks"))

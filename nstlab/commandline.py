@@ -5,10 +5,9 @@ Exit codes: 0 done, 2 bad input (one line on stderr says what is wrong and what 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
-import io
-import itertools
 import logging
 import os
 import re
@@ -16,16 +15,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, NoReturn
 
-import tyro
-
-from nstlab.settings import InputError, Option, Settings, kind
+from nstlab.settings import InputError, Option, Settings, field_type
 
 
 @dataclass(frozen=True)
-class Command:
-    """What a command does, called with its settings, one of each class; it returns the exit code."""
+class Subcommand:
+    """One thing that a program does: a function of its settings, one object of each class, that returns the exit code."""
 
     run: Callable[..., int]
     settings: tuple[type[Settings], ...]
@@ -34,128 +31,126 @@ class Command:
 # --- from settings to options -----------------------------------------------------------------------------------
 
 
-def _metavar(name: str, wanted: type, opt: Option, positional: bool) -> str:
-    if positional:
-        return name.upper()
+class _Parser(argparse.ArgumentParser):
+    """Raises InputError where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def _parser(prog: str, command: Subcommand) -> _Parser:
+    """The parser of one command's words. It holds only what is given, as text: the settings check it and know the defaults."""
+    parser = _Parser(prog=prog, description=command.settings[0].__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for cls in command.settings:
+        for field, (_, annotation, opt) in zip(dataclasses.fields(cls), cls.options(), strict=True):
+            _add_option(parser, field, annotation, opt)
+    return parser
+
+
+def _add_option(parser: _Parser, field: dataclasses.Field, annotation: Any, opt: Option) -> None:
+    """Add an option for a settings field, or a positional argument if the field has no default."""
+    (element, many, _), default = field_type(annotation), field.default
+    help = opt.help + ("" if opt.low is None else f" [{opt.allowed()}]")
+    if default not in (dataclasses.MISSING, None, ()):
+        help += f" (default: {default})"
+    help = help.replace("%", "%%")  # which argparse would fill in
+    option_names = [name for name in (opt.short, "--" + field.name.replace("_", "-")) if name]
+    if default is dataclasses.MISSING:
+        parser.add_argument(field.name, metavar=field.name.upper(), help=help)
+    elif opt.positional:
+        parser.add_argument(field.name, metavar=field.name.upper(), nargs="*" if many else "?", help=help)
+    elif element is bool and default is not None:
+        parser.add_argument(*option_names, action=argparse.BooleanOptionalAction, help=help)
+    elif opt.pairs:
+        parser.add_argument(*option_names, metavar=("NAME", "VALUE"), nargs=2, action="extend", help=help)
+    else:
+        metavar = _metavar(field.name, element, opt)
+        parser.add_argument(*option_names, metavar=metavar, nargs="*" if many else None, help=help)
+
+
+def _metavar(name: str, element: type, opt: Option) -> str:
+    """The placeholder of an option's value in the help."""
     if opt.choices:
         return "{" + ",".join(opt.choices) + "}" + ("|PATH" if opt.or_path else "")
-    return {bool: "{True,False}", int: "INT", float: "NUMBER", Path: "PATH"}.get(
-        wanted, name.rpartition("_")[2].removesuffix("s").upper()
-    )
-
-
-def _spec(name: str, classes: Sequence[type[Settings]]) -> type:
-    """A dataclass for tyro with the fields of the settings classes. Values stay text; the settings check them."""
-    required, rest = [], []
-    for cls in classes:
-        defaults = {f.name: f.default for f in dataclasses.fields(cls)}
-        for field, annotation, opt in cls.options():
-            (wanted, many, _), default = kind(annotation), defaults[field]
-            missing = default is dataclasses.MISSING
-            positional = missing or opt.positional
-            plain = wanted is bool and default is not None
-            hint = "" if missing or default in (None, ()) else f"(default: {default})"
-            metavar = _metavar(field, wanted, opt, positional)
-            arg = tyro.conf.arg(
-                aliases=[opt.short] if opt.short else None,
-                help=opt.help + (f" [{opt.allowed()}]" if opt.low is not None else ""),
-                help_behavior_hint=hint,
-                metavar="NAME VALUE" if opt.pairs else None if plain else f"{metavar} [{metavar} ...]" if many else metavar,
-            )
-            kept: Any = bool if plain else tuple[str, ...] if many else str
-            if opt.pairs:
-                kept, default = tyro.conf.UseAppendAction[tuple[tuple[str, str], ...]], ()
-            kept = tyro.conf.Positional[kept] if positional else kept if default is not None else kept | None
-            if missing:
-                required.append((field, Annotated[kept, arg]))
-            else:
-                text = tuple(map(str, default)) if many else str(default)
-                rest.append((field, Annotated[kept, arg], default if plain or default is None else text))
-    spec = dataclasses.make_dataclass(name, required + rest, frozen=True)
-    spec.__doc__ = classes[0].__doc__
-    return spec
-
-
-def _one_line(text: str) -> str:
-    """tyro's boxed error as one line: its title, and what stands there up to the next rule."""
-    lines = [line.strip("╭╮╰╯│─ ") for line in text.splitlines()]
-    parts = [list(part) for rule, part in itertools.groupby(lines, lambda line: not line.strip("-")) if not rule]
-    (title, *body), *rest = parts or [[""]]
-    said = " ".join(body or (rest[0] if rest else []))
-    return re.sub(r"\s+", " ", said if said.startswith(title) else f"{title}: {said}").strip(": ")
+    last_word = name.rpartition("_")[2].removesuffix("s").upper()
+    return {bool: "{True,False}", int: "INT", float: "NUMBER", Path: "PATH"}.get(element, last_word)
 
 
 def parse(
-    commands: Mapping[str, Command] | Command, argv: Sequence[str], prog: str, about: str = ""
-) -> tuple[Command, list[Settings]]:
-    """(the command that is meant, its settings). Raises InputError for what cannot be understood, SystemExit(0) for --help."""
-    alone = isinstance(commands, Command)
-    known = {prog: commands} if alone else commands
-    specs = {name: _spec(name, command.settings) for name, command in known.items()}
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            if alone:
-                found = tyro.cli(specs[prog], prog=prog, args=list(argv))
-            else:
-                args = list(argv) or ["--help"]
-                found = tyro.extras.subcommand_cli_from_dict(specs, prog=prog, description=about, args=args)
-    except SystemExit as end:
-        if end.code in (0, None):
-            raise
-        raise InputError(f"{_one_line(errors.getvalue())}; see {prog} --help") from None
-    command = next(known[name] for name, spec in specs.items() if isinstance(found, spec))
-    values = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
-    for field in [field for cls in command.settings for field, _, opt in cls.options() if opt.pairs]:
-        values[field] = tuple(itertools.chain.from_iterable(values[field]))
-    return command, [cls(**{field: values[field] for field, *_ in cls.options()}) for cls in command.settings]
+    commands: Mapping[str, Subcommand], argv: Sequence[str], prog: str, about: str = ""
+) -> tuple[Subcommand, list[Settings]]:
+    """(the command that the words ask for, its settings). A program with a single command has no word for it.
+
+    Raises InputError for words that cannot be understood, and SystemExit(0) after --help."""
+    words = list(argv)
+    if len(commands) == 1:
+        (command,) = commands.values()
+    else:
+        top = _Parser(prog=prog, description=about)
+        names = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+        for name, each in commands.items():
+            names.add_parser(name, help=each.settings[0].__doc__.replace("%", "%%"), add_help=False)
+        name = top.parse_args(words[:1] or ["--help"]).command
+        if name is None:  # after "--"
+            top.error("a command comes first")
+        command, prog, words = commands[name], f"{prog} {name}", words[1:]
+    found = _found(_parser(prog, command), words)
+    made = [cls(**{name: found[name] for name, *_ in cls.options() if name in found}) for cls in command.settings]
+    return command, made
+
+
+def _found(parser: _Parser, words: list[str]) -> dict[str, Any]:
+    """The fields that the words give a value. Options may stand between positional arguments; --style_layers will do, too."""
+    end = words.index("--") if "--" in words else len(words)  # behind which nothing is an option
+    words[:end] = [re.sub(r"^--\w+", lambda option: option[0].replace("_", "-"), word) for word in words[:end]]
+    parse = parser.parse_intermixed_args if end == len(words) else parser.parse_args  # the former does not know "--"
+    return vars(parse(words))
 
 
 # --- running ----------------------------------------------------------------------------------------------------
 
 
 def say(text: str) -> None:
-    """One line for the person, on stderr."""
+    """Print one line for the user, on stderr."""
     print(f"nstlab: {text}", file=sys.stderr)
 
 
-def run(commands: Mapping[str, Command] | Command, argv: Sequence[str] | None, prog: str, about: str = "") -> int:
-    """Run the command that the words ask for (by default the process' own); returns the exit code."""
+def run_program(commands: Mapping[str, Subcommand], argv: Sequence[str] | None, prog: str, about: str = "") -> int:
+    """Run the command that the words (by default the process's own) ask for. Returns the exit code."""
     _prepare_streams()
     logging.basicConfig(format="nstlab: %(message)s")
     logging.getLogger("nstlab").setLevel(logging.INFO)
     try:
-        command, made = parse(commands, sys.argv[1:] if argv is None else argv, prog, about)
-        code = command.run(*made)
+        command, settings = parse(commands, sys.argv[1:] if argv is None else argv, prog, about)
+        code = command.run(*settings)
         sys.stdout.flush()
         return code
     except (InputError, FloatingPointError) as error:
         say(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        say("interrupted")
+    except KeyboardInterrupt as interrupt:
+        say("; ".join(["interrupted", *interrupt.args]))
         return 130
-    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
-        _forget(sys.stdout)
+    except BrokenPipeError:  # whoever reads our output (`head`, say) has seen enough
+        _discard_output()
         return 0
     except Exception as error:
         if out_of_memory(error):
             say("error: out of memory; a smaller --size needs less")
-        elif isinstance(error, OSError):  # a disk that is full or gone, say
-            _forget(sys.stdout)
+        elif isinstance(error, OSError):  # the disk is full or gone, say
+            _discard_output()
             say(f"error: {error.filename or 'the output'}: {error.strerror or error}")
         else:
             raise
-        return 2
+    return 2
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether that is what it says, whoever raised it."""
+    """Whether an error, by whatever library, says that memory ran out."""
     return isinstance(error, MemoryError) or bool(re.search(r"out of memory|can't allocate|not enough memory", str(error)))
 
 
 def _prepare_streams() -> None:
-    """See to it that there are streams to write to, also where the shell has closed them or they lack some letters."""
+    """Make stdout and stderr usable even if the shell has closed them, or if they cannot show some characters."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
@@ -163,7 +158,7 @@ def _prepare_streams() -> None:
             getattr(sys, name).reconfigure(errors="replace")  # a terminal without α can still show the rest
 
 
-def _forget(stream: Any) -> None:
-    """Let what is still to be written to a stream that fails go nowhere."""
+def _discard_output() -> None:
+    """Send what is still buffered for stdout, which fails, nowhere: Python would try again, and fail again, at exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Large files from the network: into their place only when whole and checked by hash, and taken up where a download stopped."""
+"""Large files from the network: put into place only when whole and checked by hash, and continued where a download stopped."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ class Download:
 
     @property
     def path(self) -> Path:
-        """Where it is kept: torch.hub's folder, which torchvision looks into as well."""
+        """Where it is kept: torch.hub's folder, where torchvision looks as well."""
         return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rpartition("/")[2]
 
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    @property
+    def part(self) -> Path:
+        """Where it is while it is incomplete."""
+        return self.path.with_suffix(".part")
 
 
 def fetch(download: Download, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
-    """Download a file into its place and check its hash; an interrupted download goes on where it stopped.
+    """Download a file into its place and check its hash; an interrupted download continues where it stopped.
 
-    Args: progress: called with the bytes that are there and the bytes in all (0 if unknown).
+    Args: progress: called with the number of bytes received and the number in all (0 if unknown).
     Returns: the file's path; one that is there already is checked and kept.
-    Raises: InputError if it cannot be had (the part that came is kept) or its hash is wrong (it is removed)."""
+    Raises: InputError if it cannot be had (what has come is kept) or if its hash is wrong (then it is removed)."""
     path = download.path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path.with_suffix('.part')}.lock", timeout=0):
+        with FileLock(f"{download.part}.lock", timeout=0):
             return _fetched(download, progress)
     except Timeout:
         raise InputError(f"{path} is being downloaded by another process; wait for it to end") from None
     except InputError:
         raise
-    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: headers that are none
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: malformed headers
         reason = getattr(error, "reason", None) or error
         raise InputError(
             f"{download.url} could not be downloaded ({reason}); run the same command again to go on, or put the "
@@ -62,17 +62,21 @@ def fetch(download: Download, progress: Callable[[int, int], None] = lambda done
 
 
 def _fetched(download: Download, progress: Callable[[int, int], None]) -> Path:
-    """The file's path: what is there, if its hash is right, or else the download."""
-    path, part = download.path, download.path.with_suffix(".part")
-    for place in (path, part):
-        files.check_place(place)
-    if path.is_file() and _sha256(path).startswith(download.sha256):
+    """The path of the file that is there, if its hash is right, or else of the downloaded one."""
+    path, part = files.check_place(download.path), files.check_place(download.part)
+    if path.is_file() and _is_right(path, download):
         return path
     _receive(download.url, part, progress)
-    if not _sha256(part).startswith(download.sha256):
+    if not _is_right(part, download):
         part.unlink()
         raise InputError(f"{download.url}: the file's hash is not {download.sha256}…; it was removed, please try again")
     return part.replace(path)
+
+
+def _is_right(path: Path, download: Download) -> bool:
+    """Whether the file's hash is the expected one."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().startswith(download.sha256)
 
 
 class _SameScheme(urllib.request.HTTPRedirectHandler):
@@ -88,14 +92,14 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
         try:
             return super().http_error_302(request, answer, *rest)
         except Exception:
-            answer.close()
+            answer.close()  # which urllib leaves open
             raise
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 def _receive(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
-    """Append what is missing to the partial file, if the server knows ranges; else start it anew."""
+    """Append what is missing to the partial file; start it anew if the server cannot send a part only."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:

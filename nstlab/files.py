@@ -1,4 +1,4 @@
-"""Files: opened only if regular, tried before work is done, replaced whole or not at all, and JSON that may be anything.
+"""Files: opened only if regular, tried before work is done, replaced whole or not at all; and JSON that may hold anything.
 
 What cannot be used raises InputError, in one line that names the file.
 """
@@ -18,12 +18,15 @@ from typing import Any
 
 from nstlab.settings import InputError
 
-LONGEST = 64 << 20  # bytes of JSON that are read
-TEMPORARY = ".nstlab-"  # how the names of files begin that are still being written
+LONGEST = 64 << 20  # bytes; longer JSON is not read
+TEMPORARY = ".nstlab-"  # the beginning of the names of files that are still being written
+
+
+# --- files ------------------------------------------------------------------------------------------------------
 
 
 def regular(path: str | os.PathLike) -> Path:
-    """The path, if it names a regular file, itself or through a link; reading a pipe or a device might never end.
+    """The path, if it names a regular file or a link to one: reading a pipe or a device might never end.
 
     Raises: InputError for anything else that is there; FileNotFoundError and other OSErrors as `os.stat` does."""
     mode = os.stat(path).st_mode
@@ -34,12 +37,19 @@ def regular(path: str | os.PathLike) -> Path:
     return Path(path)
 
 
-def same(one: str | os.PathLike, other: str | os.PathLike) -> bool:
-    """Whether both name one file that is there."""
+def same_file(one: str | os.PathLike, other: str | os.PathLike) -> bool:
+    """Whether both paths name one existing file."""
     try:
         return os.path.samefile(one, other)
     except (OSError, ValueError):
         return False
+
+
+def folder(path: str | os.PathLike) -> Path:
+    """The folder, made if it does not exist yet. InputError if it cannot be made."""
+    with writing(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    return Path(path)
 
 
 def check_place(path: str | os.PathLike) -> Path:
@@ -52,13 +62,13 @@ def check_place(path: str | os.PathLike) -> Path:
             raise InputError(f"{path}: there is no folder {path.parent}")
         if path.exists() and not os.access(path, os.W_OK):
             raise InputError(f"{path}: may not be written")
-    _temporary(path).unlink()
+        _temporary(path).unlink()
     return path
 
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Turn what goes wrong in the block, as with a full disk, into an InputError: the one place where that is said."""
+    """Turn what goes wrong in the block, such as a full disk, into an InputError that names the path."""
     try:
         yield
     except InputError:
@@ -67,97 +77,91 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
 
 
-def folder(path: str | os.PathLike) -> Path:
-    """The folder, made if it is not there yet; InputError if it cannot be."""
-    with writing(path):
-        Path(path).mkdir(parents=True, exist_ok=True)
-    return Path(path)
-
-
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not. A link
-    stays, and what it names is replaced.
+    """A temporary path beside `path`, which takes its place if the block succeeds and is deleted if it fails.
 
-    So a file is whole or not there, whenever the process is killed. An OSError becomes an InputError."""
-    temporary = _temporary(path)
-    try:
-        with writing(path):
+    So the file is whole or not there, whenever the process is killed. If `path` is a link, the link stays and the file that
+    it names is replaced. An OSError becomes an InputError."""
+    with writing(path):
+        temporary = _temporary(path)
+        try:
             yield temporary
             os.replace(temporary, os.path.realpath(path))
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _temporary(path: str | os.PathLike) -> Path:
-    """A new, empty file beside what the path names, with the same ending. InputError if there can be none."""
-    with writing(path):
-        target = Path(os.path.realpath(path))
-        temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}{target.suffix}")
-        temporary.touch(exist_ok=False)
-        return temporary
+    """A new, empty file beside the file that the path names, with the same suffix."""
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}{target.suffix}")
+    temporary.touch(exist_ok=False)
+    return temporary
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete, below a folder, what processes left that were killed while they wrote."""
+    """Delete the temporary files below a folder that were left by processes killed while they wrote."""
     for leftover in folder.rglob(f"{TEMPORARY}*"):
         with contextlib.suppress(OSError):
             leftover.unlink()
 
 
-def remove(path: Path) -> None:
-    """Delete a folder with all that it holds, or a file, if there is one; of a link, the link."""
-    if os.path.isdir(path) and not path.is_symlink():
+def delete(path: Path) -> None:
+    """Delete a folder with everything in it, or a file, if it exists; only the link if it is one."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
+# --- JSON -------------------------------------------------------------------------------------------------------
+
+
 def read_json(path: str | os.PathLike) -> Any:
-    """A file's JSON as plain values. Raises ValueError for what is none, also of what kind of file; OSError as reading does."""
+    """A file's JSON as plain values. ValueError if it is not JSON (InputError if not a regular file), OSError if unreadable."""
     path = regular(path)
     if path.stat().st_size > LONGEST:
         raise ValueError(f"has more than {LONGEST >> 20} MB")
     return parse_json(path.read_text(encoding="utf-8"))
 
 
-def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is no number")
-
-
 def parse_json(text: str | bytes) -> Any:
-    """JSON as plain values. Raises ValueError for what is none, also for NaN, and for what is nested too deeply to be read."""
+    """JSON as plain values. ValueError if it is not JSON, if it holds NaN or infinity, or if it is nested too deeply."""
+
+    def refuse(number: str) -> Any:
+        raise ValueError(f"{number} is not a number")
+
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return json.loads(text, parse_constant=refuse)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
-# --- what JSON must look like, as JSON Schema -------------------------------------------------------------------
-
+# Parts of a JSON Schema.
 TEXT = {"type": "string"}
 NUMBER = {"type": "number", "minimum": -sys.float_info.max, "maximum": sys.float_info.max}
 WHOLE = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
 
 
-def many(each: dict[str, Any]) -> dict[str, Any]:
-    """A list of such."""
+def list_of(each: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a list of such values."""
     return {"type": "array", "items": each}
 
 
-def named(each: dict[str, Any]) -> dict[str, Any]:
-    """An object all of whose values are such."""
+def dict_of(each: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an object with any names and such values."""
     return {"type": "object", "additionalProperties": each}
 
 
-def record(optional: dict[str, Any] | None = None, **fields: dict[str, Any]) -> dict[str, Any]:
-    """An object that has at least these fields, and perhaps the optional ones."""
+def object_with(optional: dict[str, Any] | None = None, **fields: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an object that has at least these fields, and perhaps the optional ones."""
     return {"type": "object", "required": list(fields), "properties": fields | (optional or {})}
 
 
 def check_json(data: Any, schema: dict[str, Any]) -> None:
-    """Raise ValueError, which says what is missing or wrong, unless the data are as the schema has it."""
-    from jsonschema import Draft4Validator  # in which 1.0 is no integer
+    """Raise ValueError, saying where and what, if the data do not fit the schema."""
+    from jsonschema import Draft4Validator  # in which 1.0 is not an integer
 
     try:
         error = next(Draft4Validator(schema).iter_errors(data), None)

@@ -1,7 +1,7 @@
 """Pictures in and out: load, save, resize, sample pictures, first pictures.
 
-Contract: a picture is a float32 tensor of shape (1, 3, H, W), contiguous, sRGB with values in [0, 1]. `size` is
-always the LONG side in pixels. What cannot be used raises InputError.
+Contract: a picture is a contiguous float32 tensor of shape (1, 3, H, W), sRGB with values in [0, 1]. `size` is always the
+LONG side in pixels. Whatever cannot be used raises InputError.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
-from nstlab.decoding import Part, decode, interpolated, of_any_shape, opened, read, upright
+from nstlab.decoding import Part, decode, interpolated, opened, read, upright
 from nstlab.files import check_place, parse_json, replacing
 from nstlab.settings import FITS, MIN_SIDE, InputError, nearest
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "retina", "hubble_deep_field", "ihc")
-_METADATA_KEY = "nstlab"
+METADATA_KEY = "nstlab"  # under which a PNG keeps its settings
 
 
 # --- sample pictures --------------------------------------------------------------------------------------------
 
 
 def style_folder() -> Path:
-    """The folder of the project's own paintings: inside an installed package, or beside it in a checkout."""
+    """The folder of the project's own paintings: inside an installed package, or beside the package in a checkout."""
     here = Path(__file__).parent
     return here / "data" / "style" if (here / "data").is_dir() else here.parent / "data" / "style"
 
 
 def samples() -> dict[str, Path]:
-    """Name and file of every picture that comes with the lab: scikit-image's photos, and our own paintings."""
+    """{name: file} of every picture that comes with the lab: scikit-image's photos and the project's own paintings."""
     import skimage.data  # here, because importing scikit-image takes longer than the rest of this module
 
     photos = Path(skimage.data.__file__).parent
@@ -48,21 +48,20 @@ def samples() -> dict[str, Path]:
 
 def sample(name: str, size: int | None = None) -> Tensor:
     """A sample picture by name, (1, 3, H, W) in [0, 1]; `size` is its long side in pixels."""
+    return load(_sample_path(name), size)
+
+
+def path_of(source: str | os.PathLike) -> Path:
+    """The file that `source` means, a path or the name of a sample picture; a file wins over a sample of the same name."""
+    path = Path(source)
+    return path if os.path.exists(path) or path.suffix else _sample_path(str(source))
+
+
+def _sample_path(name: str) -> Path:
     known = samples()
     if name not in known:
-        raise InputError(f"no sample picture is called '{name}'{nearest(name, list(known))} (there are: {', '.join(known)})")
-    return load(known[name], size)
-
-
-def find(source: str | os.PathLike) -> Path:
-    """The file meant by a path or by the name of a sample picture; a file wins over a sample of the same name."""
-    path = Path(source)
-    if os.path.exists(path) or path.suffix:
-        return path
-    known = samples()
-    if str(source) in known:
-        return known[str(source)]
-    raise InputError(f"no picture '{source}'{nearest(str(source), list(known))} (a file, or one of {', '.join(known)})")
+        raise InputError(f"no picture '{name}'{nearest(name, list(known))} (a file, or one of {', '.join(known)})")
+    return known[name]
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
@@ -75,37 +74,43 @@ def load(source: str | os.PathLike, size: int | None = None) -> Tensor:
         source: a path, or the name of a sample picture.
         size: long side in pixels after resizing; None keeps the picture's own.
     Returns: (1, 3, H, W) float32, sRGB in [0, 1].
-    Raises: InputError if there is no such file, or it is no picture, damaged, too small, too large or too long, or needs
-    more memory than is free.
+    Raises: InputError if there is no such file, if it is not a picture, damaged, too small, too large or too long, or if
+    reading it needs more memory than is free.
     """
-    path = find(source)
+    path = path_of(source)
     return read(path, lambda shape: ((0, 0, *shape), shape if size is None else fit_size(shape, size, path)))
 
 
 def load_fit(source: str | os.PathLike, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0) -> Tensor:
-    """`fit(load(source), shape, how, scale)`, without ever holding the picture larger than it is used."""
-    return read(find(source), lambda own: fitting(own, shape, how, scale))
+    """`fit(load(source), shape, how, scale)`, without holding the picture at its full size."""
+    return read(path_of(source), lambda own: fitting(own, shape, how, scale))
 
 
 def shape_of(source: str | os.PathLike, size: int | None = None) -> tuple[int, int]:
-    """(H, W) that `load` would give, from the file's header alone. Raises InputError as `load` does."""
-    path = find(source)
+    """(H, W) of what `load` would return, from the file's header alone. Raises InputError as `load` does."""
+    path = path_of(source)
     with opened(path) as image:
         return upright(image) if size is None else fit_size(upright(image), size, path)
 
 
-def kind(path: str | os.PathLike) -> str:
-    """The format, "PNG" say, of a picture that `load` can read to its end. Raises InputError as that does."""
-    with opened(Path(path)) as image:
+def format_of(path: str | os.PathLike) -> str:
+    """The format, such as "PNG", of a picture, which is read to its end. Raises InputError as `load` does."""
+    with opened(path) as image:
         decode(path, image)
         return image.format
 
 
 def reopen(path: str | os.PathLike) -> Tensor:
-    """A picture that `save` wrote, (1, 3, H, W): of any size and shape, since it was computed here. InputError if it is
-    damaged."""
-    with of_any_shape(path) as image:
+    """Read a picture that `save` wrote, (1, 3, H, W) in [0, 1], of any size and shape. InputError if it is damaged."""
+    with opened(path, any_shape=True) as image:
         return _tensor(image)
+
+
+def verify(path: str | os.PathLike) -> tuple[int, int]:
+    """(H, W) of a picture of any size and shape, which is read to its end. InputError if it is damaged."""
+    with opened(path, any_shape=True) as image:
+        image.load()
+        return image.size[::-1]
 
 
 def _tensor(image: Image.Image) -> Tensor:
@@ -113,27 +118,20 @@ def _tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"), dtype=np.float32) / 255).permute(2, 0, 1)[None].contiguous()
 
 
-def verify(path: str | os.PathLike) -> tuple[int, int]:
-    """(H, W) of a picture that can be read to its end; InputError for any other."""
-    with of_any_shape(path) as image:
-        image.load()
-        return image.size[::-1]
-
-
-def shaded(image: Tensor) -> Tensor:
-    """The picture in 256 shades a channel, which are all that a PNG keeps; (1, 3, H, W) in [0, 1]."""
+def quantized(image: Tensor) -> Tensor:
+    """The picture as a PNG keeps it, in 256 levels a channel; (1, 3, H, W) in [0, 1]."""
     return _tensor(to_pil(image))
 
 
-def check(image: Tensor, what: str) -> Tensor:
-    """The picture, if it is one: (1, 3, H, W), floating-point numbers, all finite. Else InputError, which names `what` it was
-    to be."""
+def check_picture(image: Tensor, what: str) -> Tensor:
+    """The picture, if it is (1, 3, H, W), floating-point and finite everywhere; else InputError, which calls it `what`."""
     if not isinstance(image, Tensor):
-        raise InputError(f"{what}: a {type(image).__name__} is no picture; expected is a tensor (1, 3, H, W)")
+        raise InputError(f"{what}: a {type(image).__name__} is not a picture; expected is a tensor (1, 3, H, W)")
     if image.ndim != 4 or len(image) != 1 or not image.numel() or not image.is_floating_point():
-        raise InputError(f"{what}: {tuple(image.shape)} {image.dtype} is no picture; expected is (1, 3, H, W), floating-point")
+        shape = tuple(image.shape)
+        raise InputError(f"{what}: {shape} {image.dtype} is not a picture; expected is (1, 3, H, W), floating-point")
     if not (image.is_meta or image.isfinite().all()):
-        raise InputError(f"{what}: holds numbers that are not finite")
+        raise InputError(f"{what}: has values that are not finite")
     return image
 
 
@@ -141,7 +139,7 @@ def check(image: Tensor, what: str) -> Tensor:
 
 
 def fit_size(shape: Sequence[int], size: int, what: Any = "picture") -> tuple[int, int]:
-    """(H, W) of the same proportions with long side `size`; InputError if the short side gets too short."""
+    """(H, W) of the same proportions with the long side `size`. InputError, about `what`, if the short side gets too short."""
     height, width = shape
     scale = size / max(height, width)
     fitted = max(1, round(height * scale)), max(1, round(width * scale))
@@ -161,10 +159,10 @@ def resize(image: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def fit(image: Tensor, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0) -> Tensor:
-    """A painting in the photo's shape (H, W), one of settings.FITS; `scale` enlarges it, and so its strokes.
+    """Give a painting the photo's shape (H, W), in one of settings.FITS; `scale` enlarges it, and with it its strokes.
 
     stretch: resized to exactly H × W, as the paper does; its proportions change.
-    crop:    the largest middle part of the photo's proportions, resized to H × W.
+    crop:    the largest middle part that has the photo's proportions, resized to H × W.
     area:    its own proportions, as many pixels as the photo.
     """
     (top, left, height, width), shape = fitting(image.shape[-2:], shape, how, scale)
@@ -172,8 +170,9 @@ def fit(image: Tensor, shape: Sequence[int], how: str = FITS[0], scale: float = 
 
 
 def fitting(own: Sequence[int], shape: Sequence[int], how: str, scale: float) -> tuple[Part, tuple[int, int]]:
-    """What `fit` does to a picture of shape `own`: (the part that it uses, the (H, W) that it gives it). InputError for a way
-    that there is not, and for a scale that is no positive number."""
+    """What `fit` does to a picture of shape `own`: (the part that it uses, the (H, W) that it gives to it).
+
+    Raises: InputError for an unknown `how`, and for a scale that is not a positive number."""
     if how not in FITS:
         raise InputError(f"fit: '{how}' is not one of {', '.join(FITS)}{nearest(str(how), FITS)}")
     if not 0 < scale < inf:
@@ -192,17 +191,17 @@ def fitting(own: Sequence[int], shape: Sequence[int], how: str, scale: float) ->
 # --- first pictures ---------------------------------------------------------------------------------------------
 
 
-SMOOTH = 0.15  # cycles per pixel, at which noise has 0.6 of its amplitude
-DEVIATION = 0.2  # of noise, on the scale from black 0 to white 1
+SMOOTH = 0.15  # cycles per pixel; at this frequency noise has 0.6 of its amplitude
+DEVIATION = 0.2  # standard deviation of noise, where black is 0 and white is 1
 
 
 def noise(like: Tensor, seed: int = 0) -> Tensor:
-    """Smooth noise in the shape, dtype and device of `like`: normally distributed about middle grey, DEVIATION wide, clipped to
-    [0, 1], its amplitudes falling as exp(-½ (f / SMOOTH)²) with the spatial frequency f.
+    """Smooth noise in the shape, dtype and device of `like`: normally distributed about middle grey with DEVIATION, clipped
+    to [0, 1]. Its amplitudes fall as exp(-½ (f / SMOOTH)²) with the spatial frequency f.
 
-    A network with poolings hardly looks at what is finer than two or three pixels, so that an optimizer leaves of white noise a
-    mesh over the whole picture. Here nothing so fine is there to begin with. Drawn on the CPU, so that a seed gives the same
-    picture on every device."""
+    A network with poolings hardly sees anything finer than two or three pixels, so from white noise an optimizer leaves a
+    mesh over the whole picture. This noise has nothing so fine to begin with. It is drawn on the CPU, so that a seed gives
+    the same picture on every device."""
     height, width = like.shape[-2:]
     frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
     drawn = torch.fft.rfft2(torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)))
@@ -235,7 +234,7 @@ def rings(like: Tensor) -> Tensor:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """An 8-bit RGB Pillow image; values beyond [0, 1] are clipped, the rest rounded to the nearest level."""
+    """An 8-bit RGB Pillow image; values outside [0, 1] are clipped, the others rounded to the nearest level."""
     levels = image.detach().float().clamp(0, 1).mul(255).round().byte()
     return Image.fromarray(levels[0].permute(1, 2, 0).cpu().numpy())
 
@@ -249,32 +248,28 @@ def check_writable(path: str | os.PathLike) -> Path:
 
 
 def save(image: Tensor, path: str | os.PathLike, settings: dict[str, Any] | None = None) -> Path:
-    """Write a picture as PNG, JPEG or TIFF, by its ending; `settings` go into its metadata (see `read_settings`).
+    """Write a picture as PNG, JPEG or TIFF, as its suffix says, with `settings` in its metadata (see `read_settings`).
 
     The file is written beside its place first and then renamed. Raises InputError if it cannot be written."""
     path, text = check_writable(path), json.dumps(settings or {})
-    kind = FORMATS[path.suffix.lower()]
-    extra: dict[str, Any] = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
-    if kind == "PNG":
-        extra["pnginfo"] = PngImagePlugin.PngInfo()
-        extra["pnginfo"].add_itxt(_METADATA_KEY, text)
-    elif kind == "TIFF":
-        extra["compression"] = "tiff_lzw"
-        extra["tiffinfo"] = TiffImagePlugin.ImageFileDirectory_v2()
-        extra["tiffinfo"][ExifTags.Base.ImageDescription] = text
+    form = FORMATS[path.suffix.lower()]
+    if form == "PNG":
+        extra: dict[str, Any] = {"pnginfo": PngImagePlugin.PngInfo()}
+        extra["pnginfo"].add_itxt(METADATA_KEY, text)
+    elif form == "TIFF":
+        extra = {"compression": "tiff_lzw", "tiffinfo": {ExifTags.Base.ImageDescription: text}}
     else:
-        extra["comment"] = text.encode()
+        extra = {"quality": 95, "subsampling": 0, "comment": text.encode()}
     with replacing(path) as temporary:
-        to_pil(image).save(temporary, kind, **extra)
+        to_pil(image).save(temporary, form, **extra)
     return path
 
 
 def read_settings(path: str | os.PathLike) -> dict[str, Any]:
     """The settings that `save` put into a picture; empty if there are none."""
-    path = Path(path)
-    with of_any_shape(path) as image:
+    with opened(path, any_shape=True) as image:
         tags = getattr(image, "tag_v2", {})
-        text = image.info.get(_METADATA_KEY) or image.info.get("comment") or tags.get(ExifTags.Base.ImageDescription, "")
+        text = image.info.get(METADATA_KEY) or image.info.get("comment") or tags.get(ExifTags.Base.ImageDescription, "")
     with contextlib.suppress(ValueError):
         found = parse_json(text)
         return found if isinstance(found, dict) else {}
@@ -284,15 +279,14 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
 def save_gif(
     frames: Iterable[Tensor], shape: Sequence[int], path: str | os.PathLike, size: int = 384, seconds: float = 4.0
 ) -> Path:
-    """An animated GIF of the frames, that stays on the last one for a while; frames are taken one at a time.
+    """Write an animated GIF that lasts about `seconds` and then stays on the last frame for a while.
 
-    shape: (H, W) of the whole animation, scaled down to a long side of at most `size` px."""
+    frames: (1, 3, H, W), taken one at a time. shape: (H, W) of the animation, scaled down to a long side of at most `size`
+    px."""
     path, shape = Path(path), fit_size(shape, min(size, max(shape)))
     pictures = [to_pil(resize(frame.float(), shape)).quantize(dither=Image.Dither.FLOYDSTEINBERG) for frame in frames]
-    each = max(20, round(1000 * seconds / len(pictures)))
+    each = max(20, round(1000 * seconds / len(pictures)))  # ms
+    durations = [each] * (len(pictures) - 1) + [1500]
     with replacing(path) as temporary:
-        pictures[0].save(
-            temporary, "GIF", save_all=True, append_images=pictures[1:],
-            duration=[each] * (len(pictures) - 1) + [1500], loop=0,
-        )  # fmt: skip
+        pictures[0].save(temporary, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
     return path

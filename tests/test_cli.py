@@ -6,11 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 import safetensors.torch
@@ -71,9 +69,9 @@ def evaluations(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "size", "shape"), [("transfer", 48, (48, 40)), ("reconstruct", 40, (40, 33)), ("texture", 42, (30, 42))]
+    ("recipe", "size", "shape", "suffix"),
+    [("transfer", 48, (48, 40), "png"), ("reconstruct", 40, (40, 33), "jpg"), ("texture", 42, (30, 42), "tif")],
 )
-@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
 def test_a_recipe_makes_a_picture_of_the_size_with_its_settings(command, tmp_path, capsys, recipe, size, shape, suffix):
     out = tmp_path / f"a.{suffix}"
     assert cli.main(command(recipe, size=size, out=out)) == 0
@@ -98,29 +96,16 @@ def test_options_reach_the_settings(command, tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("convention", ["paper", "tutorial"])
-def test_optimizers_and_conventions_can_be_chosen(command, tmp_path, optimizer, convention):
-    assert cli.main(command(optimizer=optimizer, convention=convention, steps=2)) == 0
-    assert im.read_settings(tmp_path / "out.png")["optimizer"] == optimizer
+def test_every_optimizer_and_a_convention_can_be_chosen(command, tmp_path, optimizer):
+    assert cli.main(command(optimizer=optimizer, convention="tutorial", steps=2)) == 0
+    stored = im.read_settings(tmp_path / "out.png")
+    assert (stored["optimizer"], stored["beta"]) == (optimizer, 1e6)
 
 
-def test_samples_may_be_named(command, tmp_path):
-    assert cli.main(command("transfer", "rocket", "mosaic", steps=1)) == 0
+def test_samples_may_be_named_and_activations_are_normalized_unless_told_otherwise(command, tmp_path):
+    assert cli.main(command("transfer", "rocket", "mosaic", steps=1, normalize=None)) == 0
     assert im.load(tmp_path / "out.png").shape == (1, 3, 21, 32)
-
-
-def test_activations_are_normalized_unless_told_otherwise(command, tmp_path):
-    assert cli.main(command(normalize=None, steps=1)) == 0
     assert im.read_settings(tmp_path / "out.png")["normalize"] is True
-
-
-@pytest.mark.parametrize("frames", [3, 6])
-def test_frames_make_an_animation_beside_the_picture(command, tmp_path, capsys, frames):
-    assert cli.main(command(frames=frames, steps=20, optimizer="adam", learning_rate=0.1)) == 0
-    assert f"{tmp_path / 'out.gif'}" in capsys.readouterr().out
-    with Image.open(tmp_path / "out.gif") as gif:
-        assert 2 <= gif.n_frames <= frames + 1
-        assert gif.size == (27, 32)
 
 
 def test_a_picture_as_long_as_allowed_comes_out(command, tmp_path):
@@ -135,69 +120,61 @@ def test_a_picture_as_long_as_allowed_comes_out(command, tmp_path):
 # --- nothing is computed twice ----------------------------------------------------------------------------------
 
 
-def test_the_second_time_the_picture_is_found(command, tmp_path, capsys, evaluations):
-    assert cli.main(command()) == 0
+@pytest.fixture
+def paint(command, capsys):
+    """Carries out a small transfer, which must succeed, and returns what it printed."""
+
+    def run(**options) -> str:
+        capsys.readouterr()
+        assert cli.main(command(**options)) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_run_is_found_again_unless_it_is_to_be_computed_anew(paint, tmp_path, evaluations):
+    paint()
     first, count = (tmp_path / "out.png").read_bytes(), len(evaluations)
-    capsys.readouterr()
-    assert cli.main(command(out=tmp_path / "again.png")) == 0
-    assert "found in" in capsys.readouterr().out
+    assert "found in" in paint(out=tmp_path / "again.png")
     assert len(evaluations) == count
     assert (tmp_path / "again.png").read_bytes() == first
-
-
-def test_no_resume_computes_anew(command, tmp_path, capsys, evaluations):
-    assert cli.main(command()) == 0
-    first, count = (tmp_path / "out.png").read_bytes(), len(evaluations)
-    assert cli.main([*command(), "--no-resume"]) == 0
-    assert "found in" not in capsys.readouterr().out
+    assert "found in" not in paint(no_resume=())
     assert len(evaluations) == 2 * count
     assert (tmp_path / "out.png").read_bytes() == first
-
-
-def test_another_seed_is_another_run(command, tmp_path, capsys):
-    assert cli.main(command(seed=1)) == 0
-    first = (tmp_path / "out.png").read_bytes()
-    assert cli.main(command(seed=2)) == 0
-    assert "found in" not in capsys.readouterr().out
+    assert "found in" not in paint(seed=2)
     assert (tmp_path / "out.png").read_bytes() != first
 
 
-def test_frames_wanted_later_are_computed(command, tmp_path, capsys):
-    assert cli.main(command()) == 0
-    assert cli.main(command(frames=3)) == 0
-    assert (tmp_path / "out.gif").exists()
-    capsys.readouterr()
-    assert cli.main(command(frames=3)) == 0
-    assert "found in" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"damaged"), Path.unlink])
-def test_a_run_with_damaged_frames_is_computed_again_when_they_are_wanted(command, tmp_path, capsys, damage):
-    assert cli.main(command(frames=3)) == 0
+def test_a_run_with_damaged_frames_is_computed_again_when_they_are_wanted(paint, tmp_path, damage):
+    paint(frames=3)
     whole = (tmp_path / "out.gif").read_bytes()
     damage(sorted(tmp_path.glob("results/runs/*/*/frames/*.png"))[0])
     (tmp_path / "out.gif").unlink()
-    assert cli.main(command(frames=3)) == 0
+    assert "found in" not in paint(frames=3)
     assert (tmp_path / "out.gif").read_bytes() == whole
-    capsys.readouterr()
-    assert cli.main(command(frames=3)) == 0
-    assert "found in" in capsys.readouterr().out
+    assert "found in" in paint(frames=3)
 
 
-def test_more_frames_than_there_are_are_computed_and_fewer_are_taken_from_them(command, tmp_path, capsys):
-    def frames():
+def test_an_animation_has_the_frames_that_are_wanted_and_only_missing_ones_are_computed(paint, tmp_path):
+    slow = {"steps": 20, "optimizer": "adam", "learning_rate": 0.1}
+
+    def animate(frames):
+        """Whether the run was found, and how many frames the animation has."""
+        said = paint(frames=frames, **slow)
+        assert f" and {tmp_path / 'out.gif'}: " in said
         with Image.open(tmp_path / "out.gif") as gif:
-            return gif.n_frames
+            assert gif.size == (27, 32)
+            return "found in" in said, gif.n_frames
 
-    usual = {"steps": 20, "optimizer": "adam", "learning_rate": 0.1}
-    assert cli.main(command(frames=3, **usual)) == 0
-    assert frames() <= 4
-    assert cli.main(command(frames=9, **usual)) == 0
-    assert frames() > 5
-    capsys.readouterr()
-    assert cli.main(command(frames=3, **usual)) == 0
-    assert "found in" in capsys.readouterr().out
-    assert frames() <= 4
+    paint(**slow)
+    found, few = animate(3)
+    assert not found
+    assert 2 <= few <= 4
+    found, many = animate(9)
+    assert not found
+    assert 5 < many <= 10
+    assert animate(3) == (True, few)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="symbolic links")
@@ -214,9 +191,9 @@ def test_an_output_that_is_a_link_stays_one(command, tmp_path):
 
 @pytest.fixture
 def refused(command, tmp_path, capsys):
-    """Runs a command that must be refused: exit code 2, one line, nothing written. Returns the line."""
+    """Runs a command that must be refused: exit code 2, one line with certain texts, nothing written. Returns the line."""
 
-    def run(words) -> str:
+    def run(words, *texts) -> str:
         out = tmp_path / "out.png"
         out.write_bytes(SENTINEL)
         capsys.readouterr()
@@ -226,70 +203,62 @@ def refused(command, tmp_path, capsys):
         assert len(said.err.splitlines()) == 1, said.err
         assert said.err.startswith("nstlab: error: ")
         assert out.read_bytes() == SENTINEL
-        assert not (tmp_path / "results").is_dir() or not list((tmp_path / "results").rglob("final.png"))
+        assert not list((tmp_path / "results").rglob("final.png"))
+        for text in texts:
+            assert text in said.err
         return said.err
 
     return run
 
 
-def picture(path: Path, height: int, width: int) -> Path:
-    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(path)
-    return path
-
-
-def written(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    return path
+def words_for(command, files, role, path, **options):
+    """The words of a transfer in which a path has the role of a picture, of the weights, of the output or of the results."""
+    pictures = {"photo": (path, files[1]), "painting": (files[0], path)}.get(role, files[:2])
+    return command("transfer", *pictures, **options | ({} if role in ("photo", "painting") else {role: path}))
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("name", "says"),
     [
-        (lambda folder: folder / "missing.png", "no such file"),
-        (lambda folder: folder / "missing", "a file, or one of astronaut"),
-        (lambda folder: written(folder / "empty.png", b""), "is not a picture"),
-        (lambda folder: written(folder / "text.png", b"text " * 99), "is not a picture"),
-        (lambda folder: written(folder / "c.png", picture(folder / "a.png", 40, 40).read_bytes()[:900]), "cut short"),
-        (lambda folder: written(folder / "c.jpg", picture(folder / "a.jpg", 40, 40).read_bytes()[:900]), "cut short"),
-        (lambda folder: picture(folder / "small.png", 15, 40), "16 px or more"),
-        (lambda folder: picture(folder / "long.png", 16, 200), "may be at most 8"),
-        (lambda folder: folder, "is a folder"),
+        ("missing.png", "no such file"),
+        ("missing", "a file, or one of astronaut"),
+        ("text.png", "is not a picture"),
+        ("small.png", "16 px or more"),
+        ("folder.png", "is a folder"),
+        ("pipe.png", "is not a regular file"),
+        ("x" * 300 + ".png", "too long"),
     ],
-    ids=["missing", "no sample", "empty", "text", "cut png", "cut jpg", "small", "long", "folder"],
+    ids=lambda text: text[:9],
 )
 @pytest.mark.parametrize("role", ["photo", "painting", "init"])
-def test_a_picture_that_cannot_be_used_is_refused(command, refused, files, tmp_path, make, says, role):
-    path = make(tmp_path)
-    pictures = {"photo": (path, files[1]), "painting": (files[0], path), "init": files[:2]}[role]
-    line = refused(command("transfer", *pictures, **({"init": path} if role == "init" else {})))
-    assert path.name in line
-    assert says in line
+def test_a_picture_that_cannot_be_used_is_refused(command, refused, files, tmp_path, evaluations, name, says, role):
+    (tmp_path / "text.png").write_text("text " * 99)
+    Image.new("RGB", (40, 15)).save(tmp_path / "small.png")
+    (tmp_path / "folder.png").mkdir()
+    if name == "pipe.png":
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("POSIX pipes")
+        os.mkfifo(tmp_path / name)
+    refused(words_for(command, files, role, tmp_path / name), name, says)
+    assert evaluations == []
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"style_layers": ("conv1_1", "conv9_9")}, ("conv9_9", "conv1_1 to conv5_4")),
-        ({"content_layers": "conv42"}, ("conv42", "did you mean 'conv4_2'?")),
         ({"content_layers": ("conv4_2", "conv4_2")}, ("conv4_2",)),
-        ({"style_layers": ("1", "conv1_1")}, ("style_layers", "twice")),
         ({"style_layers": "²"}, ("²", "conv1_1 to conv5_4")),
         ({"alpha": "-1"}, ("alpha", "-1", "from 0 to")),
         ({"beta": "nan"}, ("beta", "nan", "from 0 to")),
-        ({"beta": "inf"}, ("beta", "inf", "from 0 to")),
-        ({"tv": "-0.1"}, ("tv", "-0.1", "from 0 to")),
         ({"tv": "1e300"}, ("tv", "1e+300", "from 0 to")),
         ({"alpha": 0, "beta": 0}, ("alpha", "beta", "at least one must be more")),
         ({"style_weights": (1, 2)}, ("style_weights", "2", "5")),
-        ({"style_weights": (0, 0, 0, 0, 0)}, ("style_weights", "at least one must be more")),
         ({"size": 8}, ("size", "8", "from 16 to 16384 px")),
         ({"size": "large"}, ("size", "'large'")),
         ({"size": 16}, ("size", "photo.png", "or more")),
-        ({"steps": "-1"}, ("steps", "-1", "from 0 to")),
-        pytest.param({"steps": "1" + "0" * 400}, ("steps",), id="steps of 401 digits"),
+        ({"steps": "1" + "0" * 400}, ("steps",)),
         ({"pool": "mean"}, ("pool", "'mean'", "avg, max, l2")),
-        ({"optimizer": "sgd"}, ("optimizer", "'sgd'", "lbfgs, adam, gd")),
         ({"convention": "papr"}, ("did you mean 'paper'?",)),
         ({"normalize": "maybe"}, ("normalize", "maybe")),
         ({"seed": "1.5"}, ("seed", "1.5")),
@@ -299,82 +268,10 @@ def test_a_picture_that_cannot_be_used_is_refused(command, refused, files, tmp_p
         ({"weights": "missing.pth"}, ("missing.pth", "no such file")),
         ({"frames": 1000}, ("frames", "1000", "from 0 to 500")),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_a_setting_that_is_not_allowed_is_refused(command, refused, options, says):
-    line = refused(command(**options))
-    for text in says:
-        assert text in line
-
-
-@pytest.mark.parametrize(("recipe", "init"), [("texture", "content"), ("reconstruct", "style")])
-def test_a_first_picture_that_the_recipe_does_not_have_is_refused_with_those_that_it_has(command, refused, recipe, init):
-    line = refused(command(recipe, init=init))
-    assert f"init: '{init}' is not one of noise, " in line
-    assert line.endswith("rings or a path\n")
-
-
-def test_an_option_that_there_is_not_is_named_once(command, refused):
-    line = refused([*command(), "--colour", "red"])
-    assert line.count("Unrecognized options") == 1
-    assert "--colour" in line
-
-
-@pytest.mark.parametrize("role", ["photo", "painting", "init", "weights"])
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX pipes")
-def test_a_pipe_is_refused_rather_than_waited_for(command, refused, files, tmp_path, role):
-    os.mkfifo(tmp_path / "pipe.png")
-    pictures = {"photo": (tmp_path / "pipe.png", files[1]), "painting": (files[0], tmp_path / "pipe.png")}.get(role, files[:2])
-    options = {} if role in ("photo", "painting") else {role: tmp_path / "pipe.png"}
-    assert "pipe.png: is not a regular file" in refused(command("transfer", *pictures, **options))
-
-
-@pytest.mark.parametrize("role", ["photo", "painting", "out", "results", "weights", "init"])
-def test_a_name_that_no_file_can_have_is_refused_before_any_work(command, refused, files, tmp_path, evaluations, role):
-    name = tmp_path / ("x" * 300 + ".png")
-    pictures = {"photo": (name, files[1]), "painting": (files[0], name)}.get(role, files[:2])
-    assert "too long" in refused(command("transfer", *pictures, **({} if role in ("photo", "painting") else {role: name})))
-    assert evaluations == []
-
-
-@pytest.mark.parametrize("role", ["photo", "painting", "weights", "init"])
-def test_an_output_that_is_an_input_is_refused(command, files, tmp_path, capsys, role, evaluations):
-    path = {"photo": files[0], "painting": files[1], "init": tmp_path / "first.png"}.get(role, tmp_path / "weights.png")
-    shutil.copy(files[2] if role == "weights" else files[0], path) if role in ("weights", "init") else None
-    before = path.read_bytes()
-    assert cli.main(command(out=path, **({role: path} if role in ("weights", "init") else {}))) == 2
-    assert f"is the {role}, which would be lost" in capsys.readouterr().err
-    assert path.read_bytes() == before
-    assert evaluations == []
-
-
-def test_an_animation_never_takes_the_place_of_an_input(command, refused, files, tmp_path):
-    gif = tmp_path / "out.gif"
-    im.to_pil(im.load(files[0])).save(gif)
-    assert "out.gif: is the photo" in refused(command("transfer", gif, files[1], frames=2))
-    assert cli.main(command("transfer", gif, files[1])) == 0
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
-def test_streams_that_are_closed_or_full_are_no_traceback(command):
-    words = [sys.executable, "-m", "nstlab", *command(steps=1)]
-    closed = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *words], capture_output=True, text=True)
-    assert (closed.returncode, closed.stderr) == (0, "")
-    full = subprocess.run(["sh", "-c", 'exec "$@" >/dev/full', "sh", *words], capture_output=True, text=True)
-    assert (full.returncode, full.stderr) == (2, "nstlab: error: the output: No space left on device\n")
-
-
-def test_an_animation_that_cannot_be_written_is_refused_before_any_work(command, refused, tmp_path, evaluations):
-    (tmp_path / "out.gif").mkdir()
-    assert "out.gif: is a folder" in refused(command(frames=3))
-    assert evaluations == []
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_cuda_is_refused_where_there_is_none(command, refused):
-    line = refused(command(device="cuda"))
-    assert "no 'cuda' on this machine" in line
-    assert "cpu" in line
+    refused(command(**options), *says)
 
 
 @pytest.mark.parametrize(
@@ -384,8 +281,9 @@ def test_cuda_is_refused_where_there_is_none(command, refused):
         (["transfer"], "PHOTO"),
         (["transfer", "coffee"], "PAINTING"),
         (["transfer", "coffee", "mosaic", "chelsea"], "chelsea"),
-        (["transfer", "coffee", "mosaic", "--sise", "32"], "--sise"),
+        (["transfer", "coffee", "mosaic", "--sise", "32"], "unrecognized arguments: --sise 32; see nstlab transfer --help"),
         (["transfer", "coffee", "mosaic", "--size"], "--size"),
+        (["reconstruct", "coffee", "--init", "style"], "init: 'style' is not one of noise, "),
         (["fetch", "--weights", "vgg16"], "imagenet, caffe"),
         (["info", "--size", "3"], "--size"),
         (["--frobnicate"], "--frobnicate"),
@@ -393,31 +291,75 @@ def test_cuda_is_refused_where_there_is_none(command, refused):
     ids=str,
 )
 def test_words_that_cannot_be_understood_are_refused(refused, words, says):
-    assert says in refused(words)
+    refused(words, says)
+
+
+@pytest.mark.parametrize("role", ["out", "weights", "results"])
+def test_a_name_that_no_file_can_have_is_refused_before_any_work(command, refused, files, tmp_path, evaluations, role):
+    assert "too long" in refused(words_for(command, files, role, tmp_path / ("x" * 300 + ".png")))
+    assert evaluations == []
+
+
+@pytest.mark.parametrize("role", ["photo", "painting", "weights", "init"])
+def test_an_output_that_is_an_input_is_refused(command, files, tmp_path, capsys, role, evaluations):
+    path = tmp_path / "both.png"
+    shutil.copy(files[2] if role == "weights" else files[0], path)
+    before = path.read_bytes()
+    assert cli.main(words_for(command, files, role, path, out=path)) == 2
+    assert f"is the {role}, which would be lost" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert evaluations == []
+
+
+def test_an_animation_never_takes_the_place_of_an_input_or_a_folder(command, refused, files, tmp_path, evaluations):
+    gif = tmp_path / "out.gif"
+    gif.mkdir()
+    assert "out.gif: is a folder" in refused(command(frames=3))
+    gif.rmdir()
+    im.to_pil(im.load(files[0])).save(gif)
+    assert "out.gif: is the photo" in refused(command("transfer", gif, files[1], frames=2))
+    assert evaluations == []
+    assert cli.main(command("transfer", gif, files[1])) == 0
 
 
 @pytest.mark.parametrize(
     ("place", "says"),
-    [("a.webp", ".png, .jpg"), ("a", ".png, .jpg"), ("missing/a.png", "there is no folder"), ("folder.png", "is a folder")],
+    [
+        ("a.webp", ".png, .jpg"),
+        ("a", ".png, .jpg"),
+        ("missing/a.png", "there is no folder"),
+        ("folder.png", "is a folder"),
+        ("forbidden.png", "may not be written"),
+    ],
 )
-def test_a_place_that_cannot_be_written_is_refused_before_any_work(command, refused, tmp_path, evaluations, place, says):
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(
+    command, refused, tmp_path, evaluations, monkeypatch, place, says
+):
     (tmp_path / "folder.png").mkdir()
-    line = refused(command(out=tmp_path / place))
-    assert place in line
-    assert says in line
-    assert evaluations == []
-
-
-def test_a_folder_that_may_not_be_written_is_refused_before_any_work(command, refused, tmp_path, evaluations, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert "may not be written" in refused(command())
+    (tmp_path / "forbidden.png").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: "forbidden" not in str(path))
+    refused(command(out=tmp_path / place), place, says)
     assert evaluations == []
 
 
 def test_results_that_cannot_be_kept_are_refused(command, refused, tmp_path, evaluations):
     (tmp_path / "file").write_text("in the way")
-    assert str(tmp_path / "file") in refused(command(results=tmp_path / "file"))
+    refused(command(results=tmp_path / "file"), str(tmp_path / "file"))
     assert evaluations == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_is_refused_where_there_is_none(command, refused):
+    refused(command(device="cuda"), "no 'cuda' on this machine", "cpu")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
+def test_streams_that_are_closed_or_full_are_no_traceback(command):
+    words = ["sh", sys.executable, "-m", "nstlab", *command(steps=1)]
+    closed = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', *words], capture_output=True, text=True)
+    assert (closed.returncode, closed.stderr) == (0, "")
+    full = subprocess.run(["sh", "-c", 'exec "$@" >/dev/full', *words], capture_output=True, text=True)
+    assert (full.returncode, full.stderr) == (2, "nstlab: error: the output: No space left on device\n")
 
 
 @pytest.mark.parametrize("damage", [lambda d: d[: len(d) // 2], lambda d: b"", lambda d: b"text " * 99, lambda d: d[:5]])
@@ -430,29 +372,16 @@ def test_weights_that_end_too_early_are_refused_with_the_layers_they_lack(comman
     short = tmp_path / "short.safetensors"
     some = {name: t for name, t in tiny.tensors.items() if name[:5] not in ("conv4", "conv5")}
     safetensors.torch.save_file(some, short, {"input": str(TORCHVISION)})
-    line = refused(command(weights=short))
-    assert str(short) in line
-    assert "lack conv4_1, conv4_2, conv4_3, conv4_4, conv5_1;" in line
-    assert "up to conv3_4" in line
+    lacking = "lack conv4_1, conv4_2, conv4_3, conv4_4, conv5_1;"
+    refused(command(weights=short), str(short), lacking, "up to conv3_4")
     assert cli.main(command(weights=short, content_layers="conv3_1", style_layers=("conv1_1", "conv2_1"))) == 0
 
 
-def test_weights_whose_features_overflow_are_refused(command, refused, tmp_path, tiny):
+@pytest.mark.parametrize(("factor", "normalize"), [(1e9, False), (1e37, True)])
+def test_weights_whose_features_overflow_are_refused(command, refused, tmp_path, tiny, factor, normalize):
     large = tmp_path / "large.safetensors"
-    safetensors.torch.save_file({n: t * 1e9 for n, t in tiny.tensors.items()}, large, {"input": str(TORCHVISION)})
-    assert "not finite" in refused(command(weights=large))
-    safetensors.torch.save_file({n: t * 1e37 for n, t in tiny.tensors.items()}, large, {"input": str(TORCHVISION)})
-    assert "not finite" in refused(command(weights=large, normalize=True))
-
-
-def test_a_damaged_checkpoint_is_refused_with_the_way_out(command, refused, tmp_path, monkeypatch, capsys):
-    with monkeypatch.context() as patch:
-        raise_at(patch, 3, KeyboardInterrupt())
-        assert cli.main(command()) == 130
-    (checkpoint,) = tmp_path.glob("results/runs/*/*/checkpoint.safetensors")
-    checkpoint.write_bytes(b"damaged")
-    assert "--no-resume" in refused(command())
-    assert cli.main([*command(), "--no-resume"]) == 0
+    safetensors.torch.save_file({n: t * factor for n, t in tiny.tensors.items()}, large, {"input": str(TORCHVISION)})
+    assert "not finite" in refused(command(weights=large, normalize=normalize))
 
 
 # --- memory -----------------------------------------------------------------------------------------------------
@@ -464,12 +393,11 @@ def limit_memory(monkeypatch, free: int) -> None:
 
 
 def needed(files, size: int) -> int:
-    pictures = {"photo": str(files[0]), "painting": str(files[1])}
-    plan = recipes.prepare(TransferSettings(**pictures, weights=str(files[2]), size=size, normalize=False), "cpu")
-    return plan.memory_needed()
+    settings = TransferSettings(*map(str, files[:2]), weights=str(files[2]), size=size, normalize=False)
+    return recipes.prepare(settings, "cpu").memory_needed()
 
 
-@pytest.mark.parametrize(("size", "part"), [(64, 0.7), (256, 0.9), (256, 0.3), (1024, 0.5), (3000, 0.5)])
+@pytest.mark.parametrize(("size", "part"), [(64, 0.7), (256, 0.3), (3000, 0.5)])
 def test_a_size_beyond_the_memory_is_refused_with_one_that_fits(command, refused, files, monkeypatch, evaluations, size, part):
     free = int(needed(files, size) * part)
     limit_memory(monkeypatch, free)
@@ -485,22 +413,19 @@ def test_a_size_beyond_the_memory_is_refused_with_one_that_fits(command, refused
 def test_a_size_that_the_machine_can_never_hold_is_refused_before_a_picture_is_decoded(command, refused, monkeypatch, recipe):
     monkeypatch.setattr(memory, "total", lambda device: 10**9)
     monkeypatch.setattr(Image.Image, "crop", None)
-    line = refused(command(recipe, size=16384))
-    assert "size 16384 needs about" in line
-    assert "1.00 GB can be had" in line
+    refused(command(recipe, size=16384), "size 16384 needs about", "1.00 GB can be had")
 
 
-def test_a_painting_that_is_enlarged_counts(command, refused, files, monkeypatch):
-    for known in ("available", "total"):
-        monkeypatch.setattr(memory, known, lambda device: 2 * needed(files, 128))
+def test_a_painting_that_is_enlarged_counts(command, refused, files, monkeypatch, tmp_path):
+    limit_memory(monkeypatch, 2 * needed(files, 128))
     assert cli.main(command(size=128, steps=1)) == 0
-    shutil.rmtree(Path(command()[-3]))
+    shutil.rmtree(tmp_path / "results")
     assert "size 128 needs about" in refused(command(size=128, style_scale=10))
 
 
 def test_no_size_is_named_where_none_fits(command, refused, monkeypatch):
     limit_memory(monkeypatch, 1)
-    for size in (20, 32, 64, 512):
+    for size in (20, 64, 512):
         assert "would fit" not in refused(command(size=size))
 
 
@@ -514,9 +439,7 @@ def test_no_size_is_named_where_none_fits(command, refused, monkeypatch):
 )
 def test_running_out_of_memory_is_refused_with_a_smaller_size(command, refused, monkeypatch, error):
     raise_at(monkeypatch, 3, error)
-    line = refused(command(size=64))
-    assert "out of memory" in line
-    assert "--size" in line
+    refused(command(size=64), "out of memory", "--size")
 
 
 def test_another_failure_is_not_taken_for_a_bad_input(command, monkeypatch):
@@ -532,67 +455,65 @@ def test_free_memory_is_what_the_machine_says():
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", ["transfer", "reconstruct", "texture"])
-def test_ctrl_c_keeps_the_best_picture_and_the_next_run_finishes(command, tmp_path, capsys, monkeypatch, recipe):
-    whole = tmp_path / "whole.png"
-    assert cli.main(command(recipe, steps=10, results=tmp_path / "other", out=whole)) == 0
+def test_ctrl_c_keeps_the_best_picture_and_the_next_run_finishes(command, tmp_path, capsys, monkeypatch):
+    out, whole = tmp_path / "out.png", tmp_path / "whole.png"
+    assert cli.main(command(steps=10, results=tmp_path / "other", out=whole)) == 0
     with monkeypatch.context() as patch:
-        raise_at(patch, 6, KeyboardInterrupt())
+        raise_at(patch, 6)
         capsys.readouterr()
-        assert cli.main(command(recipe, steps=10)) == 130
+        assert cli.main(command(steps=10)) == 130
     said = capsys.readouterr()
     assert said.out == ""
-    assert len(said.err.splitlines()) == 1
-    assert "interrupted" in said.err
-    assert str(tmp_path / "out.png") in said.err
-    assert "run the same command again" in said.err
-    assert im.read_settings(tmp_path / "out.png") == im.read_settings(whole)
-    assert im.load(tmp_path / "out.png").shape == im.load(whole).shape
-    assert (tmp_path / "out.png").read_bytes() != whole.read_bytes()
+    assert said.err == (
+        f"nstlab: interrupted; the best picture so far is {out}; to go on, run the same command again (--resume)\n"
+    )
+    assert im.read_settings(out) == im.read_settings(whole)
+    assert im.load(out).shape == im.load(whole).shape
+    assert out.read_bytes() != whole.read_bytes()
 
-    assert cli.main(command(recipe, steps=10)) == 0
-    assert (tmp_path / "out.png").read_bytes() == whole.read_bytes()
+    assert cli.main(command(steps=10)) == 0
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_a_damaged_checkpoint_is_refused_with_the_way_out(command, refused, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        raise_at(patch, 3)
+        assert cli.main(command()) == 130
+    (checkpoint,) = tmp_path.glob("results/runs/*/*/checkpoint.safetensors")
+    checkpoint.write_bytes(b"damaged")
+    assert "--no-resume" in refused(command())
+    assert cli.main([*command(), "--no-resume"]) == 0
 
 
 def test_ctrl_c_before_the_first_picture_says_so_and_overwrites_nothing(command, tmp_path, capsys, monkeypatch):
-    out = written(tmp_path / "out.png", SENTINEL)
-    raise_at(monkeypatch, 1, KeyboardInterrupt())
-    assert cli.main(command()) == 130
-    assert "interrupted" in capsys.readouterr().err
-    assert out.read_bytes() == SENTINEL
-
-
-def test_ctrl_c_while_the_weights_are_read_is_130_as_well(command, monkeypatch, capsys):
-    def interrupt(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(weights, "load_file", interrupt)
+    (tmp_path / "out.png").write_bytes(SENTINEL)
+    raise_at(monkeypatch, 1)
     assert cli.main(command()) == 130
     assert capsys.readouterr().err == "nstlab: interrupted\n"
+    assert (tmp_path / "out.png").read_bytes() == SENTINEL
 
 
 SLOW = """
-    import signal, sys, time
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which those who start in the background have not
-    from nstlab import cli
-    from nstlab.method import engine
-    whole = engine.Evaluator.__call__
-    def evaluate(self, x):
-        time.sleep(0.01)
-        if self.count == 3:
-            print("started", flush=True)
-        return whole(self, x)
-    engine.Evaluator.__call__ = evaluate
-    sys.exit(cli.main(sys.argv[1:]))
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which processes started in the background do not have
+from nstlab import cli
+from nstlab.method import engine
+whole = engine.Evaluator.__call__
+def evaluate(self, x):
+    time.sleep(0.01)
+    if self.count == 3:
+        print("started", flush=True)
+    return whole(self, x)
+engine.Evaluator.__call__ = evaluate
+sys.exit(cli.main(sys.argv[1:]))
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 def test_a_real_ctrl_c_ends_the_process_with_130_and_no_traceback(command, tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SLOW), *command(steps=100_000)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", SLOW, *command(steps=100_000)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout.readline() == "started\n", process.communicate()[1]
         time.sleep(0.2)
@@ -602,35 +523,50 @@ def test_a_real_ctrl_c_ends_the_process_with_130_and_no_traceback(command, tmp_p
         process.kill()
         process.communicate()
     assert process.returncode == 130
+    assert err.startswith("nstlab: interrupted")
     assert len(err.splitlines()) == 1
-    assert "interrupted" in err
     assert im.load(tmp_path / "out.png").shape == (1, 3, 32, 27)
 
 
 # --- the program itself -----------------------------------------------------------------------------------------
 
 
-def program(*words: str, **kwargs) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120, **kwargs)
+def program(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120)
 
 
-def test_help_imports_neither_torch_nor_matplotlib():
+def test_help_and_refusals_import_nothing_heavy_and_transfer_comes_first():
     code = """
-        import sys
-        from nstlab import cli
-        for words in (["--help"], ["transfer", "--help"], []):
-            try:
-                cli.main(words)
-            except SystemExit as end:
-                assert end.code in (0, None)
-        heavy = {"torch", "matplotlib", "numpy", "PIL", "IPython", "pandas", "skimage"} & set(sys.modules)
-        print("imported:", sorted(heavy))
-    """
-    done = program("-c", textwrap.dedent(code))
+import sys
+from nstlab import cli
+for words in (["--help"], ["transfer", "--help"], []):
+    try:
+        cli.main(words)
+    except SystemExit as end:
+        assert end.code in (0, None)
+assert cli.main(["transfer", "coffee", "mosaic", "--size", "3"]) == 2
+heavy = {"torch", "matplotlib", "numpy", "PIL", "IPython", "pandas", "skimage"} & set(sys.modules)
+print("imported:", sorted(heavy))
+"""
+    done = program("-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "imported: []"
-    for word in ("transfer", "reconstruct", "texture", "fetch", "info", "PHOTO", "PAINTING", "--style-layers", "long side"):
+    for word in ("fetch", "info", "PHOTO", "PAINTING", "--style-layers", "long side", "(default: 512)", "from 16 to 16384 px"):
         assert word in done.stdout
+    listed = [done.stdout.index(f"\n    {name}") for name in ("transfer", "reconstruct", "texture", "sweep")]
+    assert listed == sorted(listed)
+
+
+def test_words_of_a_command_may_come_in_any_order(command, tmp_path, capsys):
+    words = command()
+    assert cli.main([words[0], *words[3:], *words[1:3]]) == 0
+    assert cli.main([words[0], words[1], *words[3:], words[2], "--style_scale=1", "--seed", "0"]) == 0
+    capsys.readouterr()
+    assert cli.main([words[0], *words[3:], "--", *words[1:3]]) == 0
+    assert "found in" in capsys.readouterr().out
+    (run,) = (tmp_path / "results" / "runs" / "transfer").iterdir()
+    assert cli.main(["runs", "--results", str(tmp_path / "results"), "show", run.name]) == 0
+    assert run.name in capsys.readouterr().out
 
 
 def test_the_program_runs_as_a_module_and_refuses_in_one_line(command, tmp_path):
@@ -640,16 +576,6 @@ def test_the_program_runs_as_a_module_and_refuses_in_one_line(command, tmp_path)
     done = program("-m", "nstlab", *command(alpha="nan"))
     assert done.returncode == 2
     assert done.stderr == "nstlab: error: alpha: nan is not allowed; allowed is from 0 to 1e+12\n"
-
-
-def test_bad_input_is_refused_without_importing_torch():
-    code = """
-        import sys
-        from nstlab import cli
-        code = cli.main(["transfer", "coffee", "mosaic", "--size", "3"])
-        print(code, "torch" in sys.modules)
-    """
-    assert program("-c", textwrap.dedent(code)).stdout.split() == ["2", "False"]
 
 
 def test_info_names_versions_devices_weights_and_samples(capsys):

@@ -18,30 +18,40 @@ CONTENT = np.random.default_rng(0).bytes(3_000_000)
 HASH = hashlib.sha256(CONTENT).hexdigest()[:8]
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT as its server's attributes say; notes the Range of every request."""
+class Server(http.server.ThreadingHTTPServer):
+    """Serves CONTENT on this machine, unless its attributes say otherwise; notes the Range of every request."""
 
+    daemon_threads = True
+    cut = None  # the byte at which every answer ends
+    ranges = True  # whether it can send a part of the file
+    chunked = False
+    status = 200
+    moved = ""  # where it redirects to
+    length = ""  # what it says of the length
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked = []
+        self.file = Download(f"http://127.0.0.1:{self.server_port}/vgg19-{HASH}.pth", HASH, 3)
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, asked = self.server, self.headers.get("Range")
         server.asked.append(asked)
-        if server.odd:
-            self.send_response(200)
-            self.send_header("Content-Length", "some")
-            return self.end_headers()
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.ranges else 0
         if server.moved:
             self.send_response(302)
             self.send_header("Location", server.moved)
             return self.end_headers()
-        if server.status != 200:
-            return self.send_error(server.status)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.ranges else 0
-        if start >= len(CONTENT):
-            return self.send_error(416)
+        if server.status != 200 or start >= len(CONTENT):
+            return self.send_error(416 if server.status == 200 else server.status)
         self.send_response(206 if start else 200)
         if server.chunked:
             self.send_header("Transfer-Encoding", "chunked")
         else:
-            self.send_header("Content-Length", str(len(CONTENT) - start))
+            self.send_header("Content-Length", server.length or str(len(CONTENT) - start))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
         self.end_headers()
@@ -54,50 +64,38 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    """A local server; `cut` ends every answer at that byte, `ranges` False makes it know no ranges."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.asked, server.cut, server.ranges, server.status, server.chunked = [], None, True, 200, False
-        server.moved, server.odd = "", False
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        yield server
-        server.shutdown()
+    with Server() as made:
+        yield made
+        made.shutdown()
 
 
 @pytest.fixture
 def download(server):
-    return Download(f"http://127.0.0.1:{server.server_port}/vgg19-{HASH}.pth", HASH, 3)
-
-
-def part(download: Download):
-    return download.path.with_suffix(".part")
+    """The file that the server has, and the folder in which it will be."""
+    server.file.path.parent.mkdir(parents=True)
+    return server.file
 
 
 def test_a_download_arrives_whole_and_reports_its_progress(server, download):
     seen = []
     assert downloads.fetch(download, lambda done, total: seen.append((done, total))) == download.path
     assert download.path.read_bytes() == CONTENT
-    assert not part(download).exists()
+    assert not download.part.exists()
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
 
 
-def test_a_file_that_is_there_is_not_downloaded_again(server, download):
-    downloads.fetch(download)
-    downloads.fetch(download)
-    assert len(server.asked) == 1
-
-
-def test_a_damaged_file_is_downloaded_again(server, download):
-    download.path.parent.mkdir(parents=True)
+def test_a_file_that_is_there_is_not_downloaded_again_unless_it_is_damaged(server, download):
     download.path.write_bytes(CONTENT[:-1])
-    downloads.fetch(download)
-    assert download.path.read_bytes() == CONTENT
+    for _ in range(2):
+        assert downloads.fetch(download).read_bytes() == CONTENT
+    assert len(server.asked) == 1
 
 
 def test_a_cut_connection_keeps_its_part_and_the_next_call_goes_on_from_there(server, download):
     server.cut = 1_234_567
     assert "run the same command again" in refusal(downloads.fetch, download)
-    assert part(download).read_bytes() == CONTENT[:1_234_567]
+    assert download.part.read_bytes() == CONTENT[:1_234_567]
     assert not download.path.exists()
     server.cut, seen = None, []
     downloads.fetch(download, lambda done, total: seen.append((done, total)))
@@ -115,11 +113,9 @@ def test_a_server_that_redirects_to_another_scheme_is_not_followed(server, downl
 
 
 def test_a_server_that_redirects_within_its_scheme_is_followed(server, download):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as first:
-        first.asked, first.moved, first.odd = [], download.url, False
-        threading.Thread(target=first.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        moved = Download(f"http://127.0.0.1:{first.server_port}/vgg19-{HASH}.pth", HASH, 3)
-        assert downloads.fetch(moved).read_bytes() == CONTENT
+    with Server() as first:
+        first.moved = download.url
+        assert downloads.fetch(first.file).read_bytes() == CONTENT
         first.shutdown()
 
 
@@ -135,37 +131,33 @@ def test_of_two_downloads_at_once_the_second_is_refused_and_the_first_arrives(se
     assert downloads.fetch(download) == download.path
 
 
-def test_a_server_that_answers_nonsense_is_refused_in_one_line(server, download):
-    server.odd = True
-    assert "could not be downloaded" in refusal(downloads.fetch, download)
-    server.odd, server.moved = False, "http://["
-    assert "could not be downloaded" in refusal(downloads.fetch, download)
+@pytest.mark.parametrize(
+    "answer",
+    [{"length": "some"}, {"moved": "http://["}, {"status": 404}, {"status": 503}, {"chunked": True, "cut": 1_000_000}],
+    ids=str,
+)
+def test_a_server_that_answers_nonsense_or_refuses_is_named_in_one_line(server, download, answer):
+    vars(server).update(answer)
+    message = refusal(downloads.fetch, download)
+    assert message.startswith(f"{download.url} could not be downloaded (")
+    assert f"run the same command again to go on, or put the file at {download.path} by hand" in message
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX pipes")
 @pytest.mark.parametrize("name", ["path", "part"])
 def test_what_stands_in_a_downloads_place_is_told_before_it_begins(server, download, name):
-    place = download.path if name == "path" else part(download)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    place = download.path if name == "path" else download.part
     os.mkfifo(place)
     assert "is not a regular file" in refusal(downloads.fetch, download)
     assert server.asked == []
 
 
-def test_a_server_without_ranges_starts_anew(server, download):
-    download.path.parent.mkdir(parents=True)
-    part(download).write_bytes(CONTENT[:1000])
-    server.ranges = False
-    downloads.fetch(download)
-    assert server.asked == ["bytes=1000-"]
-    assert download.path.read_bytes() == CONTENT
-
-
-def test_a_part_that_is_whole_already_is_only_checked(server, download):
-    download.path.parent.mkdir(parents=True)
-    part(download).write_bytes(CONTENT)
+@pytest.mark.parametrize(("there", "ranges"), [(CONTENT[:1000], False), (CONTENT, True)], ids=["no ranges", "whole"])
+def test_a_part_that_the_server_cannot_continue_starts_anew_and_a_whole_one_is_only_checked(server, download, there, ranges):
+    download.part.write_bytes(there)
+    server.ranges = ranges
     assert downloads.fetch(download).read_bytes() == CONTENT
-    assert server.asked == [f"bytes={len(CONTENT)}-"]
+    assert server.asked == [f"bytes={len(there)}-"]
 
 
 def test_a_wrong_hash_removes_the_file_and_says_so(server, download):
@@ -177,31 +169,16 @@ def test_a_wrong_hash_removes_the_file_and_says_so(server, download):
 
 
 def test_a_wrong_part_is_found_by_its_hash_and_the_next_call_succeeds(server, download):
-    download.path.parent.mkdir(parents=True)
-    part(download).write_bytes(b"\0" * 1000)
+    download.part.write_bytes(b"\0" * 1000)
     assert "hash" in refusal(downloads.fetch, download)
     assert downloads.fetch(download).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("status", [404, 500, 503])
-def test_a_server_that_refuses_is_named_in_one_line(server, download, status):
-    server.status = status
-    assert download.url in refusal(downloads.fetch, download)
-
-
-def test_an_answer_in_chunks_may_be_cut_as_well(server, download):
-    server.chunked, server.cut = True, 1_000_000
-    assert "run the same command again" in refusal(downloads.fetch, download)
-
-
-def test_a_server_that_does_not_answer_is_named_with_what_to_do():
+def test_a_server_that_does_not_answer_is_named():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    nowhere = Download(f"http://127.0.0.1:{port}/vgg19-{HASH}.pth", HASH, 3)
-    message = refusal(downloads.fetch, nowhere)
-    assert nowhere.url in message
-    assert str(nowhere.path) in message
+        nowhere = Download(f"http://127.0.0.1:{free.getsockname()[1]}/vgg19-{HASH}.pth", HASH, 3)
+    assert nowhere.url in refusal(downloads.fetch, nowhere)
 
 
 def test_a_server_that_does_not_speak_http_is_refused():

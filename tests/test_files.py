@@ -26,6 +26,22 @@ def test_replacing_leaves_the_old_file_when_the_block_fails(tmp_path, error):
     assert path.read_text() == "old"
 
 
+def test_replacing_leaves_the_old_file_when_the_renaming_fails(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(5, "Input/output error")
+
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    monkeypatch.setattr(os, "replace", refuse)
+    with (
+        pytest.raises(InputError, match=r"a\.txt: cannot be written \(Input/output error\)"),
+        files.replacing(path) as temporary,
+    ):
+        temporary.write_text("new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert path.read_text() == "old"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="symbolic links")
 def test_replacing_writes_through_a_link_and_the_link_stays(tmp_path):
     (tmp_path / "there").mkdir()
@@ -102,7 +118,7 @@ def test_json_that_cannot_be_read_is_a_value_error(text):
     ],
 )
 def test_json_of_another_form_is_a_value_error_that_says_where(data, says):
-    schema = files.record(a=files.NUMBER, b=files.many(files.TEXT))
+    schema = files.object_with(a=files.NUMBER, b=files.list_of(files.TEXT))
     files.check_json({"a": 1.5, "b": ["x"], "more": None}, schema)
     with pytest.raises(ValueError, match=re.escape(says)):
         files.check_json(data, schema)

@@ -27,7 +27,7 @@ def test_the_conda_environment_has_what_the_package_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     listed = names(re.findall(r"^  - ([\w-]+.*)$", (ROOT / "environment.yml").read_text(encoding="utf-8"), re.M))
     missing = names(project["dependencies"]) - listed
-    assert missing <= {"tyro", "lazy-loader"}  # which pip brings, with the package itself
+    assert missing <= {"lazy-loader"}  # which pip brings, with the package itself
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script, for Binder")

@@ -330,4 +330,5 @@ def run(options: TrainSettings) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(commandline.run(commandline.Command(run, (TrainSettings,)), None, "python -m training.embedded"))
+    command = commandline.Subcommand(run, (TrainSettings,))
+    sys.exit(commandline.run_program({"train": command}, None, "python -m training.embedded"))

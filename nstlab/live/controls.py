@@ -23,7 +23,7 @@ import ipywidgets as w
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.names import CONVOLUTIONS, layer_name
 from nstlab.recipes.base import RunSettings
-from nstlab.settings import InputError, Option, kind
+from nstlab.settings import InputError, Option, field_type
 
 LOOK = {"style": {"description_width": "8.5em"}, "layout": {"width": "auto"}}
 ROUNDED = 0.51  # of a slider's step: browsers send back what they have rounded by so much
@@ -307,7 +307,7 @@ class TextView(FieldView):
 
 def field_view(controls: Controls, name: str, annotation: Any, opt: Option, known: Sequence[str] = ()) -> View:
     """The view for a field by what it may hold; its tooltip is the field's help with what is allowed."""
-    (wanted, many, optional), value = kind(annotation), getattr(controls.settings, name)
+    (wanted, many, optional), value = field_type(annotation), getattr(controls.settings, name)
     bounds = f" ({opt.allowed()})" if opt.low is not None or opt.choices else ""
     unit = f" ({opt.unit})" if opt.unit else ""
     about = {"description": name.replace("_", " ") + unit, "tooltip": opt.help + bounds, **LOOK}

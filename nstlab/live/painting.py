@@ -309,7 +309,7 @@ class Painting:
         """Add the present picture to the film, with the settings that it was painted by."""
         if self.run is not None and self.run.record.last is not None:
             last = self.run.record.last
-            self.film.add(Snapshot(self.count, self.run.number, last.index, self.settings, im.shaded(last.snapshot())))
+            self.film.add(Snapshot(self.count, self.run.number, last.index, self.settings, im.quantized(last.snapshot())))
 
 
 def _alike(shape: torch.Size, other: torch.Size) -> bool:

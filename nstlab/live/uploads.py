@@ -47,7 +47,7 @@ class Uploads:
             bare = files.folder(self.folder.absolute()) / f"{stem}-{hashlib.sha256(data).hexdigest()[:8]}"
             with files.replacing(bare) as temporary:
                 temporary.write_bytes(data)
-                kind = im.kind(temporary).lower()
-            return bare.rename(bare.with_suffix(f".{kind}"))
+                suffix = im.format_of(temporary).lower()
+            return bare.rename(bare.with_suffix(f".{suffix}"))
         except InputError as error:
             raise InputError(re.sub(r"^.*?: ", lambda _: f"{name}: ", str(error), count=1)) from None

@@ -184,7 +184,7 @@ def minimize(
     A step that is kept keeps its pictures in memory; see `Step.light`.
     Raises: InputError if the start is no picture, weights are not allowed, or a checkpoint does not fit;
     FloatingPointError if the loss of the first picture, or its gradient, is not finite."""
-    im.check(start, "start")
+    im.check_picture(start, "start")
     run = _Run(objective, net, pyramid(start.shape[-2:], steps, levels), optimizer or LBFGS(), stop_loss, stop_change)
     if checkpoint is not None:
         run.resume(checkpoint)

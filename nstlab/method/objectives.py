@@ -136,7 +136,7 @@ def content(
     """Content: the features of these layers shall be those of the photo (Gatys et al. 2016, equation 1).
 
     image: the photo, (1, 3, H, W) sRGB in [0, 1]. weights, convention: see `term`."""
-    return term(Content, "content", layers, weights, convention, image=im.check(image, "content"))
+    return term(Content, "content", layers, weights, convention, image=im.check_picture(image, "content"))
 
 
 def style(
@@ -151,7 +151,7 @@ def style(
     """Style: the Gram matrices of these layers shall be those of the painting (Gatys et al. 2016, equations 3 to 5).
 
     image: the painting, (1, 3, H, W) sRGB in [0, 1]. weights, convention: see `term`. fit, scale, fitted: see `Style`."""
-    im.fitting(im.check(image, "style").shape[-2:], image.shape[-2:], fit, scale)  # refuses what cannot be
+    im.fitting(im.check_picture(image, "style").shape[-2:], image.shape[-2:], fit, scale)  # refuses what cannot be
     fitted = None if fitted is None else tuple(fitted)
     return term(Style, "style", layers, weights, convention, image=image, fit=fit, scale=scale, fitted=fitted)
 

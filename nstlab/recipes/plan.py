@@ -121,7 +121,7 @@ class Plan:
 
     def begun_with(self, picture: Tensor) -> Plan:
         """The same run from another first picture, (1, 3, H, W) in [0, 1], rounded to 8 bits as if read from a file."""
-        picture = im.shaded(im.fit(picture.cpu(), self.start.shape[-2:]))
+        picture = im.quantized(im.fit(picture.cpu(), self.start.shape[-2:]))
         return replace(self, start=picture.to(self.start.device), inputs=self.inputs | {"init": picture})
 
     def steering(self, settings: RunSettings) -> dict[str, float] | None:
@@ -274,7 +274,7 @@ def outline(settings: RunSettings, on: str | torch.device = DEVICES[0], known: P
     s, on, inputs = settings, device(on), settings.inputs
     own = {role: im.shape_of(each.source) for role, each in inputs.items()}
     first = next(iter(inputs))  # determines the proportions of the result
-    shape = im.fit_size(own[first], s.size, im.find(inputs[first].source))
+    shape = im.fit_size(own[first], s.size, im.path_of(inputs[first].source))
     shapes = {role: im.fitting(own[role], shape, each.fit, each.scale)[1] for role, each in inputs.items()}
     blanks = {role: torch.empty(1, 3, *each, device="meta") for role, each in shapes.items()}
     net = known.net if known and _network_of(known.settings) == _network_of(s) else network(s, on)

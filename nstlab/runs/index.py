@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nstlab import files
-from nstlab.files import WHOLE, many, named, record
+from nstlab.files import WHOLE, dict_of, list_of, object_with
 from nstlab.recipes import base
 from nstlab.runs.store import Store
 from nstlab.runs.stored import MANIFEST, StoredRun
@@ -29,7 +29,7 @@ logger = logging.getLogger("nstlab")
 FINISHED = re.compile(r"[0-9a-f]{16}")  # names of folders
 UNFINISHED = re.compile(r"[0-9a-f]{16}\.(.*\.)?(partial|removed)")
 INDEX_VERSION = 2  # raised whenever the contents of the index change
-INDEX = record(version={"enum": [INDEX_VERSION]}, runs=named(record(stamp=many(WHOLE), manifest=MANIFEST)))
+INDEX = object_with(version={"enum": [INDEX_VERSION]}, runs=dict_of(object_with(stamp=list_of(WHOLE), manifest=MANIFEST)))
 Where = Mapping[str, Any] | str | Callable[["pandas.DataFrame"], Any]
 
 
@@ -174,7 +174,7 @@ def remove_runs(run_ids: Sequence[str], root: str | Path = RESULTS) -> list[Path
         gone = folder.with_name(f"{folder.name.partition('.')[0]}.{uuid.uuid4().hex[:8]}.removed")
         with Store(root).locked(folder), files.writing(folder):
             folder.rename(gone)  # at once, so that half a run is never found
-            files.remove(gone)
+            files.delete(gone)
     return folders
 
 

@@ -206,7 +206,7 @@ class _Recorder:
         """Make the folder; begin with an empty one if the run begins `anew`."""
         with files.writing(self.folder.parent):
             if anew:
-                files.remove(self.folder)
+                files.delete(self.folder)
             (self.folder / "frames").mkdir(parents=True, exist_ok=True)
         files.remove_leftovers(self.folder)
 
@@ -239,7 +239,7 @@ class _Recorder:
                 im.save(last.snapshot(), frame_path(self.folder, last.index))
             im.save(result.image, self.folder / "final.png", self.plan.settings.to_dict())
             write_manifest(self.folder, folder.name, self.plan, result, self.record, self.frames)
-            files.remove(folder)  # an earlier result, if the run was computed anew
+            files.delete(folder)  # an earlier result, if the run was computed anew
             self.folder.rename(folder)
             for leftover in ("checkpoint.safetensors", "best.png"):
                 (folder / leftover).unlink(missing_ok=True)

@@ -28,7 +28,7 @@ import torch
 
 from nstlab import files
 from nstlab import images as im
-from nstlab.files import NUMBER, TEXT, WHOLE, many, named, record
+from nstlab.files import NUMBER, TEXT, WHOLE, dict_of, list_of, object_with
 from nstlab.method.engine import Result, Status, Step
 from nstlab.recipes.plan import Plan
 from nstlab.settings import InputError
@@ -41,14 +41,14 @@ logger = logging.getLogger("nstlab")
 COLUMNS = {"step": int, "level": int, "loss": float, "evaluations": int, "seconds": float, "event": str}  # others are terms
 MANIFEST_FORMAT = 1
 _PLAIN = {"type": ["string", "number", "boolean", "null"]}
-MANIFEST = record(
+MANIFEST = object_with(
     {"frames": WHOLE, "pictures": WHOLE}, format={"enum": [MANIFEST_FORMAT]}, id=TEXT, recipe=TEXT,
     weights_source=TEXT, changes={"type": "array"},
-    settings={**record(size=WHOLE), "additionalProperties": {"anyOf": [_PLAIN, many(_PLAIN)]}},
-    result=record(
-        loss=NUMBER, terms=named(NUMBER), status=TEXT, steps=WHOLE, evaluations=WHOLE, seconds=NUMBER, events=many(TEXT)
+    settings={**object_with(size=WHOLE), "additionalProperties": {"anyOf": [_PLAIN, list_of(_PLAIN)]}},
+    result=object_with(
+        loss=NUMBER, terms=dict_of(NUMBER), status=TEXT, steps=WHOLE, evaluations=WHOLE, seconds=NUMBER, events=list_of(TEXT)
     ),
-    environment=record(
+    environment=object_with(
         created={"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT"}, device=TEXT, commit={"type": ["string", "null"]}
     ),
 )  # fmt: skip

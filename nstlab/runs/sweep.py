@@ -24,7 +24,7 @@ import torch
 
 from nstlab.method.engine import Step
 from nstlab.recipes import plan as recipes
-from nstlab.recipes.base import RunSettings, named
+from nstlab.recipes.base import RunSettings
 from nstlab.runs.store import Store
 from nstlab.runs.stored import StoredRun
 from nstlab.settings import DEVICES, RESULTS, InputError, plain

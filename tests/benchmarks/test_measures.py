@@ -18,7 +18,9 @@ CPU = torch.device("cpu")
 
 def bench(words):
     """The command; its exit code."""
-    return commandline.run(commandline.Command(report.command, (BenchSettings,)), words, "python -m benchmarks")
+    return commandline.run_program(
+        {"bench": commandline.Subcommand(report.command, (BenchSettings,))}, words, "python -m benchmarks"
+    )
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ def test_going_back_undoes_a_change(live, settings):
     run.send([Change(settings.replace(beta=5.0))])
     kept = live.film.frames[-1]
     assert (kept.index, kept.settings) == (5, settings)
-    assert torch.equal(kept.picture, im.shaded(before))
+    assert torch.equal(kept.picture, im.quantized(before))
     step = run.send([Back(kept), Change(settings.replace(tv=0.5))])  # moved after the click
     assert torch.equal(step.snapshot(), kept.picture)
     assert step.weights["tv"] == 0.5
@@ -219,7 +219,7 @@ def test_going_back_undoes_a_change(live, settings):
 
 def test_what_a_restart_replaces_stays_on_the_film_and_is_gone_back_to_after_a_failure(live, settings, monkeypatch):
     run = begun(live, 7)
-    now = im.shaded(live.run.record.last.snapshot())
+    now = im.quantized(live.run.record.last.snapshot())
     monkeypatch.setattr("nstlab.method.engine._Run.begin", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run.send([Restart(live.settings)])
@@ -282,7 +282,7 @@ def test_a_saved_run_has_its_changes_and_an_id_of_its_own(live, settings):
     assert manifest["settings"] == settings.to_dict()
     assert live.news[-1].saved.problem() == ""
     assert not (live.news[-1].saved.folder / "start.png").exists()
-    assert torch.equal(im.reopen(live.news[-1].saved.picture), im.shaded(last.best()))
+    assert torch.equal(im.reopen(live.news[-1].saved.picture), im.quantized(last.best()))
     assert live.news[-1].saved.id != run_id(live.run.plan)
     ids = {live.news[-1].saved.id}
     next(run)

@@ -519,8 +519,8 @@ def test_a_pair_is_scored_at_the_content_error(monkeypatch, tiny_file):
 )
 def test_a_training_that_cannot_begin_is_refused_in_one_line(options, named, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    command = commandline.Command(training.run, (training.TrainSettings,))
-    assert commandline.run(command, options, "python -m training.embedded") == 2
+    command = commandline.Subcommand(training.run, (training.TrainSettings,))
+    assert commandline.run_program({"train": command}, options, "python -m training.embedded") == 2
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1
     assert named in said
