@@ -455,5 +455,6 @@ def test_slow_steps_and_long_pauses_are_not_taken_for_absence(studio, monkeypatc
 def test_who_waits_in_the_kernel_is_not_away(make, settings, monkeypatch):
     monkeypatch.setattr(audience, "AWAY", 0.01)
     studio = make(settings.replace(steps=300))
-    tell(studio, "seen")  # and never again, as where the kernel cannot hear while a cell waits
+    tell(studio, "seen")
+    tell(studio, "gone")  # and nothing more, as where the kernel cannot hear while a cell waits
     assert studio.wait(LONG) is Phase.RESTING

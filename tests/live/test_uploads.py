@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nstlab import images as im
-from nstlab.live.uploads import CHUNK, LARGEST, Uploads
+from nstlab.live.uploads import CHUNK, MAX_BYTES, Uploads
 from nstlab.settings import InputError
 
 
@@ -31,7 +31,7 @@ def test_what_is_forgotten_begins_anew(uploads):
 
 def test_a_file_that_is_too_large_is_refused_by_its_first_message(uploads):
     with pytest.raises(InputError, match=r"large\.png: has more than 200 MB"):
-        uploads.part("x", 0, LARGEST // CHUNK + 1, "large.png", b"")
+        uploads.part("x", 0, MAX_BYTES // CHUNK + 1, "large.png", b"")
 
 
 @pytest.mark.parametrize("name", ["../../my cat.png", "my cat.html", "my cat", "my cat.png.js"])
