@@ -44,12 +44,12 @@ class Controls:
         self.settings, self.changed, self.refused = settings, changed, refused
         self.lock = threading.RLock()  # some threads move widgets, others set them
         self._showing = False
-        options = {name: (annotation, opt) for name, annotation, opt in settings.options()}
+        names = {name for name, *_ in settings.options()}
         self.views: dict[str, View] = {}
         for fields, make in SPECIAL.items():
-            if options.keys() >= set(fields):
+            if names.issuperset(fields):
                 self.views |= dict.fromkeys(fields, make())
-        for name, (annotation, opt) in options.items():
+        for name, annotation, opt in settings.options():
             if name not in self.views:
                 self.views[name] = field_view(name, annotation, opt, getattr(settings, name), (menus or {}).get(name, ()))
         for view in set(self.views.values()):
@@ -126,11 +126,10 @@ class View:
 
 def shows(widget: w.Widget, value: Any) -> bool:
     """Whether a widget has this value, or for a slider, this value rounded to one of its steps."""
-    match widget:
-        case w.FloatLogSlider():
-            return value > 0 and abs(math.log10(widget.value / value)) <= ROUNDED * widget.step
-        case w.FloatSlider():
-            return abs(widget.value - value) <= ROUNDED * widget.step
+    if isinstance(widget, w.FloatLogSlider):
+        return value > 0 and abs(math.log10(widget.value / value)) <= ROUNDED * widget.step
+    if isinstance(widget, w.FloatSlider):
+        return abs(widget.value - value) <= ROUNDED * widget.step
     return widget.value == value
 
 
@@ -138,11 +137,9 @@ class MenuView(View):
     """A menu of (label, value) pairs, from which one value is chosen, or several. Values that it lacks are added."""
 
     def show(self, settings: RunSettings) -> None:
-        value = self.shown(settings)
-        values = value if isinstance(self.widget, w.SelectMultiple) else [value]
-        known = [choice for _, choice in self.widget.options]
-        for value in values:
-            if value not in known:
+        shown = self.shown(settings)
+        for value in shown if isinstance(self.widget, w.SelectMultiple) else [shown]:
+            if value not in [known for _, known in self.widget.options]:
                 label = " + ".join(value) if isinstance(value, tuple) else value.rpartition(os.sep)[2]
                 self.widget.options = [*self.widget.options, (label, value)]
         super().show(settings)

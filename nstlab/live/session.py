@@ -55,6 +55,14 @@ class Phase(StrEnum):
 OVER = (Phase.STOPPED, Phase.FAILED)
 
 
+def explained(error: Exception) -> str:
+    """What to tell the user of an error that has just been caught. One that is not about the user's input is logged."""
+    if isinstance(error, InputError):
+        return str(error)
+    log.exception("something failed while a picture was painted")
+    return f"{type(error).__name__}: {error}"
+
+
 class _Stopped(Exception):
     """Raised in the worker when it is to end."""
 
@@ -142,10 +150,7 @@ class Session:
         except _Stopped:
             self._enter(Phase.STOPPED)
         except Exception as error:
-            self.error = str(error)
-            if not isinstance(error, InputError):
-                self.error = f"{type(error).__name__}: {error}"
-                log.exception("the session failed")
+            self.error = explained(error)
             self._enter(Phase.FAILED)
 
     def _await(self) -> Sequence[Message]:

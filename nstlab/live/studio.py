@@ -11,7 +11,6 @@ nobody is watching.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,8 +23,10 @@ from nstlab import images as im
 from nstlab.figures import contact_sheet
 from nstlab.live.audience import Audience
 from nstlab.live.controls import Controls
-from nstlab.live.painting import Back, Change, Painting, Restart, Save, Snapshot
-from nstlab.live.session import OVER, Phase, Session
+from nstlab.live.film import Snapshot
+from nstlab.live.painting import Back, Change, Painting, Restart, Save
+from nstlab.live.panel import panel, parts_of, restart_buttons
+from nstlab.live.session import OVER, Phase, Session, explained
 from nstlab.live.uploads import Uploads
 from nstlab.live.viewer import Viewer
 from nstlab.recipes import plan as recipes
@@ -33,9 +34,7 @@ from nstlab.recipes.base import RunSettings
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs import source
 from nstlab.runs.store import Store
-from nstlab.settings import DEVICES, GROUPS, LIVE, RESULTS, START, InputError, nearest
-
-log = logging.getLogger("nstlab")
+from nstlab.settings import DEVICES, LIVE, RESULTS, START
 
 STATIC = "NSTLAB_STATIC"  # environment variable: notebooks show pictures where a widget would be
 STATIC_STEPS = 60  # steps that a static notebook shows the result of
@@ -49,6 +48,15 @@ def static() -> bool:
 def first_settings() -> TransferSettings:
     """The settings a studio opens with: they show something within seconds, and go on for long enough to be steered."""
     return TransferSettings("coffee", "swirl_strokes", size=256, steps=1000, levels=1)
+
+
+def still(settings: RunSettings, device: str) -> dict[str, Any]:
+    """The studio where nobody can use it: inputs and result of its first steps, as Jupyter's data by MIME type."""
+    plan = recipes.prepare(settings.replace(steps=min(settings.steps, STATIC_STEPS)), device)
+    result = plan.solve()
+    pictures = {name: plan.inputs[role] for name, role in settings.roles().items()} | {"result": result.image}
+    title = f"The studio is live in JupyterLab; here, what its first {result.steps} steps make"
+    return {"image/png": contact_sheet([[*pictures.values()]], [""], [*pictures], title)._repr_png_(), "text/plain": title}
 
 
 class Studio(w.VBox):
@@ -78,7 +86,8 @@ class Studio(w.VBox):
         self.controls = Controls(settings, menus, self._moved, lambda error: self.view.say(str(error), "error"))
         self.view.on_msg(self._receive)
         self._show_inputs()
-        layout = w.Box([panel(self.controls, fields, self._restart_buttons()), self.view])
+        buttons = restart_buttons(lambda current: self._try(lambda: self.restart(current)))
+        layout = w.Box([panel(self.controls, fields, buttons), self.view])
         layout.add_class("nst-layout")
         super().__init__([layout])
         self.add_class("nst-studio")
@@ -216,11 +225,8 @@ class Studio(w.VBox):
         """Do something, and show what goes wrong, since nobody else would hear of it."""
         try:
             action()
-        except InputError as error:
-            self.view.say(str(error), "error")
         except Exception as error:
-            log.exception("the studio failed")
-            self.view.say(f"{type(error).__name__}: {error}", "error")
+            self.view.say(explained(error), "error")
 
     def _show_code(self) -> None:
         python, command = self.code()
@@ -250,15 +256,6 @@ class Studio(w.VBox):
             if painting and not (self.session.pausing or self.audience.waiting):
                 self.session.pause()
                 self.audience.away = True
-
-    def _restart_buttons(self) -> w.Widget:
-        again = w.Button(description="Restart", tooltip="Begin again from the first picture that is chosen here")
-        current = w.Button(description="Restart from current", tooltip="Begin again from the picture as it is")
-        again.on_click(lambda _: self._try(self.restart))
-        current.on_click(lambda _: self._try(lambda: self.restart(current=True)))
-        for button in (again, current):
-            button.layout.width = "auto"
-        return w.HBox([again, current])
 
     # --- to the user, in the session's thread
 
@@ -293,47 +290,6 @@ class Studio(w.VBox):
             self.view.say(news.text, "note" if news.saved else "error")
             if news.saved is None:
                 with self.controls.lock:
-                    starts = [name for name, _, opt in self.settings.options() if opt.group == START]
-                    kept = {name: getattr(self.settings, name) for name in starts}
-                    self.controls.show(self.painting.settings.replace(**kept))
-
-
-# --- parts --------------------------------------------------------------------------------------------------------
-
-
-def panel(controls: Controls, fields: Sequence[str] | None, buttons: w.Widget) -> w.Widget:
-    """The controls: the named fields alone, or all in tabs, one for each group. Raises InputError for an unknown name."""
-    if fields is not None:
-        for name in fields:
-            if name not in controls.views:
-                raise InputError(f"fields: there is no setting '{name}'{nearest(name, list(controls.views))}")
-        whole = w.VBox([*controls.widgets(fields), buttons])
-    else:
-        groups: dict[str, list[str]] = {group: [] for group in GROUPS}
-        pictures = controls.settings.roles()
-        for name, _, opt in sorted(controls.settings.options(), key=lambda field: field[0] not in pictures):
-            groups[opt.group or GROUPS[-1]].append(name)
-        start = w.HBox(controls.widgets(groups.pop(START)))
-        start.add_class("nst-start")
-        tabs = {group.capitalize(): controls.widgets(names) for group, names in groups.items()}
-        next(iter(tabs.values())).extend([start, buttons])
-        whole = w.Tab([w.VBox(widgets) for widgets in tabs.values()], titles=tuple(tabs))
-    whole.add_class("nst-controls")
-    return whole
-
-
-def still(settings: RunSettings, device: str) -> dict[str, Any]:
-    """The studio where nobody can use it: inputs and result of its first steps, as Jupyter's data by MIME type."""
-    plan = recipes.prepare(settings.replace(steps=min(settings.steps, STATIC_STEPS)), device)
-    result = plan.solve()
-    pictures = {name: plan.inputs[role] for name, role in settings.roles().items()} | {"result": result.image}
-    title = f"The studio is live in JupyterLab; here, what its first {result.steps} steps make"
-    return {"image/png": contact_sheet([[*pictures.values()]], [""], [*pictures], title)._repr_png_(), "text/plain": title}
-
-
-def parts_of(*widgets: w.Widget) -> set[w.Widget]:
-    """Widgets, all that they contain, and their layouts and styles."""
-    parts = {widget for widget in widgets if isinstance(widget, w.Widget)}
-    for widget in tuple(parts):
-        parts |= parts_of(*getattr(widget, "children", ()), getattr(widget, "layout", None), getattr(widget, "style", None))
-    return parts
+                    shown = self.settings
+                    starts = {name: getattr(shown, name) for name, _, opt in shown.options() if opt.group == START}
+                    self.controls.show(self.painting.settings.replace(**starts))

@@ -14,8 +14,6 @@ from nstlab.live.painting import Back, Change, Painting, Restart, Save
 from nstlab.method.fast.propagation import Propagation
 from nstlab.method.objectives import Content, Style
 from nstlab.recipes.plan import Plan, prepare
-from nstlab.recipes.reconstruct import ReconstructSettings
-from nstlab.recipes.texture import TextureSettings
 from nstlab.runs.store import Store, run_id
 from nstlab.settings import InputError
 
@@ -278,18 +276,6 @@ def test_a_run_from_a_picture_is_saved_with_it_and_can_be_described(live, settin
 def test_what_is_described_begins_as_the_run_began(live, settings, tmp_path):
     begun(live, 1).send([Change(settings.replace(beta=3.0, init="grey", seed=4))])
     assert live.run.described(live.settings, tmp_path) == settings.replace(beta=3.0)
-
-
-@pytest.mark.parametrize(
-    ("recipe", "picture", "changes"),
-    [(ReconstructSettings, "photo", {"layer": "conv1_1"}), (TextureSettings, "painting", {"style_layers": ("conv1_1",)})],
-)
-def test_other_recipes_are_live_too(settings, tmp_path, recipe, picture, changes):
-    common = {name: getattr(settings, name) for name in ("size", "steps", "weights", "normalize", "precision")}
-    first = recipe(getattr(settings, picture), **common)
-    live = Painting(first, Store(tmp_path), "cpu")
-    assert begun(live, 1).send([Change(first.replace(**changes))]).index == 2
-    assert live.run.number == 1
 
 
 @given(st.lists(st.integers(1, 30), max_size=60))

@@ -224,6 +224,7 @@ def test_other_recipes_have_studios_too(make, settings, recipe, alone):
     studio = begun(make(other, fields=[field, "pool"] if alone else None))
     move(studio, field, value)
     until(lambda: studio.session.step.weights[term] == 1)
+    assert studio.painting.run.number == 1
     assert studio.view.compared == {"reconstruct": "photo", "texture": "painting"}[recipe]
 
 
@@ -312,23 +313,13 @@ def test_an_upload_becomes_the_photo_with_one_command(studio, painting, tmp_path
     assert studio.painting.run.number == 2
 
 
-@pytest.mark.parametrize(
-    ("data", "says"), [(b"nothing", "cat.png: is not a picture"), (b"", "cat.png: is not a picture"), ("small", "cat.png: 8×8")]
-)
-def test_an_upload_that_is_refused_says_why_and_leaves_nothing(studio, settings, tmp_path, data, says):
-    if data == "small":
-        Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
-        data = (tmp_path / "small.png").read_bytes()
-    upload(studio, "painting", "cat.png", data)
+def test_an_upload_that_is_refused_says_why_and_changes_nothing(studio, settings):
+    upload(studio, "painting", "cat.png", b"")
     assert studio.view.message["kind"] == "error"
-    assert studio.view.message["text"].startswith(says)
+    assert studio.view.message["text"].startswith("cat.png: is not a picture")
     assert studio.settings == settings
-    assert not list((tmp_path / "results" / "uploads").iterdir())
     tell(studio, "read")
     assert studio.view.message["text"] == ""
-
-
-def test_an_upload_that_is_too_large_is_refused(studio):
     tell(studio, "upload", id="x", role="photo", name="large.png", part=0, parts=1000)
     assert studio.view.message["text"].startswith("large.png: has more than 200 MB")
 
