@@ -184,9 +184,9 @@ class Session:
         return not self._allowed or (self._resting and not self._messages)
 
     def _take(self, step: Step | None) -> None:
-        """Keep what the generator yielded: a new step, the last one again, or None if it has nothing to do."""
+        """Keep what the generator yielded: a step, or None if it has nothing to do."""
         self._resting = step is None
-        if step is not None and step is not self.step:
+        if step is not None:
             self.step = step
             if time.monotonic() - self._shown >= 1 / FRAMES:
                 self._show()

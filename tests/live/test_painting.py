@@ -148,6 +148,13 @@ def test_a_command_that_cannot_be_obeyed_changes_nothing_and_says_why(live, sett
     assert len(live.news) == 1
 
 
+def test_the_memory_that_a_run_gives_up_counts_as_free(live, settings, monkeypatch):
+    run = begun(live)
+    monkeypatch.setattr("nstlab.method.memory.available", lambda device: 0)
+    run.send([Change(settings.replace(size=32))])
+    assert (live.news, live.run.number) == ([], 2)
+
+
 def test_a_layer_out_of_reach_is_refused_not_fatal(live, settings):
     run = begun(live, 1)
     run.send([Change(settings.replace(size=20, style_layers=("conv1_1", "pool5"), style_weights=(1.0, 0.0)))])
@@ -225,6 +232,7 @@ def test_saving_makes_no_step_even_with_other_commands(live, settings):
     last = live.step
     assert run.send([Save(), Change(settings.replace(beta=5.0))]) is last
     assert next(run).weights["style"] == 5.0
+    assert run.send([Save(), Restart(settings)]).index == 0  # which is urgent
 
 
 def test_what_cannot_be_saved_is_said(live):

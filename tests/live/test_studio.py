@@ -431,10 +431,11 @@ def test_slow_steps_and_long_pauses_are_not_taken_for_absence(studio, monkeypatc
     monkeypatch.setattr(LBFGS, "step", lambda *arguments: time.sleep(seconds) or whole(*arguments))
     answer(studio)
     until(lambda: studio.session.step is not None and studio.session.step.index >= 2)
-    before = paused(studio).index
+    for message in ("pause", "gone", "seen"):  # while the last step is still under way
+        tell(studio, message)
+    until(lambda: shows(studio, "paused", "paused · step"))
+    before = studio.session.step.index
     time.sleep(0.2)  # nothing is sent and nothing answered
-    tell(studio, "gone")
-    tell(studio, "seen")
     tell(studio, "single")
     until(lambda: studio.session.step.index == before + 1 and shows(studio, "paused", "paused · step"))
     tell(studio, "save")
