@@ -1,8 +1,9 @@
 """Small things that most tests need: a tiny network's weights, two smooth pictures, and caches that are thrown away."""
 
-from dataclasses import dataclass  # noqa: I001
+import time  # noqa: I001  nstlab comes before PyTorch, whose threads then wait as they do everywhere
+from dataclasses import dataclass
 
-import nstlab  # before PyTorch, whose threads then wait as they do everywhere
+import nstlab
 import platformdirs
 import pytest
 import safetensors.torch
@@ -10,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import settings
 
+from nstlab import images as im
 from nstlab.method.network import VGG19
 from nstlab.method.weights import TORCHVISION, Weights, random_weights
+from nstlab.recipes.transfer import TransferSettings
 
 settings.register_profile("nstlab", deadline=None, derandomize=True)  # no clock and no luck in the tests
 settings.load_profile("nstlab")
@@ -66,6 +69,14 @@ def tiny_file(tiny, tmp_path):
     return path
 
 
+@pytest.fixture
+def small_transfer(photo, painting, tiny_file, tmp_path):
+    """Settings of a transfer whose pictures are small files, and whose end nobody waits for."""
+    paths = [im.save(photo, tmp_path / "photo.png"), im.save(painting, tmp_path / "painting.png")]
+    small = {"size": 48, "steps": 100_000, "levels": 1, "weights": str(tiny_file), "normalize": False, "precision": "float32"}
+    return TransferSettings(*map(str, paths), **small)
+
+
 @pytest.fixture(scope="session")
 def cache_folder(tmp_path_factory):
     """One cache for the whole session: a network's mean activations are computed once."""
@@ -85,6 +96,14 @@ def own_machine(monkeypatch, cache_folder, tmp_path_factory):
     yield
     torch.hub.set_dir(before)
     torch.set_num_threads(threads)
+
+
+def until(wanted, seconds=60.0):
+    """Wait for something to be so, which another thread brings about."""
+    end = time.monotonic() + seconds
+    while not wanted():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.002)
 
 
 def local_cluster(workers):

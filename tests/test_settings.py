@@ -247,8 +247,8 @@ def test_identity_leaves_out_paths_and_nothing_else(cls, paths):
 
 
 def test_sources_of_weights_are_those_that_there_are():
-    assert set(names.DOWNLOADS) == set(weights.DOWNLOADS)
-    assert set(names.WEIGHTS) == {"auto", "embedded", "random", *weights.DOWNLOADS}
+    assert set(names.DOWNLOADS) == set(weights.SOURCES)
+    assert set(names.WEIGHTS) == {"auto", "embedded", "random", *weights.SOURCES}
 
 
 @pytest.mark.parametrize("cls", CLASSES)

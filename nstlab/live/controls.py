@@ -1,12 +1,11 @@
 """Controls for settings: one value, of which all widgets are views.
 
-    controls = Controls(TransferSettings("coffee", "mosaic"))
-    controls.observe(lambda names: print(names, controls.settings))
-    display(controls.box(["size", "pool"]))
+    controls = Controls(TransferSettings("coffee", "mosaic"), changed=lambda names: print(names, controls.settings))
+    display(*controls.widgets(["size", "pool"]))
 
-`controls.settings` always holds settings that are allowed. A widget that is moved changes it, and all widgets then show what it
-says; what is not allowed is refused, with the reason, and the widget shows what holds. A field that is new in the settings gets
-a control by itself.
+`controls.settings` always holds settings that are allowed. A widget that is moved changes them, and all widgets then show the
+new ones. What is not allowed is refused, with the reason, and the widget shows the old value again. A new field in the settings
+has a control at once.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import ipywidgets as w
 
@@ -26,60 +25,63 @@ from nstlab.recipes.base import RunSettings
 from nstlab.settings import InputError, Option, field_type
 
 LOOK = {"style": {"description_width": "8.5em"}, "layout": {"width": "auto"}}
-ROUNDED = 0.51  # of a slider's step: browsers send back what they have rounded by so much
+ROUNDED = 0.51  # steps of a slider by which browsers may round its value before they send it back
 
 
 class Controls:
     """The settings of a recipe, and a view for each field, in `views` by the fields' names.
 
-    settings: what is shown at first. known: further choices for some fields, such as the pictures that are there."""
+    menus: choices to offer for some fields, such as sample pictures. changed: called with the names of the fields that were
+    changed. refused: called with the reason why a widget's new value is not allowed."""
 
-    def __init__(self, settings: RunSettings, known: Mapping[str, Sequence[str]] | None = None):
-        self.settings = settings
-        self.lock = threading.RLock()  # widgets are moved by several threads, and set by others
+    def __init__(
+        self,
+        settings: RunSettings,
+        menus: Mapping[str, Sequence[str]] | None = None,
+        changed: Callable[[Sequence[str]], None] = lambda names: None,
+        refused: Callable[[InputError], None] = lambda error: None,
+    ):
+        self.settings, self.changed, self.refused = settings, changed, refused
+        self.lock = threading.RLock()  # some threads move widgets, others set them
         self._showing = False
-        self._changed: list[Callable[[Sequence[str]], None]] = []
-        self._refused: list[Callable[[InputError], None]] = []
-        fields = {name: (annotation, opt) for name, annotation, opt in settings.options()}
+        names = {name for name, *_ in settings.options()}
         self.views: dict[str, View] = {}
-        for special in SPECIAL:
-            if set(special.fields) <= fields.keys():
-                self.views |= dict.fromkeys(special.fields, special(self))
-        for name, (annotation, opt) in fields.items():
+        for fields, make in SPECIAL.items():
+            if names.issuperset(fields):
+                self.views |= dict.fromkeys(fields, make())
+        for name, annotation, opt in settings.options():
             if name not in self.views:
-                self.views[name] = field_view(self, name, annotation, opt, (known or {}).get(name, ()))
+                self.views[name] = field_view(name, annotation, opt, getattr(settings, name), (menus or {}).get(name, ()))
+        for view in set(self.views.values()):
+            view.watch(partial(self._moved, view))
         self.show(settings)
 
-    def observe(self, changed: Callable[[Sequence[str]], None], refused: Callable[[InputError], None] | None = None) -> None:
-        """Have it called with the names of the fields that were changed; and with the reason when a change was refused."""
-        self._changed.append(changed)
-        if refused is not None:
-            self._refused.append(refused)
-
     def change(self, **values: Any) -> None:
-        """Change fields, as a user does: observers are told. Raises InputError, and nothing has changed."""
+        """Change fields as a user does, so that `changed` is called. Raises InputError, and nothing has changed."""
         with self.lock:
             before = self.settings
-            for view in dict.fromkeys(self.views.values()):
-                values |= view.along(before, values)
-            self.show(before.replace(**values))
-            changed = [name for name in self.views if getattr(before, name) != getattr(self.settings, name)]
-            if changed:
-                for observer in self._changed:
-                    observer(changed)
+            self.show(before.replace(**carried_weights(before, values), **values))
+            names = [name for name in self.views if getattr(before, name) != getattr(self.settings, name)]
+            if names:
+                self.changed(names)
 
     def show(self, settings: RunSettings) -> None:
-        """Show other settings of the same recipe; nobody is told."""
+        """Show other settings of the same recipe. `changed` is not called."""
         with self.lock:
             self.settings, self._showing = settings, True
             try:
-                for view in dict.fromkeys(self.views.values()):
+                for view in set(self.views.values()):
                     view.show(settings)
             finally:
                 self._showing = False
 
-    def moved(self, view: View) -> None:
-        """A view's widget has another value."""
+    def widgets(self, names: Sequence[str]) -> list[w.Widget]:
+        """The widgets of these fields, each once, the special ones first."""
+        special = [name for fields in SPECIAL for name in fields if name in names]
+        return list(dict.fromkeys(self.views[name].widget for name in (*special, *names)))
+
+    def _moved(self, view: View) -> None:
+        """Take over what a view shows, since the user has moved its widget."""
         with self.lock:
             if self._showing:
                 return
@@ -87,253 +89,72 @@ class Controls:
                 self.change(**view.changes(self.settings))
             except InputError as error:
                 self.show(self.settings)
-                for observer in self._refused:
-                    observer(error)
-
-    def widgets(self, names: Iterable[str]) -> list[w.Widget]:
-        """Those of the named fields, each once; the special ones first, in their order."""
-        views = dict.fromkeys(self.views[name] for name in names)
-        special = [view for kind in SPECIAL for view in views if isinstance(view, kind)]
-        return [view.widget for view in dict.fromkeys([*special, *views])]
-
-    def box(self, names: Iterable[str] | None = None) -> w.VBox:
-        """The widgets of all fields, or of those named, one below the other."""
-        return w.VBox(self.widgets(self.views if names is None else names))
+                self.refused(error)
 
 
 # --- views ------------------------------------------------------------------------------------------------------
 
 
 class View:
-    """A widget for some fields."""
+    """A widget that shows one field of the settings, as it is."""
 
-    fields: ClassVar[tuple[str, ...]]
+    def __init__(self, name: str, widget: w.Widget):
+        self.name, self.widget = name, widget
 
-    def __init__(self, controls: Controls):
-        self.controls = controls
-        self.widget = self.make()
-
-    def make(self) -> w.Widget:
-        """The widget, with what moves in it `watched`."""
-        raise NotImplementedError
+    def watch(self, moved: Callable[[], None]) -> None:
+        """Have it called when the widget has another value."""
+        self.widget.observe(lambda _: moved(), names="value")
 
     def show(self, settings: RunSettings) -> None:
-        """Let the widget show what the settings say."""
-        raise NotImplementedError
+        """Let the widget show the settings. If it does, it is left alone, since the user may still be moving it."""
+        value = self.shown(settings)
+        if not shows(self.widget, value):
+            self.widget.value = value
 
     def changes(self, settings: RunSettings) -> dict[str, Any]:
-        """The fields' values that the widget shows, given the present settings."""
-        raise NotImplementedError
+        """The fields with other values than in these settings, now that the widget has been moved."""
+        return {} if shows(self.widget, self.shown(settings)) else self.read(settings)
 
-    def along(self, settings: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What has to change along with other fields' new values."""
-        return {}
+    def shown(self, settings: RunSettings) -> Any:
+        """The widget's value for these settings."""
+        return getattr(settings, self.name)
 
-    def watched(self, widget: w.Widget) -> w.Widget:
-        """The widget, whose moves change the fields."""
-        widget.observe(lambda _: self.controls.moved(self), names="value")
-        return widget
-
-
-class Ratio(View):
-    """One logarithmic slider for α/β, which moves β."""
-
-    fields = ("alpha", "beta")
-
-    def make(self) -> w.Widget:
-        slider = w.FloatLogSlider(
-            1e-3, base=10, min=-9, max=3, step=0.05, readout_format=".1e", description="α/β",
-            tooltip="content over style: to the left more painting, to the right more photo",
-            style={"description_width": "2.5em"}, layout={"width": "auto"},
-        )  # fmt: skip
-        return self.watched(slider)
-
-    def show(self, settings: RunSettings) -> None:
-        slide(self.widget, self._shown(settings))
-
-    def changes(self, settings: RunSettings) -> dict[str, Any]:
-        alpha = settings.alpha or CONVENTIONS[settings.convention].alpha  # else the photo could never come back
-        if settings.alpha and settings.beta and same(self.widget, self._shown(settings)):
-            return {}
-        return {"alpha": alpha, "beta": float(f"{alpha / self.widget.value:.4g}")}
-
-    def _shown(self, settings: RunSettings) -> float:
-        """α/β, within the slider's reach."""
-        low, high = 10**self.widget.min, 10**self.widget.max
-        return min(max(settings.alpha / settings.beta, low), high) if settings.beta else high
-
-
-class ContentLayer(View):
-    """One choice for the content layer; several at once are shown when the settings have them."""
-
-    fields = ("content_layers",)
-
-    def make(self) -> w.Widget:
-        options = [(name, (name,)) for name in CONVOLUTIONS]
-        help = "the layer whose features are to match the photo's"
-        return self.watched(w.Dropdown(options=options, description="content layer", tooltip=help, **LOOK))
-
-    def show(self, settings: RunSettings) -> None:
-        layers = settings.content_layers
-        choose(self.widget, layers, " + ".join(layers))
-
-    def changes(self, settings: RunSettings) -> dict[str, Any]:
-        return {"content_layers": self.widget.value}
-
-
-class Equalizer(View):
-    """A slider for the weight of each style layer, side by side."""
-
-    fields = ("style_weights",)
-
-    def make(self) -> w.Widget:
-        self.sliders: list[w.FloatSlider] = []
-        self.row = w.HBox(layout={"width": "100%"})
-        self.row.add_class("nst-equalizer")
-        return w.VBox([w.Label("weight of each style layer"), self.row])
-
-    def show(self, settings: RunSettings) -> None:
-        layers, weights = settings.style_layers, self._weights(settings)
-        if [slider.tooltip for slider in self.sliders] != list(layers):
-            old, self.sliders = self.sliders, [self._slider(name) for name in layers]
-            self.row.children = self.sliders
-            for slider in old:
-                slider.close()
-        for slider, weight in zip(self.sliders, weights, strict=True):
-            slider.max = max(slider.max, 5 * weight)
-            slide(slider, weight)
-
-    def changes(self, settings: RunSettings) -> dict[str, Any]:
-        shown = zip(self.sliders, self._weights(settings), strict=True)
-        meant = tuple(weight if same(slider, weight) else slider.value for slider, weight in shown)
-        return {} if meant == self._weights(settings) else {"style_weights": meant}
-
-    def along(self, settings: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Layers come and go: those that stay keep the weights that were given, new ones get the mean of these."""
-        weights, layers = settings.style_weights, values.get("style_layers")
-        if not weights or layers is None or "style_weights" in values:
-            return {}
-        known, mean = dict(zip(settings.style_layers, weights, strict=True)), sum(weights) / len(weights)
-        return {"style_weights": tuple(known.get(name, mean) for name in layers)}
-
-    def _weights(self, settings: RunSettings) -> tuple[float, ...]:
-        count = len(settings.style_layers)
-        return settings.style_weights or (CONVENTIONS[settings.convention].layer_weight(count),) * count
-
-    def _slider(self, name: str) -> w.FloatSlider:
-        slider = w.FloatSlider(
-            0, min=0, max=1, step=0.01, orientation="vertical", readout_format=".2f", description=name, tooltip=name,
-            layout={"width": "50px", "height": "150px"},
-        )  # fmt: skip
-        return self.watched(slider)
-
-
-class Smoothness(View):
-    """Total variation, from none over small to large."""
-
-    fields = ("tv",)
-
-    def make(self) -> w.Widget:
-        options = [("off", 0.0)] + [(f"{10 ** (k / 4):.2g}", float(f"{10 ** (k / 4):.2g}")) for k in range(-20, 17)]
-        help = "weight of total variation: smooths the picture"
-        return self.watched(w.SelectionSlider(options=options, description="smoothing (tv)", tooltip=help, **LOOK))
-
-    def show(self, settings: RunSettings) -> None:
-        self.widget.value = min(choices(self.widget), key=lambda value: abs(value - settings.tv))
-
-    def changes(self, settings: RunSettings) -> dict[str, Any]:
-        return {"tv": self.widget.value}
-
-
-SPECIAL: tuple[type[View], ...] = (Ratio, ContentLayer, Equalizer, Smoothness)
-
-
-# --- a view for any field ---------------------------------------------------------------------------------------
-
-
-class FieldView(View):
-    """One field, in a widget that has its value as it is."""
-
-    def __init__(self, controls: Controls, name: str, widget: w.Widget):
-        self.name, self.made = name, widget
-        super().__init__(controls)
-
-    def make(self) -> w.Widget:
-        return self.watched(self.made)
-
-    def show(self, settings: RunSettings) -> None:
-        self.widget.value = getattr(settings, self.name)
-
-    def changes(self, settings: RunSettings) -> dict[str, Any]:
+    def read(self, settings: RunSettings) -> dict[str, Any]:
+        """The fields' values for the widget's, given the settings so far."""
         return {self.name: self.widget.value}
 
 
-class SliderView(FieldView):
-    """A logarithmic slider."""
+def shows(widget: w.Widget, value: Any) -> bool:
+    """Whether a widget has this value, or for a slider, this value rounded to one of its steps."""
+    if isinstance(widget, w.FloatLogSlider):
+        return value > 0 and abs(math.log10(widget.value / value)) <= ROUNDED * widget.step
+    if isinstance(widget, w.FloatSlider):
+        return abs(widget.value - value) <= ROUNDED * widget.step
+    return widget.value == value
+
+
+class MenuView(View):
+    """A menu of (label, value) pairs, from which one value is chosen, or several. Values that it lacks are added."""
 
     def show(self, settings: RunSettings) -> None:
-        slide(self.widget, getattr(settings, self.name))
-
-    def changes(self, settings: RunSettings) -> dict[str, Any]:
-        return {} if same(self.widget, getattr(settings, self.name)) else super().changes(settings)
-
-
-class MenuView(FieldView):
-    """A menu. A value that is none of its choices becomes one."""
-
-    def show(self, settings: RunSettings) -> None:
-        value = getattr(settings, self.name)
-        if isinstance(self.widget, w.SelectMultiple):
-            self.widget.options = list(dict.fromkeys((*self.widget.options, *value)))
-            self.widget.value = value
-        else:
-            choose(self.widget, value, Path(value).name if os.sep in value else value)
+        shown = self.shown(settings)
+        for value in shown if isinstance(self.widget, w.SelectMultiple) else [shown]:
+            if value not in [known for _, known in self.widget.options]:
+                label = " + ".join(value) if isinstance(value, tuple) else value.rpartition(os.sep)[2]
+                self.widget.options = [*self.widget.options, (label, value)]
+        super().show(settings)
 
 
-class TextView(FieldView):
-    """A line of text. many: several values, with spaces or commas between them. Nothing written is None."""
+class TextView(View):
+    """A line of text: nothing for None, several values with spaces or commas between them."""
 
-    def __init__(self, controls: Controls, name: str, widget: w.Widget, many: bool):
-        self.many = many
-        super().__init__(controls, name, widget)
+    def shown(self, settings: RunSettings) -> str:
+        return text_of(getattr(settings, self.name))
 
-    def show(self, settings: RunSettings) -> None:
-        self.widget.value = text_of(getattr(settings, self.name))
-
-    def changes(self, settings: RunSettings) -> dict[str, Any]:
+    def read(self, settings: RunSettings) -> dict[str, Any]:
         text = self.widget.value.strip()
-        return {self.name: tuple(text.replace(",", " ").split()) if self.many else text or None}
-
-
-def field_view(controls: Controls, name: str, annotation: Any, opt: Option, known: Sequence[str] = ()) -> View:
-    """The view for a field by what it may hold; its tooltip is the field's help with what is allowed."""
-    (wanted, many, optional), value = field_type(annotation), getattr(controls.settings, name)
-    bounds = f" ({opt.allowed()})" if opt.low is not None or opt.choices else ""
-    unit = f" ({opt.unit})" if opt.unit else ""
-    about = {"description": name.replace("_", " ") + unit, "tooltip": opt.help + bounds, **LOOK}
-    late = about | {"continuous_update": False}  # a value that is being typed is none yet
-    if wanted is bool:
-        return FieldView(controls, name, w.Checkbox(indent=True, **about))
-    if known:
-        return MenuView(controls, name, w.Dropdown(options=list(dict.fromkeys(known)), **about))
-    if opt.parse is layer_name and many:
-        return MenuView(controls, name, w.SelectMultiple(options=CONVOLUTIONS, rows=4, **about))
-    if opt.parse is layer_name:
-        return MenuView(controls, name, w.Dropdown(options=CONVOLUTIONS, **about))
-    if opt.choices and not opt.or_path:
-        return MenuView(controls, name, w.Dropdown(options=opt.choices, **about))
-    if opt.choices:
-        return TextView(controls, name, w.Combobox(options=opt.choices, ensure_option=False, **late), many)
-    if opt.log and opt.low and opt.high:
-        ends = {"min": math.log10(opt.low), "max": math.log10(opt.high)}
-        return SliderView(controls, name, w.FloatLogSlider(value=value, step=0.05, **ends, **late))
-    ends = {"min": -1e18 if opt.low is None else opt.low, "max": 1e18 if opt.high is None else opt.high}
-    if wanted is int and not many and value is not None:  # where it may be left open, the convention has filled it
-        few = opt.high is not None and opt.high - opt.low <= 100
-        return FieldView(controls, name, (w.IntSlider if few else w.BoundedIntText)(value=value, **ends, **late))
-    if many or optional or wanted is str:
-        return TextView(controls, name, w.Text(placeholder="none" if optional else "", **late), many)
-    return FieldView(controls, name, w.BoundedFloatText(value=value, **ends, **late))
+        many = isinstance(getattr(settings, self.name), tuple)
+        return {self.name: tuple(text.replace(",", " ").split()) if many else text or None}
 
 
 def text_of(value: Any) -> str:
@@ -345,27 +166,137 @@ def text_of(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def choices(menu: w.Widget) -> list[Any]:
-    """The values of a menu, without their labels."""
-    return [choice[1] if isinstance(choice, tuple) else choice for choice in menu.options]
+def field_view(name: str, annotation: Any, opt: Option, value: Any, menu: Sequence[str] = ()) -> View:
+    """The view for a field, given what it may hold, its present value, and perhaps a menu of values to choose from.
+
+    Its tooltip is the field's help with what is allowed."""
+    wanted, many, optional = field_type(annotation)
+    bounds = f" ({opt.allowed()})" if opt.low is not None or opt.choices else ""
+    unit = f" ({opt.unit})" if opt.unit else ""
+    about = {"description": name.replace("_", " ") + unit, "tooltip": opt.help + bounds, **LOOK}
+    typed = about | {"continuous_update": False}  # a value is not used before it is complete
+    if wanted is bool:
+        return View(name, w.Checkbox(indent=True, **about))
+    layers = [(layer, layer) for layer in CONVOLUTIONS] if opt.parse is layer_name else []
+    if layers and many:
+        return MenuView(name, w.SelectMultiple(options=layers, rows=4, **about))
+    pairs = [(choice, choice) for choice in menu or opt.choices] or layers
+    if pairs and (menu or not opt.or_path):
+        return MenuView(name, w.Dropdown(options=pairs, **about))
+    if opt.choices:
+        return TextView(name, w.Combobox(options=opt.choices, ensure_option=False, **typed))
+    if opt.log and opt.low and opt.high:
+        return View(name, w.FloatLogSlider(step=0.05, min=math.log10(opt.low), max=math.log10(opt.high), **typed))
+    ends = {"min": -1e18 if opt.low is None else opt.low, "max": 1e18 if opt.high is None else opt.high}
+    if wanted is int and not many and value is not None:  # one that may be None has the convention's value by now
+        few = opt.high is not None and opt.high - opt.low <= 100
+        return View(name, (w.IntSlider if few else w.BoundedIntText)(**ends, **typed))
+    if many or optional or wanted is str:
+        return TextView(name, w.Text(placeholder="none" if optional else "", **typed))
+    return View(name, w.BoundedFloatText(**ends, **typed))
 
 
-def choose(menu: w.Dropdown, value: Any, label: str) -> None:
-    """Let a menu show a value, which becomes one of its choices."""
-    if value not in choices(menu):
-        pairs = [choice if isinstance(choice, tuple) else (choice, choice) for choice in menu.options]
-        menu.options = [*pairs, (label, value)]
-    menu.value = value
+# --- special views ----------------------------------------------------------------------------------------------
 
 
-def slide(slider: w.FloatSlider | w.FloatLogSlider, exact: float) -> None:
-    """Let a slider show a value. One that shows it already is left alone: it may be moving on meanwhile, in the browser."""
-    if not same(slider, exact):
-        slider.value = exact
+class RatioView(View):
+    """A logarithmic slider for α/β, which moves β."""
+
+    def __init__(self) -> None:
+        slider = w.FloatLogSlider(
+            1e-3, base=10, min=-9, max=3, step=0.05, readout_format=".1e", description="α/β",
+            tooltip="content over style: to the left more painting, to the right more photo",
+            style={"description_width": "2.5em"}, layout={"width": "auto"},
+        )  # fmt: skip
+        super().__init__("beta", slider)
+
+    def shown(self, settings: RunSettings) -> float:
+        """α/β, within the slider's reach."""
+        low, high = 10**self.widget.min, 10**self.widget.max
+        return min(max(settings.alpha / settings.beta, low), high) if settings.beta else high
+
+    def read(self, settings: RunSettings) -> dict[str, Any]:
+        alpha = settings.alpha or CONVENTIONS[settings.convention].alpha  # with 0 the photo could never come back
+        return {"alpha": alpha, "beta": float(f"{alpha / self.widget.value:.4g}")}
 
 
-def same(slider: w.FloatSlider | w.FloatLogSlider, exact: float) -> bool:
-    """Whether a slider shows the exact value, or what that is when rounded to one of its steps."""
-    if not isinstance(slider, w.FloatLogSlider):
-        return abs(slider.value - exact) <= ROUNDED * slider.step
-    return exact > 0 and abs(math.log10(slider.value / exact)) <= ROUNDED * slider.step
+class ContentLayerView(MenuView):
+    """A menu for the content layer; several layers together, if the settings have them, are one more choice."""
+
+    def __init__(self) -> None:
+        options = [(name, (name,)) for name in CONVOLUTIONS]
+        help = "the layer whose features are to match the photo's"
+        super().__init__("content_layers", w.Dropdown(options=options, description="content layer", tooltip=help, **LOOK))
+
+
+class EqualizerView(View):
+    """A slider for the weight of each style layer, side by side."""
+
+    def __init__(self) -> None:
+        self.sliders: list[w.FloatSlider] = []
+        self.row = w.HBox(layout={"width": "100%"})
+        self.row.add_class("nst-equalizer")
+        super().__init__("style_weights", w.VBox([w.Label("weight of each style layer"), self.row]))
+
+    def watch(self, moved: Callable[[], None]) -> None:
+        self.moved = moved
+
+    def show(self, settings: RunSettings) -> None:
+        if [slider.description for slider in self.sliders] != list(settings.style_layers):
+            old, self.sliders = self.sliders, [self._slider(name) for name in settings.style_layers]
+            self.row.children = self.sliders
+            for slider in old:
+                slider.close()
+        for slider, weight in zip(self.sliders, self.shown(settings), strict=True):
+            slider.max = max(slider.max, 5 * weight)
+            if not shows(slider, weight):
+                slider.value = weight
+
+    def changes(self, settings: RunSettings) -> dict[str, Any]:
+        weights = self.shown(settings)
+        pairs = zip(self.sliders, weights, strict=True)
+        meant = tuple(weight if shows(slider, weight) else slider.value for slider, weight in pairs)
+        return {} if meant == weights else {"style_weights": meant}
+
+    def shown(self, settings: RunSettings) -> tuple[float, ...]:
+        """The weight of each layer; where the settings leave them open, the convention's."""
+        count = len(settings.style_layers)
+        return settings.style_weights or (CONVENTIONS[settings.convention].layer_weight(count),) * count
+
+    def _slider(self, name: str) -> w.FloatSlider:
+        slider = w.FloatSlider(
+            0, min=0, max=1, step=0.01, orientation="vertical", readout_format=".2f", description=name, tooltip=name,
+            layout={"width": "50px", "height": "150px"},
+        )  # fmt: skip
+        slider.observe(lambda _: self.moved(), names="value")
+        return slider
+
+
+def carried_weights(settings: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The style weights to go with other style layers: layers that stay keep theirs, new ones get the mean of all."""
+    weights = getattr(settings, "style_weights", ())
+    if not weights or "style_layers" not in values or "style_weights" in values:
+        return {}
+    known, mean = dict(zip(settings.style_layers, weights, strict=True)), sum(weights) / len(weights)
+    return {"style_weights": tuple(known.get(name, mean) for name in values["style_layers"])}
+
+
+class SmoothingView(View):
+    """A slider for total variation, from none over small to large. It shows the nearest of its values."""
+
+    def __init__(self) -> None:
+        values = [float(f"{10 ** (k / 4):.2g}") for k in range(-20, 17)]
+        options = [("off", 0.0), *((f"{value:.2g}", value) for value in values)]
+        help = "weight of total variation: smooths the picture"
+        super().__init__("tv", w.SelectionSlider(options=options, description="smoothing (tv)", tooltip=help, **LOOK))
+
+    def shown(self, settings: RunSettings) -> float:
+        return min((value for _, value in self.widget.options), key=lambda value: abs(value - settings.tv))
+
+
+SPECIAL: Mapping[tuple[str, ...], Callable[[], View]] = {  # what has a view of its own, in the order in which it is placed
+    ("alpha", "beta"): RatioView,
+    ("content_layers",): ContentLayerView,
+    ("style_weights",): EqualizerView,
+    ("tv",): SmoothingView,
+}

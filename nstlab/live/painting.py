@@ -1,12 +1,12 @@
-"""A run whose settings may change at any moment, while the picture is kept.
+"""A picture whose settings may change at any moment while it is painted.
 
     painting = Painting(TransferSettings("coffee", "mosaic", size=256), store)
     steps = painting.steps()
     step = next(steps)
-    step = steps.send([Change(painting.settings.replace(beta=300.0))])   # weights: the same run goes on
+    step = steps.send([Change(painting.settings.replace(beta=300.0))])   # only weights: the run goes on
     step = steps.send([Change(painting.settings.replace(pool="max"))])   # more than weights: a new run from this picture
 
-All of it is one generator of steps that takes commands, without threads and without widgets; a `Session` drains it.
+All of it is one generator of steps that takes commands, without threads and without widgets. A `Session` drains it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from torch import Tensor
 
 from nstlab import files
 from nstlab import images as im
-from nstlab.method.engine import Result, Step
+from nstlab.live.film import Film, Snapshot
 from nstlab.method.fast import memory
+from nstlab.method.steps import Step
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.plan import Plan
@@ -30,39 +31,37 @@ from nstlab.runs.store import Store
 from nstlab.runs.stored import Record, StoredRun
 from nstlab.settings import DEVICES, InputError
 
-FILM = 8  # snapshots that are kept
-SECOND = 4  # step of a run's second snapshot
-ASPECT = 0.02  # part by which a picture's proportions may change when it is kept
+ASPECT = 0.02  # part by which a picture's proportions may change if it is to be kept
 
 
 # --- commands ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class Command:
-    """What may happen to a painting. An urgent one is obeyed even while the painting is paused."""
+class LiveCommand:
+    """What can be sent to a painting. An urgent command is obeyed even while the painting is paused."""
 
     urgent: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, eq=False)
-class Change(Command):
-    """Paint by these settings from now on. Weights alone steer the run; more begins a new one from its picture."""
+class Change(LiveCommand):
+    """Paint with these settings from now on. The run goes on if only weights differ; else a new one begins."""
 
     urgent: ClassVar[bool] = False
     settings: RunSettings
 
 
 @dataclass(frozen=True, eq=False)
-class Restart(Command):
-    """Begin a new run by these settings: from the first picture that they name, or from the `current` one."""
+class Restart(LiveCommand):
+    """Begin a new run with these settings, from the first picture that they name or from the `current` one."""
 
     settings: RunSettings
     current: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Back(Command):
+class Back(LiveCommand):
     """Begin a new run from a snapshot, with its settings."""
 
     snapshot: Snapshot
@@ -73,245 +72,191 @@ class Back(Command):
 
 
 @dataclass(frozen=True, eq=False)
-class Save(Command):
-    """Write the run into the store, as far as it has come."""
+class Save(LiveCommand):
+    """Write the run to the store, as far as it has come."""
 
 
 @dataclass(frozen=True)
 class News:
-    """What became of a command: a run that was `saved`, or the reason why it was refused."""
+    """What became of a command: the run that was `saved`, or else why the command was refused."""
 
     text: str
     saved: StoredRun | None = None
 
 
-# --- what is kept to go back to ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """A picture to go back to, (1, 3, H, W) in [0, 1], with the settings it was painted by.
-
-    count: number of the step among all steps of all runs. index: among those of its own run, the `run`-th one."""
-
-    count: int
-    run: int
-    index: int
-    settings: RunSettings
-    picture: Tensor
-
-
-@dataclass
-class Film:
-    """At most FILM snapshots: at steps 0, 4, 8, 16 … of each run, and before each change.
-
-    The first and the last are kept; of the others those go first that are nearest to their neighbours."""
-
-    frames: list[Snapshot] = field(default_factory=list)
-
-    def add(self, snapshot: Snapshot) -> None:
-        """Keep a snapshot, unless its step has one already."""
-        if self.frames and self.frames[-1].count == snapshot.count:
-            return
-        self.frames = [*self.frames, snapshot]
-        if len(self.frames) > FILM:
-            counts = [frame.count for frame in self.frames]
-            near = min(range(1, FILM), key=lambda i: counts[i + 1] - counts[i - 1])
-            self.frames = self.frames[:near] + self.frames[near + 1 :]
-
-    @staticmethod
-    def wants(index: int) -> bool:
-        """Whether a run's step is one to keep: 0, and the powers of 2 from SECOND on."""
-        return index & (index - 1) == 0 and not 0 < index < SECOND
+# --- one run ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
 class Run:
-    """The run of the moment: its plan, its record for the store, and its steps, None when they have come to an end.
+    """One of a painting's runs: its plan, and its record for the store.
 
-    number: 1 for the first run. given: its first picture, if that is not the one its settings name."""
+    number: 1 for the first run. given: whether it begins from another picture than its settings name."""
 
     number: int
     plan: Plan
-    given: Tensor | None
-    steps: Generator[Step, Mapping[str, float] | None, Result] | None
+    given: bool
     record: Record = field(default_factory=Record)
+    over: bool = False
 
-    def close(self) -> None:
-        """End it; what its steps hold is free."""
-        if self.steps is not None:
-            self.steps.close()
-        self.steps = None
+    def __post_init__(self) -> None:
+        self._steps = self.plan.steps()
 
-    def advance(self, weights: Mapping[str, float] | None) -> Step:
-        """The next step, with some weights changed before it."""
-        begun = self.record.last is not None
-        step = (self.steps.send(weights) if begun else next(self.steps)).light()
-        if begun:
-            self.record.steer(weights)
+    def advance(self, weights: Mapping[str, float] | None = None) -> Step | None:
+        """Make the next step, with these weights changed before it. None if the run is over."""
+        try:
+            step = self._steps.send(weights or None).light()
+        except StopIteration:
+            self.over = True
+            return None
+        self.record.steer(weights)
         self.record.note(step)
         return step
+
+    def close(self) -> None:
+        """End the run, and free the memory that its steps hold."""
+        self._steps.close()
+        self.over = True
+
+    def described(self, settings: RunSettings, folder: Path) -> RunSettings:
+        """The settings, changed to begin where this run began. A picture that no setting names is written to the folder.
+
+        Raises InputError if it cannot be written."""
+        settings = settings.replace(init=self.plan.settings.init, seed=self.plan.settings.seed)
+        if not self.given:
+            return settings
+        picture = self.plan.inputs["init"]
+        path = files.folder(folder.absolute()) / f"start-{recipes.digest(picture)[:12]}.png"
+        if not path.exists():
+            im.save(picture, path)
+        return settings.replace(init=str(path))
 
 
 # --- the painting -----------------------------------------------------------------------------------------------
 
 
 class Painting:
-    """A picture that is painted, by one run after the other.
+    """A picture that is painted by one run after another.
 
-    settings: what it is painted by. film: snapshots. news: what became of commands, oldest first.
-    run: the run of the moment, None before the first one."""
+    settings: what it is painted with. run: the current run, None before the first one. step: the last step that was made, by
+    whichever run. count: the number of that step among those of all runs. film: snapshots to go back to.
+    news: what became of commands, oldest first."""
 
     def __init__(self, settings: RunSettings, store: Store, device: str | torch.device = DEVICES[0]):
         self.settings, self.store, self.device = settings, store, device
         self.run: Run | None = None
+        self.step: Step | None = None
+        self.count = -1
         self.film = Film()
         self.news: list[News] = []
-        self.count = -1  # of steps, of all runs
-        self._last: Tensor | None = None  # the picture that the run before left
-        self._due: Sequence[Command] = []  # commands that wait for a step
 
-    def steps(self) -> Generator[Step | None, Sequence[Command] | None, None]:
-        """Steps without end, to which commands may be sent; None when the run is over and nothing has been commanded.
+    def steps(self) -> Generator[Step | None, Sequence[LiveCommand] | None, None]:
+        """Yield steps without end; commands may be sent to it. None means that the run is over and nothing is left to do.
 
-        Begins from the present picture, if there is one; goes on after the end of a run with a new one from its picture.
-        Raises InputError if the first run cannot be begun. A command that cannot be obeyed later on changes nothing, and is
-        explained in `news`."""
-        commands: Sequence[Command] = [Restart(self.settings, current=self.picture is not None)]
+        It begins from the current picture, if there is one. Resumed after None, it begins a new run from that run's picture.
+        A command that cannot be obeyed changes nothing, and `news` says why. Raises InputError if the first run cannot
+        begin."""
+        commands: list[LiveCommand] = [Restart(self.settings, current=self.step is not None)]
         try:
             while True:
+                commands = yield from self._save_first(commands)
                 step = self._next(commands)
-                commands = (yield step) or ()
-                if not commands and step is None:
+                commands = list((yield step) or ())
+                if step is None and not commands:
                     commands = [Restart(self.settings, current=True)]
         finally:
-            self._close()
-
-    @property
-    def picture(self) -> Tensor | None:
-        """The present picture, (1, 3, H, W) in [0, 1]; None before the first step."""
-        if self.run is None or self.run.record.last is None:
-            return self._last
-        return self.run.record.last.snapshot()
+            if self.run is not None:
+                self.run.close()
 
     def save(self) -> None:
-        """Write the run into the store. Raises InputError if that cannot be done."""
+        """Write the run to the store. Raises InputError if that cannot be done."""
         if self.run is None or self.run.record.last is None:
             raise InputError("there is nothing to save yet: no step has been made")
         saved = self.store.keep(self.run.plan, self.run.record)
         self.news.append(News(f"Saved as {saved.folder}", saved))
 
-    def described(self, settings: RunSettings, folder: Path) -> RunSettings:
-        """The settings, but to begin where this run began. A first picture that no setting names is written into the folder.
-
-        Raises InputError if that cannot be done."""
-        if self.run is None:
-            return settings
-        settings = settings.replace(init=self.run.plan.settings.init, seed=self.run.plan.settings.seed)
-        if self.run.given is None:
-            return settings
-        picture = self.run.plan.inputs["init"]
-        path = files.folder(folder.absolute()) / f"start-{recipes.digest(picture)[:12]}.png"
-        if not path.exists():
-            im.save(picture, path)
-        return settings.replace(init=str(path))
-
-    # --- what commands do
-
-    @property
-    def _running(self) -> bool:
-        return self.run is not None and self.run.steps is not None
-
-    def _next(self, commands: Sequence[Command]) -> Step | None:
-        """The step after these commands; the last one again if there was only something to save; None if the run is over."""
-        commands, self._due = [*self._due, *commands], []
-        weights = None
-        try:
-            if any(isinstance(command, Save) for command in commands):
-                commands = [command for command in commands if not isinstance(command, Save)]
+    def _save_first(
+        self, commands: list[LiveCommand]
+    ) -> Generator[Step | None, Sequence[LiveCommand] | None, list[LiveCommand]]:
+        """Save the run if that is commanded, and return the other commands. Since saving makes no step, it works in a pause:
+        the last step is yielded again, and commands that are not urgent wait for the next one."""
+        while any(isinstance(command, Save) for command in commands):
+            commands = [command for command in commands if not isinstance(command, Save)]
+            try:
                 self.save()
-                if self._running and not any(command.urgent for command in commands):
-                    self._due = commands  # to save makes no step, so that it can be done in a pause
-                    return self.run.record.last
-            weights = self._obey(commands)
+            except InputError as error:
+                self.news.append(News(str(error)))
+            if not self.run.over and not any(command.urgent for command in commands):
+                commands = [*commands, *((yield self.step) or ())]
+        return commands
+
+    def _next(self, commands: Sequence[Change | Restart | Back]) -> Step | None:
+        """Make the step that follows these commands; None if the run is over."""
+        weights: dict[str, float] = {}
+        try:
+            if commands:
+                weights = self._obey(commands)
         except InputError as error:
-            if self.picture is None:
+            if self.step is None:
                 raise
             self.news.append(News(str(error)))
-        if not self._running:
-            return None
-        try:
-            return self._advance(weights)
-        except StopIteration:
-            self.run.close()
-        if not weights:
-            return None
-        self._begin(self.settings, self.picture)  # the run was over when it was to change
-        return self._advance(None)
-
-    def _obey(self, commands: Sequence[Change | Restart | Back]) -> dict[str, float] | None:
-        """Do what is commanded, the last of several holds; the weights to change, if that is all.
-
-        Raises InputError, and nothing has changed."""
-        if not commands:
-            return None
-        settings = commands[-1].settings
-        begin = next((command for command in reversed(commands) if command.urgent), None)
-        weights = None
-        if begin is None and self._running:
-            weights = self.run.plan.steering(settings)
-        if weights is None:
-            self._begin(settings, self._first(begin), whole=isinstance(begin, Back))
-        else:
-            now = self.run.record.last.weights
-            weights = {name: value for name, value in weights.items() if value != now[name]}
-            if weights:
-                self._keep()
-        self.settings = settings
-        return weights
-
-    def _first(self, begin: Command | None) -> Tensor | None:
-        """The picture that a new run is to begin with; None for the one that its settings name."""
-        match begin:
-            case Back():
-                return begin.snapshot.picture
-            case Restart(current=False):
-                return None
-        return self.picture
-
-    def _begin(self, settings: RunSettings, given: Tensor | None, whole: bool = False) -> None:
-        """Begin a new run; from the given picture if its proportions fit, or if that `whole` picture is meant."""
-        spare = self.run.plan.memory_needed() if self._running else 0  # is free as soon as the present run has ended
-        room = memory.available(recipes.device(self.device)) + spare
-        plan = recipes.prepare(settings, self.device, None if self.run is None else self.run.plan, room).widened()
-        if given is not None and (whole or _alike(given.shape, plan.start.shape)):
-            plan = plan.begun_with(given)
-        else:
-            given = None
-        self._keep()
-        self._last = self.picture
-        self._close()  # its memory is free before the next one takes its own
-        number = 1 if self.run is None else self.run.number + 1
-        self.run = Run(number, plan, given, steps=plan.steps())
-
-    def _close(self) -> None:
-        if self.run is not None:
-            self.run.close()
-
-    def _advance(self, weights: Mapping[str, float] | None) -> Step:
         step = self.run.advance(weights)
-        self.count += 1
-        if Film.wants(step.index):
-            self._keep()
+        if step is None and weights:  # the run ended before its weights could change
+            self._begin(self.settings, commands[-1])
+            step = self.run.advance()
+        if step is not None:
+            self.step = step
+            self.count += 1
+            if Film.wants(step.index):
+                self._keep()
         return step
 
+    def _obey(self, commands: Sequence[Change | Restart | Back]) -> dict[str, float]:
+        """Take over the last command's settings: begin a new run if that is needed, else return the weights to change.
+
+        Raises InputError, and nothing has changed."""
+        settings = commands[-1].settings
+        begin = next((command for command in reversed(commands) if not isinstance(command, Change)), None)
+        weights = None
+        if begin is None and not self.run.over:
+            weights = self.run.plan.steering(settings)
+        if weights is None:
+            self._begin(settings, begin or commands[-1])
+            changed = {}
+        else:
+            changed = {name: value for name, value in weights.items() if value != self.step.weights[name]}
+            if changed:
+                self._keep()
+        self.settings = settings
+        return changed
+
+    def _begin(self, settings: RunSettings, command: Change | Restart | Back) -> None:
+        """Begin a new run with these settings, from the picture that the command asks for."""
+        old, free = self.run, memory.available(recipes.device(self.device))
+        if old is not None and not old.over:
+            free += old.plan.memory_needed()  # which the current run is about to give up
+        plan = recipes.prepare(settings, self.device, None if old is None else old.plan, free).widened()
+        picture = self._first_picture(command, plan.start.shape)
+        if picture is not None:
+            plan = plan.begun_with(picture)
+        self._keep()
+        if old is not None:
+            old.close()  # before the next run takes memory of its own
+        self.run = Run(1 if old is None else old.number + 1, plan, given=picture is not None)
+
+    def _first_picture(self, command: Change | Restart | Back, shape: torch.Size) -> Tensor | None:
+        """The picture from which a new run of this shape begins; None for the one that its settings name."""
+        match command:
+            case Back():
+                return command.snapshot.picture
+            case Restart(current=False):
+                return None
+        (height, width), (new_height, new_width) = self.step.shape, shape[-2:]
+        alike = abs(width * new_height / (height * new_width) - 1) <= ASPECT
+        return self.step.snapshot() if alike else None
+
     def _keep(self) -> None:
-        """Add the present picture to the film, with the settings that it was painted by."""
-        if self.run is not None and self.run.record.last is not None:
-            last = self.run.record.last
-            self.film.add(Snapshot(self.count, self.run.number, last.index, self.settings, im.quantized(last.snapshot())))
-
-
-def _alike(shape: torch.Size, other: torch.Size) -> bool:
-    """Whether two pictures have the same proportions, nearly."""
-    return abs(shape[-1] * other[-2] / (shape[-2] * other[-1]) - 1) <= ASPECT
+        """Add the current picture to the film, with the settings that it was painted with."""
+        if self.step is not None:
+            picture = im.quantized(self.step.snapshot())
+            self.film.add(Snapshot(self.count, self.run.number, self.step.index, self.settings, picture))

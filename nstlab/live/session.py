@@ -1,49 +1,46 @@
-"""A generator of steps, driven in a thread: start, pause, resume, make single steps, stop, and send it commands.
+"""A generator of steps, driven in a thread: start it, pause it, make single steps, stop it, and send it messages.
 
-    session = Session(painting.steps)
-    session.watch(show)              # called with each Frame, at most so many times a second
+    session = Session(painting.steps, show)   # show(session) is called at most five times a second
     session.start()
-    session.send(Change(settings))   # returns at once; the next step is made with it
-    session.wait()                   # for headless use
+    session.send(Change(settings))            # returns at once; the next step is made with it
+    session.wait()                            # where there is no browser
 
-One worker thread drives the generator; everything else only says what is to happen next, under one lock. The worker takes all
-commands that have come by the time it begins a step. Of frames the newest wins; those that nobody had time to see are skipped.
-An exception in the worker ends the session, and is kept in `error`.
+One worker thread drives the generator. All other threads only say what is to happen next, under one lock. The worker takes all
+messages that have come by the time it begins a step. The watcher is not shown each step, but always the last one for now.
 
-A generator that yields None has nothing to do until a command comes, or `start` is called again: the session then rests.
+The generator never ends by itself. It yields None when it has nothing to do until a message comes or `start` is called again;
+the session then rests. An exception in the worker ends the session, and is kept in `error`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from nstlab.method.engine import Step
+from nstlab.method.steps import Step
 from nstlab.settings import InputError
 
 log = logging.getLogger("nstlab")
 
-FRAMES = 5.0  # a second, at most
-WINDOW = 20  # steps over which the rate is taken
+FRAMES = 5.0  # times a second that the watcher is called, at most
 
 
-class Command(Protocol):
-    """What can be sent to a generator of steps. An urgent command is obeyed even while the session is paused."""
+class Message(Protocol):
+    """What can be sent to the generator. An urgent message is delivered even while the session is paused."""
 
     urgent: bool
 
 
-Steps = Generator[Step | None, Sequence[Command] | None, None]
+Steps = Generator[Step | None, Sequence[Message] | None, None]
 
 
-class State(StrEnum):
+class Phase(StrEnum):
     """What a session is doing."""
 
     READY = "ready"
@@ -51,204 +48,159 @@ class State(StrEnum):
     RUNNING = "running"
     PAUSED = "paused"
     RESTING = "resting"
-    FINISHED = "finished"
     STOPPED = "stopped"
     FAILED = "failed"
 
 
-OVER = (State.FINISHED, State.STOPPED, State.FAILED)
+OVER = (Phase.STOPPED, Phase.FAILED)
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """What viewers are shown: the state, the last step, evaluations a second of late, and why the session failed."""
-
-    state: State
-    step: Step | None
-    rate: float
-    error: str = ""
-
-
-class Rate:
-    """Evaluations a second over the last steps."""
-
-    def __init__(self) -> None:
-        self.points: deque[tuple[float, int]] = deque(maxlen=WINDOW)
-
-    def note(self, step: Step) -> None:
-        """A step has been made just now."""
-        if self.points and step.evaluations < self.points[-1][1]:  # those of another run
-            self.points.clear()
-        self.points.append((time.monotonic(), step.evaluations))
-
-    @property
-    def value(self) -> float:
-        """0 before there are two steps."""
-        if len(self.points) < 2 or self.points[-1][0] <= self.points[0][0]:
-            return 0.0
-        (began, first), (ended, last) = self.points[0], self.points[-1]
-        return (last - first) / (ended - began)
+def explained(error: Exception) -> str:
+    """What to tell the user of an error that has just been caught. One that is not about the user's input is logged."""
+    if isinstance(error, InputError):
+        return str(error)
+    log.exception("something failed while a picture was painted")
+    return f"{type(error).__name__}: {error}"
 
 
 class _Stopped(Exception):
-    """Raised in the worker where it is to end."""
+    """Raised in the worker when it is to end."""
 
 
 class Session:
-    """Drives one generator. `make`, called in the worker, begins it. frames: a second, at most.
+    """A worker thread that drives one generator of steps.
 
-    Methods may be called from any thread and return at once, but for `wait` and `close`."""
+    make: called in the worker, begins the generator. watcher: called in the worker with the session, after steps and whenever
+    the phase has changed. Methods may be called from any thread and return at once, except `wait` and `close`."""
 
-    def __init__(self, make: Callable[[], Steps], frames: float = FRAMES):
-        self.make, self.interval = make, 1 / frames
-        self.state, self.step, self.error = State.READY, None, ""
-        self._rate, self._watchers, self._shown = Rate(), [], 0.0
-        self._turn = threading.Condition()
-        self._commands: list[Command] = []
+    def __init__(self, make: Callable[[], Steps], watcher: Callable[[Session], None] = lambda session: None):
+        self.make, self.watcher = make, watcher
+        self.phase, self.step, self.error = Phase.READY, None, ""
+        self._shown = 0.0  # when the watcher was last called
+        self._changed = threading.Condition()
+        self._messages: list[Message] = []
         self._allowed: float = math.inf  # steps that may be made; 0 while paused
         self._resting, self._stopping = False, False
         self._worker: threading.Thread | None = None
 
     # --- from outside
 
-    def watch(self, watcher: Callable[[Frame], None]) -> None:
-        """Have it called, in the worker, with new frames, and with the last one of each state."""
-        self._watchers.append(watcher)
-
     def start(self) -> None:
         """Begin; or, when paused or at rest, go on."""
         self._allow(math.inf)
 
-    def pause(self) -> None:
-        """Stop after the step that is being made, until `start` or `single`."""
-        with self._turn:
-            self._allowed = 0
-
     def single(self) -> None:
         """Make one step and pause."""
-        self._allow(1 if self._allowed == math.inf else self._allowed + 1)
+        self._allow(1)
 
-    def send(self, command: Command) -> None:
-        """Let the generator have a command, with its next step."""
-        with self._turn:
-            self._commands.append(command)
-            self._turn.notify_all()
-
-    def stop(self) -> None:
-        """End after the step that is being made."""
-        with self._turn:
-            self._stopping = True
-            self._turn.notify_all()
-
-    def wait(self, seconds: float | None = None) -> State:
-        """Wait until the session is over or rests, or so long; how it stands then."""
-        if self._worker is not None:
-            with self._turn:
-                self._turn.wait_for(lambda: self.state in OVER or (self.state is State.RESTING and self._idle), seconds)
-            if self.state in OVER:
-                self._worker.join()
-        return self.state
-
-    def close(self, seconds: float | None = 10.0) -> State:
-        """Stop and wait: nothing is left running."""
-        self.stop()
-        if self._worker is not None:
-            self._worker.join(seconds)
-        return self.state
+    def pause(self) -> None:
+        """Stop after the step that is being made, until `start` or `single`."""
+        with self._changed:
+            self._allowed = 0
 
     @property
     def pausing(self) -> bool:
-        """Whether a pause is wanted, though its step may still be made."""
+        """Whether a pause is wanted, though its step may still be under way."""
         return self._allowed < math.inf
 
-    @property
-    def frame(self) -> Frame:
-        """What a viewer would be shown now."""
-        return Frame(self.state, self.step, self._rate.value, self.error)
+    def send(self, message: Message) -> None:
+        """Give the generator a message with its next step."""
+        with self._changed:
+            self._messages.append(message)
+            self._changed.notify_all()
+
+    def wait(self, seconds: float | None = None) -> Phase:
+        """Wait until the session is over or rests, or for so many seconds; return its phase then."""
+        if self._worker is not None:
+            with self._changed:
+                self._changed.wait_for(lambda: self.phase in OVER or (self.phase is Phase.RESTING and self._idle), seconds)
+            if self.phase in OVER:
+                self._worker.join()
+        return self.phase
+
+    def close(self, seconds: float | None = 10.0) -> Phase:
+        """Stop after the step that is being made, and wait until nothing is left running."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._worker is not None:
+            self._worker.join(seconds)
+        return self.phase
 
     def _allow(self, steps: float) -> None:
-        with self._turn:
-            self._allowed, self._resting = steps, False
-            self._turn.notify_all()
+        """Let so many more steps be made."""
+        with self._changed:
+            self._allowed = self._allowed + steps if self.pausing else steps
+            self._resting = False
+            self._changed.notify_all()
             if self._worker is None:
-                self.state = State.PREPARING
+                self.phase = Phase.PREPARING
                 self._worker = threading.Thread(target=self._work, name="nstlab session", daemon=True)
                 self._worker.start()
 
     # --- the worker
 
     def _work(self) -> None:
-        steps: Steps | None = None
         try:
-            steps = self.make()
-            self._set(State.RUNNING)
-            self._take(next(steps))
-            while True:
-                self._take(steps.send(self._await() or None))
-        except StopIteration:
-            self._set(State.FINISHED)
+            with contextlib.closing(self.make()) as steps:
+                self._enter(Phase.RUNNING)
+                self._take(next(steps))
+                while True:
+                    self._take(steps.send(self._await()))
         except _Stopped:
-            self._set(State.STOPPED)
+            self._enter(Phase.STOPPED)
         except Exception as error:
-            self.error = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            if not isinstance(error, InputError):
-                log.exception("the session failed")
-            self._set(State.FAILED)
-        finally:
-            if steps is not None:
-                steps.close()
+            self.error = explained(error)
+            self._enter(Phase.FAILED)
 
-    def _await(self) -> Sequence[Command]:
-        """Wait until there is something to do; the commands to do it with."""
-        while True:
-            waiting = State.RESTING if self._resting and self._allowed else State.PAUSED
-            with self._turn:
-                while self._idle and self.state is waiting:
-                    self._turn.wait()
-                if self._stopping:
-                    raise _Stopped
-                if not self._idle:
-                    commands = self._taken()
-                    break
-            self._set(waiting)  # outside the lock: a slow watcher holds nobody up
-        if self.state is not State.RUNNING:
-            self._set(State.RUNNING)
-        return commands
+    def _await(self) -> Sequence[Message]:
+        """Wait until there is something to do; return the messages to do it with."""
+        while (messages := self._received()) is None:
+            self._enter(Phase.RESTING if self._resting and self._allowed else Phase.PAUSED)
+        if self.phase is not Phase.RUNNING:
+            self._enter(Phase.RUNNING)
+        return messages
 
-    def _taken(self) -> Sequence[Command]:
-        """All commands. What is urgent costs none of the steps that may be made."""
-        if not any(command.urgent for command in self._commands):
-            self._allowed -= 1
-        commands, self._commands = self._commands, []
-        return commands
+    def _received(self) -> Sequence[Message] | None:
+        """Return all messages, for the next step; it counts unless one of them is urgent. If there is nothing to do, wait for
+        something; but return None if the phase does not say so yet, since the watcher must not be called under the lock."""
+        with self._changed:
+            if self.phase is not Phase.RUNNING:
+                self._changed.wait_for(lambda: not self._idle)
+            if self._stopping:
+                raise _Stopped
+            if self._idle:
+                return None
+            if not any(message.urgent for message in self._messages):
+                self._allowed -= 1
+            messages, self._messages = self._messages, []
+            return messages
 
     @property
     def _idle(self) -> bool:
-        """Whether nothing is to be done now."""
-        if self._stopping or any(command.urgent for command in self._commands):
+        """Whether there is nothing to do now."""
+        if self._stopping or any(message.urgent for message in self._messages):
             return False
-        return not self._allowed or (self._resting and not self._commands)
+        return not self._allowed or (self._resting and not self._messages)
 
     def _take(self, step: Step | None) -> None:
+        """Keep what the generator yielded: a step, or None if it has nothing to do."""
         self._resting = step is None
-        if step is None or step is self.step:
-            return
-        self.step = step
-        self._rate.note(step)
-        if time.monotonic() - self._shown >= self.interval:
-            self._show()
+        if step is not None:
+            self.step = step
+            if time.monotonic() - self._shown >= 1 / FRAMES:
+                self._show()
 
-    def _set(self, state: State) -> None:
-        self.state = state
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
         self._show()
-        with self._turn:
-            self._turn.notify_all()
+        with self._changed:
+            self._changed.notify_all()
 
     def _show(self) -> None:
-        """Tell the watchers. One that fails must not end the run."""
+        """Call the watcher. If that fails, the run goes on."""
         self._shown = time.monotonic()
-        for watcher in self._watchers:
-            try:
-                watcher(self.frame)
-            except Exception:
-                log.exception("a watcher of the session failed")
+        try:
+            self.watcher(self)
+        except Exception:
+            log.exception("the watcher of the session failed")

@@ -1,4 +1,4 @@
-"""Files that come from the page: in parts, since servers refuse large messages, and kept only if they are pictures."""
+"""Files that are uploaded from the page: in parts, since servers refuse large messages, and kept only if they are pictures."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from nstlab import files
 from nstlab import images as im
 from nstlab.settings import InputError
 
-CHUNK = 1 << 20  # bytes of a file in one message: servers refuse messages of 10 MB
-LARGEST = 200 << 20  # bytes of a file
+CHUNK = 1 << 20  # bytes of a file in one message; servers refuse messages of 10 MB
+MAX_BYTES = 200 << 20  # bytes of a file
 
 
 class Uploads:
-    """Files on their way, and the folder where they are kept."""
+    """Files that are on their way, and the folder where they are kept."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._parts: dict[str, dict[int, bytes]] = {}
 
     def part(self, upload: str, number: int, count: int, name: str, data: bytes) -> bytes | None:
-        """Take part `number` of `count` of a file; the whole file when all have come. One that is too large comes without data.
+        """Take part `number` of `count` of a file; return the whole file once all parts have come.
 
-        Raises InputError for a file of more than LARGEST bytes."""
-        if count * CHUNK > LARGEST:
-            raise InputError(f"{name}: has more than {LARGEST >> 20} MB, the most that is taken")
+        Raises InputError for a file of more than MAX_BYTES, of which the page sends one part without data."""
+        if count * CHUNK > MAX_BYTES:
+            raise InputError(f"{name}: has more than {MAX_BYTES >> 20} MB, the most that can be uploaded")
         parts = self._parts.setdefault(upload, {})
         parts[number] = data
         if len(parts) < count:
@@ -35,13 +35,13 @@ class Uploads:
         return b"".join(parts[i] for i in range(count))
 
     def forget(self) -> None:
-        """Nobody will send the rest."""
+        """Drop the parts of files whose rest will never come."""
         self._parts.clear()
 
     def keep(self, name: str, data: bytes) -> Path:
-        """Write a file down if it passes the checks of all pictures, named by what it is and holds.
+        """Write a file if it passes the checks of all pictures. Its new name says what it is and depends on what it holds.
 
-        Raises InputError, which names the file as its owner does, if it does not or cannot be kept."""
+        Raises InputError, with the name that the user knows, if it is no picture or cannot be written."""
         stem = re.sub(r"[^\w-]+", "_", Path(name).stem)[:50] or "picture"
         try:
             bare = files.folder(self.folder.absolute()) / f"{stem}-{hashlib.sha256(data).hexdigest()[:8]}"

@@ -1,5 +1,5 @@
-// What a studio shows of a run, and the buttons that command it. Everything comes from the model's traits (see view.py);
-// what the user does goes back as messages {do: ...}.
+// What a studio shows of a painting, and its buttons. All that is shown comes from the model's traits (see viewer.py); what the
+// user does goes back as messages {do: ...}.
 
 const NOTE = 8000; // ms that a note stays; errors stay until they are read
 
@@ -83,7 +83,7 @@ function stage(model) {
   return { node, update, release: () => (after.release(), before.release()) };
 }
 
-// A file goes in parts; of one that is too large only its size is told, so that the kernel can say so.
+// Sends a file in parts. If it is too large, only the number of its parts is sent, so that the kernel can refuse it.
 async function upload(model, file, role, send) {
   const chunk = model.get("chunk");
   const parts = Math.max(1, Math.ceil(file.size / chunk));
@@ -95,7 +95,7 @@ async function upload(model, file, role, send) {
   }
 }
 
-// A row of things made anew, each with pictures of its own: one(thing, image), where image(alt, bytes) makes an <img>.
+// A row of things that is rebuilt whenever its trait changes. one(thing, image) makes each; image(alt, bytes) makes an <img>.
 function shelf(node, model, trait, one) {
   let pictures = [];
   const image = (alt, bytes) => {
@@ -109,7 +109,7 @@ function shelf(node, model, trait, one) {
   return { node, update, release };
 }
 
-// Thumbnails of photo and painting; each takes a file, chosen or dropped.
+// Thumbnails of photo and painting. A file can be chosen or dropped on each.
 function inputs(model, send) {
   const one = ({ role, label, thumb }, image) => {
     const take = (files) => files.length && upload(model, files[0], role, send);
@@ -126,7 +126,7 @@ function inputs(model, send) {
 
 const short = (value) => (value === 0 || (value >= 0.01 && value < 1e4) ? value.toPrecision(3) : value.toExponential(1));
 
-// Losses by term against steps, on a log axis; dotted lines where weights were changed.
+// Each term's loss against steps, on a log axis, with dotted lines where weights were changed.
 function curves(model) {
   const [W, H, L, B] = [300, 125, 34, 16];
   const legend = make("div", { class: "nst-legend" });
@@ -175,7 +175,7 @@ function events(model) {
   const update = (name) => {
     rate.textContent = model.get("status").rate;
     if (name === "status") return;
-    const texts = model.get("events"); // the newest first: only what is new is added, and so read out
+    const texts = model.get("events"); // the newest first; only new ones are added, so that only they are read out
     const known = texts.indexOf(list.firstChild?.textContent);
     if (known < 0) list.replaceChildren();
     list.prepend(...texts.slice(0, known < 0 ? texts.length : known).map((text) => make("li", {}, text)));
@@ -198,7 +198,7 @@ function film(model, send) {
   return { ...row, update };
 }
 
-// A panel over the view with the code; the clipboard is not allowed everywhere, so the text is there to be selected too.
+// A dialog with the code. Where the clipboard is not allowed, the text can be selected.
 function code(model) {
   const panel = make("dialog", { class: "nst-code", "aria-label": "Code for these settings" });
   const block = (title, text) => {
@@ -241,8 +241,8 @@ function message(model, send) {
   return { node, update, release: () => clearTimeout(timer) };
 }
 
-// What can only be done once the view is on the page: keys are kept from the notebook, which takes arrows and letters as
-// commands, and the handles of sliders, which have no names of their own, get those beside them. Returns its undoing.
+// Does what has to wait until the view is on the page, and returns a function that undoes it: keys are kept from the notebook,
+// which takes arrows and letters as commands, and the handles of sliders, which have no names, get those of their labels.
 function settle(el) {
   const observer = new MutationObserver(() => name());
   let studio, waiting;
@@ -274,8 +274,8 @@ function render({ model, el }) {
   el.append(...["status", "message", "picture", "inputs", "film", "curves", "events", "code"].map((name) => parts[name].node));
   const settled = settle(el);
 
-  // The kernel paints only while somebody is looking, and sends a picture when the one before has been seen. Signs of life
-  // are answers to frames rather than a clock's, since browsers slow down the clocks of hidden pages.
+  // The kernel paints only while somebody is looking, and sends a picture once the one before has been answered. There is no
+  // timer that says the page is alive, since browsers slow down the timers of hidden pages.
   const alive = () => send({ do: "seen" });
   const handlers = Object.entries(parts).flatMap(([name, part]) => [name, ...(also[name] ?? [])].map((trait) => {
     const handler = () => part.update(trait);

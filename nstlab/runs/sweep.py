@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
-from nstlab.method.engine import Step
+from nstlab.method.steps import Step
 from nstlab.recipes import plan as recipes
-from nstlab.recipes.base import RunSettings
+from nstlab.recipes.base import RunSettings, named
 from nstlab.runs.store import Store
 from nstlab.runs.stored import StoredRun
 from nstlab.settings import DEVICES, RESULTS, InputError, plain

@@ -15,9 +15,9 @@ from nstlab.course.exercises import EXERCISES
 from nstlab.course.predictions import PREDICTIONS
 from nstlab.course.settings import EXPERIMENTS
 from nstlab.live.studio import STATIC, Studio
+from nstlab.method.lbfgs import LBFGS
 from nstlab.method.names import CONVOLUTIONS
 from nstlab.method.network import VGG19
-from nstlab.method.optimizers import LBFGS
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.settings import InputError
 

@@ -1,6 +1,6 @@
-"""Audiences: somebody looks as long as pictures are answered, however long nothing is sent."""
+"""Audiences: somebody is watching as long as pictures are answered, however long nothing is sent."""
 
-from nstlab.live.audience import AWAY, PATIENCE, Audience
+from nstlab.live.audience import ANSWER_WAIT, AWAY, Audience
 
 
 class Clock:
@@ -19,11 +19,11 @@ def test_the_next_picture_waits_for_an_answer_but_not_for_ever():
     audience.answered()
     assert not audience.busy
     audience.sent()
-    clock.now += PATIENCE
+    clock.now += ANSWER_WAIT
     assert not audience.busy
 
 
-def test_nobody_looks_when_pictures_are_not_answered():
+def test_nobody_is_watching_when_pictures_are_not_answered():
     audience = Audience(clock := Clock())
     audience.answered()
     for _ in range(3):

@@ -8,12 +8,11 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from serving import TOKEN, serving
 
 import nstlab as nst
 from nstlab import images as im
@@ -24,7 +23,6 @@ HERE = Path(__file__).parents[2]
 CHROMIUM = os.environ.get("NSTLAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 SCREENSHOTS = HERE / "results" / "screenshots"
 LONG = 90_000  # ms
-TOKEN = "only-for-this-test"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (or set NSTLAB_CHROMIUM to one)")
 
@@ -40,8 +38,8 @@ def browser():
 
 @contextlib.contextmanager
 def lab(folder: Path, subshells: str):
-    """A JupyterLab on a free port, with a workspace and settings of its own; yields its address. subshells: whether widgets'
-    messages go to a thread of their own in the kernel ("perCommTarget") or wait for its main one ("disabled")."""
+    """A JupyterLab with a workspace and settings of its own; yields its address. subshells: whether widgets' messages go to a
+    thread of their own in the kernel ("perCommTarget") or wait for its main one ("disabled")."""
     notebooks, settings = folder / "work" / "notebooks", folder / "settings"
     notebooks.mkdir(parents=True)
     shutil.copy(HERE / "notebooks" / "00_studio.ipynb", notebooks)
@@ -52,30 +50,11 @@ def lab(folder: Path, subshells: str):
         path = settings / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value))
-    places = {"CONFIG_DIR": "config", "RUNTIME_DIR": "runtime", "DATA_DIR": "data"}
-    environment = os.environ | {f"JUPYTER_{name}": str(folder / place) for name, place in places.items()}
-    environment |= {"JUPYTERLAB_SETTINGS_DIR": str(settings), "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces")}
-    environment |= {"IPYTHONDIR": str(folder / "ipython"), "XDG_CACHE_HOME": str(folder / "cache")}
-    options = ["--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", "--ServerApp.port=0"]
-    options += [f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder / 'work'}"]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=log, stderr=log)
-        try:
-            yield address(folder, server)
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-def address(folder: Path, server: subprocess.Popen) -> str:
-    """Where the server says that it is, once it does."""
-    end = time.monotonic() + LONG / 1000
-    while time.monotonic() < end and server.poll() is None:
-        for path in (folder / "runtime").glob("jpserver-*.json"):
-            with contextlib.suppress(ValueError):  # half written
-                return json.loads(path.read_text())["url"]
-        time.sleep(0.1)
-    raise AssertionError((folder / "log").read_text())
+    environment = {"JUPYTERLAB_SETTINGS_DIR": str(settings), "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces")}
+    environment |= {"XDG_CACHE_HOME": str(folder / "cache")}
+    options = ["--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={folder / 'work'}"]
+    with serving(folder, "jupyterlab", *options, **environment) as (url, _):
+        yield url
 
 
 class Person:
@@ -237,7 +216,7 @@ def test_nothing_is_left_running(person):
     page.keyboard.press("Control+Enter")
     person.waits(lambda: page.locator(".nst-status").count() == 1)
     person.sees(".nst-status", r"painting · step \d+ of")
-    states = "import gc; print(sorted(str(o.session.state) for o in gc.get_objects() if type(o) is nst.Studio))"
+    states = "import gc; print(sorted(str(o.session.phase) for o in gc.get_objects() if type(o) is nst.Studio))"
     person.waits(lambda: person.ask(states) == "['paused', 'running']")
 
     # The page is closed: after a while nothing is painted any more.

@@ -1,14 +1,15 @@
-"""Sessions: a run in a thread that is steered from outside. Nothing here waits for a fixed time; events are waited for."""
+"""Sessions: a generator in a thread that is steered from outside. Nothing here waits for a fixed time, but for what happens."""
 
 import itertools
 import threading
+import time
 from dataclasses import dataclass
 
 import pytest
+from conftest import until
 
-from nstlab import content, minimize, noise, style
-from nstlab.live.session import OVER, Frame, Session, State
-from nstlab.method.network import VGG19
+from nstlab.live import session as module
+from nstlab.live.session import OVER, Phase, Session
 from nstlab.settings import InputError
 
 LONG = 60.0  # seconds after which a test that hangs is given up
@@ -16,237 +17,174 @@ LONG = 60.0  # seconds after which a test that hangs is given up
 
 @dataclass(frozen=True)
 class Note:
-    """A command."""
+    """A message."""
 
     text: str
     urgent: bool = False
 
 
-@pytest.fixture
-def run(tiny, photo, painting):
-    """Makes the generator of a small transfer's steps, to which nothing but weights can be sent."""
-    net = VGG19(tiny, normalize=False, precision="float32")
+@dataclass(frozen=True, eq=False)
+class Numbered:
+    """A step."""
 
-    def make(steps=10):
-        goal = content("conv4_2", photo) + 1e2 * style(("conv1_1", "conv3_1"), painting)
-        return minimize(goal, net, noise(photo, 0), steps=steps)
-
-    return make
+    index: int
 
 
-class Painter:
-    """A source of steps that keeps what it was sent, and rests after every `rests`-th one."""
+class Source:
+    """Makes steps, keeps what it is sent, and has nothing to do after every `rests`-th step."""
 
-    def __init__(self, run, rests=0):
-        self.run, self.rests, self.sent = run, rests, []
+    def __init__(self, rests=10**9):
+        self.rests, self.sent, self.closed = rests, [], False
 
-    def __call__(self, steps):
-        while True:
-            inner = self.run(steps)
-            for _ in range(self.rests or steps):
-                self.sent.append((yield next(inner)))
-            if not self.rests:
-                return
-            self.sent.append((yield None))
-
-
-class Seen:
-    """A watcher that keeps all frames and lets a test wait for one."""
-
-    def __init__(self):
-        self.frames, self.changed = [], threading.Condition()
-
-    def __call__(self, frame: Frame) -> None:
-        with self.changed:
-            self.frames.append(frame)
-            self.changed.notify_all()
-
-    def wait(self, wanted) -> Frame:
-        with self.changed:
-            assert self.changed.wait_for(lambda: any(wanted(f) for f in self.frames), LONG)
-            return next(f for f in self.frames if wanted(f))
+    def __call__(self):
+        try:
+            for index in itertools.count():
+                time.sleep(0.001)  # so that other threads have their turn
+                self.sent.append((yield Numbered(index)))
+                if (index + 1) % self.rests == 0:
+                    self.sent.append((yield None))
+        finally:
+            self.closed = True
 
 
 @pytest.fixture
-def session(run):
-    """Makes a session that is closed in the end, and its watcher."""
+def make(monkeypatch):
+    """Makes sessions that are shown after every step, and closed in the end."""
+    monkeypatch.setattr(module, "FRAMES", 1e9)
     made = []
 
-    def make(steps=10_000, source=run, frames=1e9):
-        session, seen = Session(lambda: source(steps), frames), Seen()
-        session.watch(seen)
-        made.append(session)
-        return session, seen
+    def make(source, watcher=lambda session: None):
+        made.append(Session(source, watcher))
+        return made[-1]
 
     yield make
     for each in made:
-        assert each.close(LONG) in (*OVER, State.READY)
+        assert each.close(LONG) in (*OVER, Phase.READY)
 
 
-def test_a_session_runs_to_its_end(session):
-    s, seen = session(10)
-    assert s.state is State.READY
-    s.start()
-    assert s.wait(LONG) is State.FINISHED
-    assert [f.step.index for f in seen.frames if f.state is State.RUNNING and f.step] == list(range(11))
-    assert seen.frames[-1].state is State.FINISHED
-    assert seen.frames[-1].step.index == 10
+def begun(session):
+    """Its first steps: the first picture, and a single step, after which it pauses."""
+    session.single()
+    until(lambda: session.phase is Phase.PAUSED)
+    assert session.step.index == 1
 
 
-def test_a_paused_session_makes_no_step_until_it_goes_on(session):
-    s, seen = session()
-    s.start()
-    seen.wait(lambda f: f.step and f.step.index >= 3)
-    s.pause()
-    at = seen.wait(lambda f: f.state is State.PAUSED).step.index
-    assert s.step.index == at
-    s.start()
-    seen.wait(lambda f: f.step and f.step.index > at)
+def test_a_session_runs_until_it_rests_and_shows_every_step(make):
+    seen = []
+    session = make(Source(rests=10), lambda s: seen.append((s.phase, s.step and s.step.index)))
+    assert session.phase is Phase.READY
+    session.start()
+    assert session.wait(LONG) is Phase.RESTING
+    running = [(Phase.RUNNING, index) for index in (None, *range(10))]
+    until(lambda: seen == [*running, (Phase.RESTING, 9)])
 
 
-def test_single_steps_are_made_one_by_one(session):
-    s, seen = session()
-    s.single()
-    first = seen.wait(lambda f: f.state is State.PAUSED)
-    for count in range(1, 4):
-        s.single()
-        seen.wait(lambda f, n=first.step.index + count: f.state is State.PAUSED and f.step.index == n)
-    assert s.step.index == first.step.index + 3
+def test_a_rest_ends_with_a_message_a_start_or_a_single_step(make):
+    session = make(source := Source(rests=3))
+    session.start()
+    session.wait(LONG)
+    assert source.sent == [[], [], []]
+    session.send(Note("light"))
+    until(lambda: len(source.sent) == 7)
+    assert source.sent[3] == [Note("light")]
+    session.wait(LONG)
+    session.start()
+    until(lambda: len(source.sent) == 11)
+    session.wait(LONG)
+    session.single()
+    until(lambda: session.phase is Phase.PAUSED)
+    assert session.step.index == 9
 
 
-def test_a_command_comes_with_the_next_step(session, run):
-    painter = Painter(run)
-    s, seen = session(source=painter)
-    s.start()
-    seen.wait(lambda f: f.step and f.step.index >= 2)
-    s.send(Note("light"))
-    seen.wait(lambda f: [Note("light")] in painter.sent)
+def test_a_paused_session_makes_no_step_until_it_goes_on(make):
+    session = make(Source())
+    session.start()
+    until(lambda: session.step and session.step.index >= 3)
+    session.pause()
+    assert session.pausing
+    until(lambda: session.phase is Phase.PAUSED)
+    at = session.step.index
+    session.send(Note("water"))
+    assert session.wait(0.01) is Phase.PAUSED
+    assert session.step.index == at
+    session.start()
+    until(lambda: session.step.index > at)
 
 
-def test_twenty_quick_commands_come_at_once(session, run):
-    painter = Painter(run)
-    s, seen = session(source=painter)
-    s.single()
-    paused = seen.wait(lambda f: f.state is State.PAUSED).step
-    painter.sent.clear()
+def test_single_steps_are_made_one_by_one(make):
+    session = make(Source())
+    begun(session)
+    session.single()
+    session.single()
+    until(lambda: session.step.index == 3 and session.phase is Phase.PAUSED)
+
+
+def test_twenty_quick_messages_come_at_once_with_the_next_step(make):
+    session = make(source := Source())
+    begun(session)
     notes = [Note(str(i)) for i in range(20)]
     for note in notes:
-        s.send(note)
-    assert s.step is paused
-    s.single()
-    seen.wait(lambda f: f.state is State.PAUSED and f.step.index == paused.index + 1)
-    assert painter.sent == [notes]
+        session.send(note)
+    assert session.step.index == 1
+    session.single()
+    until(lambda: session.step.index == 2 and session.phase is Phase.PAUSED)
+    assert source.sent == [[], notes]
 
 
-def test_a_stopped_session_keeps_its_last_step_and_closes_the_run(run, session):
-    closed = []
-
-    def source(steps):
-        try:
-            yield from run(steps)
-        finally:
-            closed.append(True)
-
-    s, seen = session(source=source)
-    s.start()
-    seen.wait(lambda f: f.step and f.step.index >= 2)
-    assert s.close(LONG) is State.STOPPED
-    assert closed == [True]
-    assert s.step.index >= 2
-    assert not any(t.name == "nstlab session" for t in threading.enumerate())
+def test_what_is_urgent_does_not_wait_for_the_end_of_a_pause(make):
+    session = make(source := Source())
+    begun(session)
+    notes = [Note("water"), Note("fire", urgent=True)]
+    for note in notes:
+        session.send(note)
+    until(lambda: session.step.index == 2 and session.phase is Phase.PAUSED)
+    assert source.sent == [[], notes]
 
 
-def test_a_paused_session_can_be_stopped(session):
-    s, seen = session()
-    s.single()
-    seen.wait(lambda f: f.state is State.PAUSED)
-    assert s.close(LONG) is State.STOPPED
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_closed_session_keeps_its_last_step_and_closes_the_generator(make, paused):
+    session = make(source := Source())
+    if paused:
+        begun(session)
+    else:
+        session.start()
+        until(lambda: session.step)
+    assert session.close(LONG) is Phase.STOPPED
+    assert source.closed
+    assert session.step
+    assert not any(thread.name == "nstlab session" for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize(
     ("error", "says"),
-    [(RuntimeError("broken"), "RuntimeError: broken"), (InputError("size: 3 is not allowed"), "size: 3 is not")],
+    [(RuntimeError("broken"), "RuntimeError: broken"), (InputError("size: 3 is not allowed"), "size: 3 is not allowed")],
 )
-def test_an_exception_in_the_worker_ends_the_session_and_is_told(run, session, error, says):
-    def source(steps):
-        yield from itertools.islice(run(steps), 3)
+@pytest.mark.parametrize("steps", [0, 3])
+def test_an_exception_in_the_worker_ends_the_session_and_is_told(make, error, says, steps):
+    def source():
+        for index in range(steps):
+            yield Numbered(index)
         raise error
 
-    s, seen = session(source=source)
-    s.start()
-    assert s.wait(LONG) is State.FAILED
-    assert s.error.startswith(says)
-    assert seen.frames[-1].error == s.error
-    assert s.step.index == 2
+    seen = []
+    session = make(source, lambda s: seen.append((s.phase, s.error)))
+    session.start()
+    assert session.wait(LONG) is Phase.FAILED
+    assert session.error == says
+    assert seen[-1] == (Phase.FAILED, says)
+    assert (session.step.index if session.step else -1) == steps - 1
 
 
-def test_what_cannot_begin_fails_as_well():
-    def make():
-        raise InputError("photo.png: no such file")
-
-    s = Session(make)
-    s.start()
-    assert s.wait(LONG) is State.FAILED
-    assert s.error == "photo.png: no such file"
-    assert s.frame.step is None
+def test_a_watcher_that_fails_does_not_end_the_run(make):
+    session = make(Source(rests=5), lambda s: 1 / 0)
+    session.start()
+    assert session.wait(LONG) is Phase.RESTING
 
 
-def test_a_watcher_that_fails_does_not_end_the_run(session):
-    s, seen = session(5)
-    s.watch(lambda frame: 1 / 0)
-    s.start()
-    assert s.wait(LONG) is State.FINISHED
-    assert seen.frames[-1].state is State.FINISHED
-
-
-def test_frames_are_skipped_rather_than_queued(session):
-    s, seen = session(40, frames=1e-9)  # hardly any
-    s.start()
-    assert s.wait(LONG) is State.FINISHED
-    assert len([f for f in seen.frames if f.step]) <= 3  # the first one, perhaps, and the last of the state
-    assert seen.frames[-1].step.index == 40
-
-
-def test_the_rate_counts_evaluations(session):
-    s, _ = session(30)
-    s.start()
-    s.wait(LONG)
-    assert s.frame.rate > 0
-    assert Session(lambda: None).frame.rate == 0
-
-
-def test_a_run_that_has_nothing_to_do_rests_until_something_is_commanded(run, session):
-    painter = Painter(run, rests=3)
-    s, seen = session(source=painter)
-    s.start()
-    assert s.wait(LONG) is State.RESTING
-    assert s.step.index == 2
-    assert painter.sent == [None, None, None]
-    s.send(Note("light"))
-    seen.wait(lambda f: len(painter.sent) >= 7)
-    assert s.wait(LONG) is State.RESTING
-    assert painter.sent[3] == [Note("light")]
-    s.start()
-    seen.wait(lambda f: len(painter.sent) >= 11)
-    assert s.wait(LONG) is State.RESTING
-    s.single()  # one step of the next round
-    assert seen.wait(lambda f: f.state is State.PAUSED).step.index == 0
-
-
-def test_what_is_urgent_does_not_wait_for_the_end_of_a_pause(run, session):
-    painter = Painter(run)
-    s, seen = session(source=painter)
-    s.single()
-    first = seen.wait(lambda f: f.state is State.PAUSED).step.index
-    painter.sent.clear()
-    s.send(Note("water"))
-    s.send(Note("fire", urgent=True))
-    seen.wait(lambda f: f.state is State.PAUSED and f.step.index == first + 1)
-    assert painter.sent == [[Note("water"), Note("fire", urgent=True)]]
-
-
-def test_waiting_ends_after_so_long(session):
-    s, seen = session()
-    s.single()
-    seen.wait(lambda f: f.state is State.PAUSED)
-    assert s.wait(0.01) is State.PAUSED
+def test_steps_are_skipped_rather_than_queued_but_not_the_last_one(make, monkeypatch):
+    monkeypatch.setattr(module, "FRAMES", 1e-9)  # hardly any
+    seen = []
+    session = make(Source(rests=40), lambda s: seen.append(s.step and s.step.index))
+    session.start()
+    session.wait(LONG)
+    until(lambda: seen == [None, 39])

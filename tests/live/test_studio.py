@@ -1,32 +1,35 @@
 """The studio without a browser: what its page and its controls would send is sent by hand, and each effect is waited for."""
 
+import gc
 import io
 import threading
 import time
+import weakref
 
+import ipywidgets
 import pytest
 import torch
+from conftest import until
 from PIL import Image
 
 import nstlab as nst
 from nstlab import images as im
 from nstlab.live import audience
-from nstlab.live.session import OVER, State
-from nstlab.live.studio import Studio
+from nstlab.live import session as sessions
+from nstlab.live.session import Phase
+from nstlab.live.studio import STATIC, Studio
+from nstlab.method.lbfgs import LBFGS
 from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.texture import TextureSettings
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.settings import InputError
 
-LONG = 60.0
+LONG = 60.0  # seconds
 
 
 @pytest.fixture
-def settings(photo, painting, tiny_file, tmp_path):
-    paths = [im.save(photo, tmp_path / "photo.png"), im.save(painting, tmp_path / "painting.png")]
-    return TransferSettings(
-        *map(str, paths), size=48, steps=100_000, weights=str(tiny_file), normalize=False, precision="float32"
-    )
+def settings(small_transfer):
+    return small_transfer
 
 
 @pytest.fixture
@@ -35,9 +38,8 @@ def make(settings, tmp_path):
     made = []
 
     def make(wanted=settings, **options):
-        studio = Studio(wanted, results=tmp_path / "results", device="cpu", **options)
-        made.append(studio)
-        return studio
+        made.append(Studio(wanted, results=tmp_path / "results", device="cpu", **options))
+        return made[-1]
 
     yield make
     for studio in made:
@@ -45,175 +47,261 @@ def make(settings, tmp_path):
     assert not [thread for thread in threading.enumerate() if thread.name == "nstlab session"]
 
 
-def until(wanted, seconds=LONG):
-    """Wait for something to be so."""
-    end = time.monotonic() + seconds
-    while not wanted():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.005)
+@pytest.fixture
+def studio(make):
+    return make()
 
 
 def tell(studio, do, *buffers, **content):
     """A message from the page."""
-    studio.view._handle_custom_msg({"do": do, **content}, list(buffers))
+    message = {"method": "custom", "content": {"do": do, **content}}
+    studio.view.comm.handle_msg({"content": {"data": message}, "buffers": list(buffers)})
 
 
-def shown(studio):
-    """The picture on the page."""
-    with Image.open(io.BytesIO(studio.view.picture)) as image:
-        return torch.tensor(list(image.getdata())).float()
-
-
-def painting_on(studio, steps=3):
+def begun(studio, steps=3):
     """Begin, and wait for so many steps."""
     tell(studio, "resume")
     until(lambda: studio.session.step is not None and studio.session.step.index >= steps)
+    return studio
+
+
+def shows(studio, state, text=""):
+    return studio.view.status["state"] == state and studio.view.status["text"].startswith(text)
 
 
 def paused(studio):
-    """Pause, and wait for that."""
+    """Pause, and wait for that; the last step."""
     tell(studio, "pause")
-    until(lambda: studio.view.status["state"] == "paused")
+    until(lambda: shows(studio, "paused"))
     return studio.session.step
 
 
-def test_it_begins_when_somebody_looks_and_not_before(make):
-    studio = make()
-    assert studio.session.state is State.READY
+def move(studio, name, value):
+    """Move the control of a field."""
+    studio.controls.views[name].widget.value = value
+
+
+def run_number(studio, number):
+    """Wait, in a pause, for the first step of that run."""
+    until(lambda: studio.painting.run.number == number and shows(studio, "paused", "paused · step 0 of"))
+    return studio.session.step
+
+
+# --- beginning, pausing, ending ---------------------------------------------------------------------------------
+
+
+def test_it_begins_when_somebody_looks_and_not_before(studio):
+    assert studio.painting.run is None
+    assert studio.session.phase is Phase.READY
     tell(studio, "seen")
     until(lambda: studio.view.picture)
     assert studio.view.status["text"].startswith("painting")
     assert studio.view.shape == [40, 48]
 
 
-def test_one_that_is_not_to_start_by_itself_does_not(make):
+def test_one_that_is_not_to_start_by_itself_begins_when_it_is_told(make):
     studio = make(start=False)
     tell(studio, "seen")
-    assert studio.session.state is State.READY
-    painting_on(studio)
-
-
-def test_the_page_shows_inputs_curves_and_film(make):
-    studio = make()
-    painting_on(studio, 10)
-    paused(studio)
-    assert [(each["role"], each["label"]) for each in studio.view.inputs] == [("photo", "photo"), ("painting", "painting")]
-    assert studio.view.compared == "photo"
-    assert set(studio.view.curves["series"]) == {"content", "style"}
-    assert [each["label"] for each in studio.view.film][:3] == ["step 0", "step 4", "step 8"]
-
-
-@pytest.mark.parametrize(
-    ("move", "name", "value"),
-    [
-        (lambda c: setattr(c.views["beta"].widget, "value", 1e-5), "style", 1e5),
-        (lambda c: setattr(c.views["content_layers"].widget, "value", ("conv2_2",)), "content:conv2_2", 1.0),
-        (lambda c: setattr(c.views["style_weights"].sliders[1], "value", 0.75), "style:conv2_1", 0.75),
-        (lambda c: setattr(c.views["tv"].widget, "value", 0.1), "tv", 0.1),
-        (lambda c: setattr(c.views["style_layers"].widget, "value", ("conv1_1", "conv1_2")), "style:conv1_2", 0.5),
-    ],
-    ids=["ratio", "content layer", "style weight", "smoothing", "style layers"],
-)
-def test_a_slider_steers_the_run(make, move, name, value):
-    studio = make()
-    painting_on(studio)
-    move(studio.controls)
-    until(lambda: studio.session.step.weights[name] == value)
+    assert studio.session.phase is Phase.READY
+    studio.restart()  # from before the start, this is a start
+    until(lambda: studio.session.step is not None and studio.session.step.index >= 3)
     assert studio.painting.run.number == 1
 
 
-def test_twenty_quick_moves_are_one_change(make):
-    studio = make()
-    painting_on(studio)
-    before = paused(studio)
+def test_without_a_browser_it_can_be_waited_for(make, settings):
+    studio = make(settings.replace(steps=5))
+    studio.resume()
+    assert studio.wait(LONG) is Phase.RESTING
+    assert studio.session.step.index == 5
+    until(lambda: studio.view.status["text"] == "finished · step 5 of 5")
+    tell(studio, "resume")
+    until(lambda: studio.painting.run.number == 2)
+
+
+def test_where_nobody_can_use_it_it_is_a_picture(make, settings, monkeypatch):
+    studio = make(settings.replace(steps=2))
+    assert "application/vnd.jupyter.widget-view+json" in studio._repr_mimebundle_()
+    monkeypatch.setenv(STATIC, "1")
+    data = studio._repr_mimebundle_()
+    assert data["image/png"].startswith(b"\x89PNG")
+    assert "first 2 steps" in data["text/plain"]
+    assert studio.session.phase is Phase.READY
+
+
+def test_a_closed_studio_is_gone(settings, tmp_path):
+    before = ipywidgets.Widget.get_manager_state()["state"].keys()
+    studio = begun(Studio(settings, fields=["size"], results=tmp_path, device="cpu"))
+    studio.close()
+    assert ipywidgets.Widget.get_manager_state()["state"].keys() == before
+    live = weakref.ref(studio.painting)
+    del studio
+    gc.collect()
+    assert live() is None
+
+
+# --- steering ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "term", "weight"),
+    [
+        ("beta", 1e-5, "style", 1e5),
+        ("content_layers", ("conv2_2",), "content:conv2_2", 1.0),
+        ("tv", 0.1, "tv", 0.1),
+        ("style_layers", ("conv1_1", "conv1_2"), "style:conv1_2", 0.5),
+    ],
+)
+def test_a_moved_control_steers_the_run(studio, field, value, term, weight):
+    begun(studio)
+    move(studio, field, value)
+    until(lambda: studio.session.step.weights[term] == weight)
+    studio.controls.views["style_weights"].sliders[0].value = 0.75
+    until(lambda: studio.session.step.weights["style:conv1_1"] == 0.75)
+    assert studio.painting.run.number == 1
+
+
+def test_twenty_quick_moves_are_one_change(studio):
+    before = paused(begun(studio))
     for i in range(20):
-        studio.controls.views["beta"].widget.value = 10.0 ** (-1 - i / 5)
+        move(studio, "beta", 10.0 ** (-1 - i / 5))
     tell(studio, "single")
-    until(lambda: studio.session.step.index == before.index + 1 and studio.view.status["state"] == "paused")
+    until(lambda: studio.session.step.index == before.index + 1 and shows(studio, "paused"))
     assert len(studio.painting.run.record.changes) == 1
     assert studio.session.step.weights["style"] == pytest.approx(10**4.8, rel=1e-3)
 
 
-def test_showing_settings_is_not_moving_controls(make):
-    studio = make(TransferSettings("coffee", "mosaic", size=48, beta=1 / 3, learning_rate=0.0123), start=False)
-    assert studio.settings == TransferSettings("coffee", "mosaic", size=48, beta=1 / 3, learning_rate=0.0123)
-
-
-@pytest.mark.parametrize(("field", "value"), [("pool", "max"), ("size", 32), ("optimizer", "adam")])
-def test_what_needs_a_new_run_gets_it_even_while_paused_and_keeps_the_picture(make, field, value):
-    studio = make()
-    painting_on(studio, 20)
-    before = paused(studio).snapshot()
-    studio.controls.views[field].widget.value = value
-    until(lambda: studio.painting.run.number == 2 and studio.view.status["state"] == "paused")
-    assert getattr(studio.painting.run.plan.settings, field) == value
-    now = studio.session.step.snapshot()
+@pytest.mark.parametrize("changes", [{"pool": "max"}, {"size": 32}, {"optimizer": "adam"}, {"convention": "tutorial"}])
+def test_what_needs_a_new_run_gets_it_even_while_paused_and_keeps_the_picture(studio, settings, changes):
+    before = paused(begun(studio, 20)).snapshot()
+    for field, value in changes.items():
+        move(studio, field, value)
+    now = run_number(studio, 2).snapshot()
     assert (now - im.fit(before, now.shape[-2:])).abs().max() < 0.01
+    assert studio.painting.run.plan.settings == studio.settings == settings.replace(**changes)
 
 
-def test_restart_begins_as_the_controls_say(make, settings):
-    studio = make()
-    painting_on(studio)
-    paused(studio)
-    studio.controls.views["init"].widget.value = "content"
+def test_restart_begins_as_the_controls_say(studio, settings):
+    paused(begun(studio))
+    move(studio, "init", "content")
     assert studio.painting.run.number == 1
-    studio.restart()
-    until(lambda: studio.painting.run.number == 2 and studio.view.status["state"] == "paused")
-    assert torch.equal(studio.session.step.snapshot(), im.load(settings.photo, 48))
-    studio.restart(current=True)
-    until(lambda: studio.painting.run.number == 3)
+    restart, from_current = (part for part in parts(studio) if isinstance(part, ipywidgets.Button))
+    restart.click()
+    assert torch.equal(run_number(studio, 2).snapshot(), im.load(settings.photo, 48))
+    tell(studio, "single")
+    until(lambda: studio.session.step.index == 1 and shows(studio, "paused"))
+    before = im.quantized(studio.session.step.snapshot())
+    from_current.click()
+    assert torch.equal(run_number(studio, 3).snapshot(), before)
 
 
-def test_a_click_on_the_film_goes_back_to_picture_and_settings(make, settings):
-    studio = make()
-    painting_on(studio, 5)
-    studio.controls.views["beta"].widget.value = 1e-6
+def parts(widget):
+    """All that a widget contains, in order."""
+    return [widget, *(part for child in getattr(widget, "children", ()) for part in parts(child))]
+
+
+def test_a_click_on_the_film_goes_back_to_picture_and_settings(studio, settings):
+    move(begun(studio, 5), "beta", 1e-6)
     until(lambda: studio.painting.run.record.changes)
     paused(studio)
     first = studio.painting.film.frames[0]
     tell(studio, "back", id=first.count)
-    until(lambda: studio.painting.run.number == 2 and studio.view.status["state"] == "paused")
-    assert torch.equal(studio.session.step.snapshot(), first.picture)
     assert studio.settings == settings
-    assert studio.controls.views["beta"].widget.value == pytest.approx(settings.alpha / settings.beta)
+    move(studio, "tv", 0.1)  # after the click
+    assert torch.equal(run_number(studio, 2).snapshot(), first.picture)
+    tell(studio, "single")
+    until(lambda: studio.session.step.weights["tv"] == 0.1)
+    assert studio.painting.settings == settings.replace(tv=0.1)
 
 
-def test_save_writes_the_run_with_its_changes(make, tmp_path):
-    studio = make()
-    painting_on(studio)
-    studio.controls.views["beta"].widget.value = 1e-5
+@pytest.mark.parametrize("recipe", ["reconstruct", "texture"])
+@pytest.mark.parametrize("alone", [False, True])
+def test_other_recipes_have_studios_too(make, settings, recipe, alone):
+    common = {name: getattr(settings, name) for name in ("size", "steps", "weights", "normalize", "precision")}
+    other, field, value, term = {
+        "reconstruct": (ReconstructSettings(settings.photo, **common), "layer", "conv1_1", "content:conv1_1"),
+        "texture": (TextureSettings(settings.painting, **common), "style_layers", ("conv1_1",), "style:conv1_1"),
+    }[recipe]
+    studio = begun(make(other, fields=[field, "pool"] if alone else None))
+    move(studio, field, value)
+    until(lambda: studio.session.step.weights[term] == 1)
+    assert studio.painting.run.number == 1
+    assert studio.view.compared == {"reconstruct": "photo", "texture": "painting"}[recipe]
+
+
+def test_every_field_has_its_place(studio):
+    tabs = studio.children[0].children[0]
+    assert tabs.titles == ("Live", "Pictures", "Network", "Optimizer")
+    assert {view.widget for view in studio.controls.views.values()} <= set(parts(tabs))
+
+
+def test_what_is_not_allowed_is_refused_where_it_is_made(settings):
+    with pytest.raises(InputError, match="there is no setting 'betta'; did you mean 'beta'"):
+        Studio(settings, fields=["betta"])
+    with pytest.raises(InputError, match="beta"):
+        Studio(TransferSettings("coffee", "mosaic", beta=-1))
+
+
+# --- what is shown, saved and copied ----------------------------------------------------------------------------
+
+
+def test_pictures_are_shown_before_the_start(make, settings):
+    studio = make(start=False)
+    assert [each["label"] for each in studio.view.inputs] == ["photo", "painting"]
+    for photo in (settings.painting, "nowhere.png"):  # that it is nowhere is told when it begins
+        studio.controls.change(photo=photo)
+        assert [each["label"] for each in studio.view.inputs] == ["painting", "painting"]
+
+
+def test_the_page_shows_inputs_curves_and_film(studio):
+    paused(begun(studio, 10))
+    assert [(each["role"], each["label"]) for each in studio.view.inputs] == [("photo", "photo"), ("painting", "painting")]
+    assert studio.view.compared == "photo"
+    assert set(studio.view.curves["series"]) == {"content", "style"}
+    assert [each["label"] for each in studio.view.film][:3] == ["step 0", "step 4", "step 8"]
+    with Image.open(io.BytesIO(studio.view.picture)) as picture:
+        assert picture.size == (40, 48)
+
+
+def test_save_writes_the_run_with_its_changes(studio, tmp_path):
+    tell(studio, "save")
+    assert "nothing to save" in studio.view.message["text"]
+    move(begun(studio), "beta", 1e-5)
     until(lambda: studio.painting.run.record.changes)
     tell(studio, "save")
-    until(lambda: studio.view.message["text"])
-    assert studio.view.message["kind"] == "note"
+    until(lambda: studio.view.message["kind"] == "note" and studio.view.message["text"].startswith("Saved as"))
     (run,) = nst.runs(root=tmp_path / "results").itertuples()
     assert run.id in studio.view.message["text"]
     assert run.changes == 1
-    until(lambda: studio.view.status["state"] == "running")  # it goes on
+    until(lambda: shows(studio, "running"))  # it goes on
 
 
 def test_code_is_for_the_settings_as_they_are(make, settings):
-    studio = make()
-    painting_on(studio)
-    studio.controls.views["beta"].widget.value = 1e-1
-    until(lambda: studio.painting.run.record.changes)
+    studio = make(start=False)
+    studio.controls.change(tv=0.25)
+    assert "--tv 0.25" in studio.code()[1]
+    studio.single()
+    until(lambda: shows(studio, "paused"))
+    assert studio.painting.run.plan.settings.tv == 0.25
+    move(studio, "beta", 1e-1)
     tell(studio, "code")
     names = {}
     exec(studio.view.code["python"].split("plan =")[0], names)
-    assert names["settings"] == settings.replace(beta=10.0)
-    assert "--beta 10.0" in studio.view.code["command"]
-    assert "--device cpu" in studio.view.code["command"]
+    assert names["settings"] == settings.replace(tv=0.25, beta=10.0)
+    for option in ("--beta 10.0", "--device cpu"):
+        assert option in studio.view.code["command"]
+
+
+# --- uploads ----------------------------------------------------------------------------------------------------
 
 
 def upload(studio, role, name, data, size=1000):
-    parts = [data[i : i + size] for i in range(0, max(1, len(data)), size)]
-    for part, chunk in enumerate(parts):
-        tell(studio, "upload", chunk, id="x", role=role, name=name, part=part, parts=len(parts))
+    chunks = [data[i : i + size] for i in range(0, max(1, len(data)), size)]
+    for part, chunk in enumerate(chunks):
+        tell(studio, "upload", chunk, id="x", role=role, name=name, part=part, parts=len(chunks))
 
 
-def test_an_upload_becomes_the_photo(make, painting, tmp_path):
-    studio = make()
-    painting_on(studio)
+def test_an_upload_becomes_the_photo_with_one_command(studio, painting, tmp_path, monkeypatch):
+    begun(studio)
     path = im.save(painting, tmp_path / "other.png")
     upload(studio, "photo", "../../my cat.png", path.read_bytes())
     until(lambda: studio.painting.run.number == 2)
@@ -221,112 +309,110 @@ def test_an_upload_becomes_the_photo(make, painting, tmp_path):
     assert kept.startswith(str(tmp_path / "results" / "uploads" / "my_cat-"))
     assert torch.equal(im.load(kept), im.load(path))
     assert studio.view.message["text"] == ""
-    until(lambda: studio.view.inputs and studio.view.inputs[0]["label"].startswith("my_cat"))
+    until(lambda: studio.view.inputs[0]["label"].startswith("my_cat"))
+    assert studio.painting.run.number == 2
 
 
-@pytest.mark.parametrize("name", ["cat.html", "cat.svg", "cat", "cat.png.js"])
-def test_an_upload_has_the_ending_of_what_it_is(make, painting, tmp_path, name):
-    studio = make()
-    upload(studio, "photo", name, im.save(painting, tmp_path / "other.png").read_bytes())
-    (kept,) = (tmp_path / "results" / "uploads").iterdir()
-    assert kept.suffix == ".png"
-    assert str(kept) == studio.settings.photo
-
-
-@pytest.mark.parametrize(
-    ("data", "says"), [(b"nothing", "cat.png: is not a picture"), (b"", "cat.png: is not a picture"), ("small", "cat.png: 8×8")]
-)
-def test_an_upload_that_is_refused_says_why_and_leaves_nothing(make, settings, tmp_path, data, says):
-    if data == "small":
-        Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
-        data = (tmp_path / "small.png").read_bytes()
-    studio = make()
-    upload(studio, "painting", "cat.png", data)
+def test_an_upload_that_is_refused_says_why_and_changes_nothing(studio, settings):
+    upload(studio, "painting", "cat.png", b"")
     assert studio.view.message["kind"] == "error"
-    assert studio.view.message["text"].startswith(says)
+    assert studio.view.message["text"].startswith("cat.png: is not a picture")
     assert studio.settings == settings
-    assert not list((tmp_path / "results" / "uploads").iterdir())
     tell(studio, "read")
     assert studio.view.message["text"] == ""
-
-
-def test_an_upload_that_is_too_large_is_refused(make):
-    studio = make()
     tell(studio, "upload", id="x", role="photo", name="large.png", part=0, parts=1000)
     assert studio.view.message["text"].startswith("large.png: has more than 200 MB")
-    assert studio.uploads._parts == {}
 
 
-def test_controls_that_contradict_each_other_are_told_and_change_nothing(make, settings):
-    studio = make()
-    painting_on(studio)
-    studio.controls.views["stop_loss"].widget.value = "low"
+# --- what goes wrong --------------------------------------------------------------------------------------------
+
+
+def test_a_value_that_is_not_allowed_is_told_and_changes_nothing(studio, settings):
+    move(begun(studio), "stop_loss", "low")
     assert studio.view.message["kind"] == "error"
     assert "stop_loss" in studio.view.message["text"]
     assert studio.painting.settings == settings
+    move(studio, "tv", 0.1)
+    assert studio.view.message["text"] == ""
 
 
-def test_a_command_that_cannot_be_obeyed_is_told_and_taken_back(make, settings):
-    studio = make()
-    painting_on(studio)
-    studio.controls.views["weights"].widget.value = "nowhere.pth"
-    until(lambda: "nowhere.pth" in studio.view.message["text"])
-    until(lambda: studio.settings == settings)
-    assert studio.painting.run.number == 1
-    assert studio.session.state is State.RUNNING
+def test_a_command_that_cannot_be_obeyed_is_told_each_time_and_taken_back(studio, settings):
+    begun(studio).controls.change(seed=7)  # prepared for a restart
+    for _ in range(2):
+        move(studio, "weights", "nowhere.pth")
+        until(lambda: "nowhere.pth" in studio.view.message["text"])
+        until(lambda: studio.settings == settings.replace(seed=7))
+        tell(studio, "read")
+    assert (studio.painting.run.number, studio.session.phase) == (1, Phase.RUNNING)
 
 
-def test_an_exception_in_the_worker_is_shown_and_one_can_try_again(make, monkeypatch):
-    studio = make()
-    painting_on(studio, 5)
-    with monkeypatch.context() as patch:
-        patch.setattr("nstlab.method.engine._Run.advance", lambda self: 1 / 0)
-        until(lambda: studio.view.status["state"] == "failed")
-        until(lambda: "ZeroDivisionError" in studio.view.message["text"])
-    before = studio.painting.run.record.last.snapshot()
+@pytest.mark.parametrize("times", [1, 2])
+def test_after_a_failure_one_can_save_what_was_painted_and_try_again(studio, monkeypatch, times):
+    begun(studio, 5)
+    for _ in range(times):
+        with monkeypatch.context() as patch:
+            patch.setattr(LBFGS, "step", lambda *_: 1 / 0)
+            tell(studio, "resume")
+            until(lambda: shows(studio, "failed") and "ZeroDivisionError" in studio.view.message["text"])
+            tell(studio, "read")
+    last = studio.painting.step.snapshot()
+    tell(studio, "save")
+    assert studio.view.message["text"].startswith("Saved as")
+    assert studio.session.phase is Phase.FAILED
     tell(studio, "resume")
-    until(lambda: studio.painting.run.number == 2 and studio.session.step is not None)
-    assert (studio.painting.run.plan.start - before).abs().max() <= 0.5 / 255 + 1e-6
-    until(lambda: studio.view.status["state"] == "running")
+    until(lambda: studio.painting.run.number == times + 1 and shows(studio, "running"))
+    assert (studio.painting.run.plan.start - last).abs().max() <= 0.5 / 255 + 1e-6
 
 
 def test_what_cannot_begin_says_why_and_can_be_mended(make, settings):
     studio = make(settings.replace(photo="nowhere.png"))
     tell(studio, "seen")
-    until(lambda: studio.session.state in OVER)
-    until(lambda: "nowhere.png: no such file" in studio.view.message["text"])
+    until(lambda: shows(studio, "failed") and "nowhere.png: no such file" in studio.view.message["text"])
     studio.controls.change(photo=settings.photo)
-    painting_on(studio)
+    begun(studio)
 
 
-def test_nothing_is_painted_while_nobody_looks(make):
-    studio = make()
+def test_what_goes_wrong_in_a_callback_is_told(studio, monkeypatch, tmp_path):
+    monkeypatch.setattr(studio, "save", lambda: 1 / 0)
+    tell(studio, "save")
+    assert studio.view.message == {"text": "ZeroDivisionError: division by zero", "kind": "error"}
+    (tmp_path / "results").write_text("a file, not a folder")
+    upload(studio, "photo", "cat.png", b"x")
+    assert studio.view.message["text"].startswith("cat.png: cannot be written")
+
+
+# --- who is watching --------------------------------------------------------------------------------------------
+
+
+def answer(studio):
+    """A page that answers each picture and each change of its state."""
+    studio.view.observe(lambda _: tell(studio, "seen"), names=["picture", "status"])
+    tell(studio, "seen")
+
+
+def test_nothing_is_painted_while_nobody_looks(studio):
     tell(studio, "seen")
     until(lambda: studio.view.picture)
     tell(studio, "gone")
-    until(lambda: studio.view.status["text"].startswith("paused: nobody is looking"))
+    until(lambda: shows(studio, "paused", "paused: nobody is looking"))
     tell(studio, "seen")
-    until(lambda: studio.view.status["state"] == "running")
+    until(lambda: shows(studio, "running"))
     paused(studio)
     tell(studio, "gone")
     tell(studio, "seen")  # a pause of the user's own is not ended
-    assert studio.session.state is State.PAUSED
+    assert studio.session.phase is Phase.PAUSED
 
 
-def test_a_viewer_that_vanishes_without_a_word_is_missed(make, monkeypatch):
+def test_a_viewer_that_vanishes_without_a_word_is_missed(studio, monkeypatch):
     monkeypatch.setattr(audience, "AWAY", 0.2)
-    studio = make()
-    tell(studio, "seen")
-    until(lambda: studio.view.status["text"].startswith("paused: nobody is looking"))
-    tell(studio, "seen")
-    until(lambda: studio.view.status["state"] == "running")
+    for _ in range(2):
+        tell(studio, "seen")
+        until(lambda: shows(studio, "paused", "paused: nobody is looking"))
 
 
-def test_no_picture_is_sent_before_the_last_one_was_seen(make, monkeypatch):
-    monkeypatch.setattr(audience, "PATIENCE", LONG)
-    monkeypatch.setattr(audience, "AWAY", LONG)
-    studio = make()
-    studio.session.interval = 0.0
+def test_no_picture_is_sent_before_the_last_one_was_seen(studio, monkeypatch):
+    for module, name, value in ((audience, "ANSWER_WAIT", LONG), (audience, "AWAY", LONG), (sessions, "FRAMES", 1e9)):
+        monkeypatch.setattr(module, name, value)
     sent = []
     studio.view.observe(lambda change: sent.append(change.new), names="picture")
     tell(studio, "seen")
@@ -338,237 +424,29 @@ def test_no_picture_is_sent_before_the_last_one_was_seen(make, monkeypatch):
     assert len(sent) == 3  # the last one is sent in any case
 
 
-def test_a_viewer_is_missed_by_the_pictures_that_it_does_not_answer_not_by_its_silence(make, monkeypatch):
+@pytest.mark.parametrize("seconds", [0.0, 0.1])
+def test_slow_steps_and_long_pauses_are_not_taken_for_absence(studio, monkeypatch, seconds):
     monkeypatch.setattr(audience, "AWAY", 0.05)
-    studio = make()
+    whole = LBFGS.step
+    monkeypatch.setattr(LBFGS, "step", lambda *arguments: time.sleep(seconds) or whole(*arguments))
     answer(studio)
-    tell(studio, "seen")
-    until(lambda: studio.session.step is not None)
-    before = paused(studio).index
-    time.sleep(0.2)  # a long pause, in which nothing is sent and nothing answered
-    tell(studio, "single")
-    until(lambda: studio.session.step.index == before + 1 and studio.view.status["state"] == "paused")
-    tell(studio, "save")
-    until(lambda: studio.painting.news and studio.view.status["state"] == "paused")
-    studio.controls.views["pool"].widget.value = "max"
-    until(lambda: studio.painting.run.number == 2 and studio.view.status["text"] == "paused · step 0 of 100000")
-
-
-def answer(studio):
-    """A page that answers each picture and each change of its state."""
-    studio.view.observe(lambda _: tell(studio, "seen"), names=["picture", "status"])
-
-
-def test_steps_that_take_longer_than_a_viewer_is_missed_can_be_paused(make, monkeypatch):
-    from nstlab.method.engine import _Run
-
-    monkeypatch.setattr(audience, "AWAY", 0.05)
-    whole = _Run.advance
-    monkeypatch.setattr(_Run, "advance", lambda self: (time.sleep(0.1), whole(self)))
-    studio = make()
-    answer(studio)
-    tell(studio, "seen")
     until(lambda: studio.session.step is not None and studio.session.step.index >= 2)
-    before = paused(studio).index
-    tell(studio, "gone")
-    tell(studio, "seen")
+    for message in ("pause", "gone", "seen"):  # while the last step is still under way
+        tell(studio, message)
+    until(lambda: shows(studio, "paused", "paused · step"))
+    before = studio.session.step.index
+    time.sleep(0.2)  # nothing is sent and nothing answered
     tell(studio, "single")
-    until(lambda: studio.session.step.index == before + 1 and studio.view.status["state"] == "paused")
+    until(lambda: studio.session.step.index == before + 1 and shows(studio, "paused", "paused · step"))
+    tell(studio, "save")
+    until(lambda: studio.view.message["text"].startswith("Saved as") and shows(studio, "paused", "paused · step"))
+    move(studio, "pool", "max")
+    run_number(studio, 2)
 
 
 def test_who_waits_in_the_kernel_is_not_away(make, settings, monkeypatch):
     monkeypatch.setattr(audience, "AWAY", 0.01)
     studio = make(settings.replace(steps=300))
-    tell(studio, "seen")  # and never again, as where the kernel cannot hear while a cell waits
-    assert studio.wait(LONG) is State.RESTING
-
-
-def test_what_is_moved_after_a_click_on_the_film_counts(make):
-    studio = make()
-    painting_on(studio)
-    paused(studio)
-    tell(studio, "back", id=studio.painting.film.frames[0].count)
-    studio.controls.views["beta"].widget.value = 1e-5
-    until(lambda: studio.painting.run.number == 2 and studio.view.status["state"] == "paused")
-    tell(studio, "single")
-    until(lambda: studio.session.step.weights["style"] == 1e5)
-
-
-def test_the_same_refusal_is_told_each_time(make, settings):
-    studio = make()
-    painting_on(studio)
-    for count in (1, 2):
-        studio.controls.change(photo="nowhere.png")
-        until(lambda n=count: len(studio.painting.news) == n and "nowhere.png" in studio.view.message["text"])
-        until(lambda: studio.settings == settings)
-        tell(studio, "read")
-
-
-def test_a_refusal_leaves_what_is_prepared_for_a_restart(make, settings):
-    studio = make()
-    painting_on(studio)
-    studio.controls.change(seed=7)
-    studio.controls.change(photo="nowhere.png")
-    until(lambda: studio.settings == settings.replace(seed=7))
-
-
-def test_what_was_painted_before_a_failure_can_be_saved(make, monkeypatch):
-    studio = make()
-    painting_on(studio, 5)
-    monkeypatch.setattr("nstlab.method.engine._Run.advance", lambda self: 1 / 0)
-    until(lambda: studio.view.status["state"] == "failed")
-    at = studio.painting.run.record.last.index
-    tell(studio, "save")
-    assert studio.painting.news[-1].saved.manifest["result"]["steps"] == at
-    assert studio.view.message["text"].startswith("Saved as")
-    assert studio.session.state is State.FAILED
-
-
-def test_there_is_nothing_to_save_before_the_first_step(make):
-    studio = make()
-    tell(studio, "save")
-    assert "nothing to save" in studio.view.message["text"]
-
-
-def test_code_is_for_the_controls_before_the_start_and_in_a_pause(make, settings):
-    studio = make(start=False)
-    studio.controls.change(size=64)
-    assert "--size 64" in studio.code()[1]
-    studio.single()
-    until(lambda: studio.view.status["state"] == "paused")
-    assert studio.painting.run.plan.settings.size == 64
-    studio.controls.change(tv=0.5)
-    assert "--tv 0.5" in studio.code()[1]
-
-
-def test_pictures_are_shown_before_the_start(make, settings):
-    studio = make(start=False)
-    assert [each["label"] for each in studio.view.inputs] == ["photo", "painting"]
-    studio.controls.change(photo=settings.painting)
-    assert [each["label"] for each in studio.view.inputs] == ["painting", "painting"]
-    studio.controls.change(photo="nowhere.png")  # is told when it begins
-    assert [each["label"] for each in studio.view.inputs] == ["painting", "painting"]
-
-
-def test_where_nobody_can_use_it_it_is_a_picture(make, settings, monkeypatch):
-    from nstlab.live.studio import STATIC
-
-    studio = make(settings.replace(steps=2))
-    assert "application/vnd.jupyter.widget-view+json" in studio._repr_mimebundle_()
-    monkeypatch.setenv(STATIC, "1")
-    data = studio._repr_mimebundle_()
-    assert data["image/png"].startswith(b"\x89PNG")
-    assert "first 2 steps" in data["text/plain"]
-    assert studio.session.state is State.READY
-
-
-def test_from_before_the_start_a_restart_is_a_start(make):
-    studio = make(start=False)
-    studio.restart()
-    until(lambda: studio.session.step is not None and studio.session.step.index >= 3)
-    assert studio.painting.run.number == 1
-
-
-def test_another_convention_brings_its_weights_and_layers_into_the_controls(make, settings):
-    studio = make()
-    painting_on(studio)
-    studio.controls.change(convention="tutorial")
-    until(lambda: studio.painting.run.number == 2)
-    assert studio.painting.run.plan.settings == settings.replace(convention="tutorial")
-    assert studio.controls.views["style_layers"].widget.value == studio.painting.run.plan.settings.style_layers
-    assert studio.controls.views["beta"].widget.value == pytest.approx(1e-6)
-
-
-def test_an_upload_is_one_command(make, painting, tmp_path):
-    studio = make()
-    painting_on(studio)
-    sent = []
-    studio.session.send = sent.append
-    upload(studio, "photo", "cat.png", im.save(painting, tmp_path / "cat.png").read_bytes())
-    assert len(sent) == 1
-    assert "uploads" in sent[0].settings.photo
-
-
-@pytest.mark.parametrize("name", ["a\\1.png", "C:\\gfx\\pic.png", "", "/", "x" * 500 + ".png"])
-def test_names_of_uploads_are_only_names(make, tmp_path, name):
-    studio = make()
-    upload(studio, "photo", name, b"nothing")
-    assert studio.view.message["text"].startswith(f"{name}: is not a picture")
-
-
-def test_what_goes_wrong_in_a_callback_is_told(make, monkeypatch, tmp_path):
-    studio = make()
-    monkeypatch.setattr(studio, "save", lambda: 1 / 0)
-    monkeypatch.setattr(studio.session, "pause", lambda: None)
-    tell(studio, "code")
-    (tmp_path / "results").write_text("a file, not a folder")
-    upload(studio, "photo", "cat.png", b"x")
-    assert studio.view.message["text"].startswith("cat.png: cannot be written")
-
-
-def test_fields_that_do_not_exist_are_refused(settings):
-    with pytest.raises(InputError, match="there is no setting 'betta'; did you mean 'beta'"):
-        Studio(settings, fields=["betta"])
-
-
-def test_a_closed_studio_is_gone(settings, tmp_path):
-    import gc
-    import weakref
-
-    from ipywidgets.widgets.widget import _instances
-
-    before = len(_instances)
-    studio = Studio(settings, results=tmp_path, device="cpu")
-    painting_on(studio)
-    studio.close()
-    assert len(_instances) == before
-    live = weakref.ref(studio.painting)
-    del studio
-    gc.collect()
-    assert live() is None
-
-
-def test_without_a_browser_it_can_be_waited_for(make, settings):
-    studio = make(settings.replace(steps=5))
-    studio.resume()
-    assert studio.wait(LONG) is State.RESTING
-    assert studio.session.step.index == 5
-    until(lambda: studio.view.status["text"] == "finished · step 5 of 5")
-    tell(studio, "resume")
-    until(lambda: studio.painting.run.number == 2)
-
-
-@pytest.mark.parametrize("fields", [None, ["layer", "pool"]])
-def test_other_recipes_have_studios_too(make, settings, fields):
-    common = {name: getattr(settings, name) for name in ("size", "steps", "weights", "normalize", "precision")}
-    studio = make(ReconstructSettings(settings.photo, **common), fields=fields)
-    painting_on(studio)
-    studio.controls.views["layer"].widget.value = "conv1_1"
-    until(lambda: studio.session.step.weights["content:conv1_1"] == 1)
-    texture = make(TextureSettings(settings.painting, **common))
-    painting_on(texture)
-    until(lambda: texture.view.compared == "painting")
-
-
-def test_every_field_has_its_place(make, settings):
-    studio = make()
-    tabs = studio.children[0].children[0]
-    assert tabs.titles == ("Live", "Pictures", "Network", "Optimizer")
-
-    def below(widget):
-        return {widget}.union(*map(below, getattr(widget, "children", ())))
-
-    there = below(tabs)
-    assert {view.widget for view in studio.controls.views.values()} <= there
-
-
-def test_it_is_quick_to_make_and_the_cell_returns(make):
-    """Nothing is read or computed before somebody looks."""
-    studio = make()
-    assert studio.painting.run is None
-    assert studio.session.state is State.READY
-
-
-def test_bad_settings_are_refused_where_they_are_made():
-    with pytest.raises(InputError, match="beta"):
-        Studio(TransferSettings("coffee", "mosaic", beta=-1))
+    tell(studio, "seen")
+    tell(studio, "gone")  # and nothing more, as where the kernel cannot hear while a cell waits
+    assert studio.wait(LONG) is Phase.RESTING

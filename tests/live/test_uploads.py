@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nstlab import images as im
-from nstlab.live.uploads import CHUNK, LARGEST, Uploads
+from nstlab.live.uploads import CHUNK, MAX_BYTES, Uploads
 from nstlab.settings import InputError
 
 
@@ -31,7 +31,7 @@ def test_what_is_forgotten_begins_anew(uploads):
 
 def test_a_file_that_is_too_large_is_refused_by_its_first_message(uploads):
     with pytest.raises(InputError, match=r"large\.png: has more than 200 MB"):
-        uploads.part("x", 0, LARGEST // CHUNK + 1, "large.png", b"")
+        uploads.part("x", 0, MAX_BYTES // CHUNK + 1, "large.png", b"")
 
 
 @pytest.mark.parametrize("name", ["../../my cat.png", "my cat.html", "my cat", "my cat.png.js"])
@@ -46,10 +46,12 @@ def test_a_picture_is_named_by_what_it_is(uploads, painting, tmp_path, name):
 
 @pytest.mark.parametrize("name", ["cat.png", "a\\1.png", "C:\\gfx\\pic.png", "", "/", "x" * 500 + ".png"])
 def test_what_is_no_picture_is_refused_by_its_own_name_and_leaves_nothing(uploads, tmp_path, name):
-    for data in (b"nothing", b""):
+    im.to_pil(torch.zeros(1, 3, 8, 8)).save(tmp_path / "small.png")
+    small = (tmp_path / "small.png").read_bytes()
+    for data, problem in ((b"nothing", "is not a picture"), (b"", "is not a picture"), (small, "8×8")):
         with pytest.raises(InputError) as refused:
             uploads.keep(name, data)
-        assert str(refused.value).startswith(f"{name}: is not a picture")
+        assert str(refused.value).startswith(f"{name}: {problem}")
     assert not list((tmp_path / "uploads").iterdir())
 
 

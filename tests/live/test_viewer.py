@@ -1,4 +1,4 @@
-"""What the studio's page is given: pictures as JPEGs, curves, and files that are there."""
+"""What the studio's page is given: pictures as JPEGs, curves and a rate, and files that are there."""
 
 import io
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from nstlab.live.viewer import POINTS, SIDE, Viewer, curves, jpeg
+from nstlab import images as im
+from nstlab.live.viewer import PICTURE_SIDE, POINTS, Viewer, evaluation_rate, jpeg, loss_curves
 from nstlab.runs.stored import Record
 
 
@@ -22,18 +23,19 @@ def test_a_picture_is_a_jpeg_of_limited_size(shape, shown):
     picture[:, 0] = 1.0
     image = opened(jpeg(picture))
     assert (image.format, image.size) == ("JPEG", shown)
-    assert max(shown) <= SIDE
+    assert max(shown) <= PICTURE_SIDE
     red, green, blue = image.getpixel((shown[0] // 2, shown[1] // 2))
     assert (red > 250, green < 5, blue < 5) == (True, True, True)
 
 
 def rows(count, **terms):
-    return [{"step": i, "level": 0, "loss": 1.0, "evaluations": i, "seconds": 0.0, "event": "", **terms} for i in range(count)]
+    common = {"level": 0, "loss": 1.0, "event": "", **terms}
+    return [{"step": i, "evaluations": 3 * i, "seconds": i / 4, **common} for i in range(count)]
 
 
 def test_curves_have_a_series_for_each_term():
-    record = Record(rows(2, content=0.5, style=1 / 3) + [{**rows(3, content=0.25)[2]}], [(1, {"style": 0.0})])
-    shown = curves(record)
+    record = Record(rows(2, content=0.5, style=1 / 3) + rows(3, content=0.25)[2:], [(1, {"style": 0.0})])
+    shown = loss_curves(record)
     assert shown["steps"] == [0, 1, 2]
     assert shown["series"] == {"content": [0.5, 0.5, 0.25], "style": [0.3333, 0.3333, 0.0]}
     assert shown["marks"] == [1]
@@ -42,11 +44,16 @@ def test_curves_have_a_series_for_each_term():
 
 @pytest.mark.parametrize("count", [0, 1, POINTS, POINTS + 1, 10 * POINTS + 7])
 def test_long_curves_are_thinned_out_but_keep_their_ends(count):
-    shown = curves(Record(rows(count, content=0.5)))
+    shown = loss_curves(Record(rows(count, content=0.5)))
     assert len(shown["steps"]) <= POINTS + 1
     if count:
         assert (shown["steps"][0], shown["steps"][-1]) == (0, count - 1)
         assert len(shown["series"]["content"]) == len(shown["steps"])
+
+
+@pytest.mark.parametrize(("count", "rate"), [(0, 0), (1, 0), (2, 12), (100, 12)])
+def test_the_rate_counts_evaluations_a_second(count, rate):
+    assert evaluation_rate(Record(rows(count))) == rate
 
 
 def test_the_page_is_part_of_the_package():
@@ -55,16 +62,12 @@ def test_the_page_is_part_of_the_package():
     assert ".nst-canvas" in str(view._css)
 
 
-def test_inputs_are_shown_with_what_they_are(photo, painting):
+def test_inputs_are_shown_with_what_they_are(photo, painting, tmp_path):
     view = Viewer()
-    view.show_inputs({"photo": photo, "painting": painting}, {"photo": "cat", "painting": "night"}, "photo")
-    assert opened(view.before).size == (40, 48)
+    files = {"photo": str(im.save(photo, tmp_path / "cat.png")), "painting": str(im.save(painting, tmp_path / "night.png"))}
+    view.show_inputs(files)
+    assert (view.compared, view.shape, opened(view.before).size) == ("photo", [427, 512], (427, 512))
     assert [(shown["role"], shown["label"]) for shown in view.inputs] == [("photo", "cat"), ("painting", "night")]
-    assert opened(view.inputs[1]["thumb"]).size == (56, 40)
-
-
-def test_the_newest_events_come_first():
-    view = Viewer()
-    view.show_events([f"step {i}: loss exploded, rolled back" for i in range(100)])
-    assert view.events[0] == "step 99: loss exploded, rolled back"
-    assert len(view.events) == 30
+    assert opened(view.inputs[1]["thumb"]).size == (160, 114)
+    view.observe(lambda change: pytest.fail("they are shown already"))
+    view.show_inputs(dict(files))

@@ -8,7 +8,7 @@ from faults import refusal
 
 import nstlab as nst
 from nstlab import cli
-from nstlab.live.session import State
+from nstlab.live.session import Phase
 from nstlab.recipes import base
 from nstlab.recipes.base import RunSettings, first_picture, live_field, picture
 from nstlab.runs import source
@@ -67,7 +67,7 @@ def test_its_studio_has_its_controls_and_moves_its_weights(settings, tmp_path):
         studio.controls.views["strength"].widget.value = 1e3
         assert studio.settings.strength == 1e3
         studio.resume()
-        assert studio.wait(0.5) is State.RUNNING
+        assert studio.wait(0.5) is Phase.RUNNING
         assert studio.session.step.weights["means"] == 1e3
         assert "--strength 1000.0" in studio.code()[1]
     finally:

@@ -1,0 +1,50 @@
+"""Where a studio's controls are placed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import ipywidgets as w
+
+from nstlab.live.controls import Controls
+from nstlab.settings import GROUPS, START, InputError, nearest
+
+
+def panel(controls: Controls, fields: Sequence[str] | None, buttons: w.Widget) -> w.Widget:
+    """The controls: the named fields alone, or all in tabs, one for each group. Raises InputError for an unknown name."""
+    if fields is not None:
+        for name in fields:
+            if name not in controls.views:
+                raise InputError(f"fields: there is no setting '{name}'{nearest(name, list(controls.views))}")
+        whole = w.VBox([*controls.widgets(fields), buttons])
+    else:
+        groups: dict[str, list[str]] = {group: [] for group in GROUPS}
+        pictures = controls.settings.roles()
+        for name, _, opt in sorted(controls.settings.options(), key=lambda field: field[0] not in pictures):
+            groups[opt.group or GROUPS[-1]].append(name)
+        start = w.HBox(controls.widgets(groups.pop(START)))
+        start.add_class("nst-start")
+        tabs = {group.capitalize(): controls.widgets(names) for group, names in groups.items()}
+        next(iter(tabs.values())).extend([start, buttons])
+        whole = w.Tab([w.VBox(widgets) for widgets in tabs.values()], titles=tuple(tabs))
+    whole.add_class("nst-controls")
+    return whole
+
+
+def restart_buttons(restart: Callable[[bool], None]) -> w.Widget:
+    """Two buttons that begin a new run; `restart` is told whether it begins from the current picture."""
+    first = w.Button(description="Restart", tooltip="Begin again from the first picture that is chosen here")
+    current = w.Button(description="Restart from current", tooltip="Begin again from the picture as it is")
+    first.on_click(lambda _: restart(False))
+    current.on_click(lambda _: restart(True))
+    for button in (first, current):
+        button.layout.width = "auto"
+    return w.HBox([first, current])
+
+
+def parts_of(*widgets: w.Widget) -> set[w.Widget]:
+    """Widgets, all that they contain, and their layouts and styles."""
+    parts = {widget for widget in widgets if isinstance(widget, w.Widget)}
+    for widget in tuple(parts):
+        parts |= parts_of(*getattr(widget, "children", ()), getattr(widget, "layout", None), getattr(widget, "style", None))
+    return parts
