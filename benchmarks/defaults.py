@@ -125,7 +125,7 @@ def main(options: Options) -> None:
             grid = [[shown[name, painting] for painting in options.paintings] for name in options.photos]
             sheet = figures.contact_sheet(grid, options.photos, options.paintings, title=candidate)
             label = "".join(letter if letter.isalnum() else "-" for letter in candidate)
-            figures.save(sheet, folder / f"{label}.jpg")
+            figures.save_figure(sheet, folder / f"{label}.jpg")
         if options.json:
             about = {"size": options.size, "weights": plan.net.weights.digest, "judge": judge.net.weights.digest}
             options.json.write_text(json.dumps(about | {"candidates": found}, indent=1, ensure_ascii=False) + "\n")

@@ -146,8 +146,10 @@ def sweep(settings: SweepSettings) -> int:
     from tqdm import tqdm
 
     from nstlab.course import report
+    from nstlab.course.experiments import experiment
 
-    with tqdm(total=report.check(settings), unit="run", dynamic_ncols=True, disable=None) as bar:
+    chosen = experiment(settings)
+    with tqdm(total=len(chosen.cases), unit="run", dynamic_ncols=True, disable=None) as bar:
 
         def show(case: Any, step: Any, done: Any) -> None:
             if done is None:
@@ -158,13 +160,13 @@ def sweep(settings: SweepSettings) -> int:
             bar.update()
 
         try:
-            runs = report.carry_out(settings, show)
+            runs = chosen.run(show)
         except KeyboardInterrupt:
             commandline.say("interrupted; what is finished is kept; to go on, run the same command again")
             return 130
-    claims = report.claims(settings, runs)
+    claims = list(chosen.claims(runs))
     print(report.table(claims), end="\n\n")
-    print(*report.write(settings, runs, claims), sep=", ")
+    print(*report.write(chosen, runs, claims), sep=", ")
     return 0
 
 
@@ -199,9 +201,9 @@ def notebooks(settings: NotebooksSettings) -> int:
     from nstlab.course import notebooks as lessons
 
     if settings.action == "list":
-        print(*lessons.known(), sep="\n")
+        print(*lessons.available(), sep="\n")
         return 0
-    for executed, page, seconds in lessons.run(settings):
+    for executed, page, seconds in lessons.execute(settings):
         print(f"{executed}, {page}: done in {seconds:.0f} s")
     return 0
 
