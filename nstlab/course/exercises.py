@@ -108,7 +108,7 @@ def field_of_conv4_4(answer: Any, material: Material) -> str:
     """The width, in pixels, of what one position of conv4_4 sees."""
     first = {"that is one convolution; each further one adds two steps, and a step is twice as long after each pooling": 3}
     otherwise = "walk from the first layer: a convolution adds 2 steps, a pooling adds 1 and doubles the length of a step"
-    return _hint(answer, 132, first, otherwise)
+    return _hint(answer, 116, first, otherwise)
 
 
 @exercise("02.3")
