@@ -1,6 +1,6 @@
-"""What the bare command makes, for the gallery: `python -m benchmarks.transfers`.
+"""What the command makes without options, for the gallery: `python -m benchmarks.transfers`.
 
-Five pairs by `nstlab transfer PHOTO PAINTING`, with no option at all: each photo, each painting, each result.
+Five pairs by `nstlab transfer PHOTO PAINTING`, shown as photo, painting and result.
 """
 
 from __future__ import annotations
