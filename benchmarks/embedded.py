@@ -1,10 +1,11 @@
 """The embedded network beside the original: `python -m benchmarks.embedded --teacher FILE --pairs PHOTO PAINTING ...`.
 
-Pictures of 224 px after 100 steps are scored by the original VGG19, of which the first three blocks are enough. The score is the
-relative error of the Gram matrices of relu1_1, relu2_1 and relu3_1, averaged, at a content error (relu3_3) of 0.6, which is
-found by varying β; textures, from noise and without content, are scored as they are. The painting itself has 0, the unchanged
-photo 0.5 to 1.3. The kinds of pictures are: by the three blocks that the judge sees (content conv3_3), by the five layers of
-the paper (content conv4_2), and textures. The original's own pictures are scored too, if FILE reaches the kind's layers.
+Pictures of 224 px after 100 steps are scored by the original VGG19, of which the first three blocks are enough. The score is
+the relative error of the Gram matrices of relu1_1, relu2_1 and relu3_1, averaged, at a content error (relu3_3) of 0.6, which
+is found by varying β; textures, from noise and without content, are scored as they are. The painting itself has 0, the
+unchanged photo 0.5 to 1.3. The kinds of pictures are: by the three blocks that the judge sees (content conv3_3), by the five
+layers of the paper (content conv4_2), and textures. The original's own pictures are scored too, if FILE reaches the kind's
+layers.
 """
 
 from __future__ import annotations

@@ -31,9 +31,7 @@ class BenchSettings(Settings):
     rows: tuple[str, ...] = option(BENCHES, "what to measure", choices=BENCHES)
     device: str = option(DEVICES[0], "where to compute", choices=DEVICES)
     weights: str = option("embedded", "weights for the rows that measure a loss", choices=WEIGHTS, or_path=True)
-    sizes: tuple[int, ...] = option(
-        (128, 256, 512, 1024), "long sides of the timed evaluations", low=64, high=4096, unit="px"
-    )
+    sizes: tuple[int, ...] = option((128, 256, 512, 1024), "long sides of the timed evaluations", low=64, high=4096, unit="px")
     quality_size: int = option(512, "long side for the time to quality", low=64, high=2048, unit="px")
     json: Path | None = option(None, "keep the result in this file")
     against: Path | None = option(None, "print ratios to an earlier result")
