@@ -1,9 +1,9 @@
 """How ratios translate between conventions: `python -m benchmarks.conventions`.
 
-A picture is made with the default settings. There, style pulls β |∇style| / (α |∇content|) times as strongly as content. For
-every other convention, with its own layers and α, this prints the β at which its style pulls as strongly on the same picture:
-the median over pairs, and the smallest and largest. Conventions whose authors did not normalize activations depend on how large
-these are in the weights, and so on the weights. Of weights that end early the deepest layer stands for content layers beyond.
+A picture is made with the default settings. At this picture, the gradient of style is β |∇style| / (α |∇content|) times as long
+as that of content. For every other convention, with its own layers and α, this prints the β at which the same is true of its
+own losses: the median over the pairs, and the smallest and largest. Where a convention's authors did not normalize activations,
+the result depends on the weights. Where weights end early, their deepest layer takes the place of content layers beyond.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ import tyro
 from torch import Tensor
 
 import nstlab as nst
+from benchmarks.scene import PAIRS
 from nstlab.method import weights
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.recipes import plan as recipes
-
-PAIRS = (("coffee", "swirl_strokes"), ("astronaut", "mosaic"), ("chelsea", "wave_engraving"))
 
 
 @dataclass
@@ -32,8 +31,8 @@ class Options:
     pairs: tuple[tuple[str, str], ...] = PAIRS
 
 
-def pull(plan: recipes.Plan, settings: nst.TransferSettings, picture: Tensor) -> float:
-    """|∇style| / |∇content| at a picture, unweighted. `plan`: of the same pictures, for its network and inputs."""
+def gradient_ratio(plan: recipes.Plan, settings: nst.TransferSettings, picture: Tensor) -> float:
+    """|∇style| / |∇content| at a picture, unweighted. plan: one with the same pictures, whose network and inputs are used."""
     lengths = []
     for alpha, beta in ((0.0, 1.0), (1.0, 0.0)):
         plan = recipes.prepare(settings.replace(alpha=alpha, beta=beta, tv=0.0), "cpu", plan)
@@ -43,7 +42,7 @@ def pull(plan: recipes.Plan, settings: nst.TransferSettings, picture: Tensor) ->
 
 
 def within(settings: nst.TransferSettings) -> nst.TransferSettings:
-    """The settings with the layers that their weights reach."""
+    """The settings, with only those layers that their weights reach."""
     there = weights.load(settings.weights).layers
     content, style = (
         tuple(name for name in given if name in there) for given in (settings.content_layers, settings.style_layers)
@@ -52,19 +51,19 @@ def within(settings: nst.TransferSettings) -> nst.TransferSettings:
 
 
 def translated(settings: nst.TransferSettings) -> dict[str, float]:
-    """{convention: β that pulls as strongly as the settings' own}."""
+    """{convention: the β whose gradient ratio is that of the settings' own β}."""
     settings = within(settings)
     plan = recipes.prepare(settings, "cpu")
     picture = plan.solve().image
-    own = settings.beta / settings.alpha * pull(plan, settings, picture)
+    own = settings.beta / settings.alpha * gradient_ratio(plan, settings, picture)
     plain = nst.TransferSettings(settings.photo, settings.painting, size=settings.size, weights=settings.weights)
     others = {name: within(plain.replace(convention=name)) for name in CONVENTIONS}
-    return {name: own * other.alpha / pull(plan, other, picture) for name, other in others.items()}
+    return {name: own * other.alpha / gradient_ratio(plan, other, picture) for name, other in others.items()}
 
 
 def main(options: Options) -> None:
     """Print a table."""
-    print("| convention | its α, β | size | β that pulls as strongly as the default |\n|---|---|---|---|")
+    print("| convention | its α, β | size | β equivalent to the default |\n|---|---|---|---|")
     for size in options.sizes:
         found = [translated(nst.TransferSettings(*pair, size=size, weights=options.weights)) for pair in options.pairs]
         for name, convention in CONVENTIONS.items():

@@ -1,11 +1,11 @@
-"""What a transfer begins with, by evidence: `python -m benchmarks.defaults --teacher FILE`.
+"""The evidence for a transfer's default settings: `python -m benchmarks.defaults --teacher FILE`.
 
-Every photo of the lab with every painting of the lab, by every candidate for the default settings. Each picture is judged by
-the original VGG19 (its first three blocks, and conv4_1 if FILE reaches it): `style` is the relative error of the Gram matrices,
-`content` of the features (training.judge). The photo as it is has content 0, the painting style 0. `mesh` is the power of the
-luminance above 0.35 cycles a pixel, less the painting's, in per cent of the power: what is left of noise. Lines give the median
-and the bound of the worst quarter (not the worst pair: a channel that is silent in both pictures can make any error). With
---sheets FOLDER the pictures are kept, and a sheet for each candidate to look at.
+Every photo of the lab is painted like every painting of the lab, by every candidate for the default settings. Each picture is
+judged by the original VGG19 (its first three blocks, and conv4_1 if FILE reaches it): `style` is the relative error of the Gram
+matrices, `content` that of the features (see training.judge). The unchanged photo has content 0, the painting has style 0.
+`mesh` is the power of the luminance above 0.35 cycles per pixel, less the painting's, in per cent: what is left of noise. The
+lines of a candidate give the median and the bound of the worst quarter; not the worst pair, since a channel that is silent in
+both pictures can make any error. With --sheets FOLDER the pictures are kept, with a sheet for each candidate.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from training.judge import Judge
 FROM_SCIKIT_LEARN = tuple(Path(name).stem for name in SCIKIT_LEARN)
 PHOTOS = (*images.PHOTOS, *FROM_SCIKIT_LEARN)
 PAINTINGS = tuple(name for name in nst.samples() if name not in images.PHOTOS)
-MESH = 0.35  # cycles a pixel
+MESH = 0.35  # cycles per pixel
 BEFORE: dict[str, Any] = {"init": "white", "beta": 1e3, "levels": 1, "steps": 300}
 CANDIDATES: dict[str, dict[str, Any]] = {
     "as before: white noise, β 1000": BEFORE,
@@ -50,7 +50,7 @@ class Options:
     teacher: Path
     """the original VGG19's weights, conv1_1 to conv3_4 at least"""
     candidates: tuple[str, ...] = tuple(CANDIDATES)
-    """which of the candidates; or one of your own, as field=value,field=value"""
+    """names of CANDIDATES, or candidates of your own, as field=value,field=value"""
     photos: tuple[str, ...] = PHOTOS
     paintings: tuple[str, ...] = PAINTINGS
     size: int = 256
@@ -63,7 +63,7 @@ class Options:
 
 
 def photo(name: str, folder: Path) -> str:
-    """The picture of that name: a sample, or scikit-learn's, which is written into the folder."""
+    """The name of a sample, or the path of a photo of scikit-learn's, which is written into the folder."""
     if name not in FROM_SCIKIT_LEARN:
         return name
     from PIL import Image
@@ -76,7 +76,7 @@ def photo(name: str, folder: Path) -> str:
 
 
 def changes(candidate: str) -> dict[str, Any]:
-    """The settings that a candidate changes."""
+    """The settings in which a candidate differs from the defaults."""
     return CANDIDATES[candidate] if candidate in CANDIDATES else dict(part.split("=") for part in candidate.split(","))
 
 
@@ -91,7 +91,7 @@ def pictures(options: Options, candidate: str, folder: Path) -> Iterator[tuple[s
 
 
 def numbers(judge: Judge, plan: recipes.Plan, picture: Tensor) -> dict[str, float]:
-    """What there is to say of a picture."""
+    """The NUMBERS of a picture."""
     content, style = plan.inputs["content"], nst.fit(plan.inputs["style"], picture.shape[-2:])
     score = judge(picture, content, style)
     mesh = 100 * (fine_energy(picture, MESH) - fine_energy(style, MESH))
@@ -100,7 +100,7 @@ def numbers(judge: Judge, plan: recipes.Plan, picture: Tensor) -> dict[str, floa
 
 
 def lines(candidate: str, rows: list[dict[str, Any]]) -> str:
-    """A candidate's two lines of the table."""
+    """The two lines of a candidate in the table."""
     typical, bad = [f"| {candidate} | median"], ["| | worst quarter"]
     for number in NUMBERS:
         values = [row[number] for row in rows]
@@ -110,7 +110,7 @@ def lines(candidate: str, rows: list[dict[str, Any]]) -> str:
 
 
 def main(options: Options) -> None:
-    """Print a table with two lines for each candidate; keep the numbers and pictures that are asked for."""
+    """Print a table with two lines for each candidate, and keep the numbers and pictures that are asked for."""
     judge, folder, found = Judge(options.teacher), options.sheets or Path("results"), {}
     folder.mkdir(parents=True, exist_ok=True)
     print("| candidate | | " + " | ".join(NUMBERS) + " |\n|---|---" + "|---" * len(NUMBERS) + "|", flush=True)
@@ -125,7 +125,7 @@ def main(options: Options) -> None:
             grid = [[shown[name, painting] for painting in options.paintings] for name in options.photos]
             sheet = figures.contact_sheet(grid, options.photos, options.paintings, title=candidate)
             label = "".join(letter if letter.isalnum() else "-" for letter in candidate)
-            figures.save(sheet, folder / f"{label}.jpg")
+            figures.save_figure(sheet, folder / f"{label}.jpg")
         if options.json:
             about = {"size": options.size, "weights": plan.net.weights.digest, "judge": judge.net.weights.digest}
             options.json.write_text(json.dumps(about | {"candidates": found}, indent=1, ensure_ascii=False) + "\n")

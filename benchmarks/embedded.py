@@ -1,10 +1,11 @@
 """The embedded network beside the original: `python -m benchmarks.embedded --teacher FILE --pairs PHOTO PAINTING ...`.
 
-Pictures of 224 px after 100 steps are scored by the original VGG19 (its first three blocks are enough): the relative
-error of the Gram matrices behind relu1_1, relu2_1 and relu3_1, averaged, at a content error (relu3_3) of 0.6, which is
-enclosed by varying β; a texture, from noise and without content, as it is. 0 is the painting's own style; the photo as it
-is has 0.5 to 1.3. Kinds: the three blocks that the judge sees (content conv3_3), the five layers of the paper (content
-conv4_2), and a texture. The original's own pictures are scored beside, if FILE reaches the kind's layers.
+Pictures of 224 px after 100 steps are scored by the original VGG19, of which the first three blocks are enough. The score is
+the relative error of the Gram matrices of relu1_1, relu2_1 and relu3_1, averaged, at a content error (relu3_3) of 0.6, which
+is found by varying β; textures, from noise and without content, are scored as they are. The painting itself has 0, the
+unchanged photo 0.5 to 1.3. The kinds of pictures are: by the three blocks that the judge sees (content conv3_3), by the five
+layers of the paper (content conv4_2), and textures. The original's own pictures are scored too, if FILE reaches the kind's
+layers.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ class Options:
 
 
 def sources(options: Options, judge: Judge, kind: str) -> list[str]:
-    """The weights to score, the original's at the end where it reaches deep enough."""
+    """The weights to score; the original's are the last, where they reach deep enough."""
     deep = kind != "five" or "conv5_1" in judge.net.weights.layers
     return [*options.weights, *([str(options.teacher)] if deep else [])]
 
 
 def rows(options: Options, judge: Judge, kind: str, compared: list[str]) -> Iterator[tuple[str, list[scoring.Row]]]:
-    """(pair, a row for each of the weights compared)."""
+    """(name of the pair, a row for each of the weights compared)."""
     for photo, painting in options.pairs:
         found = []
         for weights in compared:
@@ -55,7 +56,7 @@ def rows(options: Options, judge: Judge, kind: str, compared: list[str]) -> Iter
 
 
 def keeper(folder: Path | None, label: str):
-    """What writes the pictures, or does nothing."""
+    """A function that writes a picture into the folder, or does nothing if there is none."""
     if folder is None:
         return lambda picture, name: None
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,7 @@ def main(options: Options) -> None:
 
 
 def cell(row: scoring.Row) -> str:
-    """The style error, and where it holds if that is not at the content error asked for."""
+    """The style error, with the content error at which it holds if that is not the one asked for."""
     elsewhere = len(row.scores) > 1 and row.reached != scoring.AT
     return f"{row.style:.3f}" + (f" at {row.reached:.2f}" if elsewhere else "")
 

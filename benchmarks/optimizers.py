@@ -1,10 +1,10 @@
 """Our L-BFGS against torch's, at equal numbers of evaluations: `python -m benchmarks.optimizers --weights FILE`.
 
-The yardstick is torch.optim.LBFGS with strong-Wolfe line search, history 20, learning rate 1 and no tolerances, on the
-same objective (content conv3_3, style conv1_1 conv2_1 conv3_1, β/α = 1000, average pooling, normalized activations:
-well scaled, losses from 1 to 1e4). Three pairs of pictures, from noise and from the photo. The loss is the lowest of
-the first 50, 100 and 200 evaluations. torch's pixels may leave [0, 1], so its loss is also given for the picture
-as it would be saved, clipped; ours stay inside (row "ours"), or may leave as well (row "ours, unbounded").
+The yardstick is torch.optim.LBFGS with a strong-Wolfe line search, history 20, learning rate 1 and no tolerances, on the same
+objective (content conv3_3, style conv1_1 conv2_1 conv3_1, β/α = 1000, average pooling, normalized activations: well scaled,
+with losses from 1 to 1e4). Three pairs of pictures are made from noise and from the photo. The loss is the lowest of the first
+50, 100 and 200 evaluations. torch's pixels may leave [0, 1], so its loss is also given for the picture clipped as it would be
+saved; ours stay inside (row "ours"), or may leave too (row "ours, unbounded").
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHECKPOINTS = (50, 100, 200)
 
 
 class Recorder:
-    """Evaluations of a bound objective: the lowest loss at each checkpoint, and the picture that had it."""
+    """Evaluates a bound objective, and records the lowest loss at each checkpoint and the loss of its picture when clipped."""
 
     def __init__(self, bound: Bound):
         self.bound, self.count = bound, 0
@@ -50,7 +50,7 @@ class Recorder:
 
 
 def ours(bound: Bound, start: Tensor, optimizer: LBFGS) -> dict[int, tuple[float, float]]:
-    """{evaluations: (lowest loss, its picture's loss when clipped)}."""
+    """{evaluations: (lowest loss, the loss of its picture when clipped)} of our L-BFGS."""
     record = Recorder(bound)
     state = optimizer.init(start, record)
     while not (record.done or state.stalled):

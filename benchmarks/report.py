@@ -11,14 +11,28 @@ from typing import Any
 
 import torch
 
-from benchmarks.measures import ROWS, BenchSettings, Row
+from benchmarks import processes, speed
+from benchmarks.scene import BenchSettings, Row
 from nstlab import files
 from nstlab.recipes import plan as recipes
 from nstlab.settings import InputError
 
+ROWS = {  # by what can be asked for, in the order of the table
+    "start": processes.start_up,
+    "two": processes.two_at_once,
+    "evaluation": speed.evaluation,
+    "long": speed.long,
+    "growth": speed.growth,
+    "memory": processes.memory,
+    "live": speed.live,
+    "first": processes.first_picture,
+    "precision": speed.precision,
+    "quality": speed.quality,
+}
 
-def run(options: BenchSettings) -> list[Row]:
-    """Measure the rows that are asked for, printing each as soon as it is known; write and compare them."""
+
+def measure(options: BenchSettings) -> list[Row]:
+    """Measure the rows that are asked for, and print each as soon as it is known; keep them and compare them."""
     before = None if options.against is None else read(options.against)
     if options.json is not None:
         files.check_place(options.json)
@@ -30,21 +44,21 @@ def run(options: BenchSettings) -> list[Row]:
         for row in ROWS[name](options, device):
             rows.append(row)
             print(line(row), flush=True)
-            if options.json is not None:  # what is known is kept, whatever comes
+            if options.json is not None:  # at once, so that it is kept whatever happens later
                 write(options.json, about, rows)
     if before is not None:
         print(*ratios(before, rows), sep="\n")
     return rows
 
 
-def command(options: BenchSettings) -> int:
+def bench_command(options: BenchSettings) -> int:
     """Print the table of measurements."""
-    run(options)
+    measure(options)
     return 0
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the numbers hold for."""
+    """The machine and the versions that the numbers hold for."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities().get("cpu_name")
     return {
         "device": name or platform.processor() or device.type,
@@ -63,23 +77,23 @@ def line(row: Row) -> str:
 
 
 def write(path: Path, about: dict[str, Any], rows: list[Row]) -> None:
-    """As JSON, whole or not at all."""
+    """Write the rows as JSON, whole or not at all."""
     with files.replacing(path) as temporary:
         temporary.write_text(json.dumps({"machine": about, "rows": [dataclasses.asdict(row) for row in rows]}, indent=1))
 
 
 def read(path: Path) -> dict[str, dict[str, float]]:
-    """{row: {name: number}} of an earlier result; InputError if it is none."""
+    """{row: {name: number}} of an earlier result. Raises InputError for a file that is none."""
     try:
         return {row["name"]: row["values"] for row in files.read_json(path)["rows"]}
     except OSError as error:
         raise InputError(f"against: {path} cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"against: {path} is no result of these benchmarks") from None
+        raise InputError(f"against: {path} is not a result of these benchmarks") from None
 
 
 def ratios(before: dict[str, dict[str, float]], rows: list[Row]) -> list[str]:
-    """Each number over that of the earlier result, where both have it."""
+    """Each number divided by that of the earlier result, where both have it."""
     found = ["now over then:"]
     for row in rows:
         old = before.get(row.name, {})

@@ -1,6 +1,6 @@
-"""What the bare command makes, for the gallery: `python -m benchmarks.transfers`.
+"""What the command makes without options, for the gallery: `python -m benchmarks.transfers`.
 
-Five pairs by `nstlab transfer PHOTO PAINTING`, with no option at all: each photo, each painting, each result.
+Five pairs by `nstlab transfer PHOTO PAINTING`, shown as photo, painting and result.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(options: Options) -> None:
         result = nst.load(run.picture)
         grid.append([plan.inputs["content"], nst.fit(plan.inputs["style"], result.shape[-2:], "area"), result])
     rows, columns = [f"{photo}, {painting}" for photo, painting in PAIRS], ("photo", "painting", "result")
-    figures.save(figures.contact_sheet(grid, rows, columns), options.gallery / "transfers.jpg", figures.LARGEST)
+    figures.save_figure(figures.contact_sheet(grid, rows, columns), options.gallery / "transfers.jpg", report.GALLERY_BYTES)
     text = (
         "## The bare command\n\nWhat `nstlab transfer PHOTO PAINTING` makes, with no option at all: five pairs, "
         f"{max(result.shape[-2:])} px, {seconds / len(PAIRS):.0f} s each on a CPU with two cores.\n\n"

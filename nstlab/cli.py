@@ -145,8 +145,10 @@ def sweep_command(settings: SweepSettings) -> int:
     from tqdm import tqdm
 
     from nstlab.course import report
+    from nstlab.course.experiments import experiment
 
-    with tqdm(total=report.check(settings), unit="run", dynamic_ncols=True, disable=None) as bar:
+    chosen = experiment(settings)
+    with tqdm(total=len(chosen.cases), unit="run", dynamic_ncols=True, disable=None) as bar:
 
         def show(case: Any, step: Any, done: Any) -> None:
             if done is None:
@@ -157,13 +159,13 @@ def sweep_command(settings: SweepSettings) -> int:
             bar.update()
 
         try:
-            runs = report.carry_out(settings, show)
+            runs = chosen.run(show)
         except KeyboardInterrupt:
             said = "what is finished is kept; to go on, run the same command again"
             raise KeyboardInterrupt(said) from None
-    claims = report.claims(settings, runs)
+    claims = list(chosen.claims(runs))
     print(report.table(claims), end="\n\n")
-    print(*report.write(settings, runs, claims), sep=", ")
+    print(*report.write(chosen, runs, claims), sep=", ")
     return 0
 
 
@@ -200,9 +202,9 @@ def notebooks_command(settings: NotebooksSettings) -> int:
     from nstlab.course import notebooks
 
     if settings.action == "list":
-        print(*notebooks.known(), sep="\n")
+        print(*notebooks.available(), sep="\n")
         return 0
-    for executed, page, seconds in notebooks.run(settings):
+    for executed, page, seconds in notebooks.execute(settings):
         print(f"{executed}, {page}: done in {seconds:.0f} s")
     return 0
 

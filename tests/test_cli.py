@@ -18,7 +18,9 @@ from PIL import Image
 
 from nstlab import cli
 from nstlab import images as im
-from nstlab.method import engine, memory, weights
+from nstlab.method import weights
+from nstlab.method.fast import memory
+from nstlab.method.fast.evaluation import FastBound
 from nstlab.method.names import OPTIMIZERS
 from nstlab.method.weights import TORCHVISION, Download
 from nstlab.recipes import plan as recipes
@@ -55,13 +57,13 @@ def command(files, tmp_path):
 @pytest.fixture
 def evaluations(monkeypatch):
     """The number of evaluations so far, as the length of a list."""
-    seen, whole = [], engine.Evaluator.__call__
+    seen, whole = [], FastBound.evaluate
 
-    def evaluate(self, x):
+    def evaluate(self, image):
         seen.append(1)
-        return whole(self, x)
+        return whole(self, image)
 
-    monkeypatch.setattr(engine.Evaluator, "__call__", evaluate)
+    monkeypatch.setattr(FastBound, "evaluate", evaluate)
     return seen
 
 
@@ -494,17 +496,17 @@ def test_ctrl_c_before_the_first_picture_says_so_and_overwrites_nothing(command,
 
 
 SLOW = """
-import signal, sys, time
+import itertools, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which processes started in the background do not have
 from nstlab import cli
-from nstlab.method import engine
-whole = engine.Evaluator.__call__
-def evaluate(self, x):
+from nstlab.method.fast.evaluation import FastBound
+whole, count = FastBound.evaluate, itertools.count()
+def evaluate(self, image):
     time.sleep(0.01)
-    if self.count == 3:
+    if next(count) == 3:
         print("started", flush=True)
-    return whole(self, x)
-engine.Evaluator.__call__ = evaluate
+    return whole(self, image)
+FastBound.evaluate = evaluate
 sys.exit(cli.main(sys.argv[1:]))
 """
 

@@ -1,8 +1,8 @@
 """The pictures that the embedded network is trained on, as batches of augmented crops.
 
-They are the colour photos that ship with scikit-image and scikit-learn, and procedural pictures. Left out are the
-lab's own paintings and one photo, HELD_OUT, so that there are pictures to judge by that no training has seen.
-Batch number i is drawn from a seed of its own, so that an interrupted training goes on with the same pictures.
+They are the colour photos that ship with scikit-image and scikit-learn, and procedural pictures. The lab's own paintings and
+one photo, HELD_OUT, are left out, so that the network can be judged by pictures that no training has seen. Each batch is
+drawn from a seed of its own, so an interrupted training goes on with the same pictures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nstlab.settings import InputError
 from training import drawing
 
 HELD_OUT = "rocket"
-PHOTOS = tuple(name for name in im.PHOTOS if name != HELD_OUT)  # of scikit-image
+PHOTOS = tuple(name for name in im.PHOTOS if name != HELD_OUT)  # from scikit-image
 SCIKIT_LEARN = ("china.jpg", "flower.jpg")
 DRAWN = 540  # procedural pictures
 PHOTO_SHARE = 0.6  # of the crops
@@ -32,13 +32,13 @@ _TURN = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)  # cross p
 
 
 def photos() -> list[Tensor]:
-    """The photos, (3, H, W) sRGB in [0, 1].
+    """The photos, each (3, H, W), sRGB in [0, 1].
 
-    Raises: InputError if scikit-learn, which nothing but the training needs, is not installed."""
+    Raises InputError if scikit-learn is not installed, which only the training needs."""
     try:
         from sklearn.datasets import load_sample_image
     except ImportError:
-        raise InputError("training reads two photos of scikit-learn; install it: pip install 'nstlab[train]'") from None
+        raise InputError("two of the photos come with scikit-learn; install it: pip install 'nstlab[train]'") from None
     found = [im.sample(name) for name in PHOTOS]
     found += [torch.from_numpy(load_sample_image(name).copy()).permute(2, 0, 1)[None] / 255 for name in SCIKIT_LEARN]
     return [im.resize(x, im.fit_size(x.shape[-2:], min(LONGEST, max(x.shape[-2:]))))[0] for x in found]
@@ -59,7 +59,7 @@ class Corpus:
         self._reduced = cache(self._reduced)  # type: ignore[method-assign]
 
     def batch(self, index: int, count: int, side: int, noisy: bool = True) -> Tensor:
-        """Crops in colours of many kinds; if `noisy`, a third of them as an optimizer meets them on its way."""
+        """Batch number `index`: recoloured crops; if `noisy`, a third of them look as they do to an optimizer on its way."""
         rng = self.generator(index)
         crops = [self.before_even_ground(rng, self.recoloured(rng, self.crop(rng, side))) for _ in range(count)]
         return torch.stack([self.disturbed(rng, x) if noisy else x for x in crops])
@@ -74,11 +74,11 @@ class Corpus:
         return F.avg_pool2d(self._reduced(photo, i, halvings - 1)[None], 2)[0]
 
     def crop(self, rng: np.random.Generator, side: int) -> Tensor:
-        """A square part of a picture, turned, flipped and scaled: the whole would be 110 to 670 px high or wide."""
+        """A square part of a picture, turned, flipped and scaled: the whole picture would be 110 to 670 px high or wide."""
         photo = bool(rng.random() < PHOTO_SHARE)
         i = int(rng.integers(len(self.photos if photo else self.drawn)))
         whole = 224 * math.exp(rng.uniform(math.log(0.5), math.log(3)))
-        zoom = min(self._reduced(photo, i, 0).shape[-2:]) / whole  # pixels of the picture for one of the crop
+        zoom = min(self._reduced(photo, i, 0).shape[-2:]) / whole  # pixels of the picture for one pixel of the crop
         halvings = min(4, max(0, math.floor(math.log2(max(zoom, 1)) + 0.3)))
         x, step = self._reduced(photo, i, halvings), zoom / 2**halvings
         height, width = x.shape[-2:]
@@ -90,7 +90,7 @@ class Corpus:
         return F.grid_sample(x[None], grid, "bilinear", "reflection", align_corners=False)[0]
 
     def recoloured(self, rng: np.random.Generator, x: Tensor) -> Tensor:
-        """Most crops in another hue, saturation, contrast and brightness, a few as negatives."""
+        """A crop (3, n, n), in most cases with another hue, saturation, contrast and brightness, in a few as a negative."""
         if rng.random() < 0.3:
             return x
         angle = rng.uniform(-math.pi, math.pi) if rng.random() < 0.2 else rng.normal(0, 0.15)
@@ -104,7 +104,7 @@ class Corpus:
         return ((x - 0.5) * math.exp(rng.normal(0, 0.25)) + 0.5 + rng.normal(0, 0.08)).clamp(0, 1)
 
     def before_even_ground(self, rng: np.random.Generator, x: Tensor) -> Tensor:
-        """A quarter of the crops are only partly there, the rest an even ground, as of skies and walls, of any colour."""
+        """A crop (3, n, n); in a quarter of the cases only a part of it, before an even ground of any colour, like a sky."""
         if rng.random() > 0.25:
             return x
         n = x.shape[-1]
@@ -118,7 +118,8 @@ class Corpus:
         return torch.lerp(torch.from_numpy(ground.clip(0, 1)).float(), x, torch.from_numpy(there).float())
 
     def disturbed(self, rng: np.random.Generator, x: Tensor) -> Tensor:
-        """A third of the crops under noise of many strengths and spectra, a few nothing but noise, clipped."""
+        """A crop (3, n, n), in a third of the cases under noise of many strengths and spectra, in a few nothing but noise;
+        clipped to [0, 1]."""
         draw = rng.random()
         if draw < 0.65:
             return x

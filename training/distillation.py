@@ -1,9 +1,9 @@
-"""What the student learns of its teachers, layer by layer (Hinton et al. 2015; Romero et al. 2015).
+"""What the student learns from its teachers, layer by layer (Hinton et al. 2015; Romero et al. 2015).
 
-The student has to serve where the teacher would: an optimizer will change a picture until the student's Gram matrices
-are a painting's and its features a photo's, and then the teacher's should be as well. So a linear map of the student's
-features is compared with the teacher's as transfers are judged, every channel in units of its mean over two pictures,
-and so are Gram matrices; and half of every batch are pictures that were optimized through the student as it was a
+The student has to take the teacher's place: an optimizer will change a picture until the student's Gram matrices are those of
+a painting and its features those of a photo, and then the teacher's should agree as well. So a linear map of the student's
+features is compared with the teacher's features, and so are the Gram matrices, in the way transfers are judged: every channel
+in units of its mean over two pictures. Half of every batch are pictures that were optimized through the student as it was a
 while ago, where the two disagree most.
 """
 
@@ -24,14 +24,14 @@ from training.corpus import Corpus
 from training.student import TINY, WIDTHS, Stack
 from training.teachers import Teachers
 
-CONTENT_LAYERS = ("conv3_3", "conv4_1", "conv4_2")  # whose features have to tell a picture from its photo
-STRIDE = {"1": 6, "2": 3, "3": 2, "4": 1, "5": 1}  # of the positions at which features are compared, by block
-FLOOR = 0.03  # of a channel's usual mean: the least that its error is divided by
-PEAK = 20.0  # mean square over squared mean: a channel above it answers too rarely for a stable Gram matrix
-DENSE = 0.2  # squared mean over mean square: a channel of the fifth block above it is less sparse than VGG19's
-FRAMED = 1.3  # mean at the border over that inside: a channel of the upper blocks above it sees the padding, not the picture
+JUDGED = ("conv3_3", "conv4_1", "conv4_2")  # layers whose features have to tell a picture from its photo
+STRIDE = {"1": 6, "2": 3, "3": 2, "4": 1, "5": 1}  # positions from one at which features are compared to the next, by block
+FLOOR = 0.03  # part of a channel's usual mean: the least that its error is divided by
+PEAK = 20.0  # mean square over squared mean; a channel above it answers too rarely for a stable Gram matrix
+DENSE = 0.2  # squared mean over mean square; a channel of the fifth block above it is less sparse than VGG19's
+FRAMED = 1.3  # mean at the border over mean inside; a channel of the upper blocks above it sees the padding, not the picture
 LOSSES = {"features": 1.0, "gram": 1.0, "residual": 2.0, "distance": 2.0, "peaked": 0.5, "dense": 0.2, "framed": 0.5}
-LAYERS = {"conv4_1": 2.0, "conv4_2": 2.0, "conv5_2": 0.2, "conv5_3": 0.2, "conv5_4": 0.2}  # weights; the others' is 1
+LAYERS = {"conv4_1": 2.0, "conv4_2": 2.0, "conv5_2": 0.2, "conv5_3": 0.2, "conv5_4": 0.2}  # weights of layers; 1 for the others
 
 
 def rows_of(f: Tensor) -> Tensor:
@@ -39,8 +39,9 @@ def rows_of(f: Tensor) -> Tensor:
     return f.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def _thinned(f: Tensor, stride: int, offset: int) -> Tensor:
-    """(B, C, h, w) -> (B, n, C): every stride-th row and column."""
+def _thinned(name: str, f: Tensor, offset: int) -> Tensor:
+    """A layer's (B, C, h, w) -> (B, n, C): every STRIDE-th row and column, from a place that follows the offset."""
+    stride = STRIDE[name[4]]
     return rows_of(f[..., offset % stride :: stride, offset // stride % stride :: stride])
 
 
@@ -50,13 +51,13 @@ def _power(f: Tensor) -> Tensor:
 
 
 def _weighed(f: Tensor, unit: Tensor) -> Tensor:
-    """(B, n, C) in units (B, C) -> (B,): sum over channels of the mean of squares."""
+    """(B, n, C) measured in units (B, C) -> (B,): sum over channels of the mean of squares."""
     return (_power(f) * unit.square()).sum(1)
 
 
 def peaked(f: Tensor) -> Tensor:
-    """(B, n, C) -> scalar: how far channels' mean square in any picture exceeds PEAK times their squared mean, as a
-    mean logarithm."""
+    """(B, n, C) -> scalar: how far the channels' mean square in any picture exceeds PEAK times their squared mean, as a mean
+    logarithm."""
     peak = _power(f).amax(0) / (f.mean((0, 1), dtype=torch.float32).square() + TINY)
     return (peak / PEAK).clamp(min=1).log().mean()
 
@@ -77,9 +78,10 @@ def framed(f: Tensor) -> Tensor:
 
 
 def distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Positions of pictures and their photos, (2, n, positions, C), in units -> scalar: how differently student and teacher see
-    where, and how far, the pictures depart from their photos. An optimizer goes by the student's own distances, not by those
-    behind a linear map."""
+    """Features of pictures and of their photos, (2, n, positions, C), in units -> scalar: how differently student and teacher
+    see where, and how far, the pictures depart from their photos.
+
+    An optimizer goes by the student's own distances, not by those after a linear map."""
     found = []
     for f in (student, teacher):
         size = f[1].square().sum(-1).mean(1, keepdim=True) + TINY
@@ -105,10 +107,10 @@ def gram(f: Tensor) -> Tensor:
 
 
 def units(mean: Tensor, triples: int) -> Tensor:
-    """(B, C) factors 2 / (sum of two pictures' means), as the judge has them, from the means (B, C).
+    """Means (B, C) -> factors (B, C): 2 / (sum of two pictures' means), as the judge has them.
 
-    The two are every picture and the next; but those of the `triples` at the front (first all optimized pictures, then
-    their paintings, then their photos) have their painting and their photo."""
+    The two are each picture and the one before it. But the batch begins with triples, first all their optimized pictures, then
+    all their paintings, then all their photos: for these the two are the painting and the photo."""
     first, second = mean, mean.roll(1, 0)
     if triples:
         painting, photo = mean[triples : 2 * triples].repeat(3, 1), mean[2 * triples : 3 * triples].repeat(3, 1)
@@ -119,21 +121,16 @@ def units(mean: Tensor, triples: int) -> Tensor:
 def compared(
     name: str, student: Tensor, teacher: Tensor, projection: Tensor, mean: Tensor, triples: int, offset: int
 ) -> dict[str, Tensor]:
-    """{kind: scalar}: how badly a layer of the student stands for a teacher's, as means of log(1 + relative error):
-    a picture that fools the student completely does not rule the batch, but is not given up either.
+    """{kind: scalar}: how badly a layer of the student stands for a teacher's, as means of log(1 + relative error). So a
+    picture that fools the student completely does not dominate the batch, but is not given up either.
 
-    student (B, S, h, w) with channels of usual mean (S,); teacher (B, T, h, w) with channels of usual mean 1; projection
-    (T, S)."""
-    stride = STRIDE[name[4]]
-    s, t = _thinned(student, stride, offset), _thinned(teacher, stride, offset)
+    student: (B, S, h, w), with channels of usual mean `mean` (S,). teacher: (B, T, h, w), with channels of usual mean 1.
+    projection: (T, S). triples, offset: see `units` and `_thinned`."""
+    s, t = _thinned(name, student, offset), _thinned(name, teacher, offset)
     unit = units(t.mean(1, dtype=torch.float32), triples)  # (B, T)
     off = s @ projection.T.to(s.dtype) - t  # (B, n, T)
     size = _weighed(t, unit) + TINY  # (B,)
-    found = {"features": (_weighed(off, unit) / size).log1p().mean(), "peaked": peaked(s)}
-    if name >= "conv4":
-        found["framed"] = framed(student)
-    if name.startswith("conv5"):
-        found["dense"] = dense(s)
+    found = {"features": (_weighed(off, unit) / size).log1p().mean()}
     if name in STYLE_LAYERS:
         gs, gt = (g * (unit[:, :, None] * unit[:, None]) for g in (projection @ gram(student) @ projection.T, gram(teacher)))
         whole, n = _total(gt) + TINY, triples
@@ -141,7 +138,7 @@ def compared(
         if n:
             missed = _total((gs - gt)[:n] - (gs - gt)[n : 2 * n]) / (whole[:n] + whole[n : 2 * n])
             found["residual"] = missed.log1p().mean()
-    if name in CONTENT_LAYERS and triples:
+    if name in JUDGED and triples:
         pictures, photos = slice(triples), slice(2 * triples, 3 * triples)
         missed = _weighed(off[pictures] - off[photos], unit[photos])
         found["residual"] = (missed / size[photos]).log1p().mean()
@@ -151,14 +148,26 @@ def compared(
     return found
 
 
-class Distillation(nn.Module):
-    """Student, teachers and linear maps between them: `losses(x, triples, offset)` -> {"kind layer teacher its layer": scalar}.
+def unhealthy(name: str, student: Tensor, offset: int) -> dict[str, Tensor]:
+    """{kind: scalar}: how far a layer of the student, (B, S, h, w), answers in ways that no teacher's does."""
+    s = _thinned(name, student, offset)
+    found = {"peaked": peaked(s)}
+    if name >= "conv4":
+        found["framed"] = framed(student)
+    if name.startswith("conv5"):
+        found["dense"] = dense(s)
+    return found
 
-    The student begins with the layers that are `given`, the others with random weights; those in `learnt` are trained."""
+
+class Distillation(nn.Module):
+    """Student, teachers, and linear maps from the student's layers to theirs. Its losses are named "kind layer", or
+    "kind layer teacher layer" where a layer of the student is compared with one of a teacher.
+
+    The student begins with the layers that are `given`, the others with random weights; only those in `learnt` are trained."""
 
     def __init__(self, teachers: Teachers, learnt: Sequence[str], seed: int, given: Mapping[str, Tensor]):
         super().__init__()
-        self.teachers = teachers
+        self.teachers, self.learnt = teachers, tuple(learnt)
         self.names = CONVOLUTIONS[: CONVOLUTIONS.index(learnt[-1]) + 1]
         self.student = Stack.begun(self.names, seed, given)
         for name, layer in self.student.layers.items():
@@ -171,7 +180,7 @@ class Distillation(nn.Module):
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Set means, and linear maps by least squares, to what pictures show: for layers that are given."""
+        """Set the means, and the linear maps by least squares, to what batches of pictures show: where layers are given."""
         sums = dict.fromkeys(self.projections, 0.0)
         for count, x in enumerate(batches, 1):
             features, pairs = self._seen(x)
@@ -185,7 +194,7 @@ class Distillation(nn.Module):
             self.projections[key].data.copy_(torch.linalg.solve(own + ridge, shared).T)
 
     def _seen(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
-        """The student's activations by layer, and (student's, teacher's) of each pair, by key."""
+        """The student's activations by layer, and the (student's, teacher's) activations of each pair, by key."""
         teacher, found = self.teachers(x, (target for _, target in self.pairs)), {}
         features = self.student(x, self.names)
         for name, target in self.pairs:
@@ -201,25 +210,30 @@ class Distillation(nn.Module):
             self.means[name].data.lerp_(f.detach()[..., ::4, ::4].float().mean((0, 2, 3)), rate)
 
     def losses(self, x: Tensor, triples: int, offset: int) -> dict[str, Tensor]:
+        """{name: scalar} for pictures (B, 3, H, W), the first 3 · triples of which are triples (see `units`)."""
         features, pairs = self._seen(x)
         found = {}
         for name, target in self.pairs:
             key = _key(name, target)
             parts = compared(name, *pairs[key], self.projections[key], self.means[name], triples, offset)
-            found.update({f"{kind} {name} {target[0]} {target[1]}": value for kind, value in parts.items()})
+            found |= {f"{kind} {name} {target[0]} {target[1]}": value for kind, value in parts.items()}
+        for name in self.learnt:
+            found |= {f"{kind} {name}": value for kind, value in unhealthy(name, features[name], offset).items()}
         self._follow(features, 0.02)
         return found
 
     @staticmethod
     def weight(loss: str) -> float:
+        """The weight of a loss, by its name."""
         kind, name, *_ = loss.split()
-        important = kind != "features" or name in (*STYLE_LAYERS, *CONTENT_LAYERS)
+        important = kind != "features" or name in (*STYLE_LAYERS, *JUDGED)
         return LOSSES[kind] * LAYERS.get(name, 1.0) * (1.0 if important else 0.5)
 
     # --- pictures that fool the student
 
     def fooling(self, corpus: Corpus, rng: np.random.Generator, count: int, side: int) -> Tensor:
-        """Short transfers of random pairs through the student: (count, 3, 3, side, side) of picture, painting, photo."""
+        """Short transfers of random pairs through the student: (count, 3, 3, side, side), each a picture, its painting and its
+        photo."""
         start = int(rng.integers(1 << 30))
         photo, painting = (corpus.batch(start + i, count, side, noisy=False) for i in range(2))
         loss = self._transfer_loss(rng, photo, painting)
@@ -240,13 +254,13 @@ class Distillation(nn.Module):
         return torch.stack([state.x, painting, photo], 1)
 
     def _transfer_loss(self, rng: np.random.Generator, photo: Tensor, painting: Tensor):
-        """Gatys' objective with a random style weight for each pair, in relative errors. Style is mostly by the first three or
-        more of the paper's layers that the student has, content by one of CONTENT_LAYERS."""
+        """Gatys' objective with a random style weight for each pair, in relative errors. Style is mostly taken from the first
+        three or more of the paper's layers that the student has, content from one of JUDGED."""
         there = [name for name in STYLE_LAYERS if name in self.names]
         style = there[: int(rng.integers(min(3, len(there)), len(there) + 1))]
         if rng.random() < 0.25:
             style = sorted(rng.choice(self.names, 2, replace=False))
-        content = str(rng.choice([name for name in CONTENT_LAYERS if name in self.names]))
+        content = str(rng.choice([name for name in JUDGED if name in self.names]))
         if rng.random() < 0.2:
             content = str(rng.choice(self.names))
         beta = torch.from_numpy(np.exp(rng.uniform(math.log(0.02), math.log(200), len(photo)))).float()
@@ -269,5 +283,5 @@ class Distillation(nn.Module):
 
 
 def _key(name: str, target: tuple[str, str]) -> str:
-    """Of a projection."""
+    """The name of a projection."""
     return f"{name} by {target[0]} {target[1]}"

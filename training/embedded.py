@@ -1,8 +1,8 @@
 """`python -m training.embedded`: makes the weights that come with the package, from their teachers and a fixed schedule.
 
-In stages: the lower three blocks, the upper two on them, and shorter, each once more; then filters that answer too rarely are
-switched off, and activations normalized. A checkpoint is written every CHECKPOINT_EVERY steps; pictures, order and noise depend
-on the step's number alone, so that a training that was interrupted goes on as if it had not been.
+It goes in stages: the lower three blocks, the upper two on top of them, and both once more, for fewer steps. Then filters that
+answer too rarely are switched off, and activations are normalized. A checkpoint is written every CHECKPOINT_EVERY steps.
+Pictures, order and noise depend only on the step's number, so an interrupted training goes on as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -11,38 +11,35 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from nstlab import commandline, files
-from nstlab import images as im
 from nstlab.method.names import CONVOLUTIONS, DOWNLOADS
-from nstlab.method.network import SEQUENCE, VGG19
-from nstlab.method.normalization import normalization_images, normalize_activations
+from nstlab.method.network import VGG19
+from nstlab.method.normalization import normalize_activations
 from nstlab.method.weights import TORCHVISION, Weights
 from nstlab.settings import InputError, Settings, option
 from training import scoring
-from training.corpus import PHOTOS, Corpus
-from training.distillation import PEAK, Distillation
+from training.corpus import Corpus
+from training.distillation import Distillation
+from training.finishing import finished, write_weights
 from training.judge import Judge
 from training.student import LOWER, UPPER
 from training.teachers import Teachers
 
-SCHEDULES = ("full", "smoke")
+SCHEDULE_NAMES = ("full", "smoke")
 SEED = 2016
 CHECKPOINT_EVERY = 200
-TRIPLES = 3  # in a batch: pictures that fool the student, with their paintings and photos
-FOOL_EVERY, FOOLED, KEPT = 40, 6, 900
-FITTED = 12  # batches by which the linear maps begin, where a stage goes on with known layers
-QUIET = 0.1  # of the layer's mean: a filter that answers less is switched off
+TRIPLES = 3  # in a batch: each a picture that fools the student, its painting and its photo
+FOOL_EVERY, FOOLED, KEPT = 40, 6, 900  # steps between making such pictures; how many are made, and kept
+FITTED = 12  # batches that the linear maps are fitted to before a stage that begins with known layers
 ABOUT = {
     "title": "half-width VGG19, second edition, a student of the original's blocks 1 to 4 and of a distilled one's above",
     "made from": "photos that come with scikit-image and scikit-learn, and procedural pictures",
@@ -57,38 +54,38 @@ Report = Callable[[str, int, int, dict[str, float]], None]  # stage, steps done,
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(Settings):
-    """Make the embedded network anew, from the original VGG19 as its teacher: some hours on two CPU cores."""
+    """Train the embedded network anew, with the original VGG19 as its teacher: some hours on two CPU cores."""
 
     teacher: str = option(DOWNLOADS[1], "the original weights up to conv3_4 at least", choices=DOWNLOADS, or_path=True)
-    distilled: Path | None = option(None, "the distilled VGG19 that teaches what these do not reach")
-    lower: str | None = option(None, "weights whose first three blocks are taken over (default: trained first)", or_path=True)
+    distilled: Path | None = option(None, "the distilled VGG19, which teaches what those do not reach")
+    lower: str | None = option(None, "weights whose first three blocks are used (default: train them first)", or_path=True)
     out: Path = option(Path("embedded.safetensors"), "where the weights go")
-    folder: Path = option(Path("results/training"), "folder for checkpoints; what is there is taken up")
-    schedule: str = option(SCHEDULES[0], "full: what is shipped; smoke: shows that all runs", choices=SCHEDULES)
+    folder: Path = option(Path("results/training"), "folder for checkpoints; a training that is there goes on")
+    schedule: str = option(SCHEDULE_NAMES[0], "full: what is shipped; smoke: shows that all runs", choices=SCHEDULE_NAMES)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """How some layers of the network are trained, on those below as they are."""
+    """How some layers of the network are trained, while those below stay as they are."""
 
     name: str
     learnt: tuple[str, ...]
-    cycles: tuple[int, ...]  # steps, from high to low rates, and again (Loshchilov and Hutter 2017)
+    cycles: tuple[int, ...]  # steps from high to low rates, in each cycle (Loshchilov and Hutter 2017)
     settle: int  # steps until normalization settles (see student.Layer); 0 for layers that are known
-    batch: int  # crops that are drawn for it
-    side: int  # px
+    batch: int  # crops in a batch
+    side: int  # of a crop, in pixels
     rate: float = 0.05  # of Muon, for kernels
     small_rate: float = 0.01  # of Adam, for all the rest
-    fool_after: int = 300  # steps until pictures are made that fool the student
+    fool_after: int = 300  # steps before the first pictures that fool the student are made
     warm: int = 50  # steps of rising rates
-    again: float = 0.6  # of the rates that the cycle before began with
+    again: float = 0.6  # rates at the beginning of a cycle, as a part of those of the cycle before
 
     @property
     def steps(self) -> int:
         return sum(self.cycles)
 
     def factor(self, step: int) -> float:
-        """What both rates are multiplied by: in each cycle half a period of a cosine, down to one hundredth."""
+        """The factor of both rates: half a period of a cosine in each cycle, down to one hundredth."""
         part, peak = step, 1.0
         for cycle in self.cycles:
             if part < cycle:
@@ -113,7 +110,7 @@ SCHEDULES = {
 
 
 class Trainer:
-    """A stage on its way: the module it trains, its optimizers, the steps done, and pictures that fool the student."""
+    """A stage in progress: the module it trains, its optimizers, the steps done, and pictures that fool the student."""
 
     def __init__(self, module: nn.Module, stage: Stage):
         self.module, self.stage, self.done = module, stage, 0
@@ -146,7 +143,7 @@ class Trainer:
             self.module.student.settle()
 
     def save(self, path: Path, key: str) -> None:
-        """The checkpoint; the previous one is replaced only when this one is whole."""
+        """Write the checkpoint; it replaces the previous one only when it is whole."""
         state = {"key": key, "done": self.done, "module": self.module.state_dict(), "fooling": self.fooling}
         part = path.with_suffix(".part")
         torch.save(state | {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}, part)
@@ -159,9 +156,11 @@ class Trainer:
         try:
             state = torch.load(path, weights_only=True)
         except Exception:
-            raise InputError(f"{path}: the checkpoint is damaged; remove it to begin anew") from None
+            raise InputError(f"{path}: the checkpoint is damaged; remove it to start again") from None
         if state.get("key") != key:
-            raise InputError(f"{path}: belongs to a training of another teacher or schedule; remove it, or name another folder")
+            raise InputError(
+                f"{path}: belongs to a training with another teacher or schedule; remove it or name another folder"
+            )
         self.done, self.fooling = state["done"], state["fooling"]
         self.module.load_state_dict(state["module"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -184,7 +183,8 @@ class Trainer:
 
 
 def step(trainer: Trainer, corpus: Corpus) -> dict[str, Tensor]:
-    """Losses of the next batch: half of it crops, half pictures that fool the student, renewed now and then."""
+    """The losses of the next batch: half of it crops, half pictures that fool the student, which are renewed from time to
+    time."""
     stage, i = trainer.stage, trainer.done
     if i >= stage.fool_after and (i % FOOL_EVERY == 0 or not len(trainer.fooling)):
         new = trainer.module.fooling(corpus, corpus.generator(i, 1), FOOLED, stage.side)
@@ -199,19 +199,17 @@ def step(trainer: Trainer, corpus: Corpus) -> dict[str, Tensor]:
 def train(
     teacher: Weights | str | Path, distilled: Path | None, lower: str | Path | None, schedule: str, folder: Path, report: Report
 ) -> Weights:
-    """The embedded weights, trained, finished and named; what is in `folder` already is taken up.
+    """Train the weights, and finish them (see `finished`); a training that is in `folder` already goes on.
 
     teacher: the original VGG19's weights, as for VGG19; distilled: the network that teaches what they do not reach. lower:
-    weights whose first three blocks are taken over; None to train these first. schedule: one of SCHEDULES.
-    folder: for checkpoints.
-    Raises: InputError for a teacher that cannot be used, or a folder with checkpoints of another training."""
+    weights whose first three blocks are used as they are; None to train these first. schedule: one of SCHEDULES.
+    Raises InputError for a teacher that cannot be used, or a folder with checkpoints of another training."""
     teachers = Teachers(teacher, LOWER[-1]), Teachers(teacher, CONVOLUTIONS[-1], distilled)
     folder.mkdir(parents=True, exist_ok=True)
     corpus, tensors, stages = Corpus(SEED) if schedule == "full" else Corpus(SEED, 9), {}, SCHEDULES[schedule]
     if lower is not None:
-        tensors = {
-            name: t for name, t in normalize_activations(VGG19(lower)).tensors().items() if name.partition(".")[0] in LOWER
-        }
+        normalized = normalize_activations(VGG19(lower)).tensors()
+        tensors = {name: t for name, t in normalized.items() if name.partition(".")[0] in LOWER}
         stages = stages[1:]
     for stage in stages:
         known = Weights(tensors, TORCHVISION, "student").digest if tensors else ""
@@ -225,22 +223,22 @@ def train(
 
 
 def make(options: TrainSettings, report: Report) -> Path:
-    """Train, judge and write the weights, with metadata; returns where they are."""
+    """Train, judge and write the weights, with metadata; returns their path."""
     out, folder = options.out, options.folder
     if out.suffix != ".safetensors":
         raise InputError(f"out: {out} must be a .safetensors file")
     files.check_place(out)
     judge = Judge(options.teacher)
     weights = train(judge.net.weights, options.distilled, options.lower, options.schedule, folder, report)
-    draft = save(weights, folder / "draft.safetensors", ABOUT)
+    draft = write_weights(weights, folder / "draft.safetensors", ABOUT)
     scores = scored(judge, draft, report) if options.schedule == "full" else {}
     about = ABOUT | {"teacher sha256": judge.net.weights.digest, "median style error": json.dumps(scores)}
-    return save(weights, out, about)
+    return write_weights(weights, out, about)
 
 
 def scored(judge: Judge, path: Path, report: Report) -> dict[str, float]:
-    """Median style error over scoring.PAIRS, for each of scoring.KINDS: on some pictures a channel of the teacher is
-    silent, and a mean would tell of these alone."""
+    """The median style error over scoring.PAIRS, for each of scoring.KINDS. Not the mean, which is ruled by the few pictures to
+    which a channel of the teacher does not answer."""
     found = {}
     for kind in scoring.KINDS:
         errors: list[float] = []
@@ -249,55 +247,6 @@ def scored(judge: Judge, path: Path, report: Report) -> dict[str, float]:
             found[kind] = round(median(errors), 4)
             report(f"judge {kind}", len(errors), len(scoring.PAIRS), {"style": found[kind]})
     return found
-
-
-# --- what is shipped --------------------------------------------------------------------------------------------
-
-
-def finished(tensors: dict[str, Tensor]) -> Weights:
-    """The network without its unreliable filters, its activations normalized, in float16's precision."""
-    weights = Weights(without_peaks(tensors), TORCHVISION, "embedded")
-    normalized = normalize_activations(VGG19(weights)).tensors()
-    return replace(weights, tensors={name: t.half().float() for name, t in normalized.items()})
-
-
-@torch.no_grad()
-def without_peaks(tensors: dict[str, Tensor], limit: float = 2 * PEAK) -> dict[str, Tensor]:
-    """Switch off filters that hardly answer, or answer in rare peaks: an optimizer meets the Gram matrix of such a
-    filter by a few blown-up spots.
-
-    Layer by layer: off is a filter whose mean activation is under QUIET of the layer's, or whose mean square is over
-    `limit` times its squared mean on any photo of the training or on noise."""
-    tensors = {name: t.clone() for name, t in tensors.items()}
-    net = VGG19(Weights(tensors, TORCHVISION, "student"))
-    usual = list(normalization_images())
-    pictures = usual + [im.sample(name, 192) for name in PHOTOS] + [im.noise(torch.empty(1, 3, 128, 128))]
-    features = [TORCHVISION(picture) for picture in pictures]
-    for name in SEQUENCE[: SEQUENCE.index(net.weights.layers[-1]) + 2]:
-        features = [net.layer(name, x) for x in features]
-        if name.startswith("relu"):
-            layer = name.replace("relu", "conv")
-            off = unreliable(features, len(usual), limit)
-            tensors[f"{layer}.weight"][off], tensors[f"{layer}.bias"][off] = 0, 0
-            features = [x * ~off.view(1, -1, 1, 1) for x in features]
-    return tensors
-
-
-def unreliable(features: Sequence[Tensor], usual: int, limit: float) -> Tensor:
-    """(C,) whether a channel of activations (1, C, h, w) behind the ReLU is too quiet over the first `usual` of them,
-    or too peaked on any."""
-    mean = torch.stack([f.mean((0, 2, 3)) for f in features[:usual]]).mean(0)
-    power = torch.stack([f.square().mean((0, 2, 3)) for f in features]).amax(0)
-    return (mean < QUIET * mean.mean()) | (power > limit * mean.square())
-
-
-def save(weights: Weights, path: Path, metadata: dict[str, str]) -> Path:
-    """Write float16 safetensors, whole or not at all."""
-    about = {"input": str(weights.preprocessing), **weights.metadata, **metadata, "sha256": weights.digest}
-    about["made by"] = f"nstlab {version('nstlab')}: python -m training.embedded; torch {torch.__version__}"
-    part = path.with_suffix(".part")
-    safetensors.torch.save_file({name: t.half().contiguous() for name, t in weights.tensors.items()}, part, about)
-    return part.replace(path)
 
 
 # --- the command ------------------------------------------------------------------------------------------------
@@ -321,14 +270,14 @@ class _Bars:
         bar.set_postfix_str(" ".join(f"{name} {sum(v) / len(v):.3g}" for name, v in kinds.items()), refresh=False)
 
 
-def run(options: TrainSettings) -> int:
-    """Train with a progress bar for each stage, and say where the weights are."""
+def train_command(options: TrainSettings) -> int:
+    """Train with a progress bar for each stage, and say where the weights were written."""
     with contextlib.ExitStack() as bars:
         path = make(options, _Bars(bars))
-    print(f"{path}: done ({path.stat().st_size / 1e6:.1f} MB); use it with --weights {path}")
+    print(f"{path}: written ({path.stat().st_size / 1e6:.1f} MB); use it with --weights {path}")
     return 0
 
 
 if __name__ == "__main__":
-    command = commandline.Subcommand(run, (TrainSettings,))
+    command = commandline.Subcommand(train_command, (TrainSettings,))
     sys.exit(commandline.run_program({"train": command}, None, "python -m training.embedded"))

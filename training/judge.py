@@ -1,9 +1,9 @@
-"""Score a picture by the original network, whatever made it: how near it is to a painting's style and a photo's content.
+"""Score a picture by the original network, whichever made it: how near it is to a painting's style and a photo's content.
 
     judge = Judge("vgg19.safetensors")              # VGG19 with its own max pooling and zero padding
     score = judge(picture, photo, painting)         # Score(style={"conv1_1": 0.004, …}, content={"conv3_3": 0.52, …})
 
-Two networks, or two settings, are compared at equal content error: `at_content_error`, of `Score.pair` or `Score.deep`.
+Networks or settings are compared at equal content error: apply `at_content_error` to `Score.pair` or `Score.deep`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from nstlab.method.weights import Weights
 
 STYLE = ("conv1_1", "conv2_1", "conv3_1")
 CONTENT = "conv3_3"
-DEEP = "conv4_1"  # style and content once more, if the weights reach that far
-SILENT = 1e-6  # a channel that answers less to both pictures is not enlarged further
+DEEP = "conv4_1"  # the layer of another style and content error, if the weights reach that far
+SILENT = 1e-6  # least mean that a channel is divided by
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Score:
     """Relative errors, by layer; lower is nearer.
 
     style: Σ (G - A)² / Σ A² of the Gram matrices. content: Σ (F - P)² / Σ P² of the features. All features are behind the ReLU,
-    each channel divided by its mean over photo and painting. What the judge's weights do not reach is nan."""
+    each channel divided by its mean over photo and painting. An error that the judge's weights do not reach is nan."""
 
     style: dict[str, float]
     content: dict[str, float]
@@ -56,7 +56,7 @@ class Score:
 
 
 class Judge:
-    """The original VGG19, or as much of it as is known: its first three blocks at least."""
+    """The original VGG19, or as much of it as there is: its first three blocks at least."""
 
     def __init__(self, weights: Weights | str | Path):
         """Raises InputError for weights that cannot be used, or end before CONTENT."""
@@ -67,7 +67,7 @@ class Judge:
 
     @torch.no_grad()
     def __call__(self, picture: Tensor, photo: Tensor, painting: Tensor) -> Score:
-        """Score of a picture (1, 3, H, W) in [0, 1]; photo and painting are brought to its shape."""
+        """Score a picture, (1, 3, H, W) in [0, 1]; photo and painting are brought to its shape."""
         read = {layer: rectified(layer) for layer in (*self.style, *self.content)}
         found = [self.net(im.fit(image, picture.shape[-2:]), read.values()) for image in (picture, photo, painting)]
         style, content = {}, {}
@@ -87,8 +87,8 @@ def _relative(found: Tensor, wanted: Tensor) -> float:
 
 
 def at_content_error(points: Iterable[tuple[float, float]], wanted: float) -> float | None:
-    """Style error at a content error, between the two (content error, style error) around it: log style error, linear content
-    error. None if they all lie on one side."""
+    """The style error at a content error, interpolated between the two points (content error, style error) around it, on a line
+    in the logarithm of the style error. None if all points lie on one side."""
     for (c0, s0), (c1, s1) in itertools.pairwise(sorted(points)):
         if c0 <= wanted <= c1 and c1 > c0:
             t = (wanted - c0) / (c1 - c0)

@@ -1,6 +1,6 @@
 """How well a network transfers style, judged by the original: at equal content error, over pairs of pictures.
 
-For every pair β is varied until the content error is on both sides of AT, and the style error there is interpolated.
+For every pair, β is varied until content errors lie on both sides of AT, and the style error there is interpolated.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Kind:
-    """What is made of a pair, and where it is judged: in the first three blocks, or `deep`, in the fourth."""
+    """What is made of a pair, and whether it is judged in the first three blocks or, `deep`, in the fourth."""
 
     settings: dict[str, Any]
     deep: bool = False
@@ -51,7 +51,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One pair's result. `reached` is the content error at which `style` holds: AT, or the nearest that was met."""
+    """One pair's result. `reached` is the content error at which the style error holds: AT, or the nearest one found."""
 
     photo: str
     painting: str
@@ -69,7 +69,8 @@ def score_pair(
     judge: Judge, weights: str | Path, photo: str, painting: str, kind: str,
     keep: Callable[[Tensor, str], None] = lambda picture, name: None,
 ) -> Row:  # fmt: skip
-    """Transfers at several β until AT is enclosed, at most six; `keep` is given every picture, and a name for it."""
+    """Make transfers at several β, at most six, until their content errors enclose AT; `keep` is given every picture, and a
+    name for it."""
     how = KINDS[kind]
     base = TransferSettings(photo, painting, weights=str(weights), size=SIZE, steps=STEPS, beta=1e3, **how.settings)
     content, style = im.load(photo, SIZE), im.load(painting)
@@ -90,7 +91,7 @@ def score_pair(
 
 
 def next_beta(tried: list[tuple[float, float]]) -> float | None:
-    """The β to try after these (β, content error), or None if AT is enclosed closely, or out of reach."""
+    """The β to try after these (β, content error); None if AT is enclosed closely enough, or out of reach."""
     low = max((beta for beta, error in tried if error <= AT), default=None)
     high = min((beta for beta, error in tried if error > AT), default=None)
     if low is None:

@@ -1,4 +1,4 @@
-"""The embedded network while it is trained: VGG19's layout, its own widths, batch normalization that folds away.
+"""The embedded network while it is trained: VGG19's layout, its own widths, and batch normalization that folds away.
 
 Activations are kept in bfloat16 and channels-last, weights in float32.
 """
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from nstlab.method.names import CONVOLUTIONS
 from nstlab.method.weights import TORCHVISION, Preprocessing
 
-LOWER, UPPER = CONVOLUTIONS[:8], CONVOLUTIONS[8:]  # conv1_1 … conv3_4, which are trained first; the others
+LOWER, UPPER = CONVOLUTIONS[:8], CONVOLUTIONS[8:]  # conv1_1 to conv3_4, which are trained first, and the others
 WIDTHS = {name: (32, 64, 128, 256, 256)[int(name[4]) - 1] for name in CONVOLUTIONS}  # half of VGG19's
 _MOMENTUM, _EPSILON = 0.02, 1e-5
-TINY = 1e-6  # added to what is divided by: a layer, or a filter, may be silent
+TINY = 1e-6  # added to divisors, since a layer or a filter may be silent
 
 
 class Layer(nn.Module):
     """3×3 convolution, batch normalization, ReLU: (B, I, h, w) -> (B, O, h, w).
 
-    While `settled` is false, the normalization is by the batch, and no channel can die; then by the running means,
-    which are a part of the convolution (`folded`)."""
+    Until it is `settled`, it is normalized by the batch, so no channel can die; from then on by the running means, which become
+    a part of the convolution (see `folded`)."""
 
     def __init__(self, weight: Tensor, gain: Tensor, shift: Tensor, settled: bool = False):
         super().__init__()
@@ -52,12 +52,12 @@ class Layer(nn.Module):
 
 
 def fast(x: Tensor) -> Tensor:
-    """A kernel, or activations, as convolutions here want them: bfloat16, channels-last."""
+    """A kernel or activations in the form in which convolutions are fast: bfloat16, channels-last."""
     return x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
 
 
 def _given(tensors: Mapping[str, Tensor], name: str) -> Layer:
-    """A layer with given weights, settled; its kernel has the size of a new one's, as steps of one length want it."""
+    """A layer with given weights, settled. Its kernel is as large as a new one's, so that a step has the same effect."""
     weight, bias = (tensors[f"{name}.{part}"].clone() for part in ("weight", "bias"))
     size = (weight.flatten(1).norm(dim=1) / 2**0.5).clamp_min(TINY)
     return Layer(weight / size.view(-1, 1, 1, 1), size * (1 + _EPSILON) ** 0.5, bias, True)
@@ -72,13 +72,14 @@ class Stack(nn.Module):
 
     @classmethod
     def frozen(cls, tensors: dict[str, Tensor], preprocessing: Preprocessing, last: str, pool=F.avg_pool2d) -> Stack:
-        """Given weights up to a layer, settled and without gradients."""
+        """A stack with given weights up to a layer, settled and without gradients."""
         names = CONVOLUTIONS[: CONVOLUTIONS.index(last) + 1]
         return cls({name: _given(tensors, name) for name in names}, preprocessing, pool).requires_grad_(False)
 
     @classmethod
     def begun(cls, names: Iterable[str], seed: int, tensors: Mapping[str, Tensor]) -> Stack:
-        """Layers with the weights in `tensors`, settled, as far as they go; the others He-initialized (He et al. 2015)."""
+        """A stack whose layers have the weights in `tensors`, settled, where there are any; the others are initialized as by He
+        et al. (2015)."""
         generator, made, inputs = torch.Generator().manual_seed(seed), {}, 3
         for name in names:
             width = WIDTHS[name]
@@ -107,13 +108,13 @@ class Stack(nn.Module):
         return found
 
     def settle(self) -> None:
-        """From now on the running means count, not the batch's."""
+        """Normalize by the running means from now on."""
         for layer in self.layers.values():
             layer.settled = True
 
     @torch.no_grad()
     def tensors(self) -> dict[str, Tensor]:
-        """{conv1_1.weight: …} float32, the normalization folded in."""
+        """{"conv1_1.weight": …} in float32, with the normalization folded in."""
         found = {}
         for name, layer in self.layers.items():
             found[f"{name}.weight"], found[f"{name}.bias"] = (t.clone() for t in layer.folded())

@@ -1,8 +1,8 @@
-"""The networks that the student learns from, and which layer of theirs each of its own has to show.
+"""The networks that the student learns from, and which of their layers each layer of the student has to imitate.
 
-The original VGG19 teaches the layers that it has weights for, conv1_1 to conv3_4 at least. A small network that was itself
-distilled from VGG19 (Wang et al. 2020, "Collaborative Distillation") stands in for it above: up to conv5_1, by a linear map
-to the original's 512 channels there. conv5_2 and what follows, which neither has, have to show conv5_1's, in other words.
+The original VGG19 teaches the layers that it has weights for, conv1_1 to conv3_4 at least. Above, a small network that was
+itself distilled from VGG19 (Wang et al. 2020, "Collaborative Distillation") takes its place, up to conv5_1, where a linear map
+leads to the original's 512 channels. Neither has conv5_2 and what follows, so these layers have to imitate conv5_1.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from training.student import Stack, fast
 
 Target = tuple[str, str]  # (teacher, its layer)
 ORIGINAL, DISTILLED = "original", "distilled"
-LAST = "conv5_1"  # of the distilled network
+LAST = "conv5_1"  # the distilled network's last layer
 
 
 def targets(name: str, reach: str) -> tuple[Target, ...]:
-    """What a layer of the student has to show, where the original's weights end at `reach`.
+    """The layers that a layer of the student has to imitate, where the original's weights end at `reach`.
 
-    Above that, the first layer (conv4_2, if conv4_1 is the last that is known) has to show that one once more, and conv3_3 as
-    well: content is taken from it, and so a photo's shapes are kept as by the original, and its details too."""
+    The first layer above that (conv4_2, if conv4_1 is the last that is known) has to imitate the last known one once more, and
+    conv3_3 too: content is taken from it, and so it keeps a photo's shapes as the original would, and its details."""
     end = CONVOLUTIONS.index(reach)
     at = CONVOLUTIONS.index(name)
     if at <= end:
@@ -39,8 +39,9 @@ def targets(name: str, reach: str) -> tuple[Target, ...]:
 
 
 class Distilled(nn.Module):
-    """A quarter of VGG19's channels, max pooling, reflected borders: pictures (B, 3, H, W) in [0, 1] -> {layer: (B, T, h, w)}
-    behind the ReLU, channels of usual mean 1."""
+    """The distilled network: pictures (B, 3, H, W) in [0, 1] -> {layer: (B, T, h, w)} behind the ReLU.
+
+    It has a quarter of VGG19's channels, max pooling and reflected borders. Outputs are scaled to channels of usual mean 1."""
 
     def __init__(self, path: str | Path):
         """Raises InputError for a file that is not this network."""
@@ -69,7 +70,7 @@ class Distilled(nn.Module):
 
     @torch.no_grad()
     def _plain(self, x: Tensor) -> dict[str, Tensor]:
-        """All layers, as they answer."""
+        """The activations of all layers, not scaled."""
         found, x = {}, fast(F.conv2d(x, *self.input))
         for name in self.names:
             if name.endswith("_1") and name != self.names[0]:
@@ -86,7 +87,7 @@ class Teachers(nn.Module):
     """`teachers(x, wanted)` -> {target: its layer's activation behind the ReLU, channels of usual mean 1}."""
 
     def __init__(self, original: Weights | str | Path, last: str, distilled: str | Path | None = None):
-        """original: VGG19's weights, as for VGG19; `last`: the last layer it is asked for, if it reaches that far.
+        """original: VGG19's weights, in any form that VGG19 takes. last: the last layer that is asked for.
 
         Raises InputError for weights that cannot be used or do not reach conv3_4."""
         super().__init__()
@@ -100,7 +101,7 @@ class Teachers(nn.Module):
             raise InputError(f"the teacher's weights end at {self.reach}; name the distilled network that teaches what follows")
 
     def targets(self, name: str) -> tuple[Target, ...]:
-        """What a layer of the student has to show."""
+        """The layers that a layer of the student has to imitate."""
         return targets(name, self.reach)
 
     @torch.no_grad()
@@ -113,6 +114,6 @@ class Teachers(nn.Module):
         return found
 
     def widths(self, wanted: Iterable[Target]) -> dict[Target, int]:
-        """Channels of each target."""
+        """The number of channels of each target."""
         found = self(torch.zeros(1, 3, 32, 32), wanted)
         return {target: f.shape[1] for target, f in found.items()}

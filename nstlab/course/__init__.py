@@ -1,4 +1,4 @@
-"""The course: experiments with their claims, what notebooks call, and the command that runs these.
+"""The course: the experiments with their claims, the lessons that notebooks are made of, and the command that runs notebooks.
 
 Names are imported when they are first used."""
 

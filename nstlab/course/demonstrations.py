@@ -1,10 +1,8 @@
-"""What the notebooks show besides runs: the network's layers, the losses' gradients, the optimizers' paths in two dimensions.
-Pure functions from pictures, networks and settings to numbers and tables."""
+"""What the notebooks show besides runs: the network's layers, the losses' gradients, optimizers at work in two dimensions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 import pandas
@@ -14,65 +12,35 @@ from torch import Tensor
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.names import BLOCKS, rectified
 from nstlab.method.network import VGG19
-from nstlab.method.normalization import normalize_activations
-from nstlab.method.objectives import content, style
 from nstlab.method.optimizers import Adam, Evaluation, GradientDescent, Optimizer
-from nstlab.method.statistics import gram
-from nstlab.recipes import plan as recipes
-from nstlab.recipes.base import RunSettings
 
-START = (-1.2, 1.0)  # where Rosenbrock begins (1960)
-
-# --- the network ------------------------------------------------------------------------------------------------
+ROSENBROCK_START = (-1.2, 1.0)  # where Rosenbrock begins (1960)
 
 
 def receptive_field(layer: str) -> int:
-    """Side, in pixels, of what one position of a convolution sees. A convolution of 3×3 adds two steps, a pooling of 2×2 one,
-    and behind each pooling a step is twice as long."""
+    """The width, in pixels, of what one position of a convolution sees.
+
+    A convolution of 3×3 adds two steps, a pooling of 2×2 one, and after each pooling a step is twice as long."""
     block, number = int(layer[4]), int(layer[6])
-    side, step = 1, 1
-    for before, count in enumerate(BLOCKS, 1):
-        last = number if before == block else count
-        side += 2 * step * last
-        if before == block:
-            break
-        side, step = side + step, 2 * step
-    return side
-
-
-def widths(net: VGG19, layers: Sequence[str]) -> list[int]:
-    """Channels of these layers."""
-    return [getattr(net, f"{layer}_weight").shape[0] for layer in layers]
+    width, step = 1, 1
+    for convolutions in BLOCKS[: block - 1]:
+        width, step = width + 2 * step * convolutions + step, 2 * step
+    return width + 2 * step * number
 
 
 def layers(net: VGG19, names: Sequence[str], photo: Tensor) -> pandas.DataFrame:
-    """What each layer makes of a photo: channels, positions, and how much of the photo a position sees."""
-    features = net(photo, names)
-    shapes = {name: f.shape[-3:] for name, f in features.items()}
-    rows = {
-        name: {
-            "channels N": c,
-            "positions": f"{h}×{w}",
-            "numbers in F": c * h * w,
-            "numbers in G": c * c,
+    """What each layer makes of a photo: channels, positions, and how much of the photo one position sees."""
+    rows = {}
+    for name, features in net(photo, names).items():
+        channels, height, width = features.shape[-3:]
+        rows[name] = {
+            "channels N": channels,
+            "positions": f"{height}×{width}",
+            "numbers in F": channels * height * width,
+            "numbers in G": channels * channels,
             "a position sees (px)": receptive_field(name.replace("relu", "conv")),
         }
-        for name, (c, h, w) in shapes.items()
-    }
     return pandas.DataFrame.from_dict(rows, orient="index")
-
-
-def normalization(weights: str, layer: str, image: Tensor) -> float:
-    """How far, as a part, normalized activations of a layer are from being the plain ones, each channel divided by a number."""
-    name = rectified(layer)
-    with torch.no_grad():
-        plain = VGG19(weights)(image, [name])[name][0]
-        ours = normalize_activations(VGG19(weights))(image, [name])[name][0]
-    scale = (plain * ours).sum((1, 2)) / plain.square().sum((1, 2)).clamp_min(1e-12)
-    return float((ours - scale[:, None, None] * plain).norm() / ours.norm())
-
-
-# --- the losses -------------------------------------------------------------------------------------------------
 
 
 def gradients(net: VGG19, photo: Tensor, painting: Tensor, picture: Tensor, names: Sequence[str]) -> pandas.DataFrame:
@@ -83,42 +51,17 @@ def gradients(net: VGG19, photo: Tensor, painting: Tensor, picture: Tensor, name
         f, p, s = (net(image, [name])[name][0].flatten(1).double() for image in (picture, photo, painting))  # (N, M)
         n, m = f.shape
         closed = {
-            "content: F − P": (f - p),
+            "content: F − P": f - p,
             "style: (G − A) F / (N² M)": (f @ f.T / m - s @ s.T / m) @ f / (n**2 * m),
         }
         leaf = f.clone().requires_grad_(True)
         losses = (0.5 * (leaf - p).square().sum(), ((leaf @ leaf.T / m - s @ s.T / m) ** 2).sum() / (4 * n**2))
-        found = [torch.autograd.grad(loss, leaf)[0] for loss in losses]
+        automatic = [torch.autograd.grad(loss, leaf)[0] for loss in losses]
         rows[name] = {
             text: float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-300))
-            for (text, ours), theirs in zip(closed.items(), found, strict=True)
+            for (text, ours), theirs in zip(closed.items(), automatic, strict=True)
         }
     return pandas.DataFrame.from_dict(rows, orient="index")
-
-
-def losses(net: VGG19, photo: Tensor, painting: Tensor, pictures: dict[str, Tensor], layer: str, names: Sequence[str]):
-    """Content and style loss of some pictures (convention `mean`), as a table."""
-    objective = content(layer, photo) + style(names, painting)
-    bound = objective.bind(net, photo.shape[-2:])
-    with torch.no_grad():
-        rows = {name: {term: float(v) for term, v in bound(picture)[1].items()} for name, picture in pictures.items()}
-    return pandas.DataFrame.from_dict(rows, orient="index")
-
-
-def grams(net: VGG19, pictures: dict[str, Tensor], layer: str) -> dict[str, Tensor]:
-    """The Gram matrices (N, N) of one layer, G = F Fᵀ / M, by picture."""
-    name = rectified(layer)
-    with torch.no_grad():
-        return {title: gram(net(picture, [name])[name]) for title, picture in pictures.items()}
-
-
-# --- runs that exercises need -----------------------------------------------------------------------------------
-
-
-@cache
-def painted(settings: RunSettings) -> Tensor:
-    """The picture of a short run, which is not kept."""
-    return recipes.prepare(settings, "cpu").solve().image
 
 
 # --- optimizers in two dimensions -------------------------------------------------------------------------------
@@ -130,13 +73,13 @@ def rosenbrock(x: Tensor) -> Tensor:
 
 
 def paths(steps: int = 60) -> dict[str, np.ndarray]:
-    """The ways (steps + 1, 2) of the lab's own optimizers through Rosenbrock's valley, at two numbers instead of pixels."""
-    ways: dict[str, Optimizer] = {
+    """The paths (steps + 1, 2) of the lab's own optimizers through Rosenbrock's valley: two numbers instead of pixels."""
+    optimizers: dict[str, Optimizer] = {
         "L-BFGS": LBFGS(bounds=None, smooth=None, first_step=0.05),
         "Adam, 0.05": Adam(rate=0.05, bounds=None),
         "gradient descent, 0.05": GradientDescent(rate=0.05, bounds=None),
     }
-    return {name: _path(way, steps) for name, way in ways.items()}
+    return {name: _path(optimizer, steps) for name, optimizer in optimizers.items()}
 
 
 def _path(optimizer: Optimizer, steps: int) -> np.ndarray:
@@ -146,7 +89,7 @@ def _path(optimizer: Optimizer, steps: int) -> np.ndarray:
         (slope,) = torch.autograd.grad(value, leaf)
         return Evaluation(value.detach(), slope, value.detach()[None])
 
-    state = optimizer.init(torch.tensor(START, dtype=torch.float64), evaluate)
+    state = optimizer.init(torch.tensor(ROSENBROCK_START, dtype=torch.float64), evaluate)
     points = [state.x]
     for _ in range(steps):
         state = optimizer.step(state, evaluate)

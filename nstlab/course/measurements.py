@@ -1,7 +1,7 @@
-"""What the claims of the experiments need to know of pictures: pure functions from pictures to numbers.
+"""What the experiments measure on pictures: pure functions from pictures to numbers.
 
-Pictures are (1, 3, H, W) float32, sRGB in [0, 1]; two that are compared have one shape. Whatever scikit-image measures is
-left to it. Structure is measured on luminance, colour on sRGB values.
+A picture is (1, 3, H, W) float32, sRGB in [0, 1]; two pictures that are compared have the same shape. What scikit-image can
+measure is left to it. Structure is measured on the luminance, colour on the sRGB values.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of sRGB's primaries (ITU-R BT.709), applied to the encoded values (luma)
-FINE = 0.125  # cycles per pixel: structure of less than eight pixels
 
 
 def _array(image: Tensor) -> np.ndarray:
@@ -26,8 +25,11 @@ def luminance(image: Tensor) -> np.ndarray:
     return _array(image) @ np.array(LUMINANCE)
 
 
+# --- likeness ---------------------------------------------------------------------------------------------------
+
+
 def psnr(image: Tensor, reference: Tensor) -> float:
-    """Peak signal to noise ratio in dB, of values in [0, 1]; infinite for equal pictures."""
+    """Peak signal-to-noise ratio in dB, of values in [0, 1]; infinite for equal pictures."""
     from skimage.metrics import peak_signal_noise_ratio
 
     if torch.equal(image, reference):
@@ -55,10 +57,13 @@ def correlation(image: Tensor, reference: Tensor) -> float:
     return float((a * b).sum()) / norm if norm > 1e-12 else 0.0
 
 
-def _power(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(frequency in cycles per pixel, power of the luminance there), both (H, W), up to √½ in the corners.
+# --- structure --------------------------------------------------------------------------------------------------
 
-    The mean is taken off, and a Hann window keeps the borders' jump out."""
+
+def _power(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(frequency in cycles per pixel, power of the luminance at it), both (H, W); the corners reach √½.
+
+    The mean is subtracted first, and a Hann window hides the jump between opposite borders."""
     values = luminance(image)
     height, width = values.shape
     window = np.outer(np.hanning(height), np.hanning(width))
@@ -66,66 +71,61 @@ def _power(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None]), power
 
 
-def spectrum(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(frequencies in cycles per pixel, mean power of the luminance there), over rings up to 0.5."""
-    frequency, power = _power(image)
-    rings = max(2, min(power.shape) // 2)
-    index = np.minimum((frequency * 2 * rings).astype(int), rings)  # the corners, beyond 0.5, are left out
-    count = np.bincount(index.ravel(), minlength=rings + 1)[:rings]
-    total = np.bincount(index.ravel(), power.ravel(), minlength=rings + 1)[:rings]
-    return (np.arange(rings) + 0.5) / (2 * rings), total / np.maximum(count, 1)
-
-
-def fine_energy(image: Tensor, above: float = FINE) -> float:
-    """The part of the luminance's power, in [0, 1], at frequencies above so many cycles per pixel."""
+def fine_energy(image: Tensor, above: float = 1 / 8) -> float:
+    """The share of the luminance's power, in [0, 1], at frequencies above so many cycles per pixel: by default, in structure
+    finer than eight pixels."""
     frequency, power = _power(image)
     return float(power[frequency > above].sum() / max(power.sum(), 1e-300))
 
 
 def mean_wavelength(image: Tensor) -> float:
-    """Pixels: the inverse of the luminance's mean frequency, weighted by power; infinite for a constant picture."""
+    """The inverse of the luminance's mean frequency, weighted by power, in pixels; infinite for a constant picture."""
     frequency, power = _power(image)
     return float(power.sum() / (power * frequency).sum()) if power.sum() > 1e-12 else math.inf
 
 
 def autocorrelation_length(image: Tensor) -> float:
-    """Distance in pixels at which the luminance's autocorrelation, averaged over directions, falls below 1/e.
+    """Distance in pixels at which the luminance's autocorrelation, averaged over directions, falls below 1/e; half the short
+    side if it never does."""
+    radius, covariance = _autocovariance(luminance(image))
+    longest = float(min(image.shape[-2:]) // 2)
+    if covariance[0] <= 1e-12:
+        return longest
+    correlation = covariance / covariance[0]
+    below = np.flatnonzero(correlation < 1 / math.e)
+    if not len(below):
+        return longest
+    last, first = below[0] - 1, below[0]  # the last ring above 1/e, the first one below
+    part = (correlation[last] - 1 / math.e) / (correlation[last] - correlation[first])
+    return float(radius[last] + part * (radius[first] - radius[last]))
 
-    Without periodic continuation: the sums over overlapping parts are divided by the parts' sizes. Half the short side if
-    it never falls that low."""
-    values = luminance(image)
-    values = values - values.mean()
+
+def _autocovariance(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(mean distance in pixels, mean autocovariance) in rings of one pixel, up to half the short side, of values (H, W).
+
+    The picture is not continued periodically: the sum over each overlap is divided by the overlap's size."""
     height, width = values.shape
-    shape = (2 * height, 2 * width)
+    shape = (2 * height, 2 * width)  # padded with zeros, so that nothing wraps around
 
-    def lagged(a: np.ndarray) -> np.ndarray:
+    def overlapping(a: np.ndarray) -> np.ndarray:
         return np.fft.irfft2(np.abs(np.fft.rfft2(a, shape)) ** 2, shape)
 
-    far = min(height, width) // 2
     down, across = np.fft.fftfreq(2 * height, 1 / (2 * height)), np.fft.fftfreq(2 * width, 1 / (2 * width))
     distance = np.hypot(down[:, None], across[None])
-    lag = np.rint(distance).astype(int)
-    near = (lag <= far) & (np.abs(down)[:, None] < height) & (np.abs(across)[None] < width)
-    covariance = lagged(values)[near] / np.maximum(lagged(np.ones_like(values))[near], 0.5)
-    count = np.bincount(lag[near])
-    ring, radius = np.bincount(lag[near], covariance) / count, np.bincount(lag[near], distance[near]) / count
-    if ring[0] <= 1e-12:
-        return float(far)
-    ring = ring / ring[0]
-    below = np.flatnonzero(ring < 1 / math.e)
-    if not len(below):
-        return float(far)
-    i = int(below[0])
-    part = (ring[i - 1] - 1 / math.e) / (ring[i - 1] - ring[i])
-    return float(radius[i - 1] + part * (radius[i] - radius[i - 1]))
+    ring = np.rint(distance).astype(int)
+    near = (ring <= min(height, width) // 2) & (np.abs(down)[:, None] < height) & (np.abs(across)[None] < width)
+    sums, sizes = overlapping(values - values.mean())[near], overlapping(np.ones_like(values))[near]
+    count = np.bincount(ring[near])
+    covariance = np.bincount(ring[near], sums / np.maximum(sizes, 0.5)) / count
+    return np.bincount(ring[near], distance[near]) / count, covariance
 
 
 def coherence(image: Tensor, reach: float = 10.0) -> float:
-    """How far strokes keep their direction, in [0, 1]: 1 if within `reach` pixels (σ of a Gaussian) all edges run alike, 0 if
-    they run anywhere. Mean over the picture, weighted by the edges' strength.
+    """How far strokes keep their direction, in [0, 1]: 1 if all edges within `reach` pixels (σ of a Gaussian) run the same way,
+    0 if they run in all directions. A mean over the picture, weighted by the strength of the edges.
 
-    From the structure tensor J of the luminance, smoothed by 2 px: Σ (λ₁ - λ₂) / Σ (λ₁ + λ₂) of its eigenvalues (Bigün and
-    Granlund 1987). Unlike the spectrum, and the autocorrelation that follows from it, it tells long strokes from blots."""
+    From the structure tensor of the luminance, smoothed by 2 px: Σ (λ₁ - λ₂) / Σ (λ₁ + λ₂) of its eigenvalues (Bigün and
+    Granlund 1987). It tells long strokes from blobs, which the spectrum and the autocorrelation cannot."""
     from skimage.feature import structure_tensor, structure_tensor_eigenvalues
     from skimage.filters import gaussian
 
@@ -134,23 +134,22 @@ def coherence(image: Tensor, reach: float = 10.0) -> float:
     return float((large - small).sum() / max(float((large + small).sum()), 1e-300))
 
 
-def colours(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(mean (3,), covariance (3, 3)) of the pixels' sRGB values."""
-    pixels = _array(image).reshape(-1, 3)
-    return pixels.mean(0), np.cov(pixels.T, bias=True)
+# --- colour -----------------------------------------------------------------------------------------------------
 
 
 def colour_distance(image: Tensor, reference: Tensor) -> float:
-    """Fréchet distance of the two pictures' colours, taken as normal distributions; the shapes may differ.
+    """Fréchet distance between the two pictures' colours, taken as normal distributions; the shapes may differ.
 
-    d² = |m - n|² + tr(C + D - 2 (C^½ D C^½)^½) (Dowson and Landau 1982), in units in which black to white is √3."""
-    (m, c), (n, d) = colours(image), colours(reference)
-    root = _root(c)
-    squared = ((m - n) ** 2).sum() + np.trace(c + d - 2 * _root(root @ d @ root))
+    d² = |m - n|² + tr(C + D - 2 (C^½ D C^½)^½) for means m, n and covariances C, D of the pixels' sRGB values (Dowson and
+    Landau 1982). The distance from black to white is √3."""
+    pixels = [_array(picture).reshape(-1, 3) for picture in (image, reference)]
+    (m, n), (c, d) = [p.mean(0) for p in pixels], [np.cov(p.T, bias=True) for p in pixels]
+    root = _square_root(c)
+    squared = ((m - n) ** 2).sum() + np.trace(c + d - 2 * _square_root(root @ d @ root))
     return math.sqrt(max(0.0, float(squared)))
 
 
-def _root(matrix: np.ndarray) -> np.ndarray:
-    """Of a symmetric matrix without negative eigenvalues."""
+def _square_root(matrix: np.ndarray) -> np.ndarray:
+    """The square root of a symmetric matrix without negative eigenvalues."""
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     return (vectors * np.sqrt(values.clip(0))) @ vectors.T

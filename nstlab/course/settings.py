@@ -9,9 +9,10 @@ from typing import Any
 from nstlab.method.names import WEIGHTS
 from nstlab.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, Settings, nearest, option
 
-EXPERIMENTS = tuple(f"E{i}" for i in range(1, 13))
-BUDGETS = ("quick", "paper", "smoke")
+EXPERIMENT_IDS = tuple(f"E{i}" for i in range(1, 13))
+BUDGET_NAMES = ("quick", "paper", "smoke")
 NOTEBOOK_ACTIONS = ("run", "list")
+BUDGET_HELP = "quick: minutes on a laptop; paper: as published; smoke: seconds"
 PARAMETERS = ("size", "seed", "photo", "painting", "weights")  # of notebooks, besides budget and results
 
 
@@ -19,29 +20,29 @@ PARAMETERS = ("size", "seed", "photo", "painting", "weights")  # of notebooks, b
 class SweepSettings(Settings):
     """Carry out one of the classic experiments: its runs, its sheet, and the table of its claims."""
 
-    experiment: str = option(help="E1 to E12, see notebooks and gallery", choices=EXPERIMENTS)
-    budget: str = option(BUDGETS[0], "quick: minutes on a laptop; paper: as published; smoke: seconds", choices=BUDGETS)
+    experiment: str = option(help="E1 to E12, see notebooks and gallery", choices=EXPERIMENT_IDS)
+    budget: str = option(BUDGET_NAMES[0], BUDGET_HELP, choices=BUDGET_NAMES)
     photo: str = option("coffee", "a picture file, or the name of a sample")
     painting: str = option("swirl_strokes", "a picture file, or the name of a sample")
     size: int | None = option(None, "long side (default: the budget's)", low=MIN_SIDE, high=MAX_SIDE, unit="px")
     steps: int | None = option(None, "optimizer steps (default: the budget's)", low=1, high=1_000_000)
-    seed: int = option(0, "seed of the noise, the first one where seeds are varied", low=0, high=2**63 - 5)
+    seed: int = option(0, "seed of the noise; the first of several where seeds are varied", low=0, high=2**63 - 5)
     weights: str = option(WEIGHTS[0], "where VGG19's weights come from", choices=WEIGHTS, or_path=True)
     results: Path = option(Path(RESULTS), "folder in which runs are kept", identity=False)
     device: str = option(DEVICES[0], "where to compute", choices=DEVICES, identity=False)
-    dask: str | None = option(None, "address of a Dask scheduler, whose workers do the runs", identity=False)
-    gallery: Path | None = option(None, "folder for a small sheet, and its page with the claims", identity=False)
+    dask: str | None = option(None, "address of a Dask scheduler whose workers carry out the runs", identity=False)
+    gallery: Path | None = option(None, "folder of the gallery, for a small sheet and the page with the claims", identity=False)
 
 
 @dataclass(frozen=True)
 class NotebooksSettings(Settings):
-    """Run the notebooks from top to bottom, each with its results and as HTML; or list them."""
+    """Run the notebooks from top to bottom, and keep them with their results and as HTML; or list them."""
 
     action: str = option(NOTEBOOK_ACTIONS[0], "what to do", choices=NOTEBOOK_ACTIONS, positional=True)
-    names: tuple[str, ...] = option((), "of notebooks, or their numbers: 03 (default: all)", positional=True)
-    budget: str = option(BUDGETS[0], "quick: minutes on a laptop; paper: as published; smoke: seconds", choices=BUDGETS)
-    parameters: tuple[str, ...] = option((), "a parameter and its value: -p seed 3; may be given again", short="-p", pairs=True)
-    results: Path = option(Path(RESULTS), "folder in which runs are kept; notebooks go below it")
+    names: tuple[str, ...] = option((), "notebooks by name or number: 03 (default: all)", positional=True)
+    budget: str = option(BUDGET_NAMES[0], BUDGET_HELP, choices=BUDGET_NAMES)
+    parameters: tuple[str, ...] = option((), "a parameter and its value: -p seed 3; may be repeated", short="-p", pairs=True)
+    results: Path = option(Path(RESULTS), "folder in which runs are kept; executed notebooks go into its folder notebooks")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,12 +51,11 @@ class NotebooksSettings(Settings):
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The notebooks' parameters, checked: those that a sweep has."""
+        """The notebooks' parameters, checked as those of a sweep are."""
         given = dict(zip(self.parameters[::2], self.parameters[1::2], strict=True))
         for name in given:
             if name not in PARAMETERS:
-                raise InputError(
-                    f"parameters: there is no '{name}'{nearest(name, PARAMETERS)} (allowed: {', '.join(PARAMETERS)})"
-                )
-        checked = SweepSettings.from_dict({"experiment": EXPERIMENTS[0], **given})
+                allowed = f"(allowed: {', '.join(PARAMETERS)})"
+                raise InputError(f"parameters: there is no '{name}'{nearest(name, PARAMETERS)} {allowed}")
+        checked = SweepSettings.from_dict({"experiment": EXPERIMENT_IDS[0], **given})
         return {"budget": self.budget} | {name: getattr(checked, name) for name in given}

@@ -1,125 +1,123 @@
-"""The classic experiments: every one runs, ends in numbers, and is shown; and the claims can be refuted."""
+"""The classic experiments: each runs, ends in numbers and is shown; and its claims can be refuted."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
+import safetensors.torch
+from faults import raise_at
 
 from nstlab import cli
-from nstlab import images as im
-from nstlab.course import base as bases
 from nstlab.course import report
-from nstlab.course.base import BUDGETS, Base, Claim, claim, rises
-from nstlab.course.experiments import EXPERIMENTS
-from nstlab.course.settings import BUDGETS as NAMES
-from nstlab.course.settings import EXPERIMENTS as IDS
-from nstlab.course.settings import SweepSettings
+from nstlab.course.base import BUDGETS, Base, FinishedRun
+from nstlab.course.experiment import Claim, claim, rises
+from nstlab.course.experiments import EXPERIMENTS, experiment
+from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS
+from nstlab.method.weights import TORCHVISION
 from nstlab.runs import index
+from nstlab.runs.sweep import Sweep
 from nstlab.settings import InputError
 
 
-@pytest.fixture
-def options(tmp_path, photo, painting, tiny_file):
-    """Makes an experiment's options, with small pictures and a tiny network."""
-    a, b = im.save(photo, tmp_path / "photo.png"), im.save(painting, tmp_path / "painting.png")
-
-    def make(experiment, **changes):
-        usual = {"budget": "smoke", "photo": str(a), "painting": str(b), "weights": str(tiny_file), "device": "cpu"}
-        return SweepSettings(experiment, **usual | {"results": tmp_path / "results"} | changes)
-
-    return make
+def test_everything_that_can_be_named_exists():
+    assert tuple(EXPERIMENTS) == EXPERIMENT_IDS
+    assert set(BUDGETS) == set(BUDGET_NAMES)
 
 
-def test_what_can_be_named_is_there():
-    assert tuple(EXPERIMENTS) == IDS
-    assert set(BUDGETS) == set(NAMES)
-
-
-@pytest.mark.parametrize("experiment", IDS)
-def test_every_experiment_ends_in_claims_with_numbers_and_in_a_sheet(experiment, options, tmp_path):
-    gallery = tmp_path / "gallery"
-    gallery.mkdir()
-    chosen = options(experiment, gallery=gallery, weights="embedded", photo="coffee")
-    runs = report.carry_out(chosen)
-    found = report.claims(chosen, runs)
-    assert found
-    assert all(re.search(r"\d", c.number) and isinstance(c.holds, bool) for c in found)
-    places = report.write(chosen, runs, found)
-    assert all(path.is_file() for path in places)
-    assert (gallery / f"{experiment}.jpg").stat().st_size <= 300_000
-    page = (gallery / "README.md").read_text()
-    assert all(text in page for text in (EXPERIMENTS[experiment].title, f"{experiment}.jpg", found[0].text))
-    assert f"nstlab sweep {experiment} --budget smoke" in page
+@pytest.mark.parametrize("name", EXPERIMENT_IDS)
+def test_every_experiment_ends_in_an_answer_claims_a_sheet_and_a_page(name, options, tmp_path):
+    chosen = experiment(options(name, gallery=tmp_path, weights="embedded", photo="coffee"))
+    runs = chosen.run()
+    assert len(runs) == len(chosen.cases)
+    assert chosen.answer(runs) in chosen.choices
+    claims = list(chosen.claims(runs))
+    assert claims
+    assert all(re.search(r"\d", c.number) and isinstance(c.holds, bool) for c in claims)
+    assert all(path.is_file() for path in report.write(chosen, runs, claims))
+    page = (tmp_path / "README.md").read_text()
+    assert all(text in page for text in (chosen.title, f"{name}.jpg", claims[0].text, f"nstlab sweep {name} --budget smoke"))
 
 
 def test_claims_are_read_from_stored_runs(options, monkeypatch):
-    chosen = options("E3")
-    first = report.claims(chosen, report.carry_out(chosen))
+    first = experiment(options("E3"))
+    claims = list(first.claims(first.run()))
     monkeypatch.setattr("nstlab.method.engine.minimize", lambda *_, **__: pytest.fail("computed again"))
-    seen = []
-    again = report.carry_out(chosen, lambda case, step, done: seen.append(done.found))
-    assert seen == [True] * 4
-    assert report.claims(chosen, again) == first
+    found = []
+    again = experiment(options("E3"))
+    assert list(again.claims(again.run(lambda case, step, done: found.append(done.found)))) == claims
+    assert found == [True] * 4
+
+
+def test_the_first_picture_of_a_run_is_known(options, tmp_path):
+    grey, photo = map(FinishedRun, Sweep(Base(options("E7")).transfer(), {"init": ["grey", "content"]}).run(tmp_path))
+    assert float(grey.start.std()) == 0
+    assert photo.start.sub(photo.photo).abs().max() < 1e-6
+
+
+# --- the gallery ------------------------------------------------------------------------------------------------
 
 
 def test_weights_from_a_file_add_their_claims_to_the_gallery(options, tmp_path):
     for weights in ("embedded", str(tmp_path / "tiny.safetensors")):
-        chosen = options("E11", gallery=tmp_path, weights=weights)
-        report.write(chosen, [], report.claims(chosen, []))
+        chosen = experiment(options("E11", gallery=tmp_path, weights=weights))
+        claims = list(chosen.claims([]))
+        report.write(chosen, [], claims)
     page = (tmp_path / "README.md").read_text()
-    assert page.count(report.claims(chosen, [])[0].text) == 2
+    assert page.count(claims[0].text) == 2
     assert "The same with the weights `tiny` (content conv4_2, style" in page
     assert str(tmp_path) not in page.partition("The same")[2]
 
 
-def test_the_gallery_keeps_the_order_of_the_experiments(options, tmp_path):
-    for experiment in ("E11", "E4", "E3"):
-        chosen = options(experiment, gallery=tmp_path, weights="embedded")
-        runs = report.carry_out(chosen)
-        report.write(chosen, runs, report.claims(chosen, runs))
-    titles = re.findall(r"^## (E\d+)", (tmp_path / "README.md").read_text(), re.MULTILINE)
-    assert titles == ["E3", "E4", "E11"]
+def test_the_gallery_keeps_the_order_of_the_experiments(tmp_path):
+    for name in ("E11", "E4", "E3-other", "E3", "transfers"):
+        report.hang(name, f"## {name}\n", tmp_path)
+    assert re.findall("^## (.+)", (tmp_path / "README.md").read_text(), re.M) == ["transfers", "E3", "E3-other", "E4", "E11"]
 
 
-def test_a_gallery_that_is_not_there_is_refused(options, tmp_path):
+def test_a_gallery_that_does_not_exist_is_refused_before_anything_runs(options, tmp_path):
     with pytest.raises(InputError, match="there is no folder"):
-        report.check(options("E11", gallery=tmp_path / "none"))
+        experiment(options("E11", gallery=tmp_path / "none"))
 
 
-def test_partial_weights_are_used_as_far_as_they_reach(options, tiny, tmp_path):
-    import safetensors.torch
+# --- weights that end early, size and steps ---------------------------------------------------------------------
 
-    from nstlab.method.weights import TORCHVISION
 
-    partial = {name: t for name, t in tiny.tensors.items() if name < "conv3_5"}
-    safetensors.torch.save_file(partial, tmp_path / "partial.safetensors", {"input": str(TORCHVISION)})
-    base = Base.of(options("E5", weights=str(tmp_path / "partial.safetensors")))
-    assert base.content == ("conv3_3",)
-    assert base.style == ("conv1_1", "conv2_1", "conv3_1")
-    runs = report.carry_out(options("E5", weights=str(tmp_path / "partial.safetensors")))
-    assert [run.case.labels["style_layers"] for run in runs] == ["to conv2_1", "to conv3_1"]
+@pytest.fixture
+def ending_at(tiny, tmp_path):
+    """Makes a file of weights that end at a layer."""
+
+    def ending_at(last):
+        few = {name: t for name, t in tiny.tensors.items() if name.partition(".")[0] <= last}
+        safetensors.torch.save_file(few, tmp_path / "few.safetensors", {"input": str(TORCHVISION)})
+        return str(tmp_path / "few.safetensors")
+
+    return ending_at
+
+
+def test_weights_are_used_as_far_as_they_reach(options, ending_at):
+    chosen = experiment(options("E5", weights=ending_at("conv3_4")))
+    assert chosen.base.content == ("conv3_3",)
+    assert chosen.base.style == ("conv1_1", "conv2_1", "conv3_1")
+    assert [run.label for run in chosen.run()] == ["to conv2_1", "to conv3_1"]
 
 
 @pytest.mark.parametrize(
-    ("last", "experiments"), [("conv1_1", ("E1", "E2", "E5", "E11")), ("conv2_1", ("E5",)), ("conv3_1", ("E4",))]
+    ("last", "names"), [("conv1_1", ("E1", "E2", "E5", "E11")), ("conv2_1", ("E5",)), ("conv3_1", ("E4",))]
 )
-def test_weights_that_do_not_reach_far_enough_are_refused_before_anything_runs(options, tiny, tmp_path, last, experiments):
-    import safetensors.torch
-
-    from nstlab.method.weights import TORCHVISION
-
-    path = tmp_path / "few.safetensors"
-    few = {name: t for name, t in tiny.tensors.items() if name.partition(".")[0] <= last}
-    safetensors.torch.save_file(few, path, {"input": str(TORCHVISION)})
-    for experiment in experiments:
-        with pytest.raises(InputError, match=f"{experiment}: .* end at {last}"):
-            report.check(options(experiment, weights=str(path)))
+def test_weights_that_end_too_early_are_refused_before_anything_runs(options, ending_at, last, names):
+    weights = ending_at(last)
+    for name in names:
+        with pytest.raises(InputError, match=f"{name}: .* end at {last}"):
+            experiment(options(name, weights=weights))
 
 
-def test_size_and_steps_take_the_place_of_the_budgets(options):
-    base = Base.of(options("E3", size=64, steps=40))
-    assert (base.size, base.steps, base.longer) == (64, 40, 80)
-    base = Base.of(options("E3"))
-    assert (base.size, base.steps, base.longer) == (48, 4, 8)
+@pytest.mark.parametrize(("changes", "expected"), [({}, (48, 4, 8)), ({"size": 64, "steps": 40}, (64, 40, 80))])
+def test_size_and_steps_replace_the_budgets(options, changes, expected):
+    base = Base(options("E3", **changes))
+    assert (base.size, base.steps, base.longer) == expected
+
+
+# --- claims -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("values", "expected"), [([1, 2, 3], True), ([1, 1], False), ([3, 2], False), ([1], False)])
@@ -132,91 +130,62 @@ def test_numbers_are_shown_with_names_and_units():
     assert claim("x", {"avg": 1.0, "max": 2.0}, False).number == "avg 1, max 2"
 
 
-class Fake:
-    """A run of which nothing is stored."""
-
-    def __init__(self, case, **values):
-        self.settings, self.case, self.result = case.settings, case, values.pop("result", {})
-        self.values = values
-        for name, value in values.items():
-            setattr(self, name, value)
-
-    def term(self, name):
-        return self.values[name]
+def verdicts(experiment, **columns):
+    """What an experiment says of each claim, for runs that have only these values: a column for each field or term."""
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return [c.holds for c in experiment.claims([SimpleNamespace(**row, term=row.get) for row in rows])]
 
 
-def test_the_claims_of_e3_are_refuted_by_other_numbers(options):
-    base = Base.of(options("E3"))
-    cases = EXPERIMENTS["E3"].sweep(base).cases
-
-    def verdicts(content, style):
-        runs = [Fake(case, content=c, style=s) for case, c, s in zip(cases, content, style, strict=True)]
-        return [c.holds for c in EXPERIMENTS["E3"].claims(runs, base)]
-
-    assert verdicts([1, 2, 3, 4], [4, 3, 2, 1]) == [True, True]
-    assert verdicts([1, 2, 4, 3], [4, 3, 1, 2]) == [False, False]
+@pytest.mark.parametrize(
+    ("content", "style", "holds"),
+    [([1, 2, 3, 4], [4, 3, 2, 1], [True, True]), ([1, 2, 4, 3], [4, 3, 1, 2], [False, False])],
+)
+def test_the_claims_of_e3_can_be_refuted_by_numbers(options, content, style, holds):
+    assert verdicts(experiment(options("E3")), content=content, style=style) == holds
 
 
-def test_the_claims_of_e4_are_refuted_by_other_pictures(options, photo, painting):
-    base = Base.of(options("E4"))
-    cases = EXPERIMENTS["E4"].sweep(base).cases
-
-    def verdicts(pictures, errors):
-        runs = [Fake(c, photo=photo, picture=p, style=e) for c, p, e in zip(cases, pictures, errors, strict=True)]
-        return [c.holds for c in EXPERIMENTS["E4"].claims(runs, base)]
-
-    assert verdicts([photo, 1 - photo], [2, 1]) == [True, True]
-    assert verdicts([1 - photo, photo], [1, 2]) == [False, False]
+def test_the_claims_of_e4_can_be_refuted_by_pictures(options, photo):
+    chosen, pictures = experiment(options("E4")), [photo, 1 - photo]
+    assert verdicts(chosen, photo=[photo] * 2, picture=pictures, style=[2, 1]) == [True, True]
+    assert verdicts(chosen, photo=[photo] * 2, picture=pictures[::-1], style=[1, 2]) == [False, False]
 
 
-def test_sweeps_are_run_and_shown_on_the_command_line(options, tmp_path, capsys):
-    o = options("E3")
-    words = ["--photo", o.photo, "--painting", o.painting, "--weights", o.weights, "--results", str(o.results)]
-    assert cli.main(["sweep", "E3", "--budget", "smoke", *words]) == 0
+# --- the command line -------------------------------------------------------------------------------------------
+
+
+def test_sweeps_are_run_shown_and_found_again(words, tmp_path, capsys):
+    assert cli.main(["sweep", "E3", *words]) == 0
     out, err = capsys.readouterr()
     assert "| As α/β falls, the content error rises |" in out
     assert "E3-smoke/sheet.png" in out
     assert err.count("done in") == 4
-    assert cli.main(["sweep", "E3", "--budget", "smoke", *words]) == 0
+    assert cli.main(["sweep", "E3", *words]) == 0
     assert capsys.readouterr().err.count("found") == 4
-    assert len(index.rows(o.results)) == 4
+    assert len(index.rows(tmp_path / "results")) == 4
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("given", "says"),
     [
         (["E13"], "experiment: 'E13'"),
         (["E3", "--budget", "huge"], "budget: 'huge'"),
         (["E3", "--photo", "nowhere"], "no picture"),
     ],
 )
-def test_what_cannot_be_swept_is_refused(words, says, capsys, tmp_path):
-    assert cli.main(["sweep", *words, "--results", str(tmp_path / "r")]) == 2
+def test_what_cannot_be_swept_is_refused(given, says, capsys, tmp_path):
+    assert cli.main(["sweep", *given, "--results", str(tmp_path / "r")]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.filterwarnings("default")  # of the cluster's own making
-def test_sweeps_are_carried_out_by_a_cluster(options, cluster, capsys):
-    o = options("E4")
-    words = ["--photo", o.photo, "--painting", o.painting, "--weights", o.weights, "--results", str(o.results)]
-    assert cli.main(["sweep", "E4", "--budget", "smoke", "--dask", cluster.scheduler_address, *words]) == 0
+def test_sweeps_are_carried_out_by_a_cluster(words, tmp_path, cluster, capsys):
+    assert cli.main(["sweep", "E4", "--dask", cluster.scheduler_address, *words]) == 0
     assert capsys.readouterr().err.count("done in") == 2
-    assert len(index.rows(o.results)) == 2
+    assert len(index.rows(tmp_path / "results")) == 2
 
 
-def test_ctrl_c_says_how_to_go_on(options, monkeypatch, capsys):
-    from faults import raise_at
-
-    o = options("E3")
+def test_ctrl_c_says_how_to_go_on(words, monkeypatch, capsys):
     raise_at(monkeypatch, 3)
-    words = ["--photo", o.photo, "--painting", o.painting, "--weights", o.weights, "--results", str(o.results)]
-    assert cli.main(["sweep", "E3", "--budget", "smoke", *words]) == 130
+    assert cli.main(["sweep", "E3", *words]) == 130
     assert "run the same command again" in capsys.readouterr().err
-
-
-def test_the_first_picture_of_a_run_is_known(options):
-    runs = report.carry_out(options("E7"))
-    by = {run.settings.init: run for run in runs if run.settings.steps == 4}
-    assert float(by["grey"].start.std()) == 0
-    assert bases.Seen(by["content"].done).start.sub(by["content"].photo).abs().max() < 1e-6

@@ -1,8 +1,6 @@
 """Every notebook runs from top to bottom as the command runs it, shows its pictures and tables, and its solutions are right."""
 
-import json
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -11,10 +9,11 @@ from nstlab import cli
 from nstlab import images as im
 from nstlab.course import notebooks
 from nstlab.course.exercises import EXERCISES
-from nstlab.course.settings import EXPERIMENTS, NotebooksSettings
+from nstlab.course.settings import EXPERIMENT_IDS, NotebooksSettings
 from nstlab.settings import InputError
 
-ALL = notebooks.known()
+ALL = {name: nbformat.read(path, as_version=4) for name, path in notebooks.available().items()}
+LESSONS = [name for name in ALL if name != "00_studio"]
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +22,10 @@ def results(tmp_path_factory):
     return tmp_path_factory.mktemp("results")
 
 
-def shown(notebook):
-    """(cell, output) of all code cells."""
-    return [(cell, output) for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+def code(notebook, *kinds):
+    """The code cells, all of them or those with one of these tags."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [cell for cell in cells if not kinds or set(kinds) & set(cell.metadata.get("tags", []))]
 
 
 def text_of(output):
@@ -40,59 +40,53 @@ def test_a_notebook_runs(name, results, capsys):
     assert f"{name}.ipynb" in capsys.readouterr().out
     assert (results / "notebooks" / f"{name}.html").stat().st_size > 100_000
     executed = nbformat.read(results / "notebooks" / f"{name}.ipynb", as_version=4)
-    outputs = [output for _, output in shown(executed)]
+    outputs = [output for cell in code(executed) for output in cell.outputs]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= (1 if name == "00_studio" else 3)
-    assert not [o for o in outputs if o.output_type == "stream" and o.name == "stderr"]
-    assert not [text for text in map(text_of, outputs) if "Warning" in text]
-    for cell, output in shown(executed):
-        tags = cell.metadata.get("tags", [])
-        if "solution" in tags:
-            assert text_of(output).endswith("✓"), cell.source
-        if "exercise" in tags:
-            assert "put your answer" in text_of(output), cell.source
-    claims = [text for text in map(text_of, outputs) if "| claim | number | holds |" in text]
-    assert len(claims) == len(re.findall(r"lesson\.claims\(", "".join(c.source for c in executed.cells)))
+    assert not [output for output in outputs if output.get("name") == "stderr" or "Warning" in text_of(output)]
+    for kind, says in (("solution", "✓"), ("exercise", "put your answer")):
+        assert all(says in text_of(cell.outputs[-1]) for cell in code(executed, kind))
+    tables = [output for output in outputs if "| claim | number | holds |" in text_of(output)]
+    assert len(tables) == len(re.findall(r"lesson\.claims\(", "".join(cell.source for cell in executed.cells)))
 
 
 def test_the_notebooks_teach_every_experiment_and_every_exercise():
-    source = "".join(cell.source for path in ALL.values() for cell in nbformat.read(path, as_version=4).cells)
-    assert set(re.findall(r'lesson\.claims\("(E\d+)"\)', source)) == set(EXPERIMENTS)
-    assert set(re.findall(r'lesson\.predict\("(E\d+)"\)', source)) == set(EXPERIMENTS)
+    source = "".join(cell.source for notebook in ALL.values() for cell in notebook.cells)
+    assert set(re.findall(r'lesson\.claims\("(E\d+)"\)', source)) == set(EXPERIMENT_IDS)
+    assert set(re.findall(r'lesson\.predict\("(E\d+)"\)', source)) == set(EXPERIMENT_IDS)
     assert set(re.findall(r'lesson\.check\("([\d.]+)"', source)) == set(EXERCISES)
 
 
-@pytest.mark.parametrize("path", ALL.values(), ids=ALL)
-def test_a_notebook_has_what_each_has(path):
-    notebook = nbformat.read(path, as_version=4)
-    assert not shown(notebook), "committed without outputs"
-    if path.stem == "00_studio":
-        return
-    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-    assert sum("parameters" in each for each in tags) == 1
-    exercises, solutions = (sum(kind in each for each in tags) for kind in ("exercise", "solution"))
-    assert 2 <= exercises == solutions <= 3
-    folded = [cell.metadata["jupyter"] for cell in notebook.cells if "solution" in cell.metadata.get("tags", [])]
-    assert all(each == {"source_hidden": True, "outputs_hidden": True} for each in folded)
+@pytest.mark.parametrize("name", ALL)
+def test_a_notebook_is_kept_without_outputs(name):
+    assert not any(cell.outputs for cell in code(ALL[name]))
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_notebook_has_what_each_has(name):
+    notebook = ALL[name]
+    exercises, solutions = code(notebook, "exercise"), code(notebook, "solution")
+    assert len(code(notebook, "parameters")) == 1
+    assert 2 <= len(exercises) == len(solutions) <= 3
+    assert all(cell.metadata["jupyter"] == {"source_hidden": True, "outputs_hidden": True} for cell in solutions)
     source = "\n".join(cell.source for cell in notebook.cells)
     for part in ("lesson.predict(", "lesson.run(", "lesson.claims(", "lesson.explore(", "$", "Gatys"):
         assert part in source
-    for cell in notebook.cells:  # no logic in cells, but in exercises
-        if cell.cell_type == "code" and not {"exercise", "solution"} & set(cell.metadata.get("tags", [])):
-            assert not re.search(r"^\s*(for|while|if|def|class|try)\b", cell.source, re.M), cell.source
+    for cell in code(notebook):
+        if cell not in exercises + solutions:
+            assert not re.search(r"^\s*(for|while|if|def|class|try)\b", cell.source, re.M), f"logic in a cell: {cell.source}"
 
 
-def test_notebooks_are_chosen_by_name_or_number():
-    assert [path.stem for path in notebooks.chosen(["03", "05_initialization", "notebooks/01_how_it_works.ipynb"])] == [
-        "03_alpha_beta", "05_initialization", "01_how_it_works",
-    ]  # fmt: skip
-    assert len(notebooks.chosen([])) == 10
+def test_notebooks_are_selected_by_name_or_number():
+    selected = notebooks.select(["03", "05_initialization", "notebooks/01_how_it_works.ipynb"])
+    assert [path.stem for path in selected] == ["03_alpha_beta", "05_initialization", "01_how_it_works"]
+    assert len(notebooks.select([])) == 10
     with pytest.raises(InputError, match="no notebook '03_alpha'; did you mean '03_alpha_beta'"):
-        notebooks.chosen(["03_alpha"])
+        notebooks.select(["03_alpha"])
 
 
 def test_there_are_none_in_an_installed_package(tmp_path):
     with pytest.raises(InputError, match="come with the project's source"):
-        notebooks.known(tmp_path)
+        notebooks.available(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +103,7 @@ def test_there_are_none_in_an_installed_package(tmp_path):
         (["-p", "weights", "embeded"], "embeded: no such file; did you mean 'embedded'"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(words, says, capsys, tmp_path):
+def test_what_cannot_be_run_is_refused_in_one_line(words, says, capsys, tmp_path):
     assert cli.main(["notebooks", "run", "--results", str(tmp_path / "r"), *words]) == 2
     assert says in capsys.readouterr().err
 
@@ -121,10 +115,11 @@ def test_parameters_are_pairs_and_typed():
         NotebooksSettings("run", parameters=("seed",))
 
 
-def test_files_are_meant_from_where_the_command_is_given(tmp_path, monkeypatch, photo):
+def test_files_are_looked_for_where_the_command_is_given(tmp_path, monkeypatch, photo):
     monkeypatch.chdir(tmp_path)
     im.save(photo, tmp_path / "me.png")
-    assert notebooks._from_here({"photo": "me.png", "painting": "mosaic", "seed": 3}) == {"photo": str(tmp_path / "me.png")}
+    found = notebooks.absolute_paths({"photo": "me.png", "painting": "mosaic", "seed": 3})
+    assert found == {"photo": str(tmp_path / "me.png")}
 
 
 def test_the_list_is_the_folders(capsys):
@@ -134,18 +129,12 @@ def test_the_list_is_the_folders(capsys):
 
 @pytest.mark.filterwarnings("default")
 def test_a_notebook_that_fails_says_where_and_keeps_what_it_showed(tmp_path, monkeypatch):
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     broken = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
-    cells = ["budget = results = None", "print('so far')", "1 / 0"]
-    broken.cells = [nbformat.v4.new_code_cell(source) for source in cells]
+    broken.cells = [nbformat.v4.new_code_cell(source) for source in ("budget = results = None", "print('so far')", "1 / 0")]
     broken.cells[0].metadata["tags"] = ["parameters"]
-    nbformat.write(broken, folder / "42_broken.ipynb")
-    monkeypatch.setattr(notebooks, "FOLDER", folder)
-    monkeypatch.setattr(notebooks, "chosen", lambda names: [folder / "42_broken.ipynb"])
-    settings = NotebooksSettings("run", results=tmp_path / "results")
+    nbformat.write(broken, tmp_path / "42_broken.ipynb")
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
     with pytest.raises(InputError, match=r"42_broken\.ipynb: cell \d+ ends in ZeroDivisionError: division by zero"):
-        list(notebooks.run(settings))
-    kept = json.loads(Path(tmp_path / "results" / "notebooks" / "42_broken.ipynb").read_text())
-    assert "so far" in json.dumps(kept)
+        list(notebooks.execute(NotebooksSettings("run", results=tmp_path / "results")))
+    assert "so far" in (tmp_path / "results" / "notebooks" / "42_broken.ipynb").read_text()

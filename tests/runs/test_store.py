@@ -428,11 +428,11 @@ def test_a_run_in_another_process_is_waited_for_and_found(plan, store, monkeypat
 SLOW = """
     import sys, time
     from nstlab import cli
-    from nstlab.method import engine
+    from nstlab.method.fast.evaluation import FastBound
     from nstlab.runs import store
     store.CHECKPOINT_EVERY, store.CHECKPOINT_SHARE = 0.0, 1e9
-    whole = engine.Evaluator.__call__
-    engine.Evaluator.__call__ = lambda self, x: time.sleep(0.01) or whole(self, x)
+    whole = FastBound.evaluate
+    FastBound.evaluate = lambda self, image: time.sleep(0.01) or whole(self, image)
     sys.exit(cli.main(sys.argv[1:]))
 """
 

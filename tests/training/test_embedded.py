@@ -16,11 +16,12 @@ from nstlab import commandline
 from nstlab import images as im
 from nstlab.method import weights
 from nstlab.method.names import CONVOLUTIONS
-from nstlab.method.network import VGG19, normalization_images
+from nstlab.method.network import VGG19
+from nstlab.method.normalization import normalization_images, normalize_activations
 from nstlab.method.weights import TORCHVISION, Weights, load_file, random_weights
 from nstlab.settings import InputError
 from training import corpus as corpora
-from training import distillation, drawing, scoring, student, teachers
+from training import distillation, drawing, finishing, scoring, student, teachers
 from training import embedded as training
 from training.embedded import TrainSettings
 
@@ -136,7 +137,7 @@ def test_a_settled_student_is_the_plain_network_of_its_tensors(narrow):
         stack(x, student.LOWER)  # so that the running means are this batch's
     live = stack(x, student.LOWER)
     stack.settle()
-    settled, net = stack(x, student.LOWER), VGG19(Weights(stack.tensors(), TORCHVISION, "student"), normalize=False)
+    settled, net = stack(x, student.LOWER), VGG19(Weights(stack.tensors(), TORCHVISION, "student"))
     plain = net(x, [name.replace("conv", "relu") for name in student.LOWER])
     assert net.pool == "avg"
     for name in student.LOWER:
@@ -253,7 +254,7 @@ def test_content_that_only_the_teacher_sees_change_is_a_residual():
 
 
 def test_the_teacher_is_the_network_as_it_was_trained(teacher_file):
-    net = VGG19(teacher_file, pool="max")
+    net = normalize_activations(VGG19(teacher_file, pool="max"))
     x, names = torch.rand(1, 3, 32, 32), ["relu1_1", "relu2_2", "relu3_4"]
     wanted = [("original", name.replace("relu", "conv")) for name in names]
     teacher = teachers.Teachers(teacher_file, "conv3_4")(x, wanted)
@@ -265,7 +266,7 @@ def test_peaks_are_what_lies_over_the_limit():
     f = torch.zeros(2, 2, 10, 10)
     f[:, 0], f[0, 1, 0, 0] = 1, 100.0
     f = f.contiguous(memory_format=torch.channels_last)
-    found = distillation.compared("conv3_2", f, f, torch.eye(2), torch.ones(2), 0, 0)["peaked"]
+    found = distillation.unhealthy("conv3_2", f, 0)["peaked"]
     # positions at even rows and columns: mean 100/50, mean square 10⁴/25 in the first picture
     assert float(found) == pytest.approx(math.log((1e4 / 25) / 2.0**2 / distillation.PEAK) / 2, rel=1e-3)
 
@@ -316,6 +317,9 @@ def test_only_what_is_to_be_learnt_is(narrow, corpus, teacher_file, distilled_fi
     found = module.losses(x, 2, 0)
     assert {name.split()[1] for name in found} == set(student.UPPER)
     assert {name.split()[0] for name in found} == set(distillation.LOSSES)
+    for kind in ("peaked", "framed", "dense"):  # once a layer, though conv4_2 has two teachers
+        layers = [name.split()[1] for name in found if name.startswith(kind)]
+        assert len(layers) == len(set(layers))
     assert all(value.isfinite() and module.weight(name) > 0 for name, value in found.items())
     sum(found.values()).backward()
     assert {name.split(".")[2] for name, p in module.named_parameters() if "layers" in name and p.grad is not None} == set(
@@ -411,7 +415,7 @@ def test_a_checkpoint_of_another_training_is_refused_and_kept(small, teacher_fil
 
 def test_lower_blocks_can_be_taken_over(small, teacher_file, distilled_file, tmp_path):
     lower = tmp_path / "lower.safetensors"
-    training.save(random_weights(4, (8, 8, 8, 8, 8)), lower, {})
+    finishing.write_weights(random_weights(4, (8, 8, 8, 8, 8)), lower, {})
     seen = set()
     found = training.train(teacher_file, distilled_file, lower, "smoke", tmp_path / "f", lambda stage, *_: seen.add(stage))
     assert seen == {"upper", "lower again"}
@@ -424,13 +428,13 @@ def test_unreliable_are_the_quiet_and_the_peaked():
     other[:, 2] = 0
     other[0, 2, 0, 0] = 80.0  # mean square 64: peaked
     other[0, 3, 0, 0] = 50.0  # mean square 26
-    assert training.unreliable([usual, other], 1, 40.0).tolist() == [False, True, True, False]
+    assert finishing.unreliable([usual, other], 1, 40.0).tolist() == [False, True, True, False]
 
 
 def test_filters_that_were_switched_off_stay_silent(monkeypatch):
     tensors = random_weights(0, (8, 8, 8, 8, 8)).tensors
     tensors["conv2_1.bias"][3] = -1e3
-    found = training.without_peaks(tensors)
+    found = finishing.without_peaks(tensors)
     assert not found["conv2_1.weight"][3].any()
     assert not found["conv2_1.bias"][3].any()
     assert found["conv2_1.weight"][0].any()
@@ -439,7 +443,7 @@ def test_filters_that_were_switched_off_stay_silent(monkeypatch):
 def test_what_is_written_is_read_again_with_its_metadata(tmp_path):
     made = random_weights(0, (4, 4, 4, 4, 4))
     made = Weights({k: v.half().float() for k, v in made.tensors.items()}, TORCHVISION, "embedded")
-    path = training.save(made, tmp_path / "e.safetensors", {"title": "a test"})
+    path = finishing.write_weights(made, tmp_path / "e.safetensors", {"title": "a test"})
     found = load_file(path)
     assert found.digest == made.digest == found.metadata["sha256"]
     assert found.metadata["title"] == "a test"
@@ -469,11 +473,11 @@ def test_the_shipped_weights_are_whole_small_and_say_what_they_are():
 @torch.no_grad()
 def test_no_shipped_filter_answers_in_rare_peaks_only():
     """Such filters make blown-up spots. Mean square over squared mean; where the mean is under the usual one, over that, 1."""
-    net, names = VGG19(weights.load("embedded")), [name.replace("conv", "relu") for name in CONVOLUTIONS]
+    net, names = normalize_activations(VGG19(weights.load("embedded"))), [name.replace("conv", "relu") for name in CONVOLUTIONS]
     for picture in im.samples():
         for name, f in net(im.sample(picture, 160), names).items():
             mean = f.mean((2, 3)).clamp(min=1)
-            assert (f.square().mean((2, 3)) / mean.square()).amax() < 1.25 * training.PEAK, (picture, name)
+            assert (f.square().mean((2, 3)) / mean.square()).amax() < 1.25 * distillation.PEAK, (picture, name)
 
 
 # --- scoring
@@ -519,7 +523,7 @@ def test_a_pair_is_scored_at_the_content_error(monkeypatch, tiny_file):
 )
 def test_a_training_that_cannot_begin_is_refused_in_one_line(options, named, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    command = commandline.Subcommand(training.run, (training.TrainSettings,))
+    command = commandline.Subcommand(training.train_command, (training.TrainSettings,))
     assert commandline.run_program({"train": command}, options, "python -m training.embedded") == 2
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1

@@ -1,0 +1,114 @@
+"""What the benchmarks have in common: their settings, the rows of the table, and the transfer that both contestants make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.plain import PlainLoop
+from nstlab import images as im
+from nstlab.method.fast import evaluation as fast
+from nstlab.method.fast.arithmetic import Arithmetic
+from nstlab.method.names import CONTENT_LAYERS, STYLE_LAYERS, WEIGHTS
+from nstlab.method.network import VGG19
+from nstlab.method.normalization import normalize_activations
+from nstlab.method.objectives import Bound, Objective, content, style
+from nstlab.method.weights import Weights, random_weights
+from nstlab.settings import DEVICES, Settings, option
+
+BENCHES = ("start", "two", "evaluation", "long", "growth", "memory", "live", "first", "precision", "quality")
+PAIRS = (("coffee", "swirl_strokes"), ("astronaut", "mosaic"), ("chelsea", "wave_engraving"))
+ALPHA, BETA = 1.0, 1e3
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings(Settings):
+    """Measure speed and memory against the loop that public tools run, with nothing else running (some 40 minutes)."""
+
+    rows: tuple[str, ...] = option(BENCHES, "what to measure", choices=BENCHES)
+    device: str = option(DEVICES[0], "where to compute", choices=DEVICES)
+    weights: str = option("embedded", "weights for the rows that measure a loss", choices=WEIGHTS, or_path=True)
+    sizes: tuple[int, ...] = option((128, 256, 512, 1024), "long sides of the timed evaluations", low=64, high=4096, unit="px")
+    quality_size: int = option(512, "long side for the time to quality", low=64, high=2048, unit="px")
+    json: Path | None = option(None, "keep the result in this file")
+    against: Path | None = option(None, "print ratios to an earlier result")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: numbers by name, what is promised, and whether it is kept (None if nothing is promised)."""
+
+    name: str
+    values: dict[str, float]
+    target: str = ""
+    met: bool | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A transfer with the paper's layers: everything that the two contestants, the lab and the plain loop, need."""
+
+    net: VGG19
+    photo: Tensor
+    painting: Tensor
+    content: tuple[str, ...] = CONTENT_LAYERS
+    style: tuple[str, ...] = STYLE_LAYERS
+
+    @property
+    def objective(self) -> Objective:
+        return ALPHA * content(self.content, self.photo) + BETA * style(self.style, self.painting)
+
+    @property
+    def reads(self) -> list[str]:
+        return self.objective.reads
+
+    def bound(self, dtype: torch.dtype | None = None) -> Bound:
+        """The objective in a type, by default in the network's own arithmetic."""
+        return fast.bind(self.objective, self.net, self.photo.shape[-2:], None if dtype is None else Arithmetic(dtype))
+
+    def loss(self, image: Tensor) -> float:
+        """The loss of a picture in float32."""
+        bound = self.bound(torch.float32)
+        return float(bound.evaluate(image)[0]) * bound.scale
+
+    def plain(self) -> PlainLoop:
+        n = len(self.content)
+        return PlainLoop(self.net, self.photo, self.painting, self.reads[:n], self.reads[n:], ALPHA, BETA)
+
+    def flops(self) -> float:
+        """The operations of an evaluation's convolutions, forward and back, two for each multiplication."""
+        shapes = self.net.shapes(self.path, self.photo.shape[-2:])
+        return 4.0 * sum(getattr(self.net, f"{name}_weight").numel() * h * w for name, (_, h, w) in shapes.items())
+
+    @property
+    def path(self) -> list[str]:
+        return self.net.path(self.reads)
+
+
+def with_precision(net: VGG19, precision: str) -> VGG19:
+    """The same network, evaluated in another type."""
+    other = VGG19(net.weights, net.pool, precision=precision)
+    if net.normalized:
+        normalize_activations(other)
+    return other.to(net.device)
+
+
+@cache
+def full_width() -> Weights:
+    """Random weights of VGG19's size; the time does not depend on their values."""
+    return random_weights(0)
+
+
+def scene(weights: Weights | str, size: int, device: torch.device, pair: int = 0, square: bool = True) -> Scene:
+    """A scene of PAIRS, its photo and painting in one shape: square, or with the photo's proportions."""
+    net = normalize_activations(VGG19(weights)).to(device)
+    photo, painting = im.sample(PAIRS[pair][0], size), im.load(PAIRS[pair][1])
+    shape = (size, size) if square else tuple(photo.shape[-2:])
+    pictures = [im.fit(picture, shape).to(device) for picture in (photo, painting)]
+    if net.weights.layers[-1] < "conv4_2":  # weights of the first three blocks
+        return Scene(net, *pictures, ("conv3_3",), STYLE_LAYERS[:3])
+    return Scene(net, *pictures)

@@ -1,0 +1,67 @@
+"""What training makes of the student at its end: reliable filters, normalized activations, and the file that is shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from nstlab import images as im
+from nstlab.method.network import SEQUENCE, VGG19
+from nstlab.method.normalization import normalization_images, normalize_activations
+from nstlab.method.weights import TORCHVISION, Weights
+from training.corpus import PHOTOS
+from training.distillation import PEAK
+
+QUIET = 0.1  # part of the layer's mean; a filter that answers less is switched off
+
+
+def finished(tensors: dict[str, Tensor]) -> Weights:
+    """The network without its unreliable filters, with normalized activations, rounded to float16."""
+    weights = Weights(without_peaks(tensors), TORCHVISION, "embedded")
+    normalized = normalize_activations(VGG19(weights)).tensors()
+    return replace(weights, tensors={name: t.half().float() for name, t in normalized.items()})
+
+
+@torch.no_grad()
+def without_peaks(tensors: dict[str, Tensor], limit: float = 2 * PEAK) -> dict[str, Tensor]:
+    """Switch off filters that hardly answer, or that answer in rare peaks: an optimizer would match the Gram matrix of such a
+    filter with a few glaring spots.
+
+    Layer by layer, a filter is switched off if its mean activation is less than QUIET times the layer's, or if its mean square
+    is more than `limit` times its squared mean on any photo of the training or on noise."""
+    tensors = {name: t.clone() for name, t in tensors.items()}
+    net = VGG19(Weights(tensors, TORCHVISION, "student"))
+    usual = list(normalization_images())
+    pictures = usual + [im.sample(name, 192) for name in PHOTOS] + [im.noise(torch.empty(1, 3, 128, 128))]
+    features = [TORCHVISION(picture) for picture in pictures]
+    for name in SEQUENCE[: SEQUENCE.index(net.weights.layers[-1]) + 2]:
+        features = [net.layer(name, x) for x in features]
+        if name.startswith("relu"):
+            layer = name.replace("relu", "conv")
+            off = unreliable(features, len(usual), limit)
+            tensors[f"{layer}.weight"][off], tensors[f"{layer}.bias"][off] = 0, 0
+            features = [x * ~off.view(1, -1, 1, 1) for x in features]
+    return tensors
+
+
+def unreliable(features: Sequence[Tensor], usual: int, limit: float) -> Tensor:
+    """Activations (1, C, h, w) behind the ReLU -> (C,) whether a channel is too quiet over the first `usual` of them, or too
+    peaked on any."""
+    mean = torch.stack([f.mean((0, 2, 3)) for f in features[:usual]]).mean(0)
+    power = torch.stack([f.square().mean((0, 2, 3)) for f in features]).amax(0)
+    return (mean < QUIET * mean.mean()) | (power > limit * mean.square())
+
+
+def write_weights(weights: Weights, path: Path, metadata: dict[str, str]) -> Path:
+    """Write float16 safetensors, whole or not at all."""
+    about = {"input": str(weights.preprocessing), **weights.metadata, **metadata, "sha256": weights.digest}
+    about["made by"] = f"nstlab {version('nstlab')}: python -m training.embedded; torch {torch.__version__}"
+    part = path.with_suffix(".part")
+    safetensors.torch.save_file({name: t.half().contiguous() for name, t in weights.tensors.items()}, part, about)
+    return part.replace(path)
