@@ -286,6 +286,7 @@ def test_a_setting_that_is_not_allowed_is_refused(command, refused, options, say
         (["transfer", "coffee", "mosaic", "--sise", "32"], "unrecognized arguments: --sise 32; see nstlab transfer --help"),
         (["transfer", "coffee", "mosaic", "--size"], "--size"),
         (["reconstruct", "coffee", "--init", "style"], "init: 'style' is not one of noise, "),
+        (["transfer", "--size=32", "--", "--no_photo.png", "mosaic"], "--no_photo.png: no such file"),
         (["fetch", "--weights", "vgg16"], "imagenet, caffe"),
         (["info", "--size", "3"], "--size"),
         (["--frobnicate"], "--frobnicate"),
