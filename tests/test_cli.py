@@ -591,7 +591,7 @@ def test_info_names_versions_devices_weights_and_samples(capsys):
 def test_fetch_keeps_a_file_that_is_there_and_refuses_a_server_that_is_not(capsys, monkeypatch):
     here = Download("http://127.0.0.1:9/vgg19-e3b0c442.pth", "e3b0c442", 1)  # the hash of nothing
     there = Download("http://127.0.0.1:9/vgg19-00000000.pth", "00000000", 1)
-    monkeypatch.setattr(weights, "DOWNLOADS", {"imagenet": here, "caffe": there})
+    monkeypatch.setattr(weights, "SOURCES", {"imagenet": here, "caffe": there})
     here.path.parent.mkdir(parents=True)
     here.path.touch()
     assert cli.main(["fetch"]) == 0

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -276,72 +277,40 @@ def test_what_cannot_be_resumed_is_refused_by_name_with_the_way_out(plan, store,
     assert len(store.obtain(plan(), resume=False, strict=True).run.history()) == 13
 
 
-def edit(path, tensors=lambda t: t, data=lambda d: d):
-    """Change what a checkpoint holds, and write it as one that is whole."""
+def rewrite(path, tensors=lambda t: t, data=lambda d: d):
+    """Change what a checkpoint holds, and write it with a checksum of its own: one of another run."""
     found = Checkpoint.load(path)
     Checkpoint(tensors(dict(found.tensors)), data(dict(found.data))).save(path)
 
 
-def without(name):
-    return lambda values: {key: value for key, value in values.items() if key != name}
+def damage(path):
+    """Change one byte of the last tensor."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
 
 
-def every(value, *names):
-    """A change that gives tensors another value, or another type."""
-    return {
-        "tensors": lambda t: (
-            t | {n: torch.full_like(t[n], value) if isinstance(value, float) else t[n].to(value) for n in names}
-        )
-    }
-
-
-TENSORS = ("x", "grad", "loss", "values", "best_x", "memory.pairs", "memory.sy")
-DATA = ("index", "level", "weights", "numbers", "recent", "fine", "optimizer")
 CHANGES = {
-    **{f"no {name}": {"tensors": without(name)} for name in TENSORS},
-    **{f"no {name}": {"data": without(name)} for name in DATA},
-    "a picture of NaN": every(torch.nan, "x"),
-    "a best picture of NaN": every(torch.nan, "best_x"),
-    "a history of infinity": every(torch.inf, "memory.pairs"),
-    "a picture of integers": every(torch.int32, "x"),
-    "a history of another type": every(torch.half, "memory.pairs"),
-    "pictures of another type": every(torch.double, "x", "grad", "best_x"),
-    "a smaller picture": {"tensors": lambda t: t | {"x": t["x"][..., 1:].contiguous()}},
-    "a smaller history": {"tensors": lambda t: t | {"memory.pairs": t["memory.pairs"][:, 1:].contiguous()}},
-    "a term more": {"tensors": lambda t: t | {name: torch.zeros(3) for name in ("values", "best_values")}},
-    "a loss of NaN": {"data": lambda d: d | {"loss": float("nan")}},
-    "an unknown size": {"data": lambda d: d | {"level": 1}},
-    "an unknown slot": {"data": lambda d: d | {"numbers": d["numbers"] | {"order": [0, 99]}}},
-    "a slot twice": {"data": lambda d: d | {"numbers": d["numbers"] | {"order": [0, 0]}}},
-    "no length": {"data": lambda d: d | {"numbers": {"order": []}}},
-    "words for a number": {"data": lambda d: d | {"index": "two"}},
-    "weights of another run": {"data": lambda d: d | {"weights": {"content": 1.0}}},
-    "a step that is no whole number": {"data": lambda d: d | {"index": float(d["index"])}},
-    "a size that is no whole number": {"data": lambda d: d | {"level": 0.0}},
-    "more steps than there are": {"data": lambda d: d | {"index": 99}},
-    "other weights": {"data": lambda d: d | {"weights": d["weights"] | {"style": 1.5}}},
-    "an infinite weight": {"data": lambda d: d | {"weights": dict.fromkeys(d["weights"], float("inf"))}},
-}
-ADAM = {
-    "no first moment": {"tensors": without("memory.m")},
-    "no second moment": {"tensors": without("memory.v")},
-    "a negative rate": {"data": lambda d: d | {"numbers": {"rate": -1.0, "count": 4}}},
+    "damaged": damage,
+    "a smaller picture": partial(rewrite, tensors=lambda t: t | {"x": t["x"][..., 1:].contiguous()}),
+    "pictures of another type": partial(rewrite, tensors=lambda t: t | {"x": t["x"].double()}),
+    "a term more": partial(rewrite, tensors=lambda t: t | {"values": torch.zeros(3)}),
+    "an unknown size": partial(rewrite, data=lambda d: d | {"level": 1}),
+    "another optimizer": partial(rewrite, data=lambda d: d | {"optimizer": "Adam(rate=1.0)"}),
+    "weights of another run": partial(rewrite, data=lambda d: d | {"weights": {"content": 1.0}}),
+    "other weights": partial(rewrite, data=lambda d: d | {"weights": d["weights"] | {"style": 1.5}}),
+    "more steps than there are": partial(rewrite, data=lambda d: d | {"index": 99}),
 }
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "change"),
-    [("lbfgs", change) for change in CHANGES.values()] + [("adam", change) for change in ADAM.values()],
-    ids=[*CHANGES, *ADAM],
-)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_checkpoint_that_is_not_the_runs_is_refused_or_given_up_where_nobody_can_decide(
-    plan, store, interrupt, caplog, optimizer, change
+    plan, store, interrupt, caplog, change
 ):
-    todo = plan(optimizer=optimizer)
-    edit(interrupt(todo) / "checkpoint.safetensors", **change)
-    assert "--no-resume begins anew" in refusal(store.obtain, todo, strict=True)
+    change(interrupt(plan()) / "checkpoint.safetensors")
+    assert "--no-resume begins anew" in refusal(store.obtain, plan(), strict=True)
     assert "begins anew" not in caplog.text
-    assert len(store.obtain(todo).run.history()) == 13
+    assert len(store.obtain(plan()).run.history()) == 13
     assert "it begins anew" in caplog.text
 
 
