@@ -26,17 +26,18 @@ def words(figure):
 @pytest.fixture
 def histories():
     step = np.arange(6)
-    each = {"step": step, "level": [0, 0, 1, 1, 1, 1], "evaluations": step + 1, "seconds": step / 10}
-    return {
-        name: pandas.DataFrame(each | {"loss": factor / (step + 1), "style": step + 1.0})
-        for name, factor in (("a", 1), ("b", 2))
-    }
+    each = {"step": step, "level": [0, 0, 1, 1, 1, 1], "evaluations": step + 1, "seconds": step / 10, "style": step + 1.0}
+    return {name: pandas.DataFrame(each | {"loss": factor / (step + 1)}) for name, factor in (("a", 1), ("b", 2))}
+
+
+@pytest.fixture
+def figure(photo, painting):
+    return figures.before_after(photo, painting, photo)
 
 
 def test_a_contact_sheet_shows_every_picture_with_its_labels(photo, painting):
-    figure = figures.contact_sheet(
-        [[photo, None], [photo, photo]], ["low", "high"], ["one", "two"], "A title", {"photo": photo, "painting": painting}
-    )
+    inputs = {"photo": photo, "painting": painting}
+    figure = figures.contact_sheet([[photo, None], [photo, photo]], ["low", "high"], ["one", "two"], "A title", inputs)
     assert len(shown(figure)) == 5
     assert {"low", "high", "one", "two", "photo", "painting"} <= set(words(figure))
     assert figure.get_suptitle() == "A title"
@@ -44,14 +45,19 @@ def test_a_contact_sheet_shows_every_picture_with_its_labels(photo, painting):
 
 
 def test_long_labels_are_broken_into_lines(photo):
-    figure = figures.contact_sheet([[photo]], ["row " * 20], ["conv1_1 conv2_1 conv3_1 conv4_1 conv5_1"])
-    assert figure.axes[0].get_title().count("\n") >= 1
-    assert figure.axes[0].get_ylabel().count("\n") >= 2
+    column, row = words(figures.contact_sheet([[photo]], ["row " * 20], ["conv1_1 conv2_1 conv3_1 conv4_1 conv5_1"]))
+    assert column.count("\n") >= 1
+    assert row.count("\n") >= 2
 
 
 def test_rows_may_have_labels_of_their_own(photo):
-    figure = figures.contact_sheet([[photo, photo], [photo]], ["", ""], [["a", "b"], ["c"]])
-    assert words(figure) == ["a", "b", "c"]
+    assert words(figures.contact_sheet([[photo, photo], [photo]], ["", ""], [["a", "b"], ["c"]])) == ["a", "b", "c"]
+
+
+def test_tall_pictures_leave_room_for_labels():
+    tall = torch.rand(1, 3, 160, 20)
+    width, _ = figures.contact_sheet([[tall] * 3], [""], ["one", "two", "three"], "A longer title of a sheet").get_size_inches()
+    assert width > 3
 
 
 def test_curves_are_those_of_the_full_size_on_log_axes(histories):
@@ -71,20 +77,12 @@ def test_a_term_that_a_run_lacks_has_no_curve(histories):
 
 @pytest.mark.parametrize("steps", [0, 1])
 def test_short_histories_are_drawn_as_far_as_they_go(histories, steps):
-    short = {r"a $ sign": histories["a"].tail(steps)}
-    figure = figures.loss_curves(short)
+    figure = figures.loss_curves({"a $ sign": histories["a"].tail(steps)})
     assert len(figure.axes[0].get_lines()) == steps
     assert figure._repr_png_()
 
 
-def test_tall_pictures_leave_room_for_labels():
-    tall = torch.rand(1, 3, 160, 20)
-    width, _ = figures.contact_sheet([[tall] * 3], [""], ["one", "two", "three"], "A longer title of a sheet").get_size_inches()
-    assert width > 3
-
-
-def test_before_and_after_are_side_by_side(photo, painting):
-    figure = figures.before_after(photo, painting, photo)
+def test_before_and_after_are_side_by_side(figure):
     assert words(figure) == ["photo", "painting", "result"]
     assert len(shown(figure)) == 3
 
@@ -92,41 +90,51 @@ def test_before_and_after_are_side_by_side(photo, painting):
 def test_feature_maps_are_the_liveliest_ones(photo):
     maps = torch.zeros(1, 5, 12, 10)
     maps[0, 3, 4, 4], maps[0, 1] = 9.0, torch.rand(12, 10, generator=torch.Generator().manual_seed(0))
-    figure = figures.feature_maps({"relu1_1": maps, "relu2_1": maps[..., ::2, ::2]}, count=2, photo=photo)
+    figure = figures.feature_maps({"relu1_1": maps, "relu2_1": maps[..., ::2, ::2]}, photo, count=2)
     assert words(figure)[:3] == ["photo", "#3", "relu1_1\n10×12"]
     assert len(shown(figure)) == 5
 
 
-@pytest.mark.parametrize("ending", ["png", "jpg"])
-def test_a_figure_is_saved_by_its_ending(ending, photo, tmp_path):
-    path = figures.save(figures.before_after(photo, photo, photo), tmp_path / f"a.{ending}")
+def test_matrices_share_one_scale():
+    one, tenth = shown(figures.matrices({"one": torch.ones(3, 3), "tenth": torch.full((3, 3), 0.1)}))
+    assert (one == 0).all()
+    assert np.allclose(tenth, -1)
+
+
+def test_paths_go_through_the_valley_and_down_their_curves():
+    path = np.array([[1.0, 1.0], [0.5, 0.0]])
+    figure = figures.valley(lambda p: p.square().sum(-1) + 1e-6, {"way": path}, (-1, 1), (-1, 2))
+    plane, curve = figure.axes
+    assert plane.get_lines()[0].get_xydata().tolist() == path.tolist()
+    assert curve.get_lines()[0].get_ydata() == pytest.approx([2, 0.25], rel=1e-4)
+    assert (plane.get_xlim(), plane.get_ylim()) == ((-1, 1), (-1, 2))
+
+
+@pytest.mark.parametrize(("ending", "kind"), [("png", "PNG"), ("jpg", "JPEG")])
+def test_a_figure_is_saved_by_its_ending(ending, kind, figure, tmp_path):
+    path = figures.save_figure(figure, tmp_path / f"a.{ending}")
     with Image.open(path) as picture:
-        assert picture.format == {"png": "PNG", "jpg": "JPEG"}[ending]
+        assert picture.format == kind
         assert picture.width > 500
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_jpeg_is_made_to_fit_or_refused(tmp_path):
-    noise = torch.rand(1, 3, 200, 200)
-    figure = figures.contact_sheet([[noise] * 3] * 3, [""] * 3, ["a", "b", "c"])
-    free = figures.save(figure, tmp_path / "a.jpg").stat().st_size
-    assert figures.save(figure, tmp_path / "b.jpg", free // 2).stat().st_size <= free // 2
+    figure = figures.contact_sheet([[torch.rand(1, 3, 200, 200)] * 3] * 3, [""] * 3, ["a", "b", "c"])
+    free = figures.save_figure(figure, tmp_path / "a.jpg").stat().st_size
+    assert figures.save_figure(figure, tmp_path / "b.jpg", free // 2).stat().st_size <= free // 2
     with pytest.raises(InputError, match="does not fit into 1000 bytes"):
-        figures.save(figure, tmp_path / "c.jpg", 1000)
+        figures.save_figure(figure, tmp_path / "c.jpg", 1000)
     assert not (tmp_path / "c.jpg").exists()
 
 
-def test_notebooks_show_a_figure_as_it_is(photo):
-    assert figures.before_after(photo, photo, photo)._repr_png_().startswith(b"\x89PNG")
-
-
-def test_a_place_that_cannot_be_written_is_refused(photo, tmp_path):
+def test_a_place_that_cannot_be_written_is_refused(figure, tmp_path):
     with pytest.raises(InputError, match="there is no folder"):
-        figures.save(figures.before_after(photo, photo, photo), tmp_path / "none" / "a.png")
+        figures.save_figure(figure, tmp_path / "none" / "a.png")
 
 
 def test_figures_are_made_in_any_thread_without_pyplot(photo, tmp_path):
-    thread = threading.Thread(target=lambda: figures.save(figures.before_after(photo, photo, photo), tmp_path / "a.png"))
+    thread = threading.Thread(target=lambda: figures.save_figure(figures.before_after(photo, photo, photo), tmp_path / "a.png"))
     thread.start()
     thread.join()
     assert (tmp_path / "a.png").is_file()

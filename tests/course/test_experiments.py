@@ -38,6 +38,24 @@ def test_every_experiment_ends_in_an_answer_claims_a_sheet_and_a_page(name, opti
     assert all(text in page for text in (chosen.title, f"{name}.jpg", claims[0].text, f"nstlab sweep {name} --budget smoke"))
 
 
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("E7", ["noise", "steps 4", "white", "grey", "content", "style", "rings", "steps 8"]),
+        ("E8", ["seed 0", "seed 1", "seed 2", "seed 3"]),
+        ("E12", list(EXPERIMENTS["E12"].choices) + ["not normalized", "lower layers heavier", "higher layers heavier"]),
+    ],
+)
+def test_a_sheet_names_what_is_varied(name, labels, options, photo):
+    chosen = experiment(options(name))
+    runs = [SimpleNamespace(labels=case.labels, settings=case.settings, picture=photo, photo=photo, painting=photo)
+            for case in chosen.cases]  # fmt: skip
+    cells = chosen.sheet(runs).axes
+    assert sum(len(cell.get_images()) for cell in cells) == len(runs) + 2
+    words = [text.replace("\n", " ") for cell in cells for text in (cell.get_title(), cell.get_ylabel()) if text]
+    assert [text for text in words if text not in ("photo", "painting")] == labels
+
+
 def test_claims_are_read_from_stored_runs(options, monkeypatch):
     first = experiment(options("E3"))
     claims = list(first.claims(first.run()))
