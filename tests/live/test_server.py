@@ -89,7 +89,7 @@ def test_a_websocket_of_another_name_is_refused_even_with_the_token(server):
     IOLoop().run_sync(connect)
     with pytest.raises(HTTPClientError, match="403"):
         IOLoop().run_sync(lambda: connect(Host="evil.example", Origin="http://evil.example"))
-    assert answer(server, f"/api/kernels/{name}", method="DELETE")[0] == 204
+    assert answer(server, f"/api/kernels/{name}", method="DELETE")[0] in (204, 404)  # 404: it has ended by itself
 
 
 def test_the_studio_is_shown_and_its_kernel_ends_when_nobody_uses_it(server):
