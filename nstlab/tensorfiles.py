@@ -45,7 +45,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise InputError(f"{path}: holds a {type(state).__name__}, not a state dict")
-    return {name: t for name, t in state.items() if isinstance(t, Tensor)}, {}
+    return {name: t for name, t in state.items() if isinstance(name, str) and isinstance(t, Tensor)}, {}
 
 
 def _check_pickle(path: Path) -> None:

@@ -3,9 +3,8 @@
     controls = Controls(TransferSettings("coffee", "mosaic"), changed=lambda names: print(names, controls.settings))
     display(*controls.widgets(["size", "pool"]))
 
-`controls.settings` always holds settings that are allowed. A widget that is moved changes them, and all widgets then show the
-new ones. What is not allowed is refused, with the reason, and the widget shows the old value again. A new field in the settings
-has a control at once.
+`controls.settings` always holds settings that are allowed. A widget that is moved changes them, and all widgets then show them.
+What is not allowed is refused, with the reason, and the widget shows the old value again.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ class Controls:
         self.settings, self.changed, self.refused = settings, changed, refused
         self.lock = threading.RLock()  # some threads move widgets, others set them
         self._showing = False
-        names = {name for name, *_ in settings.options()}
         self.views: dict[str, View] = {}
+        names = {name for name, *_ in settings.options()}
         for fields, make in SPECIAL.items():
             if names.issuperset(fields):
                 self.views |= dict.fromkeys(fields, make())
@@ -167,13 +166,11 @@ def text_of(value: Any) -> str:
 
 
 def field_view(name: str, annotation: Any, opt: Option, value: Any, menu: Sequence[str] = ()) -> View:
-    """The view for a field, given what it may hold, its present value, and perhaps a menu of values to choose from.
-
-    Its tooltip is the field's help with what is allowed."""
+    """The view for a field: its widget depends on what the field may hold, or offers a menu; its tooltip is the field's help."""
     wanted, many, optional = field_type(annotation)
+    label = name.replace("_", " ") + (f" ({opt.unit})" if opt.unit else "")
     bounds = f" ({opt.allowed()})" if opt.low is not None or opt.choices else ""
-    unit = f" ({opt.unit})" if opt.unit else ""
-    about = {"description": name.replace("_", " ") + unit, "tooltip": opt.help + bounds, **LOOK}
+    about = {"description": label, "tooltip": opt.help + bounds, **LOOK}
     typed = about | {"continuous_update": False}  # a value is not used before it is complete
     if wanted is bool:
         return View(name, w.Checkbox(indent=True, **about))
@@ -254,8 +251,8 @@ class EqualizerView(View):
 
     def changes(self, settings: RunSettings) -> dict[str, Any]:
         weights = self.shown(settings)
-        pairs = zip(self.sliders, weights, strict=True)
-        meant = tuple(weight if shows(slider, weight) else slider.value for slider, weight in pairs)
+        shown = zip(self.sliders, weights, strict=True)
+        meant = tuple(weight if shows(slider, weight) else slider.value for slider, weight in shown)
         return {} if meant == weights else {"style_weights": meant}
 
     def shown(self, settings: RunSettings) -> tuple[float, ...]:
@@ -285,8 +282,8 @@ class SmoothingView(View):
     """A slider for total variation, from none over small to large. It shows the nearest of its values."""
 
     def __init__(self) -> None:
-        values = [float(f"{10 ** (k / 4):.2g}") for k in range(-20, 17)]
-        options = [("off", 0.0), *((f"{value:.2g}", value) for value in values)]
+        labels = [f"{10 ** (k / 4):.2g}" for k in range(-20, 17)]
+        options = [("off", 0.0), *((label, float(label)) for label in labels)]
         help = "weight of total variation: smooths the picture"
         super().__init__("tv", w.SelectionSlider(options=options, description="smoothing (tv)", tooltip=help, **LOOK))
 

@@ -72,7 +72,8 @@ class Checkpoint:
             raise InputError("the checkpoint belongs to a run with other sizes")
         if self.data["optimizer"] != repr(optimizer):
             raise InputError(f"the checkpoint belongs to a run with another optimizer: {self.data['optimizer']}")
-        if len(objective.active_terms(self.data["weights"])) != len(self.tensors["values"]):
+        terms = objective.active_terms(self.data["weights"])
+        if self.data["weights"].keys() != objective.weights.keys() or len(terms) != len(self.tensors["values"]):
             raise InputError("the checkpoint belongs to a run of another objective")
         if self.tensors["x"].dtype != dtype:
             raise InputError("the checkpoint belongs to a run in another type of numbers")

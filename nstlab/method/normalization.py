@@ -42,12 +42,9 @@ def normalize_activations(net: VGG19, images: Iterable[Tensor] | None = None) ->
     images: (1, 3, H, W) sRGB in [0, 1]. By default, `normalization_images`; the means over these are computed once for
     each network and kept in the user's cache, and a network that is normalized already is left as it is.
     Raises InputError if the activations are not finite."""
-    if images is not None:
-        means = mean_activations(net, images)
-    elif net.normalized:
+    if images is None and net.normalized:
         return net
-    else:
-        means = _cached_means(net)
+    means = _cached_means(net) if images is None else _finite_means(net, images)
     back: Tensor | float = 1.0  # scale of the layer's inputs, to be multiplied back
     for layer in net.weights.layers:
         weight, bias = net.convolution(layer)
@@ -86,6 +83,14 @@ def _scale(mean: Tensor) -> Tensor:
     return mean.clamp_min(SMALLEST_MEAN * alive.mean() if alive.numel() else 1.0)
 
 
+def _finite_means(net: VGG19, images: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Mean activations over the images; InputError if they are not finite."""
+    means = mean_activations(net, images)
+    if not all(mean.isfinite().all() for mean in means.values()):
+        raise InputError(f"the weights '{net.weights.source}' give activations that are not finite")
+    return means
+
+
 def _cached_means(net: VGG19) -> dict[str, Tensor]:
     """Mean activations over `normalization_images`, from the user's cache if they are there."""
     key = f"3 {net.weights.digest} {net.pool} {net.gain} {PHOTOS} {SIZE}"
@@ -95,9 +100,7 @@ def _cached_means(net: VGG19) -> dict[str, Tensor]:
         means = safetensors.torch.load_file(path)
         if set(means) == set(net.weights.layers):
             return means
-    means = mean_activations(net, normalization_images())
-    if not all(mean.isfinite().all() for mean in means.values()):
-        raise InputError(f"the weights '{net.weights.source}' give activations that are not finite")
+    means = _finite_means(net, normalization_images())
     with contextlib.suppress(OSError, InputError, SafetensorError):  # without a cache they are computed again next time
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as temporary:

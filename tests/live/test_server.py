@@ -16,7 +16,7 @@ from tornado.ioloop import IOLoop
 from tornado.websocket import websocket_connect
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-SOON = 1  # seconds after which a kernel that nobody uses is ended here
+SOON = 8  # seconds after which a kernel that nobody uses is ended here; a slow machine needs some of them to start one
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_a_websocket_of_another_name_is_refused_even_with_the_token(server):
     IOLoop().run_sync(connect)
     with pytest.raises(HTTPClientError, match="403"):
         IOLoop().run_sync(lambda: connect(Host="evil.example", Origin="http://evil.example"))
-    assert answer(server, f"/api/kernels/{name}", method="DELETE")[0] == 204
+    assert answer(server, f"/api/kernels/{name}", method="DELETE")[0] in (204, 404)  # 404: it has ended by itself
 
 
 def test_the_studio_is_shown_and_its_kernel_ends_when_nobody_uses_it(server):
@@ -98,4 +98,4 @@ def test_the_studio_is_shown_and_its_kernel_ends_when_nobody_uses_it(server):
     assert status == 200
     assert "application/vnd.jupyter.widget-view+json" in text
     with contextlib.suppress(TimeoutError):
-        until(lambda: answer(server, "/api/kernels")[1] == "[]")
+        until(lambda: answer(server, "/api/kernels")[1] == "[]", seconds=120)

@@ -18,6 +18,7 @@ from nstlab.live import audience
 from nstlab.live import session as sessions
 from nstlab.live.session import Phase
 from nstlab.live.studio import STATIC, Studio
+from nstlab.live.viewer import jpeg
 from nstlab.method.lbfgs import LBFGS
 from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.texture import TextureSettings
@@ -420,8 +421,11 @@ def test_no_picture_is_sent_before_the_last_one_was_seen(studio, monkeypatch):
     assert len(sent) == 1
     tell(studio, "seen")
     until(lambda: len(sent) == 2)
-    paused(studio)
-    assert len(sent) == 3  # the last one is sent in any case
+    at = studio.session.step.index
+    until(lambda: studio.session.step.index > at)
+    last = paused(studio)
+    assert len(sent) == 3
+    assert sent[-1] == jpeg(last.snapshot())  # the last one is sent in any case
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.1])
