@@ -166,7 +166,7 @@ def text_of(value: Any) -> str:
 
 
 def field_view(name: str, annotation: Any, opt: Option, value: Any, menu: Sequence[str] = ()) -> View:
-    """The view for a field: its widget depends on what the field may hold, or offers a menu; its tooltip is the field's help."""
+    """The view for a field: its widget depends on what the field may hold, or is a menu. Its tooltip is the field's help."""
     wanted, many, optional = field_type(annotation)
     label = name.replace("_", " ") + (f" ({opt.unit})" if opt.unit else "")
     bounds = f" ({opt.allowed()})" if opt.low is not None or opt.choices else ""
