@@ -5,19 +5,13 @@ import platformdirs
 import pytest
 import safetensors.torch
 import torch
-import torch.nn.functional as F
+from helpers import local_cluster, smooth
 from hypothesis import settings
 
 from nstlab.method.weights import TORCHVISION, Weights, random_weights
 
 settings.register_profile("nstlab", deadline=None, derandomize=True)  # no clock and no luck in the tests
 settings.load_profile("nstlab")
-
-
-def smooth(height: int, width: int, seed: int) -> torch.Tensor:
-    """A smooth random picture, (1, 3, H, W) float32 in [0, 1]: a few random colours, interpolated."""
-    coarse = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
-    return F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True).clamp(0, 1)
 
 
 @pytest.fixture
@@ -65,14 +59,6 @@ def own_machine(monkeypatch, cache_folder, tmp_path_factory):
     yield
     torch.hub.set_dir(before)
     torch.set_num_threads(threads)
-
-
-def local_cluster(workers):
-    """A cluster of processes on this machine."""
-    distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
-    return distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
-    )
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import local_cluster
 from faults import raise_at
+from helpers import local_cluster
 
 from nstlab import images as im
 from nstlab.recipes.transfer import TransferSettings
