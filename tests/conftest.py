@@ -1,14 +1,11 @@
 """Small things that most tests need: a tiny network's weights, two smooth pictures, and caches that are thrown away."""
 
-import time  # noqa: I001  nstlab comes before PyTorch, whose threads then wait as they do everywhere
-from dataclasses import dataclass
-
-import nstlab
+import nstlab  # noqa: F401, I001  before PyTorch, whose threads then wait as they do everywhere
 import platformdirs
 import pytest
 import safetensors.torch
 import torch
-import torch.nn.functional as F
+from helpers import local_cluster, smooth
 from hypothesis import settings
 
 from nstlab import images as im
@@ -18,23 +15,6 @@ from nstlab.recipes.transfer import TransferSettings
 
 settings.register_profile("nstlab", deadline=None, derandomize=True)  # no clock and no luck in the tests
 settings.load_profile("nstlab")
-
-
-def smooth(height: int, width: int, seed: int) -> torch.Tensor:
-    """A smooth random picture, (1, 3, H, W) float32 in [0, 1]: a few random colours, interpolated."""
-    coarse = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
-    return F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True).clamp(0, 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Means(nstlab.Term):
-    """Mean activations, a term that is defined outside the package."""
-
-    def statistic(self, features, target):
-        return features.mean((0, 2, 3))
-
-    def score(self, statistic, target, features):
-        return (statistic - target).square().mean()
 
 
 @pytest.fixture
@@ -96,22 +76,6 @@ def own_machine(monkeypatch, cache_folder, tmp_path_factory):
     yield
     torch.hub.set_dir(before)
     torch.set_num_threads(threads)
-
-
-def until(wanted, seconds=60.0):
-    """Wait for something to be so, which another thread brings about."""
-    end = time.monotonic() + seconds
-    while not wanted():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.002)
-
-
-def local_cluster(workers):
-    """A cluster of processes on this machine."""
-    distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
-    return distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
-    )
 
 
 @pytest.fixture

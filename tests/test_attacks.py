@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import pytest
 import safetensors.torch
 import torch
-from conftest import smooth
 from faults import raise_at
+from helpers import smooth
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st

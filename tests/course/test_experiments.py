@@ -39,19 +39,21 @@ def test_every_experiment_ends_in_an_answer_claims_a_sheet_and_a_page(name, opti
 
 
 @pytest.mark.parametrize(
-    ("name", "labels"),
+    ("name", "rows", "labels"),
     [
-        ("E7", ["noise", "steps 4", "white", "grey", "content", "style", "rings", "steps 8"]),
-        ("E8", ["seed 0", "seed 1", "seed 2", "seed 3"]),
-        ("E12", list(EXPERIMENTS["E12"].choices) + ["not normalized", "lower layers heavier", "higher layers heavier"]),
+        ("E2", 1, [f"to conv{block}_1" for block in range(1, 6)]),
+        ("E7", 2, ["noise", "steps 4", "white", "grey", "content", "style", "rings", "steps 8"]),
+        ("E8", 1, ["seed 0", "seed 1", "seed 2", "seed 3"]),
+        ("E12", 2, list(EXPERIMENTS["E12"].choices) + ["not normalized", "lower layers heavier", "higher layers heavier"]),
     ],
 )
-def test_a_sheet_names_what_is_varied(name, labels, options, photo):
+def test_a_sheet_names_what_is_varied(name, rows, labels, options, photo):
     chosen = experiment(options(name))
     runs = [SimpleNamespace(labels=case.labels, settings=case.settings, picture=photo, photo=photo, painting=photo)
             for case in chosen.cases]  # fmt: skip
     cells = chosen.sheet(runs).axes
-    assert sum(len(cell.get_images()) for cell in cells) == len(runs) + 2
+    assert sum(len(cell.get_images()) for cell in cells) == len(runs) + len(runs[0].settings.roles())
+    assert len({cell.get_subplotspec().rowspan.start for cell in cells}) == rows
     words = [text.replace("\n", " ") for cell in cells for text in (cell.get_title(), cell.get_ylabel()) if text]
     assert [text for text in words if text not in ("photo", "painting")] == labels
 

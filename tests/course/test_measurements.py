@@ -80,6 +80,8 @@ def test_autocorrelation_length_grows_with_the_structure():
     found = [m.autocorrelation_length(waves(period)) for period in (8, 16, 32)]
     assert found[1:] == pytest.approx([2 * found[0], 2 * found[1]], rel=0.2)
     assert m.autocorrelation_length(square(white_noise, 96)) < 1
+    small, large = (m.autocorrelation_length(waves(32, size)) for size in (40, 256))
+    assert small == pytest.approx(large, rel=0.02)
 
 
 @pytest.mark.parametrize(("length", "near"), [(1.5, 0.05), (6.0, 0.15)])

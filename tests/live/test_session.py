@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 import pytest
-from conftest import until
+from helpers import until
 
 from nstlab.live import session as module
 from nstlab.live.session import OVER, Phase, Session

@@ -9,7 +9,7 @@ import weakref
 import ipywidgets
 import pytest
 import torch
-from conftest import until
+from helpers import until
 from PIL import Image
 
 import nstlab as nst

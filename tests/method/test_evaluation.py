@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from conftest import Means
+from helpers import Means
 
 import nstlab as nst
 from nstlab.method.conventions import CONVENTIONS

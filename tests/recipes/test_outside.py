@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import pytest
-from conftest import Means
 from faults import refusal
+from helpers import Means
 
 import nstlab as nst
 from nstlab import cli

@@ -1,0 +1,43 @@
+"""What tests import by name."""
+
+import time
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import nstlab as nst
+
+
+def smooth(height: int, width: int, seed: int) -> torch.Tensor:
+    """A smooth random picture, (1, 3, H, W) float32 in [0, 1]: a few random colours, interpolated."""
+    coarse = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True).clamp(0, 1)
+
+
+def local_cluster(workers):
+    """A cluster of processes on this machine."""
+    distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    return distributed.LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+    )
+
+
+def until(wanted, seconds=60.0):
+    """Wait for something that another thread brings about."""
+    end = time.monotonic() + seconds
+    while not wanted():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.002)
+
+
+@dataclass(frozen=True, eq=False)
+class Means(nst.Term):
+    """Mean activations, a term that is defined outside the package."""
+
+    def statistic(self, features, target):
+        return features.mean((0, 2, 3))
+
+    def score(self, statistic, target, features):
+        return (statistic - target).square().mean()
