@@ -86,6 +86,8 @@ def test_a_bad_evaluation_is_an_event_and_never_a_picture(goal, net, start, opti
     assert steps[-1].result().events == (f"step {bad.index}: loss not finite, rolled back",)
     assert all(step.snapshot().isfinite().all() and step.loss < 1e30 for step in steps)
     assert steps[-1].result().loss < steps[3].loss
+    resumed = solve(goal, net, start, steps=14, optimizer=optimizer, checkpoint=steps[-1].checkpoint())
+    assert resumed.events == steps[-1].events
 
 
 def test_interrupted_inside_a_step_the_last_one_is_still_good(goal, net, start, monkeypatch):
@@ -125,7 +127,7 @@ def test_the_next_size_begins_with_the_better_of_two_pictures(net, photo, painti
     goal = nst.content("relu1_1", photo) + 0.1 * nst.style("conv1_1", painting)
     steps = minimize(goal, net, photo, steps=4, levels=2)
     before, first = next(pair for pair in itertools.pairwise(steps) if pair[1].level == 1)
-    assert first.loss < total(goal, net, nst.resize(before.best(), photo.shape[-2:]))
+    assert first.loss < solve(goal, net, nst.resize(before.best(), photo.shape[-2:]), steps=1).loss
 
 
 def test_a_run_stops_at_a_loss_or_when_it_no_longer_changes_or_where_nothing_can_be_gained(goal, net, start, photo):
@@ -136,6 +138,8 @@ def test_a_run_stops_at_a_loss_or_when_it_no_longer_changes_or_where_nothing_can
     converged = solve(goal, net, start, steps=500, stop_change=0.2)
     assert converged.status == Status.CONVERGED
     assert 10 < converged.steps < 500
+    *_, step = itertools.islice(minimize(goal, net, start, steps=500, stop_change=0.2), converged.steps - 1)
+    assert solve(goal, net, start, steps=500, stop_change=0.2, checkpoint=step.checkpoint()).steps == converged.steps
     stalled = solve(nst.content("conv2_1", photo), net, photo, steps=50)
     assert stalled.status == Status.STALLED
     assert torch.equal(stalled.image, photo)
