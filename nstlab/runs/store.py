@@ -145,7 +145,7 @@ class Store:
             return None, []
         shapes = [level.shape for level in plan.schedule]
         checkpoint.check(plan.objective, shapes, plan.optimizer, plan.net.dtype)
-        if checkpoint.data["weights"] != plan.objective.weights or checkpoint.data["index"] > plan.total:
+        if checkpoint.data["weights"] != plan.objective.weights:
             raise InputError(f"{partial}: the checkpoint belongs to another run")
         rows = read_rows(partial / "history.csv", checkpoint.data["index"])
         try:

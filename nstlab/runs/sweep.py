@@ -158,10 +158,10 @@ def _run_elsewhere(executor: Executor, store: Store, cases: Sequence[Case], devi
     The workers decide the ids of the runs, since these depend on the arithmetic there."""
     root = str(Path(store.root).absolute())
     futures, done, failed = {}, {}, []
+    inputs = [_inputs(recipes.prepare(case.settings, "cpu")) for case in cases]  # all of them, before anything runs
     try:
-        for case in cases:
-            inputs = _inputs(recipes.prepare(case.settings, "cpu"))
-            futures[executor.submit(work, case.settings.recipe, _absolute(case.settings), root, device, inputs)] = case
+        for case, each in zip(cases, inputs, strict=True):
+            futures[executor.submit(work, case.settings.recipe, _absolute(case.settings), root, device, each)] = case
         for future in _as_completed(futures, getattr(executor, "alive", lambda: True)):
             case = futures[future]
             try:

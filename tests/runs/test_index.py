@@ -206,6 +206,7 @@ def test_a_file_too_large_for_what_it_is_is_damage_and_not_read(root, folder, na
 
 @pytest.mark.parametrize("name", ["", "zzz"])
 def test_an_unknown_id_is_refused(root, name):
+    index.remove_runs([row["id"] for row in index.rows(root)[1:]], root)
     with pytest.raises(nst.InputError, match="no run has an id"):
         nst.history(name, root)
 

@@ -238,25 +238,27 @@ quiet = pytest.mark.filterwarnings("default")  # of the cluster's own making, wh
 
 
 def traced(*job):
-    """`sweep.work`, noting when a run begins and ends to be computed, and taking its time over it."""
+    """`sweep.work`, noting when a run begins and ends to be computed; all but the first one wait until a worker is killed."""
     log, steps = Path(job[2]).parent / "log", Plan.steps
 
     def note(what, plan):
         with log.open("a") as file:
             file.write(f"{what} {run_id(plan)} {os.getpid()}\n")
 
-    def slowly(plan, checkpoint):
+    def waiting(plan, checkpoint):
         note("begin", plan)
         course = steps(plan, checkpoint)
         while True:
             try:
-                yield next(course)
+                step = next(course)
             except StopIteration as end:
                 note("end", plan)
                 return end.value
-            time.sleep(0.05)
+            while plan.settings.seed > 0 and step.index == 2 and not log.with_name("killed").exists():
+                time.sleep(0.05)
+            yield step
 
-    Plan.steps = slowly
+    Plan.steps = waiting
     try:
         return sweeps.work(*job)
     finally:
@@ -265,7 +267,7 @@ def traced(*job):
 
 @quiet
 def test_a_cluster_that_loses_a_worker_loses_no_run_and_does_none_twice(base, root, folder, cluster, monkeypatch):
-    sweep, killed = Sweep(base.replace(steps=20), {"seed": range(6)}), []
+    sweep, killed = Sweep(base, {"seed": range(6)}), []
     log = root.parent / "log"
 
     def lines():
@@ -277,10 +279,12 @@ def test_a_cluster_that_loses_a_worker_loses_no_run_and_does_none_twice(base, ro
             return
         busy = []
         while not busy:  # a worker may just be between two runs
+            time.sleep(0.05)
             ended = {name for what, name, _ in lines() if what == "end"}
             busy = [int(pid) for what, name, pid in lines() if what == "begin" and name not in ended]
         killed.append((busy[-1], ended))
         os.kill(busy[-1], signal.SIGKILL)
+        log.with_name("killed").touch()
 
     monkeypatch.setattr(sweeps, "work", traced)
     with sweeps.dask(cluster.scheduler_address) as executor:
