@@ -196,7 +196,7 @@ def test_after_a_failure_it_begins_from_the_last_picture_which_is_on_the_film(li
     run = begun(live, 7)
     now = im.quantized(live.step.snapshot())
     with monkeypatch.context() as patch:
-        patch.setattr(f"nstlab.method.optimizers.LBFGS.{broken}", lambda *_: 1 / 0)
+        patch.setattr(f"nstlab.method.lbfgs.LBFGS.{broken}", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run.send([command(live.settings) for command in commands])
     assert torch.equal(next(live.steps()).snapshot(), now)

@@ -148,7 +148,7 @@ def test_a_run_stops_at_a_loss_or_when_it_no_longer_changes_or_where_nothing_can
 def test_a_start_with_holes_is_refused_before_anything_is_computed(goal, net, start, monkeypatch):
     raise_at(monkeypatch, 1)
     start[0, 1, 2, 3] = float("nan")
-    assert "start: holds numbers that are not finite" in refusal(next, minimize(goal, net, start))
+    assert "start: has values that are not finite" in refusal(next, minimize(goal, net, start))
 
 
 @pytest.mark.parametrize(("precision", "tf32"), [("float32", False), ("tf32", True)])

@@ -128,7 +128,7 @@ def test_only_objectives_are_added_and_only_numbers_multiply_them(photo, call):
         *[(lambda x, s=s: style("conv1_1", x, scale=s), f"scale: {s}") for s in (-1.0, math.nan)],
         (lambda x: style("conv1_1", x[..., :0]), "style: "),
         (lambda x: content("conv1_1", x.numpy()), "content: a ndarray"),
-        (lambda x: content("conv1_1", x / 0), "content: holds numbers that are not finite"),
+        (lambda x: content("conv1_1", x / 0), "content: has values that are not finite"),
         (lambda x: content("conv1_1", torch.cat([x, x], 1)).bind(VGG19("random"), (48, 40)), "3 channels"),
     ],
 )
