@@ -311,7 +311,7 @@ WEIGHT = st.sampled_from([0, 1e-300, 1e-45, 1e-20, 1, 1e12, 1e30, 3e38, 1e300])
 )
 def test_absurd_weights(weights, convention, optimizer, init, levels):
     photo, painting, layers = smooth(34, 33, 1), smooth(17, 22, 2), ["conv1_1", "conv2_1"]
-    net = nst.VGG19(random_weights(0, (2, 3, 3, 3, 3)), normalize=False, precision="float32")
+    net = nst.VGG19(random_weights(0, (2, 3, 3, 3, 3)), precision="float32")
     start = {"noise": nst.noise(photo), "grey": nst.grey(photo), "content": photo}[init]
     alpha, beta, tv, *each = weights
     try:
