@@ -64,7 +64,7 @@ class PlainLoop:
             self.painting = {name: gram(f) for name, f in self.features(painting).items() if name in style}
 
     def features(self, image: Tensor) -> dict[str, Tensor]:
-        """Of the layers that are read."""
+        """The features of the layers that are read."""
         x, found = self.preprocessing(image), {}
         for name, module in zip(self.names, self.model, strict=True):
             x = module(x)

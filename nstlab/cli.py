@@ -24,7 +24,7 @@ from nstlab.settings import DEVICES, RESULTS, InputError, Settings, option
 
 DESCRIPTION = "Neural style transfer (Gatys, Ecker, Bethge 2016): repaint a photo in the style of a painting."
 RUN_ACTIONS = ("list", "show", "rm")
-COLUMNS = ("id", "recipe", "size", "steps_done", "loss", "seconds", "created")  # of the list of runs
+LISTED = ("id", "recipe", "size", "steps_done", "loss", "seconds", "created")  # of the list of runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +183,7 @@ def runs_command(settings: RunsSettings) -> int:
             width = max(map(len, row))
             print("\n".join(f"{key:{width}}  {value}" for key, value in row.items()), end="\n\n")
     else:
-        _print_table([COLUMNS, *([row[name] for name in COLUMNS] for row in index.rows(settings.results))])
+        _print_table([LISTED, *([row[name] for name in LISTED] for row in index.rows(settings.results))])
         for folder in index.unfinished(settings.results):
             print(f"{folder}: under way or interrupted")
     return 0

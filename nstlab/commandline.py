@@ -1,4 +1,4 @@
-"""From settings classes to a program: its options, its help, and what happens when something goes wrong.
+"""A program made from settings classes: its options, its help, and what happens when something goes wrong.
 
 Exit codes: 0 done, 2 bad input (one line on stderr says what is wrong and what is allowed), 130 interrupted.
 """

@@ -1,4 +1,4 @@
-"""From a picture file to pixels: every problem is told in one line, and memory stays in proportion to what is used.
+"""Picture files turned into pixels: every problem is told in one line, and memory stays in proportion to what is used.
 
 Everything that Pillow reads can be decoded. EXIF orientation is applied, embedded ICC profiles are converted to sRGB, and
 transparency is laid over white. Only the decoder's own bytes have the picture's full size: they become floating-point numbers

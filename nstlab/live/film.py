@@ -27,7 +27,7 @@ class Snapshot:
 
 @dataclass
 class Film:
-    """At most LENGTH snapshots, oldest first: from steps 0, 4, 8, 16, … of each run, and from before each change."""
+    """Keeps up to LENGTH snapshots, oldest first: from steps 0, 4, 8, 16, … of each run, and from before each change."""
 
     frames: list[Snapshot] = field(default_factory=list)
 

@@ -26,7 +26,7 @@ from typing import Protocol
 from nstlab.method.steps import Step
 from nstlab.settings import InputError
 
-log = logging.getLogger("nstlab")
+logger = logging.getLogger("nstlab")
 
 FRAMES = 5.0  # times a second that the watcher is called, at most
 
@@ -59,7 +59,7 @@ def explained(error: Exception) -> str:
     """What to tell the user of an error that has just been caught. One that is not about the user's input is logged."""
     if isinstance(error, InputError):
         return str(error)
-    log.exception("something failed while a picture was painted")
+    logger.exception("something failed while a picture was painted")
     return f"{type(error).__name__}: {error}"
 
 
@@ -203,4 +203,4 @@ class Session:
         try:
             self.watcher(self)
         except Exception:
-            log.exception("the watcher of the session failed")
+            logger.exception("the watcher of the session failed")

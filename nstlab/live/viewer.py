@@ -31,7 +31,7 @@ THUMB_SIDE = 160  # px: long side of an input or a snapshot
 QUALITY = 88  # of JPEGs
 POINTS = 240  # of a curve, at most; a screen shows no more
 EVENTS = 30  # that are shown
-WINDOW = 20  # steps over which the rate is measured
+RATE_STEPS = 20  # steps over which the rate is measured
 WORDS = {Phase.RUNNING: "painting", Phase.RESTING: "finished"}  # for a phase, where the page does not use its own name
 
 
@@ -45,7 +45,7 @@ def jpeg(picture: Tensor, side: int = PICTURE_SIDE) -> bytes:
     return buffer.getvalue()
 
 
-def loss_curves(record: Record) -> dict[str, Any]:
+def curve_points(record: Record) -> dict[str, Any]:
     """Each term's loss at every step, thinned out to about POINTS, and the steps at which weights were changed.
 
     A term that was not evaluated at a step is 0 there, which a log axis leaves out."""
@@ -60,7 +60,7 @@ def loss_curves(record: Record) -> dict[str, Any]:
 
 def evaluation_rate(record: Record) -> float:
     """Evaluations a second over the last steps; 0 before there are two."""
-    rows = record.rows[-WINDOW:]
+    rows = record.rows[-RATE_STEPS:]
     seconds = rows[-1]["seconds"] - rows[0]["seconds"] if rows else 0.0
     return (rows[-1]["evaluations"] - rows[0]["evaluations"]) / seconds if seconds else 0.0
 
@@ -110,7 +110,7 @@ class Viewer(anywidget.AnyWidget):
         """Show the picture after a step, the losses so far and what happened."""
         picture = step.preview()()
         self.picture, self.shape = jpeg(picture), [picture.shape[-1], picture.shape[-2]]
-        self.curves = loss_curves(record)
+        self.curves = curve_points(record)
         self.events = list(reversed(step.events))[:EVENTS]
 
     def show_film(self, film: Sequence[Snapshot]) -> None:

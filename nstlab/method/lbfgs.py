@@ -39,7 +39,7 @@ class Curvature:
     tensors: dict[str, Tensor]
 
     def added(self, s: Tensor, y: Tensor, by: Tensor, slots: int) -> Curvature:
-        """With one more pair, in place of the oldest one if no more than one slot is free."""
+        """A copy with one more pair, which replaces the oldest one if only one slot is free."""
         tensors = dict(self.tensors)
         if not tensors:
             small = torch.float32 if s.device.type == "mps" else torch.float64

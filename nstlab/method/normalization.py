@@ -27,8 +27,8 @@ from nstlab.settings import InputError
 # The sample photos over which activations are normalized, each with its colour channels in all six orders. A few photos
 # do not show every filter the hue it looks for; such a filter would be enlarged a hundredfold, and would then dominate the
 # Gram matrix of the first painting that has the hue. (The paper's authors had all of ImageNet.)
-PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
-SIZE = 192  # px, long side of the photos
+NORMALIZATION_PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
+NORMALIZATION_SIZE = 192  # px, long side of the photos
 SMALLEST_MEAN = 0.01  # times the layer's mean; a filter that is almost dead on the photos is not enlarged beyond this
 
 
@@ -71,9 +71,9 @@ def mean_activations(net: VGG19, images: Iterable[Tensor]) -> dict[str, Tensor]:
 
 
 def normalization_images() -> Iterator[Tensor]:
-    """Yield the sample photos PHOTOS in all orders of their channels, (1, 3, H, W) sRGB in [0, 1]."""
-    for name in PHOTOS:
-        photo = im.sample(name, SIZE)
+    """Yield the sample photos NORMALIZATION_PHOTOS in all orders of their channels, (1, 3, H, W) sRGB in [0, 1]."""
+    for name in NORMALIZATION_PHOTOS:
+        photo = im.sample(name, NORMALIZATION_SIZE)
         yield from (photo[:, list(order)] for order in itertools.permutations(range(3)))
 
 
@@ -93,7 +93,7 @@ def _finite_means(net: VGG19, images: Iterable[Tensor]) -> dict[str, Tensor]:
 
 def _cached_means(net: VGG19) -> dict[str, Tensor]:
     """Mean activations over `normalization_images`, from the user's cache if they are there."""
-    key = f"3 {net.weights.digest} {net.pool} {net.gain} {PHOTOS} {SIZE}"
+    key = f"3 {net.weights.digest} {net.pool} {net.gain} {NORMALIZATION_PHOTOS} {NORMALIZATION_SIZE}"
     name = f"means-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
     path = Path(platformdirs.user_cache_dir("nstlab")) / name
     with contextlib.suppress(OSError, SafetensorError):

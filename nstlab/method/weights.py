@@ -31,7 +31,7 @@ from nstlab.downloads import Download
 from nstlab.method.names import BLOCKS, CONVOLUTIONS, WEIGHTS
 from nstlab.settings import InputError, nearest
 
-log = logging.getLogger("nstlab")
+logger = logging.getLogger("nstlab")
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of VGG19's five blocks
 EMBEDDED = Path(__file__).parent / "embedded" / "embedded.safetensors"
@@ -233,7 +233,7 @@ def _auto() -> Weights:
 @cache
 def _say(message: str) -> None:
     """Log a message once in a process: a sweep loads its weights for every run."""
-    log.info("%s", message)
+    logger.info("%s", message)
 
 
 def load(source: str | Path = WEIGHTS[0], seed: int = 0) -> Weights:

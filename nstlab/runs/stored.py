@@ -105,7 +105,7 @@ class StoredRun:
         return sorted((self.folder / "frames").glob("*.png"))
 
     def some_frames(self, count: int) -> list[Path]:
-        """At most `count` progress pictures, evenly chosen, with the last one and, if count > 1, the first."""
+        """Up to `count` progress pictures, evenly chosen, with the last one and, if count > 1, the first."""
         kept = self.frames
         if len(kept) <= count:
             return kept

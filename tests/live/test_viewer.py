@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from nstlab import images as im
-from nstlab.live.viewer import PICTURE_SIDE, POINTS, Viewer, evaluation_rate, jpeg, loss_curves
+from nstlab.live.viewer import PICTURE_SIDE, POINTS, Viewer, curve_points, evaluation_rate, jpeg
 from nstlab.runs.stored import Record
 
 
@@ -35,7 +35,7 @@ def rows(count, **terms):
 
 def test_curves_have_a_series_for_each_term():
     record = Record(rows(2, content=0.5, style=1 / 3) + rows(3, content=0.25)[2:], [(1, {"style": 0.0})])
-    shown = loss_curves(record)
+    shown = curve_points(record)
     assert shown["steps"] == [0, 1, 2]
     assert shown["series"] == {"content": [0.5, 0.5, 0.25], "style": [0.3333, 0.3333, 0.0]}
     assert shown["marks"] == [1]
@@ -44,7 +44,7 @@ def test_curves_have_a_series_for_each_term():
 
 @pytest.mark.parametrize("count", [0, 1, POINTS, POINTS + 1, 10 * POINTS + 7])
 def test_long_curves_are_thinned_out_but_keep_their_ends(count):
-    shown = loss_curves(Record(rows(count, content=0.5)))
+    shown = curve_points(Record(rows(count, content=0.5)))
     assert len(shown["steps"]) <= POINTS + 1
     if count:
         assert (shown["steps"][0], shown["steps"][-1]) == (0, count - 1)

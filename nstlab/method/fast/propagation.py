@@ -74,7 +74,9 @@ class Layout:
         twice = first if wide else ()
         offsets, ends = {}, []
         for group in (twice, [node for node in nodes if node not in twice]):  # each after the scratch memory that it needs
-            end = max([sizes[node] for node in group] + [_entry_size(shape, dtype)] * ("conv1_1" in group), default=0)
+            end = max((sizes[node] for node in group), default=0)
+            if "conv1_1" in group:
+                end = max(end, _entry_size(shape, dtype))
             for node in group:
                 if node in kept:
                     offsets[node], end = end, end + sizes[node]
