@@ -272,9 +272,8 @@ def _capacity(device: Any) -> str:
 
 
 def commands() -> dict[str, Subcommand]:
-    """{name: subcommand}: the recipes, those with the most input pictures first (transfer before the rest), then the others."""
-    recipes = sorted(known().items(), key=lambda item: len(item[1].roles()), reverse=True)
-    return {name: Subcommand(recipe_command, (settings, JobSettings)) for name, settings in recipes} | {
+    """{name: subcommand}: one for each recipe, then the lab's own."""
+    return {name: Subcommand(recipe_command, (settings, JobSettings)) for name, settings in known().items()} | {
         "sweep": Subcommand(sweep_command, (SweepSettings,)),
         "runs": Subcommand(runs_command, (RunsSettings,)),
         "notebooks": Subcommand(notebooks_command, (NotebooksSettings,)),

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 else:
     Filled = T | None  # None on input; never None in settings, which fill it with the convention's value
 
+MAIN = "transfer"  # the recipe that is listed first
 INITS = ("noise", "white", "content", "style", "grey", "rings")  # first pictures; "content" and "style" are the recipe's inputs
 
 # Makers of fields, one for each group of settings.
@@ -70,13 +71,13 @@ def length(default: int | None, more: str = "") -> Any:
 
 # --- the list of recipes ----------------------------------------------------------------------------------------
 
-_KNOWN: dict[str, type[RunSettings]] = {}
+REGISTERED: dict[str, type[RunSettings]] = {}
 
 
 def known() -> dict[str, type[RunSettings]]:
     """{name: settings class} of all recipes: those in this folder, in installed packages, and defined anywhere so far."""
     _find()
-    return dict(_KNOWN)
+    return dict(sorted(REGISTERED.items(), key=lambda item: item[0] != MAIN))
 
 
 def named(name: str) -> type[RunSettings]:
@@ -153,10 +154,10 @@ class RunSettings(Settings):
         super().__init_subclass__(**rest)
         if not recipe:
             return
-        cls.recipe, other = recipe, _KNOWN.get(recipe)
+        cls.recipe, other = recipe, REGISTERED.get(recipe)
         if other is not None and other.__qualname__ != cls.__qualname__:
             raise InputError(f"recipe: there is already one called '{recipe}', {other.__qualname__}")
-        _KNOWN[recipe] = cls
+        REGISTERED[recipe] = cls
 
     @classmethod
     def roles(cls) -> dict[str, str]:

@@ -17,7 +17,7 @@ from nstlab.runs import source
 @pytest.fixture
 def settings(photo, painting, tiny_file, tmp_path, monkeypatch):
     """Settings of a recipe that is known for the time of a test."""
-    monkeypatch.setattr(base, "_KNOWN", base.known())
+    monkeypatch.setattr(base, "REGISTERED", base.known())
 
     @dataclass(frozen=True)
     class TintSettings(RunSettings, recipe="tint"):
