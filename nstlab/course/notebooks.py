@@ -95,10 +95,10 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
 
 
 def _html(executed: Path) -> Path:
-    """The executed notebook as one page."""
-    from nbconvert import HTMLExporter
+    """The executed notebook as one page, which needs no network."""
+    from nstlab.course.pages import PageExporter
 
-    text, _ = HTMLExporter().from_filename(str(executed))
+    text, _ = PageExporter().from_filename(str(executed))
     page = executed.with_suffix(".html")
     page.write_text(text, encoding="utf-8")
     return page
