@@ -35,12 +35,11 @@ def files(tmp_path, photo, painting, tiny_file):
 def command(files, tmp_path):
     """Makes the words of a command; small by default. An option of None is left out."""
 
-    def make(recipe="transfer", *pictures, **options):
+    def make(recipe="transfer", *pictures, photo=files[0], painting=files[1], **options):
         usual = {"weights": files[2], "normalize": False, "size": 32, "steps": 4, "device": "cpu"}
         usual |= {"results": tmp_path / "results", "out": tmp_path / "out.png"}
-        if not pictures:
-            pictures = {"transfer": files[:2], "reconstruct": files[:1], "texture": files[1:2]}[recipe]
-        words = [recipe, *map(str, pictures)]
+        named = {"transfer": (photo, painting), "reconstruct": (photo,), "texture": (painting,)}
+        words = [recipe, *map(str, pictures or named[recipe])]
         for name, value in (usual | options).items():
             if value is not None:
                 words += ["--" + name.replace("_", "-"), *map(str, value if isinstance(value, tuple) else [value])]
@@ -207,12 +206,6 @@ def test_words_that_cannot_be_meant_are_refused(refused, words, says):
 PICTURES = "photo painting init"
 
 
-def words_for(command, files, role, path, **options):
-    """The words of a transfer in which a path has the role of a picture, of the weights, of the output or of the results."""
-    pictures = {"photo": (path, files[1]), "painting": (files[0], path)}.get(role, files[:2])
-    return command("transfer", *pictures, **options | ({} if role in ("photo", "painting") else {role: path}))
-
-
 @pytest.mark.parametrize(
     ("roles", "name", "says"),
     [
@@ -221,7 +214,7 @@ def words_for(command, files, role, path, **options):
         (PICTURES, "text.png", "is not a picture"),
         ("weights results", "text.png", ""),
         (PICTURES, "small.png", "16 px or more"),
-        (PICTURES + " out", "folder.png", "is a folder"),
+        (PICTURES + " out weights", "folder.png", "is a folder"),
         (PICTURES + " out weights", "pipe.png", "is not a regular file"),
         (PICTURES + " out weights results", "x" * 300 + ".png", "too long"),
         ("out", "a.webp", ".png, .jpg"),
@@ -231,9 +224,7 @@ def words_for(command, files, role, path, **options):
     ],
     ids=lambda text: text[:30],
 )
-def test_a_path_that_cannot_be_used_is_refused_before_any_work(
-    command, refused, files, tmp_path, monkeypatch, roles, name, says
-):
+def test_a_path_that_cannot_be_used_is_refused_before_any_work(command, refused, tmp_path, monkeypatch, roles, name, says):
     (tmp_path / "text.png").write_text("text " * 99)
     Image.new("RGB", (40, 15)).save(tmp_path / "small.png")
     (tmp_path / "folder.png").mkdir()
@@ -244,7 +235,7 @@ def test_a_path_that_cannot_be_used_is_refused_before_any_work(
             pytest.skip("POSIX pipes")
         os.mkfifo(tmp_path / name)
     for role in roles.split():
-        refused(words_for(command, files, role, tmp_path / name), name, says)
+        refused(command(**{role: tmp_path / name}), name, says)
 
 
 def test_neither_picture_nor_animation_takes_the_place_of_an_input_or_a_folder(command, refused, files, tmp_path):
@@ -252,15 +243,15 @@ def test_neither_picture_nor_animation_takes_the_place_of_an_input_or_a_folder(c
         both = tmp_path / f"{role}_too.png"
         before = path.read_bytes()
         both.write_bytes(before)
-        refused(words_for(command, files, role, both, out=both), f"is the {role}, which would be lost")
+        refused(command(**{"out": both, role: both}), f"is the {role}, which would be lost")
         assert both.read_bytes() == before
     gif = tmp_path / "out.gif"
     gif.mkdir()
     refused(command(frames=3), "out.gif: is a folder")
     gif.rmdir()
     im.to_pil(im.load(files[0])).save(gif)
-    refused(command("transfer", gif, files[1], frames=2), "out.gif: is the photo")
-    assert cli.main(command("transfer", gif, files[1])) == 0
+    refused(command(photo=gif, frames=2), "out.gif: is the photo")
+    assert cli.main(command(photo=gif)) == 0
 
 
 @pytest.mark.parametrize(("factor", "normalize"), [(1e9, False), (1e37, True)])

@@ -92,7 +92,10 @@ def test_a_download_arrives_whole_with_its_progress_and_is_not_made_again_unless
     seen = fetched(download)
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
-    fetched(download)
+    with Server() as moved:
+        moved.moved = download.url
+        fetched(moved.file)
+        moved.shutdown()
     assert len(server.asked) == 1
 
 
@@ -106,13 +109,6 @@ def test_a_cut_connection_keeps_its_part_and_the_next_call_goes_on_from_there(se
     assert server.asked == [None, "bytes=1234567-"]
     assert seen[0][0] > 1_234_567
     assert seen[-1] == (len(CONTENT), len(CONTENT))
-
-
-def test_a_server_may_redirect_within_its_scheme(server, download):
-    with Server() as first:
-        first.moved = download.url
-        fetched(first.file)
-        first.shutdown()
 
 
 def test_of_two_downloads_at_once_the_second_is_refused_and_the_first_arrives(server, download):
