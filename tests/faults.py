@@ -1,7 +1,9 @@
 """Faults to inject, and the one line with which bad input is refused."""
 
 import itertools
+from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from nstlab.method.fast.evaluation import FastBound
@@ -26,6 +28,29 @@ def change_at(monkeypatch, evaluation: int, change) -> None:
         return change(result) if next(count) == evaluation else result
 
     monkeypatch.setattr(FastBound, "evaluate", changed)
+
+
+def damaged(whole: bytes, reach: int | None = None) -> Iterator[bytes]:
+    """A file's content, cut at 50 places, and 100 times with three wrong bytes, all of them within reach of the beginning."""
+    random = np.random.default_rng(0)
+    for end in np.linspace(0, len(whole) - 1, 50).astype(int):
+        yield whole[:end]
+    for _ in range(100):
+        wrong = np.frombuffer(whole, np.uint8).copy()
+        wrong[random.integers(0, min(len(whole), reach or len(whole)), size=3)] = random.integers(0, 256, size=3)
+        yield wrong.tobytes()
+
+
+def read_or_refused(read, path, content: bytes):
+    """What is read of a file of that content, or None if it is refused in one line that names the file."""
+    path.write_bytes(content)
+    try:
+        return read(path)
+    except InputError as error:
+        message = str(error)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return None
 
 
 def refusal(call, *args, **kwargs) -> str:
