@@ -1,9 +1,9 @@
 """Tables of stored runs: complete, filtered, rebuilt from the folders, and never stopped by a damaged one."""
 
-import itertools
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,19 +29,6 @@ def folder(root):
 
 
 @pytest.fixture
-def edit(folder):
-    """Changes the manifest of that run."""
-
-    def edited(change):
-        path = folder / "manifest.json"
-        manifest = json.loads(path.read_text())
-        change(manifest)
-        path.write_text(json.dumps(manifest))
-
-    return edited
-
-
-@pytest.fixture
 def command(root, capsys):
     """Gives a command on these runs, and returns its exit code and the lines that it says."""
 
@@ -51,6 +38,13 @@ def command(root, capsys):
         return code, (said.err if code else said.out).splitlines()
 
     return given
+
+
+def edit(folder, change):
+    """Change the manifest of a run."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 # --- tables -----------------------------------------------------------------------------------------------------
@@ -104,39 +98,37 @@ def test_no_runs_are_an_empty_table(tmp_path):
     assert not (tmp_path / "nothing").exists()
 
 
-def test_a_setting_never_takes_the_place_of_what_is_known_of_a_run(root, edit):
+def test_a_setting_never_takes_the_place_of_what_is_known_of_a_run(root, folder):
     first = index.rows(root)[0]
-    edit(lambda manifest: manifest["settings"].update(id=["a"], loss="none", folder="elsewhere"))
+    edit(folder, lambda manifest: manifest["settings"].update(id=["a"], loss="none", folder="elsewhere"))
     assert index.rows(root)[0] == first
 
 
 # --- the index --------------------------------------------------------------------------------------------------
 
 
-def test_the_index_spares_reading_but_not_of_what_has_changed_and_runs_may_be_moved(root, edit, tmp_path, monkeypatch):
+def test_the_index_spares_reading_but_not_of_what_has_changed_and_runs_may_be_moved(root, folder, tmp_path, monkeypatch):
     first, read, problem = index.rows(root), [], StoredRun.problem
     monkeypatch.setattr(StoredRun, "problem", lambda run: read.append(run.id) or problem(run))
     assert index.rows(root) == first
     assert not read
-    edit(lambda manifest: manifest["result"].update(loss=12.5))
+    edit(folder, lambda manifest: manifest["result"].update(loss=12.5))
     assert index.rows(root)[0]["loss"] == 12.5
     assert read == [first[0]["id"]]
     moved = shutil.move(root, tmp_path / "elsewhere")
     assert all(row["folder"].startswith(str(moved)) for row in index.rows(moved))
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        Path.unlink,
-        lambda path: path.write_text("{"),
-        lambda path: path.write_text('{"version": 1, "runs": {}}'),
-        lambda path: path.write_text("[" * 200_000),
-        lambda path: path.write_text(path.read_text().replace('"loss"', '"lost"', 1)),
-        lambda path: os.truncate(path, 3_000_000_000),  # which is never read
-    ],
-    ids=range(6),
-)
+DAMAGED = {
+    "lost": Path.unlink,
+    "another version": lambda path: path.write_text('{"version": 1, "runs": {}}'),
+    "too deep": lambda path: path.write_text("[" * 200_000),
+    "a manifest lacks something": lambda path: path.write_text(path.read_text().replace('"loss"', '"lost"', 1)),
+    "too large to be read": lambda path: os.truncate(path, 3_000_000_000),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
 def test_an_index_that_is_lost_or_damaged_is_made_anew(root, damage):
     first, path = index.rows(root), root / "runs" / "index.json"
     whole = path.read_text()
@@ -148,44 +140,41 @@ def test_an_index_that_is_lost_or_damaged_is_made_anew(root, damage):
 # --- damaged runs -----------------------------------------------------------------------------------------------
 
 
-DAMAGE = (Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:40]), lambda path: os.truncate(path, 3_000_000_000))
+def cut(path):
+    path.write_bytes(path.read_bytes()[:40])
 
 
-@pytest.mark.parametrize(
-    ("file", "damage"),
-    [*itertools.product(["manifest.json", "history.csv", "final.png"], DAMAGE[:2]), ("manifest.json", DAMAGE[2])],
-)
-def test_a_damaged_run_is_reported_and_left_out(root, folder, command, file, damage, caplog):
-    damage(folder / file)
-    assert len(index.rows(root)) == 3
-    assert f"{folder}: is damaged" in caplog.text
-    code, (said,) = command("runs", "show", folder.name)
-    assert code == 2
-    assert f"nstlab runs rm {folder.name}" in said
-
-
-ODD = {
+MANIFESTS = {
     "nothing in it": dict.clear,
     "no loss": lambda m: m["result"].pop("loss"),
     "another format": lambda m: m.update(format=99),
     "a date": lambda m: m["environment"].update(created="yesterday"),
     "a huge loss": lambda m: m["result"].update(loss=10**400),
     "events": lambda m: m["result"].update(events=[["a"]]),
-    "terms": lambda m: m["result"].update(terms={"style": None}),
-    "size": lambda m: m["settings"].update(size=None),
     "setting": lambda m: m["settings"].update(pool={"deep": []}),
     "recipe": lambda m: m.update(recipe="soup"),
     "id": lambda m: m.update(id="0" * 16),
     "frames": lambda m: m.update(frames="all"),
 }
+DAMAGE = {name: partial(edit, change=change) for name, change in MANIFESTS.items()} | {
+    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "no picture": lambda folder: (folder / "final.png").unlink(),
+    "half a history": lambda folder: cut(folder / "history.csv"),
+    "half a picture": lambda folder: cut(folder / "final.png"),
+    "a huge manifest": lambda folder: os.truncate(folder / "manifest.json", 3_000_000_000),
+}
 
 
-@pytest.mark.parametrize("change", ODD.values(), ids=ODD)
-def test_an_odd_manifest_is_one_run_less_and_no_more(edit, change, command):
-    edit(change)
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_run_is_reported_and_left_out_and_no_other(folder, command, damage, caplog):
+    damage(folder)
     for _ in range(2):  # also when the index is there
         code, lines = command("runs")
         assert (code, len(lines)) == (0, 4)
+        assert f"{folder}: is damaged" in caplog.text
+    code, (said,) = command("runs", "show", folder.name)
+    assert code == 2
+    assert f"nstlab runs rm {folder.name}" in said
 
 
 # --- folders by id ----------------------------------------------------------------------------------------------

@@ -14,15 +14,12 @@ import pytest
 import torch
 from faults import raise_at, refusal
 from helpers import until
-from hypothesis import given
-from hypothesis import strategies as st
 
 from nstlab import cli, files
 from nstlab import images as im
 from nstlab.method.checkpoint import Checkpoint
-from nstlab.recipes.plan import Plan
 from nstlab.runs import store as stores
-from nstlab.runs.store import Store, frame_steps
+from nstlab.runs.store import Store
 from nstlab.runs.stored import Record, read_rows
 
 
@@ -73,12 +70,6 @@ def test_computing_anew_begins_at_the_first_picture_and_the_earlier_run_stays_un
     assert same(run, whole(plan()))
 
 
-def test_a_run_that_needs_too_much_memory_is_refused_before_anything_is_written(plan, store, monkeypatch):
-    monkeypatch.setattr(Plan, "memory_needed", lambda *_: 10**18)
-    assert "GB of memory" in refusal(store.obtain, plan())
-    assert not list(store.root.glob("runs/*/*"))
-
-
 # --- progress pictures ------------------------------------------------------------------------------------------
 
 
@@ -127,14 +118,6 @@ def test_a_run_that_stops_early_is_found_with_its_progress_pictures(plan, store,
     run = store.obtain(early, frames=frames).run
     assert len(run.frames) >= 1
     assert store.find(early, frames=frames) == run
-
-
-@given(st.integers(1, 5000), st.integers(1, 500))
-def test_progress_pictures_are_no_more_than_asked_for_and_reach_the_end(total, frames):
-    kept = frame_steps(total, frames)
-    assert 1 <= len(kept) <= frames
-    assert max(kept) == total
-    assert min(kept) == 0 or frames == 1
 
 
 # --- interruption -----------------------------------------------------------------------------------------------
