@@ -18,6 +18,7 @@ from helpers import until
 from nstlab import cli, files
 from nstlab import images as im
 from nstlab.method.checkpoint import Checkpoint
+from nstlab.method.names import OPTIMIZERS
 from nstlab.runs import store as stores
 from nstlab.runs.store import Store
 from nstlab.runs.stored import Record, read_rows
@@ -122,14 +123,12 @@ def test_a_run_that_stops_early_is_found_with_its_progress_pictures(plan, store,
 
 # --- interruption -----------------------------------------------------------------------------------------------
 
-CHANGES = [
-    {}, {"optimizer": "adam"}, {"optimizer": "gd"}, {"levels": 2, "size": 80, "steps": 7}, {"history": 3}, {"tv": 0.5},
-    {"steps": 40, "stop_change": 0.9},
-]  # fmt: skip
+SIZES = {"levels": 2, "size": 80, "steps": 7}  # three steps at half the size come first
+CHANGES = [{}, {"tv": 0.5}, {"steps": 40, "stop_change": 0.9}, *({**SIZES, "optimizer": name} for name in OPTIMIZERS)]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
-@pytest.mark.parametrize("steps", [1, 3, 8])
+@pytest.mark.parametrize("steps", [1, 3, 4, 8])
 def test_an_interrupted_run_goes_on_to_the_same_pixels(plan, store, interrupt, whole, change, steps):
     partial, seen = interrupt(plan(**change), steps), []
     assert store.find(plan(**change)) is None
@@ -144,13 +143,14 @@ def test_an_interrupted_run_goes_on_to_the_same_pixels(plan, store, interrupt, w
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 @pytest.mark.parametrize("evaluation", [1, 2, 3, 8, 13])
 def test_a_run_that_ends_within_an_evaluation_goes_on_to_the_same_pixels(plan, store, whole, monkeypatch, error, evaluation):
+    todo = plan(history=3, precision="float32")  # so that curvature is overwritten
     with monkeypatch.context() as patch:
         raise_at(patch, evaluation, error)
         with pytest.raises(error):
-            store.obtain(plan())
-    assert store.find(plan()) is None
-    assert (store.checkpoint(plan()) is None) == (evaluation == 1)
-    assert same(store.obtain(plan(), strict=True).run, whole(plan()))
+            store.obtain(todo)
+    assert store.find(todo) is None
+    assert (store.checkpoint(todo) is None) == (evaluation == 1)
+    assert same(store.obtain(todo, strict=True).run, whole(todo))
 
 
 def test_a_run_interrupted_again_and_again_goes_on_to_the_same_pixels(plan, store, interrupt, whole):
