@@ -52,13 +52,6 @@ def test_rescaled_pooling_is_larger_by_a_constant_and_has_finite_gradients(tiny,
     assert x.grad.isfinite().all()  # at 0 too, where a root's is not
 
 
-def test_the_networks_tensors_are_its_own_and_never_require_a_gradient(net, tiny):
-    for tensor in net.tensors().values():
-        tensor.zero_()  # a copy
-    assert torch.equal(net.conv5_4_weight, tiny.tensors["conv5_4.weight"])
-    assert not any(t.requires_grad for t in net.state_dict(keep_vars=True).values())
-
-
 def test_what_weights_or_picture_do_not_reach_and_wrong_choices_are_named(net, tiny, photo):
     partial = {name: t for name, t in tiny.tensors.items() if name < "conv3_3"}
     short = VGG19(Weights(partial, tiny.preprocessing, "partial"))

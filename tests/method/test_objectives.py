@@ -110,7 +110,6 @@ def test_weights_multiply_and_add_and_terms_of_one_name_are_numbered(a, b, facto
         (lambda x: style(["conv1_1", 1], x), "each named once"),
         (lambda x: style("conv1_1", x, weights=[1, 2]), "2 layer weights given for 1 layers"),
         (lambda x: style("conv1_1", x, convention="papper"), "did you mean 'paper'"),
-        (lambda x: total_variation("papper"), "did you mean 'paper'"),
         (lambda x: style("conv1_1", x, fit="foo"), "fit: 'foo' is not one of"),
         *[(lambda x, s=s: style("conv1_1", x, scale=s), f"scale: {s}") for s in (-1.0, math.nan)],
         (lambda x: style("conv1_1", x[..., :0]), "style: "),

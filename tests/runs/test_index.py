@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from faults import refusal
 
 import nstlab as nst
@@ -158,13 +159,18 @@ MANIFESTS = {
 }
 DAMAGE = {name: partial(edit, change=change) for name, change in MANIFESTS.items()} | {
     "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "an empty manifest": lambda folder: (folder / "manifest.json").write_text(""),
     "no picture": lambda folder: (folder / "final.png").unlink(),
     "half a history": lambda folder: cut(folder / "history.csv"),
     "half a picture": lambda folder: cut(folder / "final.png"),
+    "a picture of another size": lambda folder: im.save(torch.rand(1, 3, 50, 40), folder / "final.png"),
+    "a pipe for a picture": lambda folder: (folder / "final.png").unlink() or os.mkfifo(folder / "final.png"),
+    "a pipe for a history": lambda folder: (folder / "history.csv").unlink() or os.mkfifo(folder / "history.csv"),
     "a huge manifest": lambda folder: os.truncate(folder / "manifest.json", 3_000_000_000),
 }
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes and sparse files")
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_run_is_reported_and_left_out_and_no_other(folder, command, damage, caplog):
     damage(folder)

@@ -1,7 +1,5 @@
-"""A run on disk: what decides its id, what its folder holds, and damage, which is noticed."""
+"""A run on disk: what decides its id, and what its folder holds. (Damage of all kinds is in test_index.)"""
 
-import itertools
-import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,7 +62,7 @@ def test_ids_of_earlier_runs_stay_what_they_are():
 # --- what the folder holds --------------------------------------------------------------------------------------
 
 
-def test_a_finished_run_is_found_with_its_picture_what_was_done_and_a_row_for_every_step(plan, store):
+def test_a_finished_run_is_whole_and_found_and_computed_again_if_it_is_damaged(plan, store):
     todo = plan(tv=0.5)
     run, found = store.obtain(todo)
     assert (run.folder, run.id, found) == (store.folder(todo), run_id(todo), False)
@@ -87,6 +85,12 @@ def test_a_finished_run_is_found_with_its_picture_what_was_done_and_a_row_for_ev
     total = todo.settings.alpha * rows["content"] + todo.settings.beta * rows["style"] + 0.5 * rows["tv"]
     assert list(rows["loss"]) == pytest.approx(list(total), rel=1e-4)
     assert rows["loss"].min() == manifest["result"]["loss"]
+
+    run.picture.write_bytes(run.picture.read_bytes()[:60])
+    assert store.find(todo) is None
+    assert store.obtain(todo) == (run, False)
+    assert run.problem() == ""
+    assert im.load(run.picture).shape == (1, 3, 32, 27)
 
 
 def test_a_history_comes_back_as_it_was_written(tmp_path):
@@ -121,37 +125,3 @@ def test_a_run_of_no_steps_is_the_first_picture(plan, store):
     run = store.obtain(todo).run
     assert len(run.history()) == 1
     assert (im.load(run.picture) - todo.start).abs().max() <= 0.51 / 255
-
-
-# --- damage -----------------------------------------------------------------------------------------------------
-
-
-def cut(part):
-    return lambda path: path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
-
-
-def pipe(path):
-    path.unlink()
-    if hasattr(os, "mkfifo"):
-        os.mkfifo(path)
-
-
-def exchange(path):
-    im.save(torch.rand(1, 3, 50, 40), path)
-
-
-@pytest.mark.parametrize(
-    ("file", "damage"),
-    [
-        *itertools.product(["manifest.json", "final.png", "history.csv"], [cut(0), cut(0.5), Path.unlink, pipe]),
-        ("final.png", exchange),
-    ],
-)
-def test_a_damaged_run_is_reported_and_computed_again(plan, store, caplog, file, damage):
-    run = store.obtain(plan(steps=3)).run
-    damage(run.folder / file)
-    assert store.find(plan(steps=3)) is None
-    assert f"{run.folder}: is damaged" in caplog.text
-    assert store.obtain(plan(steps=3)) == (run, False)
-    assert run.problem() == ""
-    assert im.reopen(run.picture).shape == (1, 3, 32, 27)
