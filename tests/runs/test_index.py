@@ -5,6 +5,7 @@ import os
 import shutil
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -46,9 +47,6 @@ def edit(folder, change):
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-# --- tables -----------------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_a_row_with_settings_losses_and_places_and_has_a_history(root):
@@ -105,9 +103,6 @@ def test_a_setting_never_takes_the_place_of_what_is_known_of_a_run(root, folder)
     assert index.rows(root)[0] == first
 
 
-# --- the index --------------------------------------------------------------------------------------------------
-
-
 def test_the_index_spares_reading_but_not_of_what_has_changed_and_runs_may_be_moved(root, folder, tmp_path, monkeypatch):
     first, read, problem = index.rows(root), [], StoredRun.problem
     monkeypatch.setattr(StoredRun, "problem", lambda run: read.append(run.id) or problem(run))
@@ -136,9 +131,6 @@ def test_an_index_that_is_lost_or_damaged_is_made_anew(root, damage):
     damage(path)
     assert index.rows(root) == first
     assert path.read_text() == whole
-
-
-# --- damaged runs -----------------------------------------------------------------------------------------------
 
 
 def cut(path):
@@ -183,9 +175,6 @@ def test_a_damaged_run_is_reported_and_left_out_and_no_other(folder, command, da
     assert f"nstlab runs rm {folder.name}" in said
 
 
-# --- folders by id ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [("zzz", "no run has an id"), ("", "no run has an id"), ("notes", "no run has an id")]
@@ -218,10 +207,7 @@ def test_a_run_that_is_being_computed_is_not_removed(root, folder, finished):
 
 
 def test_a_folder_that_cannot_be_removed_is_named(root, folder, monkeypatch):
-    def refuse(*_):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(Path, "rename", Mock(side_effect=PermissionError(13, "Permission denied")))
     message = refusal(index.remove_runs, [folder.name], root)
     assert str(folder) in message
     assert "Permission denied" in message

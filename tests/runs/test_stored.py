@@ -15,8 +15,6 @@ from nstlab.method.weights import TORCHVISION, random_weights
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs.stored import read_rows, run_id, write_rows
 
-# --- what decides the id ----------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize(
     "change",
@@ -57,9 +55,6 @@ def test_ids_of_earlier_runs_stay_what_they_are():
     plan = SimpleNamespace(identity=lambda: {"recipe": "transfer", "settings": {"size": 32, "layers": ["conv1_1"]}})
     ids = run_id(plan), run_id(plan, [(2, {"style": 5.0})]), run_id(plan, [], 7), run_id(plan, [(2, {"style": 5.0})], 7)
     assert ids == ("abd88ad323f4d52e", "8ed267257054cf01", "a58f4384406c872d", "e848d96b1ccc2315")
-
-
-# --- what the folder holds --------------------------------------------------------------------------------------
 
 
 def test_a_finished_run_is_whole_and_found_and_computed_again_if_it_is_damaged(plan, store):

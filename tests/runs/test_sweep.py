@@ -2,8 +2,9 @@
 
 import os
 import signal
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -76,9 +77,6 @@ def test_what_is_not_allowed_is_refused_before_anything_runs(base, vary, says):
     assert says in refusal(Sweep, base, vary)
 
 
-# --- in this process --------------------------------------------------------------------------------------------
-
-
 def test_an_interrupted_sweep_goes_on_to_all_runs_in_order_and_a_third_time_all_are_found(base, root, folder, monkeypatch):
     sweep, seen = Sweep(base, {"beta": [1.0, 10.0], "seed": [0, 1]}), []
     with monkeypatch.context() as patch:
@@ -109,27 +107,6 @@ def test_a_run_that_fails_does_not_keep_the_others_from_finishing(base, root, fo
         Sweep(base, {"seed": range(3)}).run(root)
     assert error.value.__notes__ == ["in the sweep's case seed 1; 1 of 3 runs failed"]
     assert len([path for path in folder.iterdir() if path.suffix == ""]) == 2
-
-
-# --- elsewhere --------------------------------------------------------------------------------------------------
-
-
-class Elsewhere(Executor):
-    """Runs nothing; what is submitted gets this outcome, if there is one, and no worker is alive."""
-
-    def __init__(self, error=None, room=9):
-        self.error, self.room, self.futures = error, room, []
-
-    def submit(self, *_):
-        if len(self.futures) == self.room:
-            raise KeyboardInterrupt
-        self.futures.append(Future())
-        if self.error is not None:
-            self.futures[-1].set_exception(self.error)
-        return self.futures[-1]
-
-    def alive(self):
-        return False
 
 
 def test_any_executor_will_do_and_equal_cases_are_one_run(base, root, folder, workers):
@@ -176,15 +153,19 @@ def test_workers_find_the_pictures_from_another_folder_and_must_share_the_result
 )
 def test_workers_that_are_lost_are_one_line_and_not_a_wait(base, root, monkeypatch, error, says):
     monkeypatch.setattr(sweeps, "WORKER_TIMEOUT", 0.01)
-    message = refusal(Sweep(base, {"seed": range(2)}).run, root, Elsewhere(error))
+    futures = Future(), Future()
+    for future in futures if error else ():
+        future.set_exception(error)
+    executor = Mock(submit=Mock(side_effect=futures), alive=lambda: False)
+    message = refusal(Sweep(base, {"seed": range(2)}).run, root, executor)
     assert says in message.replace("seed 1", "seed 0")  # whichever is looked at first
 
 
 def test_what_has_not_begun_is_cancelled_by_ctrl_c(base, root):
-    executor = Elsewhere(room=2)
+    futures = Future(), Future()
     with pytest.raises(KeyboardInterrupt):
-        Sweep(base, {"seed": range(3)}).run(root, executor)
-    assert [future.cancelled() for future in executor.futures] == [True, True]
+        Sweep(base, {"seed": range(3)}).run(root, Mock(submit=Mock(side_effect=[*futures, KeyboardInterrupt])))
+    assert [future.cancelled() for future in futures] == [True, True]
 
 
 @pytest.mark.parametrize(("visible", "names"), [("", {"0", "1"}), ("5,7", {"5", "7"})])
@@ -198,11 +179,6 @@ def test_each_gpu_gets_a_process_that_sees_it_alone(monkeypatch, visible, names)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with sweeps.gpu_executor("auto") as executor:
         assert executor is None
-
-
-# --- Dask -------------------------------------------------------------------------------------------------------
-
-quiet = pytest.mark.filterwarnings("default")  # of the cluster's own making, when a worker is killed
 
 
 def dying(*job):
@@ -225,6 +201,9 @@ def dying(*job):
         return sweeps.work(*job)
     finally:
         Plan.steps = steps
+
+
+quiet = pytest.mark.filterwarnings("default")  # of the cluster's own making, when a worker is killed
 
 
 @quiet
