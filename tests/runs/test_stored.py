@@ -10,7 +10,6 @@ import torch
 from faults import refusal
 
 from nstlab import images as im
-from nstlab.method.fast import arithmetic
 from nstlab.method.weights import TORCHVISION, random_weights
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs.stored import read_rows, run_id, write_rows
@@ -40,15 +39,6 @@ def test_pixels_their_roles_and_numbers_decide_the_id_and_files_do_not(plan, set
     others = [{name: picture} for name in ("photo", "painting", "init")] + [{"weights": weights}]
     others += [{}, {"photo": settings.painting, "painting": settings.photo}]
     assert len({run_id(plan(**first | other)) for other in others}) == len(others)
-
-
-def test_the_type_that_a_machine_computes_in_decides_the_id(plan, monkeypatch):
-    """It changes the pixels, and "auto" does not say which it is."""
-    before = run_id(plan())
-    for halves in ((), (torch.bfloat16,)):
-        monkeypatch.setattr(arithmetic, "native_halves", lambda device, halves=halves: halves)
-        before, other = run_id(plan()), before
-    assert before != other
 
 
 def test_ids_of_earlier_runs_stay_what_they_are():

@@ -124,7 +124,7 @@ def test_a_worker_with_other_pictures_refuses(base, root):
     assert not root.exists()
 
 
-def test_workers_may_compute_in_another_type(base, root, workers, monkeypatch):
+def test_workers_may_compute_in_another_type_which_makes_other_runs(base, root, workers, monkeypatch):
     sweep = Sweep(base, {"seed": range(2)})
     monkeypatch.setattr(arithmetic, "native_halves", lambda device: ())
     here = sweep.run(root)
