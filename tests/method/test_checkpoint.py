@@ -1,4 +1,4 @@
-"""Checkpoints: any damage is found, and they fit one run. (What resumes from them is in test_engine.)"""
+"""Checkpoints: any damage is found, and they fit one run. (What resumes from them is in runs/test_store.)"""
 
 import pytest
 import safetensors.torch

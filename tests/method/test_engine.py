@@ -1,4 +1,4 @@
-"""The engine's guarantees, on a tiny network."""
+"""The engine's guarantees, on a tiny network. (Interruptions are in runs/test_store.)"""
 
 import itertools
 
@@ -7,7 +7,6 @@ import torch
 from faults import change_at, raise_at, refusal
 
 import nstlab as nst
-from nstlab.method.checkpoint import Checkpoint
 from nstlab.method.engine import minimize, solve
 from nstlab.method.fast import arithmetic
 from nstlab.method.fast.convolutions import Convolution, OneDNN
@@ -59,18 +58,6 @@ def test_the_result_is_never_worse_than_the_best_step(goal, net, start, optimize
     assert torch.equal(result.image, steps[-1].best())
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_resuming_makes_the_pixels_of_a_run_that_did_not_stop(goal, net, start, optimizer, tmp_path):
-    run = {"start": twice(start), "steps": 6, "optimizer": optimizer, "levels": 2}
-    whole = [*minimize(goal, net, **run)]
-    for stop in (0, 2, 3, 8):  # at both ends of the first size, and in the middle of both
-        *_, last = itertools.islice(minimize(goal, net, **run), stop + 1)
-        last.checkpoint().save(tmp_path / "c.safetensors")
-        rest = [*minimize(goal, net, **run, checkpoint=Checkpoint.load(tmp_path / "c.safetensors"))]
-        assert torch.equal(rest[-1].best(), whole[-1].best()), stop
-        assert [(s.loss, s.terms, s.evaluations) for s in rest] == [(s.loss, s.terms, s.evaluations) for s in whole[stop + 1 :]]
-
-
 @pytest.mark.parametrize("factor", [1e-6, 7.3, 1e6])
 def test_a_common_factor_of_the_weights_changes_nothing(goal, net, start, factor):
     plain, scaled = (solve(scaled * goal, net, start, steps=25) for scaled in (1, factor))
@@ -88,18 +75,6 @@ def test_a_bad_evaluation_is_an_event_and_never_a_picture(goal, net, start, opti
     assert steps[-1].result().loss < steps[3].loss
     resumed = solve(goal, net, start, steps=14, optimizer=optimizer, checkpoint=steps[-1].checkpoint())
     assert resumed.events == steps[-1].events
-
-
-def test_interrupted_inside_a_step_the_last_one_is_still_good(goal, net, start, monkeypatch):
-    options, steps = {"steps": 10, "optimizer": LBFGS(history=3)}, []
-    expected = solve(goal, net, start, **options)
-    raise_at(monkeypatch, 8)
-    with pytest.raises(KeyboardInterrupt):
-        steps.extend(minimize(goal, net, start, **options))
-    assert steps[-1].best().isfinite().all()
-    assert steps[-1].result().status is Status.LEFT
-    result = solve(goal, net, start, **options, checkpoint=steps[-1].checkpoint())
-    assert torch.equal(result.image, expected.image)
 
 
 def test_weights_change_between_steps_and_curvature_is_forgotten(goal, net, start):

@@ -30,12 +30,6 @@ def test_a_function_is_captured_once_after_a_few_plain_calls_and_gives_the_same(
     assert torch.equal(torch.stack(found), 2 * inputs)  # copies, which later calls do not change
 
 
-def test_a_picture_on_the_host_is_given_as_it_was(photo):
-    arrive = to_host(photo.requires_grad_(True))
-    assert torch.equal(arrive(), photo)
-    assert not arrive().requires_grad
-
-
 class Visits(TorchDispatchMode):
     """Operators that touch memory of the host. All else is on the device 'meta', from which nothing can be fetched."""
 

@@ -61,7 +61,6 @@ def test_a_file_may_state_its_preprocessing(tmp_path, tiny):
     [
         ({"conv2_1.weight": None, "conv2_1.bias": None}, "no VGG19 weights found; expected are"),
         ({"conv1_1.weight": None}, "from conv1_1 on without a gap"),
-        ({"conv3_2.bias": None}, "conv3_2 has the shape"),
         ({"conv1_1.weight": torch.zeros(4, 1, 3, 3)}, "conv1_1 has the shape (4, 1, 3, 3); expected is (N, 3, 3, 3)"),
         ({"conv2_2.weight": torch.zeros(6, 6, 5, 5)}, "conv2_2 has the shape (6, 6, 5, 5); expected is (N, 6, 3, 3)"),
         ({"conv4_1.bias": torch.zeros(7)}, "conv4_1 has the shape"),
@@ -69,7 +68,6 @@ def test_a_file_may_state_its_preprocessing(tmp_path, tiny):
         ({"conv5_4.weight": torch.zeros(0, 8, 3, 3), "conv5_4.bias": torch.zeros(0)}, "shape (0, 8, 3, 3)"),
         ({"conv5_4.bias": torch.zeros(1).expand(8)}, "conv5_4.bias does not consist of stored numbers"),
         ({"conv5_4.bias": torch.full((8,), torch.nan)}, "conv5_4.bias holds numbers that are not finite"),
-        ({"conv1_1.weight": None, 0: torch.zeros(3)}, "without a gap"),
     ],
 )
 def test_what_is_not_vgg19_is_refused_by_file_and_layer(tmp_path, tiny, changes, named):
@@ -135,24 +133,14 @@ def test_auto_takes_the_embedded_weights_unless_imagenets_are_here_and_says_so_o
     assert "embedded (of this test)" in said
     assert "nstlab fetch --weights imagenet" in said
     other = random_weights(5, (2, 2, 2, 2, 2))
-    place_download("imagenet", other)
+    assert weights.SOURCES["imagenet"].path.is_relative_to(torch.hub.get_dir())
+    weights.SOURCES["imagenet"].path.parent.mkdir(parents=True)
+    torch.save(as_torchvisions(other.tensors), weights.SOURCES["imagenet"].path)
     found = weights.load("auto")
     assert_same_tensors(found, other)
     assert (found.source, found.preprocessing) == ("imagenet", TORCHVISION)
     assert "ImageNet VGG19, found on this machine" in caplog.messages[1]
-
-
-def place_download(name: str, made: Weights) -> None:
-    path = weights.SOURCES[name].path
-    path.parent.mkdir(parents=True)
-    torch.save(as_torchvisions(made.tensors), path)
-
-
-def test_downloads_are_looked_for_where_torch_hub_keeps_them(tiny):
     assert "nstlab fetch --weights caffe" in refusal(weights.load, "caffe")
-    place_download("caffe", tiny)
-    assert weights.SOURCES["caffe"].path.is_relative_to(torch.hub.get_dir())
-    assert weights.load("caffe").preprocessing == CAFFE
 
 
 def test_the_embedded_weights_reach_the_deepest_layer_and_others_may_end_early(tmp_path, tiny):

@@ -15,7 +15,7 @@ from nstlab.runs import source
 
 
 @pytest.fixture
-def settings(photo, painting, tiny_file, tmp_path, monkeypatch):
+def settings(small_transfer, monkeypatch):
     """Settings of a recipe that is known for the time of a test."""
     monkeypatch.setattr(base, "REGISTERED", base.known())
 
@@ -32,9 +32,8 @@ def settings(photo, painting, tiny_file, tmp_path, monkeypatch):
             means = nst.term(Means, "means", ["conv1_1", "conv2_1"], image=pictures["style"])
             return nst.content("conv2_1", pictures["content"]) + self.strength * means
 
-    paths = [str(nst.save(x, tmp_path / f"{name}.png")) for name, x in (("photo", photo), ("painting", painting))]
-    small = {"size": 48, "steps": 4, "weights": str(tiny_file), "normalize": False, "precision": "float32"}
-    return TintSettings(*paths, **small)
+    same = {name: getattr(small_transfer, name) for name in ("photo", "painting", "size", "weights", "normalize", "precision")}
+    return TintSettings(**same, steps=4)
 
 
 def test_it_runs_from_the_command_line_and_is_found_again(settings, tmp_path, capsys):

@@ -5,7 +5,6 @@ import itertools
 import pytest
 import safetensors.torch
 
-from nstlab import images as im
 from nstlab.method.weights import TORCHVISION
 from nstlab.recipes.plan import prepare
 from nstlab.recipes.texture import TextureSettings
@@ -14,10 +13,9 @@ from nstlab.runs.store import Store
 
 
 @pytest.fixture
-def settings(tmp_path, photo, painting, tiny_file):
+def settings(small_transfer):
     """A transfer of 12 steps at 32 px, from pictures and weights in files."""
-    pictures = im.save(photo, tmp_path / "photo.png"), im.save(painting, tmp_path / "painting.png")
-    return TransferSettings(*pictures, weights=tiny_file, size=32, steps=12, normalize=False, init="white", levels=1)
+    return small_transfer.replace(size=32, steps=12, init="white", precision="auto")
 
 
 @pytest.fixture

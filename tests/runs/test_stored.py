@@ -1,6 +1,5 @@
-"""A run on disk: what decides its id, what its folder holds, and damage, which is noticed."""
+"""A run on disk: what decides its id, and what its folder holds. (Damage of all kinds is in test_index.)"""
 
-import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,15 +10,9 @@ import torch
 from faults import refusal
 
 from nstlab import images as im
-from nstlab.method.fast import arithmetic
 from nstlab.method.weights import TORCHVISION, random_weights
-from nstlab.recipes.plan import prepare
-from nstlab.recipes.reconstruct import ReconstructSettings
-from nstlab.recipes.texture import TextureSettings
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs.stored import read_rows, run_id, write_rows
-
-# --- what decides the id ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -36,39 +29,16 @@ def test_whatever_may_change_the_picture_changes_the_id(plan, change):
     assert run_id(plan(**change)) != run_id(plan())
 
 
-@pytest.mark.parametrize("field", ["photo", "painting", "init"])
-def test_pixels_decide_the_id_and_files_do_not(plan, settings, tmp_path, photo, field):
-    first = settings.photo if field == "init" else getattr(settings, field)
-    moved = im.save(im.load(first), tmp_path / "elsewhere.tif")
-    other = im.save((photo + 1 / 255).clamp(0, 1), tmp_path / "other.png")
-    ids = [run_id(plan(**{field: str(path)})) for path in (first, moved, other)]
-    assert ids[0] == ids[1] != ids[2]
-
-
-def test_pictures_have_roles(plan, settings):
-    assert run_id(plan(photo=settings.painting, painting=settings.photo)) != run_id(plan())
-
-
-def test_numbers_of_the_weights_decide_the_id_and_files_do_not(plan, settings, tmp_path):
-    moved = shutil.copy(settings.weights, tmp_path / "moved")
-    other = tmp_path / "other.safetensors"
-    safetensors.torch.save_file(random_weights(1, (4, 6, 8, 8, 8)).tensors, other, {"input": str(TORCHVISION)})
-    assert run_id(plan(weights=moved)) == run_id(plan()) != run_id(plan(weights=other))
-
-
-def test_the_type_that_a_machine_computes_in_decides_the_id(plan, monkeypatch):
-    """It changes the pixels, and "auto" does not say which it is."""
-    before = run_id(plan())
-    for halves in ((), (torch.bfloat16,)):
-        monkeypatch.setattr(arithmetic, "native_halves", lambda device, halves=halves: halves)
-        before, other = run_id(plan()), before
-    assert before != other
-
-
-def test_recipes_do_not_share_ids(settings):
-    usual = {"weights": settings.weights, "size": 32, "normalize": False}
-    plans = [prepare(recipe(settings.photo, **usual), "cpu") for recipe in (ReconstructSettings, TextureSettings)]
-    assert run_id(plans[0]) != run_id(plans[1])
+def test_pixels_their_roles_and_numbers_decide_the_id_and_files_do_not(plan, settings, tmp_path, photo):
+    first = {name: Path(getattr(settings, name)) for name in ("photo", "painting", "weights")} | {"init": settings.photo}
+    moved = {name: shutil.copy(path, tmp_path / f"moved {name}") for name, path in first.items()}
+    moved["photo"] = im.save(im.load(settings.photo), tmp_path / "moved.tif")
+    assert run_id(plan(**moved)) == run_id(plan(**first))
+    picture, weights = im.save((photo + 1 / 255).clamp(0, 1), tmp_path / "other.png"), tmp_path / "other.safetensors"
+    safetensors.torch.save_file(random_weights(1, (4, 6, 8, 8, 8)).tensors, weights, {"input": str(TORCHVISION)})
+    others = [{name: picture} for name in ("photo", "painting", "init")] + [{"weights": weights}]
+    others += [{}, {"photo": settings.painting, "painting": settings.photo}]
+    assert len({run_id(plan(**first | other)) for other in others}) == len(others)
 
 
 def test_ids_of_earlier_runs_stay_what_they_are():
@@ -77,27 +47,16 @@ def test_ids_of_earlier_runs_stay_what_they_are():
     assert ids == ("abd88ad323f4d52e", "8ed267257054cf01", "a58f4384406c872d", "e848d96b1ccc2315")
 
 
-# --- what the folder holds --------------------------------------------------------------------------------------
-
-
-def test_a_finished_run_is_whole(plan, store):
-    todo = plan()
-    assert store.find(todo) is None
+def test_a_finished_run_is_whole_and_found_and_computed_again_if_it_is_damaged(plan, store):
+    todo = plan(tv=0.5)
     run, found = store.obtain(todo)
-    assert not found
-    assert (run.folder, run.id) == (store.folder(todo), run_id(todo))
-    assert set(os.listdir(run.folder)) == {"manifest.json", "history.csv", "final.png"}
-    assert os.listdir(run.folder.parent) == [run.id]
-    assert store.find(todo) == run
+    assert (run.folder, run.id, found) == (store.folder(todo), run_id(todo), False)
     assert store.obtain(todo) == (run, True)
     assert im.load(run.picture).shape == (1, 3, 32, 27)
     assert im.read_settings(run.picture) == todo.settings.to_dict()
 
-
-def test_the_manifest_says_what_was_done_and_where(plan, store):
-    todo = plan()
-    manifest = store.obtain(todo).run.manifest
-    assert (manifest["id"], manifest["recipe"]) == (run_id(todo), "transfer")
+    manifest, rows = run.manifest, run.history()
+    assert (manifest["id"], manifest["recipe"]) == (run.id, "transfer")
     assert TransferSettings.from_dict(manifest["settings"]) == todo.settings
     assert manifest["weights"] == todo.net.weights.digest
     assert manifest["inputs"].keys() == {"content", "style"}
@@ -106,16 +65,17 @@ def test_the_manifest_says_what_was_done_and_where(plan, store):
     assert manifest["environment"]["device"].startswith("cpu")
     assert torch.__version__.startswith(manifest["environment"]["versions"]["torch"])
 
-
-def test_the_history_has_a_row_for_the_first_picture_and_every_step(plan, store):
-    todo = plan(tv=0.5)
-    run = store.obtain(todo).run
-    rows = run.history()
     assert list(rows["step"]) == list(range(13))
     assert list(rows) == ["step", "level", "loss", "content", "style", "tv", "evaluations", "seconds", "event"]
     total = todo.settings.alpha * rows["content"] + todo.settings.beta * rows["style"] + 0.5 * rows["tv"]
     assert list(rows["loss"]) == pytest.approx(list(total), rel=1e-4)
-    assert rows["loss"].min() == run.manifest["result"]["loss"]
+    assert rows["loss"].min() == manifest["result"]["loss"]
+
+    run.picture.write_bytes(run.picture.read_bytes()[:60])
+    assert store.find(todo) is None
+    assert store.obtain(todo) == (run, False)
+    assert run.problem() == ""
+    assert im.load(run.picture).shape == (1, 3, 32, 27)
 
 
 def test_a_history_comes_back_as_it_was_written(tmp_path):
@@ -150,43 +110,3 @@ def test_a_run_of_no_steps_is_the_first_picture(plan, store):
     run = store.obtain(todo).run
     assert len(run.history()) == 1
     assert (im.load(run.picture) - todo.start).abs().max() <= 0.51 / 255
-
-
-# --- damage -----------------------------------------------------------------------------------------------------
-
-
-def cut(part):
-    return lambda path: path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
-
-
-def pipe(path):
-    path.unlink()
-    os.mkfifo(path)
-
-
-@pytest.mark.parametrize("file", ["manifest.json", "final.png", "history.csv"])
-@pytest.mark.parametrize(
-    "damage",
-    [
-        cut(0),
-        cut(0.5),
-        Path.unlink,
-        pytest.param(pipe, marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX pipes")),
-    ],
-    ids=["empty", "half", "missing", "pipe"],
-)
-def test_a_damaged_run_is_reported_and_computed_again(plan, store, caplog, file, damage):
-    run = store.obtain(plan(steps=3)).run
-    damage(run.folder / file)
-    assert store.find(plan(steps=3)) is None
-    assert f"{run.folder}: is damaged" in caplog.text
-    assert store.obtain(plan(steps=3)) == (run, False)
-    assert run.problem() == ""
-    assert im.reopen(run.picture).shape == (1, 3, 32, 27)
-
-
-def test_a_picture_of_another_size_is_not_the_runs(plan, store, caplog):
-    run = store.obtain(plan(steps=3)).run
-    im.save(torch.rand(1, 3, 50, 40), run.picture)
-    assert store.find(plan(steps=3)) is None
-    assert "50 px" in caplog.text
