@@ -5,7 +5,8 @@ import json
 import os
 import subprocess
 import sys
-import time
+
+from helpers import until
 
 TOKEN = "only-for-this-test"
 
@@ -15,24 +16,13 @@ def serving(folder, module, *options, **environment):
     """Run a server's module on a free port, with all that it writes below a folder; yields (address, process)."""
     places = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "RUNTIME", "DATA")}
     environment = os.environ | places | {"IPYTHONDIR": str(folder / "ipython")} | environment
-    command = [
-        sys.executable,
-        "-m",
-        module,
-        "--no-browser",
-        "--ServerApp.port=0",
-        f"--IdentityProvider.token={TOKEN}",
-        *options,
-    ]
+    options = ["--no-browser", "--ServerApp.port=0", f"--IdentityProvider.token={TOKEN}", *options]
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, "-m", module, *options], env=environment, stdout=log, stderr=log)
         try:
-            end = time.monotonic() + 90
-            while (url := address(folder)) is None:
-                if process.poll() is not None or time.monotonic() > end:
-                    raise AssertionError((folder / "log").read_text())
-                time.sleep(0.1)
-            yield url, process
+            until(lambda: address(folder) or process.poll() is not None, seconds=90)
+            assert process.poll() is None, (folder / "log").read_text()
+            yield address(folder), process
         finally:
             process.terminate()
             process.wait(30)
