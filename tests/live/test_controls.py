@@ -6,7 +6,6 @@ import ipywidgets as w
 import pytest
 
 from nstlab.live.controls import SPECIAL, Controls
-from nstlab.method.names import layer_name
 from nstlab.recipes.base import known
 from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.texture import TextureSettings
@@ -75,15 +74,13 @@ def test_a_moved_widget_changes_its_field_and_is_told(controls, told):
     controls.views["size"].widget.value = 3  # below the field's range
     assert (controls.settings.size, controls.views["size"].widget.max) == (16, 16384)
     assert isinstance(controls.views["levels"].widget, w.IntSlider)
-    special_first_and_each_once = [controls.views[name].widget for name in ("beta", "style_weights", "size")]
-    assert controls.widgets(["size", "style_weights", "alpha", "beta"]) == special_first_and_each_once
-
-
-def test_another_convention_brings_its_weights(controls, told):
-    controls.views["convention"].widget.value = "tutorial"
+    controls.show(TRANSFER)
+    controls.views["convention"].widget.value = "tutorial"  # which brings its weights
     assert controls.settings == TRANSFER.replace(convention="tutorial")
     assert controls.views["style_layers"].widget.value == controls.settings.style_layers
-    assert {"convention", "beta", "style_layers"} <= set(told[0])
+    assert {"convention", "beta", "style_layers"} <= set(told[-1])
+    special_first_and_each_once = [controls.views[name].widget for name in ("beta", "style_weights", "size")]
+    assert controls.widgets(["size", "style_weights", "alpha", "beta"]) == special_first_and_each_once
 
 
 @pytest.mark.parametrize(("name", "value", "says"), [("stop_loss", "low", "stop_loss: 'low'"), ("photo", "", "photo")])
@@ -99,16 +96,14 @@ def test_a_new_field_shows_up_by_itself():
     @dataclasses.dataclass(frozen=True)
     class More(TransferSettings):
         warmth: float = option(0.5, "how warm", low=0, high=1, unit="K")
-        layer: str = option("conv1_1", "where", parse=layer_name)
         shares: tuple[float, ...] = option((0.5, 0.25), "how much")
 
     controls = Controls(More("coffee", "mosaic"))
     assert controls.views["warmth"].widget.description == "warmth (K)"
     controls.views["warmth"].widget.value = 0.75
-    controls.views["layer"].widget.value = "conv5_4"
     assert controls.views["shares"].widget.value == "0.5 0.25"
     controls.views["shares"].widget.value = "1, 2 3"
-    assert controls.settings == More("coffee", "mosaic", warmth=0.75, layer="conv5_4", shares=(1.0, 2.0, 3.0))
+    assert controls.settings == More("coffee", "mosaic", warmth=0.75, shares=(1.0, 2.0, 3.0))
 
 
 @pytest.mark.parametrize(

@@ -62,9 +62,10 @@ def test_weights_steer_the_run_and_nothing_is_recomputed(live, settings, monkeyp
     step = run.send([Change(settings.replace(beta=5.0, tv=0.5, init="grey", seed=5))])  # how a run starts no longer matters
     assert (step.index, live.run.plan) == (4, plan)
     assert live.run.record.changes == [(2, {"style": 5.0, "tv": 0.5})]
+    assert live.run.described(live.settings, None) == settings.replace(beta=5.0, tv=0.5)
 
 
-def test_layers_are_steered_as_well_and_their_targets_are_computed_once(live, settings, monkeypatch):
+def test_layers_are_steered_as_well_and_computed_only_where_they_are_needed(live, settings, monkeypatch):
     made = []
     for kind in (Content, Style):
         whole = kind.target
@@ -78,16 +79,12 @@ def test_layers_are_steered_as_well_and_their_targets_are_computed_once(live, se
     run.send([Change(settings)])
     run.send([Change(settings.replace(beta=1.0))])
     assert made[6:] == ["content"]  # conv2_2's
-
-
-def test_a_weight_of_zero_costs_nothing(live, settings, monkeypatch):
-    run = begun(live, 1)
     step = run.send([Change(settings.replace(alpha=0, style_layers=("conv1_1",)))])
     assert set(step.terms) == {"style"}
     read, whole = set(), Propagation.forward
     monkeypatch.setattr(Propagation, "forward", lambda self, x: read.add(frozenset(self.reads)) or whole(self, x))
     next(run)
-    assert read == {frozenset({"relu1_1"})}
+    assert read == {frozenset({"relu1_1"})}  # a weight of zero costs nothing
 
 
 @pytest.mark.parametrize("changes", [{"pool": "max"}, {"size": 32}, {"optimizer": "adam"}, {"convention": "paper"}])
@@ -144,6 +141,9 @@ def test_a_command_that_cannot_be_obeyed_changes_nothing_and_says_why(live, sett
     assert (step.index, live.settings, live.run.number) == (3, settings, 1)
     run.send([Change(settings.replace(beta=2.0))])
     assert len(live.news) == 1
+    live.store.root.write_text("a file, not a folder")
+    run.send([Save()])
+    assert "cannot be written" in live.news[-1].text
 
 
 def test_a_layer_out_of_reach_is_refused_not_fatal(live, settings, monkeypatch):
@@ -229,14 +229,6 @@ def test_a_saved_run_has_its_changes_and_an_id_of_its_own(live, settings):
     assert run.send([Save(), Restart(settings)]).index == 0  # which is urgent
 
 
-def test_what_cannot_be_saved_is_said(live):
-    run = begun(live)
-    live.store.root.write_text("a file, not a folder")
-    run.send([Save()])
-    assert "cannot be written" in live.news[-1].text
-    assert next(run).index == 1
-
-
 def test_a_run_from_a_picture_is_saved_with_it_and_can_be_described(live, settings, tmp_path):
     run = begun(live, 3)
     run.send([Change(settings.replace(pool="max"))])
@@ -254,11 +246,6 @@ def test_a_run_from_a_picture_is_saved_with_it_and_can_be_described(live, settin
     assert run_id(prepare(stored, "cpu"), [], left=live.step.index) == saved.id
     (tmp_path / "file").write_text("")
     assert "cannot be written" in refusal(live.run.described, settings, tmp_path / "file" / "starts")
-
-
-def test_what_is_described_begins_as_the_run_began(live, settings, tmp_path):
-    begun(live, 1).send([Change(settings.replace(beta=3.0, init="grey", seed=4))])
-    assert live.run.described(live.settings, tmp_path) == settings.replace(beta=3.0)
 
 
 def filmed(counts):

@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from dataclasses import dataclass
+from collections import namedtuple
 
 import pytest
 from helpers import until
@@ -15,19 +15,8 @@ from nstlab.settings import InputError
 LONG = 60.0  # seconds after which a test that hangs is given up
 
 
-@dataclass(frozen=True)
-class Note:
-    """A message."""
-
-    text: str
-    urgent: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Numbered:
-    """A step."""
-
-    index: int
+Note = namedtuple("Note", "text urgent", defaults=[False])  # a message
+Numbered = namedtuple("Numbered", "index")  # a step
 
 
 class Source:
