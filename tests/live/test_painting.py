@@ -42,49 +42,30 @@ def near(picture, other):
     return (picture - other).abs().max() <= 0.5 / 255 + 1e-6
 
 
-def test_without_commands_it_is_the_recipes_own_run(live, settings):
-    begun(live, 5)
-    plain = prepare(settings, "cpu").steps()
-    for _ in range(6):
-        expected = next(plain)
-    assert torch.equal(live.step.snapshot(), expected.snapshot())
-    assert live.step.terms == expected.terms
-
-
-def test_weights_steer_the_run_and_nothing_is_recomputed(live, settings, monkeypatch):
-    run = begun(live, 2)
-    plan = live.run.plan
-    monkeypatch.setattr("nstlab.method.objectives.Objective.bind", lambda *_: pytest.fail("bound again"))
-    step = run.send([Change(settings.replace(beta=5.0, tv=0.5))])
-    assert (step.index, live.run.plan) == (3, plan)
-    assert (step.weights["style"], step.weights["tv"]) == (5.0, 0.5)
-    assert set(step.terms) == {"content", "style", "tv"}
-    step = run.send([Change(settings.replace(beta=5.0, tv=0.5, init="grey", seed=5))])  # how a run starts no longer matters
-    assert (step.index, live.run.plan) == (4, plan)
-    assert live.run.record.changes == [(2, {"style": 5.0, "tv": 0.5})]
-    assert live.run.described(live.settings, None) == settings.replace(beta=5.0, tv=0.5)
-
-
-def test_layers_are_steered_as_well_and_computed_only_where_they_are_needed(live, settings, monkeypatch):
+def test_weights_and_layers_steer_the_run_and_nothing_is_computed_without_need(live, settings, monkeypatch):
     made = []
     for kind in (Content, Style):
         whole = kind.target
         monkeypatch.setattr(kind, "target", lambda self, f, whole=whole: made.append(self.name) or whole(self, f))
-    run = begun(live, 1)
+    run = begun(live, 2)
+    plan, wanted = live.run.plan, settings.replace(beta=5.0, tv=0.5)
+    step = run.send([Change(wanted)])
+    assert (step.weights["style"], step.weights["tv"], step.terms.keys()) == (5.0, 0.5, {"content", "style", "tv"})
+    run.send([Change(wanted.replace(init="grey", seed=5))])  # how a run starts no longer matters
+    assert live.run.record.changes == [(2, {"style": 5.0, "tv": 0.5})]
+    assert live.run.described(live.settings, None) == wanted
     assert sorted(made) == ["content"] + ["style"] * 5
     step = run.send([Change(settings.replace(content_layers="conv2_2", style_layers=("conv1_1", "conv3_1")))])
-    assert step.index == 2
     wanted = {"content:conv4_2": 0, "style:conv5_1": 0, "content:conv2_2": 1, "style:conv1_1": 0.5}
     assert step.weights | wanted == step.weights
     run.send([Change(settings)])
-    run.send([Change(settings.replace(beta=1.0))])
-    assert made[6:] == ["content"]  # conv2_2's
     step = run.send([Change(settings.replace(alpha=0, style_layers=("conv1_1",)))])
-    assert set(step.terms) == {"style"}
+    assert (step.index, step.terms.keys(), live.run.plan) == (7, {"style"}, plan)
+    assert made[6:] == ["content"]  # conv2_2's
     read, whole = set(), Propagation.forward
     monkeypatch.setattr(Propagation, "forward", lambda self, x: read.add(frozenset(self.reads)) or whole(self, x))
     next(run)
-    assert read == {frozenset({"relu1_1"})}  # a weight of zero costs nothing
+    assert read == {frozenset({"relu1_1"})}
 
 
 @pytest.mark.parametrize("changes", [{"pool": "max"}, {"size": 32}, {"optimizer": "adam"}, {"convention": "paper"}])
@@ -100,12 +81,8 @@ def test_more_than_weights_begins_a_new_run_from_the_picture(live, settings, cha
     assert next(run).index == 1
 
 
-def test_restart_takes_the_settings_first_picture_or_the_current_one(live, settings):
-    run = begun(live, 4)
-    now = live.step.snapshot()
-    assert near(run.send([Restart(settings, current=True)]).snapshot(), now)
-    assert torch.equal(run.send([Restart(settings.replace(seed=7))]).snapshot(), im.noise(now, 7))
-    step = run.send([Change(settings.replace(photo=settings.painting, init="grey"))])  # which has other proportions
+def test_a_photo_of_other_proportions_begins_from_the_first_picture_of_its_settings(live, settings):
+    step = begun(live, 3).send([Change(settings.replace(photo=settings.painting, init="grey"))])
     assert step.shape == im.load(settings.painting, 48).shape[-2:]
     assert torch.equal(step.snapshot(), im.grey(step.snapshot()))
 
@@ -156,9 +133,11 @@ def test_a_layer_out_of_reach_is_refused_not_fatal(live, settings, monkeypatch):
     assert (len(live.news), live.settings.style_weights, step.index) == (1, (1.0, 0.0), 1)
 
 
-def test_at_its_end_a_run_rests_and_goes_on_from_its_picture_when_something_is_commanded(live, settings):
+def test_the_recipes_own_run_rests_at_its_end_and_goes_on_from_its_picture_when_something_is_commanded(live, settings):
     run = begun(live, 12)
     last = live.step.snapshot()
+    *_, expected = prepare(settings, "cpu").steps()
+    assert torch.equal(last, expected.snapshot())
     assert next(run) is None
     assert run.send([Save()]) is None
     assert live.news[-1].saved.id == run_id(prepare(settings, "cpu"))

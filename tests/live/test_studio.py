@@ -16,6 +16,7 @@ from nstlab.live import audience
 from nstlab.live import session as sessions
 from nstlab.live.session import Phase
 from nstlab.live.studio import Studio
+from nstlab.live.uploads import CHUNK, MAX_BYTES
 from nstlab.live.viewer import jpeg
 from nstlab.method.lbfgs import LBFGS
 from nstlab.recipes.reconstruct import ReconstructSettings
@@ -89,7 +90,8 @@ def test_one_that_is_not_to_start_by_itself_shows_its_pictures_and_begins_when_i
     tell(studio, "seen")
     tell(studio, "save")
     assert "nothing to save" in studio.view.message["text"]
-    assert [each["label"] for each in studio.view.inputs] == ["photo", "painting"]
+    assert [(each["role"], each["label"]) for each in studio.view.inputs] == [("photo", "photo"), ("painting", "painting")]
+    assert (studio.view.shape, jpeg(im.load(small_transfer.photo, 512))) == ([427, 512], studio.view.before)
     for photo in (small_transfer.painting, "nowhere.png", small_transfer.painting):  # that it is nowhere is told when it begins
         studio.controls.change(photo=photo, tv=0.25)
         assert [each["label"] for each in studio.view.inputs] == ["painting", "painting"]
@@ -197,7 +199,7 @@ def test_every_field_has_its_place_and_others_are_refused(studio, small_transfer
     assert "there is no setting 'betta'; did you mean 'beta'" in refusal(Studio, small_transfer, fields=["betta"])
 
 
-def test_what_is_not_allowed_or_cannot_be_obeyed_is_told_each_time_and_taken_back(studio, small_transfer):
+def test_what_goes_wrong_is_told_each_time_and_what_cannot_be_obeyed_is_taken_back(studio, small_transfer, monkeypatch):
     begun(studio).controls.change(seed=7)  # prepared for a restart
     for name, value, says in [("stop_loss", "low", "stop_loss"), *[("weights", "nowhere.pth", "nowhere.pth")] * 2]:
         move(studio, name, value)
@@ -206,16 +208,13 @@ def test_what_is_not_allowed_or_cannot_be_obeyed_is_told_each_time_and_taken_bac
         assert studio.view.message["kind"] == "error"
         tell(studio, "read")
     assert (studio.painting.run.number, studio.session.phase) == (1, Phase.RUNNING)
-
-
-def test_what_goes_wrong_in_a_callback_is_told_until_something_is_moved(studio, monkeypatch):
+    tell(studio, "upload", id="x", role="photo", name="large.png", part=0, parts=MAX_BYTES // CHUNK + 1)
+    assert studio.view.message["text"].startswith("large.png: has more than 200 MB")
     monkeypatch.setattr(studio, "save", lambda: 1 / 0)
     tell(studio, "save")
     assert studio.view.message == {"text": "ZeroDivisionError: division by zero", "kind": "error"}
     move(studio, "tv", 0.1)
     assert studio.view.message["text"] == ""
-    tell(studio, "upload", id="x", role="photo", name="large.png", part=0, parts=1000)
-    assert studio.view.message["text"].startswith("large.png: has more than 200 MB")
 
 
 def test_after_failures_one_can_save_what_was_painted_and_try_again(studio, monkeypatch):
@@ -241,7 +240,8 @@ def test_what_cannot_begin_says_why_and_can_be_mended(make, small_transfer):
     studio = make(small_transfer.replace(photo="nowhere.png"))
     tell(studio, "seen")
     shows(studio, "failed")
-    assert "nowhere.png: no such file" in studio.view.message["text"]
+    assert studio.wait(LONG) is Phase.FAILED
+    assert studio.view.message["text"].startswith("nowhere.png: no such file")
     studio.controls.change(photo=small_transfer.photo)
     begun(studio)
 
