@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -29,8 +30,10 @@ def serving(folder, module, *options):
 
 
 def address(folder):
-    """Where the server says that it is, if it has said so yet."""
+    """Where the server can be reached, once it can be."""
     for path in (folder / "runtime").glob("jpserver-*.json"):
-        with contextlib.suppress(ValueError):  # half written
-            return json.loads(path.read_text())["url"]
+        with contextlib.suppress(ValueError, OSError):  # half written, or nobody listens yet
+            about = json.loads(path.read_text())
+            socket.create_connection((about["hostname"], about["port"])).close()
+            return about["url"]
     return None

@@ -154,18 +154,6 @@ def test_the_recipes_own_run_rests_at_its_end_and_goes_on_from_its_picture_when_
     assert next(run).index == 0  # it was resumed
 
 
-@pytest.mark.parametrize(("broken", "commands"), [("step", []), ("init", [Restart])])
-def test_after_a_failure_it_begins_from_the_last_picture_which_is_on_the_film(live, monkeypatch, broken, commands):
-    run = begun(live, 7)
-    now = im.quantized(live.step.snapshot())
-    with monkeypatch.context() as patch:
-        patch.setattr(f"nstlab.method.lbfgs.LBFGS.{broken}", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run.send([command(live.settings) for command in commands])
-    assert torch.equal(next(live.steps()).snapshot(), now)
-    assert torch.equal(live.film.frames[-2].picture, now)
-
-
 def test_the_memory_of_a_run_is_free_when_the_next_begins(live, monkeypatch):
     def curvature_pairs():
         gc.collect()
