@@ -1,9 +1,9 @@
 """`make studio`'s server: this machine's alone, for whoever has its token, by its own name only, and without kernels that
 nobody uses any more."""
 
+import contextlib
+import http.client
 import json
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import psutil
@@ -17,13 +17,6 @@ from tornado.websocket import websocket_connect
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 STUDIO = "/voila/render/00_studio.ipynb"
 SOON = 8  # seconds after which a kernel that nobody uses is ended here; a slow machine needs some of them to start one
-
-
-class Still(urllib.request.HTTPRedirectHandler):
-    """Follows no redirection."""
-
-    def redirect_request(self, *_):
-        return None
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +34,10 @@ def answer(server):
 
     def answer(path, token=TOKEN, method="GET", **headers):
         headers |= {"Authorization": f"token {token}"} if token else {}
-        request = urllib.request.Request(server[0] + path, method=method, headers=headers)
-        try:
-            with urllib.request.build_opener(Still).open(request, timeout=60) as response:
-                return response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
+        with contextlib.closing(http.client.HTTPConnection(server[0].removeprefix("http://"), timeout=60)) as connection:
+            connection.request(method, path, headers=headers)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
 
     return answer
 
