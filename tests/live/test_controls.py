@@ -6,7 +6,6 @@ import ipywidgets as w
 import pytest
 
 from nstlab.live.controls import SPECIAL, Controls
-from nstlab.method.names import layer_name
 from nstlab.recipes.base import known
 from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.texture import TextureSettings
@@ -18,114 +17,82 @@ MADE = {"transfer": TRANSFER, "reconstruct": ReconstructSettings("coffee"), "tex
 
 
 @pytest.fixture
-def controls():
-    return Controls(TRANSFER)
+def told():
+    return []
 
 
-def test_every_recipe_is_tried_here():
+@pytest.fixture
+def controls(told):
+    """Controls that tell of each change and each refusal."""
+    return Controls(TRANSFER, {"photo": ["astronaut", "coffee"]}, told.append, told.append)
+
+
+def test_every_field_of_every_recipe_has_a_view_with_its_help():
     assert set(MADE) == set(known())
-
-
-@pytest.mark.parametrize("recipe", MADE)
-def test_every_field_has_a_view_with_its_help(recipe):
-    controls = Controls(MADE[recipe])
-    for name, _, opt in MADE[recipe].options():
-        if not isinstance(controls.views[name], tuple(SPECIAL.values())):
-            widget = controls.views[name].widget
-            assert widget.description.startswith(name.replace("_", " "))
-            assert widget.tooltip.startswith(opt.help)
-            assert opt.unit in widget.description
-    assert controls.settings == MADE[recipe]
+    for settings in MADE.values():
+        controls = Controls(settings)
+        for name, _, opt in settings.options():
+            if not isinstance(controls.views[name], tuple(SPECIAL.values())):
+                widget = controls.views[name].widget
+                assert widget.description.startswith(name.replace("_", " "))
+                assert widget.tooltip.startswith(opt.help)
+                assert opt.unit in widget.description
+        assert controls.settings == settings
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"size": 256, "steps": 10},
-        {"levels": 3},
-        {"pool": "max", "optimizer": "adam", "learning_rate": 0.5},
-        {"style_layers": ("conv1_1", "conv2_1"), "style_weights": (1.0, 0.25)},
-        {"content_layers": ("relu4_2",)},
-        {"rescale_pool": True, "normalize": False},
-        {"stop_loss": 0.5, "tv": 0.01},
-        {"init": "some/file.png", "photo": "chelsea"},
-        {"alpha": 2.0, "beta": 1 / 3},
+        {"size": 256, "steps": 10, "levels": 3, "pool": "max", "optimizer": "adam", "learning_rate": 0.5},
+        {"style_layers": ("conv1_1", "conv2_1"), "style_weights": (1.0, 0.25), "content_layers": ("relu4_2",)},
+        {"rescale_pool": True, "normalize": False, "stop_loss": 0.5, "tv": 0.01},
+        {"init": "some/file.png", "photo": "chelsea", "alpha": 2.0, "beta": 1 / 3},
     ],
 )
-def test_what_is_shown_is_what_each_view_says(changes):
+def test_what_is_shown_is_what_each_view_says_and_moves_nothing(changes, controls, told):
     wanted = TRANSFER.replace(**changes)
-    controls = Controls(TRANSFER, changed=lambda names: pytest.fail("nobody moved anything"))
     controls.show(wanted)
     assert controls.settings == wanted
     assert [view.changes(wanted) for view in controls.views.values() if view.changes(wanted)] == []
     for name in ("size", "levels", "pool", "stop_loss", "rescale_pool", "style_layers", "photo"):
         assert wanted.replace(**controls.views[name].read(wanted)) == wanted
+    assert told == []
 
 
-def test_a_moved_widget_changes_its_field_and_is_told():
-    told = []
-    controls = Controls(TRANSFER, changed=told.append)
+def test_a_moved_widget_changes_its_field_and_is_told(controls, told):
     for name, value in {"size": 128, "pool": "l2", "stop_change": "0.01"}.items():
         controls.views[name].widget.value = value
     assert controls.settings == TRANSFER.replace(size=128, pool="l2", stop_change=0.01)
     assert told == [["size"], ["pool"], ["stop_change"]]
     controls.views["stop_change"].widget.value = " "
     assert controls.settings.stop_change is None
-
-
-def test_another_convention_brings_its_weights():
-    told = []
-    controls = Controls(TRANSFER, changed=told.append)
-    controls.views["convention"].widget.value = "tutorial"
+    controls.views["stop_loss"].widget.value = "low"  # which is refused and taken back
+    assert "stop_loss: 'low'" in str(told[-1])
+    assert (len(told), controls.settings.stop_loss, controls.views["stop_loss"].widget.value) == (5, None, "")
+    controls.views["size"].widget.value = 3  # below the field's range
+    assert (controls.settings.size, controls.views["size"].widget.max) == (16, 16384)
+    assert isinstance(controls.views["levels"].widget, w.IntSlider)
+    controls.show(TRANSFER)
+    controls.views["convention"].widget.value = "tutorial"  # which brings its weights
     assert controls.settings == TRANSFER.replace(convention="tutorial")
     assert controls.views["style_layers"].widget.value == controls.settings.style_layers
-    assert {"convention", "beta", "style_layers"} <= set(told[0])
-
-
-@pytest.mark.parametrize(("name", "value", "says"), [("stop_loss", "low", "stop_loss: 'low'"), ("photo", "", "photo")])
-def test_what_is_not_allowed_is_refused_by_name_and_taken_back(name, value, says):
-    told = []
-    controls = Controls(TRANSFER, changed=lambda names: pytest.fail("nothing has changed"), refused=told.append)
-    before = controls.views[name].widget.value
-    controls.views[name].widget.value = value
-    assert [says in str(error) for error in told] == [True]
-    assert controls.settings == TRANSFER
-    assert controls.views[name].widget.value == before
-
-
-def test_no_layer_at_all_is_the_conventions(controls):
-    for layers in (("conv2_1",), ()):
-        controls.views["style_layers"].widget.value = layers
-    assert controls.settings == TRANSFER
-
-
-def test_ranges_are_the_fields(controls):
-    size = controls.views["size"].widget
-    assert (size.min, size.max) == (16, 16384)
-    size.value = 3
-    assert controls.settings.size == 16
-    assert isinstance(controls.views["levels"].widget, w.IntSlider)
+    assert {"convention", "beta", "style_layers"} <= set(told[-1])
+    special_first_and_each_once = [controls.views[name].widget for name in ("beta", "style_weights", "size")]
+    assert controls.widgets(["size", "style_weights", "alpha", "beta"]) == special_first_and_each_once
 
 
 def test_a_new_field_shows_up_by_itself():
     @dataclasses.dataclass(frozen=True)
     class More(TransferSettings):
         warmth: float = option(0.5, "how warm", low=0, high=1, unit="K")
-        layer: str = option("conv1_1", "where", parse=layer_name)
         shares: tuple[float, ...] = option((0.5, 0.25), "how much")
 
     controls = Controls(More("coffee", "mosaic"))
     assert controls.views["warmth"].widget.description == "warmth (K)"
     controls.views["warmth"].widget.value = 0.75
-    controls.views["layer"].widget.value = "conv5_4"
     assert controls.views["shares"].widget.value == "0.5 0.25"
     controls.views["shares"].widget.value = "1, 2 3"
-    assert controls.settings == More("coffee", "mosaic", warmth=0.75, layer="conv5_4", shares=(1.0, 2.0, 3.0))
-
-
-def test_each_widget_is_given_once_and_those_of_special_views_first(controls):
-    found = controls.widgets(["size", "tv", "style_weights", "alpha", "beta"])
-    assert found == [controls.views[name].widget for name in ("beta", "style_weights", "tv", "size")]
+    assert controls.settings == More("coffee", "mosaic", warmth=0.75, shares=(1.0, 2.0, 3.0))
 
 
 @pytest.mark.parametrize(
@@ -145,27 +112,32 @@ def test_the_ratio_moves_beta(before, moved, after):
 
 
 @pytest.mark.parametrize("exact", [{"alpha": 0.0}, {"beta": 0.0}, {"beta": 1e15}])
-def test_a_ratio_beyond_the_sliders_reach_is_at_its_end_and_stays(exact):
-    controls = Controls(TRANSFER.replace(**exact), changed=lambda names: pytest.fail("nobody moved anything"))
-    slider = controls.views["beta"].widget
+def test_a_ratio_beyond_the_sliders_reach_is_at_its_end_and_stays(exact, told):
+    slider = Controls(TRANSFER.replace(**exact), None, told.append).views["beta"].widget
     assert slider.value == pytest.approx(10 ** (slider.max if exact.get("beta") == 0 else slider.min))
     slider.value *= 1.01 if slider.value < 1 else 0.99  # what a browser makes of it
+    assert told == []
 
 
 def test_a_slider_that_rounds_what_it_shows_moves_nothing():
-    exact = TRANSFER.replace(beta=300.0, style_weights=(1 / 3, 0.1234, 0.2, 0.2, 0.2), learning_rate=0.0123)
+    exact = TRANSFER.replace(beta=300.0, style_weights=(1 / 3, 0.1234, 0.2, 0.2, 0.2), learning_rate=0.0123, tv=0.0011)
     controls = Controls(exact)
+    assert controls.views["tv"].widget.value == 0.001
     controls.views["beta"].widget.value = 10**-2.5  # the nearest of its steps, which browsers send back
     controls.views["learning_rate"].widget.value = 10**-1.9
     sliders = controls.views["style_weights"].sliders
     sliders[0].value = 0.33
     assert controls.settings == exact
     sliders[0].value = 0.5
-    assert controls.settings == exact.replace(style_weights=(0.5, 0.1234, 0.2, 0.2, 0.2))
+    controls.views["tv"].widget.value = 0.1
+    assert controls.settings == exact.replace(style_weights=(0.5, 0.1234, 0.2, 0.2, 0.2), tv=0.1)
 
 
 def test_layers_come_and_go_and_the_others_keep_their_weights(controls):
     layers, equalizer = controls.views["style_layers"].widget, controls.views["style_weights"]
+    for value in (("conv2_1",), ()):  # no layer at all is the convention's
+        layers.value = value
+    assert controls.settings == TRANSFER
     layers.value = ("conv1_1", "conv2_1", "conv3_1")
     assert [slider.value for slider in equalizer.sliders] == pytest.approx([1 / 3] * 3)
     equalizer.sliders[1].value = 1.0
@@ -175,24 +147,12 @@ def test_layers_come_and_go_and_the_others_keep_their_weights(controls):
     assert [slider.tooltip for slider in equalizer.sliders] == list(found.style_layers)
 
 
-def test_a_menu_gets_another_choice():
-    told = []
-    controls = Controls(TRANSFER, {"photo": ["astronaut", "coffee"]}, told.append)
+def test_a_menu_gets_another_choice(controls, told):
     controls.change(photo="/some/where/cat.png")
     assert (told, controls.settings.photo) == ([["photo"]], "/some/where/cat.png")
     assert controls.views["photo"].widget.options[-1] == ("cat.png", "/some/where/cat.png")
-
-
-def test_several_content_layers_can_be_shown(controls):
     controls.show(TRANSFER.replace(content_layers=("conv3_2", "conv4_2")))
     layer = controls.views["content_layers"].widget
     assert layer.label == "conv3_2 + conv4_2"
     layer.value = ("conv1_1",)
     assert controls.settings.content_layers == ("conv1_1",)
-
-
-def test_smoothing_shows_the_nearest_and_gives_its_own():
-    controls = Controls(TRANSFER.replace(tv=0.0011))
-    assert controls.views["tv"].widget.value == 0.001
-    controls.views["tv"].widget.value = 0.1
-    assert controls.settings.tv == 0.1

@@ -2,9 +2,8 @@
 nobody uses any more."""
 
 import contextlib
+import http.client
 import json
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import psutil
@@ -16,6 +15,7 @@ from tornado.ioloop import IOLoop
 from tornado.websocket import websocket_connect
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+STUDIO = "/voila/render/00_studio.ipynb"
 SOON = 8  # seconds after which a kernel that nobody uses is ended here; a slow machine needs some of them to start one
 
 
@@ -28,26 +28,18 @@ def server(tmp_path_factory):
         yield url.rstrip("/"), process
 
 
-class Still(urllib.request.HTTPRedirectHandler):
-    """Follows no redirection."""
+@pytest.fixture
+def answer(server):
+    """Gives (status, text) of a request, redirections not followed."""
 
-    def redirect_request(self, *_):
-        return None
-
-
-def answer(server, path, host=None, token=TOKEN, method="GET"):
-    """(status, text) of a request, redirections not followed."""
-    request = urllib.request.Request(server[0] + path, method=method)
-    if token:
-        request.add_header("Authorization", f"token {token}")
-    if host:
-        request.add_header("Host", host)
-    try:
-        with urllib.request.build_opener(Still).open(request, timeout=60) as response:
+    def answer(path, token=TOKEN, method="GET", **headers):
+        headers |= {"Authorization": f"token {token}"} if token else {}
+        with contextlib.closing(http.client.HTTPConnection(server[0].removeprefix("http://"), timeout=60)) as connection:
+            connection.request(method, path, headers=headers)
+            response = connection.getresponse()
             return response.status, response.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+
+    return answer
 
 
 def test_it_listens_on_this_machine_alone(server):
@@ -58,44 +50,34 @@ def test_it_listens_on_this_machine_alone(server):
     assert listening <= {"127.0.0.1", "::1"}
 
 
-@pytest.mark.parametrize("path", ["/api/kernels", "/voila/render/00_studio.ipynb", "/files/00_studio.ipynb"])
-@pytest.mark.parametrize("token", ["", "wrong"])
-def test_without_the_token_nothing_is_shown_and_no_kernel_begins(server, path, token):
-    status, text = answer(server, path, token=token)
-    assert status in (302, 403)
-    assert "nstlab" not in text
-    assert answer(server, "/api/kernels")[1] == "[]"
+def test_without_the_token_or_by_another_name_nothing_is_shown_and_no_kernel_begins(answer):
+    for path in ("/api/kernels", STUDIO, "/files/00_studio.ipynb"):
+        for token in ("", "wrong"):
+            status, text = answer(path, token=token)
+            assert status in (302, 403)
+            assert "nstlab" not in text
+        assert answer(path, Host="evil.example:8888")[0] == 403
+    assert answer("/api/kernels") == (200, "[]")
 
 
-def test_another_host_name_is_refused_even_with_the_token(server):
-    assert answer(server, "/api/kernels") == (200, "[]")
-    for path in ("/api/kernels", "/voila/render/00_studio.ipynb"):
-        assert answer(server, path, host="evil.example:8888")[0] == 403
-    assert answer(server, "/api/kernels")[1] == "[]"
-
-
-def test_a_websocket_of_another_name_is_refused_even_with_the_token(server):
-    status, text = answer(server, "/api/kernels", method="POST")
+def test_a_websocket_of_another_name_is_refused_even_with_the_token(server, answer):
+    status, text = answer("/api/kernels", method="POST")
     assert status == 201
-    name = json.loads(text)["id"]
-    url = f"{server[0].replace('http', 'ws')}/api/kernels/{name}/channels"
+    kernel = f"/api/kernels/{json.loads(text)['id']}"
+    url = f"{server[0].replace('http', 'ws')}{kernel}/channels?token={TOKEN}"
 
-    async def connect(**more):
-        connection = await websocket_connect(
-            HTTPRequest(f"{url}?token={TOKEN}", headers=more, connect_timeout=60, request_timeout=60)
-        )
-        connection.close()
+    async def connect(**headers):
+        (await websocket_connect(HTTPRequest(url, headers=headers, connect_timeout=60, request_timeout=60))).close()
 
     IOLoop().run_sync(connect)
     with pytest.raises(HTTPClientError, match="403"):
         IOLoop().run_sync(lambda: connect(Host="evil.example", Origin="http://evil.example"))
-    assert answer(server, f"/api/kernels/{name}", method="DELETE")[0] in (204, 404)  # 404: it has ended by itself
+    assert answer(kernel, method="DELETE")[0] in (204, 404)  # 404: it has ended by itself
 
 
-def test_the_studio_is_shown_and_its_kernel_ends_when_nobody_uses_it(server):
+def test_the_studio_is_shown_and_its_kernel_ends_when_nobody_uses_it(answer):
     pytest.importorskip("voila", reason="Voila is not installed")
-    status, text = answer(server, "/voila/render/00_studio.ipynb")
+    status, text = answer(STUDIO)
     assert status == 200
     assert "application/vnd.jupyter.widget-view+json" in text
-    with contextlib.suppress(TimeoutError):
-        until(lambda: answer(server, "/api/kernels")[1] == "[]", seconds=120)
+    until(lambda: answer("/api/kernels")[1] == "[]", seconds=120)
