@@ -105,8 +105,8 @@ def test_a_result_is_kept_and_compared(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("start --against b.json", "b.json"),
-        ("start --against list", "list"),
+        ("start --against b.json", "against: b.json"),
+        ("start --against list", "against: list"),
         ("start --json none/b.json", "no folder"),
         ("starts", "starts"),
     ],
