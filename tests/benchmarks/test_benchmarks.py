@@ -2,12 +2,11 @@
 
 import json
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 
-from benchmarks import processes, report, scene, speed
+from benchmarks import processes, report, speed
 from benchmarks.scene import BenchSettings, Row, Scene
 from nstlab import commandline
 from nstlab.images import resize
@@ -36,11 +35,6 @@ def test_the_plain_loop_has_our_loss_and_gradient_and_descends(small):
     assert len(losses) == 12
     assert min(losses) < losses[0] / 2
     assert small.loss(pictures[-1]) == pytest.approx(losses[-1], rel=1e-3)
-
-
-def test_weights_are_used_as_far_as_they_reach(tiny):
-    found = scene.scene(replace(tiny, tensors={name: t for name, t in tiny.tensors.items() if name < "conv4"}), 64, CPU)
-    assert (found.content, found.style[-1], found.path[-1]) == (("conv3_3",), "conv3_1", "conv3_3")
 
 
 @pytest.mark.parametrize(("part", "steps", "reached"), [(0.5, 30, True), (0.0, 3, False)])
@@ -102,18 +96,13 @@ def test_a_result_is_kept_and_compared(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "| a row | s 1.50 |"
 
 
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        ("start --against b.json", "against: b.json"),
-        ("start --against list", "against: list"),
-        ("start --json none/b.json", "no folder"),
-        ("starts", "starts"),
-    ],
-)
-def test_what_cannot_be_is_refused_before_anything_is_measured(words, says, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("words", ["start --against b.json", "start --against list", "start --json none/b.json", "starts"])
+def test_what_cannot_be_is_refused_by_name_before_anything_is_measured(words, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(report.ROWS, "start", lambda *_: pytest.fail("measured"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list").write_text('{"rows": [1]}')
+    *_, option, value = ["--rows", *words.split()]
     assert bench(["--rows", *words.split()]) == 2
-    assert says in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert option.strip("-") in said
+    assert value in said

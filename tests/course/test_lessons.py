@@ -23,10 +23,11 @@ def lesson(make):
     return make("E3")
 
 
-@pytest.fixture
-def ran(make):
-    """Makes a lesson whose experiment has been run."""
-    return lambda name: (lesson := make(name), lesson.run(name))[0]
+def ran(lesson):
+    """The lesson, all of its experiments run."""
+    for name in lesson.experiments:
+        lesson.run(name)
+    return lesson
 
 
 def test_a_lesson_says_how_long_it_takes_and_finds_what_was_made_before(make, capsys):
@@ -48,8 +49,8 @@ def test_estimates_follow_the_layers_that_are_read(make, monkeypatch):
     assert f"about {round(1.25 * 4 * (1 + 2 + 3 + 4 + 5))} s" in text
 
 
-def test_a_guess_is_held_against_the_runs(ran):
-    lesson = ran("E4")
+def test_a_guess_is_held_against_the_runs(make):
+    lesson = ran(make("E4"))
     assert "You predicted" not in lesson.claims("E4").data
     experiment = lesson.experiments["E4"]
     buttons = lesson.predict("E4").children[1]
@@ -136,18 +137,15 @@ def test_what_goes_wrong_in_a_readers_function_is_told(lesson):
     assert "no exercise '01.9'; did you mean" in refusal(lesson.check, "01.9", 1)
 
 
-def test_exercises_on_runs_are_right_for_what_the_runs_say(ran):
-    lesson = ran("E1")
+def test_exercises_on_runs_are_right_for_what_the_runs_say(make):
+    lesson = ran(make("E1", "E3", "E8"))
     ratios = {run.settings.layer: psnr(run.picture, run.photo) for run in lesson.runs["E1"]}
-    for layer in ratios:
-        right = layer == min(ratios, key=ratios.get)
-        assert lesson.check("02.3", layer).data.startswith("✓" if right else "✗")
+    marks = {layer: lesson.check("02.3", layer).data[0] for layer in ratios}
+    assert marks == dict.fromkeys(ratios, "✗") | {min(ratios, key=ratios.get): "✓"}
     assert "Choose one of" in lesson.check("02.3", "conv5_4").data
-    answers = [ran("E8").check("06.1", answer).data[0] for answer in ("lower", "higher")]
-    assert sorted(answers) == ["✓", "✗"]
-    lesson = ran("E3")  # a β is tried by a run of its own
-    assert "try a smaller β" in lesson.check("03.2", 1e6).data
+    assert "try a smaller β" in lesson.check("03.2", 1e6).data  # by a run of its own
     assert "try a larger β" in lesson.check("03.2", 0).data
+    assert sorted(lesson.check("06.1", answer).data[0] for answer in ("lower", "higher")) == ["✓", "✗"]
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])

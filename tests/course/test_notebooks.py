@@ -58,16 +58,11 @@ def test_the_notebooks_teach_every_experiment_and_every_exercise_and_are_kept_wi
 
 
 @pytest.mark.parametrize("name", LESSONS)
-def test_a_notebook_has_what_each_has(name):
-    notebook = ALL[name]
-    exercises, solutions = code(notebook, "exercise"), code(notebook, "solution")
-    assert len(code(notebook, "parameters")) == 1
+def test_a_notebook_has_hidden_solutions_and_no_logic_in_other_cells(name):
+    exercises, solutions = code(ALL[name], "exercise"), code(ALL[name], "solution")
     assert 2 <= len(exercises) == len(solutions) <= 3
     assert all(cell.metadata["jupyter"] == {"source_hidden": True, "outputs_hidden": True} for cell in solutions)
-    source = "\n".join(cell.source for cell in notebook.cells)
-    for part in ("lesson.predict(", "lesson.run(", "lesson.claims(", "lesson.explore(", "$", "Gatys"):
-        assert part in source
-    for cell in code(notebook):
+    for cell in code(ALL[name]):
         logic = re.search(r"^\s*(for|while|if|def|class|try)\b", cell.source, re.M)
         assert not logic or cell in exercises + solutions, cell.source
 
