@@ -38,6 +38,7 @@ def test_a_contact_sheet_shows_every_picture_with_its_labels(photo, painting):
     assert figure.get_suptitle() == "A title"
     assert shown(figure)[0].shape == (48, 40, 3)
     assert words(figures.contact_sheet([[photo, photo], [photo]], ["", ""], [["a", "b"], ["c"]])) == ["a", "b", "c"]
+    assert words(figures.before_after(photo, painting, photo)) == ["photo", "painting", "result"]
 
 
 def test_labels_have_room(photo):
@@ -64,19 +65,15 @@ def test_curves_are_those_of_the_full_size_on_log_axes(histories):
         assert short._repr_png_()
 
 
-def test_feature_maps_are_the_liveliest_ones(photo):
+def test_feature_maps_are_the_liveliest_ones_and_matrices_share_one_scale(photo):
     maps = torch.zeros(1, 5, 12, 10)
     maps[0, 3, 4, 4], maps[0, 1] = 9.0, torch.rand(12, 10, generator=torch.Generator().manual_seed(0))
     figure = figures.feature_maps({"relu1_1": maps, "relu2_1": maps[..., ::2, ::2]}, photo, count=2)
     assert words(figure)[:3] == ["photo", "#3", "relu1_1\n10×12"]
     assert len(shown(figure)) == 5
-
-
-def test_matrices_share_one_scale_and_pictures_stand_side_by_side(photo, painting):
     one, tenth = shown(figures.matrices({"one": torch.ones(3, 3), "tenth": torch.full((3, 3), 0.1)}))
     assert (one == 0).all()
     assert np.allclose(tenth, -1)
-    assert words(figures.before_after(photo, painting, photo)) == ["photo", "painting", "result"]
 
 
 def test_paths_go_through_the_valley_and_down_their_curves():

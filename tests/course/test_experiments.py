@@ -35,7 +35,6 @@ def test_every_experiment_ends_in_an_answer_claims_a_sheet_and_a_page(name, opti
 @pytest.mark.parametrize(
     ("name", "rows", "labels"),
     [
-        ("E2", 1, [f"to conv{block}_1" for block in range(1, 6)]),
         ("E7", 2, ["noise", "steps 4", "white", "grey", "content", "style", "rings", "steps 8"]),
         ("E12", 2, list(EXPERIMENTS["E12"].choices) + ["not normalized", "lower layers heavier", "higher layers heavier"]),
     ],

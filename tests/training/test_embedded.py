@@ -1,5 +1,4 @@
-"""How the embedded network is made: pictures, student, training; and how networks are judged. Its quality is
-measured in benchmarks."""
+"""How the embedded network is made, and how networks are judged. Its quality is measured in benchmarks."""
 
 import dataclasses
 import math
