@@ -8,15 +8,10 @@ from nstlab.course import Lesson
 from nstlab.course.settings import SweepSettings
 
 
-@pytest.fixture(autouse=True)
-def coarse(monkeypatch):
-    """Figures of few pixels, since nobody looks at them."""
-    monkeypatch.setattr(figures, "DPI", 20)
-
-
 @pytest.fixture
-def small(tmp_path, photo, painting, tiny_file):
-    """What options and lessons have in common."""
+def small(tmp_path, photo, painting, tiny_file, monkeypatch):
+    """What options and lessons have in common; and figures have few pixels, since nobody looks at them."""
+    monkeypatch.setattr(figures, "DPI", 20)
     paths = {name: im.save(picture, tmp_path / f"{name}.png") for name, picture in (("photo", photo), ("painting", painting))}
     common = {"budget": "smoke", "weights": str(tiny_file), "results": tmp_path / "results"}
     return common | {name: str(path) for name, path in paths.items()}
@@ -32,9 +27,3 @@ def options(small):
 def make(small):
     """Makes a lesson."""
     return lambda *experiments, **changes: Lesson(*experiments, **small | changes)
-
-
-@pytest.fixture
-def words(small):
-    """The options as they are written on the command line."""
-    return [word for name in ("budget", "photo", "painting", "weights", "results") for word in (f"--{name}", str(small[name]))]
