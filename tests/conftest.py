@@ -65,14 +65,16 @@ def cache_folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def own_machine(monkeypatch, cache_folder, tmp_path_factory):
-    """No test reads or writes the user's caches, or takes more than two threads of them."""
+    """No test reads or writes the user's caches. Tests and the processes that they start compute in one thread: their networks
+    are tiny, and other tests run at the same time."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_folder))
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *names, **_: str(cache_folder.joinpath(*names)))
     torch_home, before = tmp_path_factory.mktemp("torch"), torch.hub.get_dir()
     monkeypatch.setenv("TORCH_HOME", str(torch_home))
     torch.hub.set_dir(str(torch_home / "hub"))
     threads = torch.get_num_threads()
-    torch.set_num_threads(min(2, threads))
+    torch.set_num_threads(1)
     yield
     torch.hub.set_dir(before)
     torch.set_num_threads(threads)

@@ -15,13 +15,11 @@ from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
-import torch
 from faults import raise_at
 from helpers import smooth
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from safetensors import safe_open
 
 import nstlab as nst
 from nstlab import cli
@@ -201,40 +199,6 @@ def test_manifests_and_the_index(place, name, data):
     assert name != "index.json" or next(iter(found["runs"])).partition("/")[2] in done.out
     looked_at(here)
     assert withstood(here, transfer(here), here / "out.png").code == 0  # found, or computed again
-
-
-CHANGES = [
-    lambda t: None,
-    lambda t: torch.full_like(t, torch.nan),
-    lambda t: torch.full_like(t, 1e38),
-    torch.zeros_like,
-    lambda t: t.flatten()[:-1].clone(),
-    lambda t: t.clamp(-9, 9).int(),
-    torch.Tensor.double,
-    torch.Tensor.half,
-    lambda t: t[None].clone(),
-]
-
-
-@attack
-@given(st.data())
-def test_checkpoints(place, data):
-    here = place()
-    (path,) = here.glob("results/runs/*/*.partial/checkpoint.safetensors")
-    with safe_open(path, "pt") as file:
-        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-    if data.draw(st.booleans()):
-        metadata["data"] = json.dumps(mutated(data, json.loads(metadata["data"])))
-    else:
-        name = data.draw(st.sampled_from(sorted(tensors)))
-        change = data.draw(st.sampled_from(CHANGES))
-        tensors[name] = change(tensors[name])
-    safetensors.torch.save_file({name: t for name, t in tensors.items() if t is not None}, path, metadata)
-    words = transfer(here, seed=1)
-    done = withstood(here, words, here / "out.png")
-    if done.code == 2:
-        assert "--no-resume" in done.err
-        assert withstood(here, [*words, "--no-resume"], here / "out.png").code == 0
 
 
 @pytest.mark.parametrize("pattern", ["results/**/*", "tiny.safetensors"])

@@ -12,7 +12,7 @@ from PIL import Image
 from nstlab import images as im
 from nstlab.live.audience import ANSWER_WAIT, AWAY, Audience
 from nstlab.live.uploads import Uploads
-from nstlab.live.viewer import POINTS, evaluation_rate, jpeg, loss_curves
+from nstlab.live.viewer import POINTS, curve_points, evaluation_rate, jpeg
 from nstlab.runs.stored import Record
 
 
@@ -33,7 +33,7 @@ def rows(count, **terms):
 @pytest.mark.parametrize(("count", "rate"), [(0, 0), (1, 0), (2, 12), (POINTS, 12), (POINTS + 1, 12), (10 * POINTS + 7, 12)])
 def test_curves_are_thinned_out_but_keep_their_ends_and_their_rate_is_of_evaluations(count, rate):
     record = Record(rows(count, content=0.5))
-    shown = loss_curves(record)
+    shown = curve_points(record)
     assert shown["steps"][:1] + shown["steps"][-1:] == ([0, count - 1] if count else [])
     assert min(count, POINTS) // 2 <= len(shown["steps"]) <= POINTS + 1
     assert evaluation_rate(record) == rate
@@ -41,7 +41,7 @@ def test_curves_are_thinned_out_but_keep_their_ends_and_their_rate_is_of_evaluat
 
 def test_curves_have_a_series_and_a_colour_for_each_term():
     record = Record(rows(2, content=0.5, style=1 / 3) + rows(3, content=0.25)[2:], [(1, {"style": 0.0})])
-    shown = loss_curves(record)
+    shown = curve_points(record)
     assert (shown["steps"], shown["marks"]) == ([0, 1, 2], [1])
     assert shown["series"] == {"content": [0.5, 0.5, 0.25], "style": [0.3333, 0.3333, 0.0]}
     assert len(set(shown["colours"])) == 2
