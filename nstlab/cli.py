@@ -260,9 +260,7 @@ def _capacity(device: Any) -> str:
     from nstlab.method.normalization import normalize_activations
     from nstlab.recipes import plan as recipes
 
-    nets = {"embedded": VGG19("embedded"), "VGG19": VGG19(weights.random_weights(0))}
-    for net in nets.values():
-        normalize_activations(net)
+    nets = {"embedded": normalize_activations(VGG19("embedded")), "VGG19": VGG19(weights.random_weights(0))}
     sides = [f"{recipes.largest_square(net.to(device), device)} px with {name}" for name, net in nets.items()]
     arithmetic = arithmetic_of(nets["embedded"]).name
     return f"{memory.available(device) / 1e9:.1f} GB free, {arithmetic}; room for a square of {', '.join(sides)}"
