@@ -78,9 +78,7 @@ def test_two_runs_at_once_are_held_against_one_and_their_threads_against_spinnin
     assert (row.values["two over alone"], row.values["alone over spinning"], row.met) == (both / 10, 0.5, met)
 
 
-def test_processes_of_their_own_are_timed_and_measure_their_peak(monkeypatch):
-    monkeypatch.setattr(processes, "TOGETHER", ("--size", "32", "--steps", "1"))
-    assert processes.seconds_together(1, {}) > 0
+def test_a_process_of_its_own_measures_its_peak():
     assert processes.child("memory", "ours", "64", "cpu")["bytes"] > 0
 
 

@@ -1,5 +1,7 @@
 """Options of experiments, and lessons, with small pictures and a tiny network."""
 
+import os
+
 import pytest
 
 from nstlab import figures
@@ -27,3 +29,10 @@ def options(small):
 def make(small):
     """Makes a lesson."""
     return lambda *experiments, **changes: Lesson(*experiments, **small | changes)
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory):
+    """One store for all notebooks and experiments, as a class would have it, and for all processes that run tests."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "course"

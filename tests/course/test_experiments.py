@@ -12,15 +12,16 @@ from nstlab.course import report
 from nstlab.course.base import BUDGETS, Base, FinishedRun
 from nstlab.course.experiment import Claim, claim
 from nstlab.course.experiments import EXPERIMENTS, experiment
-from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS
+from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS, SweepSettings
 from nstlab.method.weights import TORCHVISION
 from nstlab.runs import index
 from nstlab.runs.sweep import Sweep
 
 
+@pytest.mark.usefixtures("small")  # figures
 @pytest.mark.parametrize("name", EXPERIMENT_IDS)
-def test_every_experiment_ends_in_an_answer_claims_a_sheet_and_a_page(name, options, tmp_path):
-    chosen = experiment(options(name, gallery=tmp_path, weights="embedded", photo="coffee"))
+def test_every_experiment_ends_in_an_answer_claims_a_sheet_and_a_page(name, results, tmp_path):
+    chosen = experiment(SweepSettings(name, "smoke", seed=1, weights="embedded", gallery=tmp_path, results=results))
     runs = chosen.run()
     assert len(runs) == len(chosen.cases)
     assert chosen.answer(runs) in chosen.choices

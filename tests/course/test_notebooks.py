@@ -16,12 +16,6 @@ ALL = {name: nbformat.read(path, as_version=4) for name, path in notebooks.avail
 LESSONS = [name for name in ALL if name != "00_studio"]
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """One store for all notebooks, as a class would have it."""
-    return tmp_path_factory.mktemp("results")
-
-
 def code(notebook, *kinds):
     """The code cells, all of them or those with one of these tags."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
