@@ -13,7 +13,7 @@ demo: $(READY)
 	@echo "Open results/demo.png (the picture) and results/demo.gif (how it emerged)."
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal  # two cores are kept busy: some tests wait for browsers and servers
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
