@@ -1,6 +1,8 @@
 """Fast evaluations give loss, gradient and values of the plain definition, for each term, convention, pooling and precision."""
 
+import gc
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -53,3 +55,16 @@ def test_auto_takes_float16_only_for_normalized_activations(net, tiny, monkeypat
     assert arithmetic_of(auto).name == normalized
     assert [arithmetic_of(VGG19(tiny, precision=name)).name for name in ("float16", "tf32")] == ["float16", "tf32"]
     assert arithmetic_of(net.double()).name == "float64"
+
+
+def test_its_memory_is_free_as_soon_as_nobody_holds_it(tiny, photo):
+    """As the engine needs it: the next size takes its memory only then."""
+    bound = fast.bind(nst.content("conv2_1", photo), VGG19(tiny), photo.shape[-2:])
+    bound.evaluate(photo)
+    held = weakref.ref(bound)
+    gc.disable()
+    try:
+        del bound
+        assert held() is None
+    finally:
+        gc.enable()

@@ -7,6 +7,7 @@ the method and by autograd for others; from the features to the image, it is `Pr
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,11 +77,13 @@ class FastBound(Bound):
 
     arithmetic: Arithmetic = field(kw_only=True)
     _propagation: Propagation | None = field(init=False, default=None)
-    _evaluate: Callable[[Tensor], Sequence[Tensor]] = field(init=False)
+    _replayed: Replayed | None = field(init=False, default=None)
 
     def reweight(self, changes: Mapping[str, float]) -> None:
         super().reweight(changes)
-        self._evaluate = Replayed(self._evaluated) if self.net.device.type == "cuda" else self._evaluated
+        if self.net.device.type == "cuda":
+            own = weakref.proxy(self)  # a reference to itself would keep its memory until the garbage is collected
+            self._replayed = Replayed(lambda image: own._evaluated(image))
 
     def _features(
         self, picture: Tensor, reads: Collection[str], actives: Sequence[ActiveLayer]
@@ -93,7 +96,9 @@ class FastBound(Bound):
         return ((read, features) for read, features in through.forward(picture) if read in reads)
 
     def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        total, grad, values = self._evaluate(image)
+        if self._replayed is None:
+            return self._evaluated(image)
+        total, grad, values = self._replayed(image)
         return total, grad, values
 
     def _evaluated(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
