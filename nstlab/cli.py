@@ -253,6 +253,7 @@ def info_command(settings: InfoSettings) -> int:
 
 def _capacity(device: Any) -> str:
     """A device's free memory, its arithmetic, and the largest pictures that fit there."""
+    from nstlab import images as im
     from nstlab.method import weights
     from nstlab.method.fast import memory
     from nstlab.method.fast.arithmetic import arithmetic_of
@@ -260,7 +261,8 @@ def _capacity(device: Any) -> str:
     from nstlab.method.normalization import normalize_activations
     from nstlab.recipes import plan as recipes
 
-    nets = {"embedded": normalize_activations(VGG19("embedded")), "VGG19": VGG19(weights.random_weights(0))}
+    nets = {"embedded": normalize_activations(VGG19("embedded"))}
+    nets["VGG19"] = normalize_activations(VGG19(weights.random_weights(0)), [im.sample("coffee", 32)])  # for its size alone
     sides = [f"{recipes.largest_square(net.to(device), device)} px with {name}" for name, net in nets.items()]
     arithmetic = arithmetic_of(nets["embedded"]).name
     return f"{memory.available(device) / 1e9:.1f} GB free, {arithmetic}; room for a square of {', '.join(sides)}"
