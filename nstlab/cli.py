@@ -123,7 +123,7 @@ def _show_step(bar: Any, step: Any) -> None:
 def _write_outputs(stored: Any, settings: RunSettings, job: JobSettings, how: str) -> None:
     """Put the picture (and the animation) where the user wants them, and say so in one line."""
     from nstlab import images as im
-    from nstlab.method.engine import Status
+    from nstlab.method.steps import Status
 
     picture, result, places = im.reopen(stored.picture), stored.manifest["result"], str(job.out)
     if job.frames:  # first, because more can go wrong with it

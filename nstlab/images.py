@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nstlab.decoding import Part, decode, interpolated, opened, read, upright
 from nstlab.files import check_place, parse_json, replacing
-from nstlab.settings import FITS, MIN_SIDE, InputError, nearest
+from nstlab.settings import FITS, MIN_SIDE, InputError, nearest, one_of
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "retina", "hubble_deep_field", "ihc")
@@ -173,8 +173,7 @@ def fitting(own: Sequence[int], shape: Sequence[int], how: str, scale: float) ->
     """What `fit` does to a picture of shape `own`: (the part that it uses, the (H, W) that it gives to it).
 
     Raises: InputError for an unknown `how`, and for a scale that is not a positive number."""
-    if how not in FITS:
-        raise InputError(f"fit: '{how}' is not one of {', '.join(FITS)}{nearest(str(how), FITS)}")
+    one_of("fit", how, FITS)
     if not 0 < scale < inf:
         raise InputError(f"scale: {scale} is not allowed; allowed is a number more than 0")
     (h, w), (height, width), part = own, shape, (0, 0, *own)

@@ -40,6 +40,13 @@ def nearest(name: str, allowed: Sequence[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
+def one_of(what: str, value: str, allowed: Sequence[str]) -> str:
+    """The value, if it is allowed; InputError naming `what` and the allowed values otherwise."""
+    if value not in allowed:
+        raise InputError(f"{what}: '{value}' is not one of {', '.join(allowed)}{nearest(str(value), allowed)}")
+    return value
+
+
 @dataclass(frozen=True)
 class Option:
     """What one settings field allows, and how it is presented."""

@@ -74,8 +74,9 @@ class Experiment:
 
     def compares(self) -> bool:
         """Whether the weights reach far enough for the runs to differ."""
-        different = {case.settings for case in self.cases}
-        return len(different) == len(self.cases) and all(len(labels) > 1 for labels in self.sweep().axes.values())
+        sweep = self.sweep()
+        different = {case.settings for case in sweep.cases}
+        return len(different) == len(sweep.cases) and all(len(labels) > 1 for labels in sweep.axes.values())
 
     def check(self) -> None:
         """Raise InputError for what would otherwise be found out only after the runs: weights that end too early for what is

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nstlab.method.names import CONTENT_LAYERS, CONVOLUTIONS, STYLE_LAYERS
+from nstlab.settings import one_of
 
 DEFAULT_CONVENTION = "mean"
 
@@ -73,3 +74,8 @@ CONVENTIONS = {
         content_layers=("conv2_2",), style_layers=CONVOLUTIONS[:5], steps=300,
     ),
 }  # fmt: skip
+
+
+def convention_named(name: str) -> Convention:
+    """The convention of that name; InputError if there is none."""
+    return CONVENTIONS[one_of("convention", name, list(CONVENTIONS))]

@@ -25,13 +25,6 @@ HISTORY = 50  # curvature pairs
 RATE = 0.02  # change of a pixel in a first-order step; black to white is 1
 
 
-def one_of(what: str, value: str, allowed: tuple[str, ...] | list[str]) -> str:
-    """The value, if it is allowed; InputError naming `what` and the allowed values otherwise."""
-    if value not in allowed:
-        raise InputError(f"{what}: '{value}' is not one of {', '.join(allowed)}{nearest(str(value), allowed)}")
-    return value
-
-
 def layer_name(name: str | int) -> str:
     """The name of a layer of VGG19, given that name or the index that tutorials use (1 = conv1_1, 4 = conv2_2).
 

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nstlab.method.names import BLOCKS, POOLS, PRECISIONS, WEIGHTS, layer_name, one_of
+from nstlab.method.names import BLOCKS, POOLS, PRECISIONS, WEIGHTS, layer_name
 from nstlab.method.weights import Weights
 from nstlab.method.weights import load as load_weights
-from nstlab.settings import InputError
+from nstlab.settings import InputError, one_of
 
 SEQUENCE = tuple(
     name

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION
-from nstlab.method.names import layer_name, one_of
+from nstlab.method.conventions import DEFAULT_CONVENTION, convention_named
+from nstlab.method.names import layer_name
 from nstlab.method.network import VGG19
 from nstlab.method.terms import PIXELS, Content, Style, Term, TotalVariation
 from nstlab.settings import FITS, InputError, nearest
@@ -123,7 +123,7 @@ def term(
     layers = tuple(layer_name(n) for n in ((layers,) if isinstance(layers, (str, int)) else layers))
     if not layers or len(set(layers)) < len(layers):
         raise InputError(f"{name}: needs one layer or more, each named once; given: {' '.join(layers) or 'none'}")
-    chosen = CONVENTIONS[one_of("convention", convention, list(CONVENTIONS))]
+    chosen = convention_named(convention)
     weights = tuple(_weight(w, name) for w in weights or (chosen.layer_weight(len(layers)),) * len(layers))
     if len(weights) != len(layers):
         raise InputError(f"{name}: {len(weights)} layer weights given for {len(layers)} layers; give one for each")
@@ -158,8 +158,7 @@ def style(
 
 def total_variation(convention: str = DEFAULT_CONVENTION) -> Objective:
     """Smoothness: neighbouring pixels shall be alike (see `TotalVariation`)."""
-    chosen = CONVENTIONS[one_of("convention", convention, list(CONVENTIONS))]
-    return Objective(((1.0, TotalVariation("tv", (PIXELS,), (1.0,), chosen)),))
+    return Objective(((1.0, TotalVariation("tv", (PIXELS,), (1.0,), convention_named(convention))),))
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------

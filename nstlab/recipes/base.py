@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
 from nstlab.method.names import HISTORY, OPTIMIZERS, POOLS, PRECISIONS, RATE, STEPS, WEIGHTS, layer_name
-from nstlab.settings import FITS, GROUPS, MAX_SIDE, MIN_SIDE, InputError, Settings, nearest, option
+from nstlab.settings import FITS, GROUPS, MAX_SIDE, MIN_SIDE, InputError, Settings, one_of, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,9 +83,7 @@ def known() -> dict[str, type[RunSettings]]:
 def named(name: str) -> type[RunSettings]:
     """The settings class of a recipe; InputError if there is none of that name."""
     found = known()
-    if name not in found:
-        raise InputError(f"recipe: '{name}' is not one of {', '.join(found)}{nearest(name, list(found))}")
-    return found[name]
+    return found[one_of("recipe", name, list(found))]
 
 
 @cache

@@ -21,7 +21,8 @@ from filelock import FileLock, Timeout
 from nstlab import files
 from nstlab import images as im
 from nstlab.method.checkpoint import Checkpoint
-from nstlab.method.engine import Result, Status, Step, drained
+from nstlab.method.engine import drained
+from nstlab.method.steps import Result, Status, Step
 from nstlab.recipes.plan import Plan
 from nstlab.runs.stored import Record, StoredRun, read_rows, run_id, write_manifest, write_rows
 from nstlab.settings import InputError

@@ -29,7 +29,7 @@ import torch
 from nstlab import files
 from nstlab import images as im
 from nstlab.files import NUMBER, TEXT, WHOLE, dict_of, list_of, object_with
-from nstlab.method.engine import Result, Status, Step
+from nstlab.method.steps import Result, Status, Step
 from nstlab.recipes.plan import Plan
 from nstlab.settings import InputError
 
