@@ -116,6 +116,7 @@ class Run:
     def close(self) -> None:
         """End the run, and free the memory that its steps hold."""
         self._steps.close()
+        self._steps = (step for step in ())  # Python 3.12 keeps the variables of a generator that is closed
         self.over = True
 
     def described(self, settings: RunSettings, folder: Path) -> RunSettings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ class Curvature:
         """H g, by the compact representation, given B g. The scale γ of the initial H is that of the newest pair."""
         pairs, sy, yy = (self.tensors[name] for name in ("pairs", "sy", "yy"))
         rows, slots = pairs.flatten(0, 1), pairs.shape[1]  # (2 slots, n)
-        order = _sent(self.order, g.device)
+        order = torch.tensor(self.order, pin_memory=g.is_cuda).to(g.device, non_blocking=True)  # does not wait for a GPU
         sg, yg = (rows @ g.flatten()).to(sy.dtype).view(2, slots)[:, order]
         r, yy = sy[order][:, order].triu(), yy[order][:, order]
         gamma = r[-1, -1] / yy[-1, -1]
@@ -68,6 +69,14 @@ class Curvature:
         coefficients = sy.new_zeros(2, slots).index_copy(1, order, torch.stack([p, -gamma * q]))
         coefficients, gamma = coefficients.to(g.dtype), gamma.to(g.dtype)
         return (gamma * bg.flatten() + coefficients.flatten() @ rows).view_as(g)
+
+
+@lru_cache(maxsize=4)
+def _frequency_weight(height: int, width: int, smooth: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(H, W // 2 + 1): the weight of each frequency in B; kept, since to make it costs a GPU as much as a tenth of a step."""
+    down = torch.fft.fftfreq(height, device=device, dtype=dtype)[:, None]
+    across = torch.fft.rfftfreq(width, device=device, dtype=dtype)
+    return (1 + (down**2 + across**2) / smooth**2).rsqrt()
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -172,9 +181,7 @@ class LBFGS:
         if self.smooth is None or v.ndim < 2:
             return v
         height, width = v.shape[-2:]
-        down = torch.fft.fftfreq(height, device=v.device, dtype=v.dtype)[:, None]
-        across = torch.fft.rfftfreq(width, device=v.device, dtype=v.dtype)
-        weight = (1 + (down**2 + across**2) / self.smooth**2).rsqrt()
+        weight = _frequency_weight(height, width, self.smooth, v.device, v.dtype)
         return torch.fft.irfft2(torch.fft.rfft2(v) * weight, s=(height, width))
 
     def _direction(self, state: State, free: Tensor) -> Tensor:
@@ -210,12 +217,6 @@ class LBFGS:
         y = at.grad - state.at.grad
         products = [at.loss, _dot(state.at.grad, s), _dot(s, y), _dot(y, y), _dot(s, s)]
         return _Trial(x, s, y, at, *torch.stack(products).tolist())  # the only transfer from the device
-
-
-def _sent(numbers: list[int], device: torch.device) -> Tensor:
-    """The numbers as a tensor on the device; does not wait for a GPU."""
-    there = torch.tensor(numbers)
-    return there.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else there.to(device)
 
 
 def _limited(d: Tensor) -> Tensor:

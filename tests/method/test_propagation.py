@@ -85,6 +85,20 @@ def test_by_hand_is_by_autograd(tiny, image, layers, pool, rescale, dtype, budge
     assert relative_error(grad, gradient) < NEAR[dtype][1]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("widths", [(4, 6, 8, 8, 8), (8, 16, 8, 8, 8)])  # multiples of eight are computed otherwise
+@pytest.mark.parametrize("layers", LAYERS)
+def test_on_a_gpu_by_hand_is_by_autograd(image, layers, widths, dtype):
+    net = VGG19(random_weights(0, widths)).double()
+    expected, given, gradient = at_layers(net, image, LAYERS[layers])
+    given = {name: each.to("cuda") for name, each in given.items()}
+    found, grad = there_and_back(net.float().to("cuda"), image.float().to("cuda"), LAYERS[layers], given, Arithmetic(dtype))
+    for name, features in found.items():
+        assert relative_error(features.cpu(), expected[name]) < NEAR[dtype][0], name
+    assert relative_error(grad.cpu(), gradient) < NEAR[dtype][1]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_small_differences_of_pixels_and_of_first_weights_are_not_lost_in_16_bits(dtype):
     small = torch.finfo(dtype).eps / 16

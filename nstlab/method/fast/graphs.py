@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,13 +10,14 @@ from torch import Tensor
 
 Function = Callable[[Tensor], Sequence[Tensor]]
 Capture = Callable[[Function, Tensor], Callable[[], Sequence[Tensor]]]
+CAPTURING = threading.Lock()  # PyTorch captures one graph at a time
 
 
 def capture(function: Function, x: Tensor) -> Callable[[], Sequence[Tensor]]:
     """Capture function(x) as a CUDA graph. Calling what is returned computes it anew from the present content of x, into the
-    same memory."""
+    same memory. Other threads may use the GPU meanwhile."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(x.device), torch.cuda.graph(graph):
+    with CAPTURING, torch.cuda.device(x.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         results = function(x)
 
     def replay() -> Sequence[Tensor]:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
-from nstlab.method.fast.convolutions import Convolution, OneDNN
+from nstlab.method.fast.convolutions import Convolution, CuDNN, OneDNN
 from nstlab.method.network import SEQUENCE, VGG19, exact
 
 Inject = Callable[[str, Tensor, Tensor], None]  # (layer, its features, where to write the gradient of the loss there)
@@ -107,7 +107,7 @@ class Propagation:
 
     def _convolutions(self) -> tuple[dict[str, Convolution], dict[str, Convolution]]:
         """Each convolution forward, and its vjp, a convolution with turned weights."""
-        kind = OneDNN if OneDNN.can(self.net.device, self.dtype) else Convolution
+        kind = next((kind for kind in (OneDNN, CuDNN) if kind.can(self.net.device, self.dtype)), Convolution)
         forward, backward = {}, {}
         for name in self.net.path(self.reads):
             weight, bias = self.net.convolution(name)  # (O, I, 3, 3), (O,)
