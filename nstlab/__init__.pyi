@@ -1,8 +1,30 @@
 """What `import nstlab as nst` offers; the one list of it, read by editors and by the package itself."""
 
+from .course.claims import claim as claim
+from .course.claims import predict as predict
+from .course.claims import rises as rises
+from .course.claims import verdict as verdict
+from .course.exercises import check as check
+from .course.lesson import Lesson as Lesson
+from .course.measurements import autocorrelation_length as autocorrelation_length
+from .course.measurements import coherence as coherence
+from .course.measurements import colour_distance as colour_distance
+from .course.measurements import correlation as correlation
+from .course.measurements import fine_energy as fine_energy
+from .course.measurements import mean_wavelength as mean_wavelength
+from .course.measurements import pixel_error as pixel_error
+from .course.measurements import psnr as psnr
+from .course.measurements import receptive_field as receptive_field
+from .course.measurements import sparseness as sparseness
+from .course.measurements import ssim as ssim
 from .figures import before_after as before_after
 from .figures import contact_sheet as contact_sheet
+from .figures import feature_maps as feature_maps
+from .figures import film as film
 from .figures import loss_curves as loss_curves
+from .figures import matrices as matrices
+from .figures import receptive_fields as receptive_fields
+from .figures import valley as valley
 from .images import fit as fit
 from .images import grey as grey
 from .images import load as load
@@ -34,6 +56,7 @@ from .method.objectives import style as style
 from .method.objectives import term as term
 from .method.objectives import total_variation as total_variation
 from .method.optimizers import Adam as Adam
+from .method.optimizers import Evaluation as Evaluation
 from .method.optimizers import GradientDescent as GradientDescent
 from .method.statistics import covariance as covariance
 from .method.statistics import gram as gram
@@ -54,6 +77,7 @@ from .recipes.plan import prepare as prepare
 from .recipes.reconstruct import ReconstructSettings as ReconstructSettings
 from .recipes.texture import TextureSettings as TextureSettings
 from .recipes.transfer import TransferSettings as TransferSettings
+from .runs.finished import sheet as sheet
 from .runs.index import history as history
 from .runs.index import runs as runs
 from .runs.store import Store as Store

@@ -145,27 +145,26 @@ def sweep_command(settings: SweepSettings) -> int:
     from tqdm import tqdm
 
     from nstlab.course import report
-    from nstlab.course.experiments import experiment
+    from nstlab.course.claims import table
+    from nstlab.course.experiment import carry_out
 
-    chosen = experiment(settings)
-    with tqdm(total=len(chosen.cases), unit="run", dynamic_ncols=True, disable=None) as bar:
+    with tqdm(unit="run", dynamic_ncols=True, disable=None) as bar:
 
         def show(case: Any, step: Any, done: Any) -> None:
             if done is None:
                 bar.set_postfix_str(f"{case}: step {step.index}, loss {step.loss:.4g}")
                 return
-            how = "found" if done.found else f"done in {done.run.manifest['result']['seconds']:.0f} s"
+            how = "found" if done.found else f"done in {done.result['seconds']:.0f} s"
             bar.write(f"nstlab: {case}: {how}", file=sys.stderr)
             bar.update()
 
         try:
-            runs = chosen.run(show)
+            outcome = carry_out(settings, show)
         except KeyboardInterrupt:
             said = "what is finished is kept; to go on, run the same command again"
             raise KeyboardInterrupt(said) from None
-    claims = list(chosen.claims(runs))
-    print(report.table(claims), end="\n\n")
-    print(*report.write(chosen, runs, claims), sep=", ")
+    print(table(outcome.claims), end="\n\n")
+    print(*report.write(settings, outcome), sep=", ")
     return 0
 
 
@@ -200,9 +199,10 @@ def _print_table(rows: Sequence[Sequence[Any]]) -> None:
 def notebooks_command(settings: NotebooksSettings) -> int:
     """Run the notebooks, each with a progress bar, or list them."""
     from nstlab.course import notebooks
+    from nstlab.course.experiment import available
 
     if settings.action == "list":
-        print(*notebooks.available(), sep="\n")
+        print(*available(), sep="\n")
         return 0
     for executed, page, seconds in notebooks.execute(settings):
         print(f"{executed}, {page}: done in {seconds:.0f} s")

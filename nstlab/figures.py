@@ -6,6 +6,7 @@ scripts can make them. They share one look, set in `_figure` and `_axes`. Pictur
 
 from __future__ import annotations
 
+import base64
 import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
@@ -33,6 +35,7 @@ STYLES = ("-", "--", "-.", ":")
 DPI = 110
 TITLE, LABEL, SMALL = 13, 10, 8.5  # points
 PICTURE = 2.1  # inches: long side of a picture on a sheet
+FRAMES, LAST_FRAME = 40, 2000  # of a film, at most; how long its last frame is shown, in ms
 NARROW = 0.9  # inches: least width and height of a cell, so that its labels have room
 QUALITIES = (92, 85, 75, 65, 50, 35)  # of JPEGs, tried in turn
 
@@ -171,25 +174,84 @@ def before_after(photo: Tensor, painting: Tensor, result: Tensor, title: str = "
     return figure
 
 
-def feature_maps(features: Mapping[str, Tensor], photo: Tensor, count: int = 8, title: str = "") -> Shown:
-    """The photo, and the liveliest maps of some layers, one row for each layer.
+def feature_maps(features: Mapping[str, Tensor], photo: Tensor, count: int = 6, title: str = "") -> Shown:
+    """The photo, and maps of some layers that differ from each other, one row for each layer.
 
-    features: {layer: (1, C, h, w)}. count: maps of each layer, those with the largest variance over positions. Black is 0, or
-    the map's lowest value if that is negative; white is its largest."""
+    features: {layer: (1, C, h, w)}. count: maps of each layer. Black is 0, or the map's lowest value if that is negative; white
+    is what only one position in two hundred exceeds."""
     sides = next(iter(features.values())).shape[-2:]
-    height, width = (max(NARROW, PICTURE * 0.75 * side / max(sides)) for side in sides)
-    figure = _figure((width + 0.1) * (count + 1) + 0.5, (height + 0.22) * len(features) + 0.6, title)
+    height, width = (max(NARROW, 0.9 * PICTURE * side / max(sides)) for side in sides)
+    figure = _figure((width + 0.06) * (count + 1) + 0.4, (height + 0.1) * len(features) + 0.6, title)
     cells = _cells(figure, len(features), count + 1)
     _show_input(cells[0, 0], photo, "photo")
     for row, (layer, maps) in zip(cells[:, 1:], features.items(), strict=True):
         maps = maps.detach()[0].float().cpu()
-        liveliest = maps.flatten(1).var(1).argsort(descending=True)[:count].tolist()
-        for cell, channel in zip(row, liveliest, strict=False):
-            black = min(0.0, float(maps[channel].min()))
-            cell.imshow(maps[channel].numpy(), cmap="gray", vmin=black, interpolation="nearest")
-            cell.set_title(f"#{channel}", fontsize=SMALL - 1, color=FAINT, pad=2)
+        for cell, channel in zip(row, _unlike(maps, count), strict=False):
+            black, white = min(0.0, float(maps[channel].min())), float(maps[channel].quantile(0.995))
+            cell.imshow(maps[channel].numpy(), cmap="gray", vmin=black, vmax=max(white, black + 1e-6), interpolation="nearest")
         row[0].set_ylabel(f"{layer}\n{maps.shape[2]}×{maps.shape[1]}", fontsize=LABEL, color=INK)
     return figure
+
+
+def _unlike(maps: Tensor, count: int) -> list[int]:
+    """Channels of maps (C, h, w) that answer strongly, each as little correlated with those before it as can be."""
+    flat = maps.flatten(1) - maps.flatten(1).mean(1, keepdim=True)
+    strength, order = flat.norm(dim=1).sort(descending=True)
+    strong = order[: max(1, min(4 * count, int((strength > 0).sum())))]
+    rows = flat[strong] / flat[strong].norm(dim=1, keepdim=True).clamp_min(1e-12)
+    chosen = [0]
+    while len(chosen) < min(count, len(rows)):
+        likeness = (rows @ rows[chosen].T).abs().amax(1)
+        likeness[chosen] = 2.0
+        chosen.append(int(likeness.argmin()))
+    return strong[chosen].tolist()
+
+
+def receptive_fields(photo: Tensor, widths: Mapping[str, int], title: str = "") -> Shown:
+    """The photo, and on it the square that one position in the middle of each layer sees. widths: {layer: pixels}."""
+    height, width = photo.shape[-2:]
+    figure = _figure(2.4 * PICTURE + 1.8, 2.4 * PICTURE * height / width + 0.5, title)
+    cell, squares = _cells(figure, 1, 1)[0, 0], []
+    _show(cell, photo)
+    for side, colour in zip(widths.values(), COLOURS, strict=False):
+        corner = (width - side - 1) / 2, (height - side - 1) / 2  # pixels are drawn around whole numbers
+        squares.append(Rectangle(corner, side, side, fill=False, edgecolor=colour, linewidth=2.2))
+        cell.add_patch(squares[-1])
+    _legend(figure, squares, [f"{layer}: {side} px" for layer, side in widths.items()])
+    return figure
+
+
+class Film:
+    """Frames that notebooks show one after another."""
+
+    def __init__(self, frames: Sequence[Image.Image], milliseconds: int):
+        buffer = io.BytesIO()
+        times = [milliseconds] * (len(frames) - 1) + [LAST_FRAME]
+        frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=times, loop=0, quality=80)
+        self.data = buffer.getvalue()
+
+    def _repr_html_(self) -> str:
+        return f'<img alt="a film" src="data:image/webp;base64,{base64.b64encode(self.data).decode()}">'
+
+
+def film(pictures: Sequence[Tensor], losses: Sequence[float], title: str = "", milliseconds: int = 200) -> Film:
+    """How a picture was made: a film of the pictures beside the curve of their losses, on a log axis.
+
+    At most FRAMES of the pictures are shown, each for so many milliseconds."""
+    height, width = pictures[0].shape[-2:]
+    figure = _figure(8.2, 3.6, title)
+    left, right = figure.subplots(1, 2, width_ratios=[min(1.6, width / height), 1])
+    left.axis("off")
+    shown = left.imshow(np.asarray(im.to_pil(pictures[0])))
+    _axes(right, "step", "loss").set_yscale("log")
+    right.plot(losses, color=COLOURS[0], linewidth=1.6)
+    (mark,) = right.plot([0], [losses[0]], "o", color=COLOURS[1], markersize=8)
+    frames = []
+    for i in sorted({round(j) for j in np.linspace(0, len(pictures) - 1, min(FRAMES, len(pictures)))}):
+        shown.set_data(np.asarray(im.to_pil(pictures[i])))
+        mark.set_data([i], [losses[i]])
+        frames.append(Image.open(io.BytesIO(figure._repr_png_())).convert("RGB"))
+    return Film(frames, milliseconds)
 
 
 def matrices(shown: Mapping[str, Tensor], title: str = "") -> Shown:

@@ -1,5 +1,7 @@
 """What tests import by name."""
 
+import os
+import shutil
 import time
 from dataclasses import dataclass
 
@@ -8,6 +10,8 @@ import torch
 import torch.nn.functional as F
 
 import nstlab as nst
+
+CHROMIUM = os.environ.get("NSTLAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def smooth(height: int, width: int, seed: int) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Figures: what is on them, that they belong to no global state, and that files are whole and small enough."""
 
+import io
 import sys
 import threading
 
@@ -65,11 +66,15 @@ def test_curves_are_those_of_the_full_size_on_log_axes(histories):
         assert short._repr_png_()
 
 
-def test_feature_maps_are_the_liveliest_ones_and_matrices_share_one_scale(photo):
-    maps = torch.zeros(1, 5, 12, 10)
-    maps[0, 3, 4, 4], maps[0, 1] = 9.0, torch.rand(12, 10, generator=torch.Generator().manual_seed(0))
+def test_feature_maps_are_strong_ones_that_differ_and_matrices_share_one_scale(photo):
+    maps = torch.zeros(1, 6, 12, 10)
+    maps[0, 1] = torch.rand(12, 10, generator=torch.Generator().manual_seed(0))
+    maps[0, 3], maps[0, 4], maps[0, 5, 4, 4] = 9 * maps[0, 1], 8 * maps[0, 1], 0.5
     figure = figures.feature_maps({"relu1_1": maps, "relu2_1": maps[..., ::2, ::2]}, photo, count=2)
-    assert words(figure)[:3] == ["photo", "#3", "relu1_1\n10×12"]
+    assert words(figure) == ["photo", "relu1_1\n10×12", "relu2_1\n5×6"]
+    first, second = shown(figure)[1:3]
+    assert np.array_equal(first, maps[0, 3])  # the strongest; not the next one, which is the same but for its strength
+    assert np.array_equal(second, maps[0, 5])
     assert len(shown(figure)) == 5
     one, tenth = shown(figures.matrices({"one": torch.ones(3, 3), "tenth": torch.full((3, 3), 0.1)}))
     assert (one == 0).all()
@@ -103,3 +108,27 @@ def test_a_jpeg_is_made_to_fit_or_refused(tmp_path):
     assert "does not fit into 1000 bytes" in refusal(figures.save_figure, figure, tmp_path / "c.jpg", 1000)
     assert not (tmp_path / "c.jpg").exists()
     assert "there is no folder" in refusal(figures.save_figure, figure, tmp_path / "none" / "a.png")
+
+
+def test_receptive_fields_are_squares_in_the_middle_and_what_is_larger_than_the_photo_does_not_change_its_view(photo):
+    figure = figures.receptive_fields(photo, {"relu1_1": 3, "relu5_1": 156}, "Fields")
+    cell = figure.axes[0]
+    height, width = photo.shape[-2:]
+    for square, side in zip(cell.patches, (3, 156), strict=True):
+        assert (square.get_width(), square.get_height()) == (side, side)
+        assert square.get_center() == pytest.approx(((width - 1) / 2, (height - 1) / 2))
+    assert cell.get_xlim() == (-0.5, width - 0.5)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["relu1_1: 3 px", "relu5_1: 156 px"]
+
+
+def test_a_film_has_the_first_and_the_last_picture_and_no_more_frames_than_it_may(photo, monkeypatch):
+    monkeypatch.setattr(figures, "FRAMES", 5)
+    made = figures.film([photo * i / 8 for i in range(9)], [float(9 - i) for i in range(9)], "A film", milliseconds=50)
+    film = Image.open(io.BytesIO(made.data))
+    assert film.n_frames == 5
+    brightness = []
+    for i in range(5):
+        film.seek(i)
+        brightness.append(np.asarray(film.convert("L"))[:, : film.width // 3].mean())
+    assert brightness == sorted(brightness)
+    assert made._repr_html_().startswith('<img alt="a film" src="data:image/webp;base64,')

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nstlab.course import notebooks
+from nstlab.course.experiment import available
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -39,7 +39,7 @@ def test_binders_script_runs(tmp_path):
 
 def test_the_course_lists_every_notebook_in_order():
     listed = re.findall(r"\]\((\d\d_\w+)\.ipynb\)", (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8"))
-    assert listed == list(notebooks.available())
+    assert listed == list(available())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)

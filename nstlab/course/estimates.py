@@ -1,38 +1,37 @@
-"""How long an experiment will take on this machine."""
+"""How long a sweep will take on this machine."""
 
 from __future__ import annotations
 
 import itertools
 import time
+from pathlib import Path
 
-from nstlab.course.experiment import Experiment
 from nstlab.recipes import plan as recipes
 from nstlab.runs.store import Store
+from nstlab.runs.sweep import Sweep
 
 OVERHEAD = 1.25  # time of a whole run over that of its first steps: the history grows, and the store writes
 
 
-def estimate(experiment: Experiment) -> str:
-    """A line that says what the experiment will run, and how long that takes; runs that are stored take no time."""
-    cases, base = experiment.cases, experiment.base
-    if not cases:
-        return f"{experiment.id}: nothing to optimize, a few seconds"
-    store, plan, missing = Store(experiment.options.results), None, 0
-    seconds, rates = 0.0, {}
-    for case in cases:
+def estimate(sweep: Sweep, results: str | Path) -> str:
+    """A line that says what a sweep will run, and how long that takes; runs that are in the store take no time."""
+    store, plan, missing = Store(results), None, 0
+    steps, seconds, rates = 0, 0.0, {}
+    for case in sweep.cases:
         plan = recipes.prepare(case.settings, known=plan)
+        steps += sum(level.steps for level in plan.schedule)
         if store.find(plan) is not None:
             continue
         missing += 1
-        network = (*plan.layers, plan.settings.pool, plan.settings.normalize)  # what a step's time depends on
+        network = (*plan.layers, plan.settings.size, plan.settings.pool, plan.settings.normalize)  # a step's time depends on it
         if network not in rates:
             rates[network] = seconds_per_step(plan)
         seconds += OVERHEAD * rates[network] * _full_steps(plan)
-    runs = f"{experiment.id}: {len(cases)} runs of {base.steps} steps (unless varied) at {base.size} px"
+    runs = f"{len(sweep.cases)} runs at {sweep.base.size} px, {steps} steps in all"
     if not missing:
-        return f"{runs}, all of them kept from before"
-    found = f", {len(cases) - missing} kept from before" if missing < len(cases) else ""
-    return f"{runs}{found}: about {max(1, round(seconds))} s on this machine"
+        return f"{runs}: kept from before"
+    found = f" ({len(sweep.cases) - missing} runs are kept from before)" if missing < len(sweep.cases) else ""
+    return f"{runs}: about {max(1, round(seconds))} s on this machine{found}"
 
 
 def seconds_per_step(plan: recipes.Plan) -> float:

@@ -1,125 +1,151 @@
-"""A lesson: the experiments of one notebook, in the order of its cells.
+"""A lesson: what a notebook's cells have in common, made from its parameters.
 
-    lesson = Lesson("E3", budget="quick")
-    lesson.begin()            # the pictures, and how long the runs will take
-    lesson.predict("E3")      # the reader's guess
-    lesson.run("E3")          # with a progress bar; the sheet
-    lesson.curves("E3")
-    lesson.claims("E3")       # the guess against the runs, and the table of claims
-    lesson.check("03.1", 42)  # an exercise
-    lesson.explore("transfer", ["alpha", "beta"])
-
-All results come from the store, so a second time costs nothing. Without a browser (see studio.static), pictures and text stand
-where widgets would, and nothing waits for anybody.
+lesson = nst.Lesson("quick", "coffee", "swirl_strokes")
+base = nst.TransferSettings("coffee", "swirl_strokes", init="noise", **lesson.layers, **lesson.common)
+sweep = nst.Sweep(base, vary={"beta": [1e2, 1e3]})
+lesson.estimate(sweep)    # how long it will take on this machine
+runs = lesson.run(sweep)  # with a progress bar
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import contextlib
+import time
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import ipywidgets as w
-from IPython.display import Markdown
+from IPython.display import display
+from torch import Tensor
+from tqdm.auto import tqdm
 
 from nstlab import figures
-from nstlab.course.base import FinishedRun
-from nstlab.course.estimates import estimate
-from nstlab.course.exercises import EXERCISES
-from nstlab.course.experiment import Experiment
-from nstlab.course.material import Material, Progress
-from nstlab.course.report import table
-from nstlab.live.studio import Studio, static
-from nstlab.settings import InputError, nearest
+from nstlab import images as im
+from nstlab.course import estimates
+from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS, SweepSettings
+from nstlab.live.studio import static
+from nstlab.live.viewer import jpeg
+from nstlab.method import weights
+from nstlab.method.names import CONTENT_LAYERS, STYLE_LAYERS
+from nstlab.method.network import VGG19
+from nstlab.method.normalization import normalize_activations
+from nstlab.runs.finished import FinishedRun
+from nstlab.runs.sweep import Report, Sweep, dask
+from nstlab.settings import InputError
 
-EXPLORED = 256  # px: long side of what is explored live, at most
-LIVELY = 5  # times as many steps as the experiments have
-
-
-class Lesson(Material):
-    """What the cells of a notebook call."""
-
-    def __init__(self, *experiments: str, **parameters: Any):
-        """The names of experiments, and parameters: budget, size, seed, photo, painting, weights, results (see Material)."""
-        super().__init__(*experiments, **parameters)
-        self.guesses: dict[str, w.RadioButtons] = {}
-
-    def begin(self) -> figures.Shown:
-        """Say how long the runs will take, and show the pictures."""
-        for experiment in self.experiments.values():
-            print(estimate(experiment))
-        names = [Path(name).stem for name in (self.base.photo, self.base.painting)]
-        return figures.contact_sheet([[self.photo, self.painting]], [""], names)
-
-    def predict(self, name: str) -> Any:
-        """Ask for the reader's guess before the run; without a browser, show only the question."""
-        experiment = self._experiment(name)
-        if static():
-            return Markdown(f"**{experiment.prediction}**\n\n" + "\n".join(f"- {choice}" for choice in experiment.choices))
-        self.guesses[name] = w.RadioButtons(options=experiment.choices, value=None, layout={"width": "max-content"})
-        return w.VBox([w.HTML(f"<b>{experiment.prediction}</b>"), self.guesses[name]])
-
-    def run(self, name: str) -> figures.Shown:
-        """Carry out an experiment, with a progress bar and the picture that is being made; returns its sheet."""
-        experiment = self._experiment(name)
-        with Progress(name, len(experiment.cases)) as progress:
-            self.runs[name] = experiment.run(progress)
-        return experiment.sheet(self.runs[name])
-
-    def curves(self, name: str) -> figures.Shown | None:
-        """The losses of its runs by evaluations."""
-        return self._experiment(name).curves(self._finished(name))
-
-    def claims(self, name: str) -> Markdown:
-        """What the runs say of the reader's guess and of each claim."""
-        experiment, runs = self._experiment(name), self._finished(name)
-        truth = experiment.answer(runs)
-        guess = self.guesses[name].value if name in self.guesses else None
-        guessed = "" if guess is None else f"You predicted: *{guess}*. " + ("That is it. " if guess == truth else "")
-        verdict = f"**{experiment.prediction}** {guessed}The runs say: **{truth}**."
-        return Markdown(f"{verdict}\n\n{table(list(experiment.claims(runs)))}")
-
-    def check(self, name: str, answer: Any, solution: bool = False) -> Markdown:
-        """Whether an exercise is solved; a hint if not. solution: whether the answer is the notebook's own."""
-        if name not in EXERCISES:
-            raise InputError(f"there is no exercise '{name}'{nearest(name, list(EXERCISES))}")
-        try:
-            hint = EXERCISES[name](_given(answer), self)
-        except Unanswered:
-            nothing = " (your function returns nothing)" if callable(answer) else ""
-            return Markdown(f"*Exercise {name}: put your answer in place of the dots{nothing}, and run the cell again.*")
-        except Exception as error:  # in the reader's own function, say
-            hint = f"it ends in {type(error).__name__}: {error}"
-        if hint:
-            end = "" if hint.endswith(("?", ".")) else "."
-            return Markdown(f"✗ **Exercise {name}: not yet.** {hint[0].upper()}{hint[1:]}{end}")
-        return Markdown(f"The solution of exercise {name}: ✓" if solution else f"✓ **Exercise {name}: right.**")
-
-    def explore(self, recipe: str, fields: Sequence[str], **changes: Any) -> Studio:
-        """A small studio with the named controls; it begins when its button is pressed."""
-        make = {"transfer": self.base.transfer, "reconstruct": self.base.reconstruct, "texture": self.base.texture}[recipe]
-        live = {"size": min(self.base.size, EXPLORED), "steps": LIVELY * self.base.steps}
-        return Studio(make(**(live | changes)), fields, self.results, start=False)
-
-    def _experiment(self, name: str) -> Experiment:
-        if name not in self.experiments:
-            raise InputError(f"this lesson has no experiment '{name}' (it has: {', '.join(self.experiments)})")
-        return self.experiments[name]
-
-    def _finished(self, name: str) -> list[FinishedRun]:
-        if name not in self.runs:
-            raise InputError(f'{name} has not been run yet: run the cell with lesson.run("{name}")')
-        return self.runs[name]
+PREVIEW = 240  # px: long side of the picture that is shown while it is made
 
 
-class Unanswered(Exception):
-    """There is no answer yet."""
+@dataclass(frozen=True)
+class Budget:
+    """How much an experiment may cost: long side in pixels, steps, and `longer` where it asks what more steps change."""
+
+    size: int
+    steps: int
+    longer: int
 
 
-def _given(answer: Any) -> Any:
-    """The answer, if there is one. A function is wrapped, so that it too counts as unanswered if it returns nothing."""
-    if answer is None or answer is ...:
-        raise Unanswered
-    if not callable(answer):
-        return answer
-    return lambda *values: _given(answer(*values))
+BUDGETS = {
+    "quick": Budget(256, 200, 500),  # a laptop's minutes
+    "paper": Budget(512, 3000, 10_000),  # as published; meant for a GPU
+    "smoke": Budget(48, 4, 8),  # only shows that everything runs
+}
+
+
+@cache
+def reached_layers(source: str) -> tuple[str, ...]:
+    """The convolutions that some weights have; read once, since a file may have half a gigabyte."""
+    return tuple(weights.load(source).layers)
+
+
+class Lesson:
+    """Sizes, steps and layers for a notebook's experiments, its pictures and its network.
+
+    size, steps, longer: the budget's, unless parameters say otherwise. common: settings of all its runs, {name: value}.
+    layers: the paper's content and style layers, {name: value}, as far as the weights reach.
+    Raises InputError for parameters that are not allowed."""
+
+    def __init__(
+        self,
+        budget: str = BUDGET_NAMES[0],
+        photo: str = SweepSettings.photo,
+        painting: str = SweepSettings.painting,
+        report: Report | None = None,
+        **parameters: Any,
+    ):
+        """parameters: more of the fields of SweepSettings. report: called as a sweep's; by default progress is shown."""
+        self.options = SweepSettings(EXPERIMENT_IDS[0], budget=budget, photo=photo, painting=painting, **parameters)
+        self.report, budgeted, there = report, BUDGETS[budget], reached_layers(self.options.weights)
+        self.size, self.steps = self.options.size or budgeted.size, self.options.steps or budgeted.steps
+        self.longer = self.steps * budgeted.longer // budgeted.steps
+        shared = {"seed": self.options.seed, "weights": self.options.weights, "levels": 1}
+        self.common: dict[str, Any] = {"size": self.size, "steps": self.steps} | shared
+        self.content_layers = tuple(layer for layer in CONTENT_LAYERS if layer in there) or there[-2:][:1]
+        self.style_layers = tuple(layer for layer in STYLE_LAYERS if layer in there)
+        self.layers = {"content_layers": self.content_layers, "style_layers": self.style_layers}
+
+    @cached_property
+    def net(self) -> VGG19:
+        """The network to look into, normalized, in float32 on the CPU."""
+        return normalize_activations(VGG19(self.options.weights, precision="float32", seed=self.options.seed))
+
+    @cached_property
+    def photo(self) -> Tensor:
+        """(1, 3, H, W) in [0, 1]."""
+        return im.load(self.options.photo, self.size)
+
+    @cached_property
+    def painting(self) -> Tensor:
+        """(1, 3, H, W) in [0, 1], in the photo's shape."""
+        return im.fit(im.load(self.options.painting), self.photo.shape[-2:])
+
+    def pictures(self) -> figures.Shown:
+        """The photo and the painting."""
+        return figures.contact_sheet([[self.photo, self.painting]], [""], ["photo", "painting"])
+
+    def estimate(self, sweep: Sweep) -> None:
+        """Print how long a sweep will take on this machine; runs that are kept from before take no time."""
+        if self.report is None:
+            print(estimates.estimate(sweep, self.options.results))
+
+    def run(self, sweep: Sweep) -> list[FinishedRun]:
+        """`sweep.run(results)`: find or compute all runs, and show the progress and the picture that is being made.
+
+        Raises InputError if settings that should differ are the same, as with weights that end too early."""
+        if len({case.settings for case in sweep.cases}) < len(sweep.cases) or 1 in map(len, sweep.axes.values()):
+            last = reached_layers(self.options.weights)[-1]
+            raise InputError(f"the weights '{self.options.weights}' end at {last}, too early for what is compared")
+        address = self.options.dask
+        with (
+            contextlib.nullcontext() if address is None else dask(address, self.options.device) as executor,
+            Progress(len(sweep.cases)) if self.report is None else contextlib.nullcontext(self.report) as report,
+        ):
+            return sweep.run(self.options.results, executor, self.options.device, report)
+
+
+class Progress:
+    """A bar, and below it the picture that is being made; nothing where nobody looks. Called as a sweep reports."""
+
+    def __init__(self, total: int):
+        self.bar = tqdm(total=total, unit="run", disable=static())
+        self.picture = w.Image(format="jpeg", layout={"width": f"{PREVIEW}px"})
+        self.shown = 0.0  # when the picture was shown last, seconds
+
+    def __enter__(self) -> Progress:
+        if not static():
+            display(self.picture)
+        return self
+
+    def __call__(self, case: Any, step: Any, done: Any) -> None:
+        if done is not None:
+            self.bar.update()
+        elif not static() and time.monotonic() - self.shown > 0.5:
+            self.shown = time.monotonic()
+            self.picture.value = jpeg(step.preview()(), PREVIEW)
+            self.bar.set_postfix_str(f"{case} step {step.index}, loss {step.loss:.3g}".strip())
+
+    def __exit__(self, *_: Any) -> None:
+        self.picture.close()
+        self.bar.set_postfix_str("")
+        self.bar.close()

@@ -1,4 +1,4 @@
-"""What the experiments measure on pictures: pure functions from pictures to numbers.
+"""What the experiments measure: pure functions, most of them from pictures to numbers.
 
 A picture is (1, 3, H, W) float32, sRGB in [0, 1]; two pictures that are compared have the same shape. What scikit-image can
 measure is left to it. Structure is measured on the luminance, colour on the sRGB values.
@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nstlab.method.names import BLOCKS
+
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of sRGB's primaries (ITU-R BT.709), applied to the encoded values (luma)
 
 
@@ -23,6 +25,17 @@ def _array(image: Tensor) -> np.ndarray:
 def luminance(image: Tensor) -> np.ndarray:
     """(1, 3, H, W) -> (H, W) in [0, 1]."""
     return _array(image) @ np.array(LUMINANCE)
+
+
+def receptive_field(layer: str) -> int:
+    """The width, in pixels, of what one position of a layer sees.
+
+    A convolution of 3×3 adds two steps, a pooling of 2×2 one, and after each pooling a step is twice as long."""
+    block, number = int(layer[4]), int(layer[6])
+    width, step = 1, 1
+    for convolutions in BLOCKS[: block - 1]:
+        width, step = width + 2 * step * convolutions + step, 2 * step
+    return width + 2 * step * number
 
 
 # --- likeness ---------------------------------------------------------------------------------------------------
@@ -132,6 +145,14 @@ def coherence(image: Tensor, reach: float = 10.0) -> float:
     tensor = structure_tensor(gaussian(luminance(image), 2.0), sigma=reach, mode="reflect", order="rc")
     large, small = structure_tensor_eigenvalues(tensor)
     return float((large - small).sum() / max(float((large + small).sum()), 1e-300))
+
+
+def sparseness(maps: Tensor) -> float:
+    """Features (1, C, h, w) -> in [0, 1]: 0 for constant maps, near 1 for a few peaks. One minus squared mean over mean square
+    (Treves and Rolls 1991), averaged over the channels that answer at all."""
+    values = maps[0].flatten(1).double()
+    spread = values.mean(1).square() / values.square().mean(1).clamp_min(1e-12)
+    return 1 - float(spread[values.amax(1) > 0].mean())
 
 
 # --- colour -----------------------------------------------------------------------------------------------------

@@ -13,22 +13,11 @@ from typing import Any
 
 from nstlab import files
 from nstlab import images as im
+from nstlab.course.experiment import available
 from nstlab.course.settings import NotebooksSettings
 from nstlab.live.studio import STATIC
 from nstlab.method.names import WEIGHTS
 from nstlab.settings import InputError, nearest
-
-FOLDER = Path(__file__).parents[2] / "notebooks"
-
-
-def available(folder: Path | None = None) -> dict[str, Path]:
-    """The numbered notebooks of a folder (default: FOLDER) by name, in order. Raises InputError where there are none, as in an
-    installed package."""
-    folder = FOLDER if folder is None else folder
-    found = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
-    if not found:
-        raise InputError(f"notebooks: there are none in {folder}; they come with the project's source, not with the package")
-    return found
 
 
 def select(names: Sequence[str]) -> list[Path]:

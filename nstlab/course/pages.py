@@ -25,6 +25,7 @@ class PageExporter(HTMLExporter):
 
     raw_template = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
+{%- block html_head_css -%}{{ super() }}<style>.jp-InputArea pre {white-space: pre-wrap}</style>{%- endblock -%}
 {%- block jupyter_widgets -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}"""

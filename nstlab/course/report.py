@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nstlab import figures, files
-from nstlab.course.base import Runs
-from nstlab.course.experiment import Claim, Experiment
-from nstlab.course.experiments import EXPERIMENTS
-from nstlab.course.settings import SweepSettings
+from nstlab.course.claims import table
+from nstlab.course.experiment import Outcome
+from nstlab.course.settings import EXPERIMENT_IDS, SweepSettings
 from nstlab.method import weights
 from nstlab.method.names import WEIGHTS
 
@@ -21,31 +20,21 @@ BEFORE = ("transfers",)  # parts of the gallery before the experiments
 GALLERY_BYTES = 300_000  # of a picture in the gallery, at most
 
 
-def table(claims: Sequence[Claim]) -> str:
-    """Claims as a Markdown table."""
-    lines = ["| claim | number | holds |", "|---|---|---|"]
-    return "\n".join(lines + [f"| {c.text} | {c.number} | {'yes' if c.holds else '**no**'} |" for c in claims])
-
-
-def write(experiment: Experiment, runs: Runs, claims: Sequence[Claim]) -> list[Path]:
+def write(options: SweepSettings, outcome: Outcome) -> list[Path]:
     """Sheet, curves and claims beside the runs; and in the gallery, if the options name one. Returns what was written."""
-    options = experiment.options
     folder = files.folder(Path(options.results) / "sweeps" / f"{options.experiment}-{options.budget}")
-    sheet, curves = experiment.sheet(runs), experiment.curves(runs)
-    written = [figures.save_figure(sheet, folder / "sheet.png")]
-    if curves is not None:
-        written.append(figures.save_figure(curves, folder / "loss.png"))
-    written.append(_write_text(folder / "claims.md", table(claims) + "\n"))
+    shown = {"sheet": outcome.sheet} | ({} if outcome.curves is None else {"loss": outcome.curves})
+    written = [figures.save_figure(figure, folder / f"{name}.png") for name, figure in shown.items()]
+    written.append(_write_text(folder / "claims.md", table(outcome.claims) + "\n"))
     if options.gallery is None:
         return written
     if options.weights not in WEIGHTS:
-        return written + hang(f"{experiment.id}-{Path(options.weights).stem}", _aside(experiment, claims), options.gallery)
-    pictures = {f"{experiment.id}.jpg": sheet}
-    if curves is not None and experiment.terms:
-        pictures[f"{experiment.id}-loss.jpg"] = curves
-    for name, picture in pictures.items():
-        written.append(figures.save_figure(picture, options.gallery / name, GALLERY_BYTES))
-    return written + hang(experiment.id, _part(experiment, list(pictures), claims, runs), options.gallery)
+        name = f"{options.experiment}-{Path(options.weights).stem}"
+        return written + hang(name, _aside(options, outcome), options.gallery)
+    pictures = {f"{options.experiment}{'' if name == 'sheet' else '-loss'}.jpg": figure for name, figure in shown.items()}
+    for name, figure in pictures.items():
+        written.append(figures.save_figure(figure, options.gallery / name, GALLERY_BYTES))
+    return written + hang(options.experiment, _part(options, outcome, list(pictures)), options.gallery)
 
 
 def _write_text(path: Path, text: str) -> Path:
@@ -64,38 +53,38 @@ def hang(name: str, text: str, gallery: Path) -> list[Path]:
     (gallery / "parts").mkdir(exist_ok=True)
     part = _write_text(gallery / "parts" / f"{name}.md", text)
     parts = []
-    for name in (*BEFORE, *EXPERIMENTS):
+    for name in (*BEFORE, *EXPERIMENT_IDS):
         parts += [gallery / "parts" / f"{name}.md", *sorted((gallery / "parts").glob(f"{name}-*.md"))]
     page = "\n".join([HEAD, *(path.read_text(encoding="utf-8") for path in parts if path.is_file())])
     return [part, _write_text(gallery / "README.md", page)]
 
 
-def _part(experiment: Experiment, pictures: Sequence[str], claims: Sequence[Claim], runs: Runs) -> str:
+def _part(options: SweepSettings, outcome: Outcome, pictures: Sequence[str]) -> str:
     """An experiment's part of the gallery."""
-    shown = "\n".join(f"![{experiment.title}]({name})" for name in pictures)
-    again = f"{_made_with(experiment, runs)}. Again: `{_command(experiment.options)}`"
-    heading = f"## {experiment.id}  {experiment.title}"
-    return "\n\n".join([heading, experiment.question, shown, table(claims), again]) + "\n"
+    shown = "\n".join(f"![{outcome.title}]({name})" for name in pictures)
+    again = f"{_made_with(outcome)}. Again: `{_command(options)}`"
+    question = f"{outcome.guess.question} {outcome.answer[0].upper()}{outcome.answer[1:]}."
+    return "\n\n".join([f"## {outcome.title}", question, shown, table(outcome.claims), again]) + "\n"
 
 
-def _aside(experiment: Experiment, claims: Sequence[Claim]) -> str:
+def _aside(options: SweepSettings, outcome: Outcome) -> str:
     """The claims with weights from a file, which stand below those of the usual weights."""
-    base, name = experiment.base, Path(experiment.options.weights).stem
-    layers = f"content {' '.join(base.content)}, style {' '.join(base.style)}"
-    return f"The same with the weights `{name}` ({layers}, unless varied):\n\n{table(claims)}\n"
+    lesson, name = outcome.lesson, Path(options.weights).stem
+    layers = f"content {' '.join(lesson.content_layers)}, style {' '.join(lesson.style_layers)}"
+    return f"The same with the weights `{name}` ({layers}, unless varied):\n\n{table(outcome.claims)}\n"
 
 
-def _made_with(experiment: Experiment, runs: Runs) -> str:
+def _made_with(outcome: Outcome) -> str:
     """The pictures, their size, the time they took, and the weights."""
-    base = experiment.base
+    lesson, runs = outcome.lesson, outcome.runs
     if not runs:
-        return f"{base.photo}, {2 * base.size} px; weights: {weights.load(base.weights).source}"
+        return f"{lesson.options.photo}, {2 * lesson.size} px; weights: {weights.load(lesson.options.weights).source}"
     manifest, settings = runs[0].stored.manifest, runs[0].settings
     pictures = ", ".join(getattr(settings, name) for name in settings.roles())
     seconds = sum(run.result["seconds"] for run in runs)
     device = manifest["environment"]["device"].partition(":")[0].upper()
     return (
-        f"{pictures}, {base.size} px, {len(runs)} runs of {base.steps} steps (unless varied), "
+        f"{pictures}, {lesson.size} px, {len(runs)} runs of {lesson.steps} steps (unless varied), "
         f"{seconds:.0f} s on a {device}; weights: {manifest['weights_source']}"
     )
 

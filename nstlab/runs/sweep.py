@@ -1,8 +1,8 @@
 """Grids of settings, carried out on this machine, on several GPUs, or on a Dask cluster.
 
     sweep = Sweep(TransferSettings("coffee", "mosaic", size=256), vary={"beta": [1e2, 1e3], "seed": range(4)})
-    for done in sweep.run("results"):
-        print(done.case, done.run.picture)
+    for run in sweep.run("results"):
+        print(run.case, run.terms, run.stored.folder)
 
 Runs belong to the store, not to the sweep: what any sweep or command has computed before is found. So a sweep that was stopped,
 or lost a worker, goes on when it is started again.
@@ -16,7 +16,6 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +24,14 @@ import torch
 from nstlab.method.steps import Step
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings, named
+from nstlab.runs.finished import Case, FinishedRun
 from nstlab.runs.store import Store
-from nstlab.runs.stored import StoredRun
 from nstlab.settings import DEVICES, RESULTS, InputError, plain
 
 WORKER_TIMEOUT = 10  # seconds within which a scheduler must answer, and between two looks for workers
 
 
-@dataclass(frozen=True)
-class Case:
-    """One point of a grid: its labels by axis, and its settings."""
-
-    labels: dict[str, str]
-    settings: RunSettings
-
-    def __str__(self) -> str:
-        return ", ".join(f"{axis} {text}" for axis, text in self.labels.items())
-
-
-@dataclass(frozen=True)
-class Done:
-    """A case with its finished run, and whether the run was found rather than computed."""
-
-    case: Case
-    run: StoredRun
-    found: bool
-
-
-Report = Callable[[Case, Step | None, Done | None], None]  # called after a step, or when the case is done
+Report = Callable[[Case, Step | None, FinishedRun | None], None]  # called after a step, or when the case is done
 
 
 class Sweep:
@@ -84,7 +63,7 @@ class Sweep:
         executor: Executor | None = None,
         device: str = DEVICES[0],
         report: Report | None = None,
-    ) -> list[Done]:
+    ) -> list[FinishedRun]:
         """Find or compute the run of every case; return them in the order of `cases`.
 
         executor: any of concurrent.futures; its workers must see the same files. By default one process for each GPU if
@@ -136,7 +115,7 @@ def _points(key: str | tuple[str, ...], values: Any) -> list[tuple[str, dict[str
 # --- carrying it out --------------------------------------------------------------------------------------------
 
 
-def _run_here(store: Store, cases: Sequence[Case], device: str, report: Report) -> list[Done]:
+def _run_here(store: Store, cases: Sequence[Case], device: str, report: Report) -> list[FinishedRun]:
     """Carry out one case after the other in this process."""
     done, failed = [], []
     for case in cases:
@@ -146,13 +125,13 @@ def _run_here(store: Store, cases: Sequence[Case], device: str, report: Report) 
         except Exception as error:
             failed.append((case, error))
         else:
-            done.append(Done(case, run, found))
+            done.append(FinishedRun(case, run, found))
             report(case, None, done[-1])
     _raise_first(failed, len(cases))
     return done
 
 
-def _run_elsewhere(executor: Executor, store: Store, cases: Sequence[Case], device: str, report: Report) -> list[Done]:
+def _run_elsewhere(executor: Executor, store: Store, cases: Sequence[Case], device: str, report: Report) -> list[FinishedRun]:
     """Carry out each case as a task of the executor, and report cases as they are done.
 
     The workers decide the ids of the runs, since these depend on the arithmetic there."""
@@ -172,7 +151,7 @@ def _run_elsewhere(executor: Executor, store: Store, cases: Sequence[Case], devi
             except Exception as error:
                 failed.append((case, error))
             else:
-                done[future] = Done(case, run, found)
+                done[future] = FinishedRun(case, run, found)
                 report(case, None, done[future])
     except BaseException:
         for future in futures:

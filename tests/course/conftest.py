@@ -4,9 +4,9 @@ import os
 
 import pytest
 
+import nstlab as nst
 from nstlab import figures
 from nstlab import images as im
-from nstlab.course import Lesson
 from nstlab.course.settings import SweepSettings
 
 
@@ -28,7 +28,12 @@ def options(small):
 @pytest.fixture
 def make(small):
     """Makes a lesson."""
-    return lambda *experiments, **changes: Lesson(*experiments, **small | changes)
+    return lambda **changes: nst.Lesson(**small | {"device": "cpu"} | changes)
+
+
+@pytest.fixture
+def lesson(make):
+    return make()
 
 
 @pytest.fixture(scope="session")

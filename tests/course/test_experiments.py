@@ -1,4 +1,4 @@
-"""The classic experiments: each runs, ends in numbers and is shown; and its claims can be refuted."""
+"""The classic experiments, as their notebooks define them: each runs and ends in numbers; and its claims can be refuted."""
 
 import re
 from types import SimpleNamespace
@@ -7,65 +7,50 @@ import pytest
 import safetensors.torch
 from faults import raise_at, refusal
 
+import nstlab as nst
 from nstlab import cli
-from nstlab.course import report
-from nstlab.course.base import BUDGETS, Base, FinishedRun
-from nstlab.course.experiment import Claim, claim
-from nstlab.course.experiments import EXPERIMENTS, experiment
+from nstlab.course import experiment, report
+from nstlab.course.claims import Claim
+from nstlab.course.experiment import carry_out, cells
+from nstlab.course.lesson import BUDGETS
 from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS, SweepSettings
 from nstlab.method.weights import TORCHVISION
 from nstlab.runs import index
-from nstlab.runs.sweep import Sweep
+
+
+def silent(*_):
+    pass
 
 
 @pytest.mark.usefixtures("small")  # figures
 @pytest.mark.parametrize("name", EXPERIMENT_IDS)
 def test_every_experiment_ends_in_an_answer_claims_a_sheet_and_a_page(name, results, tmp_path):
-    chosen = experiment(SweepSettings(name, "smoke", seed=1, weights="embedded", gallery=tmp_path, results=results))
-    runs = chosen.run()
-    assert len(runs) == len(chosen.cases)
-    assert chosen.answer(runs) in chosen.choices
-    claims = list(chosen.claims(runs))
-    assert claims
-    assert all(re.search(r"\d", c.number) and isinstance(c.holds, bool) for c in claims)
-    assert all(path.is_file() for path in report.write(chosen, runs, claims))
+    options = SweepSettings(name, "smoke", seed=1, weights="embedded", gallery=tmp_path, results=results)
+    outcome = carry_out(options, silent)
+    assert outcome.answer in outcome.guess.choices
+    assert bool(outcome.runs) == (name != "E11")
+    assert all(re.search(r"\d", c.number) and isinstance(c.holds, bool) for c in outcome.claims)
+    assert all(path.is_file() for path in report.write(options, outcome))
     page = (tmp_path / "README.md").read_text()
-    assert all(text in page for text in (chosen.title, f"{name}.jpg", claims[0].text, f"nstlab sweep {name} --budget smoke"))
-
-
-@pytest.mark.parametrize(
-    ("name", "rows", "labels"),
-    [
-        ("E7", 2, ["noise", "steps 4", "white", "grey", "content", "style", "rings", "steps 8"]),
-        ("E12", 2, list(EXPERIMENTS["E12"].choices) + ["not normalized", "lower layers heavier", "higher layers heavier"]),
-    ],
-)
-def test_a_sheet_names_what_is_varied(name, rows, labels, options, photo):
-    chosen = experiment(options(name))
-    runs = [SimpleNamespace(labels=case.labels, settings=case.settings, picture=photo, photo=photo, painting=photo)
-            for case in chosen.cases]  # fmt: skip
-    cells = chosen.sheet(runs).axes
-    assert sum(len(cell.get_images()) for cell in cells) == len(runs) + len(runs[0].settings.roles())
-    assert len({cell.get_subplotspec().rowspan.start for cell in cells}) == rows
-    words = [text.replace("\n", " ") for cell in cells for text in (cell.get_title(), cell.get_ylabel()) if text]
-    assert [text for text in words if text not in ("photo", "painting")] == labels
-
-
-def test_the_first_picture_of_a_run_is_known(options, tmp_path):
-    grey, photo = map(FinishedRun, Sweep(Base(options("E7")).transfer(), {"init": ["grey", "content"]}).run(tmp_path))
-    assert float(grey.start.std()) == 0
-    assert photo.start.sub(photo.photo).abs().max() < 1e-6
+    texts = (
+        outcome.title,
+        outcome.guess.question,
+        f"{name}.jpg",
+        outcome.claims[0].text,
+        f"nstlab sweep {name} --budget smoke",
+    )
+    assert all(text in page for text in texts)
 
 
 def test_weights_from_a_file_add_their_claims_to_a_gallery_in_the_order_of_the_experiments(options, tmp_path):
     for weights in ("embedded", str(tmp_path / "tiny.safetensors")):
-        chosen = experiment(options("E11", gallery=tmp_path, weights=weights))
-        claims = list(chosen.claims([]))
-        report.write(chosen, [], claims)
+        given = options("E11", gallery=tmp_path, weights=weights)
+        outcome = carry_out(given, silent)
+        report.write(given, outcome)
     for name in ("E4", "E3-other", "E3", "transfers"):
         report.hang(name, f"## {name}\n", tmp_path)
     page = (tmp_path / "README.md").read_text()
-    assert page.count(claims[0].text) == 2
+    assert page.count(outcome.claims[0].text) == 2
     assert "The same with the weights `tiny` (content conv4_2, style" in page
     assert str(tmp_path) not in page.partition("The same")[2]
     assert re.findall(r"^## (\S+)", page, re.M) == ["transfers", "E3", "E3-other", "E4", "E11"]
@@ -84,36 +69,58 @@ def ending_at(tiny, tmp_path):
 
 
 def test_weights_are_used_as_far_as_they_reach(options, ending_at):
-    chosen = experiment(options("E5", weights=ending_at("conv3_4")))
-    assert (chosen.base.content, chosen.base.style) == (("conv3_3",), ("conv1_1", "conv2_1", "conv3_1"))
-    assert [run.label for run in chosen.run()] == ["to conv2_1", "to conv3_1"]
+    outcome = carry_out(options("E5", weights=ending_at("conv3_4")), silent)
+    assert outcome.lesson.layers == {"content_layers": ("conv3_3",), "style_layers": ("conv1_1", "conv2_1", "conv3_1")}
+    assert [run.label for run in outcome.runs] == ["to conv2_1", "to conv3_1"]
 
 
-@pytest.mark.parametrize(("last", "name"), [("conv1_1", "E1"), ("conv1_1", "E11"), ("conv2_1", "E5"), ("conv3_1", "E4")])
-def test_weights_that_end_too_early_are_refused_before_anything_runs(options, ending_at, last, name):
-    assert re.match(f"{name}: .* end at {last}", refusal(experiment, options(name, weights=ending_at(last))))
+@pytest.mark.parametrize(("last", "name"), [("conv1_1", "E1"), ("conv2_1", "E5"), ("conv3_1", "E4")])
+def test_weights_that_end_too_early_are_refused_before_anything_runs(options, ending_at, last, name, tmp_path):
+    assert re.match(f"{name}: .* end at {last}", refusal(carry_out, options(name, weights=ending_at(last)), silent))
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.parametrize(("changes", "expected"), [({}, (48, 4, 8)), ({"size": 64, "steps": 40}, (64, 40, 80))])
-def test_size_and_steps_replace_the_budgets(options, changes, expected):
-    base = Base(options("E3", **changes))
-    assert (base.size, base.steps, base.longer) == expected
+def test_size_and_steps_replace_the_budgets(make, changes, expected):
+    lesson = make(**changes)
+    assert (lesson.size, lesson.steps, lesson.longer) == expected
+    assert (lesson.common["size"], lesson.common["steps"]) == expected[:2]
     assert set(BUDGETS) == set(BUDGET_NAMES)
 
 
-def test_claims_are_shown_with_names_and_units_and_can_be_refuted_by_numbers_and_by_pictures(options, photo):
-    assert claim("x", [0.12345, 1e-5], True, "px") == Claim("x", "0.123, 1e-05 px", True)
-    assert claim("x", {"avg": 1.0, "max": 2.0}, False).number == "avg 1, max 2"
+def test_claims_are_shown_with_names_and_units():
+    assert nst.claim("x", [0.12345, 1e-5], True, "px") == Claim("x", "0.123, 1e-05 px", True)
+    assert nst.claim("x", {"avg": 1.0, "max": 2.0}, False).number == "avg 1, max 2"
+    assert nst.claim("x", 0.5, True).number == "0.5"
+    assert [nst.rises(values) for values in ([1, 2, 3], [1, 1], [2, 1], [1])] == [True, False, False, False]
 
-    def verdicts(name, **columns):
-        """What an experiment says of each claim, for runs that have only these values: a column for each field or term."""
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        return [c.holds for c in experiment(options(name)).claims([SimpleNamespace(**row, term=row.get) for row in rows])]
 
-    assert verdicts("E3", content=[1, 2, 3, 4], style=[4, 3, 2, 1]) == [True, True]
-    assert verdicts("E3", content=[1, 2, 4, 3], style=[4, 3, 2, 2]) == [False, False]
-    assert verdicts("E4", photo=[photo] * 2, picture=[photo, 1 - photo], style=[2, 1]) == [True, True]
-    assert verdicts("E4", photo=[photo] * 2, picture=[1 - photo, photo], style=[1, 2]) == [False, False]
+def verdicts(name, **columns):
+    """What an experiment's claims say of runs that have only these attributes, each with a column of values; and its answer."""
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    _, source = cells(name)[3]
+    names = {"nst": nst, "runs": [SimpleNamespace(**row) for row in rows], "choices": ["a", "b"]}
+    names["guess"] = nst.predict("?", names["choices"])
+    exec(source, names)
+    return [c.holds for c in names["claims"]], names["answer"]
+
+
+def test_claims_can_be_refuted_by_numbers_and_by_pictures(photo):
+    def terms(content, style):
+        return [{"content": c, "style": s} for c, s in zip(content, style, strict=True)]
+
+    assert verdicts("E3", terms=terms([1, 2, 3, 9], [4, 3, 2, 1])) == ([True, True], "a")
+    assert verdicts("E3", terms=terms([1, 2, 4, 3], [4, 3, 2, 1])) == ([False, True], "b")
+    photos = [photo] * 2
+    assert verdicts("E4", photo=photos, picture=[photo, 1 - photo], terms=terms([1, 1], [2, 1])) == ([True, True], "a")
+    assert verdicts("E4", photo=photos, picture=[1 - photo, photo], terms=terms([1, 1], [1, 2])) == ([False, False], "b")
+
+
+def test_a_command_without_notebooks_says_what_is_missing(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "FOLDER", tmp_path)
+    assert "there are none" in refusal(carry_out, options("E3"), silent)
+    (tmp_path / "10_new.ipynb").write_text('{"cells": [{"metadata": {}, "source": []}]}')
+    assert "no notebook has cells that are tagged E3" in refusal(carry_out, options("E3"), silent)
 
 
 @pytest.fixture

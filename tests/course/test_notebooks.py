@@ -8,11 +8,11 @@ from faults import refusal
 
 from nstlab import cli
 from nstlab import images as im
-from nstlab.course import notebooks
+from nstlab.course import experiment, notebooks
 from nstlab.course.exercises import EXERCISES
 from nstlab.course.settings import EXPERIMENT_IDS, NotebooksSettings
 
-ALL = {name: nbformat.read(path, as_version=4) for name, path in notebooks.available().items()}
+ALL = {name: nbformat.read(path, as_version=4) for name, path in experiment.available().items()}
 LESSONS = [name for name in ALL if name != "00_studio"]
 
 
@@ -40,25 +40,35 @@ def test_a_notebook_runs(name, results, capsys):
     for kind, says in (("solution", "✓"), ("exercise", "put your answer")):
         assert all(says in text_of(cell.outputs[-1]) for cell in code(executed, kind))
     tables = [output for output in outputs if "| claim | number | holds |" in text_of(output)]
-    assert len(tables) == len(re.findall(r"lesson\.claims\(", "".join(cell.source for cell in executed.cells)))
+    assert len(tables) == "".join(cell.source for cell in code(executed)).count("nst.verdict(")
+    if name != "00_studio":
+        assert re.search(r"steps in all: |E11", "".join(map(text_of, outputs)) + str(executed))
 
 
 def test_the_notebooks_teach_every_experiment_and_every_exercise_and_are_kept_without_outputs():
-    source = "".join(cell.source for notebook in ALL.values() for cell in notebook.cells)
-    assert set(re.findall(r'lesson\.claims\("(E\d+)"\)', source)) == set(EXPERIMENT_IDS)
-    assert set(re.findall(r'lesson\.predict\("(E\d+)"\)', source)) == set(EXPERIMENT_IDS)
-    assert set(re.findall(r'lesson\.check\("([\d.]+)"', source)) == set(EXERCISES)
-    assert not any(cell.outputs for notebook in ALL.values() for cell in code(notebook))
+    cells = [cell for notebook in ALL.values() for cell in code(notebook)]
+    source = "".join(cell.source for cell in cells)
+    assert {tag for cell in cells for tag in cell.metadata.get("tags", []) if tag[0] == "E"} == set(EXPERIMENT_IDS)
+    assert set(re.findall(r'nst\.check\("([\d.]+)"', source)) == set(EXERCISES)
+    assert not any(cell.outputs for cell in cells)
 
 
 @pytest.mark.parametrize("name", LESSONS)
-def test_a_notebook_has_hidden_solutions_and_no_logic_but_there_and_where_it_shows_the_method(name):
-    exercises, solutions, method = (code(ALL[name], kind) for kind in ("exercise", "solution", "method"))
-    assert 2 <= len(exercises) == len(solutions) <= 3
+def test_a_notebook_needs_one_import_of_the_lab_and_asks_before_it_answers(name):
+    source = "\n".join(cell.source for cell in code(ALL[name]))
+    assert re.findall(r"^.*\bimport nstlab.*|^from nstlab.*", source, re.M) == ["import nstlab as nst"]
+    assert len(code(ALL[name], "parameters")) == 1
+    for tag in EXPERIMENT_IDS:
+        cells = [cell.source for cell in code(ALL[name], tag)]
+        order = [i for i, cell in enumerate(cells) for call in ("nst.predict(", "lesson.run(", "nst.verdict(") if call in cell]
+        assert not cells or (len(order) in (2, 3) and order == sorted(set(order)))
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_every_exercise_has_a_hidden_solution(name):
+    exercises, solutions = (code(ALL[name], kind) for kind in ("exercise", "solution"))
+    assert 2 <= len(exercises) == len(solutions) <= 5
     assert all(cell.metadata["jupyter"] == {"source_hidden": True, "outputs_hidden": True} for cell in solutions)
-    for cell in code(ALL[name]):
-        logic = re.search(r"^\s*(for|while|if|def|class|try)\b", cell.source, re.M)
-        assert not logic or cell in exercises + solutions + method, cell.source
 
 
 def test_notebooks_are_listed_and_selected_by_name_or_number(capsys):
@@ -96,7 +106,7 @@ def test_parameters_are_pairs_and_typed_and_files_are_looked_for_where_the_comma
     im.save(photo, tmp_path / "me.png")
     assert notebooks.absolute_paths(chosen) == {"photo": str(tmp_path / "me.png")}
     assert "'seed' has no value" in refusal(NotebooksSettings, "run", parameters=("seed",))
-    assert "come with the project's source" in refusal(notebooks.available, tmp_path)
+    assert "there are none" in refusal(experiment.available, tmp_path)
 
 
 @pytest.mark.filterwarnings("default")
@@ -106,7 +116,7 @@ def test_a_notebook_that_fails_says_where_and_keeps_what_it_showed(tmp_path, mon
     broken.cells = [nbformat.v4.new_code_cell(source) for source in ("budget = results = None", "print('so far')", "1 / 0")]
     broken.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(broken, tmp_path / "42_broken.ipynb")
-    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    monkeypatch.setattr(experiment, "FOLDER", tmp_path)
     assert cli.main(["notebooks", "run", "--results", str(tmp_path / "results")]) == 2
     assert re.search(r"42_broken\.ipynb: cell \d+ ends in ZeroDivisionError: division by zero", capsys.readouterr().err)
     assert "so far" in (tmp_path / "results" / "notebooks" / "42_broken.ipynb").read_text()

@@ -1,9 +1,15 @@
 """Pages of executed notebooks, which are read without a network."""
 
+import io
 import re
 
+import pytest
+import torch
+from helpers import CHROMIUM
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
+from nstlab import figures
 from nstlab.course.pages import PageExporter
 
 
@@ -21,3 +27,25 @@ def test_a_page_has_its_formulas_and_pictures_and_loads_nothing():
     assert "data:image/png" in page
     assert re.findall("<script[^>]*>", page) == [f'<script type="{state}">']  # data, which nothing runs
     assert re.findall(r"""(?:src|href|url)[=(]["']?(https?:[^"')]*)""", page) == ["https://example.org"]
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
+def test_a_browser_without_a_network_shows_formulas_and_films_and_asks_for_nothing(tmp_path):
+    film = figures.film([torch.zeros(1, 3, 16, 24), torch.ones(1, 3, 16, 24)], [2.0, 1.0])
+    output = new_output("display_data", {"text/html": film._repr_html_()})
+    cells = [new_markdown_cell("$$\\sum_i x_i^2$$"), new_code_cell("film", outputs=[output])]
+    page, _ = PageExporter().from_notebook_node(new_notebook(cells=cells))
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    playwright, asked = pytest.importorskip("playwright.sync_api"), []
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = browser.new_context(offline=True)
+        shown = context.new_page()
+        shown.on("request", lambda request: asked.append(request.url))
+        shown.goto(f"file://{tmp_path / 'page.html'}", wait_until="networkidle")
+        width = shown.evaluate("document.querySelector('img').naturalWidth")
+        total, letter = (shown.locator(f"math {name}").first.bounding_box() for name in ("munder", "mi"))
+        browser.close()
+    assert width == Image.open(io.BytesIO(film.data)).width
+    assert total["height"] > 1.5 * letter["height"] > 0  # the index is under the sign: MathML is laid out
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

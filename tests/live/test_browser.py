@@ -4,13 +4,13 @@ Needs Chromium, found by name or named by NSTLAB_CHROMIUM; without one this is s
 results/screenshots."""
 
 import json
-import os
 import re
 import shutil
 import time
 from pathlib import Path
 
 import pytest
+from helpers import CHROMIUM
 from serving import TOKEN, serving
 
 import nstlab as nst
@@ -19,7 +19,6 @@ from nstlab.live.audience import AWAY
 from nstlab.live.studio import first_settings
 
 HERE = Path(__file__).parents[2]
-CHROMIUM = os.environ.get("NSTLAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 SCREENSHOTS = HERE / "results" / "screenshots"
 LONG = 90_000  # ms
 PHASES = "import gc; print(sorted(str(o.session.phase) for o in gc.get_objects() if type(o) is nst.Studio))"

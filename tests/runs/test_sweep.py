@@ -87,7 +87,7 @@ def test_an_interrupted_sweep_goes_on_to_all_runs_in_order_and_a_third_time_all_
     done = sweep.run(root, report=lambda case, step, done: seen.append((str(case), step is None)))
     assert not list(folder.glob("*.partial"))
     assert [d.case for d in done] == sweep.cases
-    assert [d.run.manifest["settings"]["beta"] for d in done] == [1, 1, 10, 10]
+    assert [d.stored.manifest["settings"]["beta"] for d in done] == [1, 1, 10, 10]
     assert not any(d.found for d in done)
     assert seen[-6:] == [*[(str(sweep.cases[-1]), False)] * 5, (str(sweep.cases[-1]), True)]  # a first picture, and four steps
     assert [name for name, whole in seen if whole] == [str(case) for case in sweep.cases]
@@ -111,9 +111,9 @@ def test_a_run_that_fails_does_not_keep_the_others_from_finishing(base, root, fo
 
 def test_any_executor_will_do_and_equal_cases_are_one_run(base, root, folder, workers):
     sweep, seen = Sweep(base, {"beta": [1.0, 2.0, 1.0]}), []
-    done = sweep.run(root, workers, report=lambda case, step, done: seen.append(done.run.id))
+    done = sweep.run(root, workers, report=lambda case, step, done: seen.append(done.stored.id))
     assert [d.case for d in done] == sweep.cases
-    assert sorted(seen) == sorted(d.run.id for d in done)
+    assert sorted(seen) == sorted(d.stored.id for d in done)
     assert len(list(folder.iterdir())) == len(set(seen)) == 2
     assert all(d.found for d in sweep.run(root))
 
@@ -130,7 +130,7 @@ def test_workers_may_compute_in_another_type_which_makes_other_runs(base, root, 
     here = sweep.run(root)
     monkeypatch.setattr(arithmetic, "native_halves", lambda device: (torch.bfloat16,))
     there = sweep.run(root, workers)  # as on a machine of another kind
-    assert {d.run.id for d in here}.isdisjoint(d.run.id for d in there)
+    assert {d.stored.id for d in here}.isdisjoint(d.stored.id for d in there)
     assert all(d.found for d in sweep.run(root, workers))
 
 
@@ -213,8 +213,8 @@ def test_a_cluster_that_loses_a_worker_loses_no_run_and_does_none_twice(base, ro
     with sweeps.dask(cluster.scheduler_address) as executor:
         done = sweep.run(root, executor)
     assert (root.parent / "killed").exists()
-    assert len({d.run.id for d in done}) == 6
-    assert all(d.run.picture.is_file() for d in done)
+    assert len({d.stored.id for d in done}) == 6
+    assert all(d.stored.picture.is_file() for d in done)
     assert sorted((root.parent / "ended").read_text().split()) == list("012345")  # each exactly once
     assert not list(folder.glob("*.partial"))
 

@@ -1,1 +1,0 @@
-from .lesson import Lesson as Lesson
