@@ -41,7 +41,12 @@ QUALITIES = (92, 85, 75, 65, 50, 35)  # of JPEGs, tried in turn
 
 
 class Shown(Figure):
-    """A figure that notebooks show as it is, without pyplot's machinery."""
+    """A figure that notebooks show as it is, without pyplot's machinery. about: what is on it, for those who cannot see it."""
+
+    about: str = "a figure"
+
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
+        return {"image/png": self._repr_png_()}, {"image/png": {"alt": self.about}}
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -55,6 +60,7 @@ def _figure(width: float, height: float, title: str) -> Shown:
     figure = Shown((width, height), dpi=DPI, facecolor=PAPER, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
+        figure.about = title
         figure.suptitle(_escaped(title), fontsize=TITLE, color=INK, x=0.01, ha="left", fontweight="bold")
     return figure
 
@@ -123,6 +129,7 @@ def contact_sheet(
     width = max(NARROW, max((w / max(h, w) for row in shapes for h, w in row), default=1) * PICTURE)
     across = lead + max(map(len, columns), default=0)
     figure = _figure((width + 0.12) * across + 0.5, sum(heights) + 0.3 * len(pictures) + 0.75, title)
+    figure.about = title or ", ".join(label for row in columns for label in row)
     cells = _cells(figure, len(pictures), across, height_ratios=heights or None)
     for cell, (name, picture) in zip(cells[:, :lead].flat, inputs.items(), strict=False):
         _show_input(cell, picture, name)
@@ -189,7 +196,7 @@ def feature_maps(features: Mapping[str, Tensor], photo: Tensor, count: int = 6, 
         for cell, channel in zip(row, _unlike(maps, count), strict=False):
             black, white = min(0.0, float(maps[channel].min())), float(maps[channel].quantile(0.995))
             cell.imshow(maps[channel].numpy(), cmap="gray", vmin=black, vmax=max(white, black + 1e-6), interpolation="nearest")
-        row[0].set_ylabel(f"{layer}\n{maps.shape[2]}×{maps.shape[1]}", fontsize=LABEL, color=INK)
+        row[0].set_ylabel(f"{layer}\n{maps.shape[1]}×{maps.shape[2]}", fontsize=LABEL, color=INK)
     return figure
 
 

@@ -71,7 +71,7 @@ def test_feature_maps_are_strong_ones_that_differ_and_matrices_share_one_scale(p
     maps[0, 1] = torch.rand(12, 10, generator=torch.Generator().manual_seed(0))
     maps[0, 3], maps[0, 4], maps[0, 5, 4, 4] = 9 * maps[0, 1], 8 * maps[0, 1], 0.5
     figure = figures.feature_maps({"relu1_1": maps, "relu2_1": maps[..., ::2, ::2]}, photo, count=2)
-    assert words(figure) == ["photo", "relu1_1\n10×12", "relu2_1\n5×6"]
+    assert words(figure) == ["photo", "relu1_1\n12×10", "relu2_1\n6×5"]
     first, second = shown(figure)[1:3]
     assert np.array_equal(first, maps[0, 3])  # the strongest; not the next one, which is the same but for its strength
     assert np.array_equal(second, maps[0, 5])
@@ -132,3 +132,10 @@ def test_a_film_has_the_first_and_the_last_picture_and_no_more_frames_than_it_ma
         brightness.append(np.asarray(film.convert("L"))[:, : film.width // 3].mean())
     assert brightness == sorted(brightness)
     assert made._repr_html_().startswith('<img alt="a film" src="data:image/webp;base64,')
+
+
+def test_a_figure_says_what_is_on_it(photo):
+    for title, about in (("A title", "A title"), ("", "one, two")):
+        data, metadata = figures.contact_sheet([[photo, photo]], [""], ["one", "two"], title)._repr_mimebundle_()
+        assert data["image/png"].startswith(b"\x89PNG")
+        assert metadata == {"image/png": {"alt": about}}

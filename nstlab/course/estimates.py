@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from nstlab.recipes import plan as recipes
 from nstlab.runs.store import Store
 from nstlab.runs.sweep import Sweep
 
-OVERHEAD = 1.25  # time of a whole run over that of its first steps: the history grows, and the store writes
+OVERHEAD = 1.15  # time of a whole run over that of its first steps: the history grows, and the store writes
 
 
 def estimate(sweep: Sweep, results: str | Path) -> str:
@@ -35,8 +36,8 @@ def estimate(sweep: Sweep, results: str | Path) -> str:
 
 
 def seconds_per_step(plan: recipes.Plan) -> float:
-    """Mean time of four steps, after three that are not counted."""
-    steps = plan.steps()
+    """Mean time of four steps at the full size, after three that are not counted."""
+    steps = replace(plan, settings=plan.settings.replace(levels=1)).steps()
     for step in itertools.islice(steps, 3):
         float(step.loss)  # waits until the device has computed it
     began = time.perf_counter()

@@ -34,22 +34,23 @@ def gram_function(answer: Any) -> str:
     features = random(4, 10)
     wanted, found = gram(features[None, :, None, :]), torch.as_tensor(answer(features))
     if found.shape == (10, 10):
-        return "yours compares positions with positions; the Gram matrix compares channels with channels: F Fᵀ"
+        return "yours compares positions with positions; the Gram matrix compares filters with filters: F Fᵀ"
     sums = {"that is F Fᵀ; a mean over the M positions is divided by M": 10 * wanted}
-    return hint(found, wanted, sums, "it should be the mean over positions of the products of two channels: F Fᵀ / M")
+    return hint(found, wanted, sums, "it should be the mean over positions of the products of two filters: F Fᵀ / M")
 
 
 @exercise("01.2")
 def style_loss_function(answer: Any) -> str:
     """A function from features F (N, M) of a picture and the painting's Gram matrix A (N, N) to the style loss of one layer."""
-    features, target = random(4, 10), gram(random(1, 4, 1, 10, seed=1))
-    difference = features @ features.T / 10 - target
-    wanted = float(difference.square().sum() / (4 * 4**2))
+    features, target = random(5, 12), gram(random(1, 5, 1, 12, seed=1))
+    difference = features @ features.T / 12 - target
+    wanted = float(difference.square().sum() / (4 * 5**2))
     mistakes = {
-        "that is the sum of squares; the factor 1 / (4 N²) is missing": wanted * 64,
+        "that is the sum of squares; the factor 1 / (4 N²) is missing": wanted * 100,
         "that is the mean of squares; a quarter of it is the loss": wanted * 4,
-        "square the differences before you add them up": float(difference.sum() / 64),
-        "M does not belong into the factor: G is a mean already": wanted / 100,
+        "square the differences before you add them up": float(difference.sum() / 100),
+        "N is squared in the factor 1 / (4 N²)": wanted * 5,
+        "M does not belong into the factor: G is a mean already": wanted / 144,
     }
     return hint(float(answer(features, target)), wanted, mistakes, "G = F Fᵀ / M first; then 1 / (4 N²) Σ (G − A)²")
 
@@ -60,7 +61,15 @@ def gram_change(answer: Any) -> str:
     a, b = random(4, 3, 5), random(4, 3, 5, seed=1)
     g, h = (each.flatten(1) @ each.flatten(1).T for each in (a, b))
     found = [float(answer(a, b)), float(answer(a, a.flip(2)))]
-    mistakes = {"divide by the norm of the first matrix": [float((g - h).norm() / 15), 0.0]}
+    mistakes = {
+        "divide by the norm of the first matrix": [float((g - h).norm() / 15), 0.0],
+        "divide by the norm of the first matrix, not of the second": [float((g - h).norm() / h.norm()), 0.0],
+        "compare the Gram matrices, not the features": [
+            float((a - b).norm() / a.norm()),
+            float((a - a.flip(2)).norm() / a.norm()),
+        ],
+        "that is the square of it": [float((g - h).norm() / g.norm()) ** 2, 0.0],
+    }
     otherwise = "flatten the positions, make both Gram matrices, and divide the norm of their difference by that of the first"
     return hint(found, [float((g - h).norm() / g.norm()), 0.0], mistakes, otherwise)
 
@@ -89,7 +98,10 @@ def step_function(answer: Any) -> str:
         ),
     }
     return hint(
-        found, start - step, mistakes, "torch.autograd.grad(loss(image), image), scaled and subtracted from the picture"
+        found,
+        start - step,
+        mistakes,
+        "take the gradient, make its root mean square the length that is asked for, and subtract it from the picture",
     )
 
 

@@ -1,4 +1,4 @@
-"""Executed notebooks as pages that need no network: formulas as MathML, and no script."""
+"""Executed notebooks as pages that need no network: formulas as MathML, solutions folded, and no script."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ class PageExporter(HTMLExporter):
 
     raw_template = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
-{%- block html_head_css -%}{{ super() }}<style>.jp-InputArea pre {white-space: pre-wrap}</style>{%- endblock -%}
+{%- block html_head_css -%}{{ super() }}
+<style>.jp-InputArea pre {white-space: pre-wrap} summary {margin: 0 0 1em 7em; cursor: pointer}</style>
+{%- endblock -%}
+{%- block codecell -%}
+{%- if "solution" in cell.metadata.get("tags", []) -%}<details><summary>Solution</summary>{{ super() }}</details>
+{%- else -%}{{ super() }}{%- endif -%}
+{%- endblock -%}
 {%- block jupyter_widgets -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}"""

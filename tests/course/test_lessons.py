@@ -26,17 +26,30 @@ def test_a_lesson_says_how_long_a_sweep_takes_by_the_layers_it_reads_and_what_it
     monkeypatch.setattr(estimates, "seconds_per_step", lambda plan: len(plan.layers))
     sweep = sweep_of(beta=[1.0, 2.0, 3.0])
     lesson.estimate(sweep)
-    assert capsys.readouterr().out == f"3 runs at 48 px, 12 steps in all: about {round(1.25 * 12 * 6)} s on this machine\n"
+    assert (
+        capsys.readouterr().out
+        == f"3 runs at 48 px, 12 steps in all: about {round(estimates.OVERHEAD * 12 * 6)} s on this machine\n"
+    )
     lesson.run(sweep_of(beta=[1.0, 2.0]))
     capsys.readouterr()
     lesson.estimate(sweep)
-    assert capsys.readouterr().out.endswith(f"about {round(1.25 * 4 * 6)} s on this machine (2 runs are kept from before)\n")
+    assert capsys.readouterr().out.endswith(
+        f"about {round(estimates.OVERHEAD * 4 * 6)} s on this machine (2 runs are kept from before)\n"
+    )
     lesson.run(sweep)
     capsys.readouterr()
     lesson.estimate(sweep)
     assert capsys.readouterr().out == "3 runs at 48 px, 12 steps in all: kept from before\n"
     few = sweep_of(style_layers=[("conv1_1",), ("conv1_1", "conv2_1")])
-    assert f"about {round(1.25 * 4 * (2 + 3))} s" in estimates.estimate(few, lesson.options.results)
+    assert f"about {round(estimates.OVERHEAD * 4 * (2 + 3))} s" in estimates.estimate(few, lesson.options.results)
+
+
+def test_the_time_of_a_step_is_that_at_the_full_size(sweep_of, monkeypatch):
+    plan, seen, steps = nst.prepare(sweep_of(levels=[1, 2]).cases[1].settings.replace(size=128), "cpu"), [], nst.Plan.steps
+    monkeypatch.setattr(nst.Plan, "steps", lambda self: (seen.append(step.shape) or step for step in steps(self)))
+    assert estimates.seconds_per_step(plan) > 0
+    assert len(plan.schedule) == 2
+    assert set(seen) == {plan.start.shape[-2:]}
 
 
 def test_a_lessons_runs_are_those_of_the_sweep_with_its_pictures(lesson, sweep_of):
@@ -86,7 +99,7 @@ def gram_of(features):
 
 
 def loss_of(features, target):
-    return (gram_of(features) - target).square().sum() / 64
+    return (gram_of(features) - target).square().sum() / 100
 
 
 def slope(image, loss):
@@ -99,22 +112,26 @@ def unit(gradient):
 
 
 WRONG = {  # by exercise: answers, and words of their hints
-    "01.1": [(lambda f: f @ f.T, "divided by M"), (lambda f: f.T @ f, "channels with channels"), (lambda f: 0, "mean over")],
+    "01.1": [(lambda f: f @ f.T, "divided by M"), (lambda f: f.T @ f, "filters with filters"), (lambda f: 0, "mean over")],
     "01.2": [
-        (lambda f, a: 64 * loss_of(f, a), "4 N²"),
+        (lambda f, a: 100 * loss_of(f, a), "4 N²"),
         (lambda f, a: 4 * loss_of(f, a), "quarter"),
-        (lambda f, a: (gram_of(f) - a).sum() / 64, "square the"),
-        (lambda f, a: loss_of(f, a) / 100, "a mean already"),
+        (lambda f, a: (gram_of(f) - a).sum() / 100, "square the"),
+        (lambda f, a: loss_of(f, a) / 144, "a mean already"),
         (lambda f, a: 0.0, "first"),
     ],
-    "01.3": [(lambda a, b: (gram_of(a) - gram_of(b)).norm(), "divide"), (lambda a, b: 1.0, "flatten")],
+    "01.3": [
+        (lambda a, b: (gram_of(a) - gram_of(b)).norm(), "divide"),
+        (lambda a, b: (a - b).norm() / a.norm(), "not the features"),
+        (lambda a, b: 1.0, "flatten"),
+    ],
     "01.4": [(4, "squares"), (2, "doubled")],
     "01.5": [
         (lambda x, loss, length: x + length * unit(slope(x, loss)), "goes up"),
         (lambda x, loss, length: x - length * slope(x, loss), "own length"),
         (lambda x, loss, length: x - length * slope(x, loss) / slope(x, loss).norm(), "norm"),
         (lambda x, loss, length: length * unit(slope(x, loss)), "subtract"),
-        (lambda x, loss, length: x, "scaled"),
+        (lambda x, loss, length: x, "take the gradient"),
     ],
     "02.2": [
         (lambda *ab: -nst.psnr(*ab), "sign"),

@@ -34,6 +34,7 @@ def test_a_browser_without_a_network_shows_formulas_and_films_and_asks_for_nothi
     film = figures.film([torch.zeros(1, 3, 16, 24), torch.ones(1, 3, 16, 24)], [2.0, 1.0])
     output = new_output("display_data", {"text/html": film._repr_html_()})
     cells = [new_markdown_cell("$$\\sum_i x_i^2$$"), new_code_cell("film", outputs=[output])]
+    cells.append(new_code_cell("answer = 42", metadata={"tags": ["solution"]}))
     page, _ = PageExporter().from_notebook_node(new_notebook(cells=cells))
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
     playwright, asked = pytest.importorskip("playwright.sync_api"), []
@@ -45,6 +46,10 @@ def test_a_browser_without_a_network_shows_formulas_and_films_and_asks_for_nothi
         shown.goto(f"file://{tmp_path / 'page.html'}", wait_until="networkidle")
         width = shown.evaluate("document.querySelector('img').naturalWidth")
         total, letter = (shown.locator(f"math {name}").first.bounding_box() for name in ("munder", "mi"))
+        hidden = not shown.get_by_text("42").is_visible()
+        shown.get_by_text("Solution").click()
+        assert hidden
+        assert shown.get_by_text("42").is_visible()
         browser.close()
     assert width == Image.open(io.BytesIO(film.data)).width
     assert total["height"] > 1.5 * letter["height"] > 0  # the index is under the sign: MathML is laid out

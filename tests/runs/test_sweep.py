@@ -91,7 +91,7 @@ def test_an_interrupted_sweep_goes_on_to_all_runs_in_order_and_a_third_time_all_
     assert not any(d.found for d in done)
     assert seen[-6:] == [*[(str(sweep.cases[-1]), False)] * 5, (str(sweep.cases[-1]), True)]  # a first picture, and four steps
     assert [name for name, whole in seen if whole] == [str(case) for case in sweep.cases]
-    assert [(d.run, d.found) for d in sweep.run(root)] == [(d.run, True) for d in done]
+    assert [(d.stored, d.found) for d in sweep.run(root)] == [(d.stored, True) for d in done]
 
 
 def test_a_run_that_fails_does_not_keep_the_others_from_finishing(base, root, folder, monkeypatch):
