@@ -16,7 +16,7 @@ from torch import Tensor
 
 import nstlab as nst
 from benchmarks.scene import PAIRS
-from nstlab.method import weights
+from nstlab import weights
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.recipes import plan as recipes
 

@@ -13,12 +13,12 @@ from benchmarks.plain import PlainLoop
 from nstlab import images as im
 from nstlab.method.fast import evaluation as fast
 from nstlab.method.fast.arithmetic import Arithmetic
-from nstlab.method.names import CONTENT_LAYERS, STYLE_LAYERS, WEIGHTS
 from nstlab.method.network import VGG19
 from nstlab.method.normalization import normalize_activations
 from nstlab.method.objectives import Bound, Objective, content, style
-from nstlab.method.weights import Weights, random_weights
+from nstlab.names import CONTENT_LAYERS, STYLE_LAYERS, WEIGHTS
 from nstlab.settings import DEVICES, Settings, option
+from nstlab.weights import Weights, random_weights
 
 BENCHES = ("start", "two", "evaluation", "long", "growth", "memory", "live", "first", "precision", "quality")
 PAIRS = (("coffee", "swirl_strokes"), ("astronaut", "mosaic"), ("chelsea", "wave_engraving"))

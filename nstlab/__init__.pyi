@@ -1,5 +1,8 @@
 """What `import nstlab as nst` offers; the one list of it, read by editors and by the package itself."""
 
+from .colour import luminance as luminance
+from .colour import matched_colours as matched_colours
+from .colour import matched_luminance as matched_luminance
 from .course.claims import claim as claim
 from .course.claims import predict as predict
 from .course.claims import rises as rises
@@ -44,9 +47,6 @@ from .method.conventions import CONVENTIONS as CONVENTIONS
 from .method.engine import minimize as minimize
 from .method.engine import solve as solve
 from .method.lbfgs import LBFGS as LBFGS
-from .method.names import CONTENT_LAYERS as CONTENT_LAYERS
-from .method.names import LAYERS as LAYERS
-from .method.names import STYLE_LAYERS as STYLE_LAYERS
 from .method.network import VGG19 as VGG19
 from .method.normalization import mean_activations as mean_activations
 from .method.normalization import normalize_activations as normalize_activations
@@ -65,8 +65,9 @@ from .method.steps import Status as Status
 from .method.steps import Step as Step
 from .method.steps import pyramid as pyramid
 from .method.terms import Term as Term
-from .method.weights import Preprocessing as Preprocessing
-from .method.weights import Weights as Weights
+from .names import CONTENT_LAYERS as CONTENT_LAYERS
+from .names import LAYERS as LAYERS
+from .names import STYLE_LAYERS as STYLE_LAYERS
 from .recipes.base import RunSettings as RunSettings
 from .recipes.base import first_picture as first_picture
 from .recipes.base import live_field as live_field
@@ -84,3 +85,5 @@ from .runs.store import Store as Store
 from .runs.stored import run_id as run_id
 from .runs.sweep import Sweep as Sweep
 from .settings import InputError as InputError
+from .weights import Preprocessing as Preprocessing
+from .weights import Weights as Weights

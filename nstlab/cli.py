@@ -18,7 +18,7 @@ from typing import Any
 from nstlab import commandline
 from nstlab.commandline import Subcommand
 from nstlab.course.settings import NotebooksSettings, SweepSettings
-from nstlab.method.names import DOWNLOADS
+from nstlab.names import DOWNLOADS
 from nstlab.recipes.base import RunSettings, known
 from nstlab.settings import DEVICES, RESULTS, InputError, Settings, option
 
@@ -106,8 +106,8 @@ def _check_outputs(settings: RunSettings, job: JobSettings) -> None:
     outputs = [im.check_writable(job.out)]
     if job.frames:
         outputs.append(files.check_place(job.out.with_suffix(".gif")))
-    for output, (name, path) in itertools.product(outputs, settings.files.items()):
-        if files.same_file(output, path):
+    for output, (name, paths) in itertools.product(outputs, settings.files.items()):
+        if any(files.same_file(output, path) for path in paths):
             raise InputError(f"{output}: is the {name}, which would be lost; choose another --out")
 
 
@@ -213,8 +213,7 @@ def fetch_command(settings: FetchSettings) -> int:
     """Download weights into torch's folder, with a progress bar."""
     from tqdm import tqdm
 
-    from nstlab import downloads
-    from nstlab.method import weights
+    from nstlab import downloads, weights
 
     with tqdm(unit="B", unit_scale=True, desc=settings.weights, disable=None) as bar:
 
@@ -234,8 +233,7 @@ def info_command(settings: InfoSettings) -> int:
 
     import torch
 
-    from nstlab import images
-    from nstlab.method import weights
+    from nstlab import images, weights
     from nstlab.recipes import plan as recipes
 
     print("nstlab", version("nstlab"), "- python", platform.python_version(), "- torch", torch.__version__)
@@ -254,7 +252,7 @@ def info_command(settings: InfoSettings) -> int:
 def _capacity(device: Any) -> str:
     """A device's free memory, its arithmetic, and the largest pictures that fit there."""
     from nstlab import images as im
-    from nstlab.method import weights
+    from nstlab import weights
     from nstlab.method.fast import memory
     from nstlab.method.fast.arithmetic import arithmetic_of
     from nstlab.method.network import VGG19

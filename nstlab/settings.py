@@ -61,11 +61,13 @@ class Option:
     log: bool = False  # its slider is logarithmic
     parse: Callable[[Any], Any] | None = None  # turns what users write into the stored value, element by element
     identity: bool = True  # part of a run's id; paths and devices are not (the contents of files are hashed instead)
+    later: bool = False  # added when runs were kept already: at its default, it is not part of an id
     positional: bool = False  # positional on the command line, although it has a default
     short: str = ""  # a short name on the command line, such as "-p"
     pairs: bool = False  # takes two words at a time on the command line, and may be repeated
     group: str = ""  # for fields of recipes: one of GROUPS
     role: str = ""  # for fields that name a picture: its name among the recipe's inputs
+    several: bool = False  # for fields that name any number of pictures
 
     def allowed(self) -> str:
         """What is allowed, in words: "from 16 to 8192 px"."""
@@ -163,7 +165,11 @@ class Settings:
 
     def to_dict(self, identity: bool = False) -> dict[str, Any]:
         """The settings as plain JSON values; with `identity`, only the fields that decide the result's pixels."""
-        values = {name: getattr(self, name) for name, _, opt in self.options() if opt.identity or not identity}
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        values = {name: getattr(self, name) for name, _, _ in self.options()}
+        if identity:
+            same = [name for name, _, opt in self.options() if opt.later and values[name] == defaults[name]]
+            values = {name: values[name] for name, _, opt in self.options() if opt.identity and name not in same}
         for name, value in values.items():
             if isinstance(value, Path):
                 values[name] = str(value)

@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from nstlab import images as im
 from nstlab.method.network import VGG19
-from nstlab.method.weights import TORCHVISION, Weights, random_weights
+from nstlab.weights import TORCHVISION, Weights, random_weights
 from nstlab.recipes.transfer import TransferSettings
 
 settings.register_profile("nstlab", deadline=None, derandomize=True)  # no clock and no luck in the tests

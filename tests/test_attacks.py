@@ -27,9 +27,9 @@ from nstlab import images as im
 from nstlab.cli import JobSettings
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.objectives import total_variation
-from nstlab.method.weights import TORCHVISION, random_weights
 from nstlab.recipes.base import known
 from nstlab.settings import field_type
+from nstlab.weights import TORCHVISION, random_weights
 
 FEW = 30
 CASES = int(os.environ.get("NSTLAB_ATTACKS", FEW))

@@ -12,15 +12,14 @@ import torch
 from faults import raise_at
 from PIL import Image
 
-from nstlab import cli
+from nstlab import cli, weights
 from nstlab import images as im
-from nstlab.method import weights
 from nstlab.method.fast import memory
 from nstlab.method.fast.evaluation import FastBound
-from nstlab.method.names import OPTIMIZERS
-from nstlab.method.weights import TORCHVISION, Download
+from nstlab.names import OPTIMIZERS
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.transfer import TransferSettings
+from nstlab.weights import TORCHVISION, Download
 
 SENTINEL = b"an older picture"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from faults import refusal
 
+from nstlab import names, weights
 from nstlab.cli import JobSettings
-from nstlab.method import names, weights
 from nstlab.method.conventions import CONVENTIONS
-from nstlab.method.names import LAYERS, layer_name
+from nstlab.names import LAYERS, layer_name
 from nstlab.recipes.base import known
 from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.texture import TextureSettings

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from nstlab import commandline, files
-from nstlab.method.names import CONVOLUTIONS, DOWNLOADS
 from nstlab.method.network import VGG19
 from nstlab.method.normalization import normalize_activations
-from nstlab.method.weights import TORCHVISION, Weights
+from nstlab.names import CONVOLUTIONS, DOWNLOADS
 from nstlab.settings import InputError, Settings, option
+from nstlab.weights import TORCHVISION, Weights
 from training import scoring
 from training.corpus import Corpus
 from training.distillation import Distillation

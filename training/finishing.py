@@ -14,7 +14,7 @@ from torch import Tensor
 from nstlab import images as im
 from nstlab.method.network import SEQUENCE, VGG19
 from nstlab.method.normalization import normalization_images, normalize_activations
-from nstlab.method.weights import TORCHVISION, Weights
+from nstlab.weights import TORCHVISION, Weights
 from training.corpus import PHOTOS
 from training.distillation import PEAK
 

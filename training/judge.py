@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab.method.names import rectified
 from nstlab.method.network import VGG19
 from nstlab.method.statistics import gram
-from nstlab.method.weights import Weights
+from nstlab.names import rectified
+from nstlab.weights import Weights
 
 STYLE = ("conv1_1", "conv2_1", "conv3_1")
 CONTENT = "conv3_3"

@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nstlab import colour
 from nstlab.course import measurements as measure
 from nstlab.course.checks import EXERCISES as EXERCISES
 from nstlab.course.checks import check as check  # as nst.check, once all exercises are registered
 from nstlab.course.checks import choice, close, exercise, hint, random, word
 from nstlab.course.lesson import Lesson
-from nstlab.method.names import BLOCKS, CONVOLUTIONS, layer_name
 from nstlab.method.network import VGG19
 from nstlab.method.statistics import gram
+from nstlab.names import BLOCKS, CONVOLUTIONS, layer_name
 from nstlab.recipes import plan as recipes
 from nstlab.runs.finished import FinishedRun
 from nstlab.runs.sweep import Sweep
@@ -279,3 +280,26 @@ def halving_weights(answer: Any) -> str:
     if not np.allclose(weights[1:], weights[:-1] / 2, rtol=1e-3):
         return "each should be half of the one before"
     return "" if abs(weights.sum() - 1) < 1e-3 else f"they add up to {weights.sum():.4g}, not to 1"
+
+
+# --- 10 colour --------------------------------------------------------------------------------------------------
+
+
+@exercise("10.1")
+def luminance_function(answer: Any) -> str:
+    """A function from two pictures to the first one with the second one's luminance."""
+    image, other = random(1, 3, 4, 5), random(1, 3, 4, 5, seed=1)
+    own, wanted = colour.luminance(image), colour.luminance(other)
+    mistakes = {
+        "that is the other one's luminance; the colours are gone": wanted,
+        "take the first one's own luminance away before": image + wanted,
+        "that is the other one, with the colours of neither changed": other,
+    }
+    otherwise = "add the same to all three channels: the difference of the two luminances"
+    return hint(answer(image, other), image + wanted - own, mistakes, otherwise)
+
+
+@exercise("10.2")
+def grey_photo(answer: Any) -> str:
+    """What matched colours make of a painting if the photo is grey."""
+    return choice(answer, ("grey", "coloured"), "grey", "what does the covariance of a grey picture's pixels say of colour?")

@@ -20,16 +20,15 @@ from IPython.display import display
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from nstlab import figures
+from nstlab import figures, weights
 from nstlab import images as im
 from nstlab.course import estimates
 from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS, SweepSettings
 from nstlab.live.studio import static
 from nstlab.live.viewer import jpeg
-from nstlab.method import weights
-from nstlab.method.names import CONTENT_LAYERS, STYLE_LAYERS
 from nstlab.method.network import VGG19
 from nstlab.method.normalization import normalize_activations
+from nstlab.names import CONTENT_LAYERS, STYLE_LAYERS
 from nstlab.runs.finished import FinishedRun
 from nstlab.runs.sweep import Report, Sweep, dask
 from nstlab.settings import InputError

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nstlab.method.names import BLOCKS
-
-LUMINANCE = (0.2126, 0.7152, 0.0722)  # of sRGB's primaries (ITU-R BT.709), applied to the encoded values (luma)
+from nstlab.colour import LUMINANCE
+from nstlab.names import BLOCKS
 
 
 def _array(image: Tensor) -> np.ndarray:

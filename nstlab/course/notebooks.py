@@ -16,7 +16,7 @@ from nstlab import images as im
 from nstlab.course.experiment import available
 from nstlab.course.settings import NotebooksSettings
 from nstlab.live.studio import STATIC
-from nstlab.method.names import WEIGHTS
+from nstlab.names import WEIGHTS
 from nstlab.settings import InputError, nearest
 
 

@@ -9,12 +9,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from nstlab import figures, files
+from nstlab import figures, files, weights
 from nstlab.course.claims import table
 from nstlab.course.experiment import Outcome
 from nstlab.course.settings import EXPERIMENT_IDS, SweepSettings
-from nstlab.method import weights
-from nstlab.method.names import WEIGHTS
+from nstlab.names import WEIGHTS
 
 BEFORE = ("transfers",)  # parts of the gallery before the experiments
 GALLERY_BYTES = 300_000  # of a picture in the gallery, at most

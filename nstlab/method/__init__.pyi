@@ -19,5 +19,3 @@ from .steps import Status as Status
 from .steps import Step as Step
 from .steps import pyramid as pyramid
 from .terms import Term as Term
-from .weights import Preprocessing as Preprocessing
-from .weights import Weights as Weights

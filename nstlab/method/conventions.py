@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nstlab.method.names import CONTENT_LAYERS, CONVOLUTIONS, STYLE_LAYERS
+from nstlab.names import CONTENT_LAYERS, CONVOLUTIONS, STYLE_LAYERS
 from nstlab.settings import one_of
 
 DEFAULT_CONVENTION = "mean"

@@ -31,11 +31,11 @@ from nstlab.method.checkpoint import Checkpoint
 from nstlab.method.fast.arithmetic import FINE, Arithmetic, arithmetic_of
 from nstlab.method.fast.evaluation import FastBound, bind
 from nstlab.method.lbfgs import LBFGS
-from nstlab.method.names import STEPS
 from nstlab.method.network import VGG19
 from nstlab.method.objectives import Objective
 from nstlab.method.optimizers import Evaluation, Optimizer, State
-from nstlab.method.steps import Best, Level, Result, Status, Step, pyramid
+from nstlab.method.steps import Best, Finish, Level, Result, Status, Step, pyramid, unfinished
+from nstlab.names import STEPS
 
 ALGORITHM = 3  # increased whenever the same settings give other pixels than before; part of a run's id
 WINDOW = 10  # steps over which `stop_change` measures progress
@@ -51,6 +51,7 @@ class _Run:
     optimizer: Optimizer
     stop_loss: float | None
     stop_change: float | None
+    finish: Finish
 
     index: int = 0  # steps done
     level: int = 0  # index of the present size in the schedule
@@ -156,7 +157,7 @@ class _Run:
         return Step(
             self.index, self.loss(self.state.loss), self.evaluations, time.perf_counter() - self.began, self.level,
             self.state.event, self.status, dict(self.bound.weights), self.bound.scale, tuple(self.bound.names), self.state,
-            self.best, self.events, tuple(self.recent), repr(self.optimizer), self.fine,
+            self.best, self.events, tuple(self.recent), repr(self.optimizer), self.fine, self.finish,
         )  # fmt: skip
 
 
@@ -170,6 +171,7 @@ def minimize(
     stop_loss: float | None = None,
     stop_change: float | None = None,
     checkpoint: Checkpoint | None = None,
+    finish: Finish = unfinished,
 ) -> Generator[Step, Mapping[str, float] | None, Result]:
     """Yield a Step for the first picture (index 0) and after every step; return the Result.
 
@@ -180,12 +182,14 @@ def minimize(
         stop_loss: stop as soon as the total loss, at full size, is at most this.
         stop_change: leave a size when the last ten steps lowered the loss by less than this part of it.
         checkpoint: resume an earlier run of the same objective, network, start and schedule.
+        finish: (1, 3, H, W) in [0, 1] -> the same, for the pictures of steps and result; the optimizer does not see it.
     `send(changes)` in place of next() sets weights, by their names in `objective.weights`, before the next step.
     A step that is kept keeps its pictures in memory; see `Step.light`.
     Raises: InputError if the start is no picture, weights are not allowed, or a checkpoint does not fit;
     FloatingPointError if the loss of the first picture, or its gradient, is not finite."""
     im.check_picture(start, "start")
-    run = _Run(objective, net, pyramid(start.shape[-2:], steps, levels), optimizer or LBFGS(), stop_loss, stop_change)
+    schedule = pyramid(start.shape[-2:], steps, levels)
+    run = _Run(objective, net, schedule, optimizer or LBFGS(), stop_loss, stop_change, finish)
     if checkpoint is not None:
         run.resume(checkpoint)
     else:

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nstlab.method.names import BLOCKS, POOLS, PRECISIONS, WEIGHTS, layer_name
-from nstlab.method.weights import Weights
-from nstlab.method.weights import load as load_weights
+from nstlab.names import BLOCKS, POOLS, PRECISIONS, WEIGHTS, layer_name
 from nstlab.settings import InputError, one_of
+from nstlab.weights import Weights
+from nstlab.weights import load as load_weights
 
 SEQUENCE = tuple(
     name

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from nstlab import files
 from nstlab import images as im
-from nstlab.method.names import rectified
 from nstlab.method.network import VGG19
+from nstlab.names import rectified
 from nstlab.settings import InputError
 
 # The sample photos over which activations are normalized, each with its colour channels in all six orders. A few photos

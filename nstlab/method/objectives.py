@@ -18,9 +18,9 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab.method.conventions import DEFAULT_CONVENTION, convention_named
-from nstlab.method.names import layer_name
 from nstlab.method.network import VGG19
 from nstlab.method.terms import PIXELS, Content, Style, Term, TotalVariation
+from nstlab.names import layer_name
 from nstlab.settings import FITS, InputError, nearest
 
 LARGEST_WEIGHT = 1e30  # its product with a loss is still a float32 number

@@ -27,6 +27,14 @@ class Status(StrEnum):
     STALLED = "no step lowers the loss"
 
 
+Finish = Callable[[Tensor], Tensor]  # what is done to pictures that are shown or kept; the loss is that of unfinished ones
+
+
+def unfinished(picture: Tensor) -> Tensor:
+    """The picture as it is."""
+    return picture
+
+
 @dataclass(frozen=True)
 class Level:
     """One size (H, W) of the schedule, and the number of steps at it."""
@@ -80,6 +88,7 @@ class Step:
     _recent: tuple[float, ...]
     _optimizer: str
     _fine: bool
+    _finish: Finish
 
     @cached_property
     def terms(self) -> dict[str, float]:
@@ -93,16 +102,16 @@ class Step:
         return height, width
 
     def snapshot(self) -> Tensor:
-        """The picture of this step, a detached copy clipped to [0, 1]."""
-        return self._state.x.detach().clamp(0, 1)
+        """The picture of this step, a detached copy, finished and clipped to [0, 1]."""
+        return self._finish(self._state.x.detach().clamp(0, 1))
 
     def preview(self) -> Callable[[], Tensor]:
         """Begin to copy the picture of this step to the host, without waiting; calling what is returned gives the copy."""
         return to_host(self.snapshot())
 
     def best(self) -> Tensor:
-        """The picture with the lowest loss at this size so far, a detached copy clipped to [0, 1]."""
-        return self._best.x.detach().clamp(0, 1)
+        """The picture with the lowest loss at this size so far, a detached copy, finished and clipped to [0, 1]."""
+        return self._finish(self._best.x.detach().clamp(0, 1))
 
     def light(self) -> Step:
         """A copy to keep, without the optimizer's memory; it cannot make a checkpoint."""

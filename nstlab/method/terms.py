@@ -14,8 +14,8 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab.method.conventions import Convention
-from nstlab.method.names import rectified
 from nstlab.method.statistics import gram, mean_square_error, total_variation
+from nstlab.names import rectified
 from nstlab.settings import FITS, MIN_SIDE
 
 PIXELS = "pixels"  # stands for a layer where a term reads the image itself

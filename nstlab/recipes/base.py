@@ -30,7 +30,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
-from nstlab.method.names import HISTORY, OPTIMIZERS, POOLS, PRECISIONS, RATE, STEPS, WEIGHTS, layer_name
+from nstlab.names import HISTORY, OPTIMIZERS, POOLS, PRECISIONS, RATE, STEPS, WEIGHTS
 from nstlab.settings import FITS, GROUPS, MAX_SIDE, MIN_SIDE, InputError, Settings, one_of, option
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _find() -> None:
     """Import the files in which recipes are defined."""
     folder = importlib.import_module("nstlab.recipes")
     for module in pkgutil.iter_modules(folder.__path__, "nstlab.recipes."):
-        if not module.name.endswith((".base", ".plan")):
+        if not module.name.endswith((".base", ".plan", ".painted")):
             importlib.import_module(module.name)
     for entry in entry_points(group="nstlab.recipes"):
         entry.load()
@@ -173,11 +173,31 @@ class RunSettings(Settings):
         pictures: the inputs by role, (1, 3, H, W) sRGB in [0, 1], each in the shape that it has in the run."""
         raise NotImplementedError
 
+    def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The inputs by role as the objective and the first picture take them: as they are, unless a recipe changes them."""
+        return pictures
+
+    def finished(self, picture: Tensor, pictures: Mapping[str, Tensor]) -> Tensor:
+        """A picture of the run as it is shown and kept, given the inputs by role in its shape: as it is, unless a recipe
+        finishes it."""
+        return picture
+
     @property
-    def files(self) -> dict[str, str]:
-        """{field: value} for the fields that name an existing file, rather than a sample or a choice."""
-        named = [name for name, _, opt in self.options() if opt.role or opt.or_path]
-        return {name: value for name in named if os.path.isfile(value := getattr(self, name))}
+    def files(self) -> dict[str, tuple[str, ...]]:
+        """{field: values} for the fields that name existing files, rather than samples or choices."""
+        named = [name for name, _, opt in self.options() if opt.role or opt.or_path or opt.several]
+        values = {name: value if isinstance(value := getattr(self, name), tuple) else (value,) for name in named}
+        return {name: found for name, each in values.items() if (found := tuple(filter(os.path.isfile, each)))}
+
+    def absolute(self) -> dict[str, Any]:
+        """The settings as plain values, as `to_dict`, with absolute paths for those who work in another folder."""
+        values = self.to_dict()
+        for name in self.files:
+            several = isinstance(values[name], list)
+            paths = values[name] if several else [values[name]]
+            paths = [os.path.abspath(path) if os.path.isfile(path) else path for path in paths]
+            values[name] = paths if several else paths[0]
+        return values
 
     @classmethod
     def _conventional(cls) -> list[str]:
@@ -193,28 +213,3 @@ class RunSettings(Settings):
             defaults = {f.name: f.default for f in dataclasses.fields(self)}
             changes = {name: defaults[name] for name in follow} | changes
         return super().replace(**changes)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StyleSettings(RunSettings):
-    """The settings of recipes with a painting."""
-
-    style_layers: tuple[str, ...] = live_field((), "layers for style (default: the convention's)", parse=layer_name)
-    style_weights: tuple[float, ...] = live_field((), "weight of each style layer (default: equal)", low=0, high=1e12)
-    style_fit: str = picture_field(FITS[0], "how the painting gets the photo's shape", choices=FITS)
-    style_scale: float = picture_field(1.0, "size of the strokes: the painting is scaled by this", low=0.1, high=10, log=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        layers, weights = self.style_layers, self.style_weights
-        if len(set(layers)) < len(layers):
-            raise InputError(f"style_layers: {' '.join(layers)} names a layer twice; each may be named once")
-        if weights and len(weights) != len(layers):
-            raise InputError(f"style_weights: {len(weights)} given for {len(layers)} style layers; give one for each")
-        if weights and not any(weights):
-            raise InputError("style_weights: all are 0; at least one must be more")
-
-    @property
-    def inputs(self) -> dict[str, Input]:
-        found = super().inputs
-        return found | {"style": dataclasses.replace(found["style"], fit=self.style_fit, scale=self.style_scale)}

@@ -26,11 +26,11 @@ from nstlab.method.fast import evaluation as fast
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import arithmetic_of
 from nstlab.method.lbfgs import LBFGS
-from nstlab.method.names import CONTENT_LAYERS, CONVOLUTIONS, STYLE_LAYERS, rectified
 from nstlab.method.network import VGG19
 from nstlab.method.normalization import normalize_activations
 from nstlab.method.objectives import Objective, total_variation
 from nstlab.method.optimizers import Adam, GradientDescent, Optimizer
+from nstlab.names import CONTENT_LAYERS, CONVOLUTIONS, STYLE_LAYERS, rectified
 from nstlab.recipes.base import RunSettings
 from nstlab.settings import DEVICES, LIVE, MAX_SIDE, START, InputError
 
@@ -77,8 +77,16 @@ class Plan:
         """Run the engine on this plan, from the beginning or from a checkpoint."""
         s = self.settings
         return engine.minimize(
-            self.objective, self.net, self.start, s.steps, self.optimizer, s.levels, s.stop_loss, s.stop_change, checkpoint
-        )
+            self.objective, self.net, self.start, s.steps, self.optimizer, s.levels, s.stop_loss, s.stop_change, checkpoint,
+            self.finished,
+        )  # fmt: skip
+
+    def finished(self, picture: Tensor) -> Tensor:
+        """A picture of the run, of any size, as it is shown and kept."""
+        if type(self.settings).finished is RunSettings.finished:
+            return picture
+        inputs = {role: im.fit(each.to(picture), picture.shape[-2:]) for role, each in self.inputs.items()}
+        return self.settings.finished(picture, inputs)
 
     def solve(self) -> engine.Result:
         """Run the plan to its end; nothing is kept on disk."""
@@ -257,8 +265,9 @@ def prepare(
         plan.check_room(room)
     shape = plan.start.shape[-2:]
     pictures = {role: im.load_fit(each.source, shape, each.fit, each.scale) for role, each in settings.inputs.items()}
-    start, extra = _start(settings, torch.empty(1, 3, *shape), pictures)
-    goal = objective(settings, pictures, shape)
+    prepared = settings.prepared(pictures)
+    start, extra = _start(settings, torch.empty(1, 3, *shape), prepared)
+    goal = objective(settings, prepared, shape)
     return replace(plan, objective=goal, start=start.to(plan.net.device), inputs=pictures | extra)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nstlab import method
 from nstlab.method.conventions import CONVENTIONS
-from nstlab.method.names import CONTENT_LAYERS, layer_name
+from nstlab.names import CONTENT_LAYERS, layer_name
 from nstlab.recipes.base import INITS, RunSettings, first_picture, live_field, picture
 
 if TYPE_CHECKING:

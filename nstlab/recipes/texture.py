@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 from nstlab import method
 from nstlab.method.conventions import CONVENTIONS
-from nstlab.recipes.base import INITS, StyleSettings, first_picture, picture
+from nstlab.recipes.base import INITS, first_picture, picture
+from nstlab.recipes.painted import PaintedSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class TextureSettings(StyleSettings, recipe="texture"):
+class TextureSettings(PaintedSettings, recipe="texture"):
     """Make a texture with the style of PAINTING (Gatys et al. 2015; the paper's style reconstruction)."""
 
     painting: str = picture("style")
@@ -23,5 +24,4 @@ class TextureSettings(StyleSettings, recipe="texture"):
 
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
         """β style (Gatys, Ecker, Bethge 2015)."""
-        style = method.style(self.style_layers, pictures["style"], self.style_weights, self.convention, fitted=shape)
-        return CONVENTIONS[self.convention].beta * style
+        return CONVENTIONS[self.convention].beta * self.style(pictures, shape)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nstlab import method
-from nstlab.method.names import layer_name
-from nstlab.recipes.base import Filled, StyleSettings, first_picture, length, live_field, picture
+from nstlab.names import COLOURS, layer_name
+from nstlab.recipes.base import Filled, first_picture, length, live_field, picture, picture_field
+from nstlab.recipes.painted import PaintedSettings
 from nstlab.settings import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TransferSettings(StyleSettings, recipe="transfer"):
+class TransferSettings(PaintedSettings, recipe="transfer"):
     """Repaint PHOTO in the style of PAINTING (Gatys, Ecker, Bethge 2016)."""
 
     photo: str = picture("content")
@@ -27,6 +28,11 @@ class TransferSettings(StyleSettings, recipe="transfer"):
     content_layers: tuple[str, ...] = live_field((), "layers for content (default: the convention's)", parse=layer_name)
     init: Filled[str] = first_picture(None, "first picture (default: the convention's)")
     _: dataclasses.KW_ONLY
+    colour: str = picture_field(
+        COLOURS[0], "colours of the painting; those of the photo given to the painting first; luminance alone", choices=COLOURS,
+        later=True,
+    )  # fmt: skip
+    match_histogram: bool = picture_field(False, "give the result the histograms of the photo's colours", later=True)
     steps: Filled[int] = length(None, " (default: the convention's)")
 
     def __post_init__(self) -> None:
@@ -34,8 +40,25 @@ class TransferSettings(StyleSettings, recipe="transfer"):
         if self.alpha == 0 and self.beta == 0:
             raise InputError("alpha and beta are both 0; at least one must be more")
 
+    def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The inputs, with colours as Gatys et al. 2016 ("Preserving Color in Neural Artistic Style Transfer") have them."""
+        if self.colour == COLOURS[0]:
+            return pictures
+        from nstlab import colour
+
+        photo, matched = pictures["content"], self.colour == "matched"
+        change = colour.matched_colours if matched else colour.matched_luminance
+        paintings = {role: change(pictures[role], photo) for role in self.paintings}
+        return {**pictures, "content": photo if matched else colour.luminance(photo)} | paintings
+
+    def finished(self, picture: Tensor, pictures: Mapping[str, Tensor]) -> Tensor:
+        from nstlab import colour
+
+        if self.colour == "luminance":
+            picture = colour.with_luminance(pictures["content"], picture)
+        return colour.matched_histogram(picture, pictures["content"]) if self.match_histogram else picture
+
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
         """α content + β style (Gatys et al. 2016, equation 7)."""
         content = method.content(self.content_layers, pictures["content"], convention=self.convention)
-        style = method.style(self.style_layers, pictures["style"], self.style_weights, self.convention, fitted=shape)
-        return self.alpha * content + self.beta * style
+        return self.alpha * content + self.beta * self.style(pictures, shape)

@@ -140,7 +140,7 @@ def _run_elsewhere(executor: Executor, store: Store, cases: Sequence[Case], devi
     inputs = [_inputs(recipes.prepare(case.settings, "cpu")) for case in cases]  # all of them, before anything runs
     try:
         for case, each in zip(cases, inputs, strict=True):
-            futures[executor.submit(work, case.settings.recipe, _absolute(case.settings), root, device, each)] = case
+            futures[executor.submit(work, case.settings.recipe, case.settings.absolute(), root, device, each)] = case
         for future in _as_completed(futures, getattr(executor, "alive", lambda: True)):
             case = futures[future]
             try:
@@ -182,11 +182,6 @@ def _raise_first(failed: Sequence[tuple[Case, Exception]], total: int) -> None:
         raise InputError(f"{case}: {str(error) or type(error).__name__} ({count})") from error
     error.add_note(f"in the sweep's case {case}; {count}")
     raise error
-
-
-def _absolute(settings: RunSettings) -> dict[str, Any]:
-    """The settings as plain values, with absolute paths for workers in another folder."""
-    return settings.to_dict() | {name: str(Path(path).absolute()) for name, path in settings.files.items()}
 
 
 def _inputs(plan: recipes.Plan) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from nstlab.course.claims import Claim
 from nstlab.course.experiment import carry_out, cells
 from nstlab.course.lesson import BUDGETS
 from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS, SweepSettings
-from nstlab.method.weights import TORCHVISION
 from nstlab.runs import index
+from nstlab.weights import TORCHVISION
 
 
 def silent(*_):
@@ -157,7 +157,7 @@ def test_sweeps_are_carried_out_by_a_cluster(sweep, tmp_path, cluster, capsys):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["E13"], "experiment: 'E13'"),
+        (["E99"], "experiment: 'E99'"),
         (["E3", "--budget", "huge"], "budget: 'huge'"),
         (["E3", "--photo", "nowhere"], "no picture"),
         (["E11", "--gallery", "nowhere"], "there is no folder"),

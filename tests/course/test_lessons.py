@@ -150,6 +150,13 @@ WRONG = {  # by exercise: answers, and words of their hints
     "08.1": [(lambda g, h: np.linalg.solve(h, g), "sign"), (lambda g, h: -g, "zero")],
     "08.2": [(50, "its pairs"), (50 * PIXELS, "a pair"), (PIXELS**2, "whole inverse")],
     "09.1": [("other", "multiplies it back"), ("?", "answer")],
+    "10.1": [
+        (lambda a, b: nst.luminance(b), "colours are gone"),
+        (lambda a, b: a + nst.luminance(b), "take the first"),
+        (lambda a, b: b, "that is the other one, with"),
+        (lambda a, b: a, "difference"),
+    ],
+    "10.2": [("coloured", "covariance"), ("red", "answer")],
     "09.2": [([1, 2], "five"), ([16, 8, 4, 2, 2], "half"), ([16, 8, 4, 2, 1], "add up to 31")],
 }
 

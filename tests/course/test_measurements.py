@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from nstlab.course import measurements as m
 from nstlab.images import noise as smooth_noise
 from nstlab.images import white_noise
-from nstlab.method.names import CONVOLUTIONS
 from nstlab.method.network import VGG19
-from nstlab.method.weights import random_weights
+from nstlab.names import CONVOLUTIONS
+from nstlab.weights import random_weights
 
 GREY = torch.full((1, 3, 40, 60), 0.3)
 

@@ -5,7 +5,8 @@ import dataclasses
 import ipywidgets as w
 import pytest
 
-from nstlab.live.controls import SPECIAL, Controls
+from nstlab.live.controls import Controls
+from nstlab.live.special import SPECIAL
 from nstlab.recipes.base import known
 from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.texture import TextureSettings
@@ -47,6 +48,11 @@ def test_every_field_of_every_recipe_has_a_view_with_its_help():
         {"style_layers": ("conv1_1", "conv2_1"), "style_weights": (1.0, 0.25), "content_layers": ("relu4_2",)},
         {"rescale_pool": True, "normalize": False, "stop_loss": 0.5, "tv": 0.01},
         {"init": "some/file.png", "photo": "chelsea", "alpha": 2.0, "beta": 1 / 3},
+        {
+            "more_paintings": ("swirl_strokes", "my/file.jpg"),
+            "mix": (0.5, 0.25, 0.0),
+            "mix_layers": ("conv1_1", "conv2_1", "3"),
+        },
     ],
 )
 def test_what_is_shown_is_what_each_view_says_and_moves_nothing(changes, controls, told):
@@ -156,3 +162,22 @@ def test_a_menu_gets_another_choice(controls, told):
     assert layer.label == "conv3_2 + conv4_2"
     layer.value = ("conv1_1",)
     assert controls.settings.content_layers == ("conv1_1",)
+
+
+def test_a_mixture_has_a_slider_for_each_painting_and_other_paintings_begin_with_equal_shares(controls, told):
+    mix, more = controls.views["mix"], controls.views["more_paintings"].widget
+    assert (mix.sliders, mix.widget.layout.display) == ([], "none")
+    more.value = "swirl_strokes, some/where/waves.jpg"
+    assert controls.settings.more_paintings == ("swirl_strokes", "some/where/waves.jpg")
+    assert [slider.tooltip for slider in mix.sliders] == ["mosaic", "swirl_strokes", "waves"]
+    assert [slider.value for slider in mix.sliders] == pytest.approx([1 / 3] * 3)
+    assert mix.widget.layout.display is None
+    mix.sliders[2].value = 0.9
+    assert controls.settings.mix == pytest.approx((1 / 3, 1 / 3, 0.9))
+    assert told == [["more_paintings"], ["mix"]]
+    more.value = "swirl_strokes"
+    assert (controls.settings.mix, [slider.tooltip for slider in mix.sliders]) == ((), ["mosaic", "swirl_strokes"])
+    for slider in mix.sliders:
+        slider.value = 0.0
+    assert "all shares are 0" in str(told[-1])
+    assert controls.settings.mix == (0.0, 0.5)

@@ -13,8 +13,8 @@ from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.fast import arithmetic
 from nstlab.method.fast import evaluation as fast
 from nstlab.method.fast.arithmetic import arithmetic_of, native_halves
-from nstlab.method.names import POOLS
 from nstlab.method.network import VGG19
+from nstlab.names import POOLS
 
 
 def goals(convention, photo, painting):

@@ -10,9 +10,9 @@ from nstlab.method.fast import evaluation as fast
 from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.graphs import Replayed, to_host
 from nstlab.method.lbfgs import LBFGS
-from nstlab.method.names import POOLS
 from nstlab.method.network import VGG19
 from nstlab.method.optimizers import Evaluation, State
+from nstlab.names import POOLS
 
 
 def test_a_function_is_captured_once_after_a_few_plain_calls_and_gives_the_same():

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from faults import refusal
 from torchvision.models.vgg import make_layers
 
-from nstlab.method.names import CONVOLUTIONS, LAYERS
 from nstlab.method.network import SEQUENCE, VGG19
-from nstlab.method.weights import CAFFE, Weights
+from nstlab.names import CONVOLUTIONS, LAYERS
+from nstlab.weights import CAFFE, Weights
 
 POOLED = {"max": F.max_pool2d, "avg": F.avg_pool2d, "l2": lambda x, size: F.lp_pool2d(x, 2, size) / size}
 

@@ -5,10 +5,10 @@ import torch
 from faults import refusal
 
 from nstlab.method import normalization
-from nstlab.method.names import POOLS
 from nstlab.method.network import VGG19
 from nstlab.method.normalization import SMALLEST_MEAN, mean_activations, normalize_activations
-from nstlab.method.weights import Weights
+from nstlab.names import POOLS
+from nstlab.weights import Weights
 
 
 @pytest.mark.parametrize("pool", POOLS)

@@ -9,9 +9,9 @@ from nstlab.method.fast import propagation
 from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.convolutions import OneDNN
 from nstlab.method.fast.propagation import BUDGET, Layout, Propagation
-from nstlab.method.names import POOLS
 from nstlab.method.network import VGG19
-from nstlab.method.weights import Preprocessing, Weights, random_weights
+from nstlab.names import POOLS
+from nstlab.weights import Preprocessing, Weights, random_weights
 
 LAYERS = {
     "usual": ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1"],

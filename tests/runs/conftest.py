@@ -5,11 +5,11 @@ import itertools
 import pytest
 import safetensors.torch
 
-from nstlab.method.weights import TORCHVISION
 from nstlab.recipes.plan import prepare
 from nstlab.recipes.texture import TextureSettings
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs.store import Store
+from nstlab.weights import TORCHVISION
 
 
 @pytest.fixture

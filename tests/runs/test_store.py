@@ -18,7 +18,7 @@ from helpers import until
 from nstlab import cli, files
 from nstlab import images as im
 from nstlab.method.checkpoint import Checkpoint
-from nstlab.method.names import OPTIMIZERS
+from nstlab.names import OPTIMIZERS
 from nstlab.runs import store as stores
 from nstlab.runs.store import Store
 from nstlab.runs.stored import Record, read_rows

@@ -10,9 +10,9 @@ import torch
 from faults import refusal
 
 from nstlab import images as im
-from nstlab.method.weights import TORCHVISION, random_weights
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs.stored import read_rows, run_id, write_rows
+from nstlab.weights import TORCHVISION, random_weights
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from nstlab import commandline
+from nstlab import commandline, weights
 from nstlab import images as im
-from nstlab.method import weights
-from nstlab.method.names import CONVOLUTIONS, rectified
 from nstlab.method.network import VGG19
 from nstlab.method.normalization import normalize_activations
-from nstlab.method.weights import TORCHVISION, Weights, load_file, random_weights
+from nstlab.names import CONVOLUTIONS, rectified
+from nstlab.weights import TORCHVISION, Weights, load_file, random_weights
 from training import corpus as corpora
 from training import distillation, drawing, finishing, scoring, student, teachers
 from training import embedded as training

@@ -16,6 +16,7 @@ STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
 CONTENT_LAYERS = ("conv4_2",)
 
 POOLS = ("avg", "max", "l2")
+COLOURS = ("painting", "matched", "luminance")  # of a transfer: see `colour`
 OPTIMIZERS = ("lbfgs", "adam", "gd")
 PRECISIONS = ("auto", "float32", "bfloat16", "tf32", "float16")
 DOWNLOADS = ("imagenet", "caffe")

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from nstlab import tensorfiles
 from nstlab.downloads import Download
-from nstlab.method.names import BLOCKS, CONVOLUTIONS, WEIGHTS
+from nstlab.names import BLOCKS, CONVOLUTIONS, WEIGHTS
 from nstlab.settings import InputError, nearest
 
 logger = logging.getLogger("nstlab")

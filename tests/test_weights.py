@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from nstlab.method import weights
-from nstlab.method.names import CONVOLUTIONS
-from nstlab.method.weights import CAFFE, TORCHVISION, Preprocessing, Weights, load_file, random_weights
+from nstlab import weights
+from nstlab.names import CONVOLUTIONS
+from nstlab.weights import CAFFE, TORCHVISION, Preprocessing, Weights, load_file, random_weights
 
 
 def as_torchvisions(tensors: dict, pattern: str = "features.{}") -> dict:

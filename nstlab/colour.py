@@ -1,0 +1,57 @@
+"""Colour: what a picture's colours are, and how they become another's.
+
+Pictures are (1, 3, H, W) sRGB in [0, 1]. The luminance is that of the encoded values (luma). Adding the same to all three
+channels changes it and nothing else: in YIQ, I and Q stay as they are (Gatys et al. 2016, "Preserving Color in Neural Artistic
+Style Transfer").
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+LUMINANCE = (0.2126, 0.7152, 0.0722)  # of sRGB's primaries (ITU-R BT.709)
+DARKEST = 1e-5  # least variance of a colour, so that a grey picture's can be matched
+
+
+def luminance(image: Tensor) -> Tensor:
+    """(1, 3, H, W) -> the same in grey: each channel is the luminance."""
+    weights = torch.tensor(LUMINANCE, dtype=image.dtype, device=image.device).view(1, 3, 1, 1)
+    return (image * weights).sum(1, keepdim=True).expand_as(image).contiguous()
+
+
+def with_luminance(image: Tensor, other: Tensor) -> Tensor:
+    """The picture with the luminance of another one of its shape; clipped where no colour is as bright."""
+    return (image + luminance(other) - luminance(image)).clamp(0, 1)
+
+
+def matched_luminance(image: Tensor, reference: Tensor) -> Tensor:
+    """A picture in grey, with the mean and the deviation of the reference's luminance; the shapes may differ."""
+    own, wanted = luminance(image), luminance(reference)
+    ratio = wanted.std(correction=0) / own.std(correction=0).clamp_min(DARKEST**0.5)
+    return ((own - own.mean()) * ratio + wanted.mean()).clamp(0, 1)
+
+
+def matched_colours(image: Tensor, reference: Tensor) -> Tensor:
+    """A picture with the mean and the covariance of the reference's colours; the shapes may differ.
+
+    Each pixel x becomes C^½ D^-½ (x - n) + m, with mean m and covariance C of the reference, n and D of the picture (Gatys et
+    al. 2016, after Hertzmann et al. 2001); clipped to [0, 1]."""
+    own, wanted = (each[0].flatten(1).double() for each in (image, reference))  # (3, M)
+    root, inverse = _power(torch.cov(wanted, correction=0), 0.5), _power(torch.cov(own, correction=0), -0.5)
+    found = root @ inverse @ (own - own.mean(1, keepdim=True)) + wanted.mean(1, keepdim=True)
+    return found.to(image.dtype).view_as(image).clamp(0, 1)
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    """A power of a symmetric matrix without negative eigenvalues."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp_min(DARKEST) ** exponent) @ vectors.T
+
+
+def matched_histogram(image: Tensor, reference: Tensor) -> Tensor:
+    """A picture with the histogram of each of the reference's channels; the shapes may differ."""
+    from skimage.exposure import match_histograms
+
+    own, wanted = (each.detach()[0].cpu().numpy() for each in (image, reference))
+    return torch.from_numpy(match_histograms(own, wanted, channel_axis=0))[None].to(image).contiguous()

@@ -1,0 +1,116 @@
+"""Views of settings: a widget for a field, which depends on what the field may hold."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets as w
+
+from nstlab.names import CONVOLUTIONS, layer_name
+from nstlab.recipes.base import RunSettings
+from nstlab.settings import Option, field_type
+
+LOOK = {"style": {"description_width": "8.5em"}, "layout": {"width": "auto"}}
+ROUNDED = 0.51  # steps of a slider by which browsers may round its value before they send it back
+
+
+class View:
+    """A widget that shows one field of the settings, as it is."""
+
+    def __init__(self, name: str, widget: w.Widget):
+        self.name, self.widget = name, widget
+
+    def watch(self, moved: Callable[[], None]) -> None:
+        """Have it called when the widget has another value."""
+        self.widget.observe(lambda _: moved(), names="value")
+
+    def show(self, settings: RunSettings) -> None:
+        """Let the widget show the settings. If it does, it is left alone, since the user may still be moving it."""
+        value = self.shown(settings)
+        if not shows(self.widget, value):
+            self.widget.value = value
+
+    def changes(self, settings: RunSettings) -> dict[str, Any]:
+        """The fields with other values than in these settings, now that the widget has been moved."""
+        return {} if shows(self.widget, self.shown(settings)) else self.read(settings)
+
+    def shown(self, settings: RunSettings) -> Any:
+        """The widget's value for these settings."""
+        return getattr(settings, self.name)
+
+    def read(self, settings: RunSettings) -> dict[str, Any]:
+        """The fields' values for the widget's, given the settings so far."""
+        return {self.name: self.widget.value}
+
+
+def shows(widget: w.Widget, value: Any) -> bool:
+    """Whether a widget has this value, or for a slider, this value rounded to one of its steps."""
+    if isinstance(widget, w.FloatLogSlider):
+        return value > 0 and abs(math.log10(widget.value / value)) <= ROUNDED * widget.step
+    if isinstance(widget, w.FloatSlider):
+        return abs(widget.value - value) <= ROUNDED * widget.step
+    return widget.value == value
+
+
+class MenuView(View):
+    """A menu of (label, value) pairs, from which one value is chosen, or several. Values that it lacks are added."""
+
+    def show(self, settings: RunSettings) -> None:
+        shown = self.shown(settings)
+        for value in shown if isinstance(self.widget, w.SelectMultiple) else [shown]:
+            if value not in [known for _, known in self.widget.options]:
+                label = " + ".join(value) if isinstance(value, tuple) else value.rpartition(os.sep)[2]
+                self.widget.options = [*self.widget.options, (label, value)]
+        super().show(settings)
+
+
+class TextView(View):
+    """A line of text: nothing for None, several values with spaces or commas between them."""
+
+    def shown(self, settings: RunSettings) -> str:
+        return text_of(getattr(settings, self.name))
+
+    def read(self, settings: RunSettings) -> dict[str, Any]:
+        text = self.widget.value.strip()
+        many = isinstance(getattr(settings, self.name), tuple)
+        return {self.name: tuple(text.replace(",", " ").split()) if many else text or None}
+
+
+def text_of(value: Any) -> str:
+    """A value as users write it; nothing for None."""
+    if isinstance(value, (tuple, list)):
+        return " ".join(map(text_of, value))
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return "" if value is None else str(value)
+
+
+def field_view(name: str, annotation: Any, opt: Option, value: Any, menu: Sequence[str] = ()) -> View:
+    """The view for a field: its widget depends on what the field may hold, or is a menu. Its tooltip is the field's help."""
+    wanted, many, optional = field_type(annotation)
+    label = name.replace("_", " ") + (f" ({opt.unit})" if opt.unit else "")
+    bounds = f" ({opt.allowed()})" if opt.low is not None or opt.choices else ""
+    about = {"description": label, "tooltip": opt.help + bounds, **LOOK}
+    typed = about | {"continuous_update": False}  # a value is not used before it is complete
+    if wanted is bool:
+        return View(name, w.Checkbox(indent=True, **about))
+    layers = [(layer, layer) for layer in CONVOLUTIONS] if opt.parse is layer_name else []
+    if layers and many:
+        return MenuView(name, w.SelectMultiple(options=layers, rows=4, **about))
+    pairs = [(choice, choice) for choice in menu or opt.choices] or layers
+    if pairs and (menu or not opt.or_path):
+        return MenuView(name, w.Dropdown(options=pairs, **about))
+    if opt.choices:
+        return TextView(name, w.Combobox(options=opt.choices, ensure_option=False, **typed))
+    if opt.log and opt.low and opt.high:
+        return View(name, w.FloatLogSlider(step=0.05, min=math.log10(opt.low), max=math.log10(opt.high), **typed))
+    ends = {"min": -1e18 if opt.low is None else opt.low, "max": 1e18 if opt.high is None else opt.high}
+    if wanted is int and not many and value is not None:  # one that may be None has the convention's value by now
+        few = opt.high is not None and opt.high - opt.low <= 100
+        return View(name, (w.IntSlider if few else w.BoundedIntText)(**ends, **typed))
+    if many or optional or wanted is str:
+        return TextView(name, w.Text(placeholder="none" if optional else "", **typed))
+    return View(name, w.BoundedFloatText(**ends, **typed))

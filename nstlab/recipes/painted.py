@@ -1,0 +1,81 @@
+"""What recipes with a painting have in common: its style, or a mixture of the styles of several paintings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nstlab import method
+from nstlab.names import layer_name
+from nstlab.recipes.base import Input, RunSettings, live_field, picture_field
+from nstlab.settings import FITS, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SEVERAL = "+"  # between the layers of one painting in `mix_layers`
+
+
+def layer_names(text: str) -> str:
+    """Layers as users write them, with SEVERAL between them, by their names; InputError if there is no such layer."""
+    return SEVERAL.join(layer_name(name) for name in text.split(SEVERAL))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintedSettings(RunSettings):
+    """The settings of recipes with one painting or more."""
+
+    style_layers: tuple[str, ...] = live_field((), "layers for style (default: the convention's)", parse=layer_name)
+    style_weights: tuple[float, ...] = live_field((), "weight of each style layer (default: equal)", low=0, high=1e12)
+    style_fit: str = picture_field(FITS[0], "how the painting gets the photo's shape", choices=FITS)
+    style_scale: float = picture_field(1.0, "size of the strokes: the painting is scaled by this", low=0.1, high=10, log=True)
+    more_paintings: tuple[str, ...] = picture_field((), "paintings to mix with the first", several=True, identity=False)
+    mix: tuple[float, ...] = live_field(
+        (), "share of each painting, the first one's first (default: equal)", low=0, high=1e12, later=True
+    )
+    mix_layers: tuple[str, ...] = live_field(
+        (), "style layers of each painting, as conv1_1+conv2_1 (default: style_layers)", parse=layer_names, later=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        layers, weights, count = self.style_layers, self.style_weights, 1 + len(self.more_paintings)
+        if len(set(layers)) < len(layers):
+            raise InputError(f"style_layers: {' '.join(layers)} names a layer twice; each may be named once")
+        if weights and len(weights) != len(layers):
+            raise InputError(f"style_weights: {len(weights)} given for {len(layers)} style layers; give one for each")
+        if weights and not any(weights):
+            raise InputError("style_weights: all are 0; at least one must be more")
+        for name, values in (("mix", self.mix), ("mix_layers", self.mix_layers)):
+            if values and len(values) != count:
+                raise InputError(f"{name}: {len(values)} given for {count} {'painting' if count == 1 else 'paintings'}")
+        if self.mix and not any(self.mix):
+            raise InputError("mix: all shares are 0; at least one must be more")
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        found = super().inputs
+        own = dataclasses.replace(found["style"], fit=self.style_fit, scale=self.style_scale)
+        more = zip(self.paintings[1:], self.more_paintings, strict=True)
+        return found | {"style": own} | {role: dataclasses.replace(own, source=name) for role, name in more}
+
+    @property
+    def paintings(self) -> list[str]:
+        """The roles of the paintings among the inputs: "style", "style_2", …"""
+        return ["style", *(f"style_{i}" for i in range(2, len(self.more_paintings) + 2))]
+
+    def style(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
+        """Σ_i m_i style_i, the style term of each painting with its share m_i of the mixture."""
+        roles = self.paintings
+        shares = self.mix or (1.0,) * len(roles)
+        each = [tuple(text.split(SEVERAL)) for text in self.mix_layers] or [self.style_layers] * len(roles)
+        terms = [
+            method.style(
+                layers, pictures[role], self.style_weights if layers == self.style_layers else (), self.convention, fitted=shape
+            )
+            for role, layers in zip(roles, each, strict=True)
+        ]
+        total = sum(shares)
+        return sum((share / total * term for share, term in zip(shares, terms, strict=True)), method.Objective(()))
