@@ -67,7 +67,7 @@ class Option:
     pairs: bool = False  # takes two words at a time on the command line, and may be repeated
     group: str = ""  # for fields of recipes: one of GROUPS
     role: str = ""  # for fields that name a picture: its name among the recipe's inputs
-    several: bool = False  # for fields that name any number of pictures
+    paths: bool = False  # for fields that name pictures, but none of the recipe's own roles
 
     def allowed(self) -> str:
         """What is allowed, in words: "from 16 to 8192 px"."""

@@ -12,6 +12,8 @@ from .objectives import term as term
 from .objectives import total_variation as total_variation
 from .optimizers import Adam as Adam
 from .optimizers import GradientDescent as GradientDescent
+from .regions import RegionStyle as RegionStyle
+from .regions import region_styles as region_styles
 from .statistics import covariance as covariance
 from .statistics import gram as gram
 from .steps import Result as Result

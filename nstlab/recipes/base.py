@@ -36,6 +36,7 @@ from nstlab.settings import FITS, GROUPS, MAX_SIDE, MIN_SIDE, InputError, Settin
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nstlab.method.network import VGG19
     from nstlab.method.objectives import Objective
 
 T = TypeVar("T")
@@ -102,11 +103,14 @@ def _find() -> None:
 
 @dataclass(frozen=True)
 class Input:
-    """A picture that a recipe reads: a file or the name of a sample, and how it gets the result's shape (see images.fit)."""
+    """A picture that a recipe reads: a file or the name of a sample, and how it gets the result's shape (see images.fit).
+
+    labels: whether its colours are names of regions, so that it is read as it is."""
 
     source: str
     fit: str = FITS[0]
     scale: float = 1.0
+    labels: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +177,10 @@ class RunSettings(Settings):
         pictures: the inputs by role, (1, 3, H, W) sRGB in [0, 1], each in the shape that it has in the run."""
         raise NotImplementedError
 
+    def found(self, pictures: Mapping[str, Tensor], net: VGG19) -> dict[str, Tensor]:
+        """More inputs by role, which a recipe makes from those that were read, with the network: none, unless it says so."""
+        return {}
+
     def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The inputs by role as the objective and the first picture take them: as they are, unless a recipe changes them."""
         return pictures
@@ -185,9 +193,10 @@ class RunSettings(Settings):
     @property
     def files(self) -> dict[str, tuple[str, ...]]:
         """{field: values} for the fields that name existing files, rather than samples or choices."""
-        named = [name for name, _, opt in self.options() if opt.role or opt.or_path or opt.several]
+        named = [name for name, _, opt in self.options() if opt.role or opt.or_path or opt.paths]
         values = {name: value if isinstance(value := getattr(self, name), tuple) else (value,) for name in named}
-        return {name: found for name, each in values.items() if (found := tuple(filter(os.path.isfile, each)))}
+        found = {name: tuple(path for path in each if path and os.path.isfile(path)) for name, each in values.items()}
+        return {name: paths for name, paths in found.items() if paths}
 
     def absolute(self) -> dict[str, Any]:
         """The settings as plain values, as `to_dict`, with absolute paths for those who work in another folder."""

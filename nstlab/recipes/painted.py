@@ -31,7 +31,7 @@ class PaintedSettings(RunSettings):
     style_weights: tuple[float, ...] = live_field((), "weight of each style layer (default: equal)", low=0, high=1e12)
     style_fit: str = picture_field(FITS[0], "how the painting gets the photo's shape", choices=FITS)
     style_scale: float = picture_field(1.0, "size of the strokes: the painting is scaled by this", low=0.1, high=10, log=True)
-    more_paintings: tuple[str, ...] = picture_field((), "paintings to mix with the first", several=True, identity=False)
+    more_paintings: tuple[str, ...] = picture_field((), "paintings to mix with the first", paths=True, identity=False)
     mix: tuple[float, ...] = live_field(
         (), "share of each painting, the first one's first (default: equal)", low=0, high=1e12, later=True
     )

@@ -85,7 +85,7 @@ class Plan:
         """A picture of the run, of any size, as it is shown and kept."""
         if type(self.settings).finished is RunSettings.finished:
             return picture
-        inputs = {role: im.fit(each.to(picture), picture.shape[-2:]) for role, each in self.inputs.items()}
+        inputs = {role: im.fit(self.inputs[role].to(picture), picture.shape[-2:]) for role in self.settings.roles().values()}
         return self.settings.finished(picture, inputs)
 
     def solve(self) -> engine.Result:
@@ -141,7 +141,11 @@ class Plan:
             if opt.group not in (LIVE, START) and getattr(settings, name) != getattr(self.settings, name):
                 return None
         shape, known = self.start.shape[-2:], self.objective.weights
-        outlines = {role: torch.empty_like(picture, device="meta") for role, picture in self.inputs.items()}
+        labels = {role for role in self.inputs if role.endswith("mask")}  # from which the regions are known
+        outlines = {
+            role: picture if role in labels else torch.empty_like(picture, device="meta")
+            for role, picture in self.inputs.items()
+        }
         goal = objective(settings, outlines, shape)  # only its names and numbers are needed
         wanted = goal.weights
         if not wanted.keys() <= known.keys() or not all(self.net.reaches(name, shape) for name in goal.reads):
@@ -264,7 +268,11 @@ def prepare(
     if room is not None:
         plan.check_room(room)
     shape = plan.start.shape[-2:]
-    pictures = {role: im.load_fit(each.source, shape, each.fit, each.scale) for role, each in settings.inputs.items()}
+    pictures = {
+        role: im.load(each.source) if each.labels else im.load_fit(each.source, shape, each.fit, each.scale)
+        for role, each in settings.inputs.items()
+    }
+    pictures |= settings.found(pictures, plan.net)
     prepared = settings.prepared(pictures)
     start, extra = _start(settings, torch.empty(1, 3, *shape), prepared)
     goal = objective(settings, prepared, shape)

@@ -14,7 +14,14 @@ from nstlab.method.fast import arithmetic
 from nstlab.method.fast import evaluation as fast
 from nstlab.method.fast.arithmetic import arithmetic_of, native_halves
 from nstlab.method.network import VGG19
+from nstlab.method.regions import region_styles
 from nstlab.names import POOLS
+
+
+def split(shape, part):
+    """The masks (1, 2, H, W) of a left part of a picture and of the rest, with a soft edge."""
+    left = (part * shape[1] - torch.arange(shape[1])).div(4).add(0.5).clamp(0, 1).expand(shape)
+    return torch.stack([left, 1 - left])[None]
 
 
 def goals(convention, photo, painting):
@@ -23,15 +30,20 @@ def goals(convention, photo, painting):
     style = nst.style(["conv1_1", "pool2", "conv3_1"], painting, [1, 2, 3], convention)
     means = nst.term(Means, "means", ["conv2_2", "conv3_1"], convention=convention, image=painting)
     smooth = 0.1 * nst.total_variation(convention)
-    found = {"content": content, "style": style, "means": means, "smooth": smooth}
-    return found | {"all": content + 3 * style + means + smooth, "all, the other way round": smooth + means + style + content}
+    masks, own = (split(picture.shape[-2:], part).to(picture) for picture, part in ((photo, 0.4), (painting, 0.7)))
+    regions = region_styles(["conv1_1", "conv3_1", "pool3"], painting, masks, own, [1, 3], convention)
+    found = {"content": content, "style": style, "means": means, "smooth": smooth, "regions": regions}
+    return found | {
+        "all": content + 3 * style + means + smooth + regions,
+        "all, the other way round": smooth + regions + means + style + content,
+    }
 
 
 @pytest.mark.parametrize(
     ("kind", "convention", "pool"),
     [
         *zip(itertools.repeat("all"), CONVENTIONS, itertools.cycle(POOLS)),
-        *[(kind, "mean", "avg") for kind in ("content", "style", "means", "smooth", "all, the other way round")],
+        *[(kind, "mean", "avg") for kind in ("content", "style", "means", "smooth", "regions", "all, the other way round")],
         *[("all", "tutorial", pool) for pool in POOLS],
     ],
 )

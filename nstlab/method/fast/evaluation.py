@@ -20,6 +20,7 @@ from nstlab.method.fast.graphs import Replayed
 from nstlab.method.fast.propagation import Propagation
 from nstlab.method.network import VGG19
 from nstlab.method.objectives import ActiveLayer, Bound, Objective
+from nstlab.method.regions import RegionStyle
 from nstlab.method.statistics import positions
 from nstlab.method.terms import PIXELS, Content, Style, Term
 
@@ -55,7 +56,15 @@ def style_vjp(term: Term, slope: Tensor, features: Tensor, target: Tensor, into:
     torch.addmm(out, rows, matrix, beta=int(add), out=out)
 
 
-VJPS: dict[type[Term], Vjp] = {Content: content_vjp, Style: style_vjp}
+def region_vjp(term: Any, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
+    """The vjp of the guided Gram matrix Σ m F Fᵀ / Σ m: m (S + Sᵀ) F / Σ m."""
+    weights, out = positions(term.weights(features)), positions(into)
+    rows = positions(features) * weights.to(features.dtype)
+    matrix = ((slope + slope.T) / weights.sum().clamp_min(1e-12)).to(rows.dtype)
+    torch.addmm(out, rows, matrix, beta=int(add), out=out)
+
+
+VJPS: dict[type[Term], Vjp] = {Content: content_vjp, Style: style_vjp, RegionStyle: region_vjp}
 
 
 def vjp(term: Term, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool) -> None:

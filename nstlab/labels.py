@@ -1,0 +1,102 @@
+"""Label pictures: regions by colour, as masks.
+
+A label picture has one colour for each region. Masks are (1, R, H, W) in [0, 1]; at each pixel they add up to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nstlab import images as im
+from nstlab.settings import FITS, InputError
+
+MOST = 12  # regions
+PALETTE = (  # of regions that are found; the first ones are Okabe and Ito's
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000", "#999999", "#ffffff", "#7a1fa2",
+    "#4e342e",
+)  # fmt: skip
+LOOKED_AT = ("relu3_1", "relu4_1")  # layers by whose features regions are found
+SHARED = 0.02  # of each picture: what a region that is found must cover
+COVERED = 0.9  # of a label picture: what its regions must cover, in all
+SMALLEST = 0.001  # of the picture: colours of fewer pixels are taken for noise
+
+
+Net = Callable[[Tensor, Sequence[str]], dict[str, Tensor]]
+
+
+def colours(labels: Tensor) -> dict[str, Tensor]:
+    """{"#rrggbb": (H, W), whether a pixel has it} for the colours of a label picture, (1, 3, H, W) in [0, 1], by their names.
+
+    Colours of hardly any pixels are left out. InputError if more than MOST are left, or too little of the picture."""
+    code = ((labels[0] * 255).round().long() * torch.tensor([65536, 256, 1]).view(3, 1, 1)).sum(0)
+    every, counts = code.unique(return_counts=True)
+    known = counts >= max(1, SMALLEST * code.numel())
+    if known.sum() > MOST or counts[known].sum() < COVERED * code.numel():
+        raise InputError(
+            f"{len(every)} colours in a label picture; at most {MOST} are allowed, one for each region (a JPEG, or soft edges? "
+            "save it as PNG, without smoothing)"
+        )
+    return {f"#{int(value):06x}": code == value for value in every[known]}
+
+
+def masks(labels: Tensor, others: Tensor, names: tuple[str, str] = ("mask", "painting_mask")) -> tuple[Tensor, Tensor]:
+    """The masks of two label pictures, of the same regions in the same order; of the first one's regions, in the order of their
+    colours. InputError if the second one lacks a region. Pixels of a colour that is left out belong to no region."""
+    first, second = colours(labels), colours(others)
+    missing = [name for name in first if name not in second]
+    if missing:
+        raise InputError(f"{names[1]}: has no {', '.join(missing)}, a colour of {names[0]} (it has {', '.join(second)})")
+    return _stacked(list(first.values())), _stacked([second[name] for name in first])
+
+
+def fitted(masks: Tensor, shape: Sequence[int], how: str = FITS[0]) -> Tensor:
+    """Masks (1, R, h, w) at the (H, W) that a picture has in a run, with soft edges; see images.fit."""
+    soft = im.fit(masks, shape, how)
+    return soft / soft.sum(1, keepdim=True).clamp_min(1.0)
+
+
+def found(net: Net, photo: Tensor, painting: Tensor, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The label pictures of a photo and a painting, (1, 3, H, W) each, with at most `count` regions that both have.
+
+    The features of all positions of both are clustered together (k-means), so that a region of the photo is where the network
+    sees about the same as in that region of the painting. A cluster that one of them hardly has is given to the next one."""
+    from scipy.cluster.vq import kmeans2
+
+    maps = [_described(net, picture) for picture in (photo, painting)]
+    points = torch.cat([each[0].flatten(1).T for each in maps]).double().numpy()
+    centres, nearest = kmeans2(points, count, minit="++", rng=seed)
+    parts = torch.from_numpy(nearest).split([each[0, 0].numel() for each in maps])
+    both = [k for k in range(count) if all((part == k).float().mean() >= SHARED for part in parts)]
+    distance = torch.from_numpy(((centres[:, None] - centres[both or [0]][None]) ** 2).sum(-1))
+    names = distance.argmin(1)  # (count,): the number of the region that a cluster becomes
+    colours = torch.tensor([[int(name[i : i + 2], 16) / 255 for i in (1, 3, 5)] for name in PALETTE], dtype=torch.float32)
+    made = []
+    for part, each, picture in zip(parts, maps, (photo, painting), strict=True):
+        grid = names[part.long()].view(1, 1, *each.shape[-2:])
+        large = F.interpolate(grid.float(), tuple(picture.shape[-2:]), mode="nearest")[0, 0].long()
+        made.append(colours[large].permute(2, 0, 1)[None].contiguous())
+    return made[0], made[1]
+
+
+def _described(net: Net, picture: Tensor) -> Tensor:
+    """(1, C, h, w): the features of LOOKED_AT at the first one's positions, smoothed; each layer counts the same.
+
+    They are relative to the picture's own mean and deviation, since a painting's features differ from a photo's everywhere."""
+    with torch.no_grad():
+        layers = [F.avg_pool2d(f, 5, 1, 2, count_include_pad=False) for f in net(picture, LOOKED_AT).values()]
+        layers = [(f - f.mean((2, 3), keepdim=True)) / f.std((2, 3), keepdim=True).clamp_min(1e-6) for f in layers]
+        layers = [f / f.norm(dim=1, keepdim=True).clamp_min(1e-6) for f in layers]
+        return torch.cat([F.interpolate(f, layers[0].shape[-2:], mode="bilinear") for f in layers], 1).cpu()
+
+
+def overlay(picture: Tensor, labels: Tensor, opacity: float = 0.5) -> Tensor:
+    """A picture under the colours of a label picture of its shape."""
+    return picture + opacity * (labels - picture)
+
+
+def _stacked(regions: list[Tensor]) -> Tensor:
+    return torch.stack(regions)[None].float()

@@ -1,0 +1,71 @@
+"""Style by regions: guided Gram matrices (Gatys et al. 2017, "Controlling Perceptual Factors in Neural Style Transfer")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from nstlab.method.objectives import Objective, term
+from nstlab.method.statistics import gram
+from nstlab.method.terms import Style
+
+LEAST = 1.0  # positions of a layer that a region must cover for its Gram matrix to mean anything
+
+
+def carried_down(mask: Tensor, shape: Sequence[int]) -> Tensor:
+    """(1, 1, H, W) -> (1, 1, h, w), the mask at a layer: averaged as the poolings before it do, which drop an odd last row."""
+    while all(side // 2 >= wanted for side, wanted in zip(mask.shape[-2:], shape, strict=True)):
+        mask = F.avg_pool2d(mask, 2)
+    return mask if mask.shape[-2:] == tuple(shape) else F.interpolate(mask, tuple(shape), mode="area")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RegionStyle(Style):
+    """The style of a region: Style with G = Σ_k m_k F_k F_kᵀ / Σ_k m_k, over the positions k of a mask m.
+
+    mask: (1, 1, H, W) in [0, 1], of the image; where it covers less than LEAST positions of a layer, the layer counts nothing.
+    own: that of the painting, in the shape of `image`."""
+
+    mask: Tensor
+    own: Tensor
+
+    def target(self, features: Tensor) -> Tensor:
+        return self._gram(features, self.own)
+
+    def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
+        return self._gram(features, self.mask)
+
+    def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
+        covered = self.weights(features).sum()
+        return super().score(statistic, target, features) * (covered >= LEAST)
+
+    def _gram(self, features: Tensor, mask: Tensor) -> Tensor:
+        weights = carried_down(mask.to(features.device), features.shape[-2:])
+        return gram(features * weights.sqrt().to(features.dtype)) / weights.mean().clamp_min(1e-12)
+
+    def weights(self, features: Tensor) -> Tensor:
+        """(1, 1, h, w): how far each position of a layer belongs to the region."""
+        return carried_down(self.mask.to(features.device), features.shape[-2:])
+
+
+def region_styles(
+    layers: Sequence[str], image: Tensor, masks: Tensor, own: Tensor, weights: Sequence[float], convention: str,
+    layer_weights: Sequence[float] = (), fitted: Sequence[int] | None = None,
+) -> Objective:  # fmt: skip
+    """Σ_r w_r s_r style_r: the style of each region r of a painting for the same region of the picture, of which it covers the
+    part s_r.
+
+    image: (1, 3, H, W). masks: (1, R, H, W) of the picture, own: of the painting. weights: of each region, by default 1."""
+    shares = masks.mean((2, 3))[0].tolist()
+    chosen = weights or (1.0,) * len(shares)
+    each = [
+        weight * share * term(
+            RegionStyle, "style", layers, layer_weights, convention, image=image, mask=masks[:, i : i + 1],
+            own=own[:, i : i + 1], fitted=None if fitted is None else tuple(fitted),
+        )
+        for i, (weight, share) in enumerate(zip(chosen, shares, strict=True))
+    ]  # fmt: skip
+    return sum(each, Objective(()))

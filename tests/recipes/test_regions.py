@@ -1,0 +1,115 @@
+"""Transfers by regions: from label pictures, and from regions that are found."""
+
+import pytest
+import torch
+from faults import refusal
+
+import nstlab as nst
+from nstlab import images as im
+from nstlab import labels
+from nstlab.recipes.transfer import TransferSettings
+from nstlab.runs.stored import run_id
+
+
+def split(height, width, at, *colours):
+    """A label picture whose colours meet at a column."""
+    picture = torch.zeros(1, 3, height, width)
+    for channel, part in zip(colours, (slice(None, at), slice(at, None)), strict=True):
+        picture[:, channel, :, part] = 1.0
+    return picture
+
+
+@pytest.fixture
+def make(tmp_path, photo, painting, tiny_file):
+    """Makes settings of a small transfer with label pictures of two regions; `plain` ones have a single one."""
+    red, green = 0, 1
+    pictures = {
+        "photo": photo, "painting": painting, "mask": split(20, 30, 12, red, green), "own": split(31, 40, 8, green, red),
+        "plain": torch.full((1, 3, 18, 19), 0.5), "red": split(16, 16, 16, red, green),
+    }  # fmt: skip
+    paths = {name: str(im.save(picture, tmp_path / f"{name}.png")) for name, picture in pictures.items()}
+
+    def make(mask="mask", own="own", **changes):
+        given = {"size": 48, "steps": 3, "levels": 1, "weights": str(tiny_file), "precision": "float32"}
+        masks = {"mask": paths.get(mask), "painting_mask": paths.get(own)}
+        return TransferSettings(paths["photo"], paths["painting"], **given | masks | changes)
+
+    return make
+
+
+def test_each_region_has_a_style_of_its_own_and_the_style_is_taken_from_the_same_colour(make):
+    plan = nst.prepare(make(), "cpu")
+    (_, _), (green_weight, green), (red_weight, red) = plan.objective.terms[:3]
+    assert red_weight / green_weight == pytest.approx(12 / 18, rel=0.05)  # of the photo
+    assert red.mask[..., 0].mean() == 1.0
+    assert green.mask[..., -1].mean() == 1.0
+    assert red.own[..., -1].mean() == 1.0  # in the painting it is at the right
+    assert green.own[..., 0].mean() == 1.0
+    assert plan.solve().image.isfinite().all()
+
+
+def test_masks_of_one_region_are_the_plain_transfer_to_the_bit(make):
+    plain, masked = (nst.prepare(make(*masks), "cpu").solve() for masks in ((None, None), ("plain", "plain")))
+    assert torch.equal(plain.image, masked.image)
+
+
+@pytest.mark.parametrize("size", [47, 64])
+def test_regions_are_carried_through_a_pyramid_of_sizes(make, size):
+    plan = nst.prepare(make(size=size, levels=2), "cpu")
+    *_, last = plan.steps()
+    assert last.shape == tuple(plan.start.shape[-2:])
+
+
+def test_weights_of_regions_are_steered_and_make_other_runs(make):
+    plan = nst.prepare(make(), "cpu").widened()
+    wanted, known = plan.steering(make(region_weights=(1.0, 3.0))), plan.steering(make())
+    assert wanted["style_2"] == pytest.approx(3 * known["style_2"])
+    assert wanted["style"] == pytest.approx(known["style"])
+    assert plan.steering(make(None, None)) is None
+    given = [make(), make(region_weights=(1.0, 3.0)), make(None, None), make("own", "own"), make(None, None, regions=2)]
+    assert len({run_id(nst.prepare(each, "cpu")) for each in given}) == len(given)
+
+
+def test_regions_are_found_again_and_are_in_both_pictures(make, tiny, photo, painting):
+    net = nst.VGG19(tiny, precision="float32")
+    made = labels.found(net, photo, painting, 3)
+    assert [picture.shape for picture in made] == [photo.shape, painting.shape]
+    assert all(map(torch.equal, made, labels.found(net, photo, painting, 3)))
+    first, second = (set(labels.colours(picture)) for picture in made)
+    assert first == second
+    assert first <= set(labels.PALETTE)
+    plan = nst.prepare(make(None, None, regions=3), "cpu")
+    assert {"mask", "painting_mask"} < set(plan.inputs)
+    assert len(plan.objective.terms) == 2 + len(labels.colours(plan.inputs["mask"]))
+
+
+def test_halves_that_differ_are_found():
+    """A network of one layer that sees brightness: dark and bright halves are regions, wherever they are."""
+    photo, painting = (torch.full((1, 3, 24, 24), 0.1) for _ in range(2))
+    photo[..., 12:], painting[:, :, :12] = 0.9, 0.8
+    mask, own = labels.found(
+        lambda picture, layers: {layer: torch.cat([picture, 1 - picture], 1) for layer in layers}, photo, painting, 2
+    )
+    dark, bright = mask[0, :, 0, 0], mask[0, :, 0, -1]
+    assert not torch.equal(dark, bright)
+    assert torch.equal(own[0, :, -1, 0], dark)
+    assert torch.equal(own[0, :, 0, 0], bright)
+    assert torch.equal(labels.overlay(photo, mask, 0.0), photo)
+
+
+@pytest.mark.parametrize(
+    ("masks", "changes", "says"),
+    [
+        (("mask", None), {}, "give both or none"),
+        (("mask", "own"), {"regions": 3}, "leave out one of both"),
+        (("mask", "own"), {"more_paintings": ("mosaic",)}, "regions are of one painting"),
+        ((None, None), {"region_weights": (1.0,)}, "region_weights: need regions"),
+        (("mask", "own"), {"region_weights": (0.0, 0.0)}, "region_weights: need regions"),
+        ((None, None), {"regions": 1}, "regions: 1 is not allowed"),
+        (("mask", "own"), {"region_weights": (1.0, 2.0, 3.0)}, "region_weights: 3 given for 2 regions"),
+        (("mask", "red"), {}, "painting_mask: has no #00ff00"),
+        (("photo", "own"), {}, "colours in a label picture; at most 12"),
+    ],
+)
+def test_what_cannot_be_used_as_regions_is_refused(make, masks, changes, says):
+    assert says in refusal(lambda: nst.prepare(make(*masks, **changes), "cpu"))

@@ -1,0 +1,51 @@
+"""Label pictures: which regions they name, and what they become."""
+
+import pytest
+import torch
+from faults import refusal
+
+from nstlab import labels
+
+
+def picture(*rows):
+    """A label picture from rows of letters: r, g, b, k(black), w(hite)."""
+    colours = {"r": (1, 0, 0), "g": (0, 1, 0), "b": (0, 0, 1), "k": (0, 0, 0), "w": (1, 1, 1)}
+    return torch.tensor([[colours[letter] for letter in row] for row in rows], dtype=torch.float32).permute(2, 0, 1)[None]
+
+
+def test_regions_are_those_of_the_first_picture_in_the_order_of_their_colours():
+    first, second = labels.masks(picture("rrk", "gkk"), picture("krg", "bbr", "kkk"))
+    assert first.shape == (1, 3, 2, 3)
+    assert second.shape == (1, 3, 3, 3)
+    assert first[0, 0].tolist() == [[0, 0, 1], [0, 1, 1]]  # #000000, then #00ff00, then #ff0000
+    assert first[0, 1].tolist() == [[0, 0, 0], [1, 0, 0]]
+    assert torch.equal(first.sum(1), torch.ones(1, 2, 3))
+    assert second.sum(1).tolist() == [[[1, 1, 1], [0, 0, 1], [1, 1, 1]]]  # blue is no region
+
+
+def test_masks_that_are_resized_have_soft_edges_and_add_up_to_one():
+    masks, _ = labels.masks(picture("rrrrkkkk" * 4, *["rrrrkkkk" * 4] * 15), picture("rk"))
+    soft = labels.fitted(masks, (24, 20))
+    assert soft.shape == (1, 2, 24, 20)
+    assert torch.allclose(soft.sum(1), torch.ones(1, 24, 20), atol=0.05)
+    assert torch.equal(labels.fitted(masks, masks.shape[-2:]), masks)
+
+
+def test_colours_of_hardly_any_pixels_are_noise():
+    noisy = picture(*["k" * 100] * 30)
+    noisy[0, :, 0, 0] = 1.0
+    assert list(labels.colours(noisy)) == ["#000000"]
+
+
+def test_what_is_no_label_picture_is_refused_with_the_count_and_advice():
+    many = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert "64 colours in a label picture; at most 12" in refusal(labels.colours, many)
+    said = refusal(labels.masks, picture("rgb"), picture("rk"))
+    assert said == "painting_mask: has no #0000ff, #00ff00, a colour of mask (it has #000000, #ff0000)"
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_picture_of_one_colour_is_one_region(value):
+    (mask, own) = labels.masks(torch.full((1, 3, 4, 4), value), torch.full((1, 3, 2, 2), value))
+    assert torch.equal(mask, torch.ones(1, 1, 4, 4))
+    assert torch.equal(own, torch.ones(1, 1, 2, 2))
