@@ -41,6 +41,7 @@ from .images import save as save
 from .images import save_gif as save_gif
 from .images import to_pil as to_pil
 from .images import white_noise as white_noise
+from .labels import overlay as overlay
 from .live.studio import Studio as Studio
 from .method.checkpoint import Checkpoint as Checkpoint
 from .method.conventions import CONVENTIONS as CONVENTIONS

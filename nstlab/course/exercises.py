@@ -303,3 +303,26 @@ def luminance_function(answer: Any) -> str:
 def grey_photo(answer: Any) -> str:
     """What matched colours make of a painting if the photo is grey."""
     return choice(answer, ("grey", "coloured"), "grey", "what does the covariance of a grey picture's pixels say of colour?")
+
+
+# --- 11 regions -------------------------------------------------------------------------------------------------
+
+
+@exercise("11.1")
+def guided_gram(answer: Any) -> str:
+    """A function from features (N, M) and a mask (M,) to the guided Gram matrix."""
+    features, mask = random(4, 10), random(10, seed=1)
+    wanted = (features * mask) @ features.T / mask.sum()
+    mistakes = {
+        "divide by what the mask adds up to, not by M": (features * mask) @ features.T / 10,
+        "the mask is in both factors, and so it is squared": (features * mask) @ (features * mask).T / mask.sum(),
+        "that is the whole picture's; the mask is missing": features @ features.T / 10,
+    }
+    return hint(answer(features, mask), wanted, mistakes, "a weighted mean over positions, with the mask as weights")
+
+
+@exercise("11.2")
+def mask_at_conv4_1(answer: Any) -> str:
+    """The height of a mask of 171 px after three poolings."""
+    rounded = {"an odd last row is dropped, not kept": 22}
+    return hint(answer, 21, rounded, "halve it three times, each time without the rest", 1e-9)

@@ -1,4 +1,4 @@
-"""The experiments, E1 to E13. Each is defined once, in a notebook, by the cells that are tagged with its name.
+"""The experiments, E1 to E14. Each is defined once, in a notebook, by the cells that are tagged with its name.
 
 `nstlab sweep E3` runs these cells with its own options, and nothing else of the notebook. They may use `nst`, `lesson` and the
 notebook's parameters. What they leave behind is the experiment's outcome, see `Outcome`.

@@ -157,6 +157,13 @@ WRONG = {  # by exercise: answers, and words of their hints
         (lambda a, b: a, "difference"),
     ],
     "10.2": [("coloured", "covariance"), ("red", "answer")],
+    "11.1": [
+        (lambda f, m: (f * m) @ f.T / 10, "not by M"),
+        (lambda f, m: (f * m) @ (f * m).T / m.sum(), "squared"),
+        (lambda f, m: f @ f.T / 10, "missing"),
+        (lambda f, m: f, "weighted mean"),
+    ],
+    "11.2": [(22, "dropped"), (171, "halve")],
     "09.2": [([1, 2], "five"), ([16, 8, 4, 2, 2], "half"), ([16, 8, 4, 2, 1], "add up to 31")],
 }
 
