@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,24 +32,31 @@ class RegionStyle(Style):
 
     mask: Tensor
     own: Tensor
+    _carried: dict[Any, Tensor] = field(init=False, default_factory=dict, repr=False)  # masks at layers, on the device
 
     def target(self, features: Tensor) -> Tensor:
-        return self._gram(features, self.own)
+        return self._gram(features, self._at(features, self.own))
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
-        return self._gram(features, self.mask)
+        return self._gram(features, self.weights(features))
 
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
         covered = self.weights(features).sum()
         return super().score(statistic, target, features) * (covered >= LEAST)
 
-    def _gram(self, features: Tensor, mask: Tensor) -> Tensor:
-        weights = carried_down(mask.to(features.device), features.shape[-2:])
+    def _gram(self, features: Tensor, weights: Tensor) -> Tensor:
         return gram(features * weights.sqrt().to(features.dtype)) / weights.mean().clamp_min(1e-12)
 
     def weights(self, features: Tensor) -> Tensor:
         """(1, 1, h, w): how far each position of a layer belongs to the region."""
-        return carried_down(self.mask.to(features.device), features.shape[-2:])
+        return self._at(features, self.mask)
+
+    def _at(self, features: Tensor, mask: Tensor) -> Tensor:
+        """A mask at a layer; made once for each size, so that a GPU need not wait for it."""
+        key = mask is self.own, features.device, tuple(features.shape[-2:])
+        if key not in self._carried:
+            self._carried[key] = carried_down(mask.to(features.device), features.shape[-2:])
+        return self._carried[key]
 
 
 def region_styles(

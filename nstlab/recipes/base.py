@@ -185,9 +185,13 @@ class RunSettings(Settings):
         """The inputs by role as the objective and the first picture take them: as they are, unless a recipe changes them."""
         return pictures
 
+    @property
+    def finishes(self) -> bool:
+        """Whether pictures of the run are `finished` before they are shown and kept."""
+        return False
+
     def finished(self, picture: Tensor, pictures: Mapping[str, Tensor]) -> Tensor:
-        """A picture of the run as it is shown and kept, given the inputs by role in its shape: as it is, unless a recipe
-        finishes it."""
+        """A picture of the run as it is shown and kept, given the inputs by role in its shape."""
         return picture
 
     @property

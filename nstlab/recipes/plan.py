@@ -83,7 +83,7 @@ class Plan:
 
     def finished(self, picture: Tensor) -> Tensor:
         """A picture of the run, of any size, as it is shown and kept."""
-        if type(self.settings).finished is RunSettings.finished:
+        if not self.settings.finishes:
             return picture
         inputs = {role: im.fit(self.inputs[role].to(picture), picture.shape[-2:]) for role in self.settings.roles().values()}
         return self.settings.finished(picture, inputs)

@@ -89,6 +89,10 @@ class TransferSettings(PaintedSettings, recipe="transfer"):
         paintings = {role: change(pictures[role], photo) for role in self.paintings}
         return {**pictures, "content": photo if matched else colour.luminance(photo)} | paintings
 
+    @property
+    def finishes(self) -> bool:
+        return self.colour == "luminance" or self.match_histogram
+
     def finished(self, picture: Tensor, pictures: Mapping[str, Tensor]) -> Tensor:
         from nstlab import colour
 

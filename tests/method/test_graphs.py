@@ -12,6 +12,7 @@ from nstlab.method.fast.graphs import Replayed, to_host
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.network import VGG19
 from nstlab.method.optimizers import Evaluation, State
+from nstlab.method.regions import region_styles
 from nstlab.names import POOLS
 
 
@@ -54,6 +55,17 @@ def test_an_evaluation_stays_on_the_device(tiny, pool, dtype):
         loss, grad, values = bound.evaluate(picture)
     assert not visits.found
     assert (loss.shape, grad.shape, values.shape) == ((), (1, 3, 48, 48), (3,))
+
+
+def test_masks_of_regions_are_sent_to_the_device_once(tiny):
+    """As a CUDA graph needs it, which is recorded after two evaluations."""
+    picture, masks = torch.empty(1, 3, 48, 48, device="meta"), torch.ones(1, 2, 48, 48)
+    goal = region_styles(("conv1_1", "conv3_1"), picture, masks, masks, (), "mean")
+    bound = fast.bind(goal, VGG19(tiny).to("meta"), (48, 48), Arithmetic(torch.float32))
+    bound.evaluate(picture)
+    with Visits() as visits:
+        bound.evaluate(picture)
+    assert not visits.found
 
 
 def test_a_step_of_lbfgs_sends_the_order_of_its_pairs_and_fetches_five_numbers(monkeypatch):
