@@ -5,8 +5,10 @@ A label picture has one colour for each region. Masks are (1, R, H, W) in [0, 1]
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -68,11 +70,15 @@ def found(net: Net, photo: Tensor, painting: Tensor, count: int, seed: int = 0) 
 
     maps = [_described(net, picture) for picture in (photo, painting)]
     points = torch.cat([each[0].flatten(1).T for each in maps]).double().numpy()
-    centres, nearest = kmeans2(points, count, minit="++", rng=seed)
+    centres, nearest = points[:1], np.zeros(len(points), dtype=np.int32)  # if all are the same, as in even pictures
+    if np.ptp(points, 0).max() > 1e-6:
+        centres, nearest = kmeans2(points, count, minit="++", rng=seed)
     parts = torch.from_numpy(nearest).split([each[0, 0].numel() for each in maps])
-    both = [k for k in range(count) if all((part == k).float().mean() >= SHARED for part in parts)]
+    both = [k for k in range(len(centres)) if all((part == k).float().mean() >= SHARED for part in parts)]
+    if len(both) < count:
+        logging.getLogger("nstlab").warning("regions: %d of %d are in both pictures", max(1, len(both)), count)
     distance = torch.from_numpy(((centres[:, None] - centres[both or [0]][None]) ** 2).sum(-1))
-    names = distance.argmin(1)  # (count,): the number of the region that a cluster becomes
+    names = distance.argmin(1)  # the number of the region that each cluster becomes
     colours = torch.tensor([[int(name[i : i + 2], 16) / 255 for i in (1, 3, 5)] for name in PALETTE], dtype=torch.float32)
     made = []
     for part, each, picture in zip(parts, maps, (photo, painting), strict=True):

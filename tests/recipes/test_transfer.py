@@ -97,6 +97,13 @@ def test_halves_that_differ_are_found():
     assert torch.equal(labels.overlay(photo, mask, 0.0), photo)
 
 
+def test_pictures_without_anything_to_tell_apart_are_one_region_and_it_is_said(caplog):
+    even = torch.full((1, 3, 24, 24), 0.5)
+    mask, own = labels.found(lambda picture, layers: {"relu3_1": picture, "relu4_1": picture}, even, even, 4)
+    assert [len(labels.colours(picture)) for picture in (mask, own)] == [1, 1]
+    assert caplog.messages == ["regions: 1 of 4 are in both pictures"]
+
+
 @pytest.mark.parametrize(
     ("masks", "changes", "says"),
     [
