@@ -77,6 +77,7 @@ from .recipes.plan import Plan as Plan
 from .recipes.plan import device as device
 from .recipes.plan import prepare as prepare
 from .recipes.reconstruct import ReconstructSettings as ReconstructSettings
+from .recipes.sketch import SketchSettings as SketchSettings
 from .recipes.texture import TextureSettings as TextureSettings
 from .recipes.transfer import TransferSettings as TransferSettings
 from .runs.finished import sheet as sheet

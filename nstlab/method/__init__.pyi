@@ -2,6 +2,8 @@ from .checkpoint import Checkpoint as Checkpoint
 from .engine import minimize as minimize
 from .engine import solve as solve
 from .lbfgs import LBFGS as LBFGS
+from .lines import Lines as Lines
+from .lines import on_white as on_white
 from .network import VGG19 as VGG19
 from .normalization import mean_activations as mean_activations
 from .normalization import normalize_activations as normalize_activations

@@ -77,13 +77,17 @@ class FinishedRun:
         """The result."""
         return im.reopen(self.stored.picture)
 
+    def input(self, field: str) -> Tensor:
+        """The picture that a field of the settings names, such as "photo"."""
+        return im.fit(im.load(getattr(self.settings, field)), self.picture.shape[-2:])
+
     @cached_property
     def photo(self) -> Tensor:
-        return im.resize(im.load(self.settings.photo), self.picture.shape[-2:])
+        return self.input("photo")
 
     @cached_property
     def painting(self) -> Tensor:
-        return im.fit(im.load(self.settings.painting), self.picture.shape[-2:])
+        return self.input("painting")
 
     @cached_property
     def start(self) -> Tensor:
@@ -93,7 +97,7 @@ class FinishedRun:
 
 def sheet(runs: Sequence[FinishedRun], title: str = "") -> figures.Shown:
     """All pictures of a sweep at a glance, with what is varied and the pictures that they were made from."""
-    inputs = {name: getattr(runs[0], name) for name in runs[0].settings.roles()}
+    inputs = {name: runs[0].input(name) for name in runs[0].settings.roles()}
     rows = _rows(runs)
     columns = [[_short(*list(run.case.labels.items())[-1]) for run in row] for _, row in rows]
     pictures = [[run.picture for run in row] for _, row in rows]

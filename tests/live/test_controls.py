@@ -9,12 +9,16 @@ from nstlab.live.controls import Controls
 from nstlab.live.special import SPECIAL
 from nstlab.recipes.base import known
 from nstlab.recipes.reconstruct import ReconstructSettings
+from nstlab.recipes.sketch import SketchSettings
 from nstlab.recipes.texture import TextureSettings
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.settings import option
 
 TRANSFER = TransferSettings("coffee", "mosaic")
-MADE = {"transfer": TRANSFER, "reconstruct": ReconstructSettings("coffee"), "texture": TextureSettings("mosaic")}
+MADE = {
+    "transfer": TRANSFER, "reconstruct": ReconstructSettings("coffee"), "texture": TextureSettings("mosaic"),
+    "sketch": SketchSettings("coffee", "mosaic"),
+}  # fmt: skip
 
 
 @pytest.fixture

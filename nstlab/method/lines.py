@@ -1,0 +1,49 @@
+"""Lines: the dark strokes of a drawing, which shall stay where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from nstlab import images as im
+from nstlab.colour import luminance
+from nstlab.method.terms import PIXELS, Term
+
+PAPER = 1 / 12  # of the long side: the reach within which the brightest tone is taken for paper
+
+
+def on_white(drawing: Tensor) -> Tensor:
+    """A drawing in grey, (1, 3, H, W), on white paper: each pixel's luminance over that of the paper around it."""
+    light = luminance(drawing)[:, :1]
+    reach = 2 * (max(2, round(PAPER * max(light.shape[-2:]))) // 2) + 1
+    paper = F.max_pool2d(F.avg_pool2d(light, 3, 1, 1, count_include_pad=False), reach, 1, reach // 2)
+    paper = F.avg_pool2d(paper, reach, 1, reach // 2, count_include_pad=False)
+    return (light / paper.clamp_min(0.05)).clamp(0, 1).expand_as(drawing).contiguous()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Lines(Term):
+    """Σ d (Y - D)² / Σ d over the pixels: how far the luminance Y is from that of a drawing, D, where that is dark, d = 1 - D.
+
+    drawing: (1, 3, H, W) in grey, on white."""
+
+    drawing: Tensor
+    _sized: dict[Any, Tensor] = field(init=False, default_factory=dict, repr=False)  # the drawing at the sizes of a run
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (PIXELS,)
+
+    def statistic(self, features: Tensor, target: None) -> Tensor:
+        key = features.device, tuple(features.shape[-2:])
+        if key not in self._sized:
+            self._sized[key] = im.resize(self.drawing, features.shape[-2:]).to(features)
+        drawn = self._sized[key][:, :1]
+        dark = 1 - drawn
+        return (dark * (luminance(features)[:, :1] - drawn).square()).mean() / dark.mean().clamp_min(1e-6)
+
+    def score(self, statistic: Tensor, target: None, features: Tensor) -> Tensor:
+        return statistic
