@@ -75,8 +75,8 @@ def found(net: Net, photo: Tensor, painting: Tensor, count: int, seed: int = 0) 
         centres, nearest = kmeans2(points, count, minit="++", rng=seed)
     parts = torch.from_numpy(nearest).split([each[0, 0].numel() for each in maps])
     both = [k for k in range(len(centres)) if all((part == k).float().mean() >= SHARED for part in parts)]
-    if len(both) < count:
-        logging.getLogger("nstlab").warning("regions: %d of %d are in both pictures", max(1, len(both)), count)
+    if len(both) < 2:
+        logging.getLogger("nstlab").warning("regions: the pictures have none in common; the whole picture is one")
     distance = torch.from_numpy(((centres[:, None] - centres[both or [0]][None]) ** 2).sum(-1))
     names = distance.argmin(1)  # the number of the region that each cluster becomes
     colours = torch.tensor([[int(name[i : i + 2], 16) / 255 for i in (1, 3, 5)] for name in PALETTE], dtype=torch.float32)

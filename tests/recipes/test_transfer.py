@@ -101,7 +101,7 @@ def test_pictures_without_anything_to_tell_apart_are_one_region_and_it_is_said(c
     even = torch.full((1, 3, 24, 24), 0.5)
     mask, own = labels.found(lambda picture, layers: {"relu3_1": picture, "relu4_1": picture}, even, even, 4)
     assert [len(labels.colours(picture)) for picture in (mask, own)] == [1, 1]
-    assert caplog.messages == ["regions: 1 of 4 are in both pictures"]
+    assert caplog.messages == ["regions: the pictures have none in common; the whole picture is one"]
 
 
 @pytest.mark.parametrize(
