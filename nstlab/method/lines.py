@@ -38,7 +38,7 @@ class Lines(Term):
         return (PIXELS,)
 
     def statistic(self, features: Tensor, target: None) -> Tensor:
-        key = features.device, tuple(features.shape[-2:])
+        key = features.device, features.dtype, tuple(features.shape[-2:])
         if key not in self._sized:
             self._sized[key] = im.resize(self.drawing, features.shape[-2:]).to(features)
         drawn = self._sized[key][:, :1]
