@@ -92,7 +92,7 @@ def _find() -> None:
     """Import the files in which recipes are defined."""
     folder = importlib.import_module("nstlab.recipes")
     for module in pkgutil.iter_modules(folder.__path__, "nstlab.recipes."):
-        if not module.name.endswith((".base", ".plan", ".painted")):
+        if not module.name.endswith((".base", ".plan")):
             importlib.import_module(module.name)
     for entry in entry_points(group="nstlab.recipes"):
         entry.load()
@@ -182,7 +182,8 @@ class RunSettings(Settings):
         return {}
 
     def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The inputs by role as the objective and the first picture take them: as they are, unless a recipe changes them."""
+        """The inputs by role as the objective and the first picture take them: as they are, unless a recipe changes them, or
+        adds to them what is to be made only once."""
         return pictures
 
     @property

@@ -43,13 +43,15 @@ _OPTIMIZERS: dict[str, Callable[[RunSettings], Optimizer]] = {
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All that a run needs. inputs: the pictures that were read, by role, (1, 3, H, W) sRGB in [0, 1]."""
+    """All that a run needs. inputs: the pictures that were read or found, by role, (1, 3, H, W) sRGB in [0, 1]. prepared: what
+    the recipe made of them for its objective."""
 
     settings: RunSettings
     net: VGG19
     objective: Objective
     start: Tensor
     inputs: dict[str, Tensor]
+    prepared: Mapping[str, Tensor]
 
     @property
     def recipe(self) -> str:
@@ -141,12 +143,7 @@ class Plan:
             if opt.group not in (LIVE, START) and getattr(settings, name) != getattr(self.settings, name):
                 return None
         shape, known = self.start.shape[-2:], self.objective.weights
-        labels = {role for role in self.inputs if role.endswith("mask")}  # from which the regions are known
-        outlines = {
-            role: picture if role in labels else torch.empty_like(picture, device="meta")
-            for role, picture in self.inputs.items()
-        }
-        goal = objective(settings, outlines, shape)  # only its names and numbers are needed
+        goal = objective(settings, self.prepared, shape)  # only its names and numbers are needed
         wanted = goal.weights
         if not wanted.keys() <= known.keys() or not all(self.net.reaches(name, shape) for name in goal.reads):
             return None
@@ -276,7 +273,7 @@ def prepare(
     prepared = settings.prepared(pictures)
     start, extra = _start(settings, torch.empty(1, 3, *shape), prepared)
     goal = objective(settings, prepared, shape)
-    return replace(plan, objective=goal, start=start.to(plan.net.device), inputs=pictures | extra)
+    return replace(plan, objective=goal, start=start.to(plan.net.device), inputs=pictures | extra, prepared=prepared)
 
 
 def prepare_here(settings: RunSettings, on: str | torch.device = DEVICES[0]) -> Plan:
@@ -296,6 +293,6 @@ def outline(settings: RunSettings, on: str | torch.device = DEVICES[0], known: P
     blanks = {role: torch.empty(1, 3, *each, device="meta") for role, each in shapes.items()}
     net = known.net if known and _network_of(known.settings) == _network_of(s) else network(s, on)
     start = torch.empty(1, 3, *shape, device="meta")
-    plan = Plan(s, net, objective(s, blanks, shape), start, {})
+    plan = Plan(s, net, objective(s, blanks, shape), start, {}, {})
     net.require(plan.layers, shape)
     return plan

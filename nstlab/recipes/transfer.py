@@ -79,15 +79,22 @@ class TransferSettings(PaintedSettings, recipe="transfer"):
         return {"mask": mask, "painting_mask": own}
 
     def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The inputs, with colours as Gatys et al. 2016 ("Preserving Color in Neural Artistic Style Transfer") have them."""
-        if self.colour == COLOURS[0]:
-            return pictures
-        from nstlab import colour
+        """The inputs, with colours as Gatys et al. 2016 ("Preserving Color in Neural Artistic Style Transfer") have them, and
+        masks of the regions, (1, R, H, W), in the photo's shape and in the painting's."""
+        from nstlab import colour, labels
 
-        photo, matched = pictures["content"], self.colour == "matched"
-        change = colour.matched_colours if matched else colour.matched_luminance
-        paintings = {role: change(pictures[role], photo) for role in self.paintings}
-        return {**pictures, "content": photo if matched else colour.luminance(photo)} | paintings
+        made, photo = dict(pictures), pictures["content"]
+        if self.colour != COLOURS[0]:
+            matched = self.colour == "matched"
+            change = colour.matched_colours if matched else colour.matched_luminance
+            made |= {role: change(pictures[role], photo) for role in self.paintings}
+            made["content"] = photo if matched else colour.luminance(photo)
+        if "mask" in pictures:
+            masks, own = labels.masks(pictures["mask"], pictures["painting_mask"])
+            made["regions"] = labels.fitted(masks, photo.shape[-2:])
+            how = self.style_fit if self.mask else FITS[0]
+            made["painting_regions"] = labels.fitted(own, pictures["style"].shape[-2:], how)
+        return made
 
     @property
     def finishes(self) -> bool:
@@ -103,23 +110,17 @@ class TransferSettings(PaintedSettings, recipe="transfer"):
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
         """α content + β style (Gatys et al. 2016, equation 7), with the style of each region by itself if there are masks."""
         content = method.content(self.content_layers, pictures["content"], convention=self.convention)
-        style = self._by_region(pictures, shape) if "mask" in pictures else self.style(pictures, shape)
+        style = self._by_region(pictures, shape) if "regions" in pictures else self.style(pictures, shape)
         return self.alpha * content + self.beta * style
 
     def _by_region(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
         """Σ_r w_r s_r style_r; the plain style if there is only one region."""
-        from nstlab import labels
-
-        if pictures["mask"].is_meta:
-            return self.style(pictures, shape)
-        masks, own = labels.masks(pictures["mask"], pictures["painting_mask"])
-        count, painting = masks.shape[1], pictures["style"]
+        masks, count = pictures["regions"], pictures["regions"].shape[1]
         if self.region_weights and len(self.region_weights) != count:
             raise InputError(f"region_weights: {len(self.region_weights)} given for {count} regions")
         if count == 1:
             return self.style(pictures, shape)
-        masks = labels.fitted(masks, shape)
-        own = labels.fitted(own, painting.shape[-2:], self.style_fit if self.mask else FITS[0])
         return method.region_styles(
-            self.style_layers, painting, masks, own, self.region_weights, self.convention, self.style_weights, shape
-        )
+            self.style_layers, pictures["style"], masks, pictures["painting_regions"], self.region_weights, self.convention,
+            self.style_weights, shape,
+        )  # fmt: skip
