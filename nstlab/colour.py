@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of sRGB's primaries (ITU-R BT.709)
+DISTINCT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: for all eyes
 DARKEST = 1e-5  # least variance of a colour, so that a grey picture's can be matched
 
 

@@ -24,13 +24,14 @@ from torch import Tensor
 
 from nstlab import files
 from nstlab import images as im
+from nstlab.colour import DISTINCT
 from nstlab.settings import InputError
 
 if TYPE_CHECKING:
     import pandas
 
 INK, FAINT, PAPER = "#222222", "#8a8a8a", "#ffffff"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito: for all eyes
+COLOURS = (*DISTINCT, "#000000")
 STYLES = ("-", "--", "-.", ":")
 DPI = 110
 TITLE, LABEL, SMALL = 13, 10, 8.5  # points

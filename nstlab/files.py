@@ -25,6 +25,13 @@ TEMPORARY = ".nstlab-"  # the beginning of the names of files that are still bei
 # --- files ------------------------------------------------------------------------------------------------------
 
 
+def shipped(*parts: str) -> Path:
+    """A folder that comes with the project: inside an installed package, or beside the package in a checkout."""
+    here = Path(__file__).parent
+    inside = here.joinpath(*parts)
+    return inside if inside.is_dir() else here.parent.joinpath(*parts)
+
+
 def regular(path: str | os.PathLike) -> Path:
     """The path, if it names a regular file or a link to one: reading a pipe or a device might never end.
 

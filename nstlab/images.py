@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
 from nstlab.decoding import Part, decode, interpolated, opened, read, upright
-from nstlab.files import check_place, parse_json, replacing
+from nstlab.files import check_place, parse_json, replacing, shipped
 from nstlab.settings import FITS, MIN_SIDE, InputError, nearest, one_of
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -32,9 +32,8 @@ METADATA_KEY = "nstlab"  # under which a PNG keeps its settings
 
 
 def style_folder() -> Path:
-    """The folder of the project's own paintings: inside an installed package, or beside the package in a checkout."""
-    here = Path(__file__).parent
-    return here / "data" / "style" if (here / "data").is_dir() else here.parent / "data" / "style"
+    """The folder of the project's own paintings."""
+    return shipped("data", "style")
 
 
 def samples() -> dict[str, Path]:

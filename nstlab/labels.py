@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab import images as im
+from nstlab.colour import DISTINCT
 from nstlab.settings import FITS, InputError
 
 MOST = 12  # regions
-PALETTE = (  # of regions that are found; the first ones are Okabe and Ito's
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000", "#999999", "#ffffff", "#7a1fa2",
-    "#4e342e",
+PALETTE = (  # of regions that are found
+    *DISTINCT, "#f0e442", "#000000", "#999999", "#ffffff", "#7a1fa2", "#4e342e",
 )  # fmt: skip
 LOOKED_AT = ("relu3_1", "relu4_1")  # layers by whose features regions are found
 SHARED = 0.02  # of each picture: what a region that is found must cover
@@ -45,13 +45,13 @@ def colours(labels: Tensor) -> dict[str, Tensor]:
     return {f"#{int(value):06x}": code == value for value in every[known]}
 
 
-def masks(labels: Tensor, others: Tensor, names: tuple[str, str] = ("mask", "painting_mask")) -> tuple[Tensor, Tensor]:
+def masks(labels: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """The masks of two label pictures, of the same regions in the same order; of the first one's regions, in the order of their
     colours. InputError if the second one lacks a region. Pixels of a colour that is left out belong to no region."""
     first, second = colours(labels), colours(others)
     missing = [name for name in first if name not in second]
     if missing:
-        raise InputError(f"{names[1]}: has no {', '.join(missing)}, a colour of {names[0]} (it has {', '.join(second)})")
+        raise InputError(f"painting_mask: has no {', '.join(missing)}, a colour of mask (it has {', '.join(second)})")
     return _stacked(list(first.values())), _stacked([second[name] for name in first])
 
 

@@ -165,16 +165,12 @@ class Settings:
 
     def to_dict(self, identity: bool = False) -> dict[str, Any]:
         """The settings as plain JSON values; with `identity`, only the fields that decide the result's pixels."""
-        defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        values = {name: getattr(self, name) for name, _, _ in self.options()}
-        if identity:
-            same = [name for name, _, opt in self.options() if opt.later and values[name] == defaults[name]]
-            values = {name: values[name] for name, _, opt in self.options() if opt.identity and name not in same}
-        for name, value in values.items():
-            if isinstance(value, Path):
-                values[name] = str(value)
-            elif isinstance(value, tuple):
-                values[name] = list(value)
+        defaults, values = {f.name: f.default for f in dataclasses.fields(self)}, {}
+        for name, _, opt in self.options():
+            value = getattr(self, name)
+            if identity and (not opt.identity or (opt.later and value == defaults[name])):
+                continue
+            values[name] = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
         return values
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The experiments, E1 to E14. Each is defined once, in a notebook, by the cells that are tagged with its name.
+"""The experiments. Each is defined once, in a notebook, by the cells that are tagged with its name.
 
 `nstlab sweep E3` runs these cells with its own options, and nothing else of the notebook. They may use `nst`, `lesson` and the
 notebook's parameters. What they leave behind is the experiment's outcome, see `Outcome`.
@@ -7,7 +7,7 @@ notebook's parameters. What they leave behind is the experiment's outcome, see `
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,7 @@ from nstlab.runs.finished import FinishedRun
 from nstlab.runs.sweep import Report
 from nstlab.settings import InputError
 
-HERE = Path(__file__).parents[1]
-FOLDER = HERE / "notebooks" if (HERE / "notebooks").is_dir() else HERE.parent / "notebooks"
+FOLDER = files.shipped("notebooks")
 
 
 def available(folder: Path | None = None) -> dict[str, Path]:
@@ -71,5 +70,4 @@ def carry_out(options: SweepSettings, report: Report) -> Outcome:
             exec(compile(source, where, "exec"), names)
     except InputError as error:
         raise InputError(f"{options.experiment}: {error}") from error
-    left = ("title", "guess", "answer", "claims", "sheet", "lesson", "runs", "curves")
-    return Outcome(**{name: names[name] for name in left if name in names})
+    return Outcome(**{field.name: names[field.name] for field in fields(Outcome) if field.name in names})

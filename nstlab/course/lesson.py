@@ -1,10 +1,12 @@
 """A lesson: what a notebook's cells have in common, made from its parameters.
 
-lesson = nst.Lesson("quick", "coffee", "swirl_strokes")
-base = nst.TransferSettings("coffee", "swirl_strokes", init="noise", **lesson.layers, **lesson.common)
-sweep = nst.Sweep(base, vary={"beta": [1e2, 1e3]})
-lesson.estimate(sweep)    # how long it will take on this machine
-runs = lesson.run(sweep)  # with a progress bar
+    lesson = nst.Lesson("quick", "coffee", "swirl_strokes")
+    base = nst.TransferSettings("coffee", "swirl_strokes", init="noise", **lesson.layers, **lesson.common)
+    sweep = nst.Sweep(base, vary={"beta": [1e2, 1e3]})
+    lesson.estimate(sweep)    # how long it will take on this machine
+    runs = lesson.run(sweep)  # with a progress bar
+
+Without a browser (see studio.static), nothing is shown while runs are made.
 """
 
 from __future__ import annotations

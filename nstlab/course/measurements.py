@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nstlab.colour import LUMINANCE
+from nstlab import colour
 from nstlab.names import BLOCKS
 
 
@@ -23,7 +23,7 @@ def _array(image: Tensor) -> np.ndarray:
 
 def luminance(image: Tensor) -> np.ndarray:
     """(1, 3, H, W) -> (H, W) in [0, 1]."""
-    return _array(image) @ np.array(LUMINANCE)
+    return colour.luminance(image.detach().cpu().double())[0, 0].numpy()
 
 
 def receptive_field(layer: str) -> int:

@@ -20,7 +20,7 @@ PARAMETERS = ("size", "seed", "photo", "painting", "weights")  # of notebooks, b
 class SweepSettings(Settings):
     """Carry out one of the classic experiments: its runs, its sheet, and the table of its claims."""
 
-    experiment: str = option(help="E1 to E14, see notebooks and gallery", choices=EXPERIMENT_IDS)
+    experiment: str = option(help=f"E1 to {EXPERIMENT_IDS[-1]}, see notebooks and gallery", choices=EXPERIMENT_IDS)
     budget: str = option(BUDGET_NAMES[0], BUDGET_HELP, choices=BUDGET_NAMES)
     photo: str = option("coffee", "a picture file, or the name of a sample")
     painting: str = option("swirl_strokes", "a picture file, or the name of a sample")

@@ -90,7 +90,7 @@ def carried(settings: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
     """What changes with these values: of other style layers, those that stay keep their weights, and new ones get the mean of
     all; another number of paintings has no shares yet."""
     found: dict[str, Any] = {}
-    if len(values.get("more_paintings", ())) != len(getattr(settings, "more_paintings", ())) and "more_paintings" in values:
+    if "more_paintings" in values and len(values["more_paintings"]) != len(settings.more_paintings):
         found = {"mix": (), "mix_layers": ()}
     weights = getattr(settings, "style_weights", ())
     if weights and "style_layers" in values:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,7 +30,6 @@ class Lines(Term):
     drawing: (1, 3, H, W) in grey, on white."""
 
     drawing: Tensor
-    _sized: dict[Any, Tensor] = field(init=False, default_factory=dict, repr=False)  # the drawing at the sizes of a run
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -39,9 +37,7 @@ class Lines(Term):
 
     def statistic(self, features: Tensor, target: None) -> Tensor:
         key = features.device, features.dtype, tuple(features.shape[-2:])
-        if key not in self._sized:
-            self._sized[key] = im.resize(self.drawing, features.shape[-2:]).to(features)
-        drawn = self._sized[key][:, :1]
+        drawn = self.once(key, lambda: im.resize(self.drawing, features.shape[-2:]).to(features))[:, :1]
         dark = 1 - drawn
         return (dark * (luminance(features)[:, :1] - drawn).square()).mean() / dark.mean().clamp_min(1e-6)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,7 +31,6 @@ class RegionStyle(Style):
 
     mask: Tensor
     own: Tensor
-    _carried: dict[Any, Tensor] = field(init=False, default_factory=dict, repr=False)  # masks at layers, on the device
 
     def target(self, features: Tensor) -> Tensor:
         return self._gram(features, self._at(features, self.own))
@@ -52,11 +50,9 @@ class RegionStyle(Style):
         return self._at(features, self.mask)
 
     def _at(self, features: Tensor, mask: Tensor) -> Tensor:
-        """A mask at a layer; made once for each size, so that a GPU need not wait for it."""
-        key = mask is self.own, features.device, tuple(features.shape[-2:])
-        if key not in self._carried:
-            self._carried[key] = carried_down(mask.to(features.device), features.shape[-2:])
-        return self._carried[key]
+        """A mask at a layer, on the features' device."""
+        shape = tuple(features.shape[-2:])
+        return self.once((mask is self.own, features.device, shape), lambda: carried_down(mask.to(features.device), shape))
 
 
 def region_styles(

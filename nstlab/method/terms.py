@@ -7,8 +7,9 @@ How the score is scaled is said by the term's `Convention`, and tested for each 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -33,6 +34,13 @@ class Term:
     layer_weights: tuple[float, ...]
     convention: Convention
     image: Tensor | None = None
+    _made: dict[Any, Tensor] = field(init=False, default_factory=dict, repr=False)
+
+    def once(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` makes, kept by a key: for tensors of one size and device, which a GPU must not wait for each time."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     @property
     def reads(self) -> tuple[str, ...]:
