@@ -43,6 +43,7 @@ from .images import to_pil as to_pil
 from .images import white_noise as white_noise
 from .labels import overlay as overlay
 from .live.studio import Studio as Studio
+from .method.affine import guided as guided
 from .method.checkpoint import Checkpoint as Checkpoint
 from .method.conventions import CONVENTIONS as CONVENTIONS
 from .method.engine import minimize as minimize
@@ -73,6 +74,7 @@ from .recipes.base import RunSettings as RunSettings
 from .recipes.base import first_picture as first_picture
 from .recipes.base import live_field as live_field
 from .recipes.base import picture as picture
+from .recipes.photoreal import PhotorealSettings as PhotorealSettings
 from .recipes.plan import Plan as Plan
 from .recipes.plan import device as device
 from .recipes.plan import prepare as prepare

@@ -33,15 +33,23 @@ def matched_luminance(image: Tensor, reference: Tensor) -> Tensor:
     return ((own - own.mean()) * ratio + wanted.mean()).clamp(0, 1)
 
 
-def matched_colours(image: Tensor, reference: Tensor) -> Tensor:
+def matched_colours(image: Tensor, reference: Tensor, weights: Tensor | None = None, others: Tensor | None = None) -> Tensor:
     """A picture with the mean and the covariance of the reference's colours; the shapes may differ.
 
     Each pixel x becomes C^½ D^-½ (x - n) + m, with mean m and covariance C of the reference, n and D of the picture (Gatys et
-    al. 2016, after Hertzmann et al. 2001); clipped to [0, 1]."""
-    own, wanted = (each[0].flatten(1).double() for each in (image, reference))  # (3, M)
-    root, inverse = _power(torch.cov(wanted, correction=0), 0.5), _power(torch.cov(own, correction=0), -0.5)
-    found = root @ inverse @ (own - own.mean(1, keepdim=True)) + wanted.mean(1, keepdim=True)
+    al. 2016, after Hertzmann et al. 2001); clipped to [0, 1]. weights, others: (1, 1, H, W), how far the pixels of the picture
+    and of the reference count; all alike by default."""
+    (own, n, d), (_, m, c) = _statistics(image, weights), _statistics(reference, others)
+    found = _power(c, 0.5) @ _power(d, -0.5) @ (own - n) + m
     return found.to(image.dtype).view_as(image).clamp(0, 1)
+
+
+def _statistics(image: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """(colours (3, M), their mean (3, 1), their covariance (3, 3)) of a picture, in float64."""
+    colours = image[0].flatten(1).double()
+    counts = torch.ones_like(colours[0]) if weights is None else weights.flatten().to(colours)
+    mean = (colours * counts).sum(1, keepdim=True) / counts.sum().clamp_min(DARKEST)
+    return colours, mean, torch.cov(colours, correction=0, aweights=counts)
 
 
 def _power(matrix: Tensor, exponent: float) -> Tensor:

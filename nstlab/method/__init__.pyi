@@ -1,3 +1,5 @@
+from .affine import Affine as Affine
+from .affine import guided as guided
 from .checkpoint import Checkpoint as Checkpoint
 from .engine import minimize as minimize
 from .engine import solve as solve

@@ -46,7 +46,8 @@ else:
     Filled = T | None  # None on input; never None in settings, which fill it with the convention's value
 
 MAIN = "transfer"  # the recipe that is listed first
-INITS = ("noise", "white", "content", "style", "grey", "rings")  # first pictures; "content" and "style" are the recipe's inputs
+DRAWN = ("noise", "white", "grey", "rings")  # first pictures that are made from nothing
+INITS = (*DRAWN, "content", "style", "matched")  # all, with those that are pictures of a recipe
 
 # Makers of fields, one for each group of settings.
 live_field, start_field, picture_field, network_field, optimizer_field = (partial(option, group=group) for group in GROUPS)
@@ -57,11 +58,9 @@ def picture(role: str) -> Any:
     return picture_field(help="a picture file, or the name of a sample", identity=False, role=role)
 
 
-def first_picture(default: str | None, help: str = "first picture", without: Sequence[str] = ()) -> Any:
-    """Make the field for the first picture of a run: one of INITS, except those in `without`, or a file."""
-    return start_field(
-        default, help, choices=tuple(name for name in INITS if name not in without), or_path=True, reserved=INITS
-    )
+def first_picture(default: str | None, help: str = "first picture", own: Sequence[str] = ("content", "style")) -> Any:
+    """Make the field for the first picture of a run: one that is DRAWN, one of the recipe's `own` pictures, or a file."""
+    return start_field(default, help, choices=(*DRAWN, *own), or_path=True, reserved=INITS)
 
 
 def length(default: int | None, more: str = "") -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nstlab import method
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.names import CONTENT_LAYERS, layer_name
-from nstlab.recipes.base import INITS, RunSettings, first_picture, live_field, picture
+from nstlab.recipes.base import DRAWN, RunSettings, first_picture, live_field, picture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ class ReconstructSettings(RunSettings, recipe="reconstruct"):
 
     photo: str = picture("content")
     layer: str = live_field(CONTENT_LAYERS[0], "layer to reconstruct from", parse=layer_name)
-    init: str = first_picture(INITS[0], without=["style"])
+    init: str = first_picture(DRAWN[0], own=["content"])
 
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
         """α content (Gatys et al. 2016, equation 1; Mahendran and Vedaldi 2015)."""

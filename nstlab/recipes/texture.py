@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nstlab import method
 from nstlab.method.conventions import CONVENTIONS
-from nstlab.recipes.base import INITS, first_picture, picture
+from nstlab.recipes.base import DRAWN, first_picture, picture
 from nstlab.recipes.painted import PaintedSettings
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class TextureSettings(PaintedSettings, recipe="texture"):
     """Make a texture with the style of PAINTING (Gatys et al. 2015; the paper's style reconstruction)."""
 
     painting: str = picture("style")
-    init: str = first_picture(INITS[0], without=["content"])
+    init: str = first_picture(DRAWN[0], own=["style"])
 
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
         """β style (Gatys, Ecker, Bethge 2015)."""

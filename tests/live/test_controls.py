@@ -8,6 +8,7 @@ import pytest
 from nstlab.live.controls import Controls
 from nstlab.live.special import SPECIAL
 from nstlab.recipes.base import known
+from nstlab.recipes.photoreal import PhotorealSettings
 from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.sketch import SketchSettings
 from nstlab.recipes.texture import TextureSettings
@@ -17,7 +18,7 @@ from nstlab.settings import option
 TRANSFER = TransferSettings("coffee", "mosaic")
 MADE = {
     "transfer": TRANSFER, "reconstruct": ReconstructSettings("coffee"), "texture": TextureSettings("mosaic"),
-    "sketch": SketchSettings("coffee", "mosaic"),
+    "sketch": SketchSettings("coffee", "mosaic"), "photoreal": PhotorealSettings("coffee", "rocket"),
 }  # fmt: skip
 
 

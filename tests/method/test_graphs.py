@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nstlab import content, minimize, noise, style, term, total_variation
+from nstlab.method.affine import Affine
 from nstlab.method.fast import evaluation as fast
 from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.graphs import Replayed, to_host
@@ -58,11 +59,12 @@ def test_an_evaluation_stays_on_the_device(tiny, pool, dtype):
     assert (loss.shape, grad.shape, values.shape) == ((), (1, 3, 48, 48), (3,))
 
 
-def test_masks_and_drawings_are_sent_to_the_device_once(tiny):
+def test_masks_drawings_and_photos_are_sent_to_the_device_once(tiny):
     """As a CUDA graph needs it, which is recorded after two evaluations."""
     picture, masks = torch.empty(1, 3, 48, 48, device="meta"), torch.ones(1, 2, 48, 48)
     goal = region_styles(("conv1_1", "conv3_1"), picture, masks, masks, (), "mean")
     goal += term(Lines, "lines", ("conv1_1",), drawing=torch.rand(1, 3, 48, 48))
+    goal += term(Affine, "affine", ("conv1_1",), photo=torch.rand(1, 3, 48, 48))
     bound = fast.bind(goal, VGG19(tiny).to("meta"), (48, 48), Arithmetic(torch.float32))
     bound.evaluate(picture)
     with Visits() as visits:

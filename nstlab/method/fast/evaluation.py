@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nstlab.method.affine import Affine
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.graphs import Replayed
 from nstlab.method.fast.propagation import Propagation
@@ -64,7 +65,14 @@ def region_vjp(term: Any, slope: Tensor, features: Tensor, target: Tensor, into:
     torch.addmm(out, rows, matrix, beta=int(add), out=out)
 
 
-VJPS: dict[type[Term], Vjp] = {Content: content_vjp, Style: style_vjp, RegionStyle: region_vjp}
+def affine_vjp(term: Any, slope: Tensor, features: Tensor, target: None, into: Tensor, add: bool) -> None:
+    """The vjp of vᵀ L v over the number of values."""
+    if not add:
+        into.zero_()
+    term.slope(features, into, slope)
+
+
+VJPS: dict[type[Term], Vjp] = {Content: content_vjp, Style: style_vjp, RegionStyle: region_vjp, Affine: affine_vjp}
 
 
 def vjp(term: Term, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool) -> None:

@@ -1,0 +1,122 @@
+"""Colours as affine functions of a photo's, in each small part of it: what keeps a photo a photo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from nstlab import images as im
+from nstlab.method.terms import PIXELS, Term
+
+RIDGE = 1e-5  # variance of a window's colours that is taken for noise; rounding to 8 bits makes 1.3e-6
+
+Offset = tuple[int, int]
+OFFSETS: tuple[Offset, ...] = tuple(  # from a pixel to half of those with which it shares a window of 3×3: (down, right)
+    (down, right) for down in range(3) for right in range(-2, 3) if (down, right) > (0, 0)
+)
+
+
+def matting_laplacian(photo: Tensor, ridge: float = RIDGE) -> Tensor:
+    """(1, 3, H, W) -> (12, H, W): the weight between each pixel and the one at each of OFFSETS; 0 beyond the border.
+
+    In a window k of 3×3 pixels, the best affine function of the photo's colours leaves of other values v the sum of squares
+    Σ_i (v_i - a·I_i - b)² + ridge |a|². The sum over all windows is vᵀ L v = Σ w_ij (v_i - v_j)² over the pairs of pixels, with
+    w_ij = Σ_k (1 + (I_i - m_k)ᵀ (C_k + ridge/9)⁻¹ (I_j - m_k)) / 9, the mean m_k and the covariance C_k of a window's colours
+    (Levin, Lischinski, Weiss 2008, equation 12). Computed in float64."""
+    (height, width), pixels = photo.shape[-2:], photo[0].double()
+    places = [(down, right) for down in range(3) for right in range(3)]
+    window = {(y, x): pixels[:, y : height - 2 + y, x : width - 2 + x] for y, x in places}
+    mean = torch.stack(list(window.values())).mean(0)
+    apart = {place: values - mean for place, values in window.items()}
+    covariance = torch.stack([torch.einsum("ihw,jhw->hwij", d, d) for d in apart.values()]).mean(0)
+    inverse = torch.linalg.inv(covariance + ridge / 9 * torch.eye(3).to(covariance))
+    weights = pixels.new_zeros(len(OFFSETS), height, width)
+    for y, x in places:
+        whitened = torch.einsum("hwij,jhw->ihw", inverse, apart[y, x])
+        for other in places:
+            if (offset := (other[0] - y, other[1] - x)) in OFFSETS:
+                plane = weights[OFFSETS.index(offset), y : height - 2 + y, x : width - 2 + x]
+                plane += (1 + (whitened * apart[other]).sum(0)) / 9
+    return weights.to(photo.dtype)
+
+
+def _pairs(values: Tensor, weights: Tensor) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+    """(values at pixels, values at those that lie at one of OFFSETS, weights between them) for each of OFFSETS; views."""
+    height, width = values.shape[-2:]
+    for (down, right), weight in zip(OFFSETS, weights, strict=True):
+        here = (..., slice(height - down), slice(max(0, -right), width - max(0, right)))
+        there = (..., slice(down, height), slice(max(0, right), width + min(0, right)))
+        yield values[here], values[there], weight[here]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Affine(Term):
+    """Σ_c V_cᵀ L V_c over the number of values, with the three channels V_c and the photo's matting Laplacian L (Luan et al.
+    2017, equation 2): how far the picture is, in each small window, from an affine function of the photo's colours.
+
+    photo: (1, 3, H, W). Edges stay where the photo has them, and even areas stay even; colours may become any others."""
+
+    photo: Tensor
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (PIXELS,)
+
+    def statistic(self, features: Tensor, target: None) -> Tensor:
+        each = [((a - b).square() * weight).sum() for a, b, weight in _pairs(features, self.weights(features))]
+        return torch.stack(each).sum() / features.numel()
+
+    def score(self, statistic: Tensor, target: None, features: Tensor) -> Tensor:
+        return statistic
+
+    def slope(self, features: Tensor, into: Tensor, factor: Tensor | float = 1.0) -> None:
+        """Add `factor` times the gradient of the statistic, 2 L V over the number of values, to `into`."""
+        factor = 2 / features.numel() * factor
+        steps = _pairs(into, self.weights(features))
+        for (a, b, weight), (here, there, _) in zip(_pairs(features, self.weights(features)), steps, strict=True):
+            change = (a - b).mul_(weight).mul_(factor)
+            here += change
+            there -= change
+
+    def weights(self, features: Tensor) -> Tensor:
+        """(12, h, w): those of `matting_laplacian`, of the photo at the size of the features, on their device."""
+        key = features.device, features.dtype, tuple(features.shape[-2:])
+        return self.once(key, lambda: matting_laplacian(im.resize(self.photo, features.shape[-2:])).to(features))
+
+
+REACH = 1 / 48  # of the long side: the radius of the windows of `guided`
+FAINT = 1e-4  # variance of the photo's colours in a window below which they explain nothing
+
+
+def guided(picture: Tensor, photo: Tensor) -> Tensor:
+    """The picture with edges and grain where the photo has them, both (1, 3, H, W): its affine approximation by the photo's
+    colours in each window, averaged over the windows that a pixel is in (the guided filter of He, Sun, Tang 2010)."""
+    radius = max(1, round(REACH * max(photo.shape[-2:])))
+    guide, values = photo[0].double(), picture[0].double()
+    mean = partial(_window_means, radius=radius)
+
+    def covariance(of: Tensor) -> Tensor:
+        """(H, W, 3, 3) of the photo's channels with others, in windows."""
+        products = mean((guide[:, None] * of[None]).flatten(0, 1)) - (mean(guide)[:, None] * mean(of)[None]).flatten(0, 1)
+        return products.unflatten(0, (3, 3)).permute(2, 3, 0, 1)
+
+    ridge = FAINT * torch.eye(3).to(guide)
+    slopes = torch.linalg.solve(covariance(guide) + ridge, covariance(values)).permute(2, 3, 0, 1)
+    offsets = mean(values) - torch.einsum("ichw,ihw->chw", slopes, mean(guide))
+    slopes = mean(slopes.flatten(0, 1)).unflatten(0, (3, 3))
+    return (torch.einsum("ichw,ihw->chw", slopes, guide) + mean(offsets))[None].to(picture).clamp(0, 1)
+
+
+def _window_means(values: Tensor, radius: int) -> Tensor:
+    """(C, H, W) -> the same, each value averaged over a square window of this radius, as far as it is inside the picture."""
+    for dim in (1, 2):
+        place = torch.arange(values.shape[dim], device=values.device)
+        first, end = (place - radius).clamp_min(0), (place + radius + 1).clamp_max(len(place))
+        sums = torch.cat([torch.zeros_like(values.narrow(dim, 0, 1)), values.cumsum(dim)], dim)
+        count = (end - first).view(-1, *[1] * (2 - dim))
+        values = (sums.index_select(dim, end) - sums.index_select(dim, first)) / count
+    return values

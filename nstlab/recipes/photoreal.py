@@ -1,0 +1,67 @@
+"""Photographs: a photo in the light and the colours of another one, which stays a photo."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nstlab import method
+from nstlab.names import layer_name
+from nstlab.recipes.base import first_picture, length, live_field, picture, picture_field
+from nstlab.recipes.regional import RegionalSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PhotorealSettings(RegionalSettings, recipe="photoreal"):
+    """Give PHOTO the light and the colours of REFERENCE; it stays a photo (Luan et al. 2017, "Deep Photo Style Transfer")."""
+
+    photo: str = picture("content")
+    reference: str = picture("style")
+    alpha: float = live_field(1.0, "content weight α", low=0, high=1e12, log=True)
+    beta: float = live_field(20.0, "style weight β", low=0, high=1e15, log=True)
+    affine: float = live_field(
+        1e4, "weight of the regularizer: colours are, in small windows, affine functions of the photo's", low=0, high=1e12,
+        log=True,
+    )  # fmt: skip
+    content_layers: tuple[str, ...] = live_field((), "layers for content (default: the convention's)", parse=layer_name)
+    init: str = first_picture(
+        "matched", "first picture; matched: the photo with the reference's colours", own=("matched", "content", "style")
+    )
+    _: dataclasses.KW_ONLY
+    smooth: bool = picture_field(True, "let edges and grain of the result be the photo's (guided filter)")
+    steps: int = length(80)
+
+    def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The inputs with their masks; and if the run begins with it, the photo with the reference's colours. It is an affine
+        function of the photo in each region, so that the regularizer accepts it."""
+        made = super().prepared(pictures)
+        if self.init != "matched":
+            return made
+        from nstlab.colour import matched_colours
+
+        photo, reference = made["content"], made["style"]
+        if "regions" not in made:
+            return {**made, "matched": matched_colours(photo, reference)}
+        masks, own = (made[name].split(1, dim=1) for name in ("regions", "painting_regions"))
+        each = [mask * matched_colours(photo, reference, mask, other) for mask, other in zip(masks, own, strict=True)]
+        rest = 1 - made["regions"].sum(1, keepdim=True)
+        return {**made, "matched": (sum(each) + rest * photo).clamp(0, 1)}
+
+    @property
+    def finishes(self) -> bool:
+        return self.smooth
+
+    def finished(self, picture: Tensor, pictures: Mapping[str, Tensor]) -> Tensor:
+        return method.guided(picture, pictures["content"])
+
+    def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
+        """α content + β style + λ affine."""
+        photo = pictures["content"]
+        affine = method.term(method.Affine, "affine", ("conv1_1",), (1.0,), self.convention, photo=photo)
+        content = method.content(self.content_layers, photo, convention=self.convention)
+        return self.alpha * content + self.beta * self.style(pictures, shape) + self.affine * affine
