@@ -13,6 +13,7 @@ from .course.measurements import autocorrelation_length as autocorrelation_lengt
 from .course.measurements import coherence as coherence
 from .course.measurements import colour_distance as colour_distance
 from .course.measurements import correlation as correlation
+from .course.measurements import edge_correlation as edge_correlation
 from .course.measurements import fine_energy as fine_energy
 from .course.measurements import mean_wavelength as mean_wavelength
 from .course.measurements import pixel_error as pixel_error

@@ -12,6 +12,7 @@ from torch import Tensor
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of sRGB's primaries (ITU-R BT.709)
 DISTINCT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: for all eyes
+PASSES = 2  # of matching colours; more lose contrast to clipping
 DARKEST = 1e-5  # least variance of a colour, so that a grey picture's can be matched
 
 
@@ -37,11 +38,14 @@ def matched_colours(image: Tensor, reference: Tensor, weights: Tensor | None = N
     """A picture with the mean and the covariance of the reference's colours; the shapes may differ.
 
     Each pixel x becomes C^½ D^-½ (x - n) + m, with mean m and covariance C of the reference, n and D of the picture (Gatys et
-    al. 2016, after Hertzmann et al. 2001); clipped to [0, 1]. weights, others: (1, 1, H, W), how far the pixels of the picture
-    and of the reference count; all alike by default."""
-    (own, n, d), (_, m, c) = _statistics(image, weights), _statistics(reference, others)
-    found = _power(c, 0.5) @ _power(d, -0.5) @ (own - n) + m
-    return found.to(image.dtype).view_as(image).clamp(0, 1)
+    al. 2016, after Hertzmann et al. 2001). What is not in [0, 1] is clipped, which changes mean and covariance, so this is done
+    PASSES times. weights, others: (1, 1, H, W), how far the pixels of the picture and of the reference count; all alike by
+    default."""
+    (_, m, c), found = _statistics(reference, others), image
+    for _ in range(PASSES):
+        own, n, d = _statistics(found, weights)
+        found = (_power(c, 0.5) @ _power(d, -0.5) @ (own - n) + m).view_as(image).clamp(0, 1)
+    return found.to(image.dtype)
 
 
 def _statistics(image: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

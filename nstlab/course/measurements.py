@@ -64,7 +64,19 @@ def pixel_error(image: Tensor, reference: Tensor) -> float:
 
 def correlation(image: Tensor, reference: Tensor) -> float:
     """Pearson's correlation of the luminances, in [-1, 1]; 0 if one of them is constant."""
-    a, b = (luminance(picture) - luminance(picture).mean() for picture in (image, reference))
+    return _pearson(luminance(image), luminance(reference))
+
+
+def edge_correlation(image: Tensor, reference: Tensor) -> float:
+    """Pearson's correlation of the strength of edges (Sobel's gradient of the luminance), in [-1, 1]: 1 if they are in the same
+    places and equally strong relative to each other; 0 if one picture has none."""
+    from skimage.filters import sobel
+
+    return _pearson(sobel(luminance(image)), sobel(luminance(reference)))
+
+
+def _pearson(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a - a.mean(), b - b.mean()
     norm = math.sqrt(float((a * a).sum() * (b * b).sum()))
     return float((a * b).sum()) / norm if norm > 1e-12 else 0.0
 

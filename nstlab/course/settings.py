@@ -9,7 +9,7 @@ from typing import Any
 from nstlab.names import WEIGHTS
 from nstlab.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, Settings, nearest, option
 
-EXPERIMENT_IDS = tuple(f"E{i}" for i in range(1, 15))
+EXPERIMENT_IDS = tuple(f"E{i}" for i in (*range(1, 16), 20, 21))
 BUDGET_NAMES = ("quick", "paper", "smoke")
 NOTEBOOK_ACTIONS = ("run", "list")
 BUDGET_HELP = "quick: minutes on a laptop; paper: as published; smoke: seconds"
@@ -20,7 +20,7 @@ PARAMETERS = ("size", "seed", "photo", "painting", "weights")  # of notebooks, b
 class SweepSettings(Settings):
     """Carry out one of the classic experiments: its runs, its sheet, and the table of its claims."""
 
-    experiment: str = option(help=f"E1 to {EXPERIMENT_IDS[-1]}, see notebooks and gallery", choices=EXPERIMENT_IDS)
+    experiment: str = option(help="E1 or another, see notebooks and gallery", choices=EXPERIMENT_IDS)
     budget: str = option(BUDGET_NAMES[0], BUDGET_HELP, choices=BUDGET_NAMES)
     photo: str = option("coffee", "a picture file, or the name of a sample")
     painting: str = option("swirl_strokes", "a picture file, or the name of a sample")

@@ -12,15 +12,17 @@ from nstlab.colour import luminance
 from nstlab.method.terms import PIXELS, Term
 
 PAPER = 1 / 12  # of the long side: the reach within which the brightest tone is taken for paper
+GRAIN = 0.15  # how much darker than the paper around it a pixel may be and still be white: paper's grain, a scanner's noise
 
 
 def on_white(drawing: Tensor) -> Tensor:
-    """A drawing in grey, (1, 3, H, W), on white paper: each pixel's luminance over that of the paper around it."""
+    """A drawing in grey, (1, 3, H, W), on white paper: each pixel's luminance over that of the paper around it,
+    and white where it is only darker by GRAIN or less."""
     light = luminance(drawing)[:, :1]
     reach = 2 * (max(2, round(PAPER * max(light.shape[-2:]))) // 2) + 1
     paper = F.max_pool2d(F.avg_pool2d(light, 3, 1, 1, count_include_pad=False), reach, 1, reach // 2)
     paper = F.avg_pool2d(paper, reach, 1, reach // 2, count_include_pad=False)
-    return (light / paper.clamp_min(0.05)).clamp(0, 1).expand_as(drawing).contiguous()
+    return (light / paper.clamp_min(0.05) / (1 - GRAIN)).clamp(0, 1).expand_as(drawing).contiguous()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -97,7 +98,10 @@ class FinishedRun:
 
 def sheet(runs: Sequence[FinishedRun], title: str = "") -> figures.Shown:
     """All pictures of a sweep at a glance, with what is varied and the pictures that they were made from."""
-    inputs = {name: runs[0].input(name) for name in runs[0].settings.roles()}
+    settings, shape = runs[0].settings, runs[0].picture.shape[-2:]
+    fields = {role: name for name, role in settings.roles().items()}
+    read = {role: each.source for role, each in settings.inputs.items() if not each.labels}
+    inputs = {fields.get(role, Path(source).stem): im.load_fit(source, shape) for role, source in read.items()}
     rows = _rows(runs)
     columns = [[_short(*list(run.case.labels.items())[-1]) for run in row] for _, row in rows]
     pictures = [[run.picture for run in row] for _, row in rows]

@@ -1,8 +1,10 @@
-"""Exercises of notebooks 10 and 11: colour and regions."""
+"""Exercises of notebooks 10 to 12: colour, regions, photographs."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import torch
 
 from nstlab import colour
 from nstlab.course.checks import choice, exercise, hint, random
@@ -51,3 +53,30 @@ def mask_at_conv4_1(answer: Any) -> str:
     """The height of a mask of 171 px after three poolings."""
     rounded = {"an odd last row is dropped, not kept": 22}
     return hint(answer, 21, rounded, "halve it three times, each time without the rest", 1e-9)
+
+
+# --- 12 photographs ---------------------------------------------------------------------------------------------------
+
+
+@exercise("12.1")
+def left_over(answer: Any) -> str:
+    """A function from colours (9, 3) and values (9,) to what the best affine function leaves."""
+    colours, values = random(9, 3), random(9, seed=1)
+
+    def least(known: torch.Tensor) -> torch.Tensor:
+        return (known @ torch.linalg.lstsq(known, values[:, None]).solution - values[:, None]).square().sum()
+
+    wanted = least(torch.cat([colours, torch.ones(9, 1)], 1))
+    mistakes = {
+        "b is missing: add a column of ones to the colours": least(colours),
+        "that is the mean of the squares; their sum is asked for": wanted / 9,
+        "that is its root; the sum of the squares is asked for": wanted.sqrt(),
+    }
+    return hint(answer(colours, values), wanted, mistakes, "fit a and b by least squares, then add the squares of what is left")
+
+
+@exercise("12.2")
+def neighbours(answer: Any) -> str:
+    """How many pixels share a window with one."""
+    counted = {"that is one window; a pixel is in nine of them": 9, "count the pixel itself, too": 24}
+    return hint(answer, 25, counted, "how far to the left and to the right does a window reach that contains the pixel?", 1e-9)
