@@ -164,6 +164,13 @@ WRONG = {  # by exercise: answers, and words of their hints
         (lambda f, m: f, "weighted mean"),
     ],
     "11.2": [(22, "dropped"), (171, "halve")],
+    "12.1": [
+        (lambda I, v: torch.linalg.lstsq(I, v[:, None]).residuals, "b is missing"),
+        (lambda I, v: torch.linalg.lstsq(torch.cat([I, torch.ones(9, 1)], 1), v[:, None]).residuals / 9, "sum is asked"),
+        (lambda I, v: torch.linalg.lstsq(torch.cat([I, torch.ones(9, 1)], 1), v[:, None]).residuals ** 0.5, "root"),
+        (lambda I, v: v, "least squares"),
+    ],
+    "12.2": [(9, "one window"), (24, "itself"), (81, "how far")],
     "09.2": [([1, 2], "five"), ([16, 8, 4, 2, 2], "half"), ([16, 8, 4, 2, 1], "add up to 31")],
 }
 

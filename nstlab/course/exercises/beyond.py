@@ -72,7 +72,9 @@ def left_over(answer: Any) -> str:
         "that is the mean of the squares; their sum is asked for": wanted / 9,
         "that is its root; the sum of the squares is asked for": wanted.sqrt(),
     }
-    return hint(answer(colours, values), wanted, mistakes, "fit a and b by least squares, then add the squares of what is left")
+    given = answer(colours, values)
+    given = given.squeeze() if isinstance(given, torch.Tensor) else given
+    return hint(given, wanted, mistakes, "fit a and b by least squares, then add the squares of what is left")
 
 
 @exercise("12.2")
