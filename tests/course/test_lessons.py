@@ -111,6 +111,14 @@ def unit(gradient):
     return gradient / gradient.square().mean().sqrt()
 
 
+def with_ones(colours):
+    return torch.cat([colours, torch.ones(9, 1)], 1)
+
+
+def squares_left(known, values):
+    return (known @ torch.linalg.lstsq(known, values[:, None]).solution - values[:, None]).square().sum()
+
+
 WRONG = {  # by exercise: answers, and words of their hints
     "01.1": [(lambda f: f @ f.T, "divided by M"), (lambda f: f.T @ f, "filters with filters"), (lambda f: 0, "mean over")],
     "01.2": [
@@ -165,10 +173,10 @@ WRONG = {  # by exercise: answers, and words of their hints
     ],
     "11.2": [(22, "dropped"), (171, "halve")],
     "12.1": [
-        (lambda I, v: torch.linalg.lstsq(I, v[:, None]).residuals, "b is missing"),
-        (lambda I, v: torch.linalg.lstsq(torch.cat([I, torch.ones(9, 1)], 1), v[:, None]).residuals / 9, "sum is asked"),
-        (lambda I, v: torch.linalg.lstsq(torch.cat([I, torch.ones(9, 1)], 1), v[:, None]).residuals ** 0.5, "root"),
-        (lambda I, v: v, "least squares"),
+        (lambda c, v: squares_left(c, v), "b is missing"),
+        (lambda c, v: squares_left(with_ones(c), v) / 9, "sum is asked"),
+        (lambda c, v: squares_left(with_ones(c), v) ** 0.5, "root"),
+        (lambda c, v: v, "least squares"),
     ],
     "12.2": [(9, "one window"), (24, "itself"), (81, "how far")],
     "09.2": [([1, 2], "five"), ([16, 8, 4, 2, 2], "half"), ([16, 8, 4, 2, 1], "add up to 31")],

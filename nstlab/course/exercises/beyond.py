@@ -72,9 +72,7 @@ def left_over(answer: Any) -> str:
         "that is the mean of the squares; their sum is asked for": wanted / 9,
         "that is its root; the sum of the squares is asked for": wanted.sqrt(),
     }
-    given = answer(colours, values)
-    given = given.squeeze() if isinstance(given, torch.Tensor) else given
-    return hint(given, wanted, mistakes, "fit a and b by least squares, then add the squares of what is left")
+    return hint(answer(colours, values), wanted, mistakes, "fit a and b by least squares, then add the squares of what is left")
 
 
 @exercise("12.2")
