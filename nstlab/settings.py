@@ -24,7 +24,7 @@ MAX_SIDE = 16384  # px
 MIN_SIDE = 16  # px; the fifth block of VGG19 sees one position for every 16 pixels
 RESULTS = "results"  # folder in which runs are kept
 LIVE, START = "live", "start"  # fields that may change during a run; fields that matter only when it begins
-GROUPS = (LIVE, START, "pictures", "network", "optimizer")  # the groups of a recipe's fields
+GROUPS = (LIVE, START, "pictures", "regions", "network", "optimizer")  # the groups of a recipe's fields
 
 
 class InputError(ValueError):

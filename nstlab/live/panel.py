@@ -24,7 +24,7 @@ def panel(controls: Controls, fields: Sequence[str] | None, buttons: w.Widget) -
             groups[opt.group or GROUPS[-1]].append(name)
         start = w.HBox(controls.widgets(groups.pop(START)))
         start.add_class("nst-start")
-        tabs = {group.capitalize(): controls.widgets(names) for group, names in groups.items()}
+        tabs = {group.capitalize(): controls.widgets(names) for group, names in groups.items() if names}
         next(iter(tabs.values())).extend([start, buttons])
         whole = w.Tab([w.VBox(widgets) for widgets in tabs.values()], titles=tuple(tabs))
     whole.add_class("nst-controls")

@@ -1,4 +1,4 @@
-"""Views of their own for some fields: α/β, the content layer, the weights of layers and paintings, smoothing."""
+"""Views of their own for some fields: α/β, the content layer, the weights of layers and paintings, smoothing, regions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import ipywidgets as w
 
+from nstlab.live.regions import RegionsView
 from nstlab.live.views import LOOK, MenuView, View, shows
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.names import CONVOLUTIONS
@@ -116,7 +117,8 @@ class MixView(BarsView):
     field, about = "mix", "share of each painting"
 
     def labels(self, settings: RunSettings) -> list[str]:
-        several = [settings.painting, *settings.more_paintings] if settings.more_paintings else []
+        first = next(name for name, role in settings.roles().items() if role == "style")
+        several = [getattr(settings, first), *settings.more_paintings] if settings.more_paintings else []
         return [name.rpartition(os.sep)[2].partition(".")[0] for name in several]
 
     def open(self, settings: RunSettings) -> float:
@@ -145,5 +147,6 @@ SPECIAL: Mapping[tuple[str, ...], Callable[[], View]] = {  # what has a view of 
     ("content_layers",): ContentLayerView,
     ("style_weights",): EqualizerView,
     ("mix",): MixView,
+    ("mask", "painting_mask"): RegionsView,
     ("tv",): SmoothingView,
 }

@@ -26,6 +26,7 @@ from nstlab.live.controls import Controls
 from nstlab.live.film import Snapshot
 from nstlab.live.painting import Back, Change, Painting, Restart, Save
 from nstlab.live.panel import panel, parts_of, restart_buttons
+from nstlab.live.regions import NONE, RegionsView
 from nstlab.live.session import OVER, Phase, Session, explained
 from nstlab.live.uploads import Uploads
 from nstlab.live.viewer import Viewer
@@ -84,7 +85,9 @@ class Studio(w.VBox):
         self.session = Session(self.painting.steps, self._show)
         menus = dict.fromkeys(settings.roles(), tuple(im.samples())) | {"init": settings.option_of("init").choices}
         self.controls = Controls(settings, menus, self._moved, lambda error: self.view.say(str(error), "error"))
-        self.view.on_msg(self._receive)
+        self.editor: RegionsView | None = self.controls.views.get("mask")
+        for page in self._pages:
+            page.on_msg(self._receive)
         self._show_inputs()
         buttons = restart_buttons(lambda current: self._try(lambda: self.restart(current)))
         layout = w.Box([panel(self.controls, fields, buttons), self.view])
@@ -157,6 +160,13 @@ class Studio(w.VBox):
         """Take a file for "photo" or "painting". Raises InputError if it does not pass the checks of all pictures."""
         self.controls.change(**{field: str(self.uploads.keep(name, data))})
 
+    def use_regions(self, photo: bytes, painting: bytes) -> None:
+        """Take the label pictures of photo and painting, as PNG: they are kept, and the run begins again with them."""
+        kept = {
+            name: str(self.uploads.keep(f"{name}.png", data)) for name, data in (("mask", photo), ("painting_mask", painting))
+        }
+        self.controls.change(**NONE | kept)
+
     def wait(self, seconds: float | None = None) -> Phase:
         """Wait until the run is over, or for so many seconds; return the phase. Meanwhile it paints whether watched or not."""
         self.audience.waiting = True
@@ -170,13 +180,19 @@ class Studio(w.VBox):
     def close(self) -> None:
         """End the run and remove all widgets, whether they are shown or not."""
         self.session.close()
-        self.view.on_msg(self._receive, remove=True)
+        for page in self._pages:
+            page.on_msg(self._receive, remove=True)
         for part in parts_of(self, *(view.widget for view in self.controls.views.values())) - {self}:
             part.unobserve_all()
             part.close()
         super().close()
 
     # --- from the user
+
+    @property
+    def _pages(self) -> list[w.Widget]:
+        """The widgets whose pages send messages."""
+        return [self.view] if self.editor is None else [self.view, self.editor.widget]
 
     @property
     def _waiting(self) -> bool:
@@ -214,6 +230,9 @@ class Studio(w.VBox):
             "back": lambda: self._back_to(content["id"]),
             "upload": lambda: self._take_part(content, bytes(buffers[0]) if buffers else b""),
             "read": lambda: self.view.say(""),
+            "look": lambda: self.editor.look(),
+            "regions": lambda: self.use_regions(*map(bytes, buffers)),
+            "no regions": lambda: self.controls.change(**NONE),
             "seen": self._begin_watched,
             "gone": self._pause_unwatched,
         }
@@ -269,6 +288,8 @@ class Studio(w.VBox):
             if session.step is not None and not (running and self.audience.busy):
                 self._show_inputs()
                 self.view.show_step(session.step, run.record)
+                if self.editor is not None:
+                    self.editor.found(run.plan, run.number)
                 self.audience.sent()
             self.view.show_film(self.painting.film.frames)
             if session.error:

@@ -50,7 +50,9 @@ DRAWN = ("noise", "white", "grey", "rings")  # first pictures that are made from
 INITS = (*DRAWN, "content", "style", "matched")  # all, with those that are pictures of a recipe
 
 # Makers of fields, one for each group of settings.
-live_field, start_field, picture_field, network_field, optimizer_field = (partial(option, group=group) for group in GROUPS)
+live_field, start_field, picture_field, region_field, network_field, optimizer_field = (
+    partial(option, group=group) for group in GROUPS
+)
 
 
 def picture(role: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nstlab import method
-from nstlab.recipes.base import Input, live_field, picture_field
+from nstlab.recipes.base import Input, live_field, region_field
 from nstlab.recipes.painted import PaintedSettings
 from nstlab.settings import FITS, InputError
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 class RegionalSettings(PaintedSettings):
     """The settings of recipes in which each region of the photo may take its style from a region of the painting."""
 
-    mask: str | None = picture_field(None, "label picture: a colour for each region of the photo", paths=True, identity=False)
-    painting_mask: str | None = picture_field(
+    mask: str | None = region_field(None, "label picture: a colour for each region of the photo", paths=True, identity=False)
+    painting_mask: str | None = region_field(
         None, "where the same regions are in the painting, in the same colours", paths=True, identity=False
     )
-    regions: int | None = picture_field(
-        None, "find so many regions that photo and painting share, by their features", low=2, high=12, later=True
+    regions: int = region_field(
+        0, "find so many regions that photo and painting share, by their features; 0: none", low=0, high=12, later=True
     )
     region_weights: tuple[float, ...] = live_field(
         (), "weight of each region, in the order of its colour's #rrggbb (default: 1)", low=0, high=1e12, later=True
@@ -54,7 +54,7 @@ class RegionalSettings(PaintedSettings):
 
     def found(self, pictures: Mapping[str, Tensor], net: VGG19) -> dict[str, Tensor]:
         """The label pictures of the regions that are to be found."""
-        if not self.regions:
+        if self.regions < 2:
             return {}
         from nstlab import labels
 

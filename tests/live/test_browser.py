@@ -54,8 +54,37 @@ class Person:
 
     @property
     def style_loss(self) -> float:
-        """As the legend of the curves has it."""
-        return float(re.search(r"style ([\d.e+-]+)", self.page.inner_text(".nst-legend"))[1])
+        return self.loss("style")
+
+    def loss(self, term: str) -> float:
+        """A term's, as the legend of the curves has it."""
+        return float(re.search(rf"{term} ([\d.e+-]+)", self.page.inner_text(".nst-legend"))[1])
+
+    @property
+    def restarts(self) -> int:
+        """Of how many runs there are snapshots."""
+        return len(set(re.findall(r"run \d+", self.page.inner_text(".nst-film"))))
+
+    def regions(self, which: int) -> list[int]:
+        """The colours of the regions of the photo (0) or the painting (1)."""
+        return (
+            self.page.locator(".nst-regions canvas")
+            .nth(which)
+            .evaluate(
+                """canvas => [...new Set(new Uint32Array(
+                canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer))]"""
+            )
+        )
+
+    def strokes(self, which: int) -> None:
+        """Draws across the photo (0) or the painting (1) with the brush."""
+        canvas = self.page.locator(".nst-regions canvas").nth(which)
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        self.page.mouse.move(box["x"] + 20, box["y"] + box["height"] / 2)
+        self.page.mouse.down()
+        self.page.mouse.move(box["x"] + box["width"] - 20, box["y"] + box["height"] / 2 + 10, steps=5)
+        self.page.mouse.up()
 
     def sees(self, what: str, text: str) -> None:
         self.page.locator(what).filter(has_text=re.compile(text)).wait_for(timeout=LONG)
@@ -151,7 +180,8 @@ def test_a_person_uses_the_studio_and_nothing_is_left_running(person, tmp_path, 
     assert change["style"] == pytest.approx(100 * first_settings().beta, rel=0.1)
 
     if request.node.callspec.params["person"] == "disabled":
-        return  # what follows does not depend on who handles messages
+        mixes_paintings_and_brushes_regions(person, tmp_path / "work" / "results")
+        return  # neither this nor what follows depends on who handles messages
 
     # A file that is no picture is refused with the reason; one that is a picture is taken, in more than one piece.
     bad = tmp_path / "broken.png"
@@ -195,3 +225,50 @@ def test_a_person_uses_the_studio_and_nothing_is_left_running(person, tmp_path, 
     person.sees_idle()
     person.chooses("Run", "Run All Cells")
     person.waits(lambda: person.ask(PHASES) == "['running']")
+
+
+def mixes_paintings_and_brushes_regions(person, results):
+    page = person.page
+
+    # A second painting is mixed in; its share is moved while it paints, and its loss falls.
+    page.get_by_role("tab", name="Pictures").click()
+    page.get_by_label("more paintings").fill("mosaic")
+    page.get_by_label("more paintings").press("Enter")
+    person.sees(".nst-legend", "style_2")
+    page.get_by_role("tab", name="Live").click()
+    runs, before = person.restarts, person.loss("style_2")
+    slider = page.get_by_role("slider", name="mosaic")
+    slider.focus()
+    for _ in range(10):
+        slider.press("PageUp")
+    person.waits(lambda: page.locator(".nst-mark").count() > 0 and person.loss("style_2") < 0.7 * before)
+    assert person.restarts == runs
+    page.get_by_role("tab", name="Pictures").click()
+    page.get_by_label("more paintings").fill("")
+    page.get_by_label("more paintings").press("Enter")
+    person.waits(lambda: "style_2" not in page.inner_text(".nst-legend"))
+
+    # Regions are found, shown over both pictures and accepted.
+    page.get_by_role("tab", name="Regions").click()
+    page.get_by_role("slider", name="regions").first.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    person.waits(lambda: all(len(person.regions(i)) == 3 for i in (0, 1)))
+    page.get_by_role("button", name="Use these regions").click()
+    person.waits(lambda: len(list((results / "uploads").glob("*.png"))) == 2)
+    person.sees(".nst-legend", "style_3")
+
+    # Without them, a stroke of the brush on each makes two, and both take effect.
+    page.get_by_role("button", name="No regions").click()
+    person.waits(lambda: "style_2" not in page.inner_text(".nst-legend") and len(person.regions(0)) == 1)
+    for i in (0, 1):
+        person.strokes(i)
+        person.strokes(i)
+    assert [len(person.regions(i)) for i in (0, 1)] == [2, 2]
+    page.get_by_role("button", name="Undo").click()
+    assert [len(person.regions(i)) for i in (0, 1)] == [2, 2]  # the second stroke is taken back, the first one is not
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / "regions.png")
+    page.get_by_role("button", name="Use these regions").click()
+    person.sees(".nst-legend", "style_2")
+    assert len(list((results / "uploads").glob("*.png"))) == 4

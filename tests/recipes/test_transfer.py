@@ -112,7 +112,7 @@ def test_pictures_without_anything_to_tell_apart_are_one_region_and_it_is_said(c
         (("mask", "own"), {"more_paintings": ("mosaic",)}, "regions are of one painting"),
         ((None, None), {"region_weights": (1.0,)}, "region_weights: need regions"),
         (("mask", "own"), {"region_weights": (0.0, 0.0)}, "region_weights: need regions"),
-        ((None, None), {"regions": 1}, "regions: 1 is not allowed"),
+        ((None, None), {"regions": 13}, "regions: 13 is not allowed"),
         (("mask", "own"), {"region_weights": (1.0, 2.0, 3.0)}, "region_weights: 3 given for 2 regions"),
         (("mask", "red"), {}, "painting_mask: has no #00ff00"),
         (("photo", "own"), {}, "colours in a label picture; at most 12"),

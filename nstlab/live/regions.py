@@ -1,0 +1,116 @@
+"""The regions of photo and painting, shown as colours over both; they are made and changed with a brush."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import torch.nn.functional as F
+import traitlets as t
+from torch import Tensor
+
+from nstlab import images as im
+from nstlab.labels import PALETTE
+from nstlab.live.viewer import jpeg
+from nstlab.live.views import View
+from nstlab.recipes.base import RunSettings
+from nstlab.recipes.plan import Plan
+from nstlab.settings import InputError
+
+HERE = Path(__file__).parent
+SIDE = 384  # px: long side of the pictures that one brushes on
+NONE: dict[str, Any] = {"mask": None, "painting_mask": None, "regions": 0, "region_weights": ()}  # settings without regions
+
+Labelled = tuple[str, Tensor, Tensor | None]  # name, picture, its label picture
+Loader = Callable[[], list[Labelled]]
+
+
+class Brush(anywidget.AnyWidget):
+    """The page. It sends {"do": "look"} when it is first seen, {"do": "regions"} with the label pictures of photo and painting
+    as PNG, which are to be used, and {"do": "no regions"}."""
+
+    _esm = HERE / "regions.js"
+    _css = HERE / "regions.css"
+
+    pictures = t.List().tag(sync=True)  # of photo and painting: [{"name", "picture": JPEG, "labels": PNG, or nothing}]
+    palette = t.List(list(PALETTE)).tag(sync=True)
+
+
+class RegionsView(View):
+    """The label pictures of the settings, or those that a run has found, over photo and painting."""
+
+    def __init__(self) -> None:
+        super().__init__("mask", Brush())
+        self._files: Any = None  # of pictures and labels, that were shown last
+        self._run = 0  # the run whose regions were shown last
+        self._load: Loader | None = None  # what is to be shown when somebody looks
+        self._seen = False
+
+    def watch(self, moved: Callable[[], None]) -> None:
+        """What the page sends goes to the studio, which keeps files."""
+
+    def changes(self, settings: RunSettings) -> dict[str, Any]:
+        return {}
+
+    def show(self, settings: RunSettings) -> None:
+        roles = {role: name for name, role in settings.roles().items()}
+        files = {roles[role]: getattr(settings, roles[role]) for role in ("content", "style")}
+        labels = settings.mask, settings.painting_mask
+        if (files, labels, settings.regions) != self._files:
+            self._files = files, labels, settings.regions
+            self._offer(lambda: _read(files, labels))
+
+    def found(self, plan: Plan, number: int) -> None:
+        """Show the regions that run `number` has found; nothing if it has not looked for any."""
+        if number != self._run:
+            self._run = number
+            if plan.settings.regions:
+                self._offer(lambda: _found(plan))
+
+    def look(self) -> None:
+        """Show what there is, and from now on what comes, since somebody sees the page."""
+        self._seen = True
+        if self._load is not None:
+            load, self._load = self._load, None
+            with contextlib.suppress(InputError):  # why not is said when a run begins
+                self.widget.pictures = [
+                    {"name": name, "picture": jpeg(picture, SIDE), "labels": _png(labels, picture)}
+                    for name, picture, labels in load()
+                ]
+
+    def _offer(self, load: Loader) -> None:
+        self._load = load
+        if self._seen:
+            self.look()
+
+
+def _read(files: Mapping[str, str], labels: tuple[str | None, str | None]) -> list[Labelled]:
+    """Photo and painting with their labels, from files."""
+    pairs = zip(files.items(), labels, strict=True)
+    return [(name, im.load(file, SIDE), None if label is None else im.load(label)) for (name, file), label in pairs]
+
+
+def _found(plan: Plan) -> list[Labelled]:
+    """The same, of regions that a run has found; in the whole painting, of which the run may have used a part."""
+    made, roles = [], {role: name for name, role in plan.settings.roles().items()}
+    for role, labels in (("content", "mask"), ("style", "painting_mask")):
+        each = plan.settings.inputs[role]
+        picture, shape = im.load(each.source), plan.start.shape[-2:]
+        (top, left, height, width), _ = im.fitting(picture.shape[-2:], shape, each.fit, each.scale)
+        part = F.interpolate(plan.inputs[labels], (height, width), mode="nearest")
+        down, across = picture.shape[-2] - top - height, picture.shape[-1] - left - width
+        made.append((roles[role], picture, F.pad(part, (left, across, top, down), mode="replicate")))
+    return made
+
+
+def _png(labels: Tensor | None, picture: Tensor) -> bytes:
+    """Labels at the size at which a picture is shown, with their colours as they are."""
+    if labels is None:
+        return b""
+    shape, buffer = im.fit_size(picture.shape[-2:], min(SIDE, max(picture.shape[-2:]))), io.BytesIO()
+    im.to_pil(F.interpolate(labels, shape, mode="nearest")).save(buffer, "PNG")
+    return buffer.getvalue()
