@@ -25,6 +25,7 @@ from nstlab.settings import FITS, MIN_SIDE, InputError, nearest, one_of
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "retina", "hubble_deep_field", "ihc")
+ROUNDED = 0.02  # part by which proportions may differ through rounding
 METADATA_KEY = "nstlab"  # under which a PNG keeps its settings
 
 
@@ -148,6 +149,11 @@ def fit_size(shape: Sequence[int], size: int, what: Any = "picture") -> tuple[in
             f"size must be {-(-MIN_SIDE * max(height, width) // min(height, width))} or more"
         )
     return fitted
+
+
+def alike(shape: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two shapes (H, W) have the same proportions, but for rounding."""
+    return abs(shape[1] * other[0] / (shape[0] * other[1]) - 1) <= ROUNDED
 
 
 def resize(image: Tensor, shape: Sequence[int]) -> Tensor:

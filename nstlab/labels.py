@@ -30,17 +30,18 @@ SMALLEST = 0.001  # of the picture: colours of fewer pixels are taken for noise
 Net = Callable[[Tensor, Sequence[str]], dict[str, Tensor]]
 
 
-def colours(labels: Tensor) -> dict[str, Tensor]:
+def colours(labels: Tensor, what: str = "mask") -> dict[str, Tensor]:
     """{"#rrggbb": (H, W), whether a pixel has it} for the colours of a label picture, (1, 3, H, W) in [0, 1], by their names.
 
-    Colours of hardly any pixels are left out. InputError if more than MOST are left, or too little of the picture."""
+    Colours of hardly any pixels are left out. InputError, about `what`, if more than MOST are left, or too little of the
+    picture."""
     code = ((labels[0] * 255).round().long() * torch.tensor([65536, 256, 1]).view(3, 1, 1)).sum(0)
     every, counts = code.unique(return_counts=True)
     known = counts >= max(1, SMALLEST * code.numel())
     if known.sum() > MOST or counts[known].sum() < COVERED * code.numel():
         raise InputError(
-            f"{len(every)} colours in a label picture; at most {MOST} are allowed, one for each region (a JPEG, or soft edges? "
-            "save it as PNG, without smoothing)"
+            f"{what}: {len(every)} colours in a label picture; at most {MOST} are allowed, one for each region (a JPEG, or soft "
+            "edges? save it as PNG, without smoothing)"
         )
     return {f"#{int(value):06x}": code == value for value in every[known]}
 
@@ -48,11 +49,20 @@ def colours(labels: Tensor) -> dict[str, Tensor]:
 def masks(labels: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """The masks of two label pictures, of the same regions in the same order; of the first one's regions, in the order of their
     colours. InputError if the second one lacks a region. Pixels of a colour that is left out belong to no region."""
-    first, second = colours(labels), colours(others)
+    first, second = colours(labels), colours(others, "painting_mask")
     missing = [name for name in first if name not in second]
     if missing:
         raise InputError(f"painting_mask: has no {', '.join(missing)}, a colour of mask (it has {', '.join(second)})")
     return _stacked(list(first.values())), _stacked([second[name] for name in first])
+
+
+def say_if_stretched(name: str, labels: Tensor, shape: Sequence[int]) -> None:
+    """Log that a label picture has other proportions than its picture, of shape (H, W)."""
+    (height, width), (own_height, own_width) = labels.shape[-2:], shape
+    if not im.alike(labels.shape[-2:], shape):
+        logging.getLogger("nstlab").warning(
+            f"{name}: {width}×{height} is stretched to the proportions of its picture, {own_width}×{own_height}"
+        )
 
 
 def fitted(masks: Tensor, shape: Sequence[int], how: str = FITS[0]) -> Tensor:

@@ -31,9 +31,6 @@ from nstlab.runs.store import Store
 from nstlab.runs.stored import Record, StoredRun
 from nstlab.settings import DEVICES, InputError
 
-ASPECT = 0.02  # part by which a picture's proportions may change if it is to be kept
-
-
 # --- commands ---------------------------------------------------------------------------------------------------
 
 
@@ -252,9 +249,7 @@ class Painting:
                 return command.snapshot.picture
             case Restart(current=False):
                 return None
-        (height, width), (new_height, new_width) = self.step.shape, shape[-2:]
-        alike = abs(width * new_height / (height * new_width) - 1) <= ASPECT
-        return self.step.snapshot() if alike else None
+        return self.step.snapshot() if im.alike(self.step.shape, shape[-2:]) else None
 
     def _keep(self) -> None:
         """Add the current picture to the film, with the settings that it was painted with."""

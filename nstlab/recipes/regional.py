@@ -66,8 +66,11 @@ class RegionalSettings(PaintedSettings):
         """The inputs, with masks of the regions, (1, R, H, W), in the photo's shape and in the painting's."""
         if "mask" not in pictures:
             return pictures
+        from nstlab import images as im
         from nstlab import labels
 
+        for name, role in (("mask", "content"), ("painting_mask", "style")) if self.mask else ():
+            labels.say_if_stretched(name, pictures[name], im.shape_of(self.inputs[role].source))
         masks, own = labels.masks(pictures["mask"], pictures["painting_mask"])
         how = self.style_fit if self.mask else FITS[0]
         fitted = {"regions": labels.fitted(masks, pictures["content"].shape[-2:])}

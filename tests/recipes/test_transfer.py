@@ -53,6 +53,19 @@ def test_masks_of_one_region_are_the_plain_transfer_to_the_bit(make):
     assert torch.equal(plain.image, masked.image)
 
 
+def test_label_pictures_of_other_proportions_are_stretched_and_that_is_said(make, caplog, tmp_path):
+    nst.prepare(make(), "cpu")
+    photo, painting = (im.shape_of(getattr(make(), name)) for name in ("photo", "painting"))
+    assert caplog.messages == [
+        f"mask: 30×20 is stretched to the proportions of its picture, {photo[1]}×{photo[0]}",
+        f"painting_mask: 40×31 is stretched to the proportions of its picture, {painting[1]}×{painting[0]}",
+    ]
+    caplog.clear()
+    half = im.save(split(photo[0] // 2, photo[1] // 2, 5, 0, 1), tmp_path / "half.png")
+    nst.prepare(make().replace(mask=str(half)), "cpu")
+    assert [message.partition(":")[0] for message in caplog.messages] == ["painting_mask"]
+
+
 @pytest.mark.parametrize("size", [47, 64])
 def test_regions_are_carried_through_a_pyramid_of_sizes(make, size):
     plan = nst.prepare(make(size=size, levels=2), "cpu")
