@@ -40,8 +40,8 @@ def colours(labels: Tensor, what: str = "mask") -> dict[str, Tensor]:
     known = counts >= max(1, SMALLEST * code.numel())
     if known.sum() > MOST or counts[known].sum() < COVERED * code.numel():
         raise InputError(
-            f"{what}: {len(every)} colours in a label picture; at most {MOST} are allowed, one for each region (a JPEG, or soft "
-            "edges? save it as PNG, without smoothing)"
+            f"{what}: {len(every)} colours in a label picture; at most {MOST} are allowed, one for each region (a JPEG, or "
+            "soft edges? save it as PNG, without smoothing)"
         )
     return {f"#{int(value):06x}": code == value for value in every[known]}
 

@@ -130,7 +130,7 @@ def test_equal_settings_are_equal_however_they_were_written():
         ({"pool": "a\nb"}, ("pool: 'a b'",)),
         ({"convention": "papr"}, ("convention: 'papr'", ", ".join(CONVENTIONS), "did you mean 'paper'?")),
         ({"cls": ReconstructSettings, "init": "style"}, ("init: 'style' is not one of noise, ",)),
-        ({"cls": TextureSettings, "init": "content"}, ("rings or a path",)),
+        ({"cls": TextureSettings, "init": "content"}, ("rings, style or a path",)),
     ],
     ids=str,
 )

@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets as w
 from IPython.display import Markdown
 
-from nstlab.live.studio import static
+from nstlab.live.static import static
 from nstlab.settings import one_of
 
 

@@ -6,7 +6,7 @@
     lesson.estimate(sweep)    # how long it will take on this machine
     runs = lesson.run(sweep)  # with a progress bar
 
-Without a browser (see studio.static), nothing is shown while runs are made.
+Without a browser (see live.static), nothing is shown while runs are made.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nstlab import figures, weights
 from nstlab import images as im
 from nstlab.course import estimates
 from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS, SweepSettings
-from nstlab.live.studio import static
+from nstlab.live.static import static
 from nstlab.live.viewer import jpeg
 from nstlab.method.network import VGG19
 from nstlab.method.normalization import normalize_activations

@@ -15,7 +15,7 @@ from nstlab import files
 from nstlab import images as im
 from nstlab.course.experiment import available
 from nstlab.course.settings import NotebooksSettings
-from nstlab.live.studio import STATIC
+from nstlab.live.static import STATIC
 from nstlab.names import WEIGHTS
 from nstlab.settings import InputError, nearest
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets as w
 
-from nstlab.live.regions import RegionsView
+from nstlab.live.brush import RegionsView
 from nstlab.live.views import LOOK, MenuView, View, shows
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.names import CONVOLUTIONS

@@ -11,7 +11,6 @@ nobody is watching.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,44 +19,26 @@ from typing import Any
 import ipywidgets as w
 
 from nstlab import images as im
-from nstlab.figures import contact_sheet
 from nstlab.live.audience import Audience
+from nstlab.live.brush import NONE, RegionsView
 from nstlab.live.controls import Controls
 from nstlab.live.film import Snapshot
 from nstlab.live.painting import Back, Change, Painting, Restart, Save
 from nstlab.live.panel import panel, parts_of, restart_buttons
-from nstlab.live.regions import NONE, RegionsView
 from nstlab.live.session import OVER, Phase, Session, explained
+from nstlab.live.static import static, still
 from nstlab.live.uploads import Uploads
 from nstlab.live.viewer import Viewer
-from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs import source
 from nstlab.runs.store import Store
 from nstlab.settings import DEVICES, LIVE, RESULTS, START
 
-STATIC = "NSTLAB_STATIC"  # environment variable: notebooks show pictures where a widget would be
-STATIC_STEPS = 60  # steps that a static notebook shows the result of
-
-
-def static() -> bool:
-    """Whether the environment says that nobody is there to use widgets."""
-    return os.environ.get(STATIC, "0") not in ("", "0")
-
 
 def first_settings() -> TransferSettings:
     """The settings a studio opens with: they show something within seconds, and go on for long enough to be steered."""
     return TransferSettings("coffee", "swirl_strokes", size=256, steps=1000, levels=1)
-
-
-def still(settings: RunSettings, device: str) -> dict[str, Any]:
-    """The studio where nobody can use it: inputs and result of its first steps, as Jupyter's data by MIME type."""
-    plan = recipes.prepare(settings.replace(steps=min(settings.steps, STATIC_STEPS)), device)
-    result = plan.solve()
-    pictures = {name: plan.inputs[role] for name, role in settings.roles().items()} | {"result": result.image}
-    title = f"The studio is live in JupyterLab; here, what its first {result.steps} steps make"
-    return {"image/png": contact_sheet([[*pictures.values()]], [""], [*pictures], title)._repr_png_(), "text/plain": title}
 
 
 class Studio(w.VBox):

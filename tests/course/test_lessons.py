@@ -12,7 +12,7 @@ from faults import refusal
 import nstlab as nst
 from nstlab.course import estimates
 from nstlab.course.exercises import EXERCISES
-from nstlab.live.studio import STATIC
+from nstlab.live.static import STATIC
 
 
 @pytest.fixture

@@ -33,8 +33,8 @@ class Brush(anywidget.AnyWidget):
     """The page. It sends {"do": "look"} when it is first seen, {"do": "regions"} with the label pictures of photo and painting
     as PNG, which are to be used, and {"do": "no regions"}."""
 
-    _esm = HERE / "regions.js"
-    _css = HERE / "regions.css"
+    _esm = HERE / "brush.js"
+    _css = HERE / "brush.css"
 
     pictures = t.List().tag(sync=True)  # of photo and painting: [{"name", "picture": JPEG, "labels": PNG, or nothing}]
     palette = t.List(list(PALETTE)).tag(sync=True)

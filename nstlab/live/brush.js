@@ -1,4 +1,4 @@
-// Photo and painting under the colours of their regions (see regions.py), and a brush. What is painted is sent when it is used.
+// Photo and painting under the colours of their regions (see brush.py), and a brush. What is painted is sent when it is used.
 
 const UNDO = 20; // strokes that can be taken back
 

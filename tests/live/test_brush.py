@@ -5,12 +5,13 @@ import io
 import pytest
 import torch
 from faults import refusal
+from helpers import until
 from PIL import Image
 
 import nstlab as nst
 from nstlab import images as im
 from nstlab import labels
-from nstlab.live.regions import NONE, SIDE, RegionsView
+from nstlab.live.brush import NONE, SIDE, RegionsView
 from nstlab.live.studio import Studio
 from nstlab.recipes.transfer import TransferSettings
 
@@ -104,8 +105,7 @@ def test_a_region_that_the_painting_lacks_is_refused_and_the_old_ones_stay(make,
     before = studio.settings
     studio.use_regions(png(RED, BLUE), png(RED))
     studio.resume()
-    studio.wait()
-    assert "painting_mask: has no #0000ff" in studio.view.message["text"]
+    until(lambda: "painting_mask: has no #0000ff" in studio.view.message["text"])
     assert studio.settings.mask == before.mask
     assert "is not a picture" in refusal(studio.use_regions, b"", b"")
     studio.close()

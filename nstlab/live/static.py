@@ -1,0 +1,27 @@
+"""Notebooks that are run where nobody can use widgets: pictures take their place."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from nstlab.figures import contact_sheet
+from nstlab.recipes import plan as recipes
+from nstlab.recipes.base import RunSettings
+
+STATIC = "NSTLAB_STATIC"  # environment variable: notebooks show pictures where a widget would be
+STATIC_STEPS = 60  # steps that a static notebook shows the result of
+
+
+def static() -> bool:
+    """Whether the environment says that nobody is there to use widgets."""
+    return os.environ.get(STATIC, "0") not in ("", "0")
+
+
+def still(settings: RunSettings, device: str) -> dict[str, Any]:
+    """The studio where nobody can use it: inputs and result of its first steps, as Jupyter's data by MIME type."""
+    plan = recipes.prepare(settings.replace(steps=min(settings.steps, STATIC_STEPS)), device)
+    result = plan.solve()
+    pictures = {name: plan.inputs[role] for name, role in settings.roles().items()} | {"result": result.image}
+    title = f"The studio is live in JupyterLab; here, what its first {result.steps} steps make"
+    return {"image/png": contact_sheet([[*pictures.values()]], [""], [*pictures], title)._repr_png_(), "text/plain": title}
