@@ -15,12 +15,10 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab.colour import DISTINCT
-from nstlab.settings import FITS, InputError
+from nstlab.settings import InputError
 
 MOST = 12  # regions
-PALETTE = (  # of regions that are found
-    *DISTINCT, "#f0e442", "#000000", "#999999", "#ffffff", "#7a1fa2", "#4e342e",
-)  # fmt: skip
+PALETTE = tuple(sorted((*DISTINCT, "#f0e442", "#999999", "#ffffff", "#7a1fa2", "#4e342e", "#b8d45a")))  # of regions
 LOOKED_AT = ("relu3_1", "relu4_1")  # layers by whose features regions are found
 SHARED = 0.02  # of each picture: what a region that is found must cover
 COVERED = 0.9  # of a label picture: what its regions must cover, in all
@@ -52,7 +50,8 @@ def masks(labels: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     first, second = colours(labels), colours(others, "painting_mask")
     missing = [name for name in first if name not in second]
     if missing:
-        raise InputError(f"painting_mask: has no {', '.join(missing)}, a colour of mask (it has {', '.join(second)})")
+        there = ", ".join(second)
+        raise InputError(f"painting_mask: has no {', '.join(missing)}, a colour of mask (where it is used, it has {there})")
     return _stacked(list(first.values())), _stacked([second[name] for name in first])
 
 
@@ -65,9 +64,16 @@ def say_if_stretched(name: str, labels: Tensor, shape: Sequence[int]) -> None:
         )
 
 
-def fitted(masks: Tensor, shape: Sequence[int], how: str = FITS[0]) -> Tensor:
-    """Masks (1, R, h, w) at the (H, W) that a picture has in a run, with soft edges; see images.fit."""
-    soft = im.fit(masks, shape, how)
+def part(labels: Tensor, shape: Sequence[int], used: Sequence[int]) -> Tensor:
+    """The part of a label picture that belongs to the part (top, left, height, width) of its picture, of shape (H, W)."""
+    down, across = labels.shape[-2] / shape[0], labels.shape[-1] / shape[1]
+    (top, left), (height, width) = (round(used[0] * down), round(used[1] * across)), (used[2] * down, used[3] * across)
+    return labels[..., top : top + max(1, round(height)), left : left + max(1, round(width))]
+
+
+def fitted(masks: Tensor, shape: Sequence[int]) -> Tensor:
+    """Masks (1, R, h, w) at the (H, W) that their picture has in a run, with soft edges."""
+    soft = im.resize(masks, shape)
     return soft / soft.sum(1, keepdim=True).clamp_min(1.0)
 
 
@@ -89,7 +95,9 @@ def found(net: Net, photo: Tensor, painting: Tensor, count: int, seed: int = 0) 
         logging.getLogger("nstlab").warning("regions: the pictures have none in common; the whole picture is one")
     distance = torch.from_numpy(((centres[:, None] - centres[both or [0]][None]) ** 2).sum(-1))
     names = distance.argmin(1)  # the number of the region that each cluster becomes
-    colours = torch.tensor([[int(name[i : i + 2], 16) / 255 for i in (1, 3, 5)] for name in PALETTE], dtype=torch.float32)
+    colours = torch.tensor(
+        [[int(name[i : i + 2], 16) / 255 for i in (1, 3, 5)] for name in PALETTE[:: MOST // count]], dtype=torch.float32
+    )
     made = []
     for part, each, picture in zip(parts, maps, (photo, painting), strict=True):
         grid = names[part.long()].view(1, 1, *each.shape[-2:])

@@ -41,7 +41,7 @@ def test_what_is_no_label_picture_is_refused_with_the_count_and_advice():
     many = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     assert "64 colours in a label picture; at most 12" in refusal(labels.colours, many)
     said = refusal(labels.masks, picture("rgb"), picture("rk"))
-    assert said == "painting_mask: has no #0000ff, #00ff00, a colour of mask (it has #000000, #ff0000)"
+    assert said == "painting_mask: has no #0000ff, #00ff00, a colour of mask (where it is used, it has #000000, #ff0000)"
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

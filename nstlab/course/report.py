@@ -79,7 +79,7 @@ def _made_with(outcome: Outcome) -> str:
     if not runs:
         return f"{lesson.options.photo}, {2 * lesson.size} px; weights: {weights.load(lesson.options.weights).source}"
     manifest, settings = runs[0].stored.manifest, runs[0].settings
-    pictures = ", ".join(getattr(settings, name) for name in settings.roles())
+    pictures = ", ".join(Path(getattr(settings, name)).stem for name in settings.roles())
     seconds = sum(run.result["seconds"] for run in runs)
     device = manifest["environment"]["device"].partition(":")[0].upper()
     return (

@@ -20,11 +20,16 @@ function sheet(brush) {
   const file = make("input", { type: "file", accept: "image/png" });
   const caption = make("figcaption", {}, make("span"), make("label", {}, "Open a label picture", file));
   const node = make("figure", {}, make("div", {}, img, canvas), caption);
-  let last, url = "";
+  let last, name = "", url = "", newest = 0;
 
-  const draw = async (blob) => {
+  const draw = (bitmap) => {
     context.imageSmoothingEnabled = false;
-    context.drawImage(await createImageBitmap(blob), 0, 0, canvas.width, canvas.height);
+    context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  };
+  const open = async (file) => {
+    const bitmap = await createImageBitmap(file).catch(() => null);
+    caption.firstChild.textContent = bitmap ? name : `${file.name} is no picture`;
+    if (bitmap) (remember(), draw(bitmap));
   };
   const dab = (x, y) => {
     const r = Math.max(0.5, (brush.size * canvas.width) / 200);
@@ -50,19 +55,24 @@ function sheet(brush) {
     stroke(event);
   });
   canvas.addEventListener("pointermove", stroke);
-  file.addEventListener("change", () => (file.files.length && (remember(), draw(file.files[0])), (file.value = "")));
+  file.addEventListener("change", () => (file.files.length && open(file.files[0]), (file.value = "")));
 
-  const show = async ({ name, picture, labels }) => {
-    const blob = new Blob([picture], { type: "image/jpeg" });
+  const show = async (shown) => {
+    const number = ++newest;
+    const blob = new Blob([shown.picture], { type: "image/jpeg" });
     const { width, height } = await createImageBitmap(blob);
+    const labels = shown.labels?.byteLength && (await createImageBitmap(new Blob([shown.labels], { type: "image/png" })));
+    if (number !== newest) return; // others have come meanwhile
     release();
+    brush.undo = [];
+    name = shown.name;
     img.src = url = URL.createObjectURL(blob);
     Object.assign(canvas, { width, height });
     context.fillStyle = brush.palette[0];
     context.fillRect(0, 0, width, height);
     canvas.setAttribute("aria-label", `Regions of ${name}`);
     caption.firstChild.textContent = name;
-    if (labels?.byteLength) await draw(new Blob([labels], { type: "image/png" }));
+    if (labels) draw(labels);
   };
   const png = () => new Promise((done) => canvas.toBlob(async (blob) => done(await blob.arrayBuffer()), "image/png"));
   const release = () => url && URL.revokeObjectURL(url);
@@ -71,15 +81,15 @@ function sheet(brush) {
 
 function render({ model, el }) {
   const palette = model.get("palette");
-  const brush = { palette, colour: palette[1], size: 12, undo: [] };
+  const brush = { palette, colour: palette[8], size: 12, undo: [] };
   const sheets = [sheet(brush), sheet(brush)];
   const swatches = palette.map((colour, i) =>
-    make("button", { style: `--colour:${colour}`, title: `Region ${i + 1}`, "aria-label": `Region ${i + 1}`, onclick: () => choose(i) }));
+    make("button", { style: `--colour:${colour}`, title: `Region ${i + 1}, ${colour}`, "aria-label": `Region ${i + 1}`, onclick: () => choose(i) }));
   const choose = (i) => {
     brush.colour = palette[i];
     swatches.forEach((swatch, k) => swatch.setAttribute("aria-pressed", k === i));
   };
-  choose(1);
+  choose(8);
   const size = make("input", { type: "range", min: 1, max: 40, value: brush.size, "aria-label": "Size of the brush", oninput: () => (brush.size = size.value) });
   const back = () => brush.undo.length && (([context, pixels]) => context.putImageData(pixels, 0, 0))(brush.undo.pop());
   const use = async () => model.send({ do: "regions" }, undefined, await Promise.all(sheets.map((each) => each.png())));
@@ -91,7 +101,6 @@ function render({ model, el }) {
   el.append(make("div", { class: "nst-brush" }, ...swatches), make("label", {}, "brush ", size), ...sheets.map(({ node }) => node), buttons);
 
   const update = () => {
-    brush.undo = [];
     model.get("pictures").forEach((each, i) => sheets[i].show(each));
   };
   model.on("change:pictures", update);

@@ -23,7 +23,7 @@ from nstlab.settings import InputError
 
 HERE = Path(__file__).parent
 SIDE = 384  # px: long side of the pictures that one brushes on
-NONE: dict[str, Any] = {"mask": None, "painting_mask": None, "regions": 0, "region_weights": ()}  # settings without regions
+NONE: dict[str, Any] = {"mask": None, "painting_mask": None, "regions": 1}  # settings without regions
 
 Labelled = tuple[str, Tensor, Tensor | None]  # name, picture, its label picture
 Loader = Callable[[], list[Labelled]]
@@ -45,8 +45,12 @@ class RegionsView(View):
 
     def __init__(self) -> None:
         super().__init__("mask", Brush())
-        self._files: Any = None  # of pictures and labels, that were shown last
-        self._run = 0  # the run whose regions were shown last
+        self._shown: Any = None  # the settings that concern it, of what is shown
+        self._run: tuple[int, Any, Loader | None] = (
+            0,
+            None,
+            None,
+        )  # the last one: its number, such settings, what it has found
         self._load: Loader | None = None  # what is to be shown when somebody looks
         self._seen = False
 
@@ -57,19 +61,23 @@ class RegionsView(View):
         return {}
 
     def show(self, settings: RunSettings) -> None:
-        roles = {role: name for name, role in settings.roles().items()}
-        files = {roles[role]: getattr(settings, roles[role]) for role in ("content", "style")}
-        labels = settings.mask, settings.painting_mask
-        if (files, labels, settings.regions) != self._files:
-            self._files = files, labels, settings.regions
-            self._offer(lambda: _read(files, labels))
+        _, found_for, found = self._run
+        files, labels, _ = concern = _concern(settings)
+        if concern != self._shown:
+            self._shown = concern
+            self._offer(found if found is not None and concern == found_for else lambda: _read(files, labels))
 
     def found(self, plan: Plan, number: int) -> None:
         """Show the regions that run `number` has found; nothing if it has not looked for any."""
-        if number != self._run:
-            self._run = number
-            if plan.settings.regions:
-                self._offer(lambda: _found(plan))
+        if number != self._run[0]:
+            looked = plan.settings.regions > 1
+            self._run = number, _concern(plan.settings), (lambda: _found(plan)) if looked else None
+            if looked:
+                self._offer(self._run[2])
+
+    def forget(self) -> None:
+        """Show the pictures anew next time, since what was painted over them is not wanted."""
+        self._shown = None
 
     def look(self) -> None:
         """Show what there is, and from now on what comes, since somebody sees the page."""
@@ -88,6 +96,13 @@ class RegionsView(View):
             self.look()
 
 
+def _concern(settings: RunSettings) -> tuple[dict[str, str], tuple[str | None, str | None], int]:
+    """({name: file} of photo and painting, their label pictures, how many regions are to be found)."""
+    names = {role: name for name, role in settings.roles().items()}
+    files = {names[role]: getattr(settings, names[role]) for role in ("content", "style")}
+    return files, (settings.mask, settings.painting_mask), settings.regions
+
+
 def _read(files: Mapping[str, str], labels: tuple[str | None, str | None]) -> list[Labelled]:
     """Photo and painting with their labels, from files."""
     pairs = zip(files.items(), labels, strict=True)
@@ -96,14 +111,14 @@ def _read(files: Mapping[str, str], labels: tuple[str | None, str | None]) -> li
 
 def _found(plan: Plan) -> list[Labelled]:
     """The same, of regions that a run has found; in the whole painting, of which the run may have used a part."""
-    made, roles = [], {role: name for name, role in plan.settings.roles().items()}
+    made, names = [], {role: name for name, role in plan.settings.roles().items()}
     for role, labels in (("content", "mask"), ("style", "painting_mask")):
         each = plan.settings.inputs[role]
-        picture, shape = im.load(each.source), plan.start.shape[-2:]
+        picture, shape = im.load(each.source, SIDE), plan.start.shape[-2:]
         (top, left, height, width), _ = im.fitting(picture.shape[-2:], shape, each.fit, each.scale)
         part = F.interpolate(plan.inputs[labels], (height, width), mode="nearest")
         down, across = picture.shape[-2] - top - height, picture.shape[-1] - left - width
-        made.append((roles[role], picture, F.pad(part, (left, across, top, down), mode="replicate")))
+        made.append((names[role], picture, F.pad(part, (left, across, top, down), mode="replicate")))
     return made
 
 

@@ -88,10 +88,14 @@ class Controls:
 
 def carried(settings: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
     """What changes with these values: of other style layers, those that stay keep their weights, and new ones get the mean of
-    all; another number of paintings has no shares yet."""
+    all; another number of paintings has no shares yet, and other regions no weights; regions are found or given, not both."""
     found: dict[str, Any] = {}
+    if {"mask", "regions"} & values.keys():
+        found = {"region_weights": ()}
+    if values.get("regions", 1) > 1:
+        found |= {"mask": None, "painting_mask": None}
     if "more_paintings" in values and len(values["more_paintings"]) != len(settings.more_paintings):
-        found = {"mix": (), "mix_layers": ()}
+        found |= {"mix": (), "mix_layers": ()}
     weights = getattr(settings, "style_weights", ())
     if weights and "style_layers" in values:
         known, mean = dict(zip(settings.style_layers, weights, strict=True)), sum(weights) / len(weights)

@@ -14,7 +14,7 @@ SECOND = 4  # step of a run's second snapshot
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A picture to go back to, (1, 3, H, W) in [0, 1], with the settings it was painted with.
+    """A picture to go back to, (1, 3, H, W) in [0, 1], as it was optimized and as it was shown, with its settings.
 
     count: the number of its step among those of all runs. run, index: the number of its run, and of the step in that run."""
 
@@ -23,6 +23,7 @@ class Snapshot:
     index: int
     settings: RunSettings
     picture: Tensor
+    shown: Tensor
 
 
 @dataclass

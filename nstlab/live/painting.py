@@ -249,10 +249,10 @@ class Painting:
                 return command.snapshot.picture
             case Restart(current=False):
                 return None
-        return self.step.snapshot() if im.alike(self.step.shape, shape[-2:]) else None
+        return self.step.unfinished() if im.alike(self.step.shape, shape[-2:]) else None
 
     def _keep(self) -> None:
         """Add the current picture to the film, with the settings that it was painted with."""
         if self.step is not None:
-            picture = im.quantized(self.step.snapshot())
-            self.film.add(Snapshot(self.count, self.run.number, self.step.index, self.settings, picture))
+            picture, shown = (im.quantized(each) for each in (self.step.unfinished(), self.step.snapshot()))
+            self.film.add(Snapshot(self.count, self.run.number, self.step.index, self.settings, picture, shown))

@@ -19,6 +19,7 @@ from typing import Any
 import ipywidgets as w
 
 from nstlab import images as im
+from nstlab import labels
 from nstlab.live.audience import Audience
 from nstlab.live.brush import NONE, RegionsView
 from nstlab.live.controls import Controls
@@ -142,11 +143,19 @@ class Studio(w.VBox):
         self.controls.change(**{field: str(self.uploads.keep(name, data))})
 
     def use_regions(self, photo: bytes, painting: bytes) -> None:
-        """Take the label pictures of photo and painting, as PNG: they are kept, and the run begins again with them."""
+        """Take the label pictures of photo and painting, as PNG: they are kept, and the run begins again with them.
+
+        Raises InputError for what is no label picture, or lacks a region that the photo has."""
         kept = {
             name: str(self.uploads.keep(f"{name}.png", data)) for name, data in (("mask", photo), ("painting_mask", painting))
         }
+        labels.masks(*map(im.load, kept.values()))  # refused before anything changes, so that the page keeps what was painted
         self.controls.change(**NONE | kept)
+
+    def leave_regions(self) -> None:
+        """Paint without regions, and show none."""
+        self.editor.forget()
+        self.controls.change(**NONE)
 
     def wait(self, seconds: float | None = None) -> Phase:
         """Wait until the run is over, or for so many seconds; return the phase. Meanwhile it paints whether watched or not."""
@@ -213,7 +222,7 @@ class Studio(w.VBox):
             "read": lambda: self.view.say(""),
             "look": lambda: self.editor.look(),
             "regions": lambda: self.use_regions(*map(bytes, buffers)),
-            "no regions": lambda: self.controls.change(**NONE),
+            "no regions": self.leave_regions,
             "seen": self._begin_watched,
             "gone": self._pause_unwatched,
         }

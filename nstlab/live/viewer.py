@@ -121,7 +121,7 @@ class Viewer(anywidget.AnyWidget):
             {
                 "id": snapshot.count,
                 "label": f"step {snapshot.index}" if snapshot.run == 1 else f"run {snapshot.run}: {snapshot.index}",
-                "thumb": jpeg(snapshot.picture, THUMB_SIDE),
+                "thumb": jpeg(snapshot.shown, THUMB_SIDE),
             }
             for snapshot in film
         ]

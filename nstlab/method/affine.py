@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab import images as im
 from nstlab.method.terms import PIXELS, Term
 
 RIDGE = 1e-5  # variance of a window's colours that is taken for noise; rounding to 8 bits makes 1.3e-6
+BAND = 64  # rows of windows for which it is computed at a time, in some kilobytes a pixel
 
 Offset = tuple[int, int]
 OFFSETS: tuple[Offset, ...] = tuple(  # from a pixel to half of those with which it shares a window of 3×3: (down, right)
@@ -27,7 +29,17 @@ def matting_laplacian(photo: Tensor, ridge: float = RIDGE) -> Tensor:
     Σ_i (v_i - a·I_i - b)² + ridge |a|². The sum over all windows is vᵀ L v = Σ w_ij (v_i - v_j)² over the pairs of pixels, with
     w_ij = Σ_k (1 + (I_i - m_k)ᵀ (C_k + ridge/9)⁻¹ (I_j - m_k)) / 9, the mean m_k and the covariance C_k of a window's colours
     (Levin, Lischinski, Weiss 2008, equation 12). Computed in float64."""
-    (height, width), pixels = photo.shape[-2:], photo[0].double()
+    pixels = photo[0].double()
+    weights = pixels.new_zeros(len(OFFSETS), *pixels.shape[1:])
+    for top in range(0, pixels.shape[1] - 2, BAND):
+        rows = slice(top, top + BAND + 2)  # two more than windows
+        weights[:, rows] += _of_windows(pixels[:, rows], ridge)
+    return weights.to(photo.dtype)
+
+
+def _of_windows(pixels: Tensor, ridge: float) -> Tensor:
+    """`matting_laplacian` of the windows in some rows, (3, H, W) in float64."""
+    height, width = pixels.shape[1:]
     places = [(down, right) for down in range(3) for right in range(3)]
     window = {(y, x): pixels[:, y : height - 2 + y, x : width - 2 + x] for y, x in places}
     mean = torch.stack(list(window.values())).mean(0)
@@ -41,7 +53,7 @@ def matting_laplacian(photo: Tensor, ridge: float = RIDGE) -> Tensor:
             if (offset := (other[0] - y, other[1] - x)) in OFFSETS:
                 plane = weights[OFFSETS.index(offset), y : height - 2 + y, x : width - 2 + x]
                 plane += (1 + (whitened * apart[other]).sum(0)) / 9
-    return weights.to(photo.dtype)
+    return weights
 
 
 def _pairs(values: Tensor, weights: Tensor) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
@@ -89,15 +101,21 @@ class Affine(Term):
 
 
 REACH = 1 / 48  # of the long side: the radius of the windows of `guided`
+FINEST = 4  # pixels: a smaller radius is enough for affine functions, which change slowly; windows of a larger one are reduced
 FAINT = 1e-4  # variance of the photo's colours in a window below which they explain nothing
 
 
 def guided(picture: Tensor, photo: Tensor) -> Tensor:
     """The picture with edges and grain where the photo has them, both (1, 3, H, W): its affine approximation by the photo's
-    colours in each window, averaged over the windows that a pixel is in (the guided filter of He, Sun, Tang 2010)."""
+    colours in each window, averaged over the windows that a pixel is in (the guided filter of He, Sun, Tang 2010). The affine
+    functions are found in reduced pictures (He, Sun 2015). Computed in float64, on the CPU where the device has none."""
     radius = max(1, round(REACH * max(photo.shape[-2:])))
-    guide, values = photo[0].double(), picture[0].double()
-    mean = partial(_window_means, radius=radius)
+    reduced = max(1, radius // FINEST)
+    place = "cpu" if picture.device.type == "mps" else picture.device
+    full = photo[0].to(place).double()
+    shape = [-(-side // reduced) for side in full.shape[1:]]
+    guide, values = (F.interpolate(t[None], shape, mode="area")[0] for t in (full, picture[0].to(place).double()))
+    mean = partial(_window_means, radius=round(radius / reduced))
 
     def covariance(of: Tensor) -> Tensor:
         """(H, W, 3, 3) of the photo's channels with others, in windows."""
@@ -105,10 +123,11 @@ def guided(picture: Tensor, photo: Tensor) -> Tensor:
         return products.unflatten(0, (3, 3)).permute(2, 3, 0, 1)
 
     ridge = FAINT * torch.eye(3).to(guide)
-    slopes = torch.linalg.solve(covariance(guide) + ridge, covariance(values)).permute(2, 3, 0, 1)
-    offsets = mean(values) - torch.einsum("ichw,ihw->chw", slopes, mean(guide))
-    slopes = mean(slopes.flatten(0, 1)).unflatten(0, (3, 3))
-    return (torch.einsum("ichw,ihw->chw", slopes, guide) + mean(offsets))[None].to(picture).clamp(0, 1)
+    slopes = torch.linalg.solve(covariance(guide) + ridge, covariance(values)).permute(2, 3, 0, 1).flatten(0, 1)
+    offsets = mean(values) - (slopes.unflatten(0, (3, 3)) * mean(guide)[:, None]).sum(0)
+    large = F.interpolate(mean(torch.cat([slopes, offsets]))[None], full.shape[1:], mode="bilinear")[0]
+    found = (large[:9].unflatten(0, (3, 3)) * full[:, None]).sum(0) + large[9:]
+    return found[None].to(picture).clamp(0, 1)
 
 
 def _window_means(values: Tensor, radius: int) -> Tensor:

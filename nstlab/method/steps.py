@@ -103,7 +103,11 @@ class Step:
 
     def snapshot(self) -> Tensor:
         """The picture of this step, a detached copy, finished and clipped to [0, 1]."""
-        return self._finish(self._state.x.detach().clamp(0, 1))
+        return self._finish(self.unfinished())
+
+    def unfinished(self) -> Tensor:
+        """The picture of this step as it is optimized, from which another run may go on: a detached copy, clipped to [0, 1]."""
+        return self._state.x.detach().clamp(0, 1)
 
     def preview(self) -> Callable[[], Tensor]:
         """Begin to copy the picture of this step to the host, without waiting; calling what is returned gives the copy."""

@@ -152,6 +152,11 @@ class RunSettings(Settings):
             if getattr(self, name) in (None, ()):
                 object.__setattr__(self, name, getattr(CONVENTIONS[self.convention], name))
 
+    def _require_default_convention(self) -> None:
+        """InputError for another convention than the default, with which a recipe's weights would mean nothing."""
+        if self.convention != DEFAULT_CONVENTION:
+            raise InputError(f"convention: {self.recipe} has weights that go with '{DEFAULT_CONVENTION}' alone")
+
     def __init_subclass__(cls, recipe: str = "", **rest: Any) -> None:
         """Register a recipe under its name. Defining a class again, as in a notebook's cell, replaces it."""
         super().__init_subclass__(**rest)
@@ -161,6 +166,11 @@ class RunSettings(Settings):
         if other is not None and other.__qualname__ != cls.__qualname__:
             raise InputError(f"recipe: there is already one called '{recipe}', {other.__qualname__}")
         REGISTERED[recipe] = cls
+
+    @property
+    def edition(self) -> int:
+        """Increased where the same settings give other pixels than before, through what the recipe does; part of a run's id."""
+        return 1
 
     @classmethod
     def roles(cls) -> dict[str, str]:

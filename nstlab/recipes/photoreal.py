@@ -36,6 +36,10 @@ class PhotorealSettings(RegionalSettings, recipe="photoreal"):
     smooth: bool = picture_field(True, "let edges and grain of the result be the photo's (guided filter)")
     steps: int = length(80)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_default_convention()
+
     def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The inputs with their masks; and if the run begins with it, the photo with the reference's colours. It is an affine
         function of the photo in each region, so that the regularizer accepts it."""

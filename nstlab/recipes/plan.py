@@ -108,7 +108,8 @@ class Plan:
         settings = self.settings.to_dict(identity=True)
         if "init" in self.inputs:
             settings["init"] = "file"  # whose pixels are hashed
-        return {
+        edition = {"edition": self.settings.edition} if self.settings.edition > 1 else {}
+        return edition | {
             "recipe": self.recipe,
             "settings": settings,
             "arithmetic": [str(part) for part in arithmetic_of(self.net)],

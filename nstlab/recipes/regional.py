@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nstlab import method
 from nstlab.recipes.base import Input, live_field, region_field
 from nstlab.recipes.painted import PaintedSettings
-from nstlab.settings import FITS, InputError
+from nstlab.settings import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,7 @@ class RegionalSettings(PaintedSettings):
         None, "where the same regions are in the painting, in the same colours", paths=True, identity=False
     )
     regions: int = region_field(
-        0, "find so many regions that photo and painting share, by their features; 0: none", low=0, high=12, later=True
+        1, "regions to find that photo and painting share, by their features; 1: the whole picture", low=1, high=12, later=True
     )
     region_weights: tuple[float, ...] = live_field(
         (), "weight of each region, in the order of its colour's #rrggbb (default: 1)", low=0, high=1e12, later=True
@@ -37,11 +37,11 @@ class RegionalSettings(PaintedSettings):
         super().__post_init__()
         if (self.mask is None) != (self.painting_mask is None):
             raise InputError("mask and painting_mask: give both or none; each region's style is taken from the same region")
-        if self.mask and self.regions:
+        if self.mask and self.regions > 1:
             raise InputError("regions: are given by mask and painting_mask already; leave out one of both")
-        if (self.mask or self.regions) and self.more_paintings:
+        if (self.mask or self.regions > 1) and self.more_paintings:
             raise InputError("regions are of one painting; leave out more_paintings")
-        if self.region_weights and not ((self.mask or self.regions) and any(self.region_weights)):
+        if self.region_weights and not ((self.mask or self.regions > 1) and any(self.region_weights)):
             raise InputError("region_weights: need regions, and at least one weight that is more than 0")
 
     @property
@@ -54,7 +54,7 @@ class RegionalSettings(PaintedSettings):
 
     def found(self, pictures: Mapping[str, Tensor], net: VGG19) -> dict[str, Tensor]:
         """The label pictures of the regions that are to be found."""
-        if self.regions < 2:
+        if self.regions == 1:
             return {}
         from nstlab import labels
 
@@ -69,12 +69,16 @@ class RegionalSettings(PaintedSettings):
         from nstlab import images as im
         from nstlab import labels
 
-        for name, role in (("mask", "content"), ("painting_mask", "style")) if self.mask else ():
-            labels.say_if_stretched(name, pictures[name], im.shape_of(self.inputs[role].source))
-        masks, own = labels.masks(pictures["mask"], pictures["painting_mask"])
-        how = self.style_fit if self.mask else FITS[0]
-        fitted = {"regions": labels.fitted(masks, pictures["content"].shape[-2:])}
-        return {**pictures, **fitted, "painting_regions": labels.fitted(own, pictures["style"].shape[-2:], how)}
+        mask, own, photo, painting = (pictures[role] for role in ("mask", "painting_mask", "content", "style"))
+        if self.mask:  # what is found belongs to the painting as it is in the run already
+            each, shape = self.inputs["style"], photo.shape[-2:]
+            whole = im.shape_of(each.source)
+            labels.say_if_stretched("mask", mask, shape)
+            labels.say_if_stretched("painting_mask", own, whole)
+            own = labels.part(own, whole, im.fitting(whole, shape, each.fit, each.scale)[0])
+        masks = zip(labels.masks(mask, own), (photo, painting), strict=True)
+        regions, others = (labels.fitted(each, picture.shape[-2:]) for each, picture in masks)
+        return {**pictures, "regions": regions, "painting_regions": others}
 
     def style(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
         """Σ_r w_r s_r style_r over the regions; the plain style if there is only one, or none."""

@@ -27,6 +27,14 @@ class SketchSettings(PaintedSettings, recipe="sketch"):
     content_layers: tuple[str, ...] = live_field(("conv3_1",), "layers for content", parse=layer_name)
     init: str = first_picture("noise")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_default_convention()
+
+    @property
+    def edition(self) -> int:
+        return 2  # paper's grain is no line
+
     def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The inputs, with the drawing in grey on white paper."""
         return {**pictures, "content": method.on_white(pictures["content"])}

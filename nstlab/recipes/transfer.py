@@ -40,6 +40,10 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
         if self.alpha == 0 and self.beta == 0:
             raise InputError("alpha and beta are both 0; at least one must be more")
 
+    @property
+    def edition(self) -> int:
+        return 2 if self.colour == "matched" else 1  # colours are matched twice
+
     def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The inputs, with colours as Gatys et al. 2016 ("Preserving Color in Neural Artistic Style Transfer") have them."""
         from nstlab import colour

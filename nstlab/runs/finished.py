@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -101,7 +100,9 @@ def sheet(runs: Sequence[FinishedRun], title: str = "") -> figures.Shown:
     settings, shape = runs[0].settings, runs[0].picture.shape[-2:]
     fields = {role: name for name, role in settings.roles().items()}
     read = {role: each.source for role, each in settings.inputs.items() if not each.labels}
-    inputs = {fields.get(role, Path(source).stem): im.load_fit(source, shape) for role, source in read.items()}
+    inputs = {
+        fields.get(role, role.replace("style_", "painting ")): im.load_fit(source, shape) for role, source in read.items()
+    }
     rows = _rows(runs)
     columns = [[_short(*list(run.case.labels.items())[-1]) for run in row] for _, row in rows]
     pictures = [[run.picture for run in row] for _, row in rows]

@@ -76,14 +76,14 @@ class Person:
             )
         )
 
-    def strokes(self, which: int) -> None:
-        """Draws across the photo (0) or the painting (1) with the brush."""
+    def strokes(self, which: int, height: float) -> None:
+        """Draws across the photo (0) or the painting (1) with the brush, at this part of its height."""
         canvas = self.page.locator(".nst-regions canvas").nth(which)
         canvas.scroll_into_view_if_needed()
         box = canvas.bounding_box()
-        self.page.mouse.move(box["x"] + 20, box["y"] + box["height"] / 2)
+        self.page.mouse.move(box["x"] + 20, box["y"] + box["height"] * height)
         self.page.mouse.down()
-        self.page.mouse.move(box["x"] + box["width"] - 20, box["y"] + box["height"] / 2 + 10, steps=5)
+        self.page.mouse.move(box["x"] + box["width"] - 20, box["y"] + box["height"] * height + 10, steps=5)
         self.page.mouse.up()
 
     def sees(self, what: str, text: str) -> None:
@@ -251,7 +251,7 @@ def mixes_paintings_and_brushes_regions(person, results):
     # Regions are found, shown over both pictures and accepted.
     page.get_by_role("tab", name="Regions").click()
     page.get_by_role("slider", name="regions").first.focus()
-    for _ in range(3):
+    for _ in range(2):
         page.keyboard.press("ArrowRight")
     person.waits(lambda: all(len(person.regions(i)) == 3 for i in (0, 1)))
     page.get_by_role("button", name="Use these regions").click()
@@ -262,11 +262,12 @@ def mixes_paintings_and_brushes_regions(person, results):
     page.get_by_role("button", name="No regions").click()
     person.waits(lambda: "style_2" not in page.inner_text(".nst-legend") and len(person.regions(0)) == 1)
     for i in (0, 1):
-        person.strokes(i)
-        person.strokes(i)
-    assert [len(person.regions(i)) for i in (0, 1)] == [2, 2]
+        person.strokes(i, 0.5)
+    page.get_by_role("button", name="Region 2", exact=True).click()
+    person.strokes(1, 0.2)
+    assert [len(person.regions(i)) for i in (0, 1)] == [2, 3]
     page.get_by_role("button", name="Undo").click()
-    assert [len(person.regions(i)) for i in (0, 1)] == [2, 2]  # the second stroke is taken back, the first one is not
+    assert [len(person.regions(i)) for i in (0, 1)] == [2, 2]
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / "regions.png")
     page.get_by_role("button", name="Use these regions").click()

@@ -5,7 +5,6 @@ import io
 import pytest
 import torch
 from faults import refusal
-from helpers import until
 from PIL import Image
 
 import nstlab as nst
@@ -71,9 +70,9 @@ def test_regions_that_a_run_has_found_are_shown_over_the_whole_painting_and_stay
     view.show(plan.settings)
     view.found(plan, 1)
     (_, first), (_, second) = shown(view)
-    assert set(labels.colours(first)) <= set(labels.PALETTE[:2])
+    assert set(labels.colours(first)) <= set(labels.PALETTE[::6])
     own = im.shape_of(plan.settings.painting)
-    assert second.shape[-2:] == im.fit_size(own, min(SIDE, max(own)))
+    assert second.shape[-2:] == im.fit_size(own, SIDE)
     _, left, _, width = im.fitting(own, plan.start.shape[-2:], "crop", 1.0)[0]
     scale = second.shape[-1] / own[1]
     part = im.resize(second[..., round(left * scale) : round((left + width) * scale)], plan.inputs["painting_mask"].shape[-2:])
@@ -81,14 +80,20 @@ def test_regions_that_a_run_has_found_are_shown_over_the_whole_painting_and_stay
     view.show(plan.settings.replace(beta=3.0))
     view.found(plan, 1)
     assert shown(view)[0][1] is not None
+    view.show(plan.settings.replace(photo=plan.settings.painting))  # a change that is refused later
+    assert shown(view)[0][1] is None
+    view.show(plan.settings)
+    assert torch.equal(shown(view)[0][1], first)
     view.found(nst.prepare(make(), "cpu"), 2)  # a run that has not looked for any
+    view.show(make())
+    assert shown(view)[0][1] is None
 
 
 def test_what_is_painted_is_kept_and_used_and_can_be_left_again(make, tmp_path):
     studio = Studio(make(regions=2), results=tmp_path / "results", start=False)
     studio.use_regions(png(RED, BLUE), png(BLUE, RED))
     mask, own = studio.settings.mask, studio.settings.painting_mask
-    assert (studio.settings.regions, im.shape_of(mask)) == (0, (30, 40))
+    assert (studio.settings.regions, im.shape_of(mask)) == (1, (30, 40))
     studio.resume()
     studio.wait()
     assert [term.name for _, term in studio.painting.run.plan.objective.terms] == ["content", "style", "style_2", "tv"]
@@ -102,11 +107,9 @@ def test_a_region_that_the_painting_lacks_is_refused_and_the_old_ones_stay(make,
     studio = Studio(make(masks=True), results=tmp_path / "results", start=False)
     studio.resume()
     studio.wait()
-    before = studio.settings
-    studio.use_regions(png(RED, BLUE), png(RED))
-    studio.resume()
-    until(lambda: "painting_mask: has no #0000ff" in studio.view.message["text"])
-    assert studio.settings.mask == before.mask
+    before, pictures = studio.settings, studio.editor.widget.pictures
+    assert "painting_mask: has no #0000ff" in refusal(studio.use_regions, png(RED, BLUE), png(RED))
+    assert (studio.settings, studio.editor.widget.pictures) == (before, pictures)
     assert "is not a picture" in refusal(studio.use_regions, b"", b"")
     studio.close()
 
@@ -115,4 +118,16 @@ def test_weights_of_regions_go_with_them(make, tmp_path):
     studio = Studio(make(masks=True, region_weights=(1.0, 2.0)), results=tmp_path / "results", start=False)
     studio.use_regions(png(RED, BLUE, RED), png(RED, BLUE))
     assert studio.settings.region_weights == ()
+    studio.controls.change(regions=3)
+    assert (studio.settings.mask, studio.settings.painting_mask, studio.settings.regions) == (None, None, 3)
+    studio.controls.change(regions=1)
+    assert studio.settings.regions == 1
+
+
+def test_without_regions_what_was_painted_goes_from_the_page(make, tmp_path):
+    studio = Studio(make(), results=tmp_path / "results", start=False)
+    studio.editor.look()
+    pictures = studio.editor.widget.pictures
+    studio._receive(None, {"do": "no regions"}, [])
+    assert studio.editor.widget.pictures is not pictures
     studio.close()

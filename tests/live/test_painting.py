@@ -219,7 +219,7 @@ def filmed(counts):
     """Which of these steps a film keeps."""
     film = Film()
     for count in counts:
-        film.add(Snapshot(count, 1, count, None, None))
+        film.add(Snapshot(count, 1, count, None, None, None))
     return [frame.count for frame in film.frames]
 
 

@@ -81,6 +81,10 @@ def test_weights_are_steered_and_a_sweep_has_a_sheet(make, tmp_path):
     assert len([axes for axes in nst.sheet(runs).axes if axes.get_images()]) == 4
 
 
+def test_other_conventions_are_refused(make):
+    assert "convention: photoreal has weights that go with 'mean' alone" in refusal(make, convention="tutorial")
+
+
 def test_only_photographs_begin_with_matched_colours(make):
     assert "init: 'matched' is not one of" in refusal(TransferSettings, "coffee", "mosaic", init="matched")
 

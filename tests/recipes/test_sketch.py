@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from faults import refusal
 
 import nstlab as nst
 from nstlab import images as im
@@ -36,6 +37,12 @@ def test_the_drawing_is_put_on_white_paper_before_anything_reads_it(make):
     plan = nst.prepare(make(init="content"), "cpu")
     assert plan.start[..., 0, 0].min() > 0.95
     assert plan.inputs["content"][..., 0, 0].max() == pytest.approx(0.8, abs=0.01)
+
+
+def test_runs_of_an_earlier_edition_and_other_conventions_are_not_taken_for_these(make):
+    assert nst.prepare(make(), "cpu").identity()["edition"] == make().edition == 2
+    assert "edition" not in nst.prepare(nst.TextureSettings(make().painting, size=48), "cpu").identity()
+    assert "convention: sketch has weights that go with 'mean' alone" in refusal(make, convention="paper")
 
 
 def test_the_weight_of_lines_is_steered_and_a_sweep_of_it_has_a_sheet(make, tmp_path):

@@ -66,6 +66,30 @@ def test_label_pictures_of_other_proportions_are_stretched_and_that_is_said(make
     assert [message.partition(":")[0] for message in caplog.messages] == ["painting_mask"]
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.7])
+@pytest.mark.parametrize("how", ["stretch", "crop", "area"])
+@pytest.mark.parametrize("size", [46, 53])
+def test_the_paintings_masks_are_where_the_painting_is_used(make, tmp_path, how, scale, size):
+    """Whatever the sizes: a painting with a white part, and label pictures of it in other proportions."""
+    white = torch.zeros(1, 3, 61, 97)
+    white[..., 25:45] = 1.0
+    files = [str(im.save(im.resize(white, shape).round(), tmp_path / f"{shape}.png")) for shape in ((61, 97), (40, 200))]
+    settings = make().replace(
+        painting=files[0], mask=files[0], painting_mask=files[1], style_fit=how, style_scale=scale, size=size
+    )
+    made = nst.prepare(settings, "cpu").prepared
+    assert made["painting_regions"].shape[-2:] == made["style"].shape[-2:]
+    assert (made["painting_regions"][:, 1] - made["style"][:, 0]).abs().mean() < 0.06
+
+
+def test_a_region_that_is_not_in_the_part_that_is_used_is_refused(make, tmp_path):
+    sides = torch.zeros(1, 3, 20, 100)
+    sides[..., :8] = 1.0
+    file = str(im.save(sides, tmp_path / "sides.png"))
+    settings = make().replace(painting=file, mask=file, painting_mask=file, style_fit="crop")
+    assert "painting_mask: has no #ffffff, a colour of mask" in refusal(nst.prepare, settings, "cpu")
+
+
 @pytest.mark.parametrize("size", [47, 64])
 def test_regions_are_carried_through_a_pyramid_of_sizes(make, size):
     plan = nst.prepare(make(size=size, levels=2), "cpu")
