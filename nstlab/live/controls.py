@@ -16,7 +16,7 @@ from typing import Any
 
 import ipywidgets as w
 
-from nstlab.live.special import SPECIAL
+from nstlab.live.special import NEEDED, SPECIAL
 from nstlab.live.views import View, field_view
 from nstlab.recipes.base import RunSettings
 from nstlab.settings import InputError
@@ -66,6 +66,9 @@ class Controls:
             try:
                 for view in set(self.views.values()):
                     view.show(settings)
+                for name, needed in NEEDED.items():
+                    if name in self.views:
+                        self.views[name].widget.layout.display = None if needed(settings) else "none"
             finally:
                 self._showing = False
 

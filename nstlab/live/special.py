@@ -112,7 +112,7 @@ class EqualizerView(BarsView):
 
 
 class MixView(BarsView):
-    """The share of each painting in a mixture; nothing for a single painting."""
+    """The share of each painting in a mixture."""
 
     field, about = "mix", "share of each painting"
 
@@ -123,10 +123,6 @@ class MixView(BarsView):
 
     def open(self, settings: RunSettings) -> float:
         return 1 / (1 + len(settings.more_paintings))
-
-    def show(self, settings: RunSettings) -> None:
-        super().show(settings)
-        self.widget.layout.display = None if self.sliders else "none"
 
 
 class SmoothingView(View):
@@ -149,4 +145,10 @@ SPECIAL: Mapping[tuple[str, ...], Callable[[], View]] = {  # what has a view of 
     ("mix",): MixView,
     ("mask", "painting_mask"): RegionsView,
     ("tv",): SmoothingView,
+}
+
+NEEDED: Mapping[str, Callable[[Any], bool]] = {  # fields that mean something only with these settings, and are hidden otherwise
+    "mix": lambda settings: bool(settings.more_paintings),
+    "mix_layers": lambda settings: bool(settings.more_paintings),
+    "region_weights": lambda settings: bool(settings.mask) or settings.regions > 1,
 }

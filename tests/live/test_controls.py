@@ -186,3 +186,16 @@ def test_a_mixture_has_a_slider_for_each_painting_and_other_paintings_begin_with
         slider.value = 0.0
     assert "all shares are 0" in str(told[-1])
     assert controls.settings.mix == (0.0, 0.5)
+
+
+def test_what_means_nothing_is_hidden_until_it_does(controls):
+    def hidden():
+        return {
+            name for name in ("mix", "mix_layers", "region_weights") if controls.views[name].widget.layout.display == "none"
+        }
+
+    assert hidden() == {"mix", "mix_layers", "region_weights"}
+    controls.change(more_paintings=("mosaic",))
+    assert hidden() == {"region_weights"}
+    controls.change(more_paintings=(), regions=3)
+    assert hidden() == {"mix", "mix_layers"}
