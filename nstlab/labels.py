@@ -22,6 +22,7 @@ PALETTE = tuple(sorted((*DISTINCT, "#f0e442", "#999999", "#ffffff", "#7a1fa2", "
 LOOKED_AT = ("relu3_1", "relu4_1")  # layers by whose features regions are found
 SHARED = 0.02  # of each picture: what a region that is found must cover
 COVERED = 0.9  # of a label picture: what its regions must cover, in all
+TINY = 16 * 16  # pixels: a position of the fifth block
 SMALLEST = 0.001  # of the picture: colours of fewer pixels are taken for noise
 
 
@@ -41,6 +42,8 @@ def colours(labels: Tensor, what: str = "mask") -> dict[str, Tensor]:
             f"{what}: {len(every)} colours in a label picture; at most {MOST} are allowed, one for each region (a JPEG, or "
             "soft edges? save it as PNG, without smoothing)"
         )
+    if rest := int((~known).sum()):
+        logging.getLogger("nstlab").warning(f"{what}: {rest} of its colours have hardly any pixels, which belong to no region")
     return {f"#{int(value):06x}": code == value for value in every[known]}
 
 
@@ -62,6 +65,15 @@ def say_if_stretched(name: str, labels: Tensor, shape: Sequence[int]) -> None:
         logging.getLogger("nstlab").warning(
             f"{name}: {width}×{height} is stretched to the proportions of its picture, {own_width}×{own_height}"
         )
+
+
+def say_if_tiny(masks: Tensor) -> None:
+    """Log which regions of a run's picture, (1, R, H, W), are so small that they count nothing in the deepest layers."""
+    for number, covered in enumerate(masks.sum((2, 3))[0].tolist(), 1):
+        if covered < TINY:
+            logging.getLogger("nstlab").warning(
+                f"mask: region {number} covers {covered:.0f} px; layers where that is less than a position leave it out"
+            )
 
 
 def part(labels: Tensor, shape: Sequence[int], used: Sequence[int]) -> Tensor:

@@ -31,10 +31,17 @@ def test_masks_that_are_resized_have_soft_edges_and_add_up_to_one():
     assert torch.equal(labels.fitted(masks, masks.shape[-2:]), masks)
 
 
-def test_colours_of_hardly_any_pixels_are_noise():
+def test_colours_of_hardly_any_pixels_are_noise_and_tiny_regions_are_told(caplog):
     noisy = picture(*["k" * 100] * 30)
     noisy[0, :, 0, 0] = 1.0
     assert list(labels.colours(noisy)) == ["#000000"]
+    masks = torch.zeros(1, 2, 40, 40)
+    masks[0, 0, :10, :10], masks[0, 1, 10:] = 1, 1
+    labels.say_if_tiny(masks)
+    assert caplog.messages == [
+        "mask: 1 of its colours have hardly any pixels, which belong to no region",
+        "mask: region 1 covers 100 px; layers where that is less than a position leave it out",
+    ]
 
 
 def test_what_is_no_label_picture_is_refused_with_the_count_and_advice():

@@ -78,6 +78,7 @@ class RegionalSettings(PaintedSettings):
             own = labels.part(own, whole, im.fitting(whole, shape, each.fit, each.scale)[0])
         masks = zip(labels.masks(mask, own), (photo, painting), strict=True)
         regions, others = (labels.fitted(each, picture.shape[-2:]) for each, picture in masks)
+        labels.say_if_tiny(regions)
         return {**pictures, "regions": regions, "painting_regions": others}
 
     def style(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
