@@ -44,7 +44,6 @@ from .images import to_pil as to_pil
 from .images import white_noise as white_noise
 from .labels import overlay as overlay
 from .live.studio import Studio as Studio
-from .method.affine import guided as guided
 from .method.checkpoint import Checkpoint as Checkpoint
 from .method.conventions import CONVENTIONS as CONVENTIONS
 from .method.engine import minimize as minimize
@@ -90,5 +89,6 @@ from .runs.store import Store as Store
 from .runs.stored import run_id as run_id
 from .runs.sweep import Sweep as Sweep
 from .settings import InputError as InputError
+from .terms.affine import guided as guided
 from .weights import Preprocessing as Preprocessing
 from .weights import Weights as Weights

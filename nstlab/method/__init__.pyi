@@ -1,11 +1,7 @@
-from .affine import Affine as Affine
-from .affine import guided as guided
 from .checkpoint import Checkpoint as Checkpoint
 from .engine import minimize as minimize
 from .engine import solve as solve
 from .lbfgs import LBFGS as LBFGS
-from .lines import Lines as Lines
-from .lines import on_white as on_white
 from .network import VGG19 as VGG19
 from .normalization import mean_activations as mean_activations
 from .normalization import normalize_activations as normalize_activations
@@ -16,8 +12,6 @@ from .objectives import term as term
 from .objectives import total_variation as total_variation
 from .optimizers import Adam as Adam
 from .optimizers import GradientDescent as GradientDescent
-from .regions import RegionStyle as RegionStyle
-from .regions import region_styles as region_styles
 from .statistics import covariance as covariance
 from .statistics import gram as gram
 from .steps import Result as Result

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nstlab import method
+from nstlab import method, terms
 from nstlab.names import layer_name
 from nstlab.recipes.base import first_picture, length, live_field, picture, picture_field
 from nstlab.recipes.regional import RegionalSettings
@@ -61,11 +61,11 @@ class PhotorealSettings(RegionalSettings, recipe="photoreal"):
         return self.smooth
 
     def finished(self, picture: Tensor, pictures: Mapping[str, Tensor]) -> Tensor:
-        return method.guided(picture, pictures["content"])
+        return terms.guided(picture, pictures["content"])
 
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
         """α content + β style + λ affine."""
         photo = pictures["content"]
-        affine = method.term(method.Affine, "affine", ("conv1_1",), (1.0,), self.convention, photo=photo)
+        affine = method.term(terms.Affine, "affine", ("conv1_1",), (1.0,), self.convention, photo=photo)
         content = method.content(self.content_layers, photo, convention=self.convention)
         return self.alpha * content + self.beta * self.style(pictures, shape) + self.affine * affine

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nstlab import method
+from nstlab import method, terms
 from nstlab.recipes.base import Input, live_field, region_field
 from nstlab.recipes.painted import PaintedSettings
 from nstlab.settings import InputError
@@ -88,7 +88,7 @@ class RegionalSettings(PaintedSettings):
             raise InputError(f"region_weights: {len(self.region_weights)} given for {count} regions")
         if count == 1:
             return super().style(pictures, shape)
-        return method.region_styles(
+        return terms.region_styles(
             self.style_layers, pictures["style"], pictures["regions"], pictures["painting_regions"], self.region_weights,
             self.convention, self.style_weights, shape,
         )  # fmt: skip

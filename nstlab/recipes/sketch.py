@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nstlab import method
+from nstlab import method, terms
 from nstlab.names import layer_name
 from nstlab.recipes.base import first_picture, live_field, picture
 from nstlab.recipes.painted import PaintedSettings
@@ -37,11 +37,11 @@ class SketchSettings(PaintedSettings, recipe="sketch"):
 
     def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The inputs, with the drawing in grey on white paper."""
-        return {**pictures, "content": method.on_white(pictures["content"])}
+        return {**pictures, "content": terms.on_white(pictures["content"])}
 
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
         """λ lines + α content + β style."""
         drawing = pictures["content"]
-        lines = method.term(method.Lines, "lines", ("conv1_1",), (1.0,), self.convention, drawing=drawing)
+        lines = method.term(terms.Lines, "lines", ("conv1_1",), (1.0,), self.convention, drawing=drawing)
         content = method.content(self.content_layers, drawing, convention=self.convention)
         return self.lines * lines + self.alpha * content + self.beta * self.style(pictures, shape)

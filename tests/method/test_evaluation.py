@@ -14,8 +14,8 @@ from nstlab.method.fast import arithmetic
 from nstlab.method.fast import evaluation as fast
 from nstlab.method.fast.arithmetic import arithmetic_of, native_halves
 from nstlab.method.network import VGG19
-from nstlab.method.regions import region_styles
 from nstlab.names import POOLS
+from nstlab.terms.regions import region_styles
 
 
 def split(shape, part):

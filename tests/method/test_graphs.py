@@ -6,16 +6,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nstlab import content, minimize, noise, style, term, total_variation
-from nstlab.method.affine import Affine
 from nstlab.method.fast import evaluation as fast
 from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.graphs import Replayed, to_host
 from nstlab.method.lbfgs import LBFGS
-from nstlab.method.lines import Lines
 from nstlab.method.network import VGG19
 from nstlab.method.optimizers import Evaluation, State
-from nstlab.method.regions import region_styles
 from nstlab.names import POOLS
+from nstlab.terms.affine import Affine
+from nstlab.terms.lines import Lines
+from nstlab.terms.regions import region_styles
 
 
 def test_a_function_is_captured_once_after_a_few_plain_calls_and_gives_the_same():

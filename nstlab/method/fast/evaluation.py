@@ -15,19 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nstlab.method.affine import Affine
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.graphs import Replayed
 from nstlab.method.fast.propagation import Propagation
 from nstlab.method.network import VGG19
 from nstlab.method.objectives import ActiveLayer, Bound, Objective
-from nstlab.method.regions import RegionStyle
 from nstlab.method.statistics import positions
 from nstlab.method.terms import PIXELS, Content, Style, Term
 
 # --- vector-Jacobian products of statistics ---------------------------------------------------------------------
 # (term, gradient at the statistic, features, target, into, add): write the gradient at the features into `into`, or add it
-Vjp = Callable[[Term, Tensor, Tensor, Any, Tensor, bool], None]
+Vjp = Callable[[Any, Tensor, Tensor, Any, Tensor, bool], None]
 
 
 def vjp_by_autograd(term: Term, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool) -> None:
@@ -57,22 +55,7 @@ def style_vjp(term: Term, slope: Tensor, features: Tensor, target: Tensor, into:
     torch.addmm(out, rows, matrix, beta=int(add), out=out)
 
 
-def region_vjp(term: Any, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
-    """The vjp of the guided Gram matrix Σ m F Fᵀ / Σ m: m (S + Sᵀ) F / Σ m."""
-    weights, out = positions(term.weights(features)), positions(into)
-    rows = positions(features) * weights.to(features.dtype)
-    matrix = ((slope + slope.T) / weights.sum().clamp_min(1e-12)).to(rows.dtype)
-    torch.addmm(out, rows, matrix, beta=int(add), out=out)
-
-
-def affine_vjp(term: Any, slope: Tensor, features: Tensor, target: None, into: Tensor, add: bool) -> None:
-    """The vjp of vᵀ L v over the number of values."""
-    if not add:
-        into.zero_()
-    term.slope(features, into, slope)
-
-
-VJPS: dict[type[Term], Vjp] = {Content: content_vjp, Style: style_vjp, RegionStyle: region_vjp, Affine: affine_vjp}
+VJPS: dict[type[Term], Vjp] = {Content: content_vjp, Style: style_vjp}  # others are added by the files of their terms
 
 
 def vjp(term: Term, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool) -> None:

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from nstlab import images as im
-from nstlab.method.affine import Affine, guided, matting_laplacian
 from nstlab.method.conventions import convention_named
 from nstlab.method.fast.evaluation import vjp, vjp_by_autograd
 from nstlab.method.objectives import term
+from nstlab.terms.affine import Affine, guided, matting_laplacian
 
 
 def random(*shape, seed=0, dtype=torch.float32):
@@ -36,7 +36,7 @@ def affine():
 
 @pytest.mark.parametrize("ridge", [1e-5, 1e-2])
 def test_it_is_what_an_affine_function_leaves_in_each_window(affine, ridge, monkeypatch):
-    monkeypatch.setattr("nstlab.method.affine.matting_laplacian", lambda photo: matting_laplacian(photo, ridge))
+    monkeypatch.setattr("nstlab.terms.affine.matting_laplacian", lambda photo: matting_laplacian(photo, ridge))
     other = random(7, 9, seed=1, dtype=torch.float64)
     found = float(affine.statistic(other, None)) * other.numel()
     assert found == pytest.approx(left_over(affine.photo, other, ridge), rel=1e-9)

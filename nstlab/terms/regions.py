@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nstlab.method.fast.evaluation import VJPS
 from nstlab.method.objectives import Objective, term
-from nstlab.method.statistics import gram
+from nstlab.method.statistics import gram, positions
 from nstlab.method.terms import Style
 
 LEAST = 1.0  # positions of a layer that a region must cover for its Gram matrix to mean anything
@@ -53,6 +55,17 @@ class RegionStyle(Style):
         """A mask at a layer, on the features' device."""
         shape = tuple(features.shape[-2:])
         return self.once((mask is self.own, features.device, shape), lambda: carried_down(mask.to(features.device), shape))
+
+
+def region_vjp(term: RegionStyle, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
+    """The vjp of the guided Gram matrix Σ m F Fᵀ / Σ m: m (S + Sᵀ) F / Σ m."""
+    weights, out = positions(term.weights(features)), positions(into)
+    rows = positions(features) * weights.to(features.dtype)
+    matrix = ((slope + slope.T) / weights.sum().clamp_min(1e-12)).to(rows.dtype)
+    torch.addmm(out, rows, matrix, beta=int(add), out=out)
+
+
+VJPS[RegionStyle] = region_vjp
 
 
 def region_styles(

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab import images as im
+from nstlab.method.fast.evaluation import VJPS
 from nstlab.method.terms import PIXELS, Term
 
 RIDGE = 1e-5  # variance of a window's colours that is taken for noise; rounding to 8 bits makes 1.3e-6
@@ -85,19 +86,24 @@ class Affine(Term):
     def score(self, statistic: Tensor, target: None, features: Tensor) -> Tensor:
         return statistic
 
-    def slope(self, features: Tensor, into: Tensor, factor: Tensor | float = 1.0) -> None:
-        """Add `factor` times the gradient of the statistic, 2 L V over the number of values, to `into`."""
-        factor = 2 / features.numel() * factor
-        steps = _pairs(into, self.weights(features))
-        for (a, b, weight), (here, there, _) in zip(_pairs(features, self.weights(features)), steps, strict=True):
-            change = (a - b).mul_(weight).mul_(factor)
-            here += change
-            there -= change
-
     def weights(self, features: Tensor) -> Tensor:
         """(12, h, w): those of `matting_laplacian`, of the photo at the size of the features, on their device."""
         key = features.device, features.dtype, tuple(features.shape[-2:])
         return self.once(key, lambda: matting_laplacian(im.resize(self.photo, features.shape[-2:])).to(features))
+
+
+def affine_vjp(term: Affine, slope: Tensor, features: Tensor, target: None, into: Tensor, add: bool) -> None:
+    """The vjp of vᵀ L v over the number of values: 2 L v over it."""
+    if not add:
+        into.zero_()
+    weights, factor = term.weights(features), 2 / features.numel() * slope
+    for (a, b, weight), (here, there, _) in zip(_pairs(features, weights), _pairs(into, weights), strict=True):
+        change = (a - b).mul_(weight).mul_(factor)
+        here += change
+        there -= change
+
+
+VJPS[Affine] = affine_vjp
 
 
 REACH = 1 / 48  # of the long side: the radius of the windows of `guided`

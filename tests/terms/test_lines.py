@@ -5,7 +5,7 @@ import torch
 
 from nstlab.colour import luminance
 from nstlab.method.conventions import convention_named
-from nstlab.method.lines import Lines, on_white
+from nstlab.terms.lines import Lines, on_white
 
 
 @pytest.fixture

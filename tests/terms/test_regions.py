@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import nstlab as nst
-from nstlab.method.regions import RegionStyle, carried_down, region_styles
 from nstlab.method.statistics import gram
 from nstlab.settings import InputError
+from nstlab.terms.regions import RegionStyle, carried_down, region_styles
 
 
 def halves(height, width, edge):
