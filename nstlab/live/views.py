@@ -100,7 +100,7 @@ def field_view(name: str, annotation: Any, opt: Option, value: Any, menu: Sequen
     layers = [(layer, layer) for layer in CONVOLUTIONS] if opt.parse is layer_name else []
     if layers and many:
         return MenuView(name, w.SelectMultiple(options=layers, rows=4, **about))
-    pairs = [(choice, choice) for choice in menu or opt.choices] or layers
+    pairs = [(choice, (choice,) if many else choice) for choice in menu or opt.choices] or layers
     if pairs and (menu or not opt.or_path):
         return MenuView(name, w.Dropdown(options=pairs, **about))
     if opt.choices:

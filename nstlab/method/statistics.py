@@ -18,6 +18,12 @@ def positions(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
 
 
+def wide_positions(features: Tensor) -> Tensor:
+    """The same, in float32 at least."""
+    rows = positions(features)
+    return rows.to(_at_least_float32(rows))
+
+
 def gram(features: Tensor) -> Tensor:
     """(B, C, H, W) -> (C, C): the Gram matrix G_ij = 1/M Σ_k F_ik F_jk.
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nstlab import method
+from nstlab.method.conventions import CONVENTIONS
 from nstlab.names import layer_name
-from nstlab.recipes.base import Input, RunSettings, live_field, picture_field
+from nstlab.recipes.base import Input, RunSettings, live_field, network_field, picture_field
 from nstlab.settings import FITS, InputError
+from nstlab.terms import statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +33,10 @@ class PaintedSettings(RunSettings):
     style_weights: tuple[float, ...] = live_field((), "weight of each style layer (default: equal)", low=0, high=1e12)
     style_fit: str = picture_field(FITS[0], "how the painting gets the photo's shape", choices=FITS)
     style_scale: float = picture_field(1.0, "size of the strokes: the painting is scaled by this", low=0.1, high=10, log=True)
+    statistic: tuple[str, ...] = network_field(
+        (statistics.GRAM,), "what of the features is the style, for all style layers or for each", choices=statistics.names(),
+        later=True,
+    )  # fmt: skip
     more_paintings: tuple[str, ...] = picture_field((), "paintings to mix with the first", paths=True, identity=False)
     mix: tuple[float, ...] = live_field(
         (), "share of each painting, the first one's first (default: equal)", low=0, high=1e12, later=True
@@ -51,6 +57,12 @@ class PaintedSettings(RunSettings):
         for name, values in (("mix", self.mix), ("mix_layers", self.mix_layers)):
             if values and len(values) != count:
                 raise InputError(f"{name}: {len(values)} given for {count} {'painting' if count == 1 else 'paintings'}")
+        if len(self.statistic) not in (1, len(layers)):
+            raise InputError(
+                f"statistic: {len(self.statistic)} given for {len(layers)} style layers; give one, or one for each"
+            )
+        if self.mix_layers and len(self.statistic) > 1:
+            raise InputError("statistic: give one for all layers, if paintings have layers of their own")
         if self.mix and not any(self.mix):
             raise InputError("mix: all shares are 0; at least one must be more")
 
@@ -72,10 +84,25 @@ class PaintedSettings(RunSettings):
         shares = self.mix or (1.0,) * len(roles)
         each = [tuple(text.split(SEVERAL)) for text in self.mix_layers] or [self.style_layers] * len(roles)
         terms = [
-            method.style(
-                layers, pictures[role], self.style_weights if layers == self.style_layers else (), self.convention, fitted=shape
-            )
+            self._style_of(layers, self.style_weights if layers == self.style_layers else (), pictures[role], shape)
             for role, layers in zip(roles, each, strict=True)
         ]
         total = sum(shares)
         return sum((share / total * term for share, term in zip(shares, terms, strict=True)), method.Objective(()))
+
+    def _style_of(
+        self, layers: Sequence[str], weights: Sequence[float], painting: Tensor, shape: Sequence[int]
+    ) -> method.Objective:
+        """The style term of a painting; if layers have different statistics, a term for each of these."""
+        kinds = self.statistic * (len(layers) if len(self.statistic) == 1 else 1)
+        if set(kinds) == {statistics.GRAM}:
+            return method.style(layers, painting, weights, self.convention, fitted=shape)
+        weights = tuple(weights) or (CONVENTIONS[self.convention].layer_weight(len(layers)),) * len(layers)
+        made = []
+        for name in dict.fromkeys(kinds):
+            own = [i for i, kind in enumerate(kinds) if kind == name]
+            chosen, given = [layers[i] for i in own], [weights[i] for i in own]
+            made.append(
+                method.term(statistics.kind(name), "style", chosen, given, self.convention, image=painting, fitted=tuple(shape))
+            )
+        return sum(made, method.Objective(()))

@@ -11,6 +11,7 @@ from nstlab import method, terms
 from nstlab.recipes.base import Input, live_field, region_field
 from nstlab.recipes.painted import PaintedSettings
 from nstlab.settings import InputError
+from nstlab.terms import statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,8 @@ class RegionalSettings(PaintedSettings):
             raise InputError("regions: are given by mask and painting_mask already; leave out one of both")
         if (self.mask or self.regions > 1) and self.more_paintings:
             raise InputError("regions are of one painting; leave out more_paintings")
+        if (self.mask or self.regions > 1) and self.statistic != (statistics.GRAM,):
+            raise InputError("statistic: regions have Gram matrices; leave out one of both")
         if self.region_weights and not ((self.mask or self.regions > 1) and any(self.region_weights)):
             raise InputError("region_weights: need regions, and at least one weight that is more than 0")
 

@@ -22,6 +22,7 @@ from nstlab.live.viewer import jpeg
 from nstlab.method.lbfgs import LBFGS
 from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.texture import TextureSettings
+from nstlab.terms.statistics import kind
 
 LONG = 60.0  # seconds
 
@@ -283,3 +284,13 @@ def test_slow_steps_and_long_pauses_are_not_taken_for_absence(studio, monkeypatc
     shows(studio, "paused", "paused · step")
     move(studio, "pool", "max")
     first_picture(studio, 2)
+
+
+def test_the_statistic_of_style_is_changed_while_it_paints_and_the_picture_is_kept(studio):
+    begun(studio)
+    until(lambda: studio.session.step.index >= 2)
+    studio.controls.change(statistic="mean-std")
+    until(lambda: studio.painting.run.number == 2 and studio.session.step.index >= 1)
+    kinds = {type(term) for _, term in studio.painting.run.plan.objective.terms if term.name == "style"}
+    assert kinds == {kind("mean-std")}
+    assert studio.painting.run.plan.inputs.keys() >= {"init"}  # the picture as it was

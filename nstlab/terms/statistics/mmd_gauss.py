@@ -1,0 +1,56 @@
+"""The maximum mean discrepancy with a Gaussian kernel, by random Fourier features, so that it is a mean over positions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from nstlab.method.fast.evaluation import VJPS
+from nstlab.method.statistics import positions, wide_positions
+from nstlab.method.terms import Style
+
+WAVES = 512  # random features; the error of the kernel is about 1/√WAVES
+
+
+class Statistic(Style):
+    """The squared discrepancy with k(x, y) = exp(-|x - y|² / 2N) for features of N filters (Li et al. 2017).
+
+    The kernel is about φ(x)ᵀφ(y) with φ(x) = √(2/D) cos(W x + b) for D random W and phases b (Rahimi and Recht 2007),
+    and the statistic is the mean of φ. The directions are the same in every run."""
+
+    def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
+        return (2 / WAVES) ** 0.5 * self.angles(features).cos().mean(0)
+
+    def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
+        return (statistic - target).square().sum()
+
+    def angles(self, features: Tensor) -> Tensor:
+        """(1, C, h, w) -> (M, D): W x + b at each position."""
+        rows = wide_positions(features)
+        return torch.addmm(self._phases(rows), rows, self.directions(rows))
+
+    def directions(self, rows: Tensor) -> Tensor:
+        """(C, D) for rows of C filters."""
+        count = rows.shape[1]
+        drawn = torch.Generator().manual_seed(count)
+        return self.once(
+            ("W", rows.device, rows.dtype, count),
+            lambda: (torch.randn(count, WAVES, generator=drawn) / count**0.5).to(rows),
+        )
+
+    def _phases(self, rows: Tensor) -> Tensor:
+        drawn = torch.Generator().manual_seed(0)
+        return self.once(("b", rows.device, rows.dtype), lambda: (2 * math.pi * torch.rand(WAVES, generator=drawn)).to(rows))
+
+
+def vjp(term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
+    """-√(2/D) / M (s ∘ sin(W x + b)) Wᵀ, where s is the gradient at the mean."""
+    angles, out = term.angles(features), positions(into)
+    waves = angles.sin().mul_(slope * (-((2 / WAVES) ** 0.5) / len(angles)))
+    change = waves @ term.directions(angles.new_empty(1, features.shape[1])).T
+    out.add_(change) if add else out.copy_(change)
+
+
+VJPS[Statistic] = vjp

@@ -1,0 +1,29 @@
+"""The maximum mean discrepancy with a linear kernel: the distance of the mean features."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from nstlab.method.fast.evaluation import VJPS
+from nstlab.method.statistics import mean, positions
+from nstlab.method.terms import Style
+
+
+class Statistic(Style):
+    """f/N |m - m'|² with the mean features m over positions, N filters, and the convention's factor f (Li et al. 2017)."""
+
+    def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
+        return mean(features)
+
+    def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
+        return self.convention.style_factor / features.shape[1] * (statistic - target).square().sum()
+
+
+def vjp(term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
+    """The gradient at the mean over M, the same at each position."""
+    out = positions(into)
+    change = (slope / len(out)).to(out.dtype).expand_as(out)
+    out.add_(change) if add else out.copy_(change)
+
+
+VJPS[Statistic] = vjp

@@ -1,0 +1,52 @@
+"""Nearest patches: each patch of the features shall be one of the painting's."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nstlab.method.terms import Style
+from nstlab.settings import InputError
+
+WIDTH = 3  # positions, of a patch
+KNOWN = 2048  # patches of the painting, at most; of more, those on a grid are taken
+CHUNK = 2048  # patches of the picture that are compared at a time
+MOST = 20_000  # positions of a layer
+
+
+class Statistic(Style):
+    """Mean over patches of 3×3 positions, and over their numbers, of the squared difference from the painting's patch with
+    which their correlation is highest (Li and Wand 2016, equations 2 and 3), times the convention's factor.
+
+    It is for deep layers, such as conv3_1 and conv4_1. Raises InputError where a layer has more than MOST positions."""
+
+    def target(self, features: Tensor) -> Tensor:
+        """(P, 9 C): the painting's patches."""
+        count = features[0, 0].numel()
+        if count > MOST:
+            raise InputError(
+                f"statistic: patches is for layers of at most {MOST} positions, here are {count}; choose deeper ones"
+            )
+        step = 1
+        while count > KNOWN * step**2:
+            step += 1
+        return _patches(features, step)
+
+    def statistic(self, features: Tensor, target: Tensor) -> Tensor:
+        own = _patches(features)
+        nearest = [self._nearest(part, target) for part in own.detach().split(CHUNK)]
+        return (own - target[torch.cat(nearest)]).square().mean()
+
+    def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
+        return self.convention.style_factor * statistic
+
+    def _nearest(self, own: Tensor, known: Tensor) -> Tensor:
+        """The numbers of the known patches with the highest normalized correlation."""
+        return (own @ F.normalize(known, dim=1).T).argmax(1)
+
+
+def _patches(features: Tensor, step: int = 1) -> Tensor:
+    """(1, C, h, w) -> (P, 9 C)."""
+    features = features.float() if features.dtype.itemsize < 4 else features
+    return F.unfold(features, WIDTH, stride=step)[0].T

@@ -1,0 +1,39 @@
+"""The sliced Wasserstein distance: how far features have to be moved, seen from many directions."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nstlab.method.statistics import wide_positions
+from nstlab.method.terms import Style
+
+DIRECTIONS = 64  # on which features are projected
+
+
+class Statistic(Style):
+    """Mean over directions and positions of the squared difference of the sorted projections (Heitz, Vanhoey, Chambon, Belcour
+    2021, "A Sliced Wasserstein Loss for Neural Texture Synthesis"), times the convention's factor.
+
+    They draw directions anew at each step; here they are the same in every run, so that the loss is a function of the picture.
+    The statistic is no mean over positions: it has as many numbers as there are positions."""
+
+    def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
+        """(D, M): the projections of all positions on each direction, in ascending order."""
+        rows = wide_positions(features)
+        return (rows @ self._directions(rows)).T.sort(1).values
+
+    def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
+        if target.shape != statistic.shape:  # a painting of another size
+            target = F.interpolate(target[None], statistic.shape[1], mode="linear", align_corners=True)[0]
+        return self.convention.style_factor * (statistic - target).square().mean()
+
+    def _directions(self, rows: Tensor) -> Tensor:
+        """(C, D): random directions of length 1."""
+        count = rows.shape[1]
+        drawn = torch.Generator().manual_seed(count)
+        return self.once(
+            (rows.device, rows.dtype, count),
+            lambda: F.normalize(torch.randn(count, DIRECTIONS, generator=drawn), dim=0).to(rows),
+        )
