@@ -178,6 +178,18 @@ WRONG = {  # by exercise: answers, and words of their hints
         (lambda c, v: squares_left(with_ones(c), v) ** 0.5, "root"),
         (lambda c, v: v, "least squares"),
     ],
+    "13.1": [
+        (lambda x, y, k: k(x, x).mean() + k(y, y).mean() - k(x, y).mean(), "counts twice"),
+        (lambda x, y, k: k(x, x).mean() + k(y, y).mean() + 2 * k(x, y).mean(), "taken away"),
+        (lambda x, y, k: k(x, x).sum() + k(y, y).sum() - 2 * k(x, y).sum(), "not sums"),
+        (lambda x, y, k: k(x, y).mean(), "write |mean"),
+    ],
+    "13.2": [
+        ((512 * 512, 1024), "symmetric"),
+        ((512 * 511 // 2, 1024), "diagonal"),
+        ((512 * 513 // 2, 512), "deviations"),
+        (1, "rows"),
+    ],
     "12.2": [(9, "one window"), (24, "itself"), (81, "how far")],
     "09.2": [([1, 2], "five"), ([16, 8, 4, 2, 2], "half"), ([16, 8, 4, 2, 1], "add up to 31")],
 }

@@ -1,4 +1,4 @@
-"""Exercises of notebooks 10 to 12: colour, regions, photographs."""
+"""Exercises of notebooks 10 to 13: colour, regions, photographs, statistics."""
 
 from __future__ import annotations
 
@@ -80,3 +80,39 @@ def neighbours(answer: Any) -> str:
     """How many pixels share a window with one."""
     counted = {"that is one window; a pixel is in nine of them": 9, "count the pixel itself, too": 24}
     return hint(answer, 25, counted, "how far to the left and to the right does a window reach that contains the pixel?", 1e-9)
+
+
+# --- 13 statistics ----------------------------------------------------------------------------------------------------
+
+
+@exercise("13.1")
+def discrepancy(answer: Any) -> str:
+    """A function from two sets of vectors and a kernel to their squared maximum mean discrepancy."""
+    x, y = random(6, 4), random(9, 4, seed=1)
+
+    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a @ b.T) ** 2
+
+    own, other, both = kernel(x, x).mean(), kernel(y, y).mean(), kernel(x, y).mean()
+    mistakes = {
+        "the last part counts twice: it stands for (x, y) and for (y, x)": own + other - both,
+        "the last part is taken away, not added": own + other + 2 * both,
+        "take means, not sums: the sets may have different sizes": kernel(x, x).sum()
+        + kernel(y, y).sum()
+        - 2 * kernel(x, y).sum(),
+    }
+    otherwise = "write |mean of φ(x) - mean of φ(y)|² out, and put k for each product of two φ"
+    return hint(answer(x, y, kernel), own + other - 2 * both, mistakes, otherwise)
+
+
+@exercise("13.2")
+def numbers(answer: Any) -> str:
+    """How many numbers a Gram matrix of 512 filters has, and means and deviations."""
+    counted = {
+        "the matrix is symmetric: what is above its diagonal is below it, too": (512 * 512, 1024),
+        "the diagonal counts as well": (512 * 511 // 2, 1024),
+        "there are means and deviations": (512 * 513 // 2, 512),
+    }
+    return hint(
+        answer, (512 * 513 // 2, 1024), counted, "count the rows of a triangle: 512 + 511 + …; then two for each filter", 1e-9
+    )
