@@ -100,9 +100,7 @@ function render({ model, el }) {
   el.classList.add("nst-regions");
   el.append(make("div", { class: "nst-brush" }, ...swatches), make("label", {}, "brush ", size), ...sheets.map(({ node }) => node), buttons);
 
-  const update = () => {
-    model.get("pictures").forEach((each, i) => sheets[i].show(each));
-  };
+  const update = () => model.get("pictures").forEach((each, i) => sheets[i].show(each));
   model.on("change:pictures", update);
   update();
   const seen = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && (seen.disconnect(), model.send({ do: "look" })));

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from nstlab.settings import InputError
 
 HERE = Path(__file__).parent
 SIDE = 384  # px: long side of the pictures that one brushes on
+ROLES = ("content", "style")  # whose regions they are
 NONE: dict[str, Any] = {"mask": None, "painting_mask": None, "regions": 1}  # settings without regions
 
 Labelled = tuple[str, Tensor, Tensor | None]  # name, picture, its label picture
@@ -46,11 +48,8 @@ class RegionsView(View):
     def __init__(self) -> None:
         super().__init__("mask", Brush())
         self._shown: Any = None  # the settings that concern it, of what is shown
-        self._run: tuple[int, Any, Loader | None] = (
-            0,
-            None,
-            None,
-        )  # the last one: its number, such settings, what it has found
+        self._run = 0  # the number of the last run
+        self._found: tuple[Any, Loader] | None = None  # what it has found, and for which such settings
         self._load: Loader | None = None  # what is to be shown when somebody looks
         self._seen = False
 
@@ -61,19 +60,20 @@ class RegionsView(View):
         return {}
 
     def show(self, settings: RunSettings) -> None:
-        _, found_for, found = self._run
         files, labels, _ = concern = _concern(settings)
         if concern != self._shown:
             self._shown = concern
-            self._offer(found if found is not None and concern == found_for else lambda: _read(files, labels))
+            looked = self._found is not None and self._found[0] == concern
+            self._offer(self._found[1] if looked else partial(_read, files, labels))
 
     def found(self, plan: Plan, number: int) -> None:
         """Show the regions that run `number` has found; nothing if it has not looked for any."""
-        if number != self._run[0]:
-            looked = plan.settings.regions > 1
-            self._run = number, _concern(plan.settings), (lambda: _found(plan)) if looked else None
-            if looked:
-                self._offer(self._run[2])
+        if number != self._run:
+            self._run, self._found = number, None
+            if plan.settings.regions > 1:
+                masks = plan.inputs["mask"], plan.inputs["painting_mask"]  # not the plan, whose memory the next run needs
+                self._found = _concern(plan.settings), partial(_of_run, plan.settings, plan.start.shape[-2:], masks)
+                self._offer(self._found[1])
 
     def forget(self) -> None:
         """Show the pictures anew next time, since what was painted over them is not wanted."""
@@ -98,8 +98,7 @@ class RegionsView(View):
 
 def _concern(settings: RunSettings) -> tuple[dict[str, str], tuple[str | None, str | None], int]:
     """({name: file} of photo and painting, their label pictures, how many regions are to be found)."""
-    names = {role: name for name, role in settings.roles().items()}
-    files = {names[role]: getattr(settings, names[role]) for role in ("content", "style")}
+    files = {name: getattr(settings, name) for name in map(settings.field_of, ROLES)}
     return files, (settings.mask, settings.painting_mask), settings.regions
 
 
@@ -109,23 +108,23 @@ def _read(files: Mapping[str, str], labels: tuple[str | None, str | None]) -> li
     return [(name, im.load(file, SIDE), None if label is None else im.load(label)) for (name, file), label in pairs]
 
 
-def _found(plan: Plan) -> list[Labelled]:
-    """The same, of regions that a run has found; in the whole painting, of which the run may have used a part."""
-    made, names = [], {role: name for name, role in plan.settings.roles().items()}
-    for role, labels in (("content", "mask"), ("style", "painting_mask")):
-        each = plan.settings.inputs[role]
-        picture, shape = im.load(each.source, SIDE), plan.start.shape[-2:]
+def _of_run(settings: RunSettings, shape: Sequence[int], masks: Sequence[Tensor]) -> list[Labelled]:
+    """The same, of regions that a run of shape (H, W) has found; in the whole painting, of which it may have used a part."""
+    made = []
+    for role, labels in zip(ROLES, masks, strict=True):
+        each = settings.inputs[role]
+        picture = im.load(each.source, SIDE)
         (top, left, height, width), _ = im.fitting(picture.shape[-2:], shape, each.fit, each.scale)
-        part = F.interpolate(plan.inputs[labels], (height, width), mode="nearest")
+        part = F.interpolate(labels, (height, width), mode="nearest")
         down, across = picture.shape[-2] - top - height, picture.shape[-1] - left - width
-        made.append((names[role], picture, F.pad(part, (left, across, top, down), mode="replicate")))
+        made.append((settings.field_of(role), picture, F.pad(part, (left, across, top, down), mode="replicate")))
     return made
 
 
 def _png(labels: Tensor | None, picture: Tensor) -> bytes:
-    """Labels at the size at which a picture is shown, with their colours as they are."""
+    """Labels in the shape of their picture, with their colours as they are."""
     if labels is None:
         return b""
-    shape, buffer = im.fit_size(picture.shape[-2:], min(SIDE, max(picture.shape[-2:]))), io.BytesIO()
-    im.to_pil(F.interpolate(labels, shape, mode="nearest")).save(buffer, "PNG")
+    buffer = io.BytesIO()
+    im.to_pil(F.interpolate(labels, picture.shape[-2:], mode="nearest")).save(buffer, "PNG")
     return buffer.getvalue()

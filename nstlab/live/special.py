@@ -117,8 +117,7 @@ class MixView(BarsView):
     field, about = "mix", "share of each painting"
 
     def labels(self, settings: RunSettings) -> list[str]:
-        first = next(name for name, role in settings.roles().items() if role == "style")
-        several = [getattr(settings, first), *settings.more_paintings] if settings.more_paintings else []
+        several = [settings.inputs[role].source for role in settings.paintings] if settings.more_paintings else []
         return [name.rpartition(os.sep)[2].partition(".")[0] for name in several]
 
     def open(self, settings: RunSettings) -> float:
@@ -150,5 +149,5 @@ SPECIAL: Mapping[tuple[str, ...], Callable[[], View]] = {  # what has a view of 
 NEEDED: Mapping[str, Callable[[Any], bool]] = {  # fields that mean something only with these settings, and are hidden otherwise
     "mix": lambda settings: bool(settings.more_paintings),
     "mix_layers": lambda settings: bool(settings.more_paintings),
-    "region_weights": lambda settings: bool(settings.mask) or settings.regions > 1,
+    "region_weights": lambda settings: settings.by_region,
 }

@@ -18,12 +18,6 @@ def positions(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
 
 
-def wide_positions(features: Tensor) -> Tensor:
-    """The same, in float32 at least."""
-    rows = positions(features)
-    return rows.to(_at_least_float32(rows))
-
-
 def gram(features: Tensor) -> Tensor:
     """(B, C, H, W) -> (C, C): the Gram matrix G_ij = 1/M Σ_k F_ik F_jk.
 
@@ -48,7 +42,7 @@ def _mean_outer_product(rows: Tensor) -> Tensor:
     m, n = rows.shape
     parts = min(PARTS[1], m // n)
     if rows.dtype.itemsize > 2 or parts < PARTS[0]:
-        rows = rows.to(_at_least_float32(rows))
+        rows = widened(rows)
         return rows.T @ rows / m
     # A matrix product in 16 bits is rounded to 16 bits. Summing the products of several parts in float32 averages the
     # rounding errors out.
@@ -56,6 +50,11 @@ def _mean_outer_product(rows: Tensor) -> Tensor:
     split, rest = rows[: parts * each].view(parts, each, n), rows[parts * each :].to(torch.float32)
     means = torch.baddbmm(rows.new_zeros(()), split.transpose(1, 2), split, beta=0, alpha=1 / each)  # (parts, N, N)
     return (means.sum(0, dtype=torch.float32) * each + rest.T @ rest) / m
+
+
+def widened(t: Tensor) -> Tensor:
+    """The same numbers, in float32 at least."""
+    return t.to(_at_least_float32(t))
 
 
 def _at_least_float32(t: Tensor) -> torch.dtype:
@@ -66,7 +65,7 @@ def _at_least_float32(t: Tensor) -> torch.dtype:
 def mean_square_error(features: Tensor, target: Tensor) -> Tensor:
     """Two feature maps of the same shape -> scalar: 1/(N M) Σ (F - P)²."""
     difference = features - target
-    return difference.to(_at_least_float32(difference)).square().mean()
+    return widened(difference).square().mean()
 
 
 def total_variation(image: Tensor) -> Tensor:

@@ -128,15 +128,23 @@ class Style(Term):
 
 
 @dataclass(frozen=True, eq=False)
-class TotalVariation(Term):
-    """Mean squared difference of neighbouring pixels.
-
-    neural-style takes half the sum over pixel values from 0 to 255; here, half the mean times the number of values (its sum
-    leaves out one row and one column)."""
+class PixelTerm(Term):
+    """A term of the image itself, whose statistic is its value."""
 
     @property
     def reads(self) -> tuple[str, ...]:
         return (PIXELS,)
+
+    def score(self, statistic: Tensor, target: None, features: Tensor) -> Tensor:
+        return statistic
+
+
+@dataclass(frozen=True, eq=False)
+class TotalVariation(PixelTerm):
+    """Mean squared difference of neighbouring pixels.
+
+    neural-style takes half the sum over pixel values from 0 to 255; here, half the mean times the number of values (its sum
+    leaves out one row and one column)."""
 
     def statistic(self, features: Tensor, target: None) -> Tensor:
         return total_variation(features)

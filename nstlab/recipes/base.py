@@ -119,6 +119,7 @@ class RunSettings(Settings):
     """The settings that every recipe has: size, network, optimizer. A recipe adds its own, and an objective."""
 
     recipe: ClassVar[str] = ""
+    any_convention: ClassVar[bool] = True  # False if a recipe's weights would mean nothing with another than the default
     if TYPE_CHECKING:
         init: str  # each recipe defines its own, with `first_picture`
 
@@ -148,14 +149,11 @@ class RunSettings(Settings):
     def __post_init__(self) -> None:
         """Fill the fields that are left open with the convention's values, so that equal runs have equal settings."""
         super().__post_init__()
+        if self.convention != DEFAULT_CONVENTION and not self.any_convention:
+            raise InputError(f"convention: {self.recipe} has weights that go with '{DEFAULT_CONVENTION}' alone")
         for name in self._conventional():
             if getattr(self, name) in (None, ()):
                 object.__setattr__(self, name, getattr(CONVENTIONS[self.convention], name))
-
-    def _require_default_convention(self) -> None:
-        """InputError for another convention than the default, with which a recipe's weights would mean nothing."""
-        if self.convention != DEFAULT_CONVENTION:
-            raise InputError(f"convention: {self.recipe} has weights that go with '{DEFAULT_CONVENTION}' alone")
 
     def __init_subclass__(cls, recipe: str = "", **rest: Any) -> None:
         """Register a recipe under its name. Defining a class again, as in a notebook's cell, replaces it."""
@@ -176,6 +174,11 @@ class RunSettings(Settings):
     def roles(cls) -> dict[str, str]:
         """{field: role} for the fields that name pictures."""
         return {name: opt.role for name, _, opt in cls.options() if opt.role}
+
+    @classmethod
+    def field_of(cls, role: str) -> str:
+        """The field that names the picture of a role: "reference" for "style"."""
+        return next(name for name, own in cls.roles().items() if own == role)
 
     @property
     def inputs(self) -> dict[str, Input]:

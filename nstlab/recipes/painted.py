@@ -95,14 +95,11 @@ class PaintedSettings(RunSettings):
     ) -> method.Objective:
         """The style term of a painting; if layers have different statistics, a term for each of these."""
         kinds = self.statistic * (len(layers) if len(self.statistic) == 1 else 1)
-        if set(kinds) == {statistics.GRAM}:
-            return method.style(layers, painting, weights, self.convention, fitted=shape)
         weights = tuple(weights) or (CONVENTIONS[self.convention].layer_weight(len(layers)),) * len(layers)
         made = []
         for name in dict.fromkeys(kinds):
-            own = [i for i, kind in enumerate(kinds) if kind == name]
-            chosen, given = [layers[i] for i in own], [weights[i] for i in own]
-            made.append(
-                method.term(statistics.kind(name), "style", chosen, given, self.convention, image=painting, fitted=tuple(shape))
-            )
+            own = [(layer, weight) for layer, weight, kind in zip(layers, weights, kinds, strict=True) if kind == name]
+            chosen, given = zip(*own, strict=True)
+            term = statistics.kind(name)
+            made.append(method.term(term, "style", chosen, given, self.convention, image=painting, fitted=tuple(shape)))
         return sum(made, method.Objective(()))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nstlab import method, terms
 from nstlab.names import layer_name
-from nstlab.recipes.base import first_picture, length, live_field, picture, picture_field
+from nstlab.recipes.base import Filled, first_picture, length, live_field, picture, picture_field
 from nstlab.recipes.regional import RegionalSettings
 
 if TYPE_CHECKING:
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 class PhotorealSettings(RegionalSettings, recipe="photoreal"):
     """Give PHOTO the light and the colours of REFERENCE; it stays a photo (Luan et al. 2017, "Deep Photo Style Transfer")."""
 
+    any_convention: ClassVar[bool] = False
+
     photo: str = picture("content")
     reference: str = picture("style")
-    alpha: float = live_field(1.0, "content weight α", low=0, high=1e12, log=True)
-    beta: float = live_field(20.0, "style weight β", low=0, high=1e15, log=True)
+    alpha: Filled[float] = live_field(None, "content weight α (default: the convention's)", low=0, high=1e12, log=True)
+    beta: Filled[float] = live_field(None, "style weight β (default: the convention's)", low=0, high=1e15, log=True)
     affine: float = live_field(
         1e4, "weight of the regularizer: colours are, in small windows, affine functions of the photo's", low=0, high=1e12,
         log=True,
@@ -35,10 +37,6 @@ class PhotorealSettings(RegionalSettings, recipe="photoreal"):
     _: dataclasses.KW_ONLY
     smooth: bool = picture_field(True, "let edges and grain of the result be the photo's (guided filter)")
     steps: int = length(80)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require_default_convention()
 
     def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The inputs with their masks; and if the run begins with it, the photo with the reference's colours. It is an affine

@@ -40,12 +40,17 @@ class RegionalSettings(PaintedSettings):
             raise InputError("mask and painting_mask: give both or none; each region's style is taken from the same region")
         if self.mask and self.regions > 1:
             raise InputError("regions: are given by mask and painting_mask already; leave out one of both")
-        if (self.mask or self.regions > 1) and self.more_paintings:
+        if self.by_region and self.more_paintings:
             raise InputError("regions are of one painting; leave out more_paintings")
-        if (self.mask or self.regions > 1) and self.statistic != (statistics.GRAM,):
+        if self.by_region and self.statistic != (statistics.GRAM,):
             raise InputError("statistic: regions have Gram matrices; leave out one of both")
-        if self.region_weights and not ((self.mask or self.regions > 1) and any(self.region_weights)):
+        if self.region_weights and not (self.by_region and any(self.region_weights)):
             raise InputError("region_weights: need regions, and at least one weight that is more than 0")
+
+    @property
+    def by_region(self) -> bool:
+        """Whether regions are given or to be found."""
+        return self.mask is not None or self.regions > 1
 
     @property
     def inputs(self) -> dict[str, Input]:
@@ -86,12 +91,12 @@ class RegionalSettings(PaintedSettings):
 
     def style(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
         """Σ_r w_r s_r style_r over the regions; the plain style if there is only one, or none."""
-        count = pictures["regions"].shape[1] if "regions" in pictures else 1
-        if self.region_weights and len(self.region_weights) != count and "regions" in pictures:
-            raise InputError(f"region_weights: {len(self.region_weights)} given for {count} regions")
-        if count == 1:
+        masks = pictures.get("regions")
+        if masks is not None and self.region_weights and len(self.region_weights) != masks.shape[1]:
+            raise InputError(f"region_weights: {len(self.region_weights)} given for {masks.shape[1]} regions")
+        if masks is None or masks.shape[1] == 1:
             return super().style(pictures, shape)
         return terms.region_styles(
-            self.style_layers, pictures["style"], pictures["regions"], pictures["painting_regions"], self.region_weights,
+            self.style_layers, pictures["style"], masks, pictures["painting_regions"], self.region_weights,
             self.convention, self.style_weights, shape,
         )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nstlab import method, terms
 from nstlab.names import layer_name
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class SketchSettings(PaintedSettings, recipe="sketch"):
     """Colour DRAWING with the colours and strokes of PAINTING; its lines stay."""
 
+    any_convention: ClassVar[bool] = False
+
     drawing: str = picture("content")
     painting: str = picture("style")
     lines: float = live_field(100.0, "weight of the lines", low=0, high=1e6, log=True)
@@ -26,10 +28,6 @@ class SketchSettings(PaintedSettings, recipe="sketch"):
     beta: float = live_field(60.0, "style weight", low=0, high=1e9, log=True)
     content_layers: tuple[str, ...] = live_field(("conv3_1",), "layers for content", parse=layer_name)
     init: str = first_picture("noise")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require_default_convention()
 
     @property
     def edition(self) -> int:

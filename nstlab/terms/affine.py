@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab.method.fast.evaluation import VJPS
-from nstlab.method.terms import PIXELS, Term
+from nstlab.method.terms import PixelTerm
 
 RIDGE = 1e-5  # variance of a window's colours that is taken for noise; rounding to 8 bits makes 1.3e-6
 BAND = 64  # rows of windows for which it is computed at a time, in some kilobytes a pixel
@@ -67,7 +67,7 @@ def _pairs(values: Tensor, weights: Tensor) -> Iterable[tuple[Tensor, Tensor, Te
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Affine(Term):
+class Affine(PixelTerm):
     """Σ_c V_cᵀ L V_c over the number of values, with the three channels V_c and the photo's matting Laplacian L (Luan et al.
     2017, equation 2): how far the picture is, in each small window, from an affine function of the photo's colours.
 
@@ -75,16 +75,9 @@ class Affine(Term):
 
     photo: Tensor
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return (PIXELS,)
-
     def statistic(self, features: Tensor, target: None) -> Tensor:
         each = [((a - b).square() * weight).sum() for a, b, weight in _pairs(features, self.weights(features))]
         return torch.stack(each).sum() / features.numel()
-
-    def score(self, statistic: Tensor, target: None, features: Tensor) -> Tensor:
-        return statistic
 
     def weights(self, features: Tensor) -> Tensor:
         """(12, h, w): those of `matting_laplacian`, of the photo at the size of the features, on their device."""

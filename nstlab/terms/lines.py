@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab.colour import luminance
-from nstlab.method.terms import PIXELS, Term
+from nstlab.method.terms import PixelTerm
 
 PAPER = 1 / 12  # of the long side: the reach within which the brightest tone is taken for paper
 GRAIN = 0.15  # how much darker than the paper around it a pixel may be and still be white: paper's grain, a scanner's noise
@@ -26,22 +26,15 @@ def on_white(drawing: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Lines(Term):
+class Lines(PixelTerm):
     """Σ d (Y - D)² / Σ d over the pixels: how far the luminance Y is from that of a drawing, D, where that is dark, d = 1 - D.
 
     drawing: (1, 3, H, W) in grey, on white."""
 
     drawing: Tensor
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return (PIXELS,)
-
     def statistic(self, features: Tensor, target: None) -> Tensor:
         key = features.device, features.dtype, tuple(features.shape[-2:])
         drawn = self.once(key, lambda: im.resize(self.drawing, features.shape[-2:]).to(features))[:, :1]
         dark = 1 - drawn
         return (dark * (luminance(features)[:, :1] - drawn).square()).mean() / dark.mean().clamp_min(1e-6)
-
-    def score(self, statistic: Tensor, target: None, features: Tensor) -> Tensor:
-        return statistic

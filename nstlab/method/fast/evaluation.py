@@ -33,10 +33,12 @@ def vjp_by_autograd(term: Term, slope: Tensor, features: Tensor, target: Tensor 
     with torch.enable_grad():
         leaf = features.detach().requires_grad_(True)
         (grad,) = torch.autograd.grad(term.statistic(leaf, target), leaf, slope)
-    if add:
-        into.add_(grad)
-    else:
-        into.copy_(grad)
+    put(grad, into, add)
+
+
+def put(change: Tensor, into: Tensor, add: bool) -> None:
+    """Write a gradient into `into`, or add it."""
+    into.add_(change) if add else into.copy_(change)
 
 
 def content_vjp(term: Term, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nstlab.method.fast.evaluation import VJPS
-from nstlab.method.statistics import positions, wide_positions
+from nstlab.method.fast.evaluation import VJPS, put
+from nstlab.method.statistics import positions, widened
 from nstlab.method.terms import Style
 
 FLAT = 1e-6  # added to variances, so that the deviation of a filter that is constant can be differentiated
@@ -17,7 +17,7 @@ class Statistic(Style):
     (Li, Wang, Liu, Hou 2017, "Demystifying Neural Style Transfer", equation 12)."""
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
-        rows = wide_positions(features)
+        rows = widened(positions(features))
         return torch.stack([rows.mean(0), (rows.var(0, correction=0) + FLAT).sqrt()])
 
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def vjp(term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: 
     mean, deviation = term.statistic(features, None)
     at_mean, at_deviation = slope / rows.shape[0]
     change = (rows - mean) * (at_deviation / deviation) + at_mean
-    out.add_(change) if add else out.copy_(change)
+    put(change, out, add)
 
 
 VJPS[Statistic] = vjp

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from nstlab.method.fast.evaluation import VJPS
-from nstlab.method.statistics import positions, wide_positions
+from nstlab.method.fast.evaluation import VJPS, put
+from nstlab.method.statistics import positions, widened
 from nstlab.method.terms import Style
 
 WAVES = 512  # random features; the error of the kernel is about 1/√WAVES
@@ -28,7 +28,7 @@ class Statistic(Style):
 
     def angles(self, features: Tensor) -> Tensor:
         """(1, C, h, w) -> (M, D): W x + b at each position."""
-        rows = wide_positions(features)
+        rows = widened(positions(features))
         return torch.addmm(self._phases(rows), rows, self.directions(rows))
 
     def directions(self, rows: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def vjp(term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: 
     angles, out = term.angles(features), positions(into)
     waves = angles.sin().mul_(slope * (-((2 / WAVES) ** 0.5) / len(angles)))
     change = waves @ term.directions(angles.new_empty(1, features.shape[1])).T
-    out.add_(change) if add else out.copy_(change)
+    put(change, out, add)
 
 
 VJPS[Statistic] = vjp

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nstlab.method.fast.evaluation import VJPS
+from nstlab.method.fast.evaluation import VJPS, put
 from nstlab.method.statistics import mean, positions
 from nstlab.method.terms import Style
 
@@ -23,7 +23,7 @@ def vjp(term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: 
     """The gradient at the mean over M, the same at each position."""
     out = positions(into)
     change = (slope / len(out)).to(out.dtype).expand_as(out)
-    out.add_(change) if add else out.copy_(change)
+    put(change, out, add)
 
 
 VJPS[Statistic] = vjp

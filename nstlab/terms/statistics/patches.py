@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nstlab.method.statistics import widened
 from nstlab.method.terms import Style
 from nstlab.settings import InputError
 
@@ -48,5 +49,4 @@ class Statistic(Style):
 
 def _patches(features: Tensor, step: int = 1) -> Tensor:
     """(1, C, h, w) -> (P, 9 C)."""
-    features = features.float() if features.dtype.itemsize < 4 else features
-    return F.unfold(features, WIDTH, stride=step)[0].T
+    return F.unfold(widened(features), WIDTH, stride=step)[0].T

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nstlab.method.statistics import wide_positions
+from nstlab.method.statistics import positions, widened
 from nstlab.method.terms import Style
 
 DIRECTIONS = 64  # on which features are projected
@@ -21,7 +21,7 @@ class Statistic(Style):
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
         """(D, M): the projections of all positions on each direction, in ascending order."""
-        rows = wide_positions(features)
+        rows = widened(positions(features))
         return (rows @ self._directions(rows)).T.sort(1).values
 
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
