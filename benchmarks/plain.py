@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nstlab.method.network import SEQUENCE, VGG19
+from nstlab.method.network import VGG19
+from nstlab.names import LAYERS
 
 HISTORY = 100
 
@@ -22,7 +23,7 @@ def layers(net: VGG19, reads: Sequence[str]) -> nn.Sequential:
     """torchvision's layers with the network's weights, as far as they are read."""
     from torchvision.models.vgg import make_layers
 
-    names = SEQUENCE[: max(SEQUENCE.index(name) for name in reads) + 1]
+    names = LAYERS[: max(LAYERS.index(name) for name in reads) + 1]
     model = make_layers([net.channels(n) if n.startswith("conv") else "M" for n in names if not n.startswith("relu")])
     model = nn.Sequential(*[nn.AvgPool2d(2) if isinstance(m, nn.MaxPool2d) else m for m in model][: len(names)])
     tensors = net.tensors()
@@ -58,7 +59,7 @@ class PlainLoop:
         self.content, self.style, self.alpha, self.beta = content, style, alpha, beta
         self.preprocessing = net.weights.preprocessing
         self.model = layers(net, [*content, *style])
-        self.names = SEQUENCE[: len(self.model)]
+        self.names = LAYERS[: len(self.model)]
         with torch.no_grad():
             self.photo = {name: f for name, f in self.features(photo).items() if name in content}
             self.painting = {name: gram(f) for name, f in self.features(painting).items() if name in style}

@@ -1,5 +1,6 @@
 """What `import nstlab as nst` offers; the one list of it, read by editors and by the package itself."""
 
+from .architectures import ARCHITECTURES as ARCHITECTURES
 from .colour import luminance as luminance
 from .colour import matched_colours as matched_colours
 from .colour import matched_luminance as matched_luminance
@@ -18,7 +19,6 @@ from .course.measurements import fine_energy as fine_energy
 from .course.measurements import mean_wavelength as mean_wavelength
 from .course.measurements import pixel_error as pixel_error
 from .course.measurements import psnr as psnr
-from .course.measurements import receptive_field as receptive_field
 from .course.measurements import sparseness as sparseness
 from .course.measurements import ssim as ssim
 from .figures import before_after as before_after
@@ -48,8 +48,12 @@ from .method.checkpoint import Checkpoint as Checkpoint
 from .method.conventions import CONVENTIONS as CONVENTIONS
 from .method.engine import minimize as minimize
 from .method.engine import solve as solve
+from .method.graph import GraphNetwork as GraphNetwork
+from .method.graph import loss_network as loss_network
 from .method.lbfgs import LBFGS as LBFGS
+from .method.network import VGG16 as VGG16
 from .method.network import VGG19 as VGG19
+from .method.network import Network as Network
 from .method.normalization import mean_activations as mean_activations
 from .method.normalization import normalize_activations as normalize_activations
 from .method.objectives import Objective as Objective
@@ -68,7 +72,7 @@ from .method.steps import Step as Step
 from .method.steps import pyramid as pyramid
 from .method.terms import Term as Term
 from .names import CONTENT_LAYERS as CONTENT_LAYERS
-from .names import LAYERS as LAYERS
+from .names import CONVOLUTIONS as CONVOLUTIONS
 from .names import STYLE_LAYERS as STYLE_LAYERS
 from .recipes.base import RunSettings as RunSettings
 from .recipes.base import first_picture as first_picture

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from nstlab import commandline
+from nstlab.architectures import ARCHITECTURES, DEFAULT_NETWORK, architecture, known_network
 from nstlab.commandline import Subcommand
 from nstlab.course.settings import NotebooksSettings, SweepSettings
+from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from nstlab.names import DOWNLOADS
 from nstlab.recipes.base import RunSettings, known
 from nstlab.settings import DEVICES, RESULTS, InputError, Settings, option
@@ -25,6 +27,11 @@ from nstlab.settings import DEVICES, RESULTS, InputError, Settings, option
 DESCRIPTION = "Neural style transfer (Gatys, Ecker, Bethge 2016): repaint a photo in the style of a painting."
 RUN_ACTIONS = ("list", "show", "rm")
 LISTED = ("id", "recipe", "size", "steps_done", "loss", "seconds", "created")  # of the list of runs
+
+
+def network_option(default: str | None, help: str) -> Any:
+    """The field that names a network."""
+    return option(default, help, choices=tuple(ARCHITECTURES), parse=known_network)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +49,8 @@ class JobSettings(Settings):
 class FetchSettings(Settings):
     """Download optional weights and check their hash. Nothing else ever downloads anything."""
 
-    weights: str = option(DOWNLOADS[0], "imagenet: torchvision's; caffe: the original ones", choices=DOWNLOADS)
+    network: str = network_option(DEFAULT_NETWORK, "whose weights")
+    weights: str = option(DOWNLOADS[0], "imagenet: torchvision's; caffe: the original VGG19", choices=DOWNLOADS)
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,9 @@ class RunsSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class InfoSettings(Settings):
-    """Print versions, devices, and the weights and sample pictures found on this machine."""
+    """Print versions, devices, and the weights and sample pictures found on this machine; or what layers a network has."""
+
+    network: str | None = network_option(None, "the network")
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------
@@ -215,19 +225,24 @@ def fetch_command(settings: FetchSettings) -> int:
 
     from nstlab import downloads, weights
 
-    with tqdm(unit="B", unit_scale=True, desc=settings.weights, disable=None) as bar:
+    wanted, of_default = weights.download(settings.network, settings.weights), settings.network == DEFAULT_NETWORK
+    with tqdm(unit="B", unit_scale=True, desc=wanted.path.name, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total or None
             bar.update(done - bar.n)
 
-        path = downloads.fetch(weights.SOURCES[settings.weights], progress)
-    print(f"{path}: complete, its hash is right; use it with --weights {settings.weights}")
+        path = downloads.fetch(wanted, progress)
+    use = f"--weights {settings.weights}" if of_default else f"--network {settings.network}"
+    print(f"{path}: complete, its hash is right; use it with {use}")
     return 0
 
 
 def info_command(settings: InfoSettings) -> int:
-    """Print versions, devices, memory, weights and sample pictures of this machine."""
+    """Print versions, devices, memory, weights and sample pictures of this machine; or what layers a network has."""
+    if settings.network is not None:
+        _print_network(settings.network)
+        return 0
     import platform
     from importlib.metadata import version
 
@@ -245,8 +260,31 @@ def info_command(settings: InfoSettings) -> int:
         print(f"weights  {name}: {download.path if download.path.is_file() else missing}")
     embedded = weights.load("embedded")
     print(f"weights  embedded: {embedded.metadata.get('title', '')}; the ImageNet VGG19 remains the reference")
+    print("networks", ", ".join(ARCHITECTURES), "(nstlab info --network NAME lists its layers)")
     print("samples ", ", ".join(images.samples()))
     return 0
+
+
+def _print_network(name: str) -> None:
+    """Print a network's layers, its preprocessing, and where its weights are."""
+    from nstlab import weights
+    from nstlab.method.graph import SAMPLE, loss_network
+
+    net, known = loss_network(name, weights.random_weights(0, network=name)), architecture(name)
+    shapes, roles = net.shapes(known.layers, SAMPLE), {}
+    defaults = CONVENTIONS[DEFAULT_CONVENTION] if known.blocks else known
+    for role in ("style", "content"):
+        for layer in getattr(defaults, f"{role}_layers"):
+            roles[layer] = f"{roles.get(layer, '')} {role}".strip()
+    rows = [("layer", "depth", "channels", "stride, px", "sees, px", "default for")]
+    for layer, field in net.fields().items():
+        if layer in shapes:
+            rows.append((layer, field.depth, shapes[layer][0], field.stride, field.across, roles.get(layer, "")))
+    _print_table(rows)
+    print("\ndepth: convolutions up to it; sees: its receptive field. Input:", weights.trained_with(name))
+    download = weights.download(name)
+    here, missing = download.path.is_file(), f"not here; nstlab fetch --network {name} ({download.megabytes} MB)"
+    print("weights  imagenet:", download.path if here else missing)
 
 
 def _capacity(device: Any) -> str:

@@ -18,8 +18,8 @@ DARKEST = 1e-5  # least variance of a colour, so that a grey picture's can be ma
 
 def luminance(image: Tensor) -> Tensor:
     """(1, 3, H, W) -> the same in grey: each channel is the luminance."""
-    weights = torch.tensor(LUMINANCE, dtype=image.dtype, device=image.device).view(1, 3, 1, 1)
-    return (image * weights).sum(1, keepdim=True).expand_as(image).contiguous()
+    channels = zip(image.split(1, 1), LUMINANCE, strict=True)  # plain numbers, so that nothing is sent to a device
+    return sum(x * share for x, share in channels).expand_as(image).contiguous()
 
 
 def with_luminance(image: Tensor, other: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ from nstlab.settings import InputError
 
 MOST = 12  # regions
 PALETTE = tuple(sorted((*DISTINCT, "#f0e442", "#999999", "#ffffff", "#7a1fa2", "#4e342e", "#b8d45a")))  # of regions
-LOOKED_AT = ("relu3_1", "relu4_1")  # layers by whose features regions are found
 SHARED = 0.02  # of each picture: what a region that is found must cover
 COVERED = 0.9  # of a label picture: what its regions must cover, in all
 TINY = 16 * 16  # pixels: a position of the fifth block
@@ -89,14 +88,15 @@ def fitted(masks: Tensor, shape: Sequence[int]) -> Tensor:
     return soft / soft.sum(1, keepdim=True).clamp_min(1.0)
 
 
-def found(net: Net, photo: Tensor, painting: Tensor, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def found(net: Net, photo: Tensor, painting: Tensor, layers: Sequence[str], count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """The label pictures of a photo and a painting, (1, 3, H, W) each, with at most `count` regions that both have.
 
-    The features of all positions of both are clustered together (k-means), so that a region of the photo is where the network
-    sees about the same as in that region of the painting. A cluster that one of them hardly has is given to the next one."""
+    The features of all positions of both, in these layers, are clustered together (k-means), so that a region of the photo is
+    where the network sees about the same as in that region of the painting. A cluster that one of them hardly has is given to
+    the next one."""
     from scipy.cluster.vq import kmeans2
 
-    maps = [_described(net, picture) for picture in (photo, painting)]
+    maps = [_described(net, picture, layers) for picture in (photo, painting)]
     points = torch.cat([each[0].flatten(1).T for each in maps]).double().numpy()
     centres, nearest = points[:1], np.zeros(len(points), dtype=np.int32)  # if all are the same, as in even pictures
     if np.ptp(points, 0).max() > 1e-6:
@@ -118,12 +118,12 @@ def found(net: Net, photo: Tensor, painting: Tensor, count: int, seed: int = 0) 
     return made[0], made[1]
 
 
-def _described(net: Net, picture: Tensor) -> Tensor:
-    """(1, C, h, w): the features of LOOKED_AT at the first one's positions, smoothed; each layer counts the same.
+def _described(net: Net, picture: Tensor, names: Sequence[str]) -> Tensor:
+    """(1, C, h, w): the features of layers at the first one's positions, smoothed; each layer counts the same.
 
     They are relative to the picture's own mean and deviation, since a painting's features differ from a photo's everywhere."""
     with torch.no_grad():
-        layers = [F.avg_pool2d(f, 5, 1, 2, count_include_pad=False) for f in net(picture, LOOKED_AT).values()]
+        layers = [F.avg_pool2d(f, 5, 1, 2, count_include_pad=False) for f in net(picture, names).values()]
         layers = [(f - f.mean((2, 3), keepdim=True)) / f.std((2, 3), keepdim=True).clamp_min(1e-6) for f in layers]
         layers = [f / f.norm(dim=1, keepdim=True).clamp_min(1e-6) for f in layers]
         return torch.cat([F.interpolate(f, layers[0].shape[-2:], mode="bilinear") for f in layers], 1).cpu()

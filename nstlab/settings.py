@@ -60,6 +60,7 @@ class Option:
     reserved: tuple[str, ...] = ()  # words that are never taken for a path, because they are choices of other recipes
     log: bool = False  # its slider is logarithmic
     parse: Callable[[Any], Any] | None = None  # turns what users write into the stored value, element by element
+    layers: bool = False  # names layers of the network
     identity: bool = True  # part of a run's id; paths and devices are not (the contents of files are hashed instead)
     later: bool = False  # added when runs were kept already: at its default, it is not part of an id
     positional: bool = False  # positional on the command line, although it has a default

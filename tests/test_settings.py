@@ -9,9 +9,10 @@ import pytest
 from faults import refusal
 
 from nstlab import names, weights
+from nstlab.architectures import architecture
 from nstlab.cli import JobSettings
 from nstlab.method.conventions import CONVENTIONS
-from nstlab.names import LAYERS, layer_name
+from nstlab.names import LAYERS
 from nstlab.recipes.base import known
 from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.texture import TextureSettings
@@ -32,11 +33,14 @@ def comes_back(settings):
     return type(settings).from_dict(json.loads(json.dumps(settings.to_dict(), allow_nan=False))) == settings
 
 
+layer = architecture("vgg19").layer
+
+
 def test_a_layer_is_called_by_its_name_or_by_the_index_that_tutorials_use():
     assert len(LAYERS) == 16 + 16 + 5
-    assert [layer_name(f" {name} ") for name in LAYERS] == list(LAYERS)
+    assert [layer(f" {name} ") for name in LAYERS] == list(LAYERS)
     indices = {1: "conv1_1", 2: "conv1_2", 4: "conv2_2", 6: "conv3_2", "16": "conv5_4"}
-    assert [layer_name(index) for index in indices] == list(indices.values())
+    assert [layer(index) for index in indices] == list(indices.values())
 
 
 @pytest.mark.parametrize(
@@ -45,7 +49,7 @@ def test_a_layer_is_called_by_its_name_or_by_the_index_that_tutorials_use():
     + [("conv3_5", "conv3_"), ("conv4\n2", "conv4_2"), ("conv4-2", "conv4_2"), ("Relu3_1", "relu3_1"), ("pool_5", "pool5")],
 )
 def test_a_layer_that_vgg19_does_not_have_is_refused_with_the_nearest_if_there_is_one(wrong, near):
-    message = refusal(layer_name, wrong)
+    message = refusal(layer, wrong)
     assert f"'{' '.join(wrong.splitlines())}'" in message
     assert "conv1_1 to conv5_4" in message
     assert (f"; did you mean '{near}" in message) if near else ("did you mean" not in message)

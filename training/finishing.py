@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab.method.network import SEQUENCE, VGG19
+from nstlab.method.network import VGG19
 from nstlab.method.normalization import normalization_images, normalize_activations
+from nstlab.names import LAYERS
 from nstlab.weights import TORCHVISION, Weights
 from training.corpus import PHOTOS
 from training.distillation import PEAK
@@ -40,7 +41,7 @@ def without_peaks(tensors: dict[str, Tensor], limit: float = 2 * PEAK) -> dict[s
     usual = list(normalization_images())
     pictures = usual + [im.sample(name, 192) for name in PHOTOS] + [im.noise(torch.empty(1, 3, 128, 128))]
     features = [TORCHVISION(picture) for picture in pictures]
-    for name in SEQUENCE[: SEQUENCE.index(net.weights.layers[-1]) + 2]:
+    for name in LAYERS[: LAYERS.index(net.weights.layers[-1]) + 2]:
         features = [net.layer(name, x) for x in features]
         if name.startswith("relu"):
             layer = name.replace("relu", "conv")

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from nstlab import colour
-from nstlab.names import BLOCKS
 
 
 def _array(image: Tensor) -> np.ndarray:
@@ -24,17 +23,6 @@ def _array(image: Tensor) -> np.ndarray:
 def luminance(image: Tensor) -> np.ndarray:
     """(1, 3, H, W) -> (H, W) in [0, 1]."""
     return colour.luminance(image.detach().cpu().double())[0, 0].numpy()
-
-
-def receptive_field(layer: str) -> int:
-    """The width, in pixels, of what one position of a layer sees.
-
-    A convolution of 3×3 adds two steps, a pooling of 2×2 one, and after each pooling a step is twice as long."""
-    block, number = int(layer[4]), int(layer[6])
-    width, step = 1, 1
-    for convolutions in BLOCKS[: block - 1]:
-        width, step = width + 2 * step * convolutions + step, 2 * step
-    return width + 2 * step * number
 
 
 # --- likeness ---------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import ipywidgets as w
 
 from nstlab.live.special import NEEDED, SPECIAL
 from nstlab.live.views import View, field_view
+from nstlab.names import ANY_NETWORKS, PRECISIONS, WEIGHTS
 from nstlab.recipes.base import RunSettings
 from nstlab.settings import InputError
 
@@ -90,11 +91,16 @@ class Controls:
 
 
 def carried(settings: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What changes with these values: of other style layers, those that stay keep their weights, and new ones get the mean of
-    all; another number of paintings has no shares yet, and other regions no weights; regions are found or given, not both."""
+    """What changes with these values. Of other style layers, those that stay keep their weights, and new ones get the mean of
+    all. Another number of paintings has no shares yet, and other regions no weights; regions are found or given, not both.
+    Another network has weights of its own, and cannot always rescale or be computed in 16 bits."""
     found: dict[str, Any] = {}
+    if values.get("network", settings.network) != settings.network:
+        found = {"rescale_pool": False, "precision": PRECISIONS[0]}
+        if settings.weights not in ANY_NETWORKS:
+            found["weights"] = WEIGHTS[0]
     if {"mask", "regions"} & values.keys():
-        found = {"region_weights": ()}
+        found |= {"region_weights": ()}
     if values.get("regions", 1) > 1:
         found |= {"mask": None, "painting_mask": None}
     if "more_paintings" in values and len(values["more_paintings"]) != len(settings.more_paintings):

@@ -9,9 +9,8 @@ from typing import Any
 import ipywidgets as w
 
 from nstlab.live.brush import RegionsView
-from nstlab.live.views import LOOK, MenuView, View, shows
+from nstlab.live.views import LOOK, LayersView, View, shows
 from nstlab.method.conventions import CONVENTIONS
-from nstlab.names import CONVOLUTIONS
 from nstlab.recipes.base import RunSettings
 
 SHORT = 8  # letters of a label below a vertical slider
@@ -38,13 +37,14 @@ class RatioView(View):
         return {"alpha": alpha, "beta": float(f"{alpha / self.widget.value:.4g}")}
 
 
-class ContentLayerView(MenuView):
-    """A menu for the content layer; several layers together, if the settings have them, are one more choice."""
+class ContentLayerView(LayersView):
+    """A menu for the content layer."""
+
+    single = True
 
     def __init__(self) -> None:
-        options = [(name, (name,)) for name in CONVOLUTIONS]
         help = "the layer whose features are to match the photo's"
-        super().__init__("content_layers", w.Dropdown(options=options, description="content layer", tooltip=help, **LOOK))
+        super().__init__("content_layers", w.Dropdown(description="content layer", tooltip=help, **LOOK))
 
 
 class BarsView(View):

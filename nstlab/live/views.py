@@ -9,7 +9,6 @@ from typing import Any
 
 import ipywidgets as w
 
-from nstlab.names import CONVOLUTIONS, layer_name
 from nstlab.recipes.base import RunSettings
 from nstlab.settings import Option, field_type
 
@@ -67,6 +66,19 @@ class MenuView(View):
         super().show(settings)
 
 
+class LayersView(MenuView):
+    """A menu of the network's layers, from which one is chosen, or several. single: whether one is chosen where several could
+    be; several together are then one more choice."""
+
+    single = False
+
+    def show(self, settings: RunSettings) -> None:
+        offered = [(name, (name,) if self.single else name) for name in settings.architecture.offered]
+        if list(self.widget.options)[: len(offered)] != offered:
+            self.widget.options = offered
+        super().show(settings)
+
+
 class TextView(View):
     """A line of text: nothing for None, several values with spaces or commas between them."""
 
@@ -97,10 +109,9 @@ def field_view(name: str, annotation: Any, opt: Option, value: Any, menu: Sequen
     typed = about | {"continuous_update": False}  # a value is not used before it is complete
     if wanted is bool:
         return View(name, w.Checkbox(indent=True, **about))
-    layers = [(layer, layer) for layer in CONVOLUTIONS] if opt.parse is layer_name else []
-    if layers and many:
-        return MenuView(name, w.SelectMultiple(options=layers, rows=4, **about))
-    pairs = [(choice, (choice,) if many else choice) for choice in menu or opt.choices] or layers
+    if opt.layers:
+        return LayersView(name, w.SelectMultiple(rows=4, **about) if many else w.Dropdown(**about))
+    pairs = [(choice, (choice,) if many else choice) for choice in menu or opt.choices]
     if pairs and (menu or not opt.or_path):
         return MenuView(name, w.Dropdown(options=pairs, **about))
     if opt.choices:

@@ -29,10 +29,10 @@ from torch import Tensor
 from nstlab import images as im
 from nstlab.method.checkpoint import Checkpoint
 from nstlab.method.fast.arithmetic import FINE, Arithmetic, arithmetic_of
-from nstlab.method.fast.evaluation import FastBound, bind
+from nstlab.method.fast.evaluation import bind
 from nstlab.method.lbfgs import LBFGS
-from nstlab.method.network import VGG19
-from nstlab.method.objectives import Objective
+from nstlab.method.network import Network
+from nstlab.method.objectives import Bound, Objective
 from nstlab.method.optimizers import Evaluation, Optimizer, State
 from nstlab.method.steps import Best, Finish, Level, Result, Status, Step, pyramid, unfinished
 from nstlab.names import STEPS
@@ -46,7 +46,7 @@ class _Run:
     """The state of `minimize`, which its small functions share."""
 
     objective: Objective
-    net: VGG19
+    net: Network
     schedule: tuple[Level, ...]
     optimizer: Optimizer
     stop_loss: float | None
@@ -60,15 +60,14 @@ class _Run:
     events: tuple[str, ...] = ()
     recent: list[float] = field(default_factory=list)  # the losses of the last steps
     began: float = field(default_factory=time.perf_counter)
-    bound: FastBound = field(init=False)
+    bound: Bound = field(init=False)
     state: State = field(init=False)
     best: Best = field(init=False)
 
     def bind(self, weights: Mapping[str, float]) -> None:
         """Bind the objective at the present size, with these weights."""
-        arithmetic = Arithmetic(torch.float32) if self.fine else arithmetic_of(self.net)
         vars(self).pop("bound", None)  # its memory is free before the next one takes its own
-        self.bound = bind(self.objective, self.net, self.schedule[self.level].shape, arithmetic)
+        self.bound = bind(self.objective, self.net, self.schedule[self.level].shape, self.arithmetic)
         self.bound.reweight(weights)
 
     def evaluate(self, x: Tensor) -> Evaluation:
@@ -107,15 +106,20 @@ class _Run:
         self.recent = [*self.recent[-WINDOW:], self.state.loss]
 
     @property
+    def arithmetic(self) -> Arithmetic:
+        """The arithmetic of evaluations now."""
+        return Arithmetic(torch.float32) if self.fine else arithmetic_of(self.net)
+
+    @property
     def coarse(self) -> bool:
         """Whether the last size is computed in 16 bits to save time, so that its last steps are still to be done in float32."""
         last = self.level == len(self.schedule) - 1
-        return last and not self.fine and self.net.precision == "auto" and self.bound.arithmetic.dtype.itemsize < 4
+        return last and not self.fine and self.net.precision == "auto" and self.arithmetic.dtype.itemsize < 4
 
     @property
     def finishing(self) -> int:
         """How many steps of the last size are done in float32 in any case."""
-        return round(FINE.get(self.bound.arithmetic.dtype, 0) * self.schedule[-1].steps)
+        return round(FINE.get(self.arithmetic.dtype, 0) * self.schedule[-1].steps)
 
     def refine(self) -> None:
         """Go on from the best picture in float32; curvature is kept."""
@@ -163,7 +167,7 @@ class _Run:
 
 def minimize(
     objective: Objective,
-    net: VGG19,
+    net: Network,
     start: Tensor,
     steps: int = STEPS,
     optimizer: Optimizer | None = None,

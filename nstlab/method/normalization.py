@@ -20,8 +20,7 @@ from torch import Tensor
 
 from nstlab import files
 from nstlab import images as im
-from nstlab.method.network import VGG19
-from nstlab.names import rectified
+from nstlab.method.network import Network
 from nstlab.settings import InputError
 
 # The sample photos over which activations are normalized, each with its colour channels in all six orders. A few photos
@@ -33,11 +32,11 @@ SMALLEST_MEAN = 0.01  # times the layer's mean; a filter that is almost dead on 
 
 
 @torch.no_grad()
-def normalize_activations(net: VGG19, images: Iterable[Tensor] | None = None) -> VGG19:
+def normalize_activations(net: Network, images: Iterable[Tensor] | None = None) -> Network:
     """Scale each filter, in place, so that its mean activation over the images and all positions is 1; return the network.
 
-    The input weights of the next layer are multiplied by the same scale, so the network computes the same function up to
-    the scale of each channel: ReLU and the three poolings commute with positive scales (Gatys et al. 2016, section 2).
+    In networks that are evaluated plainly (see `Network`) only each layer's mean is made 1: many of their filters hardly answer
+    to any photo, would be enlarged, and would then be most of what is seen (with SqueezeNet, pictures become noise).
 
     images: (1, 3, H, W) sRGB in [0, 1]. By default, `normalization_images`; the means over these are computed once for
     each network and kept in the user's cache, and a network that is normalized already is left as it is.
@@ -45,27 +44,19 @@ def normalize_activations(net: VGG19, images: Iterable[Tensor] | None = None) ->
     if images is None and net.normalized:
         return net
     means = _cached_means(net) if images is None else _finite_means(net, images)
-    back: Tensor | float = 1.0  # scale of the layer's inputs, to be multiplied back
-    for layer in net.weights.layers:
-        weight, bias = net.convolution(layer)
-        scale = _scale(means[layer]).to(weight)
-        weight.mul_(back).div_(scale.view(-1, 1, 1, 1))  # (O, I, 3, 3)
-        bias.div_(scale)
-        back = scale.view(1, -1, 1, 1)
-    net.normalized = True
+    net.normalize({layer: _scale(mean.mean().expand_as(mean) if net.plain else mean) for layer, mean in means.items()})
     return net
 
 
 @torch.no_grad()
-def mean_activations(net: VGG19, images: Iterable[Tensor]) -> dict[str, Tensor]:
-    """{convolution: (C,)} mean after the ReLU over images and positions; images are (1, 3, H, W) sRGB in [0, 1]."""
+def mean_activations(net: Network, images: Iterable[Tensor]) -> dict[str, Tensor]:
+    """{layer: (C,)} mean after the ReLU over images and positions, of layers that are `gauged`; images are (1, 3, H, W) sRGB
+    in [0, 1]."""
     totals: dict[str, Tensor] = {}
     positions: dict[str, int] = {}
-    relus = [rectified(name) for name in net.weights.layers]
     for image in images:
-        for name, features in net(image, relus).items():
-            layer = name.replace("relu", "conv")
-            totals[layer] = totals.get(layer, 0) + features.sum((0, 2, 3))
+        for layer, features in net.unsoftened(image.to(net.device, net.dtype), net.gauged).items():
+            totals[layer] = totals.get(layer, 0) + features.clamp_min(0).sum((0, 2, 3))
             positions[layer] = positions.get(layer, 0) + features[:, 0].numel()
     return {layer: total / positions[layer] for layer, total in totals.items()}
 
@@ -83,7 +74,7 @@ def _scale(mean: Tensor) -> Tensor:
     return mean.clamp_min(SMALLEST_MEAN * alive.mean() if alive.numel() else 1.0)
 
 
-def _finite_means(net: VGG19, images: Iterable[Tensor]) -> dict[str, Tensor]:
+def _finite_means(net: Network, images: Iterable[Tensor]) -> dict[str, Tensor]:
     """Mean activations over the images; InputError if they are not finite."""
     means = mean_activations(net, images)
     if not all(mean.isfinite().all() for mean in means.values()):
@@ -91,14 +82,14 @@ def _finite_means(net: VGG19, images: Iterable[Tensor]) -> dict[str, Tensor]:
     return means
 
 
-def _cached_means(net: VGG19) -> dict[str, Tensor]:
+def _cached_means(net: Network) -> dict[str, Tensor]:
     """Mean activations over `normalization_images`, from the user's cache if they are there."""
     key = f"3 {net.weights.digest} {net.pool} {net.gain} {NORMALIZATION_PHOTOS} {NORMALIZATION_SIZE}"
     name = f"means-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
     path = Path(platformdirs.user_cache_dir("nstlab")) / name
     with contextlib.suppress(OSError, SafetensorError):
         means = safetensors.torch.load_file(path)
-        if set(means) == set(net.weights.layers):
+        if set(means) == set(net.gauged):
             return means
     means = _finite_means(net, normalization_images())
     with contextlib.suppress(OSError, InputError, SafetensorError):  # without a cache they are computed again next time

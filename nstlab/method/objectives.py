@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from nstlab import images as im
+from nstlab.architectures import DEFAULT_NETWORK, architecture
 from nstlab.method.conventions import DEFAULT_CONVENTION, convention_named
-from nstlab.method.network import VGG19
+from nstlab.method.network import Network
 from nstlab.method.terms import PIXELS, Content, Style, Term, TotalVariation
-from nstlab.names import layer_name
 from nstlab.settings import FITS, InputError, nearest
 
 LARGEST_WEIGHT = 1e30  # its product with a loss is still a float32 number
@@ -103,9 +103,14 @@ class Objective:
         """A copy in which every term that reads layers has these layers too, with weight 0."""
         return Objective(tuple((weight, term.with_layers(names)) for weight, term in self.terms))
 
-    def bind(self, net: VGG19, shape: Sequence[int]) -> Bound:
+    def bind(self, net: Network, shape: Sequence[int]) -> Bound:
         """Compute the targets for one network and images of shape (H, W)."""
         return Bound(self, net, (int(shape[0]), int(shape[1])))
+
+
+def _name(layer: str | int) -> str:
+    """The name of a layer, which may be given by the index that tutorials use for VGG19's: 1 for conv1_1."""
+    return architecture(DEFAULT_NETWORK).layer(layer) if str(layer).isdecimal() else str(layer).strip()
 
 
 def term(
@@ -120,7 +125,7 @@ def term(
 
     kind: a subclass of `Term`. weights: of the layers; by default 1/|L|, or 1 if the convention adds layers up. fields: those
     of the kind, such as `image`. Raises InputError for layers, weights or a convention that cannot be used."""
-    layers = tuple(layer_name(n) for n in ((layers,) if isinstance(layers, (str, int)) else layers))
+    layers = tuple(_name(n) for n in ((layers,) if isinstance(layers, (str, int)) else layers))
     if not layers or len(set(layers)) < len(layers):
         raise InputError(f"{name}: needs one layer or more, each named once; given: {' '.join(layers) or 'none'}")
     chosen = convention_named(convention)
@@ -188,7 +193,7 @@ class Bound:
     numbers."""
 
     objective: Objective
-    net: VGG19
+    net: Network
     shape: tuple[int, int]
     weights: dict[str, float] = field(init=False)
     targets: dict[tuple[str, str], Tensor] = field(init=False, default_factory=dict)

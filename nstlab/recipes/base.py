@@ -29,6 +29,7 @@ from functools import cache, partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
+from nstlab.architectures import ARCHITECTURES, DEFAULT_NETWORK, Architecture, architecture, known_network
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
 from nstlab.names import HISTORY, OPTIMIZERS, POOLS, PRECISIONS, RATE, STEPS, WEIGHTS
 from nstlab.settings import FITS, GROUPS, MAX_SIDE, MIN_SIDE, InputError, Settings, one_of, option
@@ -36,7 +37,7 @@ from nstlab.settings import FITS, GROUPS, MAX_SIDE, MIN_SIDE, InputError, Settin
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nstlab.method.network import VGG19
+    from nstlab.method.network import Network
     from nstlab.method.objectives import Objective
 
 T = TypeVar("T")
@@ -131,7 +132,18 @@ class RunSettings(Settings):
     seed: int = start_field(0, "seed of the noise and of random weights", low=0, high=2**63 - 1)
     tv: Filled[float] = live_field(None, "weight of total variation (default: the convention's)", low=0, high=1e15, log=True)
     convention: str = network_field(DEFAULT_CONVENTION, "whose scale of the losses", choices=tuple(CONVENTIONS))
-    weights: str = network_field(WEIGHTS[0], "where VGG19's weights come from", choices=WEIGHTS, or_path=True, identity=False)
+    network: str = network_field(
+        DEFAULT_NETWORK, "the loss model; any other classifier of torchvision can be named, at your own risk",
+        choices=tuple(ARCHITECTURES), parse=known_network, later=True,
+    )  # fmt: skip
+    weights: str = network_field(WEIGHTS[0], "where its weights come from", choices=WEIGHTS, or_path=True, identity=False)
+    temperature: float = network_field(
+        0.0,
+        "smooth activations by a softmax of this temperature (Wang et al. 2021); 0: leave them",
+        low=0,
+        high=1e4,
+        later=True,
+    )
     pool: str = network_field(POOLS[0], "pooling between the blocks", choices=POOLS)
     rescale_pool: bool = network_field(False, "make up for the smaller values of avg and l2 pooling; off is the paper's")
     normalize: Filled[bool] = network_field(None, "scale mean activations to 1, as in the paper (default: the convention's)")
@@ -153,7 +165,11 @@ class RunSettings(Settings):
             raise InputError(f"convention: {self.recipe} has weights that go with '{DEFAULT_CONVENTION}' alone")
         for name in self._conventional():
             if getattr(self, name) in (None, ()):
-                object.__setattr__(self, name, getattr(CONVENTIONS[self.convention], name))
+                object.__setattr__(self, name, self._filling(name))
+        for name in self._naming_layers():
+            value = getattr(self, name)
+            named = tuple(map(self.architecture.layer, value)) if isinstance(value, tuple) else self.architecture.layer(value)
+            object.__setattr__(self, name, named)
 
     def __init_subclass__(cls, recipe: str = "", **rest: Any) -> None:
         """Register a recipe under its name. Defining a class again, as in a notebook's cell, replaces it."""
@@ -191,7 +207,7 @@ class RunSettings(Settings):
         pictures: the inputs by role, (1, 3, H, W) sRGB in [0, 1], each in the shape that it has in the run."""
         raise NotImplementedError
 
-    def found(self, pictures: Mapping[str, Tensor], net: VGG19) -> dict[str, Tensor]:
+    def found(self, pictures: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
         """More inputs by role, which a recipe makes from those that were read, with the network: none, unless it says so."""
         return {}
 
@@ -227,17 +243,42 @@ class RunSettings(Settings):
             values[name] = paths if several else paths[0]
         return values
 
+    @property
+    def architecture(self) -> Architecture:
+        """The network's layers."""
+        return architecture(self.network)
+
     @classmethod
     def _conventional(cls) -> list[str]:
-        """The names of the fields that a convention fills if they are left open."""
-        known = {f.name for f in dataclasses.fields(Convention)}
+        """The names of the fields that the convention fills if they are left open, or where they name layers, the network."""
+        known = {f.name for f in dataclasses.fields(Convention)}.union(cls._naming_layers())
         return [f.name for f in dataclasses.fields(cls) if f.name in known and f.default in (None, ())]
 
+    @classmethod
+    def _naming_layers(cls) -> list[str]:
+        """The names of the fields that name layers."""
+        return [name for name, _, opt in cls.options() if opt.layers]
+
+    def _filling(self, name: str) -> Any:
+        """What a field becomes that is left open. A VGG's layers are the convention's."""
+        own = getattr(self.architecture, name, None)
+        if own is None or self.architecture.blocks:
+            return getattr(CONVENTIONS[self.convention], name)
+        if not own:
+            raise InputError(f"{name}: choose layers of {self.network}; `nstlab info --network {self.network}` lists them")
+        return own
+
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed. If the convention changes, values that were the old one's become the new one's."""
-        if changes.get("convention", self.convention) != self.convention:
-            old = CONVENTIONS[self.convention]
-            follow = [name for name in self._conventional() if getattr(self, name) == getattr(old, name)]
-            defaults = {f.name: f.default for f in dataclasses.fields(self)}
-            changes = {name: defaults[name] for name in follow} | changes
+        """A copy with some fields changed. If the convention or the network changes, values that were the old one's become the
+        new one's, and so do layers that the new network lacks."""
+        if all(changes.get(name, getattr(self, name)) == getattr(self, name) for name in ("convention", "network")):
+            return super().replace(**changes)
+        new = architecture(known_network(changes.get("network", self.network)))
+        follow = [name for name in self._conventional() if getattr(self, name) == self._filling(name)]
+        layers = {
+            name: value if isinstance(value := getattr(self, name), tuple) else (value,) for name in self._naming_layers()
+        }
+        lacking = [name for name, value in layers.items() if not new.has(value)]
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        changes = {name: defaults[name] for name in (*follow, *lacking)} | changes
         return super().replace(**changes)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from nstlab import method
+from nstlab.architectures import architecture
 from nstlab.method.conventions import CONVENTIONS
-from nstlab.names import layer_name
 from nstlab.recipes.base import Input, RunSettings, live_field, network_field, picture_field
 from nstlab.settings import FITS, InputError
 from nstlab.terms import statistics
@@ -20,16 +20,11 @@ if TYPE_CHECKING:
 SEVERAL = "+"  # between the layers of one painting in `mix_layers`
 
 
-def layer_names(text: str) -> str:
-    """Layers as users write them, with SEVERAL between them, by their names; InputError if there is no such layer."""
-    return SEVERAL.join(layer_name(name) for name in text.split(SEVERAL))
-
-
 @dataclass(frozen=True, kw_only=True)
 class PaintedSettings(RunSettings):
     """The settings of recipes with one painting or more."""
 
-    style_layers: tuple[str, ...] = live_field((), "layers for style (default: the convention's)", parse=layer_name)
+    style_layers: tuple[str, ...] = live_field((), "layers for style (default: the convention's)", layers=True)
     style_weights: tuple[float, ...] = live_field((), "weight of each style layer (default: equal)", low=0, high=1e12)
     style_fit: str = picture_field(FITS[0], "how the painting gets the photo's shape", choices=FITS)
     style_scale: float = picture_field(1.0, "size of the strokes: the painting is scaled by this", low=0.1, high=10, log=True)
@@ -42,11 +37,13 @@ class PaintedSettings(RunSettings):
         (), "share of each painting, the first one's first (default: equal)", low=0, high=1e12, later=True
     )
     mix_layers: tuple[str, ...] = live_field(
-        (), "style layers of each painting, as conv1_1+conv2_1 (default: style_layers)", parse=layer_names, later=True
+        (), "style layers of each painting, as conv1_1+conv2_1 (default: style_layers)", later=True
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        each = [SEVERAL.join(map(self.architecture.layer, text.split(SEVERAL))) for text in self.mix_layers]
+        object.__setattr__(self, "mix_layers", tuple(each))
         layers, weights, count = self.style_layers, self.style_weights, 1 + len(self.more_paintings)
         if len(set(layers)) < len(layers):
             raise InputError(f"style_layers: {' '.join(layers)} names a layer twice; each may be named once")
@@ -65,6 +62,12 @@ class PaintedSettings(RunSettings):
             raise InputError("statistic: give one for all layers, if paintings have layers of their own")
         if self.mix and not any(self.mix):
             raise InputError("mix: all shares are 0; at least one must be more")
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed; what belongs to single layers goes with layers that another network lacks."""
+        if not architecture(changes.get("network", self.network)).has(self.style_layers):
+            changes = {"style_weights": (), "mix_layers": (), "statistic": self.statistic[:1]} | changes
+        return super().replace(**changes)
 
     @property
     def inputs(self) -> dict[str, Input]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from nstlab import method, terms
-from nstlab.names import layer_name
 from nstlab.recipes.base import Filled, first_picture, length, live_field, picture, picture_field
 from nstlab.recipes.regional import RegionalSettings
 
@@ -30,7 +29,7 @@ class PhotorealSettings(RegionalSettings, recipe="photoreal"):
         1e4, "weight of the regularizer: colours are, in small windows, affine functions of the photo's", low=0, high=1e12,
         log=True,
     )  # fmt: skip
-    content_layers: tuple[str, ...] = live_field((), "layers for content (default: the convention's)", parse=layer_name)
+    content_layers: tuple[str, ...] = live_field((), "layers for content (default: the convention's)", layers=True)
     init: str = first_picture(
         "matched", "first picture; matched: the photo with the reference's colours", own=("matched", "content", "style")
     )

@@ -25,12 +25,13 @@ from nstlab.method import engine
 from nstlab.method.fast import evaluation as fast
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import arithmetic_of
+from nstlab.method.graph import loss_network
 from nstlab.method.lbfgs import LBFGS
-from nstlab.method.network import VGG19
+from nstlab.method.network import Network
 from nstlab.method.normalization import normalize_activations
 from nstlab.method.objectives import Objective, total_variation
 from nstlab.method.optimizers import Adam, GradientDescent, Optimizer
-from nstlab.names import CONTENT_LAYERS, CONVOLUTIONS, STYLE_LAYERS, rectified
+from nstlab.names import CONTENT_LAYERS, STYLE_LAYERS, rectified
 from nstlab.recipes.base import RunSettings
 from nstlab.settings import DEVICES, LIVE, MAX_SIDE, START, InputError
 
@@ -47,7 +48,7 @@ class Plan:
     the recipe made of them for its objective."""
 
     settings: RunSettings
-    net: VGG19
+    net: Network
     objective: Objective
     start: Tensor
     inputs: dict[str, Tensor]
@@ -124,10 +125,10 @@ class Plan:
         return self.objective.reads
 
     def widened(self) -> Plan:
-        """The same run, in which every convolution that the network has also has a weight, 0 so far, so that `steering` can
-        change it during the run."""
+        """The same run, in which all layers that can be chosen, and that the network has, also have a weight, 0 so far, so that
+        `steering` can change it during the run."""
         shape = self.start.shape[-2:]
-        more = [name for name in CONVOLUTIONS if self.net.reaches(name, shape)]
+        more = [name for name in self.net.architecture.offered if self.net.reaches(name, shape)]
         return replace(self, objective=self.objective.with_layers(more))
 
     def begun_with(self, picture: Tensor) -> Plan:
@@ -186,7 +187,7 @@ def digest(image: Tensor) -> str:
     return hashlib.sha256(str(tuple(pixels.shape)).encode() + pixels.numpy().tobytes()).hexdigest()
 
 
-def largest_square(net: VGG19, on: torch.device) -> int | None:
+def largest_square(net: Network, on: torch.device) -> int | None:
     """Side in pixels of the largest square picture that a transfer with default settings can make in the free memory of the
     device; None if there is none."""
     reads = [rectified(layer) for layer in (*CONTENT_LAYERS, *STYLE_LAYERS)]
@@ -216,13 +217,13 @@ def _network_of(settings: RunSettings) -> tuple[Any, ...]:
     """The settings that determine the network."""
     s = settings
     drawn = s.seed if s.weights == "random" else None
-    return s.weights, s.pool, bool(s.normalize), s.rescale_pool, s.precision, drawn
+    return s.network, s.weights, s.pool, bool(s.normalize), s.rescale_pool, s.precision, s.temperature, drawn
 
 
-def network(settings: RunSettings, on: torch.device) -> VGG19:
+def network(settings: RunSettings, on: torch.device) -> Network:
     """The network that the settings ask for, on a device."""
     s = settings
-    net = VGG19(s.weights, s.pool, s.rescale_pool, s.precision, s.seed)
+    net = loss_network(s.network, s.weights, s.pool, s.rescale_pool, s.precision, s.seed, s.temperature)
     if s.normalize:
         normalize_activations(net)
     return net.to(on)

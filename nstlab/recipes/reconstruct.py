@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nstlab import method
 from nstlab.method.conventions import CONVENTIONS
-from nstlab.names import CONTENT_LAYERS, layer_name
-from nstlab.recipes.base import DRAWN, RunSettings, first_picture, live_field, picture
+from nstlab.names import CONTENT_LAYERS
+from nstlab.recipes.base import DRAWN, Filled, RunSettings, first_picture, live_field, picture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,8 +20,16 @@ class ReconstructSettings(RunSettings, recipe="reconstruct"):
     """Reconstruct PHOTO from the features of one layer (content reconstruction, the paper's figure 1)."""
 
     photo: str = picture("content")
-    layer: str = live_field(CONTENT_LAYERS[0], "layer to reconstruct from", parse=layer_name)
+    layer: Filled[str] = live_field(
+        None, "layer to reconstruct from (default: conv4_2, or the network's for content)", layers=True
+    )
     init: str = first_picture(DRAWN[0], own=["content"])
+
+    def _filling(self, name: str) -> Any:
+        if name != "layer":
+            return super()._filling(name)
+        (layer,) = CONTENT_LAYERS if self.architecture.blocks else super()._filling("content_layers")
+        return layer
 
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
         """α content (Gatys et al. 2016, equation 1; Mahendran and Vedaldi 2015)."""

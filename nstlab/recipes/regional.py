@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nstlab import method, terms
+from nstlab.names import STYLE_LAYERS, rectified
 from nstlab.recipes.base import Input, live_field, region_field
 from nstlab.recipes.painted import PaintedSettings
 from nstlab.settings import InputError
@@ -16,7 +17,7 @@ from nstlab.terms import statistics
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nstlab.method.network import VGG19
+    from nstlab.method.network import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +61,16 @@ class RegionalSettings(PaintedSettings):
         own = dataclasses.replace(found["style"], source=self.painting_mask, labels=True)
         return found | {"mask": Input(self.mask, labels=True), "painting_mask": own}
 
-    def found(self, pictures: Mapping[str, Tensor], net: VGG19) -> dict[str, Tensor]:
+    def found(self, pictures: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
         """The label pictures of the regions that are to be found."""
         if self.regions == 1:
             return {}
         from nstlab import labels
 
         photo, painting = (pictures[role].to(net.device) for role in ("content", "style"))
-        mask, own = labels.found(net, photo, painting, self.regions, self.seed)
+        known = STYLE_LAYERS if self.architecture.blocks else self.architecture.style_layers or self.style_layers
+        layers = [rectified(name) for name in known[-3:-1] or known]  # neither edges nor whole things
+        mask, own = labels.found(net, photo, painting, layers, self.regions, self.seed)
         return {"mask": mask, "painting_mask": own}
 
     def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

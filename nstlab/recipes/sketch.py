@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nstlab import method, terms
-from nstlab.names import layer_name
 from nstlab.recipes.base import first_picture, live_field, picture
 from nstlab.recipes.painted import PaintedSettings
 
@@ -26,8 +25,11 @@ class SketchSettings(PaintedSettings, recipe="sketch"):
     lines: float = live_field(100.0, "weight of the lines", low=0, high=1e6, log=True)
     alpha: float = live_field(0.3, "content weight: how far areas follow the drawing", low=0, high=1e6, log=True)
     beta: float = live_field(60.0, "style weight", low=0, high=1e9, log=True)
-    content_layers: tuple[str, ...] = live_field(("conv3_1",), "layers for content", parse=layer_name)
+    content_layers: tuple[str, ...] = live_field((), "layers for content (default: conv3_1, or the network's)", layers=True)
     init: str = first_picture("noise")
+
+    def _filling(self, name: str) -> Any:
+        return ("conv3_1",) if name == "content_layers" and self.architecture.blocks else super()._filling(name)
 
     @property
     def edition(self) -> int:

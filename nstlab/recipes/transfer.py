@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nstlab import method
-from nstlab.names import COLOURS, layer_name
+from nstlab.names import COLOURS
 from nstlab.recipes.base import Filled, first_picture, length, live_field, picture, picture_field
 from nstlab.recipes.regional import RegionalSettings
 from nstlab.settings import InputError
@@ -25,7 +25,7 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
     painting: str = picture("style")
     alpha: Filled[float] = live_field(None, "content weight α (default: the convention's)", low=0, high=1e12, log=True)
     beta: Filled[float] = live_field(None, "style weight β (default: the convention's)", low=0, high=1e15, log=True)
-    content_layers: tuple[str, ...] = live_field((), "layers for content (default: the convention's)", parse=layer_name)
+    content_layers: tuple[str, ...] = live_field((), "layers for content (default: the convention's)", layers=True)
     init: Filled[str] = first_picture(None, "first picture (default: the convention's)")
     _: dataclasses.KW_ONLY
     colour: str = picture_field(

@@ -210,7 +210,8 @@ def test_a_wrong_answer_gets_a_hint_and_no_answer_is_not_a_wrong_one(lesson, nam
 
 
 def test_right_answers_may_be_written_in_more_than_one_way_and_a_solutions_mark_is_not_a_readers(lesson):
-    right = [("02.3", nst.receptive_field("conv4_4")), ("03.1", " The same"), ("04.1", "relu4_3"), ("04.1", "Conv 4_3"),
+    fields = nst.loss_network(weights="random").fields()
+    right = [("02.3", fields["conv4_4"].across), ("03.1", " The same"), ("04.1", "relu4_3"), ("04.1", "Conv 4_3"),
              ("07.2", np.array([1, 4])), ("08.2", 100 * PIXELS + 50, lesson.photo)]  # fmt: skip
     for name, answer, *material in right:
         assert nst.check(name, answer, *material).data == f"✓ **Exercise {name}: right.**"

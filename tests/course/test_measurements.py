@@ -11,9 +11,6 @@ from hypothesis import strategies as st
 from nstlab.course import measurements as m
 from nstlab.images import noise as smooth_noise
 from nstlab.images import white_noise
-from nstlab.method.network import VGG19
-from nstlab.names import CONVOLUTIONS
-from nstlab.weights import random_weights
 
 GREY = torch.full((1, 3, 40, 60), 0.3)
 
@@ -93,20 +90,6 @@ def test_colour_distance_of_scaled_colours_is_known_and_shapes_may_differ():
     b = ((a + a.mean((2, 3), keepdim=True)) / 2).reshape(1, 3, 32, 128)
     variances = a.var((2, 3), correction=0).sum()  # the distance of N(m, C) and N(m, C/4) is the root of tr(C)/4
     assert m.colour_distance(a, b) == pytest.approx(math.sqrt(variances) / 2, rel=1e-3)
-
-
-@pytest.mark.parametrize("layer", CONVOLUTIONS[:12])  # the deeper ones take long, and have the same rule
-def test_a_receptive_field_is_what_moves_a_position(layer):
-    """Known from the gradient: through a network of ones, of one channel, every pixel that is seen counts."""
-    weights = random_weights(0, widths=(1, 1, 1, 1, 1))
-    for tensor in weights.tensors.values():
-        tensor.fill_(1.0 if tensor.ndim > 1 else 0.0)
-    net = VGG19(weights, precision="float32").double()
-    image = torch.rand(1, 3, 320, 320, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
-    middle = 160 >> int(layer[4]) - 1
-    (slope,) = torch.autograd.grad(net(image, [layer])[layer][..., middle, middle].sum(), image)
-    seen = slope[0, 0].abs().sum(0).nonzero()
-    assert int(seen.max() - seen.min()) + 1 == m.receptive_field(layer)
 
 
 def test_sparseness_is_that_of_the_channels_that_answer():

@@ -294,3 +294,19 @@ def test_the_statistic_of_style_is_changed_while_it_paints_and_the_picture_is_ke
     kinds = {type(term) for _, term in studio.painting.run.plan.objective.terms if term.name == "style"}
     assert kinds == {kind("mean-std")}
     assert studio.painting.run.plan.inputs.keys() >= {"init"}  # the picture as it was
+
+
+def test_the_network_is_changed_while_it_paints_and_the_picture_is_kept(studio):
+    begun(studio)
+    until(lambda: studio.session.step.index >= 2)
+    studio.controls.change(weights="random", network="squeezenet1_1", pool="max")
+    until(lambda: studio.painting.run.number == 2 and studio.session.step.index >= 1)
+    run = studio.painting.run
+    assert run.plan.net.weights.network == "squeezenet1_1"
+    assert run.plan.inputs.keys() >= {"init"}
+    layers = studio.controls.views["content_layers"].widget
+    assert layers.value == ("fire5",)
+    assert [name for name, _ in layers.options] == list(run.plan.net.architecture.offered)
+    layers.value = ("fire3",)  # a weight, as always
+    until(lambda: studio.session.step.weights.get("content:fire3") == 1 and studio.session.step.index >= 2)
+    assert studio.painting.run is run

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from faults import refusal
 from torchvision.models.vgg import make_layers
 
-from nstlab.method.network import SEQUENCE, VGG19
+from nstlab.method.network import VGG19
 from nstlab.names import CONVOLUTIONS, LAYERS
-from nstlab.weights import CAFFE, Weights
+from nstlab.weights import CAFFE, Weights, random_weights
 
 POOLED = {"max": F.max_pool2d, "avg": F.avg_pool2d, "l2": lambda x, size: F.lp_pool2d(x, 2, size) / size}
 
@@ -16,9 +16,9 @@ POOLED = {"max": F.max_pool2d, "avg": F.avg_pool2d, "l2": lambda x, size: F.lp_p
 def torchvisions(weights, image, pool):
     """{layer: features} by torchvision's layers, with the pooling exchanged."""
     channels = [len(weights.tensors[f"{name}.bias"]) for name in CONVOLUTIONS]
-    modules = make_layers([channels.pop(0) if name[:4] == "conv" else "M" for name in SEQUENCE if name[:4] != "relu"])
+    modules = make_layers([channels.pop(0) if name[:4] == "conv" else "M" for name in LAYERS if name[:4] != "relu"])
     found, x = {}, weights.preprocessing(image)
-    for name, module in zip(SEQUENCE, modules, strict=True):
+    for name, module in zip(LAYERS, modules, strict=True):
         if name.startswith("conv"):
             module.load_state_dict({part: weights.tensors[f"{name}.{part}"] for part in ("weight", "bias")})
         x = found[name] = POOLED[pool](x, 2) if name.startswith("pool") else module(x.clone())  # its ReLUs work in place
@@ -30,7 +30,7 @@ def torchvisions(weights, image, pool):
 def test_every_layer_is_torchvisions(tiny, photo, pool):
     weights = Weights(tiny.tensors, CAFFE, "tiny")
     expected, found = torchvisions(weights, photo, pool), VGG19(weights, pool)(photo, LAYERS)
-    assert list(found) == list(SEQUENCE)
+    assert list(found) == list(LAYERS)
     assert found["pool2"].shape[1:] == VGG19(weights).shapes(["pool2"], photo.shape[-2:])["pool2"]
     for name, features in found.items():
         assert torch.allclose(features, expected[name], rtol=1e-4, atol=1e-4 * float(expected[name].abs().max())), name
@@ -55,3 +55,17 @@ def test_what_weights_or_picture_do_not_reach_and_wrong_choices_are_named(net, t
     assert [short.reaches(layer, photo.shape[-2:]) for layer in ("conv3_2", "conv3_3")] == [True, False]
     assert "pool: 'median' is not one of avg, max, l2" in refusal(VGG19, tiny, pool="median")
     assert "precision: 'int8' is not one of auto" in refusal(VGG19, tiny, precision="int8")
+
+
+@pytest.mark.parametrize("layer", CONVOLUTIONS[:12])  # the deeper ones take long, and have the same rule
+def test_a_receptive_field_is_what_moves_a_position(layer):
+    """Known from the gradient: through a network of ones, of one channel, every pixel that is seen counts."""
+    weights = random_weights(0, widths=(1, 1, 1, 1, 1))
+    for tensor in weights.tensors.values():
+        tensor.fill_(1.0 if tensor.ndim > 1 else 0.0)
+    net = VGG19(weights, precision="float32").double()
+    image = torch.rand(1, 3, 320, 320, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    middle = 160 >> int(layer[4]) - 1
+    (slope,) = torch.autograd.grad(net(image, [layer])[layer][..., middle, middle].sum(), image)
+    seen = slope[0, 0].abs().sum(0).nonzero()
+    assert int(seen.max() - seen.min()) + 1 == net.fields()[layer].across

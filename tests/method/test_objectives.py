@@ -105,7 +105,7 @@ def test_weights_multiply_and_add_and_terms_of_one_name_are_numbered(a, b, facto
     [
         *[(lambda x, w=w: w * content("conv1_1", x), "not allowed") for w in (-1, math.nan, math.inf)],
         (lambda x: style("conv1_1", x, [-1]), "not allowed"),
-        (lambda x: content("conv42", x), "did you mean 'conv4_2'"),
+        (lambda x: content("conv42", x).bind(VGG19("random"), (48, 40)), "did you mean 'conv4_2'"),
         (lambda x: content([], x), "needs one layer or more"),
         (lambda x: style(["conv1_1", 1], x), "each named once"),
         (lambda x: style("conv1_1", x, weights=[1, 2]), "2 layer weights given for 1 layers"),
@@ -139,7 +139,7 @@ def test_reweighting_changes_the_total_but_no_target_and_a_refused_weight_change
 @pytest.mark.parametrize("bind", [Objective.bind, fast.bind])
 def test_a_term_of_weight_zero_costs_nothing(net, image, photo, painting, bind, monkeypatch):
     computed, path = [], VGG19.path
-    monkeypatch.setattr(VGG19, "path", staticmethod(lambda layers: computed.append(path(layers)) or computed[-1]))
+    monkeypatch.setattr(VGG19, "path", lambda net, layers: computed.append(path(net, layers)) or computed[-1])
     bound = bind(0 * content("conv5_1", photo) + style("conv1_1", painting), net, image.shape[-2:])
     bound.evaluate(image)
     assert {tuple(path) for path in computed} == {("conv1_1",)}

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from nstlab.architectures import DEFAULT_NETWORK, architecture
 from nstlab.course import measurements as measure
 from nstlab.course.checks import close, exercise, hint, random
 from nstlab.method.statistics import gram
-from nstlab.names import layer_name
 from nstlab.runs.finished import FinishedRun
 
 
@@ -96,7 +96,7 @@ def step_function(answer: Any) -> str:
 def furthest_layer(answer: Any, runs: Sequence[FinishedRun]) -> str:
     """The layer whose reconstruction, among the runs, has the lowest PSNR."""
     ratios = {run.settings.layer: measure.psnr(run.picture, run.photo) for run in runs}
-    answer = layer_name(answer)
+    answer = architecture(DEFAULT_NETWORK).layer(answer)
     if answer not in ratios:
         return f"choose one of {', '.join(ratios)}"
     return "" if answer == min(ratios, key=ratios.get) else "another layer's picture is further from the photo"

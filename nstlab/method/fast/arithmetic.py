@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from nstlab.method.network import VGG19
+from nstlab.method.network import Network
 
 FINE = {torch.bfloat16: 0.2}  # part of the last size's steps that is done in float32 after steps in a coarser type
 
@@ -38,13 +38,14 @@ def native_halves(device: torch.device) -> tuple[torch.dtype, ...]:
     return tuple(halves)
 
 
-def arithmetic_of(net: VGG19) -> Arithmetic:
+def arithmetic_of(net: Network) -> Arithmetic:
     """The arithmetic of a network's evaluations, by its `precision`.
 
     "auto": the fastest type whose runs end within 1 % of the loss of float32 (the benchmarks check it). This is a 16-bit type
     if the device computes in one natively, else float32; float16, in which features must stay below 65504, only if the
-    activations are normalized. "tf32" is float32 on devices without TF32. A network in float64 stays in float64."""
-    if net.dtype != torch.float32:
+    activations are normalized. "tf32" is float32 on devices without TF32. A network in float64 stays in float64, and one that
+    is evaluated by autograd in float32."""
+    if net.plain or net.dtype != torch.float32:
         return Arithmetic(net.dtype)
     if net.precision == "auto":
         halves = [dtype for dtype in native_halves(net.device) if net.normalized or dtype != torch.float16]

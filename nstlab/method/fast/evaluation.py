@@ -18,7 +18,7 @@ from torch import Tensor
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.graphs import Replayed
 from nstlab.method.fast.propagation import Propagation
-from nstlab.method.network import VGG19
+from nstlab.method.network import VGG, Network
 from nstlab.method.objectives import ActiveLayer, Bound, Objective
 from nstlab.method.statistics import positions
 from nstlab.method.terms import PIXELS, Content, Style, Term
@@ -68,8 +68,11 @@ def vjp(term: Term, slope: Tensor, features: Tensor, target: Tensor | None, into
 # --- evaluation -------------------------------------------------------------------------------------------------
 
 
-def bind(objective: Objective, net: VGG19, shape: Sequence[int], arithmetic: Arithmetic | None = None) -> FastBound:
-    """Bind an objective for one network and images of shape (H, W); the arithmetic is the network's by default."""
+def bind(objective: Objective, net: Network, shape: Sequence[int], arithmetic: Arithmetic | None = None) -> Bound:
+    """Bind an objective for one network and images of shape (H, W), on the fast path if there is one for it; the arithmetic is
+    the network's by default."""
+    if not isinstance(net, VGG) or net.plain:
+        return objective.bind(net, shape)
     return FastBound(objective, net, (int(shape[0]), int(shape[1])), arithmetic=arithmetic or arithmetic_of(net))
 
 
@@ -77,6 +80,7 @@ def bind(objective: Objective, net: VGG19, shape: Sequence[int], arithmetic: Ari
 class FastBound(Bound):
     """A `Bound` that evaluates through `Propagation`, on a GPU as a CUDA graph."""
 
+    net: VGG
     arithmetic: Arithmetic = field(kw_only=True)
     _propagation: Propagation | None = field(init=False, default=None)
     _replayed: Replayed | None = field(init=False, default=None)

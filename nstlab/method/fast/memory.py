@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 import psutil
 import torch
@@ -10,11 +11,13 @@ import torch
 from nstlab.method.fast.arithmetic import FINE, arithmetic_of
 from nstlab.method.fast.propagation import Layout
 from nstlab.method.lbfgs import LBFGS
-from nstlab.method.network import VGG19
+from nstlab.method.network import VGG, Network
 from nstlab.method.optimizers import Optimizer
 from nstlab.settings import MIN_SIDE
 
 PICTURES = 27  # tensors of the image's size held at once: inputs, start, gradients, steps, trials of the line search
+AUTOGRAD = 1.5  # what is held at once when autograd computes a gradient, over all features that are computed
+SMOOTHING = 4  # copies of features that are read if they are smoothed
 
 
 def available(device: torch.device) -> int:
@@ -32,10 +35,14 @@ def total(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[1]
 
 
-def of_evaluation(net: VGG19, layers: Sequence[str], shape: Sequence[int]) -> int:
-    """Bytes that the network needs for images of shape (H, W): what `Propagation` keeps, including packed weights."""
+def of_evaluation(net: Network, layers: Sequence[str], shape: Sequence[int]) -> int:
+    """Bytes that the network needs for images of shape (H, W): what `Propagation` keeps, including packed weights; or what
+    autograd keeps."""
     if not layers:
         return 0
+    if not isinstance(net, VGG) or net.plain:
+        smoothed = sum(map(prod, net.shapes(layers, shape).values())) if net.temperature else 0
+        return round((AUTOGRAD * net.computed(set(layers), shape) + SMOOTHING * smoothed) * net.dtype.itemsize)
     fine = net.precision == "auto" and arithmetic_of(net).dtype in FINE
     packed = 2 * sum(net.convolution(name)[0].numel() for name in net.path(layers))
     types = [arithmetic_of(net).dtype]
@@ -44,14 +51,14 @@ def of_evaluation(net: VGG19, layers: Sequence[str], shape: Sequence[int]) -> in
     return max((Layout.of(net, layers, shape, t).total + packed) * t.itemsize for t in types)
 
 
-def of_pixels(net: VGG19, shape: Sequence[int], optimizer: Optimizer) -> int:
+def of_pixels(net: Network, shape: Sequence[int], optimizer: Optimizer) -> int:
     """Bytes of all tensors of an image's shape (H, W) that are held at once, including the optimizer's history."""
     picture = torch.empty((1, 3, *shape), dtype=net.dtype, device="meta")
     pairs = optimizer.pairs(picture) + 1 if isinstance(optimizer, LBFGS) else 1
     return (2 * pairs + PICTURES) * picture.nbytes
 
 
-def needed(net: VGG19, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer) -> int:
+def needed(net: Network, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer) -> int:
     """Bytes that a run needs for images of shape (H, W)."""
     return of_evaluation(net, layers, shape) + of_pixels(net, shape, optimizer)
 

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.convolutions import Convolution, CuDNN, OneDNN
-from nstlab.method.network import SEQUENCE, VGG19, exact
+from nstlab.method.network import VGG, exact
 
 Inject = Callable[[str, Tensor, Tensor], None]  # (layer, its features, where to write the gradient of the loss there)
 BUDGET = 1 << 30  # bytes; if features in 16 bits take more, those of the first block are computed twice
@@ -62,10 +62,10 @@ class Layout:
     twice: tuple[str, ...]
 
     @classmethod
-    def of(cls, net: VGG19, reads: Iterable[str], shape: Sequence[int], dtype: torch.dtype) -> Layout:
+    def of(cls, net: VGG, reads: Iterable[str], shape: Sequence[int], dtype: torch.dtype) -> Layout:
         """Lay out memory for the layers that are read and the outputs of all ReLUs before them, for images of shape (H, W)."""
         reads = set(reads)
-        nodes = SEQUENCE[: max(SEQUENCE.index(layer) for layer in reads) + 1]
+        nodes = net.until(reads)
         shapes = net.shapes(nodes, shape)
         sizes = {node: -(-prod(each) // ALIGNED) * ALIGNED for node, each in shapes.items()}
         kept = [node for node in nodes if node in reads or node.startswith("relu")]
@@ -94,7 +94,7 @@ class Propagation:
 
     layers: those that are read, and where `backward` takes gradients. shape: (H, W). arithmetic: the network's by default."""
 
-    def __init__(self, net: VGG19, layers: Iterable[str], shape: Sequence[int], arithmetic: Arithmetic | None = None):
+    def __init__(self, net: VGG, layers: Iterable[str], shape: Sequence[int], arithmetic: Arithmetic | None = None):
         self.net, self.reads = net, net.require(layers, shape)
         self.dtype, self.tf32 = arithmetic or arithmetic_of(net)
         self.split = self.dtype.itemsize < 4
@@ -216,7 +216,7 @@ class Propagation:
 
     def _before_relu(self, node: str, g: Tensor, pooled: bool, inject: Inject) -> Tensor:
         """The gradient before a ReLU: that after it where its output is positive. It overwrites the features."""
-        y, following = self.memory[node], SEQUENCE[SEQUENCE.index(node) + 1]
+        y, following = self.memory[node], self.net.sequence[self.net.sequence.index(node) + 1]
         if following.startswith("pool") and following in self.nodes and node in self.reads:
             total = torch.empty_like(y)
             inject(node, y, total)

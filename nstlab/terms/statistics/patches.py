@@ -20,11 +20,18 @@ class Statistic(Style):
     """Mean over patches of 3×3 positions, and over their numbers, of the squared difference from the painting's patch with
     which their correlation is highest (Li and Wand 2016, equations 2 and 3), times the convention's factor.
 
-    It is for deep layers, such as conv3_1 and conv4_1. Raises InputError where a layer has more than MOST positions."""
+    It is for deep layers, such as conv3_1 and conv4_1. Raises InputError where a layer has more than MOST positions, or less
+    than a patch."""
 
     def target(self, features: Tensor) -> Tensor:
         """(P, 9 C): the painting's patches."""
-        count = features[0, 0].numel()
+        height, width = features.shape[-2:]
+        count = height * width
+        if min(height, width) < WIDTH:
+            raise InputError(
+                f"statistic: patches have {WIDTH}×{WIDTH} positions, a layer has {width}×{height} here; choose another, or a "
+                "larger size"
+            )
         if count > MOST:
             raise InputError(
                 f"statistic: patches is for layers of at most {MOST} positions, here are {count}; choose deeper ones"
