@@ -48,8 +48,6 @@ from .method.checkpoint import Checkpoint as Checkpoint
 from .method.conventions import CONVENTIONS as CONVENTIONS
 from .method.engine import minimize as minimize
 from .method.engine import solve as solve
-from .method.graph import GraphNetwork as GraphNetwork
-from .method.graph import loss_network as loss_network
 from .method.lbfgs import LBFGS as LBFGS
 from .method.network import VGG16 as VGG16
 from .method.network import VGG19 as VGG19
@@ -74,6 +72,9 @@ from .method.terms import Term as Term
 from .names import CONTENT_LAYERS as CONTENT_LAYERS
 from .names import CONVOLUTIONS as CONVOLUTIONS
 from .names import STYLE_LAYERS as STYLE_LAYERS
+from .networks import GraphNetwork as GraphNetwork
+from .networks import fields as fields
+from .networks import loss_network as loss_network
 from .recipes.base import RunSettings as RunSettings
 from .recipes.base import first_picture as first_picture
 from .recipes.base import live_field as live_field
@@ -96,3 +97,4 @@ from .settings import InputError as InputError
 from .terms.affine import guided as guided
 from .weights import Preprocessing as Preprocessing
 from .weights import Weights as Weights
+from .weights import fetched as fetched

@@ -6,7 +6,6 @@ Each command imports only what it needs, so that `nstlab --help` answers at once
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import sys
@@ -16,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from nstlab import commandline
-from nstlab.architectures import ARCHITECTURES, DEFAULT_NETWORK, architecture, known_network
+from nstlab.architectures import ARCHITECTURES, DEFAULT_NETWORK, known_network
 from nstlab.commandline import Subcommand
 from nstlab.course.settings import NotebooksSettings, SweepSettings
-from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from nstlab.names import DOWNLOADS
 from nstlab.recipes.base import RunSettings, known
 from nstlab.settings import DEVICES, RESULTS, InputError, Settings, option
@@ -192,18 +190,10 @@ def runs_command(settings: RunsSettings) -> int:
             width = max(map(len, row))
             print("\n".join(f"{key:{width}}  {value}" for key, value in row.items()), end="\n\n")
     else:
-        _print_table([LISTED, *([row[name] for name in LISTED] for row in index.rows(settings.results))])
+        commandline.print_table([LISTED, *([row[name] for name in LISTED] for row in index.rows(settings.results))])
         for folder in index.unfinished(settings.results):
             print(f"{folder}: under way or interrupted")
     return 0
-
-
-def _print_table(rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows in columns that line up, numbers with four digits."""
-    lines = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
 
 
 def notebooks_command(settings: NotebooksSettings) -> int:
@@ -239,69 +229,11 @@ def fetch_command(settings: FetchSettings) -> int:
 
 
 def info_command(settings: InfoSettings) -> int:
-    """Print versions, devices, memory, weights and sample pictures of this machine; or what layers a network has."""
-    if settings.network is not None:
-        _print_network(settings.network)
-        return 0
-    import platform
-    from importlib.metadata import version
+    """Print what there is on this machine, or what layers a network has."""
+    from nstlab import info
 
-    import torch
-
-    from nstlab import images, weights
-    from nstlab.recipes import plan as recipes
-
-    print("nstlab", version("nstlab"), "- python", platform.python_version(), "- torch", torch.__version__)
-    for name in DEVICES[1:]:
-        with contextlib.suppress(InputError):
-            print(f"device   {name}: {_capacity(recipes.device(name))}")
-    for name, download in weights.SOURCES.items():
-        missing = f"not here; nstlab fetch --weights {name} ({download.megabytes} MB)"
-        print(f"weights  {name}: {download.path if download.path.is_file() else missing}")
-    embedded = weights.load("embedded")
-    print(f"weights  embedded: {embedded.metadata.get('title', '')}; the ImageNet VGG19 remains the reference")
-    print("networks", ", ".join(ARCHITECTURES), "(nstlab info --network NAME lists its layers)")
-    print("samples ", ", ".join(images.samples()))
+    info.print_machine() if settings.network is None else info.print_network(settings.network)
     return 0
-
-
-def _print_network(name: str) -> None:
-    """Print a network's layers, its preprocessing, and where its weights are."""
-    from nstlab import weights
-    from nstlab.method.graph import SAMPLE, loss_network
-
-    net, known = loss_network(name, weights.random_weights(0, network=name)), architecture(name)
-    shapes, roles = net.shapes(known.layers, SAMPLE), {}
-    defaults = CONVENTIONS[DEFAULT_CONVENTION] if known.blocks else known
-    for role in ("style", "content"):
-        for layer in getattr(defaults, f"{role}_layers"):
-            roles[layer] = f"{roles.get(layer, '')} {role}".strip()
-    rows = [("layer", "depth", "channels", "stride, px", "sees, px", "default for")]
-    for layer, field in net.fields().items():
-        if layer in shapes:
-            rows.append((layer, field.depth, shapes[layer][0], field.stride, field.across, roles.get(layer, "")))
-    _print_table(rows)
-    print("\ndepth: convolutions up to it; sees: its receptive field. Input:", weights.trained_with(name))
-    download = weights.download(name)
-    here, missing = download.path.is_file(), f"not here; nstlab fetch --network {name} ({download.megabytes} MB)"
-    print("weights  imagenet:", download.path if here else missing)
-
-
-def _capacity(device: Any) -> str:
-    """A device's free memory, its arithmetic, and the largest pictures that fit there."""
-    from nstlab import images as im
-    from nstlab import weights
-    from nstlab.method.fast import memory
-    from nstlab.method.fast.arithmetic import arithmetic_of
-    from nstlab.method.network import VGG19
-    from nstlab.method.normalization import normalize_activations
-    from nstlab.recipes import plan as recipes
-
-    nets = {"embedded": normalize_activations(VGG19("embedded"))}
-    nets["VGG19"] = normalize_activations(VGG19(weights.random_weights(0)), [im.sample("coffee", 32)])  # for its size alone
-    sides = [f"{recipes.largest_square(net.to(device), device)} px with {name}" for name, net in nets.items()]
-    arithmetic = arithmetic_of(nets["embedded"]).name
-    return f"{memory.available(device) / 1e9:.1f} GB free, {arithmetic}; room for a square of {', '.join(sides)}"
 
 
 # --- the program ------------------------------------------------------------------------------------------------

@@ -162,3 +162,11 @@ def _discard_output() -> None:
     """Send what is still buffered for stdout, which fails, nowhere: Python would try again, and fail again, at exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_table(rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows in columns that line up, numbers with four digits."""
+    lines = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=True)).rstrip())

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from nstlab import tensorfiles
-from nstlab.architectures import DEFAULT_NETWORK, Architecture, architecture
+from nstlab.architectures import ARCHITECTURES, DEFAULT_NETWORK, Architecture, architecture
 from nstlab.downloads import Download
 from nstlab.names import ANY_NETWORKS, DOWNLOADS, RECTIFIED, WEIGHTS
 from nstlab.settings import InputError, nearest
@@ -227,6 +227,11 @@ def download(network: str = DEFAULT_NETWORK, name: str = DOWNLOADS[0]) -> Downlo
     if name != DOWNLOADS[0]:
         raise InputError(f"weights: '{name}' are {DEFAULT_NETWORK.upper()}'s; for {network} it is {DOWNLOADS[0]}")
     return _published(network)[0]
+
+
+def fetched() -> tuple[str, ...]:
+    """The networks of architectures.ARCHITECTURES whose ImageNet weights are on this machine."""
+    return tuple(name for name in ARCHITECTURES if download(name).path.is_file())
 
 
 def random_weights(seed: int = 0, widths: tuple[int, ...] = WIDTHS, network: str = DEFAULT_NETWORK) -> Weights:

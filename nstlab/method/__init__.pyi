@@ -1,7 +1,6 @@
 from .checkpoint import Checkpoint as Checkpoint
 from .engine import minimize as minimize
 from .engine import solve as solve
-from .graph import loss_network as loss_network
 from .lbfgs import LBFGS as LBFGS
 from .network import VGG19 as VGG19
 from .normalization import mean_activations as mean_activations

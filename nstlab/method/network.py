@@ -1,6 +1,6 @@
 """The loss model: a network with named layers, exchangeable pooling, and evaluation no deeper than needed.
 
-Here are VGG19 and VGG16 (Simonyan, Zisserman 2014; average pooling: Gatys, Ecker, Bethge 2016, section 2), others in `graph`.
+VGG19 and VGG16 are here (Simonyan, Zisserman 2014; average pooling: Gatys, Ecker, Bethge 2016, section 2), others elsewhere.
 `conv1_1` … `conv5_4` are the outputs of a VGG's convolutions before their ReLU, `relu1_1` … `relu5_4` after it, and `pool1` …
 `pool5` the outputs of the poolings. The network owns its preprocessing, because that belongs to the weights.
 """
@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -48,28 +48,15 @@ def pooled(x: Tensor, kind: str, *window: Any, **options: Any) -> Tensor:
 
 
 def softened(features: Tensor, temperature: float) -> Tensor:
-    """N·M softmax(F / T) over all N channels and M positions of (1, N, H, W), so that the mean is 1; F itself if T is 0.
+    """1 + T (N·M softmax(F / T) - 1), the softmax over all N channels and M positions of (1, N, H, W); F itself if T is 0.
 
-    Wang, Li, Vasconcelos 2021 ("Rethinking and Improving the Robustness of Image Style Transfer"), where T is 1 and nothing is
-    multiplied: it takes away the peaks that residual networks' activations have."""
+    Wang, Li, Vasconcelos 2021 ("Rethinking and Improving the Robustness of Image Style Transfer"), whose T is 1; here times
+    N·M: to take away the peaks that residual networks' activations have. The mean is 1; the higher T, the nearer it comes to
+    F - mean(F) + 1, so that losses keep their size."""
     if not temperature:
         return features
-    return features.numel() * (features / temperature).flatten().softmax(0).view_as(features)
-
-
-class Field(NamedTuple):
-    """What a position of a layer sees: convolutions before it, pixels from one position to the next, pixels across."""
-
-    depth: int
-    stride: int
-    across: float
-
-    def behind(self, kernel: int, stride: int = 1, convolution: bool = False) -> Field:
-        """That of a layer behind, with a window of so many positions; infinite for a mean over all."""
-        return Field(self.depth + convolution, self.stride * stride, self.across + (kernel - 1) * self.stride)
-
-
-PIXEL = Field(0, 1, 1)
+    share = features.numel() * (features / temperature).flatten().softmax(0).view_as(features)
+    return 1 + temperature * (share - 1)
 
 
 class Network(nn.Module):
@@ -147,10 +134,6 @@ class Network(nn.Module):
 
     def computed(self, layers: Collection[str], shape: Sequence[int]) -> int:
         """How many numbers are computed for these layers of an image of shape (H, W): all of them are kept by autograd."""
-        raise NotImplementedError
-
-    def fields(self) -> dict[str, Field]:
-        """What each of its layers sees."""
         raise NotImplementedError
 
     @property
@@ -285,11 +268,6 @@ class VGG(Network):
 
     def computed(self, layers: Collection[str], shape: Sequence[int]) -> int:
         return sum(map(prod, self.shapes(self.until(layers), shape).values()))
-
-    def fields(self) -> dict[str, Field]:
-        steps = {"conv": (3, 1, True), "relu": (1, 1, False), POOL: (2, 2, False)}  # window, stride, whether a convolution
-        seen = itertools.accumulate(self.sequence, lambda field, name: field.behind(*steps[name[:4]]), initial=PIXEL)
-        return dict(zip(self.sequence, list(seen)[1:], strict=True))
 
 
 class VGG19(VGG):

@@ -25,13 +25,13 @@ from nstlab.method import engine
 from nstlab.method.fast import evaluation as fast
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import arithmetic_of
-from nstlab.method.graph import loss_network
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.network import Network
 from nstlab.method.normalization import normalize_activations
 from nstlab.method.objectives import Objective, total_variation
 from nstlab.method.optimizers import Adam, GradientDescent, Optimizer
 from nstlab.names import CONTENT_LAYERS, STYLE_LAYERS, rectified
+from nstlab.networks import loss_network
 from nstlab.recipes.base import RunSettings
 from nstlab.settings import DEVICES, LIVE, MAX_SIDE, START, InputError
 

@@ -190,6 +190,14 @@ WRONG = {  # by exercise: answers, and words of their hints
         ((512 * 513 // 2, 512), "deviations"),
         (1, "rows"),
     ],
+    "14.1": [(7, "fire2's own"), (9, "next window's steps"), (3, "begin with 1 pixel")],
+    "14.2": [
+        (lambda f, t: (f / t).softmax(1), "positions of each filter"),
+        (lambda f, t: (f / t).softmax(0), "filters at each position"),
+        (lambda f, t: f.flatten().softmax(0).view_as(f), "temperature is missing"),
+        (lambda f, t: (f / t).exp(), "add up to 1"),
+        (lambda f, t: f, "exponentials of"),
+    ],
     "12.2": [(9, "one window"), (24, "itself"), (81, "how far")],
     "09.2": [([1, 2], "five"), ([16, 8, 4, 2, 2], "half"), ([16, 8, 4, 2, 1], "add up to 31")],
 }
@@ -210,7 +218,7 @@ def test_a_wrong_answer_gets_a_hint_and_no_answer_is_not_a_wrong_one(lesson, nam
 
 
 def test_right_answers_may_be_written_in_more_than_one_way_and_a_solutions_mark_is_not_a_readers(lesson):
-    fields = nst.loss_network(weights="random").fields()
+    fields = nst.fields("vgg19")
     right = [("02.3", fields["conv4_4"].across), ("03.1", " The same"), ("04.1", "relu4_3"), ("04.1", "Conv 4_3"),
              ("07.2", np.array([1, 4])), ("08.2", 100 * PIXELS + 50, lesson.photo)]  # fmt: skip
     for name, answer, *material in right:

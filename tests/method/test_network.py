@@ -8,6 +8,7 @@ from torchvision.models.vgg import make_layers
 
 from nstlab.method.network import VGG19
 from nstlab.names import CONVOLUTIONS, LAYERS
+from nstlab.networks import fields
 from nstlab.weights import CAFFE, Weights, random_weights
 
 POOLED = {"max": F.max_pool2d, "avg": F.avg_pool2d, "l2": lambda x, size: F.lp_pool2d(x, 2, size) / size}
@@ -68,4 +69,4 @@ def test_a_receptive_field_is_what_moves_a_position(layer):
     middle = 160 >> int(layer[4]) - 1
     (slope,) = torch.autograd.grad(net(image, [layer])[layer][..., middle, middle].sum(), image)
     seen = slope[0, 0].abs().sum(0).nonzero()
-    assert int(seen.max() - seen.min()) + 1 == net.fields()[layer].across
+    assert int(seen.max() - seen.min()) + 1 == fields("vgg19")[layer].across

@@ -1,4 +1,4 @@
-"""Exercises of notebooks 10 to 13: colour, regions, photographs, statistics."""
+"""Exercises of notebooks 10 to 14: colour, regions, photographs, statistics, networks."""
 
 from __future__ import annotations
 
@@ -116,3 +116,30 @@ def numbers(answer: Any) -> str:
     return hint(
         answer, (512 * 513 // 2, 1024), counted, "count the rows of a triangle: 512 + 511 + …; then two for each filter", 1e-9
     )
+
+
+# --- 14 networks ------------------------------------------------------------------------------------------------------
+
+
+@exercise("14.1")
+def field_of_fire2(answer: Any) -> str:
+    """The width, in pixels, of what one position of SqueezeNet's fire2 sees."""
+    first = {
+        "that is without fire2's own convolution": 7,
+        "after each step of 2, the next window's steps are twice as long": 7 + 2,
+    }
+    return hint(answer, 15, first, "begin with 1 pixel; each window of 3 adds two steps", 1e-9)
+
+
+@exercise("14.2")
+def softmax_function(answer: Any) -> str:
+    """A function from features (N, M) and a temperature to their softmax."""
+    features, temperature = random(4, 10), 3.0
+    wanted = (features / temperature).flatten().softmax(0).view_as(features)
+    mistakes = {
+        "that is over the positions of each filter; take all filters together": (features / temperature).softmax(1),
+        "that is over the filters at each position; take all positions together": (features / temperature).softmax(0),
+        "the temperature is missing": features.flatten().softmax(0).view_as(features),
+        "divide by the sum of all, so that they add up to 1": (features / temperature).exp(),
+    }
+    return hint(answer(features, temperature), wanted, mistakes, "exponentials of F / T, over the sum of them all")

@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf, prod
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, fx, nn
 
 from nstlab.architectures import DEFAULT_NETWORK, architecture
-from nstlab.method.network import PIXEL, VGG16, VGG19, Field, Network, pooled
-from nstlab.names import POOLS, PRECISIONS, WEIGHTS
+from nstlab.method.network import VGG16, VGG19, Network, pooled
+from nstlab.names import POOL, POOLS, PRECISIONS, WEIGHTS
 from nstlab.settings import InputError
-from nstlab.weights import Weights
+from nstlab.weights import WIDTHS, Weights
 from nstlab.weights import load as load_weights
 
 SAMPLE = (256, 256)  # a shape at which every layer of a classifier has positions
-POOLINGS = (nn.MaxPool2d, nn.AvgPool2d)
 
 
 class Pool(nn.Module):
@@ -184,20 +184,6 @@ class GraphNetwork(Network):
         seen = self._shapes(tuple(shape))
         return sum(prod(seen[node.name]) for node in self._until(frozenset(layers)).graph.nodes if node.name in seen)
 
-    def fields(self) -> dict[str, Field]:
-        found: dict[fx.Node, Field] = {}
-        module = self._blank[0]
-        for node in module.graph.nodes:
-            before = [found[each] for each in node.all_input_nodes if each in found]
-            field = Field(*map(max, zip(*before, strict=True))) if before else PIXEL  # of several, the one that sees most
-            for part in module.get_submodule(node.target).modules() if node.op == "call_module" else ():
-                if isinstance(part, (nn.Conv2d, Pool, *POOLINGS)):
-                    field = field.behind(_first(part.kernel_size), _first(part.stride), isinstance(part, nn.Conv2d))
-                elif isinstance(part, nn.AdaptiveAvgPool2d):  # as in squeeze-and-excitation
-                    field = field._replace(across=inf)
-            found[node] = field
-        return {name: found[node] for name, node in _layers(module.graph).items()}
-
 
 def _needed(blank: fx.GraphModule, weights: Weights, network: str) -> dict[str, Tensor]:
     """The tensors among the weights that the graph has; InputError if they are not those of the network."""
@@ -230,3 +216,44 @@ def loss_network(
     if rescale_pool:
         raise InputError(f"rescale_pool: by how much poolings differ is known for VGGs, not for {name}; leave it out")
     return GraphNetwork(name, weights, pool, precision, seed, temperature)
+
+
+# --- what layers see --------------------------------------------------------------------------------------------
+
+
+class Field(NamedTuple):
+    """What a position of a layer sees: convolutions up to it, pixels from one position to the next, pixels across; and how many
+    filters the layer has."""
+
+    depth: int = 0
+    stride: int = 1
+    across: float = 1
+    filters: int = 3
+
+    def behind(self, kernel: int, stride: int, convolution: bool) -> Field:
+        """That of a layer whose windows have so many positions, in such steps."""
+        across = self.across + (kernel - 1) * self.stride
+        return Field(self.depth + convolution, self.stride * stride, across, self.filters)
+
+
+def fields(name: str) -> dict[str, Field]:
+    """What each layer of a network sees, of those that have positions. InputError for an unknown network."""
+    known = architecture(name)
+    if known.blocks:
+        steps = {"conv": (3, 1, True), "relu": (1, 1, False), POOL: (2, 2, False)}
+        seen = itertools.accumulate(known.layers, lambda field, layer: field.behind(*steps[layer[:4]]), initial=Field())
+        each = dict(zip(known.layers, list(seen)[1:], strict=True))
+        return {layer: field._replace(filters=WIDTHS[int(layer[4]) - 1]) for layer, field in each.items()}
+    module, found = traced(name, "max"), {}
+    for node in module.graph.nodes:
+        before = [found[each] for each in node.all_input_nodes if each in found]
+        field = Field(*map(max, zip(*before, strict=True))) if before else Field()  # of several, the one that sees most
+        for part in module.get_submodule(node.target).modules() if node.op == "call_module" else ():
+            if isinstance(part, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
+                field = field.behind(_first(part.kernel_size), _first(part.stride), isinstance(part, nn.Conv2d))
+            elif isinstance(part, nn.AdaptiveAvgPool2d):  # as in squeeze-and-excitation
+                field = field._replace(across=inf)
+        found[node] = field
+    shapes, layers = _Shapes(module).of(SAMPLE), _layers(module.graph)
+    maps = {layer: node for layer, node in layers.items() if len(shapes.get(node.name, ())) == 4}
+    return {layer: found[node]._replace(filters=shapes[node.name][1]) for layer, node in maps.items()}
