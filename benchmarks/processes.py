@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
@@ -19,10 +21,15 @@ import torch
 from benchmarks.scene import PAIRS, BenchSettings, Row, full_width, scene
 from benchmarks.speed import GROWING, growth_row
 from nstlab import images as im
+from nstlab.architectures import ARCHITECTURES
 from nstlab.method.engine import minimize
 from nstlab.method.lbfgs import LBFGS
+from nstlab.recipes import plan as recipes
+from nstlab.recipes.transfer import TransferSettings
+from nstlab.terms import statistics
 from nstlab.threads import POLICY, WAITING
 
+PART = 512  # px: long side where parts are compared
 KEPT = 4  # curvature pairs where memory is compared
 TOGETHER = ("--size", "256", "--steps", "100")  # of the runs side by side
 
@@ -92,6 +99,21 @@ def memory(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     yield growth_row("growth of memory", {f"{size} px, bytes a pixel": per for size, per in each.items()})
 
 
+def parts(options: BenchSettings, device: torch.device) -> Iterator[Row]:
+    """A step's time and the run's peak of memory beside its estimate, with each statistic and each network."""
+    base = TransferSettings(*PAIRS[0], size=PART, levels=1, weights="embedded")
+    each = {f"{name} as style": {"statistic": (name,)} for name in statistics.names()}
+    each["patches as style"] |= {"style_layers": ("conv3_1", "conv4_1")}
+    each |= {f"{name}, random": {"network": name, "weights": "random"} for name in ARCHITECTURES}
+    each["vgg19 embedded, smoothed"] = {"temperature": 20.0}
+    for name, changes in each.items():
+        found = child("part", json.dumps(base.replace(**changes).to_dict()), device.type)
+        values = {"s": found["seconds"], "MB": found["bytes"] / 1e6, "estimated, MB": found["estimate"] / 1e6}
+        yield Row(
+            f"{name}, {PART} px", values, "estimated no more than 100 MB too low", found["bytes"] < found["estimate"] + 1e8
+        )
+
+
 # --- what runs in those processes -------------------------------------------------------------------------------
 
 
@@ -142,6 +164,26 @@ def peak_memory(kind: str, size: str, device: str) -> None:
     print(json.dumps({"bytes": peak - idle}))
 
 
+def part(settings: str, device: str) -> None:
+    """Print the median time of an evaluation in a run's steps, its peak of memory, and the estimate of that."""
+    plan, cuda, seconds = recipes.prepare(TransferSettings.from_dict(json.loads(settings)), device), device == "cuda", []
+    idle = torch.cuda.memory_allocated() if cuda else _resident()
+    torch.cuda.reset_peak_memory_stats() if cuda else _forget_peak()
+    began, evaluations = time.perf_counter(), 0
+    for step in itertools.islice(plan.steps(), 16):
+        ended = (float(step.loss), time.perf_counter())[1]  # once the device has computed it
+        seconds.append((ended - began) / max(1, step.evaluations - evaluations))
+        began, evaluations = ended, step.evaluations
+    peak = torch.cuda.max_memory_allocated() if cuda else _peak()
+    print(json.dumps({"seconds": median(seconds[4:]), "bytes": peak - idle, "estimate": plan.memory_needed()}))
+
+
+def _forget_peak() -> None:
+    """Let `_peak` count from now on, where that is possible."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def _resident() -> int:
     return psutil.Process().memory_info().rss
 
@@ -159,4 +201,5 @@ def _peak() -> int:
 IN_CHILD = {
     "first_picture": FIRST_PICTURE,
     "memory": "import sys; from benchmarks import processes; processes.peak_memory(*sys.argv[1:])",
+    "part": "import sys; from benchmarks import processes; processes.part(*sys.argv[1:])",
 }

@@ -24,6 +24,7 @@ ROWS = {  # by what can be asked for, in the order of the table
     "long": speed.long,
     "growth": speed.growth,
     "memory": processes.memory,
+    "parts": processes.parts,
     "live": speed.live,
     "first": processes.first_picture,
     "precision": speed.precision,

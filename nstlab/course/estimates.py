@@ -6,6 +6,7 @@ import itertools
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nstlab.recipes import plan as recipes
 from nstlab.runs.store import Store
@@ -24,15 +25,22 @@ def estimate(sweep: Sweep, results: str | Path) -> str:
         if store.find(plan) is not None:
             continue
         missing += 1
-        network = (*plan.layers, plan.settings.size, plan.settings.pool, plan.settings.normalize)  # a step's time depends on it
-        if network not in rates:
-            rates[network] = seconds_per_step(plan)
-        seconds += OVERHEAD * rates[network] * _full_steps(plan)
+        kind = _kind(plan)
+        if kind not in rates:
+            rates[kind] = seconds_per_step(plan)
+        seconds += OVERHEAD * rates[kind] * _full_steps(plan)
     runs = f"{len(sweep.cases)} runs at {sweep.base.size} px, {steps} steps in all"
     if not missing:
         return f"{runs}: kept from before"
     found = f" ({len(sweep.cases) - missing} runs are kept from before)" if missing < len(sweep.cases) else ""
     return f"{runs}: about {max(1, round(seconds))} s on this machine{found}"
+
+
+def _kind(plan: recipes.Plan) -> tuple[Any, ...]:
+    """What a step's time depends on: the picture's size, the network, what is read of it, and how pixels are changed."""
+    s = plan.settings
+    network = [getattr(s, name) for name, _, opt in s.options() if opt.group == "network"]  # the statistic, too
+    return plan.recipe, *plan.start.shape, *network, *plan.layers, *plan.objective.weights, s.optimizer
 
 
 def seconds_per_step(plan: recipes.Plan) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -85,6 +86,13 @@ class Objective:
     def target_shapes(self, shape: Sequence[int]) -> list[Sequence[int]]:
         """(H, W) of the pictures from which the terms' targets are made, for an image of shape (H, W)."""
         return [term.target_shape(shape) for _, term in self.terms]
+
+    def working(self, net: Network, shape: Sequence[int]) -> int:
+        """About how many numbers statistics hold at once for an image of shape (H, W), beside features; see `Term.working`."""
+        shapes = net.shapes(set(self.reads), shape)
+        actives = [active for active in self.active(self.weights) if active.read in shapes]
+        each = [active.term.working(shapes[active.read][0], prod(shapes[active.read][1:])) for active in actives]
+        return sum(each) if net.plain else max(each, default=0)  # autograd keeps all of them
 
     def active(self, weights: Mapping[str, float]) -> list[ActiveLayer]:
         """The layers of terms that are evaluated with these weights: those whose weight, and whose term's, is not 0."""

@@ -74,6 +74,11 @@ class Term:
         """The error of the statistic, a scalar. Only the shape of the features may be used."""
         raise NotImplementedError
 
+    def working(self, filters: int, positions: int) -> int:
+        """About how many numbers its statistic and gradient at a layer hold at once, beside the features: for estimates of
+        memory, in which a Gram matrix counts nothing."""
+        return 0
+
 
 @dataclass(frozen=True, eq=False)
 class Content(Term):

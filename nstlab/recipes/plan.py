@@ -154,7 +154,7 @@ class Plan:
     def memory_needed(self, shape: Sequence[int] | None = None) -> int:
         """Bytes that the run needs, including its pictures; estimated, at its own size or another (H, W)."""
         shape = self.start.shape[-2:] if shape is None else shape
-        run = memory.needed(self.net, self.layers, shape, self.optimizer)
+        run = memory.needed(self.net, self.layers, shape, self.optimizer) + 4 * self.objective.working(self.net, shape)
         others = {tuple(other) for other in self.objective.target_shapes(shape)} - {tuple(shape)}
         targets = [memory.of_evaluation(self.net, self.layers, other) + 12 * prod(other) for other in others]
         return run + max(targets, default=0)

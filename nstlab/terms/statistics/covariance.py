@@ -16,6 +16,9 @@ class Statistic(Style):
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
         return covariance(features)
 
+    def working(self, filters: int, positions: int) -> int:
+        return filters * positions
+
 
 def vjp(term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
     """(S + Sᵀ) (F - m) / M, where S is the gradient at the matrix."""

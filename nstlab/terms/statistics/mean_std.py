@@ -23,6 +23,9 @@ class Statistic(Style):
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
         return self.convention.style_factor / features.shape[1] * (statistic - target).square().sum()
 
+    def working(self, filters: int, positions: int) -> int:
+        return 6 * filters * positions
+
 
 def vjp(term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
     """a / M + b (F - m) / (s M), where a and b are the gradients at the means and at the deviations."""

@@ -44,6 +44,9 @@ class Statistic(Style):
         drawn = torch.Generator().manual_seed(0)
         return self.once(("b", rows.device, rows.dtype), lambda: (2 * math.pi * torch.rand(WAVES, generator=drawn)).to(rows))
 
+    def working(self, filters: int, positions: int) -> int:
+        return (5 * WAVES // 2 + filters) * positions
+
 
 def vjp(term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
     """-√(2/D) / M (s ∘ sin(W x + b)) Wᵀ, where s is the gradient at the mean."""

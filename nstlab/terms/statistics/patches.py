@@ -53,6 +53,9 @@ class Statistic(Style):
         """The numbers of the known patches with the highest normalized correlation."""
         return (own @ F.normalize(known, dim=1).T).argmax(1)
 
+    def working(self, filters: int, positions: int) -> int:
+        return 10 * WIDTH**2 * filters * positions
+
 
 def _patches(features: Tensor, step: int = 1) -> Tensor:
     """(1, C, h, w) -> (P, 9 C)."""

@@ -37,3 +37,6 @@ class Statistic(Style):
             (rows.device, rows.dtype, count),
             lambda: F.normalize(torch.randn(count, DIRECTIONS, generator=drawn), dim=0).to(rows),
         )
+
+    def working(self, filters: int, positions: int) -> int:
+        return 13 * DIRECTIONS * positions
