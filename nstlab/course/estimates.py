@@ -11,16 +11,17 @@ from typing import Any
 from nstlab.recipes import plan as recipes
 from nstlab.runs.store import Store
 from nstlab.runs.sweep import Sweep
+from nstlab.settings import DEVICES
 
 OVERHEAD = 1.15  # time of a whole run over that of its first steps: the history grows, and the store writes
 
 
-def estimate(sweep: Sweep, results: str | Path) -> str:
+def estimate(sweep: Sweep, results: str | Path, device: str = DEVICES[0]) -> str:
     """A line that says what a sweep will run, and how long that takes; runs that are in the store take no time."""
     store, plan, missing = Store(results), None, 0
     steps, seconds, rates = 0, 0.0, {}
     for case in sweep.cases:
-        plan = recipes.prepare(case.settings, known=plan)
+        plan = recipes.prepare(case.settings, device, plan)
         steps += sum(level.steps for level in plan.schedule)
         if store.find(plan) is not None:
             continue

@@ -108,7 +108,7 @@ class Lesson:
     def estimate(self, sweep: Sweep) -> None:
         """Print how long a sweep will take on this machine; runs that are kept from before take no time."""
         if self.report is None:
-            print(estimates.estimate(sweep, self.options.results))
+            print(estimates.estimate(sweep, self.options.results, self.options.device))
 
     def run(self, sweep: Sweep) -> list[FinishedRun]:
         """`sweep.run(results)`: find or compute all runs, and show the progress and the picture that is being made.

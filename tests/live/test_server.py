@@ -69,7 +69,10 @@ def test_a_websocket_of_another_name_is_refused_even_with_the_token(server, answ
     url = f"{server[0].replace('http', 'ws')}{kernel}/channels?token={TOKEN}"
 
     async def connect(**headers):
-        (await websocket_connect(HTTPRequest(url, headers=headers, connect_timeout=60, request_timeout=60))).close()
+        socket = await websocket_connect(HTTPRequest(url, headers=headers, connect_timeout=60, request_timeout=60))
+        socket.close()
+        while await socket.read_message() is not None:  # None once it is closed
+            pass
 
     asyncio.run(connect())
     with pytest.raises(HTTPClientError, match="403"):

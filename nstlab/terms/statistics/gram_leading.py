@@ -1,0 +1,47 @@
+"""The Gram matrix's leading eigenvalues only: how strong features are along the painting's main directions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nstlab.method.fast.evaluation import VJPS, put
+from nstlab.method.statistics import gram, positions, widened
+from nstlab.method.terms import Style
+
+SHARE = 0.1  # of the eigenvalues: the largest
+
+
+class Statistic(Style):
+    """Style, with Vᵀ G V in place of the Gram matrix G, where V holds the eigenvectors of the painting's matrix that belong to the
+    largest SHARE of its eigenvalues: what features do in other directions is left free."""
+
+    def target(self, features: Tensor) -> Tensor:
+        """(N + 1, K): the painting's K leading eigenvectors, and below them their eigenvalues."""
+        values, vectors = torch.linalg.eigh(gram(features).cpu().double())
+        count = max(1, round(SHARE * len(values)))
+        return torch.cat([vectors[:, -count:], values[None, -count:]]).to(features.device, widened(features).dtype)
+
+    def statistic(self, features: Tensor, target: Tensor) -> Tensor:
+        along = self.along(features, target)
+        return along.T @ along / len(along)
+
+    def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
+        factor = self.convention.style_factor / features.shape[1] ** self.convention.style_power
+        return factor * (statistic - target[-1].diag()).square().sum()
+
+    def along(self, features: Tensor, target: Tensor) -> Tensor:
+        """(M, K): the features of each position along the directions."""
+        return widened(positions(features)) @ target[:-1]
+
+    def working(self, filters: int, positions: int) -> int:
+        return 2 * filters * positions
+
+
+def vjp(term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
+    """F V (S + Sᵀ) Vᵀ / M for positions F, where S is the gradient at the matrix."""
+    along, out = term.along(features, target), positions(into)
+    put(along @ ((slope + slope.T) / len(along)) @ target[:-1].T, out, add)
+
+
+VJPS[Statistic] = vjp
