@@ -13,8 +13,8 @@ SHARE = 0.1  # of the eigenvalues: the largest
 
 
 class Statistic(Style):
-    """Style, with Vᵀ G V in place of the Gram matrix G, where V holds the eigenvectors of the painting's matrix that belong to the
-    largest SHARE of its eigenvalues: what features do in other directions is left free."""
+    """Style, with Vᵀ G V in place of the Gram matrix G, where V holds the eigenvectors of the painting's matrix with the
+    largest SHARE of eigenvalues: what features do in other directions is left free."""
 
     def target(self, features: Tensor) -> Tensor:
         """(N + 1, K): the painting's K leading eigenvectors, and below them their eigenvalues."""
