@@ -75,6 +75,7 @@ from .names import STYLE_LAYERS as STYLE_LAYERS
 from .networks import GraphNetwork as GraphNetwork
 from .networks import fields as fields
 from .networks import loss_network as loss_network
+from .preprocessing import Preprocessing as Preprocessing
 from .recipes.base import RunSettings as RunSettings
 from .recipes.base import first_picture as first_picture
 from .recipes.base import live_field as live_field
@@ -95,6 +96,5 @@ from .runs.stored import run_id as run_id
 from .runs.sweep import Sweep as Sweep
 from .settings import InputError as InputError
 from .terms.affine import guided as guided
-from .weights import Preprocessing as Preprocessing
 from .weights import Weights as Weights
 from .weights import fetched as fetched

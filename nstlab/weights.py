@@ -1,12 +1,8 @@
-"""Where a network's weights come from, and how pictures are prepared for them.
+"""Where a network's weights come from.
 
 Files are safetensors files or PyTorch state dicts, with torchvision's names (`features.0.weight`, with or without the
 classifier); those of a VGG may have the authors' (`conv1_1.weight`), any widths, and may end early: the network then has fewer
 layers.
-
-Preprocessing belongs to the weights. Two are in use: torchvision's (RGB in [0, 1], mean and standard deviation of ImageNet)
-and the original's (BGR in [0, 255], mean subtracted: Simonyan and Zisserman's Caffe model). A safetensors file may state its
-own in its metadata, as `input`: "BGR, 0-255, mean 103.939/116.779/123.68 subtracted, std 1".
 
 Nothing is downloaded unless `nstlab fetch` is called.
 """
@@ -18,7 +14,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -30,62 +26,13 @@ from nstlab import tensorfiles
 from nstlab.architectures import ARCHITECTURES, DEFAULT_NETWORK, Architecture, architecture
 from nstlab.downloads import Download
 from nstlab.names import ANY_NETWORKS, DOWNLOADS, RECTIFIED, WEIGHTS
+from nstlab.preprocessing import CAFFE, TORCHVISION, Preprocessing, triple
 from nstlab.settings import InputError, nearest
 
 logger = logging.getLogger("nstlab")
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of a VGG's five blocks
 EMBEDDED = Path(__file__).parent / "embedded" / "embedded.safetensors"
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """Turns sRGB in [0, 1] into the network's input: (image[order] · scale - mean) / std, channels in `order`."""
-
-    order: str = "RGB"
-    scale: float = 1.0
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) sRGB in [0, 1] -> (B, 3, H, W) as the weights expect it."""
-        if image.shape[1] != 3:
-            raise InputError(f"a picture has 3 channels, (1, 3, H, W); this one has {image.shape[1]}")
-        if self.order == "BGR":
-            image = image.flip(1)
-        channels = zip(image.unbind(1), self.mean, self.std, strict=True)  # plain numbers, so that nothing is sent to a device
-        return torch.stack([x * (self.scale / std) - mean / std for x, mean, std in channels], 1)
-
-    def __str__(self) -> str:
-        mean, std = ("/".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
-        return f"{self.order}, 0-{self.scale:g}, mean {mean} subtracted, std {std if len(set(self.std)) > 1 else self.std[0]}"
-
-    @classmethod
-    def parse(cls, text: str) -> Preprocessing:
-        """Read what str() writes; InputError for anything else."""
-        one = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
-        number = rf"({one}(?:/{one}/{one})?)"
-        match = re.fullmatch(rf"(RGB|BGR), 0-(1|255), mean {number} subtracted, std {number}", text.strip())
-        if match is None:
-            raise InputError(f"input '{text}' is not of the form 'BGR, 0-255, mean 1/2/3 subtracted, std 1'")
-        mean, std = _three(match[3]), _three(match[4])
-        if not (1e-9 <= min(std) <= max(std) <= 1e9 and max(map(abs, mean)) <= 1e9):
-            raise InputError(f"input '{text}': allowed are a std from 1e-9 to 1e9, and a mean from -1e9 to 1e9")
-        return cls(match[1], float(match[2]), mean, std)
-
-
-def _three(text: str) -> tuple[float, float, float]:
-    """Three numbers from "1/2/3", or from "1", which stands for three times the same."""
-    return _triple([float(number) for number in text.split("/")] * (1 if "/" in text else 3))
-
-
-def _triple(values: Sequence[float]) -> tuple[float, float, float]:
-    first, second, third = values
-    return first, second, third
-
-
-TORCHVISION = Preprocessing()
-CAFFE = Preprocessing("BGR", 255.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 CAFFE_BIAS_SUM = 29.9405  # sum of the original's conv1_1 biases, by which it is recognized under any names
 
 
@@ -216,7 +163,7 @@ def _published(network: str) -> tuple[Download, Preprocessing]:
     sha256 = Path(chosen.url).stem.rpartition("-")[2]
     return (
         Download(chosen.url, sha256, round(chosen.meta["_file_size"])),
-        Preprocessing(mean=_triple(prepared.mean), std=_triple(prepared.std)),
+        Preprocessing(mean=triple(prepared.mean), std=triple(prepared.std)),
     )
 
 

@@ -140,12 +140,14 @@ def test_a_transfer_with_it_lowers_its_loss(tiny_file, name):
     assert last.loss < 0.7 * first.loss
 
 
-def test_leading_eigenvalues_see_the_gram_matrix_along_their_directions_alone():
-    own, other, term = features(20), features(20, seed=1), made("gram-leading")
+@pytest.mark.parametrize("width", [7, 3])  # more positions than filters, and fewer
+def test_leading_eigenvalues_see_the_gram_matrix_along_their_directions_alone(width):
+    own, other = (features(20, 6, width, seed) for seed in (0, 1))
+    term = made("gram-leading")
     target, (values, vectors) = term.target(other), torch.linalg.eigh(nst.gram(other))
     leading = vectors[:, -2:]
     expected = (leading.T @ nst.gram(own) @ leading - values[-2:].diag()).square().sum() * FACTOR / 20**2
     assert float(term.score(term.statistic(own, target), target, own)) == pytest.approx(float(expected))
     across = positions(other) @ vectors[:, :-2] @ vectors[:, :-2].T  # moved where it does not look
-    changed = (positions(other) + 3 * across).T.reshape(1, 20, 6, 7)
+    changed = (positions(other) + 3 * across).T.reshape(1, 20, 6, width)
     assert error(term, changed, other) == pytest.approx(0, abs=1e-12)

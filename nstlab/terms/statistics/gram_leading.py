@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nstlab.method.fast.evaluation import VJPS, put
-from nstlab.method.statistics import gram, positions, widened
+from nstlab.method.statistics import positions, widened
 from nstlab.method.terms import Style
 
 SHARE = 0.1  # of the eigenvalues: the largest
@@ -18,8 +18,13 @@ class Statistic(Style):
 
     def target(self, features: Tensor) -> Tensor:
         """(N + 1, K): the painting's K leading eigenvectors, and below them their eigenvalues."""
-        values, vectors = torch.linalg.eigh(gram(features).cpu().double())
-        count = max(1, round(SHARE * len(values)))
+        rows = positions(features).cpu().double()
+        count = max(1, round(SHARE * rows.shape[1]))
+        if len(rows) < rows.shape[1]:  # fewer positions than filters, and no more eigenvalues
+            _, roots, vectors = torch.linalg.svd(rows / len(rows) ** 0.5, full_matrices=False)
+            values, vectors = roots.square().flip(0), vectors.flip(0).T
+        else:
+            values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
         return torch.cat([vectors[:, -count:], values[None, -count:]]).to(features.device, widened(features).dtype)
 
     def statistic(self, features: Tensor, target: Tensor) -> Tensor:
