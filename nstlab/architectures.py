@@ -14,10 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nstlab.names import BLOCKS, POOL, RECTIFIED, vgg_layers
 from nstlab.settings import InputError, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
 
 DEFAULT_NETWORK = "vgg19"
 
@@ -87,11 +90,7 @@ def _vgg(name: str, blocks: tuple[int, ...]) -> Architecture:
 
 _ALEXNET = "conv1 relu1 pool1 conv2 relu2 pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool5"
 _SQUEEZENET = "conv1 relu1 pool1 fire2 fire3 pool3 fire4 fire5 pool5 fire6 fire7 fire8 fire9"
-_INCEPTIONS = [
-    f"inception{block}{letter}"
-    for block, last in ((3, "b"), (4, "e"), (5, "b"))
-    for letter in "abcde"[: "abcde".index(last) + 1]
-]
+_INCEPTIONS = [f"inception{name}" for name in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")]
 _BOTTLENECKS = [f"layer{stage}.{i}" for stage, count in enumerate((3, 4, 6, 3), 1) for i in range(count)]
 
 
@@ -127,6 +126,11 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
+OPTIONS: Mapping[str, Mapping[str, Any]] = {  # for torchvision's builder, of networks that have no entry
+    "inception_v3": {"transform_input": True, "init_weights": False},  # as its trained weights need it
+}
+
+
 @cache
 def architecture(name: str) -> Architecture:
     """The architecture of that name: one of ARCHITECTURES, or any other classifier of torchvision.
@@ -143,16 +147,30 @@ def architecture(name: str) -> Architecture:
             f"network: '{name}' is not one of {', '.join(ARCHITECTURES)}{nearest(name, [*ARCHITECTURES, *others])} "
             "(or any other classifier of torchvision, at your own risk)"
         )
+    options = OPTIONS.get(name, {})
+    try:
+        nodes = get_graph_node_names(untrained(name, options), suppress_diff_warning=True)[1]
+    except Exception as error:  # whatever a tracer may raise
+        raise InputError(f"network: '{name}' cannot be traced ({type(error).__name__}); choose another") from None
+    # The first one is the picture. A name such as conv1 would be read as relu1, which there is not.
+    return Architecture(name, {node: node for node in nodes[1:] if node not in RECTIFIED}, options=options)
+
+
+def untrained(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """torchvision's network of that name, as it is evaluated, without memory for its weights."""
     import torch
+    from torchvision import models
 
     try:
         with torch.device("meta"):
-            nodes = get_graph_node_names(models.get_model(name, weights=None).eval(), suppress_diff_warning=True)[1]
-    except Exception as error:  # whatever a tracer may raise
-        raise InputError(f"network: '{name}' cannot be traced ({type(error).__name__}); choose another") from None
-    return Architecture(name, {node: node for node in nodes[1:] if node not in RECTIFIED})  # the first one is the picture
+            made = models.get_model(name, weights=None, **options)
+    except NotImplementedError:  # some look at numbers while they are built
+        made = models.get_model(name, weights=None, **options).to("meta")
+    return made.eval().requires_grad_(False)
 
 
 def known_network(name: str) -> str:
     """The name, if there is such a network; InputError otherwise."""
-    return architecture(str(name)).name
+    if not isinstance(name, str):
+        raise InputError(f"network: {name!r} is not a name")
+    return architecture(name).name

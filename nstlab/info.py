@@ -34,6 +34,7 @@ def print_machine() -> None:
     embedded = weights.load("embedded")
     print(f"weights  embedded: {embedded.metadata.get('title', '')}; the ImageNet VGG19 remains the reference")
     print("networks", ", ".join(ARCHITECTURES), "(nstlab info --network NAME lists its layers)")
+    print("fetched ", ", ".join(weights.fetched()) or "none; nstlab fetch --network NAME")
     print("samples ", ", ".join(im.samples()))
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, fx, nn
 
-from nstlab.architectures import DEFAULT_NETWORK, architecture
+from nstlab.architectures import DEFAULT_NETWORK, architecture, untrained
 from nstlab.method.network import VGG16, VGG19, Network, pooled
 from nstlab.names import POOL, POOLS, PRECISIONS, WEIGHTS
 from nstlab.settings import InputError
@@ -44,12 +44,10 @@ class Pool(nn.Module):
 
 def traced(name: str, pool: str) -> fx.GraphModule:
     """The graph of a network of torchvision, without weights: preprocessed picture -> {layer: features}."""
-    from torchvision import models
     from torchvision.models.feature_extraction import create_feature_extractor
 
     known = architecture(name)
-    with torch.device("meta"):
-        model = models.get_model(name, weights=None, **known.options).eval().requires_grad_(False)
+    model = untrained(name, known.options)
     for path, part in [*model.named_modules()]:
         if getattr(part, "inplace", False):
             vars(part)["inplace"] = False
@@ -100,7 +98,8 @@ class GraphNetwork(Network):
     Args:
         name: one of architectures.ARCHITECTURES except the VGGs; or another classifier's, at your own risk.
         weights: a `Weights`, "auto" or "imagenet" (torchvision's), "random", or a path.
-        pool: "max" (as it was trained), "avg" or "l2", which take the place of the poolings that reduce the picture.
+        pool: "max" (as it was trained), "avg" or "l2", which take the place of the poolings that reduce the picture (of those
+            that are modules of the network).
         precision, temperature: see `Network`.
         seed: of random weights.
     Activations are normalized where they are read, since not every network's weights can be scaled without changing what it
@@ -117,6 +116,8 @@ class GraphNetwork(Network):
         seed: int = 0,
         temperature: float = 0.0,
     ):
+        if architecture(name).blocks:
+            raise InputError(f"{name}: is a VGG; use `loss_network`")
         weights, blank = weights if isinstance(weights, Weights) else load_weights(weights, seed, name), traced(name, pool)
         weights = replace(weights, tensors=_needed(blank, weights, name), network=name)
         super().__init__(weights, pool, precision, temperature)
@@ -126,16 +127,18 @@ class GraphNetwork(Network):
         state = {key: t.clone(memory_format=layout.get(t.ndim, torch.contiguous_format)) for key, t in state.items()}
         self.module.load_state_dict(state, assign=True)
         self._blank, self._ended, self._seen = [blank], {}, {}  # no parts of this module
-        if not self.gauged:
+        self._maps = _maps(blank)
+        if not self._maps:
             raise InputError(f"network: {name} has no features at positions of a picture; choose another")
 
     @property
     def gauged(self) -> tuple[str, ...]:
-        return tuple(self.shapes(self.architecture.layers, SAMPLE))
+        return tuple(self._maps)
 
     def normalize(self, means: Mapping[str, Tensor]) -> None:
         for name, mean in means.items():
-            self.register_buffer(self._mean_of(name), mean.to(self.device, self.dtype).view(1, -1, 1, 1))
+            buffer = self._mean_of(name)
+            self.register_buffer(buffer, mean.mean().to(self.device, self.dtype) * getattr(self, buffer, 1.0))
         self.normalized = True
 
     def _mean_of(self, layer: str) -> str:
@@ -163,16 +166,16 @@ class GraphNetwork(Network):
     def require(self, layers: Iterable[str | int], shape: Sequence[int] | None = None) -> set[str]:
         wanted = {self.architecture.layer(layer) for layer in layers}
         for name in sorted(wanted, key=self.architecture.layers.index):
-            if not self.shapes([name], SAMPLE):
+            if name not in self._maps:
                 raise InputError(f"{name} of {self.weights.network} has no positions; choose a layer before it")
             if shape is not None and not self.shapes([name], shape):
                 raise InputError(f"a picture of {shape[1]}×{shape[0]} is too small for {name} of {self.weights.network}")
         return wanted
 
     def shapes(self, layers: Iterable[str], shape: Sequence[int]) -> dict[str, tuple[int, int, int]]:
-        nodes, seen = _layers(self._blank[0].graph), self._shapes(tuple(shape))
-        found = {name: seen.get(nodes[name].name, ()) for name in layers}
-        return {name: size[1:] for name, size in found.items() if len(size) == 4}
+        seen = self._shapes(tuple(shape))
+        found = {name: seen.get(self._maps[name], ()) for name in layers if name in self._maps}
+        return {name: size[1:] for name, size in found.items() if size}
 
     def _shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """{node: its shape} for a picture of shape (H, W)."""
@@ -183,6 +186,15 @@ class GraphNetwork(Network):
     def computed(self, layers: Collection[str], shape: Sequence[int]) -> int:
         seen = self._shapes(tuple(shape))
         return sum(prod(seen[node.name]) for node in self._until(frozenset(layers)).graph.nodes if node.name in seen)
+
+
+def _maps(module: fx.GraphModule) -> dict[str, str]:
+    """{layer: its node's name} of the layers that are (1, C, h, w), with as many filters whatever the picture's shape."""
+    first, second = (_Shapes(module).of(shape) for shape in (SAMPLE, (SAMPLE[0], SAMPLE[1] * 3 // 4)))
+    each = {
+        layer: (first.get(node.name, ()), second.get(node.name, ()), node.name) for layer, node in _layers(module.graph).items()
+    }
+    return {layer: node for layer, (a, b, node) in each.items() if len(a) == len(b) == 4 and a[1] == b[1] and a[3] != b[3]}
 
 
 def _needed(blank: fx.GraphModule, weights: Weights, network: str) -> dict[str, Tensor]:
@@ -255,5 +267,4 @@ def fields(name: str) -> dict[str, Field]:
                 field = field._replace(across=inf)
         found[node] = field
     shapes, layers = _Shapes(module).of(SAMPLE), _layers(module.graph)
-    maps = {layer: node for layer, node in layers.items() if len(shapes.get(node.name, ())) == 4}
-    return {layer: found[node]._replace(filters=shapes[node.name][1]) for layer, node in maps.items()}
+    return {layer: found[layers[layer]]._replace(filters=shapes[node][1]) for layer, node in _maps(module).items()}

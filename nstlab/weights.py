@@ -79,7 +79,7 @@ def load_file(path: str | Path, source: str | None = None, network: str = DEFAUL
         tensors = _convolutions(names, known)
         _check_chain(path, tensors, known)
     else:  # counters, which batch normalization keeps, are no weights; the rest is checked where the network is built
-        tensors = {name.removeprefix("module."): t.detach() for name, t in names.items() if t.is_floating_point()}
+        tensors = {_present_name(name): t.detach() for name, t in names.items() if t.is_floating_point()}
     tensorfiles.check_stored(path, tensors)
     tensors = tensorfiles.finite(path, tensors)
     try:
@@ -87,6 +87,11 @@ def load_file(path: str | Path, source: str | None = None, network: str = DEFAUL
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return Weights(tensors, preprocessing, source or str(path), metadata, network)
+
+
+def _present_name(name: str) -> str:
+    """The name of a tensor in torchvision's networks now: DenseNets' files have older ones, norm.1 for norm1."""
+    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", name.removeprefix("module."))
 
 
 def _sequential_names(known: Architecture) -> dict[str, str]:

@@ -49,6 +49,9 @@ def test_what_is_left_open_is_the_networks_and_follows_it_as_do_layers_that_it_l
     mixed = first.replace(more_paintings=("swirl_strokes",), mix_layers=("1", "2+conv3_1"))
     assert mixed.mix_layers == ("conv1_1", "conv1_2+conv3_1")
     assert mixed.replace(network="alexnet").mix_layers == ()
+    deep = first.replace(more_paintings=("swirl_strokes",), mix_layers=("conv1_1", "conv3_4"))
+    assert deep.replace(network="vgg16").mix_layers == ()
+    assert "network: None is not a name" in refusal(first.replace, network=None)
 
 
 def test_recipes_with_layers_of_their_own_have_them_in_a_vgg_alone():
@@ -62,7 +65,9 @@ def test_recipes_with_layers_of_their_own_have_them_in_a_vgg_alone():
 def test_any_classifier_can_be_named_if_layers_are_chosen_and_nothing_else():
     assert "`nstlab info --network resnet18` lists them" in refusal(transfer, network="resnet18")
     settings = transfer(network="resnet18", style_layers=["relu", "layer1.0.add"], content_layers=["layer2.1.relu_1"])
-    assert settings.architecture.layers[0] != "x"
+    assert settings.replace(convention="paper").style_layers == ("relu", "layer1.0.add")
+    assert settings.replace(network="vgg19").style_layers == STYLE_LAYERS
+    assert "layer: choose layers of resnet18" in refusal(ReconstructSettings, "coffee", network="resnet18")
     message = refusal(transfer, network="resnet51")
     assert all(name in message for name in ARCHITECTURES)
     assert "did you mean 'resnet50'" in message

@@ -10,8 +10,10 @@ import pytest
 import torch
 from faults import refusal
 
-from nstlab import downloads
+from nstlab import cli, downloads, weights
 from nstlab.downloads import Download
+from nstlab.preprocessing import TORCHVISION
+from nstlab.weights import random_weights
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 HASH = hashlib.sha256(CONTENT).hexdigest()[:8]
@@ -174,3 +176,25 @@ def test_what_has_a_wrong_hash_is_removed_and_the_next_call_succeeds(server, dow
     assert "removed" in message
     assert [path for path in download.path.parent.iterdir() if path.suffix != ".lock"] == []
     fetched(download)
+
+
+def test_a_networks_weights_are_fetched_and_then_found(server, tmp_path, monkeypatch, capsys):
+    """By the command, from a server on this machine that has a small network's file."""
+    path, own = tmp_path / "weights.pth", random_weights(5, network="squeezenet1_1")
+    torch.save(own.tensors, path)
+    monkeypatch.setitem(globals(), "CONTENT", path.read_bytes())
+    sha256 = hashlib.sha256(CONTENT).hexdigest()[:8]
+    there = Download(f"http://127.0.0.1:{server.server_port}/squeezenet1_1-{sha256}.pth", sha256, 5)
+    published = {"squeezenet1_1": (there, TORCHVISION)}
+    monkeypatch.setattr(weights, "_published", lambda network: published.get(network) or (Download("", "", 0), TORCHVISION))
+    assert "nstlab fetch --network squeezenet1_1" in refusal(weights.load, network="squeezenet1_1")
+    assert weights.fetched() == ()
+    assert cli.main(["fetch", "--network", "squeezenet1_1"]) == 0
+    assert "--network squeezenet1_1" in capsys.readouterr().out
+    assert weights.fetched() == ("squeezenet1_1",)
+    found = weights.load(network="squeezenet1_1")
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in own.tensors.items())
+    assert cli.main(["info", "--network", "squeezenet1_1"]) == 0
+    said = capsys.readouterr().out
+    assert str(there.path) in said
+    assert all(layer in said for layer in ("fire2", "fire9", "style", "content"))

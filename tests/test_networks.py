@@ -1,5 +1,7 @@
 """Networks of torchvision: layers, pooling, normalized and smoothed activations, and how the method works with them."""
 
+import re
+
 import pytest
 import safetensors.torch
 import torch
@@ -8,7 +10,7 @@ from faults import refusal
 from torchvision import models
 
 import nstlab as nst
-from nstlab.architectures import ARCHITECTURES
+from nstlab.architectures import ARCHITECTURES, architecture
 from nstlab.method.fast import evaluation as fast
 from nstlab.method.network import softened
 from nstlab.networks import GraphNetwork
@@ -165,3 +167,69 @@ def test_it_moves_to_a_device(net, photo, painting, device):
     assert net.device.type == device
     features = net(photo.to(device), ["fire2"])["fire2"]
     assert features.device.type == device
+
+
+def test_gradients_are_computed_as_exactly_as_features(net, photo):
+    """TF32 and kernels that add up in any order are off on the way back, too."""
+    seen = []
+
+    class Look(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic))
+            return grad
+
+    whole = net.weights.preprocessing
+    object.__setattr__(net.weights, "preprocessing", lambda image: whole(Look.apply(image)))
+    nst.content("fire2", photo).bind(net, photo.shape[-2:]).evaluate(nst.white_noise(photo))
+    assert seen == [(False, True)]
+
+
+def test_normalizing_twice_changes_nothing_more_and_small_pictures_are_refused(weights, photo, tiny):
+    net = GraphNetwork(SMALL, weights)
+    for _ in range(2):
+        nst.normalize_activations(net, [photo])
+        assert net(photo, ["fire2"])["fire2"].mean() == pytest.approx(1, rel=1e-4)
+    assert "too small" in refusal(nst.normalize_activations, nst.VGG19(tiny), [torch.rand(1, 3, 8, 8)])
+
+
+def test_smoothing_is_for_each_picture_alone_and_has_no_negative_temperature(weights, photo):
+    net = GraphNetwork(SMALL, weights, temperature=5.0)
+    both = net(torch.cat([photo, 1 - photo]), ["fire2"])["fire2"]
+    assert torch.allclose(both[:1], net(photo, ["fire2"])["fire2"], atol=1e-4)
+    assert "temperature: -1" in refusal(GraphNetwork, SMALL, weights, temperature=-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("densenet121", "features.denseblock1.cat"),
+        ("regnet_y_400mf", "trunk_output.block1"),
+        ("convnext_tiny", "features.1.0.add"),
+    ],
+)
+def test_other_classifiers_work_at_ones_own_risk(name, layer, photo):
+    known = architecture(name)
+    node = next((each for each in known.layers if each.startswith(layer)), None)
+    assert node, known.layers[:40]
+    net = GraphNetwork(name, "random", pool="max")
+    features = net(photo, [node])[node]
+    assert features.shape[1:] == net.shapes([node], photo.shape[-2:])[node]
+    assert node in nst.fields(name)
+
+
+def test_layers_whose_filters_come_last_are_none():
+    assert "features.1.0.block.1" not in nst.fields("convnext_tiny")
+    net = GraphNetwork("convnext_tiny", "random")
+    assert "no positions" in refusal(net, torch.rand(1, 3, 64, 64), ["features.1.0.block.1"])
+
+
+def test_old_names_in_files_of_densenets_are_read(tmp_path):
+    own = random_weights(0, network="densenet121")
+    path = tmp_path / "old.pth"
+    torch.save({re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): t for name, t in own.tensors.items()}, path)
+    assert load(path, network="densenet121").tensors.keys() == own.tensors.keys()

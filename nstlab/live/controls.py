@@ -16,6 +16,7 @@ from typing import Any
 
 import ipywidgets as w
 
+from nstlab.architectures import architecture
 from nstlab.live.special import NEEDED, SPECIAL
 from nstlab.live.views import View, field_view
 from nstlab.names import ANY_NETWORKS, PRECISIONS, WEIGHTS
@@ -96,7 +97,8 @@ def carried(settings: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
     Another network has weights of its own, and cannot always rescale or be computed in 16 bits."""
     found: dict[str, Any] = {}
     if values.get("network", settings.network) != settings.network:
-        found = {"rescale_pool": False, "precision": PRECISIONS[0]}
+        if not architecture(values["network"]).blocks:
+            found = {"rescale_pool": False, "precision": PRECISIONS[0]}
         if settings.weights not in ANY_NETWORKS:
             found["weights"] = WEIGHTS[0]
     if {"mask", "regions"} & values.keys():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,14 +48,14 @@ def pooled(x: Tensor, kind: str, *window: Any, **options: Any) -> Tensor:
 
 
 def softened(features: Tensor, temperature: float) -> Tensor:
-    """1 + T (N·M softmax(F / T) - 1), the softmax over all N channels and M positions of (1, N, H, W); F itself if T is 0.
+    """1 + T (N·M softmax(F / T) - 1), the softmax over all N channels and M positions of (B, N, H, W); F itself if T is 0.
 
     Wang, Li, Vasconcelos 2021 ("Rethinking and Improving the Robustness of Image Style Transfer"), whose T is 1; here times
     N·M: to take away the peaks that residual networks' activations have. The mean is 1; the higher T, the nearer it comes to
     F - mean(F) + 1, so that losses keep their size."""
     if not temperature:
         return features
-    share = features.numel() * (features / temperature).flatten().softmax(0).view_as(features)
+    share = features[0].numel() * (features / temperature).flatten(1).softmax(1).view_as(features)
     return 1 + temperature * (share - 1)
 
 
@@ -72,6 +72,8 @@ class Network(nn.Module):
         self.normalized, self.gain = False, 1.0
         self.pool = one_of("pool", pool, POOLS)
         self.precision = one_of("precision", precision, PRECISIONS)
+        if not 0 <= temperature < inf:
+            raise InputError(f"temperature: {temperature} is not allowed; allowed is 0 or more")
         if self.plain and precision not in PRECISIONS[:2]:
             raise InputError(
                 f"precision: '{precision}' is for VGGs without a temperature; allowed: {', '.join(PRECISIONS[:2])}"

@@ -55,6 +55,7 @@ def mean_activations(net: Network, images: Iterable[Tensor]) -> dict[str, Tensor
     totals: dict[str, Tensor] = {}
     positions: dict[str, int] = {}
     for image in images:
+        net.require(net.gauged, image.shape[-2:])
         for layer, features in net.unsoftened(image.to(net.device, net.dtype), net.gauged).items():
             totals[layer] = totals.get(layer, 0) + features.clamp_min(0).sum((0, 2, 3))
             positions[layer] = positions.get(layer, 0) + features[:, 0].numel()

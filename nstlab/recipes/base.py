@@ -139,7 +139,7 @@ class RunSettings(Settings):
     weights: str = network_field(WEIGHTS[0], "where its weights come from", choices=WEIGHTS, or_path=True, identity=False)
     temperature: float = network_field(
         0.0,
-        "smooth activations by a softmax of this temperature (Wang et al. 2021); 0: leave them",
+        "smooth activations by a softmax of this temperature (after Wang et al. 2021); 0: leave them",
         low=0,
         high=1e4,
         later=True,
@@ -167,7 +167,9 @@ class RunSettings(Settings):
             if getattr(self, name) in (None, ()):
                 object.__setattr__(self, name, self._filling(name))
         for name in self._naming_layers():
-            value = getattr(self, name)
+            if (value := getattr(self, name)) in (None, ()):
+                lists = f"`nstlab info --network {self.network}` lists them"
+                raise InputError(f"{name}: choose layers of {self.network}; {lists}")
             named = tuple(map(self.architecture.layer, value)) if isinstance(value, tuple) else self.architecture.layer(value)
             object.__setattr__(self, name, named)
 
@@ -260,13 +262,9 @@ class RunSettings(Settings):
         return [name for name, _, opt in cls.options() if opt.layers]
 
     def _filling(self, name: str) -> Any:
-        """What a field becomes that is left open. A VGG's layers are the convention's."""
+        """What a field becomes that is left open, empty if nothing is known. A VGG's layers are the convention's."""
         own = getattr(self.architecture, name, None)
-        if own is None or self.architecture.blocks:
-            return getattr(CONVENTIONS[self.convention], name)
-        if not own:
-            raise InputError(f"{name}: choose layers of {self.network}; `nstlab info --network {self.network}` lists them")
-        return own
+        return getattr(CONVENTIONS[self.convention], name) if own is None or self.architecture.blocks else own
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed. If the convention or the network changes, values that were the old one's become the

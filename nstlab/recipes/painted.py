@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from nstlab import method
-from nstlab.architectures import architecture
+from nstlab.architectures import architecture, known_network
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.recipes.base import Input, RunSettings, live_field, network_field, picture_field
 from nstlab.settings import FITS, InputError
@@ -24,7 +24,9 @@ SEVERAL = "+"  # between the layers of one painting in `mix_layers`
 class PaintedSettings(RunSettings):
     """The settings of recipes with one painting or more."""
 
-    style_layers: tuple[str, ...] = live_field((), "layers for style (default: the convention's)", layers=True)
+    style_layers: tuple[str, ...] = live_field(
+        (), "layers for style (default: the convention's, or the network's)", layers=True
+    )
     style_weights: tuple[float, ...] = live_field((), "weight of each style layer (default: equal)", low=0, high=1e12)
     style_fit: str = picture_field(FITS[0], "how the painting gets the photo's shape", choices=FITS)
     style_scale: float = picture_field(1.0, "size of the strokes: the painting is scaled by this", low=0.1, high=10, log=True)
@@ -65,8 +67,11 @@ class PaintedSettings(RunSettings):
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed; what belongs to single layers goes with layers that another network lacks."""
-        if not architecture(changes.get("network", self.network)).has(self.style_layers):
-            changes = {"style_weights": (), "mix_layers": (), "statistic": self.statistic[:1]} | changes
+        new = architecture(known_network(changes.get("network", self.network)))
+        if not new.has(self.style_layers):
+            changes = {"style_weights": (), "statistic": self.statistic[:1]} | changes
+        if not new.has(layer for each in self.mix_layers for layer in each.split(SEVERAL)):
+            changes = {"mix_layers": ()} | changes
         return super().replace(**changes)
 
     @property

@@ -29,7 +29,9 @@ class PhotorealSettings(RegionalSettings, recipe="photoreal"):
         1e4, "weight of the regularizer: colours are, in small windows, affine functions of the photo's", low=0, high=1e12,
         log=True,
     )  # fmt: skip
-    content_layers: tuple[str, ...] = live_field((), "layers for content (default: the convention's)", layers=True)
+    content_layers: tuple[str, ...] = live_field(
+        (), "layers for content (default: the convention's, or the network's)", layers=True
+    )
     init: str = first_picture(
         "matched", "first picture; matched: the photo with the reference's colours", own=("matched", "content", "style")
     )

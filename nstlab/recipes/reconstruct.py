@@ -28,8 +28,7 @@ class ReconstructSettings(RunSettings, recipe="reconstruct"):
     def _filling(self, name: str) -> Any:
         if name != "layer":
             return super()._filling(name)
-        (layer,) = CONTENT_LAYERS if self.architecture.blocks else super()._filling("content_layers")
-        return layer
+        return next(iter(CONTENT_LAYERS if self.architecture.blocks else super()._filling("content_layers")), None)
 
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
         """α content (Gatys et al. 2016, equation 1; Mahendran and Vedaldi 2015)."""

@@ -25,7 +25,9 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
     painting: str = picture("style")
     alpha: Filled[float] = live_field(None, "content weight α (default: the convention's)", low=0, high=1e12, log=True)
     beta: Filled[float] = live_field(None, "style weight β (default: the convention's)", low=0, high=1e15, log=True)
-    content_layers: tuple[str, ...] = live_field((), "layers for content (default: the convention's)", layers=True)
+    content_layers: tuple[str, ...] = live_field(
+        (), "layers for content (default: the convention's, or the network's)", layers=True
+    )
     init: Filled[str] = first_picture(None, "first picture (default: the convention's)")
     _: dataclasses.KW_ONLY
     colour: str = picture_field(

@@ -44,6 +44,9 @@ class RegionStyle(Style):
         covered = self.weights(features).sum()
         return super().score(statistic, target, features) * (covered >= LEAST)
 
+    def working(self, filters: int, positions: int) -> int:
+        return filters * positions
+
     def _gram(self, features: Tensor, weights: Tensor) -> Tensor:
         return gram(features * weights.sqrt().to(features.dtype)) / weights.mean().clamp_min(1e-12)
 
