@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf, prod
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -213,21 +213,15 @@ def _needed(blank: fx.GraphModule, weights: Weights, network: str) -> dict[str, 
     return found
 
 
-def loss_network(
-    name: str = DEFAULT_NETWORK,
-    weights: Weights | str | Path = WEIGHTS[0],
-    pool: str = POOLS[0],
-    rescale_pool: bool = False,
-    precision: str = PRECISIONS[0],
-    seed: int = 0,
-    temperature: float = 0.0,
-) -> Network:
-    """The network of that name: `VGG19`, `VGG16` or a `GraphNetwork`. Raises InputError for what it cannot have."""
+def loss_network(name: str = DEFAULT_NETWORK, rescale_pool: bool = False, **options: Any) -> Network:
+    """The network of that name: `VGG19`, `VGG16` or a `GraphNetwork`, which say what the options are.
+
+    Raises InputError for what it cannot have."""
     if kind := {kind.NAME: kind for kind in (VGG19, VGG16)}.get(name):
-        return kind(weights, pool, rescale_pool, precision, seed, temperature)
+        return kind(rescale_pool=rescale_pool, **options)
     if rescale_pool:
         raise InputError(f"rescale_pool: by how much poolings differ is known for VGGs, not for {name}; leave it out")
-    return GraphNetwork(name, weights, pool, precision, seed, temperature)
+    return GraphNetwork(name, **options)
 
 
 # --- what layers see --------------------------------------------------------------------------------------------

@@ -147,9 +147,9 @@ def test_weights_are_read_in_half_precision_and_others_are_refused(weights, tmp_
 def test_what_a_network_cannot_do_is_refused_in_words(net, photo):
     assert "too small for fire9 of squeezenet1_1" in refusal(net, torch.rand(1, 3, 16, 20), ["fire9"])
     assert "squeezenet1_1 has no layer 'conv4_2'" in refusal(net, photo, ["conv4_2"])
-    assert "known for VGGs" in refusal(nst.loss_network, SMALL, "random", rescale_pool=True)
+    assert "known for VGGs" in refusal(nst.loss_network, SMALL, weights="random", rescale_pool=True)
     for name in (SMALL, "vgg19"):
-        message = refusal(nst.loss_network, name, "random", precision="bfloat16", temperature=1.0)
+        message = refusal(nst.loss_network, name, weights="random", precision="bfloat16", temperature=1.0)
         assert message.endswith("allowed: auto, float32")
     assert "tables of whole numbers" in refusal(GraphNetwork, "swin_t", "random")
     resnet = GraphNetwork("resnet18", "random")

@@ -223,7 +223,8 @@ def _network_of(settings: RunSettings) -> tuple[Any, ...]:
 def network(settings: RunSettings, on: torch.device) -> Network:
     """The network that the settings ask for, on a device."""
     s = settings
-    net = loss_network(s.network, s.weights, s.pool, s.rescale_pool, s.precision, s.seed, s.temperature)
+    options = {name: getattr(s, name) for name in ("weights", "pool", "precision", "seed", "temperature")}
+    net = loss_network(s.network, s.rescale_pool, **options)
     if s.normalize:
         normalize_activations(net)
     return net.to(on)

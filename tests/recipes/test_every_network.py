@@ -18,7 +18,7 @@ WIDTHS = (4, 6, 8, 8, 8)
 def plan_of(request):
     """Makes plans with a network of random weights, which is made once."""
     own = {"widths": WIDTHS} if ARCHITECTURES[request.param].blocks else {}
-    net = nst.loss_network(request.param, random_weights(0, network=request.param, **own), precision="float32")
+    net = nst.loss_network(request.param, weights=random_weights(0, network=request.param, **own), precision="float32")
 
     def make(recipe, photo, painting, **changes):
         cls = known()[recipe]
