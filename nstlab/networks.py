@@ -190,11 +190,14 @@ class GraphNetwork(Network):
 
 def _maps(module: fx.GraphModule) -> dict[str, str]:
     """{layer: its node's name} of the layers that are (1, C, h, w), with as many filters whatever the picture's shape."""
-    first, second = (_Shapes(module).of(shape) for shape in (SAMPLE, (SAMPLE[0], SAMPLE[1] * 3 // 4)))
-    each = {
-        layer: (first.get(node.name, ()), second.get(node.name, ()), node.name) for layer, node in _layers(module.graph).items()
-    }
-    return {layer: node for layer, (a, b, node) in each.items() if len(a) == len(b) == 4 and a[1] == b[1] and a[3] != b[3]}
+    wide, narrow = (_Shapes(module).of(shape) for shape in (SAMPLE, (SAMPLE[0], SAMPLE[1] * 3 // 4)))
+    nodes = {layer: node.name for layer, node in _layers(module.graph).items()}
+
+    def is_map(node: str) -> bool:
+        a, b = wide.get(node, ()), narrow.get(node, ())
+        return len(a) == len(b) == 4 and a[1] == b[1] and a[3] != b[3]
+
+    return {layer: node for layer, node in nodes.items() if is_map(node)}
 
 
 def _needed(blank: fx.GraphModule, weights: Weights, network: str) -> dict[str, Tensor]:

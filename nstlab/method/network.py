@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import inf, prod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -270,6 +270,11 @@ class VGG(Network):
 
     def computed(self, layers: Collection[str], shape: Sequence[int]) -> int:
         return sum(map(prod, self.shapes(self.until(layers), shape).values()))
+
+
+def is_fast(net: Network) -> TypeGuard[VGG]:
+    """Whether the fast path can evaluate the network."""
+    return not net.plain
 
 
 class VGG19(VGG):

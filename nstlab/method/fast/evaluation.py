@@ -18,7 +18,7 @@ from torch import Tensor
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.graphs import Replayed
 from nstlab.method.fast.propagation import Propagation
-from nstlab.method.network import VGG, Network
+from nstlab.method.network import VGG, Network, is_fast
 from nstlab.method.objectives import ActiveLayer, Bound, Objective
 from nstlab.method.statistics import positions
 from nstlab.method.terms import PIXELS, Content, Style, Term
@@ -71,7 +71,7 @@ def vjp(term: Term, slope: Tensor, features: Tensor, target: Tensor | None, into
 def bind(objective: Objective, net: Network, shape: Sequence[int], arithmetic: Arithmetic | None = None) -> Bound:
     """Bind an objective for one network and images of shape (H, W), on the fast path if there is one for it; the arithmetic is
     the network's by default."""
-    if not isinstance(net, VGG) or net.plain:
+    if not is_fast(net):
         return objective.bind(net, shape)
     return FastBound(objective, net, (int(shape[0]), int(shape[1])), arithmetic=arithmetic or arithmetic_of(net))
 

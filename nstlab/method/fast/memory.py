@@ -11,7 +11,7 @@ import torch
 from nstlab.method.fast.arithmetic import FINE, arithmetic_of
 from nstlab.method.fast.propagation import Layout
 from nstlab.method.lbfgs import LBFGS
-from nstlab.method.network import VGG, Network
+from nstlab.method.network import Network, is_fast
 from nstlab.method.optimizers import Optimizer
 from nstlab.settings import MIN_SIDE
 
@@ -40,7 +40,7 @@ def of_evaluation(net: Network, layers: Sequence[str], shape: Sequence[int]) -> 
     autograd keeps."""
     if not layers:
         return 0
-    if not isinstance(net, VGG) or net.plain:
+    if not is_fast(net):
         smoothed = sum(map(prod, net.shapes(layers, shape).values())) if net.temperature else 0
         return round((AUTOGRAD * net.computed(set(layers), shape) + SMOOTHING * smoothed) * net.dtype.itemsize)
     fine = net.precision == "auto" and arithmetic_of(net).dtype in FINE
