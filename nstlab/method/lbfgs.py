@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 
+from nstlab import large
 from nstlab.method.optimizers import (
     BOUNDS,
     EXPLODED,
@@ -32,8 +33,8 @@ SHORTEST_STEP = 1e-7  # below this, float32 pixels do not change
 class Curvature:
     """What is known of the inverse Hessian H, from pairs of a step s and the change y of the gradient in it, n = x.numel().
 
-    tensors: `pairs`, one matrix (2, slots, n) of s and B y; `sy` and `yy`, (slots, slots), all products s_i·y_j and
-    y_i·B y_j. order: the slots that are used, oldest first. One slot is always free, so that the previous state stays valid
+    tensors: `pairs`, one matrix (2, slots, n) of s and B y, in 16 bits for large pictures; `sy` and `yy`, (slots, slots), all
+    products s_i·y_j and y_i·B y_j. order: the slots that are used, oldest first. One slot is always free, so that the previous state stays valid
     while the next pair is written, even if the step is interrupted."""
 
     order: list[int]
@@ -44,12 +45,13 @@ class Curvature:
         tensors = dict(self.tensors)
         if not tensors:
             small = torch.float32 if s.device.type == "mps" else torch.float64
-            tensors["pairs"] = s.new_zeros(2, slots, s.numel())
-            tensors["sy"] = tensors["yy"] = s.new_zeros(slots, slots, dtype=small)
+            tensors["pairs"] = large.zeros(s, (2, slots, s.numel()), _type_of_pairs(s))
+            tensors["sy"] = tensors["yy"] = torch.zeros(slots, slots, dtype=small, device=s.device)
         slot = next(i for i in range(slots) if i not in self.order)
-        pairs = tensors["pairs"]
-        pairs[0, slot], pairs[1, slot] = s.flatten(), by.flatten()
-        products = (pairs.flatten(0, 1) @ y.flatten()).view(2, slots).to(tensors["sy"].dtype)
+        rows = _rows(tensors["pairs"], s)
+        large.write(s, rows, slot)
+        large.write(by, rows, slots + slot)
+        products = _products(rows, y).view(2, slots).to(tensors["sy"].dtype)
         tensors["sy"], tensors["yy"] = tensors["sy"].clone(), tensors["yy"].clone()
         tensors["sy"][:, slot] = products[0]
         tensors["yy"][:, slot] = tensors["yy"][slot, :] = products[1]
@@ -58,24 +60,46 @@ class Curvature:
     def product(self, g: Tensor, bg: Tensor) -> Tensor:
         """H g, by the compact representation, given B g. The scale γ of the initial H is that of the newest pair."""
         pairs, sy, yy = (self.tensors[name] for name in ("pairs", "sy", "yy"))
-        rows, slots = pairs.flatten(0, 1), pairs.shape[1]  # (2 slots, n)
+        rows, slots = _rows(pairs, g), pairs.shape[1]
         order = torch.tensor(self.order, pin_memory=g.is_cuda).to(g.device, non_blocking=True)  # does not wait for a GPU
-        sg, yg = (rows @ g.flatten()).to(sy.dtype).view(2, slots)[:, order]
+        sg, yg = _products(rows, g).to(sy.dtype).view(2, slots)[:, order]
         r, yy = sy[order][:, order].triu(), yy[order][:, order]
         gamma = r[-1, -1] / yy[-1, -1]
         q = torch.linalg.solve_triangular(r, sg[:, None], upper=True)[:, 0]
         p = r.diagonal() * q + gamma * (yy @ q - yg)
         p = torch.linalg.solve_triangular(r.T, p[:, None], upper=False)[:, 0]
         coefficients = sy.new_zeros(2, slots).index_copy(1, order, torch.stack([p, -gamma * q]))
-        coefficients, gamma = coefficients.to(g.dtype), gamma.to(g.dtype)
-        return (gamma * bg.flatten() + coefficients.flatten() @ rows).view_as(g)
+        coefficients, gamma = coefficients.to(g.dtype).flatten(), gamma.to(g.dtype)
+
+        def combined(bg: Tensor, rows: Tensor) -> Tensor:
+            return (gamma * bg.flatten() + coefficients @ rows.flatten(1).to(bg.dtype)).view_as(bg)
+
+        return large.over(combined, bg, rows, planes=len(rows))
+
+
+def _type_of_pairs(picture: Tensor) -> torch.dtype:
+    """The type in which the pairs of a picture are kept: they are most of the optimizer's memory, and need no more."""
+    return picture.dtype if picture.numel() <= large.LARGE else torch.bfloat16
+
+
+def _rows(pairs: Tensor, like: Tensor) -> Tensor:
+    """(2, slots, n) -> (2 slots, *like.shape), a view."""
+    return large.viewed(pairs, 2 * pairs.shape[1], *like.shape)
+
+
+def _products(rows: Tensor, v: Tensor) -> Tensor:
+    """(R, …), (…) -> (R,): the scalar product of each row with v."""
+    return large.sums(lambda v, rows: rows.flatten(1).to(v.dtype) @ v.flatten(), v, rows, planes=len(rows))
 
 
 @lru_cache(maxsize=4)
 def _frequency_weight(height: int, width: int, smooth: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(H, W // 2 + 1): the weight of each frequency in B; kept, since to make it costs a GPU as much as a tenth of a step."""
-    down = torch.fft.fftfreq(height, device=device, dtype=dtype)[:, None]
-    across = torch.fft.rfftfreq(width, device=device, dtype=dtype)
+    return _weight(smooth, *large.frequencies(height, width, device, dtype))
+
+
+def _weight(smooth: float, down: Tensor, across: Tensor) -> Tensor:
+    """The weight in B of frequencies in cycles per pixel."""
     return (1 + (down**2 + across**2) / smooth**2).rsqrt()
 
 
@@ -83,13 +107,17 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.dot(a.flatten(), b.flatten())
 
 
+def _step_products(x: Tensor, old: Tensor, grad: Tensor, old_grad: Tensor) -> Tensor:
+    """(g·s, s·y, y·y, s·s) of the step s from an old picture to another, the change y of the gradient, and the old gradient g."""
+    s, y = x - old, grad - old_grad
+    return torch.stack([_dot(old_grad, s), _dot(s, y), _dot(y, y), _dot(s, s)])
+
+
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """A point of the line search: the picture x, the step s to it, the change y of the gradient, and products of these."""
+    """A point of the line search, and products of the step s to it and of the change y of the gradient."""
 
     x: Tensor
-    s: Tensor
-    y: Tensor
     at: Evaluation
     loss: float
     slope: float  # g·s, the change of the loss to first order
@@ -144,22 +172,20 @@ class LBFGS:
 
     def pairs(self, x: Tensor) -> int:
         """How many curvature pairs are kept for a picture: `history`, or fewer if memory does not allow it."""
-        each = 2 * x.numel() * x.element_size()
+        each = 2 * x.numel() * _type_of_pairs(x).itemsize
         return self.history if self.memory is None else max(1, min(self.history, self.memory // each - 1))
 
     def step(self, state: State, evaluate: Evaluate) -> State:
-        free = self._free(state.x, state.at.grad)
-        trial, event = self._search(state, self._direction(state, free), evaluate)
+        trial, event = self._search(state, self._direction(state), evaluate)
         if trial is None:
             return self._forget(state, event)
         new = State(trial.x, trial.at, trial.loss, event=event)
-        length = math.sqrt(trial.ss / trial.s.numel())
+        length = math.sqrt(trial.ss / trial.x.numel())
         if event or not trial.sy > self.curvature * math.sqrt(trial.ss * trial.yy):
             return replace(new, numbers={"order": [], "length": length})
-        y = trial.y * free
-        curvature = Curvature(state.numbers["order"], state.tensors).added(
-            trial.s, y, self._smoothed(y), self.pairs(trial.s) + 1
-        )
+        s = large.over(torch.sub, trial.x, state.x)
+        y = large.over(lambda g, old, x: (g - old) * self._free(x, old), trial.at.grad, state.at.grad, state.x)
+        curvature = Curvature(state.numbers["order"], state.tensors).added(s, y, self._smoothed(y), self.pairs(s) + 1)
         return replace(new, tensors=curvature.tensors, numbers={"order": curvature.order, "length": length})
 
     def _forget(self, state: State, event: str) -> State:
@@ -180,17 +206,22 @@ class LBFGS:
         """B v, for v of shape (…, H, W); v itself if it has fewer than two dimensions."""
         if self.smooth is None or v.ndim < 2:
             return v
+        if not large.is_small(v):
+            return large.filtered(v, partial(_weight, self.smooth))
         height, width = v.shape[-2:]
         weight = _frequency_weight(height, width, self.smooth, v.device, v.dtype)
         return torch.fft.irfft2(torch.fft.rfft2(v) * weight, s=(height, width))
 
-    def _direction(self, state: State, free: Tensor) -> Tensor:
+    def _direction(self, state: State) -> Tensor:
         """-H g for the free pixels, at most LONGEST_STEP long; along the gradient if there is no curvature."""
-        g = state.at.grad * free
+        g = large.over(lambda g, x: g * self._free(x, g), state.at.grad, state.x)
         bg = self._smoothed(g)
-        if not state.numbers["order"]:
-            return -state.numbers["length"] / rms(bg).clamp_min(torch.finfo(g.dtype).tiny) * bg * free
-        return _limited(-Curvature(state.numbers["order"], state.tensors).product(g, bg) * free)
+        if state.numbers["order"]:
+            d, sign = Curvature(state.numbers["order"], state.tensors).product(g, bg), -1.0
+        else:
+            d, sign = bg, -state.numbers["length"] / rms(bg).clamp_min(torch.finfo(g.dtype).tiny)
+        d = large.over(lambda d, x, g: sign * d * self._free(x, g), d, state.x, state.at.grad)
+        return _limited(d) if state.numbers["order"] else d
 
     # --- the line search along d: x + t d, clipped; first t = 1
 
@@ -198,7 +229,7 @@ class LBFGS:
         """(the trial that lowers the loss enough, None if there is none; the event, or "")."""
         t, event = 1.0, ""
         for _ in range(self.trials):
-            trial = self._try(state, t * d, evaluate)
+            trial = self._try(state, d, t, evaluate)
             if not trial.slope < 0:
                 break
             if not trial.finite:
@@ -210,18 +241,18 @@ class LBFGS:
                 t *= _cubic_minimum(state.loss, trial.slope, trial.loss, trial.slope + trial.sy)
         return None, event
 
-    def _try(self, state: State, step: Tensor, evaluate: Evaluate) -> _Trial:
-        """Evaluate the picture that a step leads to."""
-        x = clipped(state.x + step, self.bounds)
-        s, at = x - state.x, evaluate(x)
-        y = at.grad - state.at.grad
-        products = [at.loss, _dot(state.at.grad, s), _dot(s, y), _dot(y, y), _dot(s, s)]
-        return _Trial(x, s, y, at, *torch.stack(products).tolist())  # the only transfer from the device
+    def _try(self, state: State, d: Tensor, t: float, evaluate: Evaluate) -> _Trial:
+        """Evaluate the picture x + t d, clipped."""
+        x = large.over(lambda x, d: clipped(x + t * d, self.bounds), state.x, d)
+        at = evaluate(x)
+        products = large.sums(_step_products, x, state.x, at.grad, state.at.grad)
+        return _Trial(x, at, *torch.cat([at.loss[None], products]).tolist())  # the only transfer from the device
 
 
 def _limited(d: Tensor) -> Tensor:
     """d, shortened to LONGEST_STEP if it is longer."""
-    return d * (LONGEST_STEP / rms(d).clamp_min(torch.finfo(d.dtype).tiny)).clamp(max=1.0)
+    factor = (LONGEST_STEP / rms(d).clamp_min(torch.finfo(d.dtype).tiny)).clamp(max=1.0)
+    return large.over(lambda d: d * factor, d)
 
 
 def _cubic_minimum(f0: float, slope0: float, f1: float, slope1: float) -> float:

@@ -1,0 +1,151 @@
+"""Pictures larger than memory: tensors in temporary files, and computing with some rows at a time.
+
+    free = large.over(lambda x, g: g * (x > 0), x, g)         # a tensor like x, band by band
+    length = large.sums(lambda x: torch.dot(x.flatten(), x.flatten()), x)
+
+Small tensors are one band, and an operation on them is the plain one. What is made from a tensor in a file is in a file as well.
+"""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+LARGE = 1 << 24  # numbers; pictures with more (5.6 million pixels) are computed with in bands
+BAND = 1 << 22  # numbers in a band
+SMALL = 1 << 22  # numbers; fewer are not worth a file
+
+
+class Mapped(Tensor):
+    """A tensor on the CPU whose numbers are in an unnamed temporary file, which ends with it.
+
+    It is a Tensor in every respect; what PyTorch computes from it, views included, is in memory. Pages that were read or
+    written take memory until `release`."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+    folder: str
+    _map: mmap.mmap
+
+    @classmethod
+    def empty(cls, shape: Sequence[int], dtype: torch.dtype, folder: str | Path) -> Self:
+        """A tensor of zeros in a file in this folder. Raises OSError if the disk is full."""
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.truncate(max(1, prod(shape) * dtype.itemsize))
+            mapping = mmap.mmap(file.fileno(), 0)
+        return cls._over(mapping, torch.frombuffer(mapping, dtype=dtype, count=prod(shape)).view(*shape), str(folder))
+
+    @classmethod
+    def _over(cls, mapping: mmap.mmap, tensor: Tensor, folder: str) -> Self:
+        made = torch.Tensor._make_subclass(cls, tensor)
+        made._map, made.folder = mapping, folder
+        return made
+
+    def viewed(self, *shape: int) -> Self:
+        """The same numbers in another shape, in the same file."""
+        return self._over(self._map, self.view(*shape), self.folder)
+
+    def release(self) -> None:
+        """Give the memory of its pages back to the system; the numbers stay in the file."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def release(*tensors: Any) -> None:
+    """`Mapped.release` for those that are in files."""
+    for tensor in tensors:
+        if isinstance(tensor, Mapped):
+            tensor.release()
+
+
+def viewed(tensor: Tensor, *shape: int) -> Tensor:
+    """The same numbers in another shape, in a file if the tensor is."""
+    return tensor.viewed(*shape) if isinstance(tensor, Mapped) else tensor.view(*shape)
+
+
+def zeros(like: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    """Zeros, by default of the shape and type of `like`: in a file if `like` is, and they are many; else on its device."""
+    shape, dtype = like.shape if shape is None else shape, dtype or like.dtype
+    if isinstance(like, Mapped) and prod(shape) > SMALL:
+        return Mapped.empty(shape, dtype, like.folder)
+    return torch.zeros(*shape, dtype=dtype, device=like.device)
+
+
+def is_small(picture: Tensor) -> bool:
+    """Whether a tensor is computed with at once."""
+    return picture.numel() <= LARGE and not isinstance(picture, Mapped)
+
+
+def bands(picture: Tensor, planes: int = 1, dim: int = -2) -> Iterator[slice]:
+    """The rows, or the positions along another dimension, of a tensor, all at once unless it is large.
+
+    planes: how many numbers are held for each of its own."""
+    length = picture.shape[dim]
+    if is_small(picture):
+        yield slice(0, length)
+        return
+    each = max(1, BAND * length // (picture.numel() * planes))
+    for first in range(0, length, each):
+        yield slice(first, min(first + each, length))
+
+
+def over(function: Callable[..., Tensor], first: Tensor, *others: Tensor, planes: int = 1) -> Tensor:
+    """function(*tensors), which works on each row by itself, computed band by band. The result is like the first tensor.
+
+    Tensors are (…, H, W) with the same rows. planes: see `bands`."""
+    if is_small(first):
+        return function(first, *others)
+    made = zeros(first)
+    for rows in bands(first, planes):
+        made[..., rows, :] = function(*(t[..., rows, :] for t in (first, *others)))
+        release(made, first, *others)
+    return made
+
+
+def sums(function: Callable[..., Tensor], first: Tensor, *others: Tensor, planes: int = 1) -> Tensor:
+    """function(*tensors), a sum over rows, computed band by band; see `over`."""
+    if is_small(first):
+        return function(first, *others)
+    total: Any = 0
+    for rows in bands(first, planes):
+        total = total + function(*(t[..., rows, :] for t in (first, *others)))
+        release(first, *others)
+    return total
+
+
+def write(source: Tensor, into: Tensor, index: int) -> None:
+    """into[index] = source, band by band."""
+    if is_small(source):
+        into[index] = source
+        return
+    for rows in bands(source):
+        into[index, ..., rows, :] = source[..., rows, :]
+        release(into, source)
+
+
+def frequencies(height: int, width: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The spatial frequencies, in cycles per pixel, of a picture's real Fourier transform: down (H, 1), across (W // 2 + 1,)."""
+    down = torch.fft.fftfreq(height, device=device, dtype=dtype)[:, None]
+    return down, torch.fft.rfftfreq(width, device=device, dtype=dtype)
+
+
+def filtered(picture: Tensor, weight: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """(…, H, W) with the amplitude of each spatial frequency multiplied: weight(down, across) gives the factors for
+    frequencies in cycles per pixel, (H, 1) and (w,). Rows are transformed first, then columns, so that few are held at once."""
+    height, width = picture.shape[-2:]
+    down, across = frequencies(height, width, picture.device, picture.dtype)
+    half = zeros(picture, (*picture.shape[:-1], len(across)), torch.promote_types(picture.dtype, torch.complex64))
+    for rows in bands(picture, 4):
+        half[..., rows, :] = torch.fft.rfft(picture[..., rows, :])
+        release(half, picture)
+    for columns in bands(half, 8, dim=-1):
+        block = torch.fft.fft(half[..., columns], dim=-2)
+        half[..., columns] = torch.fft.ifft(block.mul_(weight(down, across[columns])), dim=-2)
+        release(half)
+    return over(lambda picture, half: torch.fft.irfft(half, n=width), picture, half, planes=4)
