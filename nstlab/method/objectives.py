@@ -227,17 +227,21 @@ class Bound:
     def _compute_targets(self, weights: Mapping[str, float]) -> None:
         """Compute the targets that evaluations with these weights need and that are not there yet."""
         actives = self.objective.active(weights)
-        missing: dict[Term, dict[str, list[ActiveLayer]]] = {}
-        for active in actives:
-            if active.key not in self.targets:
-                missing.setdefault(active.term, {}).setdefault(active.read, []).append(active)
-        for term, reads in missing.items():
+        for term, reads in self._missing(weights).items():
             picture = term.target_image(self.shape)
             if picture is None:
                 continue
             with torch.no_grad():
                 for read, features in self._features(picture.to(self.net.device, self.net.dtype), reads, actives):
                     self.targets |= {active.key: term.target(features).clone() for active in reads[read]}
+
+    def _missing(self, weights: Mapping[str, float]) -> dict[Term, dict[str, list[ActiveLayer]]]:
+        """{term: {layer that is read: the term's layers}} whose targets are needed with these weights and not there yet."""
+        missing: dict[Term, dict[str, list[ActiveLayer]]] = {}
+        for active in self.objective.active(weights):
+            if active.key not in self.targets:
+                missing.setdefault(active.term, {}).setdefault(active.read, []).append(active)
+        return missing
 
     def _features(
         self, picture: Tensor, reads: Collection[str], actives: Sequence[ActiveLayer]
@@ -270,6 +274,23 @@ class Bound:
             total, values = self(leaf)
             (grad,) = torch.autograd.grad(total / self.scale, leaf)
         return total.detach() / self.scale, grad, torch.stack(list(values.values()))
+
+    def grouped(self) -> tuple[list[ActiveLayer], dict[str, list[ActiveLayer]]]:
+        """(the layers of terms that are evaluated now, the same by the network's layer that is read)."""
+        actives, at = self.objective.active(self.weights), {}
+        for active in actives:
+            at.setdefault(active.read, []).append(active)
+        return actives, at
+
+    def sloped(
+        self, actives: Sequence[ActiveLayer], found: Mapping[tuple[str, str], Tensor], features: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, dict[tuple[str, str], Tensor]]:
+        """(total / scale, unweighted value of each term, {layer of a term: gradient at its statistic})."""
+        leaves = {key: statistic.detach().requires_grad_(True) for key, statistic in found.items()}
+        with torch.enable_grad():
+            total, values = self.scored(actives, leaves, features)
+            slopes = dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
+        return total.detach(), values, slopes
 
     def scored(
         self, actives: Sequence[ActiveLayer], found: Mapping[tuple[str, str], Tensor], features: Mapping[str, Tensor]

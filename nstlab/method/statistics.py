@@ -31,10 +31,9 @@ def mean(features: Tensor) -> Tensor:
     return rows.mean(0, dtype=_at_least_float32(rows))
 
 
-def covariance(features: Tensor) -> Tensor:
-    """(B, C, H, W) -> (C, C): the Gram matrix of the centred features, G - m mᵀ."""
-    rows = positions(features)
-    return _mean_outer_product(rows - mean(features).to(rows.dtype))
+def moments(features: Tensor) -> Tensor:
+    """(B, C, H, W) -> (C, C + 1): the Gram matrix and the mean, from which the covariance is G - m mᵀ."""
+    return torch.cat([gram(features), mean(features)[:, None]], 1)
 
 
 def _mean_outer_product(rows: Tensor) -> Tensor:

@@ -9,17 +9,64 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from math import prod
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from nstlab import images as im
+from nstlab import large
 from nstlab.method.conventions import Convention
 from nstlab.method.statistics import gram, mean_square_error, total_variation
 from nstlab.names import rectified
 from nstlab.settings import FITS, MIN_SIDE
 
 PIXELS = "pixels"  # stands for a layer where a term reads the image itself
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Some of a layer's positions: rows and columns of all its (h, w)."""
+
+    rows: slice
+    columns: slice
+    whole: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(h, w) of the crop."""
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+    @property
+    def share(self) -> float:
+        """The crop's part of all positions."""
+        return prod(self.shape) / prod(self.whole)
+
+    def of(self, features: Tensor) -> Tensor:
+        """These positions of (…, h, w), a view."""
+        return features[..., self.rows, self.columns]
+
+    def wider(self, margin: int) -> Crop:
+        """The crop with so many positions more on each side, as far as there are any."""
+        rows, columns = (
+            slice(max(0, own.start - margin), min(own.stop + margin, size))
+            for own, size in zip((self.rows, self.columns), self.whole, strict=True)
+        )
+        return Crop(rows, columns, self.whole)
+
+    def within(self, other: Crop) -> Crop:
+        """The same positions, counted from the first ones of a crop that holds them."""
+        top, left = other.rows.start, other.columns.start
+        rows = slice(self.rows.start - top, self.rows.stop - top)
+        return Crop(rows, slice(self.columns.start - left, self.columns.stop - left), other.shape)
+
+    def placed(self, values: Tensor) -> Tensor:
+        """(…, m), numbers of each position here -> (…, M), with zeros for all others; in an order in which crops of a grid
+        do not overlap."""
+        (height, _), first = self.shape, self.rows.start * self.whole[1]
+        made = values.new_zeros(*values.shape[:-1], prod(self.whole))
+        made.narrow(-1, first + height * self.columns.start, values.shape[-1]).copy_(values)
+        return made
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +81,10 @@ class Term:
     layer_weights: tuple[float, ...]
     convention: Convention
     image: Tensor | None = None
-    _made: dict[Any, Tensor] = field(init=False, default_factory=dict, repr=False)
+    margin: ClassVar[int] = 0  # positions around those of a crop that `part` sees, too
+    _made: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
 
-    def once(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """What `make` makes, kept by a key: for tensors of one size and device, which a GPU must not wait for each time."""
         if key not in self._made:
             self._made[key] = make()
@@ -74,10 +122,39 @@ class Term:
         """The error of the statistic, a scalar. Only the shape of the features may be used."""
         raise NotImplementedError
 
+    # --- pictures whose features are computed tile by tile: what each of them adds
+
+    def part(self, features: Tensor, target: Tensor | None, crop: Crop) -> Tensor:
+        """What some positions add to the statistic, which is the sum over all crops.
+
+        features: those of the crop, with `margin` more on each side. target: that of all positions."""
+        return crop.share * self.statistic(features, self.cut(target, crop, features))
+
+    def cut(self, target: Tensor | None, crop: Crop, like: Tensor) -> Tensor | None:
+        """What of the target is that of the crop, on the device of `like`: all, unless the target has positions itself."""
+        return target
+
+    def gathered(self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
+        """`total`, None at first, with what a crop of a picture's features adds to what `settled` makes the target of."""
+        part = self.part(features, None, crop)
+        return part if total is None else total.add_(part)
+
+    def settled(self, total: Tensor) -> Tensor:
+        """The target, given what all crops together are."""
+        return total
+
     def working(self, filters: int, positions: int) -> int:
         """About how many numbers its statistic and gradient at a layer hold at once, beside the features: for estimates of
         memory, in which a Gram matrix counts nothing."""
         return 0
+
+
+def collected(total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
+    """All features of a layer, with those of a crop filled in: for `Term.gathered`. They are where the picture is."""
+    if total is None:
+        total = large.zeros(picture, (*features.shape[:2], *crop.whole), features.dtype)
+    crop.of(total).copy_(features)
+    return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +169,12 @@ class Content(Term):
 
     def statistic(self, features: Tensor, target: Tensor) -> Tensor:
         return mean_square_error(features, target)
+
+    def cut(self, target: Tensor, crop: Crop, like: Tensor) -> Tensor:
+        return crop.of(target).to(like.device)
+
+    def gathered(self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
+        return collected(total, features, crop, picture)
 
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
         elements = 1 if self.convention.content_mean else features.numel()
@@ -151,8 +234,17 @@ class TotalVariation(PixelTerm):
     neural-style takes half the sum over pixel values from 0 to 255; here, half the mean times the number of values (its sum
     leaves out one row and one column)."""
 
+    margin = 1
+
     def statistic(self, features: Tensor, target: None) -> Tensor:
         return total_variation(features)
+
+    def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
+        (height, width), (top, left) = crop.whole, (crop.rows.start, crop.columns.start)
+        own = features[..., min(1, top) :, min(1, left) :]  # with one more row below, and one column to the right
+        down = own.diff(dim=-2)[..., : crop.shape[0], : crop.shape[1]].square().sum() / ((height - 1) * width)
+        across = own.diff(dim=-1)[..., : crop.shape[0], : crop.shape[1]].square().sum() / (height * (width - 1))
+        return (down + across) / features.shape[:-2].numel()
 
     def score(self, statistic: Tensor, target: None, features: Tensor) -> Tensor:
         return statistic if self.convention.tv_per_element else 0.5 * 255.0**2 * features.numel() * statistic

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab.method.fast.evaluation import VJPS
-from nstlab.method.terms import PixelTerm
+from nstlab.method.terms import Crop, PixelTerm
 
 RIDGE = 1e-5  # variance of a window's colours that is taken for noise; rounding to 8 bits makes 1.3e-6
 BAND = 64  # rows of windows for which it is computed at a time, in some kilobytes a pixel
@@ -74,15 +75,25 @@ class Affine(PixelTerm):
     photo: (1, 3, H, W). Edges stay where the photo has them, and even areas stay even; colours may become any others."""
 
     photo: Tensor
+    margin = 2
 
     def statistic(self, features: Tensor, target: None) -> Tensor:
         each = [((a - b).square() * weight).sum() for a, b, weight in _pairs(features, self.weights(features))]
         return torch.stack(each).sum() / features.numel()
 
-    def weights(self, features: Tensor) -> Tensor:
-        """(12, h, w): those of `matting_laplacian`, of the photo at the size of the features, on their device."""
-        key = features.device, features.dtype, tuple(features.shape[-2:])
-        return self.once(key, lambda: matting_laplacian(im.resize(self.photo, features.shape[-2:])).to(features))
+    def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
+        """What the pairs of pixels whose first one is in the crop add."""
+        wide = crop.wider(self.margin)
+        own, weights = torch.zeros(wide.shape).to(features), wide.of(self.weights(features, crop.whole))
+        crop.within(wide).of(own).fill_(1)
+        each = [((a - b).square() * weight).sum() for a, b, weight in _pairs(features, own * weights)]
+        return torch.stack(each).sum() / (features.shape[:-2].numel() * prod(crop.whole))
+
+    def weights(self, features: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """(12, h, w): those of `matting_laplacian`, of the photo at a size, by default that of the features, on their device."""
+        shape = tuple(features.shape[-2:] if shape is None else shape)
+        key = features.device, features.dtype, shape
+        return self.once(key, lambda: matting_laplacian(im.resize(self.photo, shape)).to(features))
 
 
 def affine_vjp(term: Affine, slope: Tensor, features: Tensor, target: None, into: Tensor, add: bool) -> None:

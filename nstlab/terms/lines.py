@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab.colour import luminance
-from nstlab.method.terms import PixelTerm
+from nstlab.method.terms import Crop, PixelTerm
 
 PAPER = 1 / 12  # of the long side: the reach within which the brightest tone is taken for paper
 GRAIN = 0.15  # how much darker than the paper around it a pixel may be and still be white: paper's grain, a scanner's noise
@@ -34,7 +35,16 @@ class Lines(PixelTerm):
     drawing: Tensor
 
     def statistic(self, features: Tensor, target: None) -> Tensor:
-        key = features.device, features.dtype, tuple(features.shape[-2:])
-        drawn = self.once(key, lambda: im.resize(self.drawing, features.shape[-2:]).to(features))[:, :1]
-        dark = 1 - drawn
-        return (dark * (luminance(features)[:, :1] - drawn).square()).mean() / dark.mean().clamp_min(1e-6)
+        height, width = features.shape[-2:]
+        return self.part(features, None, Crop(slice(0, height), slice(0, width), (height, width)))
+
+    def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
+        key = features.device, features.dtype, crop.whole
+        drawn, darkness = self.once(key, lambda: self._drawn(features, crop.whole))
+        own = crop.of(drawn)
+        return crop.share * ((1 - own) * (luminance(features)[:, :1] - own).square()).mean() / darkness
+
+    def _drawn(self, features: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """(the drawing at a size, (1, 1, H, W); how dark it is on average, and not 0)."""
+        drawn = im.resize(self.drawing, shape)[:, :1].to(features)
+        return drawn, (1 - drawn).mean().clamp_min(1e-6)

@@ -12,7 +12,7 @@ from torch import Tensor
 from nstlab.method.fast.evaluation import VJPS
 from nstlab.method.objectives import Objective, term
 from nstlab.method.statistics import gram, positions
-from nstlab.method.terms import Style
+from nstlab.method.terms import Crop, Style
 
 LEAST = 1.0  # positions of a layer that a region must cover for its Gram matrix to mean anything
 
@@ -35,10 +35,17 @@ class RegionStyle(Style):
     own: Tensor
 
     def target(self, features: Tensor) -> Tensor:
-        return self._gram(features, self._at(features, self.own))
+        return self._gram(features, self._at(features.device, features.shape[-2:], self.own))
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
         return self._gram(features, self.weights(features))
+
+    def part(self, features: Tensor, target: Tensor | None, crop: Crop) -> Tensor:
+        return self._part(features, self._at(features.device, crop.whole, self.mask), crop)
+
+    def gathered(self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
+        part = self._part(features, self._at(features.device, crop.whole, self.own), crop)
+        return part if total is None else total.add_(part)
 
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
         covered = self.weights(features).sum()
@@ -48,16 +55,22 @@ class RegionStyle(Style):
         return filters * positions
 
     def _gram(self, features: Tensor, weights: Tensor) -> Tensor:
-        return gram(features * weights.sqrt().to(features.dtype)) / weights.mean().clamp_min(1e-12)
+        height, width = features.shape[-2:]
+        return self._part(features, weights, Crop(slice(0, height), slice(0, width), (height, width)))
+
+    def _part(self, features: Tensor, weights: Tensor, crop: Crop) -> Tensor:
+        """What a crop adds to the guided Gram matrix; weights are those of all positions."""
+        weighted = features * crop.of(weights).sqrt().to(features.dtype)
+        return crop.share * gram(weighted) / weights.mean().clamp_min(1e-12)
 
     def weights(self, features: Tensor) -> Tensor:
         """(1, 1, h, w): how far each position of a layer belongs to the region."""
-        return self._at(features, self.mask)
+        return self._at(features.device, features.shape[-2:], self.mask)
 
-    def _at(self, features: Tensor, mask: Tensor) -> Tensor:
-        """A mask at a layer, on the features' device."""
-        shape = tuple(features.shape[-2:])
-        return self.once((mask is self.own, features.device, shape), lambda: carried_down(mask.to(features.device), shape))
+    def _at(self, device: torch.device, shape: Sequence[int], mask: Tensor) -> Tensor:
+        """A mask at a layer of shape (h, w), on a device."""
+        shape = tuple(shape)
+        return self.once((mask is self.own, device, shape), lambda: carried_down(mask.to(device), shape))
 
 
 def region_vjp(term: RegionStyle, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:

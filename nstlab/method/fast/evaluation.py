@@ -21,7 +21,7 @@ from nstlab.method.fast.propagation import Propagation
 from nstlab.method.network import VGG, Network, is_fast
 from nstlab.method.objectives import ActiveLayer, Bound, Objective
 from nstlab.method.statistics import positions
-from nstlab.method.terms import PIXELS, Content, Style, Term
+from nstlab.method.terms import PIXELS, Content, Crop, Style, Term
 
 # --- vector-Jacobian products of statistics ---------------------------------------------------------------------
 # (term, gradient at the statistic, features, target, into, add): write the gradient at the features into `into`, or add it
@@ -57,12 +57,31 @@ def style_vjp(term: Term, slope: Tensor, features: Tensor, target: Tensor, into:
     torch.addmm(out, rows, matrix, beta=int(add), out=out)
 
 
+def moments_vjp(term: Term, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
+    """The vjp of the Gram matrix and the mean, (N, N + 1): that of the matrix, and the gradient at the mean over M."""
+    style_vjp(term, slope[:, :-1], features, target, into, add)
+    out = positions(into)
+    out.add_((slope[:, -1] / len(out)).to(out.dtype))
+
+
 VJPS: dict[type[Term], Vjp] = {Content: content_vjp, Style: style_vjp}  # others are added by the files of their terms
 
 
 def vjp(term: Term, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool) -> None:
     """Write the gradient at the features into `into`, or add it, given the gradient at the statistic, `slope`."""
     VJPS.get(type(term), vjp_by_autograd)(term, slope, features, target, into, add)
+
+
+def vjp_of_part(term: Term, slope: Tensor, features: Tensor, target: Tensor | None, crop: Crop) -> Tensor:
+    """The gradient at the features of a crop, with the term's margin, through what they add to the statistic."""
+    if type(term).part is Term.part:
+        into = torch.empty_like(features)
+        vjp(term, slope * crop.share, features, term.cut(target, crop, features), into, add=False)
+        return into
+    with torch.enable_grad():
+        leaf = features.detach().requires_grad_(True)
+        (grad,) = torch.autograd.grad(term.part(leaf, target, crop), leaf, slope, materialize_grads=True)
+    return grad
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------
@@ -109,22 +128,16 @@ class FastBound(Bound):
 
     def _evaluated(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What `evaluate` returns, computed now."""
-        actives = self.objective.active(self.weights)
-        at: dict[str, list[ActiveLayer]] = {}
-        for active in actives:
-            at.setdefault(active.read, []).append(active)
+        actives, at = self.grouped()
         features, found = {}, {}
         through = self._propagation_of(set(at) - {PIXELS})
         for read, f in itertools.chain([(PIXELS, image.detach())], through.forward(image) if through else ()):
             features[read] = f  # for its shape; its memory may soon hold something else
             for active in at.get(read, ()):
                 with torch.no_grad():
-                    statistic = active.term.statistic(f, self.targets.get(active.key))
-                found[active.key] = statistic.requires_grad_(True)
-        with torch.enable_grad():
-            total, values = self.scored(actives, found, features)
-            slopes = dict(zip(found, torch.autograd.grad(total, list(found.values())), strict=True))
-        unit = self._unit(slopes.values())
+                    found[active.key] = active.term.statistic(f, self.targets.get(active.key))
+        total, values, slopes = self.sloped(actives, found, features)
+        unit = unit_of(slopes.values(), self.arithmetic, self.shape)
 
         def inject(read: str, f: Tensor, into: Tensor) -> None:
             for i, active in enumerate(at[read]):
@@ -143,9 +156,10 @@ class FastBound(Bound):
             self._propagation = Propagation(self.net, reads, self.shape, self.arithmetic) if reads else None
         return self._propagation
 
-    def _unit(self, slopes: Iterable[Tensor]) -> Tensor | float:
-        """The factor of gradients on their way back: a power of 2 that keeps them within the range of float16."""
-        if self.arithmetic.dtype != torch.float16:
-            return 1.0
-        largest = torch.stack([slope.abs().max() for slope in slopes]).max().clamp_min(1e-30)  # at a perfect match all are 0
-        return torch.exp2(-8 - largest.log2().floor()) * float(self.shape[0] * self.shape[1])
+
+def unit_of(slopes: Iterable[Tensor], arithmetic: Arithmetic, shape: Sequence[int]) -> Tensor | float:
+    """The factor of gradients on their way back: a power of 2 that keeps them within the range of float16."""
+    if arithmetic.dtype != torch.float16:
+        return 1.0
+    largest = torch.stack([slope.abs().max() for slope in slopes]).max().clamp_min(1e-30)  # at a perfect match all are 0
+    return torch.exp2(-8 - largest.log2().floor()) * float(shape[0] * shape[1])

@@ -92,18 +92,34 @@ def _entry_size(shape: Sequence[int], dtype: torch.dtype) -> int:
 class Propagation:
     """Features of some layers of a network, and the gradient at the image, for images of one size.
 
-    layers: those that are read, and where `backward` takes gradients. shape: (H, W). arithmetic: the network's by default."""
+    layers: those that are read, and where `backward` takes gradients. shape: (H, W). arithmetic: the network's by default.
+    like: one for images of another size, whose packed weights and memory, if they are large enough, it shares."""
 
-    def __init__(self, net: VGG, layers: Iterable[str], shape: Sequence[int], arithmetic: Arithmetic | None = None):
+    def __init__(
+        self,
+        net: VGG,
+        layers: Iterable[str],
+        shape: Sequence[int],
+        arithmetic: Arithmetic | None = None,
+        like: Propagation | None = None,
+    ):
         self.net, self.reads = net, net.require(layers, shape)
         self.dtype, self.tf32 = arithmetic or arithmetic_of(net)
         self.split = self.dtype.itemsize < 4
         self.layout = Layout.of(net, self.reads, shape, self.dtype)
         self.shapes = self.layout.shapes
         self.nodes = tuple(self.shapes)
-        self._all = torch.empty(self.layout.total, dtype=self.dtype, device=net.device)
+        self.use(self.blank() if like is None or len(like.all) < self.layout.total else like.all)
+        self.convolutions, self.vjps = self._convolutions() if like is None else (like.convolutions, like.vjps)
+
+    def blank(self) -> Tensor:
+        """New memory."""
+        return torch.empty(self.layout.total, dtype=self.dtype, device=self.net.device)
+
+    def use(self, memory: Tensor) -> None:
+        """Compute in this memory; what it holds is what was computed there."""
+        self.all = memory
         self.memory = {node: self._view(self.shapes[node], offset) for node, offset in self.layout.offsets.items()}
-        self.convolutions, self.vjps = self._convolutions()
 
     def _convolutions(self) -> tuple[dict[str, Convolution], dict[str, Convolution]]:
         """Each convolution forward, and its vjp, a convolution with turned weights."""
@@ -123,7 +139,7 @@ class Propagation:
     def _view(self, shape: tuple[int, int, int], offset: int = 0) -> Tensor:
         """The memory at an offset, by default the scratch memory, as (1, C, h, w), channels-last."""
         c, h, w = shape
-        return self._all[offset : offset + c * h * w].view(1, h, w, c).permute(0, 3, 1, 2)
+        return self.all[offset : offset + c * h * w].view(1, h, w, c).permute(0, 3, 1, 2)
 
     # --- forward
 

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from nstlab.method.fast.evaluation import VJPS
-from nstlab.method.statistics import covariance, positions
+from nstlab.method.fast.evaluation import VJPS, moments_vjp
+from nstlab.method.statistics import moments
 from nstlab.method.terms import Style
 
 
 class Statistic(Style):
-    """Style, with C_ij = 1/M Σ_k (F_ik - m_i) (F_jk - m_j) in place of the Gram matrix."""
+    """Style, with C_ij = 1/M Σ_k (F_ik - m_i) (F_jk - m_j) = G_ij - m_i m_j in place of the Gram matrix."""
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
-        return covariance(features)
+        """(C, C + 1): the Gram matrix G and the mean m."""
+        return moments(features)
 
-    def working(self, filters: int, positions: int) -> int:
-        return filters * positions
-
-
-def vjp(term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
-    """(S + Sᵀ) (F - m) / M, where S is the gradient at the matrix."""
-    rows, out = positions(features), positions(into)
-    matrix = ((slope + slope.T) / rows.shape[0]).to(rows.dtype)
-    torch.addmm(out, rows - rows.mean(0), matrix, beta=int(add), out=out)
+    def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
+        return super().score(_covariance(statistic), _covariance(target), features)
 
 
-VJPS[Statistic] = vjp
+def _covariance(moments: Tensor) -> Tensor:
+    return moments[:, :-1] - moments[:, -1:] * moments[:, -1]
+
+
+VJPS[Statistic] = moments_vjp

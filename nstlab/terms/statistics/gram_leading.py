@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from nstlab.method.fast.evaluation import VJPS, put
-from nstlab.method.statistics import positions, widened
-from nstlab.method.terms import Style
+from nstlab.method.statistics import gram, positions, widened
+from nstlab.method.terms import Crop, Style
 
 SHARE = 0.1  # of the eigenvalues: the largest
 
@@ -17,15 +17,17 @@ class Statistic(Style):
     largest SHARE of eigenvalues: what features do in other directions is left free."""
 
     def target(self, features: Tensor) -> Tensor:
-        """(N + 1, K): the painting's K leading eigenvectors, and below them their eigenvalues."""
-        rows = positions(features).cpu().double()
-        count = max(1, round(SHARE * rows.shape[1]))
-        if len(rows) < rows.shape[1]:  # fewer positions than filters, and no more eigenvalues
-            _, roots, vectors = torch.linalg.svd(rows / len(rows) ** 0.5, full_matrices=False)
-            values, vectors = roots.square().flip(0), vectors.flip(0).T
-        else:
-            values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
-        return torch.cat([vectors[:, -count:], values[None, -count:]]).to(features.device, widened(features).dtype)
+        return self.settled(_gram(features)).to(features.device, widened(features).dtype)
+
+    def gathered(self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
+        part = crop.share * _gram(features)
+        return part if total is None else total.add_(part)
+
+    def settled(self, total: Tensor) -> Tensor:
+        """The painting's Gram matrix -> (N + 1, K): its K leading eigenvectors, and below them their eigenvalues."""
+        values, vectors = torch.linalg.eigh(total)
+        count = max(1, round(SHARE * len(values)))
+        return torch.cat([vectors[:, -count:], values[None, -count:]])
 
     def statistic(self, features: Tensor, target: Tensor) -> Tensor:
         along = self.along(features, target)
@@ -41,6 +43,11 @@ class Statistic(Style):
 
     def working(self, filters: int, positions: int) -> int:
         return 2 * filters * positions
+
+
+def _gram(features: Tensor) -> Tensor:
+    """In float64, on the processor, since not all devices have that."""
+    return gram(features.cpu().double())
 
 
 def vjp(term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nstlab.method.fast.evaluation import VJPS, style_vjp
-from nstlab.method.statistics import gram, mean, positions
+from nstlab.method.fast.evaluation import VJPS, moments_vjp
+from nstlab.method.statistics import moments
 from nstlab.method.terms import Style
 
 
@@ -22,15 +22,14 @@ class Statistic(Style):
     offset: float = 1.0
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
-        """(C, C + 1): the Gram matrix, and √(2c) times the mean."""
-        return torch.cat([gram(features), (2 * self.offset) ** 0.5 * mean(features)[:, None]], 1)
+        """(C, C + 1): the Gram matrix and the mean."""
+        return moments(features)
+
+    def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
+        weight = torch.ones_like(statistic)
+        weight[:, -1] = 2 * self.offset
+        factor = self.convention.style_factor / features.shape[1] ** self.convention.style_power
+        return factor * (weight * (statistic - target).square()).sum()
 
 
-def vjp(term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
-    """Those of the Gram matrix and of the mean."""
-    style_vjp(term, slope[:, :-1], features, target, into, add)
-    out = positions(into)
-    out.add_(((2 * term.offset) ** 0.5 / len(out) * slope[:, -1]).to(out.dtype))
-
-
-VJPS[Statistic] = vjp
+VJPS[Statistic] = moments_vjp

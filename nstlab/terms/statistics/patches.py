@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab.method.statistics import widened
-from nstlab.method.terms import Style
+from nstlab.method.terms import Crop, Style, collected
 from nstlab.settings import InputError
 
 WIDTH = 3  # positions, of a patch
@@ -48,6 +50,23 @@ class Statistic(Style):
 
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
         return self.convention.style_factor * statistic
+
+    margin = WIDTH - 1
+
+    def part(self, features: Tensor, target: Tensor, crop: Crop) -> Tensor:
+        """What the patches whose first position is in the crop add."""
+        own = crop.within(crop.wider(self.margin))
+        features = features[..., own.rows.start :, own.columns.start :]
+        if min(features.shape[-2:]) < WIDTH:  # the last rows or columns begin no patch
+            return features.new_zeros((), dtype=target.dtype)
+        count = [side - WIDTH + 1 for side in features.shape[-2:]]
+        return self.statistic(features, target) * prod(count) / prod(side - WIDTH + 1 for side in crop.whole)
+
+    def gathered(self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
+        return collected(total, crop.within(crop.wider(self.margin)).of(features), crop, picture)
+
+    def settled(self, total: Tensor) -> Tensor:
+        return self.target(total)
 
     def _nearest(self, own: Tensor, known: Tensor) -> Tensor:
         """The numbers of the known patches with the highest normalized correlation."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab.method.statistics import positions, widened
-from nstlab.method.terms import Style
+from nstlab.method.terms import Crop, Style
 
 DIRECTIONS = 64  # on which features are projected
 
@@ -20,11 +20,15 @@ class Statistic(Style):
     The statistic is no mean over positions: it has as many numbers as there are positions."""
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
-        """(D, M): the projections of all positions on each direction, in ascending order."""
+        """(D, M): the projections of all positions on each direction."""
         rows = widened(positions(features))
-        return (rows @ self._directions(rows)).T.sort(1).values
+        return (rows @ self._directions(rows)).T
+
+    def part(self, features: Tensor, target: Tensor | None, crop: Crop) -> Tensor:
+        return crop.placed(self.statistic(features, None))
 
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
+        statistic, target = statistic.sort(1).values, target.sort(1).values
         if target.shape != statistic.shape:  # a painting of another size
             target = F.interpolate(target[None], statistic.shape[1], mode="linear", align_corners=True)[0]
         return self.convention.style_factor * (statistic - target).square().mean()

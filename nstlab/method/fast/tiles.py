@@ -1,0 +1,303 @@
+"""Pictures whose features are larger than memory: the same loss and gradient, tile by tile.
+
+A statistic is a sum over positions, and the gradient at a position needs the statistic of the whole picture. So there are two
+passes over the tiles. The first one computes features and sums up what each tile adds to the statistics. Between them, scores
+and their gradients are computed. The second one computes the features again, unless there was room to keep them, and carries
+each tile's share of the gradient back to the pixels.
+
+A tile is read with a halo: the pixels that its deepest features see. Tiles begin at multiples of the pooling grid, so that
+positions are those of the whole picture, and the result is exact, not merely close.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import torch
+from torch import Tensor
+
+from nstlab import large
+from nstlab.method.fast.arithmetic import Arithmetic
+from nstlab.method.fast.evaluation import unit_of, vjp_of_part
+from nstlab.method.fast.propagation import Layout, Propagation
+from nstlab.method.network import VGG, halvings
+from nstlab.method.objectives import ActiveLayer, Bound
+from nstlab.method.terms import PIXELS, Crop, Term
+from nstlab.names import POOL
+from nstlab.settings import InputError
+
+CHUNK = 1 << 21  # numbers of a layer's features that are copied at a time
+AGAIN = 0.45  # what computing features a second time costs, of what an evaluation costs
+
+# --- geometry ---------------------------------------------------------------------------------------------------
+
+
+def grid_of(net: VGG, reads: Collection[str]) -> int:
+    """The distance in pixels between two positions of the deepest layer: tiles begin at its multiples."""
+    return 2 ** max(map(halvings, reads), default=0)
+
+
+def halo_of(net: VGG, margins: Mapping[str, int]) -> int:
+    """How many pixels beyond its own a tile's features see, rounded up to the grid.
+
+    margins: {layer that is read: how many positions more than its own are needed there}."""
+    reach, step = 0, 1
+    most = margins.get(PIXELS, 0)
+    for name in net.until(margins.keys() - {PIXELS}):
+        if name.startswith(POOL):
+            step *= 2  # what a pooling sees of the next position is that position's own
+        elif name.startswith("conv"):
+            reach += step
+        most = max(most, reach + step * margins[name]) if name in margins else most
+    return -(-most // step) * step
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of a picture: the pixels that it stands for, and the window that is read for it, both among all (H, W)."""
+
+    own: Crop
+    window: Crop
+
+    def crop(self, read: str) -> Crop:
+        """The tile's own positions at a layer, among all there."""
+        return _at_layer(self.own, read)
+
+    def inside(self, read: str, crop: Crop) -> Crop:
+        """Positions of a layer, counted in the features of the window."""
+        return crop.within(_at_layer(self.window, read))
+
+
+def _at_layer(crop: Crop, read: str) -> Crop:
+    """The positions of a layer for which pixels stand; the last ones are whatever the poolings have left."""
+    if read == PIXELS:
+        return crop
+    step = 2 ** halvings(read)
+    whole = crop.whole[0] // step, crop.whole[1] // step
+    rows, columns = (
+        slice(own.start // step, size if own.stop >= length else own.stop // step)
+        for own, size, length in zip((crop.rows, crop.columns), whole, crop.whole, strict=True)
+    )
+    return Crop(rows, columns, whole)
+
+
+def tiled(shape: Sequence[int], side: Sequence[int], grid: int, halo: int) -> list[Tile]:
+    """Tiles of (h, w) pixels, or less at the far ends, that cover a picture of (H, W)."""
+    whole = int(shape[0]), int(shape[1])
+    own = [
+        [slice(first, min(first + each, length)) for first in range(0, length - length % grid or length, each)]
+        for length, each in zip(whole, side, strict=True)
+    ]
+    crops = [Crop(_to_end(rows, whole[0], grid), _to_end(columns, whole[1], grid), whole) for rows in own[0] for columns in own[1]]
+    return [Tile(crop, crop.wider(halo)) for crop in crops]
+
+
+def _to_end(part: slice, length: int, grid: int) -> slice:
+    """The part, with what is left of the length behind it if that is less than a position."""
+    return slice(part.start, length) if length - part.stop < grid else part
+
+
+def best_sides(shape: Sequence[int], grid: int, halo: int, pixels: float) -> tuple[int, int] | None:
+    """(h, w) of tiles with which an evaluation of (H, W) costs least, if features of so many pixels can be held at once; None
+    if not even the smallest ones can."""
+    whole = [max(1, size // grid) for size in shape]
+    sides = [sorted({grid * -(-size // n) for n in range(1, size + 1)}) for size in whole]
+    costs: dict[tuple[int, int], float] = {}
+    for h, w in itertools.product(*sides):
+        area = prod(min(size, each + 2 * halo + grid - 1) for size, each in zip(shape, (h, w), strict=True))
+        count = prod(-(-size * grid // each) for size, each in zip(whole, (h, w), strict=True))
+        kept = min(count, pixels // area)
+        if kept >= 1:
+            costs[h, w] = count * area * (1 + AGAIN * (1 - kept / count))
+    return min(costs, key=costs.__getitem__, default=None)
+
+
+# --- evaluation -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a picture is cut. room: bytes that the features may take. side: of the tiles, in pixels; by default as the room
+    allows."""
+
+    room: int
+    side: int | None = None
+
+    def tiles(self, net: VGG, margins: Mapping[str, int], shape: Sequence[int], arithmetic: Arithmetic) -> tuple[list[Tile], int]:
+        """(the tiles of a picture of (H, W), how many of them have their features kept between the passes).
+
+        margins: see `halo_of`. Raises InputError if there is not room for even the smallest tile."""
+        reads = margins.keys() - {PIXELS}
+        grid, halo = grid_of(net, reads), halo_of(net, margins)
+        pixels = (self.room - weights_of(net, reads, arithmetic)) / bytes_a_pixel(net, reads, arithmetic)
+        if self.side is not None:
+            sides = (-(-self.side // grid) * grid,) * 2
+        elif (sides := best_sides(shape, grid, halo, pixels)) is None:
+            raise InputError(f"memory: {self.room / 1e9:.2f} GB are too little for the features of even the smallest tile")
+        found = tiled(shape, sides, grid, halo)
+        return found, max(1, min(len(found), int(pixels / max(prod(tile.window.shape) for tile in found))))
+
+
+def weights_of(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> int:
+    """Bytes of the packed weights, forward and back."""
+    return 2 * arithmetic.dtype.itemsize * sum(net.convolution(name)[0].numel() for name in net.path(reads))
+
+
+def bytes_a_pixel(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> float:
+    """Bytes of features that are held for each pixel of a window."""
+    if not reads:
+        return 24.0
+    side = 1 << 10
+    return Layout.of(net, reads, (side, side), arithmetic.dtype).total * arithmetic.dtype.itemsize / side**2
+
+
+class Windows:
+    """Features of some layers, and the gradient at the picture, tile by tile.
+
+    margins: see `halo_of`."""
+
+    def __init__(self, net: VGG, margins: Mapping[str, int], shape: Sequence[int], arithmetic: Arithmetic, tiling: Tiling):
+        self.net, self.arithmetic, self.reads = net, arithmetic, margins.keys() - {PIXELS}
+        self.tiles, self.kept = tiling.tiles(net, margins, shape, arithmetic)
+        self._propagations: dict[tuple[int, int], Propagation] = {}
+        self._memories: dict[int, Tensor] = {}
+
+    def _propagation(self, i: int) -> Propagation:
+        """The propagation for a tile, in the memory that it has: its own one for the first tiles, the same for the others."""
+        if not self._propagations:  # the largest one first, whose memory is large enough for all
+            largest = max((tile.window.shape for tile in self.tiles), key=prod)
+            self._propagations[largest] = Propagation(self.net, self.reads, largest, self.arithmetic)
+            self._memories[-1] = self._propagations[largest].all
+        shape = self.tiles[i].window.shape
+        if shape not in self._propagations:
+            like = next(iter(self._propagations.values()))
+            self._propagations[shape] = Propagation(self.net, self.reads, shape, self.arithmetic, like)
+        found = self._propagations[shape]
+        own = i if i < self.kept - 1 else -1
+        if own not in self._memories:
+            self._memories[own] = found.blank()
+        found.use(self._memories[own])
+        return found
+
+    def _window(self, picture: Tensor, i: int) -> Tensor:
+        """The pixels of a tile's window, on the network's device."""
+        window = self.tiles[i].window.of(picture).to(self.net.device, self.net.dtype).contiguous()
+        large.release(picture)
+        return window
+
+    def forward(self, picture: Tensor) -> Iterator[tuple[Tile, str, Tensor]]:
+        """Yield (tile, layer, features of the tile's window), for each tile the pixels first."""
+        for i, tile in enumerate(self.tiles):
+            window = self._window(picture, i)
+            yield tile, PIXELS, window
+            if self.reads:
+                yield from ((tile, read, features) for read, features in self._propagation(i).forward(window))
+
+    def backward(self, picture: Tensor, inject: Callable[[Tile, str, Tensor, Tensor], None]) -> Iterator[tuple[Tile, Tensor]]:
+        """Yield (tile, gradient at its window), after `forward`; inject is that of `Propagation.backward`."""
+        last = len(self.tiles) - 1
+        for i in reversed(range(len(self.tiles))):
+            tile, window = self.tiles[i], self._window(picture, i)
+            if not self.reads:
+                grad = torch.zeros_like(window)
+            else:
+                propagation = self._propagation(i)
+                propagation.image = window
+                if self.kept - 1 <= i < last:  # its features have been overwritten by those of the next tile
+                    for _ in propagation.forward(window):
+                        pass
+                grad = propagation.backward(lambda read, f, into, tile=tile: inject(tile, read, f, into))
+            inject(tile, PIXELS, window, grad)
+            yield tile, grad
+
+
+@dataclass
+class TiledBound(Bound):
+    """A `Bound` that evaluates tile by tile. The picture may be on another device than the network, and in a file."""
+
+    net: VGG
+    arithmetic: Arithmetic = field(kw_only=True)
+    tiling: Tiling = field(kw_only=True)
+    _windows: Windows | None = field(init=False, default=None)
+    _margins: dict[str, int] = field(init=False, default_factory=dict)
+
+    @torch.no_grad()
+    def _compute_targets(self, weights: Mapping[str, float]) -> None:
+        self._windows = None  # its memory is free for the targets' pictures
+        for term, reads in self._missing(weights).items():
+            picture = term.target_image(self.shape)
+            if picture is None:
+                continue
+            totals: dict[tuple[str, str], Tensor] = {}
+            windows = Windows(self.net, dict.fromkeys(reads, term.margin), picture.shape[-2:], self.arithmetic, self.tiling)
+            for tile, read, features in windows.forward(picture):
+                for active in reads.get(read, ()):
+                    for crop, f in _pieces(term, tile, read, features):
+                        totals[active.key] = term.gathered(totals.get(active.key), f, crop, picture)
+                large.release(*totals.values())
+            self.targets |= {key: self._placed(term.settled(total)) for key, total in totals.items()}
+
+    def _placed(self, target: Tensor) -> Tensor:
+        """A target where and as evaluations need it; one with positions stays where it is."""
+        return target if target.ndim == 4 else target.to(self.net.device, self.net.dtype)
+
+    @torch.no_grad()
+    def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        actives, at = self.grouped()
+        windows, found = self._windows_of(actives), {}
+        for tile, read, features in windows.forward(image):
+            for active in at.get(read, ()):
+                for crop, f in _pieces(active.term, tile, read, features):
+                    part = active.term.part(f, self.targets.get(active.key), crop)
+                    found[active.key] = found[active.key].add_(part) if active.key in found else part
+            large.release(*self.targets.values())
+        total, values, slopes = self.sloped(actives, found, self._blanks(at))
+        unit = unit_of(slopes.values(), self.arithmetic, self.shape)
+
+        def inject(tile: Tile, read: str, features: Tensor, into: Tensor) -> None:
+            if read == PIXELS:
+                into.div_(unit)
+            else:
+                into.zero_()
+            for active in at.get(read, ()):
+                for crop, f in _pieces(active.term, tile, read, features):
+                    slope = slopes[active.key] * (1.0 if read == PIXELS else unit)
+                    change = vjp_of_part(active.term, slope, f, self.targets.get(active.key), crop)
+                    tile.inside(read, crop.wider(active.term.margin)).of(into).add_(change)
+            large.release(*self.targets.values())
+
+        grad = large.zeros(image)
+        for tile, change in windows.backward(image, inject):
+            tile.window.of(grad).add_(change.to(grad))
+            large.release(grad)
+        return total.to(image.device), grad, values.to(image.device)
+
+    def _windows_of(self, actives: Sequence[ActiveLayer]) -> Windows:
+        """The windows for these layers of terms; only the last ones are kept."""
+        margins: dict[str, int] = {}
+        for active in actives:
+            margins[active.read] = max(margins.get(active.read, 0), active.term.margin)
+        if self._windows is None or self._margins != margins:
+            self._windows = None  # its memory is free before the next one takes its own
+            self._windows, self._margins = Windows(self.net, margins, self.shape, self.arithmetic, self.tiling), margins
+        return self._windows
+
+    def _blanks(self, reads: Iterable[str]) -> dict[str, Tensor]:
+        """Tensors with the shapes of the features that are read, which take no memory."""
+        shapes = self.net.shapes(set(reads) - {PIXELS}, self.shape) | {PIXELS: (3, *self.shape)}
+        return {read: torch.zeros(1, device=self.net.device).expand(1, *shape) for read, shape in shapes.items()}
+
+
+def _pieces(term: Term, tile: Tile, read: str, features: Tensor) -> Iterator[tuple[Crop, Tensor]]:
+    """(crop, its features with the term's margin): the tile's own positions at a layer, if possible some rows at a time."""
+    crop = tile.crop(read)
+    rows = crop.shape[0]
+    if type(term).part is Term.part:
+        rows = max(1, CHUNK // (features.shape[1] * max(1, crop.shape[1])))
+    for first in range(crop.rows.start, crop.rows.stop, rows):
+        part = Crop(slice(first, min(first + rows, crop.rows.stop)), crop.columns, crop.whole)
+        own = tile.inside(read, part.wider(term.margin)).of(features)
+        yield part, own.contiguous(memory_format=torch.channels_last)
