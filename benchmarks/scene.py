@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.plain import PlainLoop
 from nstlab import images as im
-from nstlab.method.fast import evaluation as fast
+from nstlab.method.fast import tiles as fast
 from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.network import VGG19
 from nstlab.method.normalization import normalize_activations

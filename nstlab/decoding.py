@@ -12,7 +12,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from nstlab import large
 from nstlab.files import regular
 from nstlab.settings import MIN_SIDE, InputError
 
@@ -109,37 +110,68 @@ def upright(image: Image.Image) -> tuple[int, int]:
 # --- pixels -----------------------------------------------------------------------------------------------------
 
 
-def read(path: Path, use: Use) -> Tensor:
-    """The part of a picture that is used, at the (H, W) in which it is used: (1, 3, H, W) in [0, 1]."""
+def read(path: Path, use: Use, folder: str | None = None) -> Tensor:
+    """The part of a picture that is used, at the (H, W) in which it is used: (1, 3, H, W) in [0, 1]; in a file in a folder,
+    if one is given and it is large."""
     with opened(path) as image:
         (_, _, height, width), shape = use(upright(image))
         shrunk = image.width * image.height > LARGE and image.format in ("JPEG", "MPO")  # whose decoders can shrink
         if shrunk:  # to twice what is needed: the filter does the rest
             factor = min(height / shape[0], width / shape[1]) / 2
             image.draft(None, (ceil(image.width / factor), ceil(image.height / factor)))
-        decode(path, image, more=4 * 3 * (image.height + 2 * shape[0]) * shape[1])
+        decode(path, image, more=0 if folder else 4 * 3 * (image.height + 2 * shape[0]) * shape[1])
         ImageOps.exif_transpose(image, in_place=True)
         part, exact = use(image.size[::-1])
-        return _scaled(image, part, shape if shrunk else exact)
+        return _scaled(image, part, shape if shrunk else exact, folder)
 
 
-def _scaled(image: Image.Image, part: Part, shape: tuple[int, int]) -> Tensor:
+def _scaled(image: Image.Image, part: Part, shape: tuple[int, int], folder: str | None) -> Tensor:
     """A part of a picture at (H, W), as `images.resize` makes it: first its rows, some at a time, then its columns."""
     top, left, height, width = part
     rows = max(1, BAND // width)
     boxes = [(left, top + y, left + width, top + min(y + rows, height)) for y in range(0, height, rows)]
     white = _white(image, max(_grey(image.crop(box)).max() for box in boxes)) if _is_deep(image) else 1.0
-    narrow = torch.empty(1, 3, height, shape[1])
+    narrow = large.blank((1, 3, height, shape[1]), folder)
     for box in boxes:
         band = torch.from_numpy(_pixels(image.crop(box), white)).permute(2, 0, 1)[None].contiguous()
         band = band if width == shape[1] else interpolated(band, (band.shape[-2], shape[1]))
         narrow[..., box[1] - top : box[3] - top, :] = band
-    return narrow.clamp_(0, 1) if height == shape[0] else interpolated(narrow, shape).clamp_(0, 1)
+        large.release(narrow)
+    return resized(narrow, shape, folder)
 
 
-def interpolated(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """(1, C, h, w) -> (1, C, H, W), in any range, by antialiased bicubic interpolation, which may overshoot."""
-    return F.interpolate(values, tuple(shape), mode="bicubic", antialias=True, align_corners=False)
+def resized(picture: Tensor, shape: Sequence[int], folder: str | None = None) -> Tensor:
+    """(1, 3, h, w) -> (1, 3, H, W), as `interpolated`, in [0, 1]."""
+    if tuple(picture.shape[-2:]) != tuple(shape):
+        picture = interpolated(picture, shape, folder)
+    return large.over(lambda picture: picture.clamp_(0, 1), picture)
+
+
+def interpolated(values: Tensor, shape: Sequence[int], folder: str | None = None) -> Tensor:
+    """(1, C, h, w) -> (1, C, H, W), in any range, by antialiased bicubic interpolation, which may overshoot.
+
+    If either is large, its rows are interpolated first, some at a time, and then its columns. The result is in a file in the
+    folder, if one is given, or in that in which the values are."""
+    folder, (height, width) = folder or large.folder_of(values), shape
+    lead = values.shape[:-2]
+    if large.is_small(values) and prod(lead) * height * width <= large.LARGE:
+        return F.interpolate(values, tuple(shape), mode="bicubic", antialias=True, align_corners=False)
+    narrow = _along(values, (values.shape[-2], width), -2, folder)
+    return _along(narrow, shape, -1, folder)
+
+
+def _along(values: Tensor, shape: Sequence[int], across: int, folder: str | None) -> Tensor:
+    """The values interpolated in one dimension, parts of the other one at a time."""
+    made = large.blank((*values.shape[:-2], *shape), folder, values.dtype) if folder else values.new_empty(*values.shape[:-2], *shape)
+    most, length = max(values.numel(), made.numel()), shape[across]
+    each = max(1, length * large.BAND // most)
+    for first in range(0, length, each):
+        part = values.narrow(across, first, min(each, length - first))
+        wanted = [part.shape[i] if i == across else shape[i] for i in (-2, -1)]
+        new = F.interpolate(part, wanted, mode="bicubic", antialias=True, align_corners=False)
+        made.narrow(across, first, part.shape[across]).copy_(new)
+        large.release(values, made)
+    return made
 
 
 def _pixels(image: Image.Image, white: float) -> np.ndarray:

@@ -19,7 +19,8 @@ import torch
 from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
-from nstlab.decoding import Part, decode, interpolated, opened, read, upright
+from nstlab import encoding, large
+from nstlab.decoding import Part, decode, opened, read, resized, upright
 from nstlab.files import check_place, parse_json, replacing, shipped
 from nstlab.settings import FITS, MIN_SIDE, InputError, nearest, one_of
 
@@ -81,9 +82,13 @@ def load(source: str | os.PathLike, size: int | None = None) -> Tensor:
     return read(path, lambda shape: ((0, 0, *shape), shape if size is None else fit_size(shape, size, path)))
 
 
-def load_fit(source: str | os.PathLike, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0) -> Tensor:
-    """`fit(load(source), shape, how, scale)`, without holding the picture at its full size."""
-    return read(path_of(source), lambda own: fitting(own, shape, how, scale))
+def load_fit(
+    source: str | os.PathLike, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0, folder: str | None = None
+) -> Tensor:
+    """`fit(load(source), shape, how, scale)`, without holding the picture at its full size.
+
+    folder: where a large picture is kept in a file rather than in memory, see `large`."""
+    return read(path_of(source), lambda own: fitting(own, shape, how, scale), folder)
 
 
 def shape_of(source: str | os.PathLike, size: int | None = None) -> tuple[int, int]:
@@ -130,7 +135,7 @@ def check_picture(image: Tensor, what: str) -> Tensor:
     if image.ndim != 4 or len(image) != 1 or not image.numel() or not image.is_floating_point():
         shape = tuple(image.shape)
         raise InputError(f"{what}: {shape} {image.dtype} is not a picture; expected is (1, 3, H, W), floating-point")
-    if not (image.is_meta or image.isfinite().all()):
+    if not (image.is_meta or bool(large.sums(lambda x: (~x.isfinite()).sum(), image) == 0)):
         raise InputError(f"{what}: has values that are not finite")
     return image
 
@@ -156,11 +161,11 @@ def alike(shape: Sequence[int], other: Sequence[int]) -> bool:
     return abs(shape[1] * other[0] / (shape[0] * other[1]) - 1) <= ROUNDED
 
 
-def resize(image: Tensor, shape: Sequence[int]) -> Tensor:
-    """The picture at (H, W), by antialiased bicubic interpolation of its sRGB values; (1, 3, H, W) in [0, 1]."""
-    if tuple(image.shape[-2:]) == tuple(shape):
-        return image
-    return interpolated(image, shape).clamp(0, 1)
+def resize(image: Tensor, shape: Sequence[int], folder: str | None = None) -> Tensor:
+    """The picture at (H, W), by antialiased bicubic interpolation of its sRGB values; (1, 3, H, W) in [0, 1].
+
+    folder: where a large one is kept in a file, by default that of the picture, if it is in one."""
+    return image if tuple(image.shape[-2:]) == tuple(shape) else resized(image, shape, folder)
 
 
 def fit(image: Tensor, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0) -> Tensor:
@@ -239,24 +244,33 @@ def rings(like: Tensor) -> Tensor:
 
 def to_pil(image: Tensor) -> Image.Image:
     """An 8-bit RGB Pillow image; values outside [0, 1] are clipped, the others rounded to the nearest level."""
-    levels = image.detach().float().clamp(0, 1).mul(255).round().byte()
-    return Image.fromarray(levels[0].permute(1, 2, 0).cpu().numpy())
+    return Image.fromarray(np.concatenate(list(encoding.rows_of(image, deep=False))))
 
 
-def check_writable(path: str | os.PathLike) -> Path:
-    """The path, if a picture can be written there; else InputError, before any work is done."""
+def check_writable(path: str | os.PathLike, deep: bool = False) -> Path:
+    """The path, if a picture, with 16 bits if `deep`, can be written there; else InputError, before any work is done."""
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path}: pictures are written as {', '.join(FORMATS)}, not as '{path.suffix}'")
+    if deep and FORMATS[path.suffix.lower()] == "JPEG":
+        raise InputError(f"{path}: a JPEG has 8 bits a channel; 16 are for .png and .tif")
     return check_place(path)
 
 
-def save(image: Tensor, path: str | os.PathLike, settings: dict[str, Any] | None = None) -> Path:
+def save(image: Tensor, path: str | os.PathLike, settings: dict[str, Any] | None = None, deep: bool = False) -> Path:
     """Write a picture as PNG, JPEG or TIFF, as its suffix says, with `settings` in its metadata (see `read_settings`).
 
-    The file is written beside its place first and then renamed. Raises InputError if it cannot be written."""
-    path, text = check_writable(path), json.dumps(settings or {})
+    deep: with 16 bits a channel, which a JPEG cannot have. Large pictures are written some rows at a time. The file is written
+    beside its place first and then renamed. Raises InputError if it cannot be written."""
+    path, text = check_writable(path, deep), json.dumps(settings or {})
     form = FORMATS[path.suffix.lower()]
+    if form != "JPEG" and (deep or not large.is_small(image)):
+        with replacing(path) as temporary:
+            if form == "PNG":
+                encoding.write_png(temporary, image, deep, METADATA_KEY, text)
+            else:
+                encoding.write_tiff(temporary, image, deep, text)
+        return path
     if form == "PNG":
         extra: dict[str, Any] = {"pnginfo": PngImagePlugin.PngInfo()}
         extra["pnginfo"].add_itxt(METADATA_KEY, text)

@@ -69,12 +69,21 @@ def viewed(tensor: Tensor, *shape: int) -> Tensor:
     return tensor.viewed(*shape) if isinstance(tensor, Mapped) else tensor.view(*shape)
 
 
+def folder_of(tensor: Tensor) -> str | None:
+    """The folder in which the tensor's file is; None if it is in memory."""
+    return tensor.folder if isinstance(tensor, Mapped) else None
+
+
+def blank(shape: Sequence[int], folder: str | None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Zeros on the CPU: in a file, if a folder is given and they are many."""
+    return torch.zeros(*shape, dtype=dtype) if folder is None or prod(shape) <= SMALL else Mapped.empty(shape, dtype, folder)
+
+
 def zeros(like: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | None = None) -> Tensor:
     """Zeros, by default of the shape and type of `like`: in a file if `like` is, and they are many; else on its device."""
     shape, dtype = like.shape if shape is None else shape, dtype or like.dtype
-    if isinstance(like, Mapped) and prod(shape) > SMALL:
-        return Mapped.empty(shape, dtype, like.folder)
-    return torch.zeros(*shape, dtype=dtype, device=like.device)
+    folder = folder_of(like)
+    return torch.zeros(*shape, dtype=dtype, device=like.device) if folder is None else blank(shape, folder, dtype)
 
 
 def is_small(picture: Tensor) -> bool:

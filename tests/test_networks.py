@@ -11,7 +11,7 @@ from torchvision import models
 
 import nstlab as nst
 from nstlab.architectures import ARCHITECTURES, architecture
-from nstlab.method.fast import evaluation as fast
+from nstlab.method.fast import tiles as fast
 from nstlab.method.network import softened
 from nstlab.networks import GraphNetwork
 from nstlab.weights import Weights, load, random_weights

@@ -27,9 +27,11 @@ import torch
 from torch import Tensor
 
 from nstlab import images as im
+from nstlab import large
+from nstlab.decoding import interpolated
 from nstlab.method.checkpoint import Checkpoint
 from nstlab.method.fast.arithmetic import FINE, Arithmetic, arithmetic_of
-from nstlab.method.fast.evaluation import bind
+from nstlab.method.fast.tiles import Tiling, bind
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.network import Network
 from nstlab.method.objectives import Bound, Objective
@@ -52,6 +54,7 @@ class _Run:
     stop_loss: float | None
     stop_change: float | None
     finish: Finish
+    tiling: Tiling | None
 
     index: int = 0  # steps done
     level: int = 0  # index of the present size in the schedule
@@ -67,7 +70,7 @@ class _Run:
     def bind(self, weights: Mapping[str, float]) -> None:
         """Bind the objective at the present size, with these weights."""
         vars(self).pop("bound", None)  # its memory is free before the next one takes its own
-        self.bound = bind(self.objective, self.net, self.schedule[self.level].shape, self.arithmetic)
+        self.bound = bind(self.objective, self.net, self.schedule[self.level].shape, self.arithmetic, self.tiling)
         self.bound.reweight(weights)
 
     def evaluate(self, x: Tensor) -> Evaluation:
@@ -81,15 +84,16 @@ class _Run:
         self.best = Best(self.state.loss, self.state.x, self.state.at.values)
         self.recent = []
 
-    def resume(self, checkpoint: Checkpoint) -> None:
+    def resume(self, checkpoint: Checkpoint, start: Tensor) -> None:
         """Go on where a checkpoint was made; InputError if it belongs to another run or is damaged."""
-        data, tensors, device = checkpoint.data, checkpoint.tensors, self.net.device
+        data, tensors, device = checkpoint.data, checkpoint.tensors, start.device
         checkpoint.check(self.objective, [level.shape for level in self.schedule], self.optimizer, self.net.dtype)
         self.index, self.level, self.fine = data["index"], data["level"], data["fine"]
         self.evaluations, self.events = data["evaluations"], tuple(data["events"])
         self.bind(data["weights"])
         self.state = checkpoint.state(device)
-        self.best = Best(data["best_loss"], tensors["best_x"].to(device), tensors["best_values"].to(device))
+        best = tensors["best_x"].to(device) if "best_x" in tensors else self.state.x
+        self.best = Best(data["best_loss"], best, tensors["best_values"].to(device))
         self.began -= data["seconds"]
         self.recent = list(data["recent"])
 
@@ -176,6 +180,7 @@ def minimize(
     stop_change: float | None = None,
     checkpoint: Checkpoint | None = None,
     finish: Finish = unfinished,
+    tiling: Tiling | None = None,
 ) -> Generator[Step, Mapping[str, float] | None, Result]:
     """Yield a Step for the first picture (index 0) and after every step; return the Result.
 
@@ -187,18 +192,21 @@ def minimize(
         stop_change: leave a size when the last ten steps lowered the loss by less than this part of it.
         checkpoint: resume an earlier run of the same objective, network, start and schedule.
         finish: (1, 3, H, W) in [0, 1] -> the same, for the pictures of steps and result; the optimizer does not see it.
+        tiling: how pictures whose features take too much memory are evaluated in tiles; they stay on the device of the start.
     `send(changes)` in place of next() sets weights, by their names in `objective.weights`, before the next step.
     A step that is kept keeps its pictures in memory; see `Step.light`.
     Raises: InputError if the start is no picture, weights are not allowed, or a checkpoint does not fit;
     FloatingPointError if the loss of the first picture, or its gradient, is not finite."""
     im.check_picture(start, "start")
+    if not isinstance(start, large.Mapped):
+        start = start.detach().to(net.device if tiling is None else start.device, net.dtype)
     schedule = pyramid(start.shape[-2:], steps, levels)
-    run = _Run(objective, net, schedule, optimizer or LBFGS(), stop_loss, stop_change, finish)
+    run = _Run(objective, net, schedule, optimizer or LBFGS(), stop_loss, stop_change, finish, tiling)
     if checkpoint is not None:
-        run.resume(checkpoint)
+        run.resume(checkpoint, start)
     else:
         run.bind({})
-        run.begin(im.resize(start.detach().to(net.device, net.dtype), run.schedule[0].shape).contiguous())
+        run.begin(im.resize(start, run.schedule[0].shape).contiguous())
         _reweight(run, (yield run.report()))
     while True:
         while run.status is Status.RUNNING:
@@ -222,10 +230,11 @@ def _next_level(run: _Run, start: Tensor) -> None:
     run.index = run.done()  # a size that was left early counts as done, so that the total number of steps stays the same
     run.level += 1
     best, shape = run.best.x, run.schedule[run.level].shape
-    start = start.detach().to(best)
-    change = im.interpolated(best - im.resize(start, best.shape[-2:]), shape)
+    folder = large.folder_of(start)
+    change = interpolated(large.over(torch.sub, best, im.resize(start, best.shape[-2:])), shape, folder)
     run.bind(run.bound.weights)
-    pictures = im.resize(best, shape).contiguous(), (im.resize(start, shape) + change).clamp(0, 1)
+    added = large.over(lambda start, change: (start + change).clamp(0, 1), im.resize(start, shape), change)
+    pictures = im.resize(best, shape, folder), added
     losses = torch.stack([run.evaluate(x).loss for x in pictures]).nan_to_num(math.inf)
     run.begin(pictures[int(losses.argmin())])
 

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from nstlab import large
 from nstlab.method.checkpoint import MEMORY, Checkpoint
 from nstlab.method.fast.graphs import to_host
 from nstlab.method.optimizers import State
@@ -107,7 +108,7 @@ class Step:
 
     def unfinished(self) -> Tensor:
         """The picture of this step as it is optimized, from which another run may go on: a detached copy, clipped to [0, 1]."""
-        return self._state.x.detach().clamp(0, 1)
+        return large.over(_shown, self._state.x)
 
     def preview(self) -> Callable[[], Tensor]:
         """Begin to copy the picture of this step to the host, without waiting; calling what is returned gives the copy."""
@@ -115,7 +116,7 @@ class Step:
 
     def best(self) -> Tensor:
         """The picture with the lowest loss at this size so far, a detached copy, finished and clipped to [0, 1]."""
-        return self._finish(self._best.x.detach().clamp(0, 1))
+        return self._finish(large.over(_shown, self._best.x))
 
     def light(self) -> Step:
         """A copy to keep, without the optimizer's memory; it cannot make a checkpoint."""
@@ -133,12 +134,23 @@ class Step:
         """All that is needed to resume from here. To be called before the step after the next one begins."""
         state, best = self._state, self._best
         tensors = {"x": state.x, "grad": state.at.grad, "values": state.at.values, "loss": state.at.loss}
-        tensors |= {"best_x": best.x, "best_values": best.values}
+        tensors |= {"best_x": best.x} if best.x is not state.x else {}
+        tensors |= {"best_values": best.values}
         tensors |= {f"{MEMORY}{name}": tensor for name, tensor in state.tensors.items()}
         data = {name: getattr(self, name) for name in ("index", "evaluations", "seconds", "level", "weights")}
         data |= {"loss": state.loss, "best_loss": best.loss, "numbers": state.numbers, "stalled": state.stalled}
         data |= {"events": list(self.events), "recent": list(self._recent), "optimizer": self._optimizer, "fine": self._fine}
-        return Checkpoint({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, data)
+        return Checkpoint({name: _kept(t) for name, t in tensors.items()}, data)
+
+
+def _shown(picture: Tensor) -> Tensor:
+    """A detached copy, clipped to [0, 1]."""
+    return picture.detach().clamp(0, 1)
+
+
+def _kept(tensor: Tensor) -> Tensor:
+    """A copy on the CPU; one in a file is not copied, so that it is that of the step until the step after the next one."""
+    return tensor if isinstance(tensor, large.Mapped) else tensor.detach().cpu().contiguous().clone()
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab.method import engine
-from nstlab.method.fast import evaluation as fast
+from nstlab.method.fast import tiles as fast
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import arithmetic_of
 from nstlab.method.lbfgs import LBFGS

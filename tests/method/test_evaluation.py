@@ -11,7 +11,7 @@ from helpers import Means
 import nstlab as nst
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.fast import arithmetic
-from nstlab.method.fast import evaluation as fast
+from nstlab.method.fast import tiles as fast
 from nstlab.method.fast.arithmetic import arithmetic_of, native_halves
 from nstlab.method.network import VGG19
 from nstlab.names import POOLS

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nstlab import content, minimize, noise, style, term, total_variation
-from nstlab.method.fast import evaluation as fast
+from nstlab.method.fast import tiles as fast
 from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.graphs import Replayed, to_host
 from nstlab.method.lbfgs import LBFGS

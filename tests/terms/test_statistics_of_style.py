@@ -7,7 +7,7 @@ from helpers import smooth
 
 import nstlab as nst
 from nstlab.method.conventions import convention_named
-from nstlab.method.fast import evaluation as fast
+from nstlab.method.fast import tiles as fast
 from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.statistics import positions
 from nstlab.recipes.texture import TextureSettings

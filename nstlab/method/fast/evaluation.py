@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
+from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.graphs import Replayed
 from nstlab.method.fast.propagation import Propagation
-from nstlab.method.network import VGG, Network, is_fast
-from nstlab.method.objectives import ActiveLayer, Bound, Objective
+from nstlab.method.network import VGG
+from nstlab.method.objectives import ActiveLayer, Bound
 from nstlab.method.statistics import positions
 from nstlab.method.terms import PIXELS, Content, Crop, Style, Term
 
@@ -85,14 +85,6 @@ def vjp_of_part(term: Term, slope: Tensor, features: Tensor, target: Tensor | No
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------
-
-
-def bind(objective: Objective, net: Network, shape: Sequence[int], arithmetic: Arithmetic | None = None) -> Bound:
-    """Bind an objective for one network and images of shape (H, W), on the fast path if there is one for it; the arithmetic is
-    the network's by default."""
-    if not is_fast(net):
-        return objective.bind(net, shape)
-    return FastBound(objective, net, (int(shape[0]), int(shape[1])), arithmetic=arithmetic or arithmetic_of(net))
 
 
 @dataclass

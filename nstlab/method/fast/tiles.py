@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from nstlab import large
-from nstlab.method.fast.arithmetic import Arithmetic
-from nstlab.method.fast.evaluation import unit_of, vjp_of_part
+from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
+from nstlab.method.fast.evaluation import FastBound, unit_of, vjp_of_part
 from nstlab.method.fast.propagation import Layout, Propagation
-from nstlab.method.network import VGG, halvings
-from nstlab.method.objectives import ActiveLayer, Bound
+from nstlab.method.network import VGG, Network, halvings, is_fast
+from nstlab.method.objectives import ActiveLayer, Bound, Objective
 from nstlab.method.terms import PIXELS, Crop, Term
 from nstlab.names import POOL
 from nstlab.settings import InputError
@@ -126,6 +126,13 @@ class Tiling:
     room: int
     side: int | None = None
 
+    def spares(self, net: VGG, reads: Collection[str], shape: Sequence[int], arithmetic: Arithmetic) -> bool:
+        """Whether a picture of (H, W) needs no tiles."""
+        if self.side is not None:
+            return False
+        features = prod(shape) * bytes_a_pixel(net, reads, arithmetic)
+        return weights_of(net, reads, arithmetic) + features <= self.room
+
     def tiles(self, net: VGG, margins: Mapping[str, int], shape: Sequence[int], arithmetic: Arithmetic) -> tuple[list[Tile], int]:
         """(the tiles of a picture of (H, W), how many of them have their features kept between the passes).
 
@@ -212,6 +219,24 @@ class Windows:
                 grad = propagation.backward(lambda read, f, into, tile=tile: inject(tile, read, f, into))
             inject(tile, PIXELS, window, grad)
             yield tile, grad
+
+
+def bind(
+    objective: Objective,
+    net: Network,
+    shape: Sequence[int],
+    arithmetic: Arithmetic | None = None,
+    tiling: Tiling | None = None,
+) -> Bound:
+    """Bind an objective for one network and images of shape (H, W), on the fast path if there is one for it.
+
+    arithmetic: the network's by default. tiling: how to cut pictures whose features take more than its room."""
+    if not is_fast(net):
+        return objective.bind(net, shape)
+    arithmetic, shape = arithmetic or arithmetic_of(net), (int(shape[0]), int(shape[1]))
+    if tiling is None or tiling.spares(net, objective.reads, shape, arithmetic):
+        return FastBound(objective, net, shape, arithmetic=arithmetic)
+    return TiledBound(objective, net, shape, arithmetic=arithmetic, tiling=tiling)
 
 
 @dataclass
