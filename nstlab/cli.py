@@ -20,7 +20,7 @@ from nstlab.commandline import Subcommand
 from nstlab.course.settings import NotebooksSettings, SweepSettings
 from nstlab.names import DOWNLOADS
 from nstlab.recipes.base import RunSettings, known
-from nstlab.settings import DEVICES, RESULTS, InputError, Settings, option
+from nstlab.settings import DEVICES, MAX_SIDE, RESULTS, TILES, InputError, Settings, one_of, option
 
 DESCRIPTION = "Neural style transfer (Gatys, Ecker, Bethge 2016): repaint a photo in the style of a painting."
 RUN_ACTIONS = ("list", "show", "rm")
@@ -32,6 +32,13 @@ def network_option(default: str | None, help: str) -> Any:
     return option(default, help, choices=tuple(ARCHITECTURES), parse=known_network)
 
 
+def _tile(value: str) -> str:
+    """One of TILES, or a side in pixels."""
+    if value.isdecimal() and 1 <= int(value) <= MAX_SIDE:
+        return value
+    return one_of("tile", value, TILES)
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobSettings(Settings):
     """Where and how a run is carried out. None of it changes the picture."""
@@ -40,6 +47,11 @@ class JobSettings(Settings):
     results: Path = option(Path(RESULTS), "folder in which runs are kept")
     device: str = option(DEVICES[0], "where to compute", choices=DEVICES)
     resume: bool = option(True, "use the same run if it was kept, finished or not; --no-resume computes it anew")
+    tile: str = option(
+        TILES[0], "compute features in tiles; auto: where memory is short; or the tiles' side in px", choices=TILES,
+        parse=_tile,
+    )  # fmt: skip
+    memory: float | None = option(None, "gigabytes that the run may take (default: what is free)", low=0.5)
     frames: int = option(0, "keep this many progress pictures, and an animated GIF beside the output", low=0, high=500)
 
 
@@ -82,11 +94,10 @@ def recipe_command(settings: RunSettings, job: JobSettings) -> int:
     from tqdm import tqdm
 
     from nstlab import images as im
-    from nstlab.recipes import plan as recipes
     from nstlab.runs.store import Store
 
     _check_outputs(settings, job)
-    plan, store = recipes.prepare_here(settings, job.device), Store(job.results)
+    plan, store = _prepared(settings, job), Store(job.results)
     try:
         with tqdm(total=plan.total, unit="step", dynamic_ncols=True, disable=None) as bar:
             stored, found = store.obtain(plan, lambda step: _show_step(bar, step), job.frames, job.resume, strict=True)
@@ -104,6 +115,20 @@ def recipe_command(settings: RunSettings, job: JobSettings) -> int:
     how = f"found in {stored.folder}" if found else f"done in {stored.manifest['result']['seconds']:.0f} s"
     _write_outputs(stored, settings, job, how)
     return 0
+
+
+def _prepared(settings: RunSettings, job: JobSettings) -> Any:
+    """The plan; if it is a large one, what it needs is said."""
+    from nstlab import files
+    from nstlab.recipes.room import Room, prepare_here
+
+    room = Room(job.tile, job.memory, str(files.folder(job.results)))
+    plan = prepare_here(settings, job.device, room)
+    if plan.tiling is not None:
+        where = f", pictures in files in {plan.folder}" if plan.folder else ", pictures on the host" if plan.on_host else ""
+        size = f"{plan.shape[1]}×{plan.shape[0]}"
+        commandline.say(f"{size} in tiles, with {plan.memory_needed() / 1e9:.2f} GB of memory for the run{where}")
+    return plan
 
 
 def _check_outputs(settings: RunSettings, job: JobSettings) -> None:

@@ -154,7 +154,7 @@ def interpolated(values: Tensor, shape: Sequence[int], folder: str | None = None
     folder, if one is given, or in that in which the values are."""
     folder, (height, width) = folder or large.folder_of(values), shape
     lead = values.shape[:-2]
-    if large.is_small(values) and prod(lead) * height * width <= large.LARGE:
+    if large.is_small(values) and prod(lead) * height * width <= (large.LARGE if folder is None else large.SMALL):
         return F.interpolate(values, tuple(shape), mode="bicubic", antialias=True, align_corners=False)
     narrow = _along(values, (values.shape[-2], width), -2, folder)
     return _along(narrow, shape, -1, folder)
@@ -162,7 +162,11 @@ def interpolated(values: Tensor, shape: Sequence[int], folder: str | None = None
 
 def _along(values: Tensor, shape: Sequence[int], across: int, folder: str | None) -> Tensor:
     """The values interpolated in one dimension, parts of the other one at a time."""
-    made = large.blank((*values.shape[:-2], *shape), folder, values.dtype) if folder else values.new_empty(*values.shape[:-2], *shape)
+    made = (
+        large.blank((*values.shape[:-2], *shape), folder, values.dtype)
+        if folder
+        else values.new_empty(*values.shape[:-2], *shape)
+    )
     most, length = max(values.numel(), made.numel()), shape[across]
     each = max(1, length * large.BAND // most)
     for first in range(0, length, each):

@@ -175,8 +175,11 @@ def fit(image: Tensor, shape: Sequence[int], how: str = FITS[0], scale: float = 
     crop:    the largest middle part that has the photo's proportions, resized to H × W.
     area:    its own proportions, as many pixels as the photo.
     """
-    (top, left, height, width), shape = fitting(image.shape[-2:], shape, how, scale)
-    return resize(image[..., top : top + height, left : left + width], shape)
+    own = tuple(image.shape[-2:])
+    (top, left, height, width), shape = fitting(own, shape, how, scale)
+    if (height, width) != own:
+        image = image[..., top : top + height, left : left + width]
+    return resize(image, shape)
 
 
 def fitting(own: Sequence[int], shape: Sequence[int], how: str, scale: float) -> tuple[Part, tuple[int, int]]:

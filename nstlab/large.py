@@ -3,7 +3,7 @@
     free = large.over(lambda x, g: g * (x > 0), x, g)         # a tensor like x, band by band
     length = large.sums(lambda x: torch.dot(x.flatten(), x.flatten()), x)
 
-Small tensors are one band, and an operation on them is the plain one. What is made from a tensor in a file is in a file as well.
+Small tensors are one band, and an operation on them is the plain one. What is made from a tensor in a file is in a file, too.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 
 LARGE = 1 << 24  # numbers; pictures with more (5.6 million pixels) are computed with in bands
 BAND = 1 << 22  # numbers in a band
+STRIP = 64  # rows of a narrow part of a file that are read or written at a time
 SMALL = 1 << 22  # numbers; fewer are not worth a file
 
 
@@ -39,17 +40,16 @@ class Mapped(Tensor):
         with tempfile.TemporaryFile(dir=folder) as file:
             file.truncate(max(1, prod(shape) * dtype.itemsize))
             mapping = mmap.mmap(file.fileno(), 0)
-        return cls._over(mapping, torch.frombuffer(mapping, dtype=dtype, count=prod(shape)).view(*shape), str(folder))
-
-    @classmethod
-    def _over(cls, mapping: mmap.mmap, tensor: Tensor, folder: str) -> Self:
-        made = torch.Tensor._make_subclass(cls, tensor)
-        made._map, made.folder = mapping, folder
+        made = torch.Tensor._make_subclass(cls, torch.frombuffer(mapping, dtype=dtype, count=prod(shape)).view(*shape))
+        made._map, made.folder = mapping, str(folder)
         return made
 
-    def viewed(self, *shape: int) -> Self:
-        """The same numbers in another shape, in the same file."""
-        return self._over(self._map, self.view(*shape), self.folder)
+    @classmethod
+    def over(cls, whole: Mapped, view: Tensor) -> Self:
+        """A view of a tensor that is in a file, as such a tensor."""
+        made = torch.Tensor._make_subclass(cls, view)
+        made._map, made.folder = whole._map, whole.folder
+        return made
 
     def release(self) -> None:
         """Give the memory of its pages back to the system; the numbers stay in the file."""
@@ -64,9 +64,9 @@ def release(*tensors: Any) -> None:
             tensor.release()
 
 
-def viewed(tensor: Tensor, *shape: int) -> Tensor:
-    """The same numbers in another shape, in a file if the tensor is."""
-    return tensor.viewed(*shape) if isinstance(tensor, Mapped) else tensor.view(*shape)
+def view(tensor: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """A view of a tensor, made by a function; in the same file, if the tensor is in one."""
+    return Mapped.over(tensor, of(tensor)) if isinstance(tensor, Mapped) else of(tensor)
 
 
 def folder_of(tensor: Tensor) -> str | None:
@@ -128,18 +128,43 @@ def sums(function: Callable[..., Tensor], first: Tensor, *others: Tensor, planes
     return total
 
 
-def write(source: Tensor, into: Tensor, index: int) -> None:
+def _strips(tensor: Tensor, rows: slice) -> Iterator[tuple[slice, slice]]:
+    """(rows of the tensor, the same counted from the first): all at once, or some at a time if it is in a file, since the
+    system brings more of each row into memory than a part that is narrow."""
+    each = STRIP if isinstance(tensor, Mapped) else rows.stop - rows.start
+    for first in range(rows.start, rows.stop, each):
+        last = min(first + each, rows.stop)
+        yield slice(first, last), slice(first - rows.start, last - rows.start)
+        release(tensor)
+
+
+def part(tensor: Tensor, rows: slice, columns: slice) -> Tensor:
+    """A copy of some rows and columns, in memory."""
+    made = tensor.new_empty(*tensor.shape[:-2], rows.stop - rows.start, columns.stop - columns.start)
+    for there, here in _strips(tensor, rows):
+        made[..., here, :] = tensor[..., there, columns]
+    return made
+
+
+def put(tensor: Tensor, rows: slice, columns: slice, values: Tensor, add: bool = False) -> None:
+    """Write values into some rows and columns, or add them."""
+    for there, here in _strips(tensor, rows):
+        place, new = tensor[..., there, columns], values[..., here, :]
+        place.add_(new) if add else place.copy_(new)
+
+
+def write(source: Tensor, into: Tensor, index: tuple[int, ...]) -> None:
     """into[index] = source, band by band."""
     if is_small(source):
         into[index] = source
         return
     for rows in bands(source):
-        into[index, ..., rows, :] = source[..., rows, :]
+        into[(*index, ..., rows, slice(None))] = source[..., rows, :]
         release(into, source)
 
 
 def frequencies(height: int, width: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The spatial frequencies, in cycles per pixel, of a picture's real Fourier transform: down (H, 1), across (W // 2 + 1,)."""
+    """The frequencies, in cycles per pixel, of a picture's real Fourier transform: down (H, 1), across (W // 2 + 1,)."""
     down = torch.fft.fftfreq(height, device=device, dtype=dtype)[:, None]
     return down, torch.fft.rfftfreq(width, device=device, dtype=dtype)
 
@@ -153,8 +178,8 @@ def filtered(picture: Tensor, weight: Callable[[Tensor, Tensor], Tensor]) -> Ten
     for rows in bands(picture, 4):
         half[..., rows, :] = torch.fft.rfft(picture[..., rows, :])
         release(half, picture)
+    every = slice(0, height)
     for columns in bands(half, 8, dim=-1):
-        block = torch.fft.fft(half[..., columns], dim=-2)
-        half[..., columns] = torch.fft.ifft(block.mul_(weight(down, across[columns])), dim=-2)
-        release(half)
+        block = torch.fft.fft(part(half, every, columns), dim=-2)
+        put(half, every, columns, torch.fft.ifft(block.mul_(weight(down, across[columns])), dim=-2))
     return over(lambda picture, half: torch.fft.irfft(half, n=width), picture, half, planes=4)

@@ -14,6 +14,7 @@ def picture(request, tmp_path, monkeypatch):
     monkeypatch.setattr(large, "LARGE", 500)
     monkeypatch.setattr(large, "SMALL", 500)
     monkeypatch.setattr(large, "BAND", 700)
+    monkeypatch.setattr(large, "STRIP", 10)
     values = torch.rand(1, 3, 37, 41, generator=torch.Generator().manual_seed(0))
     if request.param == "memory":
         return values
@@ -36,13 +37,24 @@ def test_a_spectrum_is_weighted_rows_first(picture):
         return 1 / (1 + 9 * down.abs() + across)
 
     plain = torch.tensor(picture.numpy())
-    expected = torch.fft.irfft2(torch.fft.rfft2(plain) * weight(*large.frequencies(37, 41, plain.device, plain.dtype)), s=(37, 41))
+    expected = torch.fft.irfft2(
+        torch.fft.rfft2(plain) * weight(*large.frequencies(37, 41, plain.device, plain.dtype)), s=(37, 41)
+    )
     assert torch.allclose(large.filtered(picture, weight), expected, atol=1e-6)
+
+
+def test_parts_are_read_and_written(picture):
+    plain, rows, columns = torch.tensor(picture.numpy()), slice(3, 30), slice(5, 9)
+    found = large.part(picture, rows, columns)
+    assert torch.equal(found, plain[..., rows, columns])
+    large.put(picture, rows, columns, found, add=True)
+    plain[..., rows, columns] *= 2
+    assert torch.equal(picture, plain)
 
 
 def test_one_is_written_into_many(picture):
     rows = large.zeros(picture, (2, *picture.shape), torch.bfloat16)
-    large.write(picture, rows, 1)
+    large.write(picture, rows, (1,))
     assert torch.equal(rows[1], picture.to(torch.bfloat16))
     assert not rows[0].any()
 
@@ -55,7 +67,9 @@ def test_a_file_keeps_its_numbers_when_memory_is_given_back(tmp_path):
     if hasattr(mmap, "MADV_DONTNEED"):
         assert resident() < before - 3_000_000
     assert bool((mapped[1] == 7).all())
-    assert mapped.viewed(3000, 1000)[1500, 0] == 7
+    rows = large.view(mapped, lambda t: t.view(3000, 1000))
+    assert rows[1500, 0] == 7
+    assert isinstance(rows, large.Mapped)
     assert not list(tmp_path.iterdir())  # it has no name, and ends with the process
 
 

@@ -14,6 +14,7 @@ from .optimizers import Adam as Adam
 from .optimizers import GradientDescent as GradientDescent
 from .statistics import covariance as covariance
 from .statistics import gram as gram
+from .statistics import moments as moments
 from .steps import Result as Result
 from .steps import Status as Status
 from .steps import Step as Step

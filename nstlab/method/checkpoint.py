@@ -103,7 +103,7 @@ PIECE = 1 << 24  # bytes that are read or written at a time
 
 def _pieces(tensor: Tensor) -> Iterator[memoryview]:
     """A tensor's bytes, some at a time, which may be written."""
-    content = memoryview(tensor.flatten().view(torch.uint8).numpy())
+    content = tensor.flatten().view(torch.uint8).numpy().data
     for first in range(0, len(content), PIECE):
         yield content[first : first + PIECE]
         large.release(tensor)

@@ -34,8 +34,8 @@ class Curvature:
     """What is known of the inverse Hessian H, from pairs of a step s and the change y of the gradient in it, n = x.numel().
 
     tensors: `pairs`, one matrix (2, slots, n) of s and B y, in 16 bits for large pictures; `sy` and `yy`, (slots, slots), all
-    products s_i·y_j and y_i·B y_j. order: the slots that are used, oldest first. One slot is always free, so that the previous state stays valid
-    while the next pair is written, even if the step is interrupted."""
+    products s_i·y_j and y_i·B y_j. order: the slots used, oldest first. One slot is always free, so
+    that the previous state stays valid while the next pair is written, even if the step is interrupted."""
 
     order: list[int]
     tensors: dict[str, Tensor]
@@ -48,10 +48,10 @@ class Curvature:
             tensors["pairs"] = large.zeros(s, (2, slots, s.numel()), _type_of_pairs(s))
             tensors["sy"] = tensors["yy"] = torch.zeros(slots, slots, dtype=small, device=s.device)
         slot = next(i for i in range(slots) if i not in self.order)
-        rows = _rows(tensors["pairs"], s)
-        large.write(s, rows, slot)
-        large.write(by, rows, slots + slot)
-        products = _products(rows, y).view(2, slots).to(tensors["sy"].dtype)
+        rows = _rows(tensors["pairs"], s, max(slot, *self.order, 0))
+        large.write(s, rows, (0, slot))
+        large.write(by, rows, (1, slot))
+        products = _products(rows, y, slots).to(tensors["sy"].dtype)
         tensors["sy"], tensors["yy"] = tensors["sy"].clone(), tensors["yy"].clone()
         tensors["sy"][:, slot] = products[0]
         tensors["yy"][:, slot] = tensors["yy"][slot, :] = products[1]
@@ -60,21 +60,22 @@ class Curvature:
     def product(self, g: Tensor, bg: Tensor) -> Tensor:
         """H g, by the compact representation, given B g. The scale γ of the initial H is that of the newest pair."""
         pairs, sy, yy = (self.tensors[name] for name in ("pairs", "sy", "yy"))
-        rows, slots = _rows(pairs, g), pairs.shape[1]
+        rows, slots = _rows(pairs, g, max(self.order)), pairs.shape[1]
         order = torch.tensor(self.order, pin_memory=g.is_cuda).to(g.device, non_blocking=True)  # does not wait for a GPU
-        sg, yg = _products(rows, g).to(sy.dtype).view(2, slots)[:, order]
+        sg, yg = _products(rows, g, slots).to(sy.dtype)[:, order]
         r, yy = sy[order][:, order].triu(), yy[order][:, order]
         gamma = r[-1, -1] / yy[-1, -1]
         q = torch.linalg.solve_triangular(r, sg[:, None], upper=True)[:, 0]
         p = r.diagonal() * q + gamma * (yy @ q - yg)
         p = torch.linalg.solve_triangular(r.T, p[:, None], upper=False)[:, 0]
         coefficients = sy.new_zeros(2, slots).index_copy(1, order, torch.stack([p, -gamma * q]))
+        coefficients = coefficients[:, : rows.shape[1]]
         coefficients, gamma = coefficients.to(g.dtype).flatten(), gamma.to(g.dtype)
 
         def combined(bg: Tensor, rows: Tensor) -> Tensor:
-            return (gamma * bg.flatten() + coefficients @ rows.flatten(1).to(bg.dtype)).view_as(bg)
+            return (gamma * bg.flatten() + coefficients @ _matrix(rows, bg.dtype)).view_as(bg)
 
-        return large.over(combined, bg, rows, planes=len(rows))
+        return large.over(combined, bg, rows, planes=2 * rows.shape[1])
 
 
 def _type_of_pairs(picture: Tensor) -> torch.dtype:
@@ -82,14 +83,21 @@ def _type_of_pairs(picture: Tensor) -> torch.dtype:
     return picture.dtype if picture.numel() <= large.LARGE else torch.bfloat16
 
 
-def _rows(pairs: Tensor, like: Tensor) -> Tensor:
-    """(2, slots, n) -> (2 slots, *like.shape), a view."""
-    return large.viewed(pairs, 2 * pairs.shape[1], *like.shape)
+def _rows(pairs: Tensor, like: Tensor, last: int) -> Tensor:
+    """(2, slots, n) -> (2, slots, *like.shape), a view; of a large picture's slots, those up to the last one that is used."""
+    end = pairs.shape[1] if large.is_small(like) else last + 1
+    return large.view(pairs, lambda pairs: pairs.view(*pairs.shape[:2], *like.shape)[:, :end])
 
 
-def _products(rows: Tensor, v: Tensor) -> Tensor:
-    """(R, …), (…) -> (R,): the scalar product of each row with v."""
-    return large.sums(lambda v, rows: rows.flatten(1).to(v.dtype) @ v.flatten(), v, rows, planes=len(rows))
+def _matrix(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """(2, K, …) -> (2 K, m)."""
+    return rows.flatten(2).flatten(0, 1).to(dtype)
+
+
+def _products(rows: Tensor, v: Tensor, slots: int) -> Tensor:
+    """(2, K, …), (…) -> (2, slots): the scalar product of each row with v, and 0 for slots without a row."""
+    found = large.sums(lambda v, rows: _matrix(rows, v.dtype) @ v.flatten(), v, rows, planes=2 * rows.shape[1])
+    return torch.nn.functional.pad(found.view(2, -1), (0, slots - rows.shape[1]))
 
 
 @lru_cache(maxsize=4)
@@ -108,7 +116,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _step_products(x: Tensor, old: Tensor, grad: Tensor, old_grad: Tensor) -> Tensor:
-    """(g·s, s·y, y·y, s·s) of the step s from an old picture to another, the change y of the gradient, and the old gradient g."""
+    """(g·s, s·y, y·y, s·s) of the step s from the old picture, the change y of the gradient, and the old gradient g."""
     s, y = x - old, grad - old_grad
     return torch.stack([_dot(old_grad, s), _dot(s, y), _dot(y, y), _dot(s, s)])
 

@@ -1,6 +1,7 @@
 """Statistics of feature maps: pure functions, each a mean over positions.
 
-Because they are means over positions, the statistic of an image is the weighted mean of the statistics of its tiles.
+Because they are means over positions, the statistic of an image is the weighted mean of the statistics of its tiles; of other
+statistics, such as the covariance, it is a function of means that has to be taken last.
 Shapes: features are (B, C, H, W), read as M = B·H·W positions of N = C channels. Features in 16 bits give float32
 statistics that are practically those of the same features in float32.
 """
@@ -32,8 +33,18 @@ def mean(features: Tensor) -> Tensor:
 
 
 def moments(features: Tensor) -> Tensor:
-    """(B, C, H, W) -> (C, C + 1): the Gram matrix and the mean, from which the covariance is G - m mᵀ."""
+    """(B, C, H, W) -> (C, C + 1): the Gram matrix G and the mean m."""
     return torch.cat([gram(features), mean(features)[:, None]], 1)
+
+
+def centred(moments: Tensor) -> Tensor:
+    """(C, C + 1) of `moments` -> (C, C): the covariance, G - m mᵀ, which is no mean over positions itself."""
+    return moments[:, :-1] - moments[:, -1:] * moments[:, -1]
+
+
+def covariance(features: Tensor) -> Tensor:
+    """(B, C, H, W) -> (C, C): the Gram matrix of the centred features."""
+    return centred(moments(features))
 
 
 def _mean_outer_product(rows: Tensor) -> Tensor:

@@ -82,6 +82,7 @@ class Term:
     convention: Convention
     image: Tensor | None = None
     margin: ClassVar[int] = 0  # positions around those of a crop that `part` sees, too
+    positional: ClassVar[bool] = False  # whether targets have as many positions as the picture
     _made: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -162,6 +163,8 @@ class Content(Term):
     """½ Σ_ij (F_ij - P_ij)² (Gatys et al. 2016, equation 1), or its mean over elements, by convention.
 
     The gradient at the convolution is F - P where F > 0, and 0 elsewhere (equation 2; divided by N·M for the mean)."""
+
+    positional = True
 
     def target(self, features: Tensor) -> Tensor:
         """P: the photo's features themselves."""

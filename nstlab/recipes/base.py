@@ -94,7 +94,7 @@ def _find() -> None:
     """Import the files in which recipes are defined."""
     folder = importlib.import_module("nstlab.recipes")
     for module in pkgutil.iter_modules(folder.__path__, "nstlab.recipes."):
-        if not module.name.endswith((".base", ".plan")):
+        if not module.name.endswith((".base", ".plan", ".room")):
             importlib.import_module(module.name)
     for entry in entry_points(group="nstlab.recipes"):
         entry.load()
@@ -217,6 +217,11 @@ class RunSettings(Settings):
         """The inputs by role as the objective and the first picture take them: as they are, unless a recipe changes them, or
         adds to them what is to be made only once."""
         return pictures
+
+    @property
+    def streams(self) -> bool:
+        """Whether pictures may be larger than memory: whether nothing is made of them at once but features."""
+        return not self.finishes
 
     @property
     def finishes(self) -> bool:

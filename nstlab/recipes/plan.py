@@ -21,10 +21,12 @@ import torch
 from torch import Tensor
 
 from nstlab import images as im
+from nstlab import large
 from nstlab.method import engine
-from nstlab.method.fast import tiles as fast
 from nstlab.method.fast import memory
+from nstlab.method.fast import tiles as fast
 from nstlab.method.fast.arithmetic import arithmetic_of
+from nstlab.method.fast.tiles import Tiling
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.network import Network
 from nstlab.method.normalization import normalize_activations
@@ -45,7 +47,8 @@ _OPTIMIZERS: dict[str, Callable[[RunSettings], Optimizer]] = {
 @dataclass(frozen=True, eq=False)
 class Plan:
     """All that a run needs. inputs: the pictures that were read or found, by role, (1, 3, H, W) sRGB in [0, 1]. prepared: what
-    the recipe made of them for its objective."""
+    the recipe made of them for its objective. tiling, folder, on_host: how it fits into memory, see `room`: in tiles; with
+    pictures in files in a folder; with pictures on the host rather than on the device."""
 
     settings: RunSettings
     net: Network
@@ -53,6 +56,9 @@ class Plan:
     start: Tensor
     inputs: dict[str, Tensor]
     prepared: Mapping[str, Tensor]
+    tiling: Tiling | None = None
+    folder: str | None = None
+    on_host: bool = False
 
     @property
     def recipe(self) -> str:
@@ -81,7 +87,7 @@ class Plan:
         s = self.settings
         return engine.minimize(
             self.objective, self.net, self.start, s.steps, self.optimizer, s.levels, s.stop_loss, s.stop_change, checkpoint,
-            self.finished,
+            self.finished, self.tiling,
         )  # fmt: skip
 
     def finished(self, picture: Tensor) -> Tensor:
@@ -97,7 +103,7 @@ class Plan:
 
     def losses(self, pictures: Iterable[Tensor]) -> list[float]:
         """The total loss of each picture, (1, 3, H, W), of the shape of `start`."""
-        bound = fast.bind(self.objective, self.net, self.start.shape[-2:])
+        bound = fast.bind(self.objective, self.net, self.start.shape[-2:], tiling=self.tiling)
         return [float(bound.evaluate(picture)[0]) * bound.scale for picture in pictures]
 
     @cached_property
@@ -118,6 +124,12 @@ class Plan:
             "weights": self.net.weights.digest,
             "algorithm": engine.ALGORITHM,
         }
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of the result."""
+        height, width = self.start.shape[-2:]
+        return height, width
 
     @property
     def layers(self) -> list[str]:
@@ -153,11 +165,22 @@ class Plan:
 
     def memory_needed(self, shape: Sequence[int] | None = None) -> int:
         """Bytes that the run needs, including its pictures; estimated, at its own size or another (H, W)."""
-        shape = self.start.shape[-2:] if shape is None else shape
+        if self.tiling is not None:
+            pictures = (
+                memory.BANDS if self.folder else 0 if self.on_host else memory.of_pixels(self.net, self.shape, self.optimizer)
+            )
+            return self.tiling.room + pictures
+        shape = self.shape if shape is None else shape
         run = memory.needed(self.net, self.layers, shape, self.optimizer) + 4 * self.objective.working(self.net, shape)
         others = {tuple(other) for other in self.objective.target_shapes(shape)} - {tuple(shape)}
         targets = [memory.of_evaluation(self.net, self.layers, other) + 12 * prod(other) for other in others]
         return run + max(targets, default=0)
+
+    def pictures_needed(self) -> int:
+        """Bytes of pictures, history and targets with positions: what tiles do not make smaller."""
+        actives = [each for each in self.objective.active(self.objective.weights) if each.term.positional]
+        features = sum(prod(self.net.shapes([each.read], self.shape)[each.read]) for each in actives)
+        return memory.of_pixels(self.net, self.shape, self.optimizer) + self.net.dtype.itemsize * features
 
     def check_memory(self) -> None:
         """InputError, with the size that would fit, if the run needs more memory than is free. The memory that the plan's
@@ -183,8 +206,11 @@ class Plan:
 
 def digest(image: Tensor) -> str:
     """SHA-256 of a picture's shape and pixels."""
-    pixels = image.detach().cpu().contiguous()
-    return hashlib.sha256(str(tuple(pixels.shape)).encode() + pixels.numpy().tobytes()).hexdigest()
+    found = hashlib.sha256(str(tuple(image.shape)).encode())
+    for plane in image.detach().cpu().flatten(0, -3).contiguous():
+        found.update(plane.numpy().data)
+        large.release(image)
+    return found.hexdigest()
 
 
 def largest_square(net: Network, on: torch.device) -> int | None:
@@ -245,7 +271,7 @@ def _start(settings: RunSettings, like: Tensor, pictures: Mapping[str, Tensor]) 
         return _DRAWN[name](like, settings.seed), {}
     if name in pictures:
         return im.fit(pictures[name], shape), {}
-    image = im.load_fit(name, shape)
+    image = im.load_fit(name, shape, folder=large.folder_of(like))
     return image, {"init": image}
 
 
@@ -267,22 +293,22 @@ def prepare(
     plan = outline(settings, on, known)
     if room is not None:
         plan.check_room(room)
-    shape = plan.start.shape[-2:]
+    return loaded(plan)
+
+
+def loaded(plan: Plan) -> Plan:
+    """The plan that an outline becomes with its pictures."""
+    settings, shape = plan.settings, plan.shape
     pictures = {
-        role: im.load(each.source) if each.labels else im.load_fit(each.source, shape, each.fit, each.scale)
+        role: im.load(each.source) if each.labels else im.load_fit(each.source, shape, each.fit, each.scale, plan.folder)
         for role, each in settings.inputs.items()
     }
     pictures |= settings.found(pictures, plan.net)
     prepared = settings.prepared(pictures)
-    start, extra = _start(settings, torch.empty(1, 3, *shape), prepared)
+    start, extra = _start(settings, large.blank((1, 3, *shape), plan.folder), prepared)
     goal = objective(settings, prepared, shape)
-    return replace(plan, objective=goal, start=start.to(plan.net.device), inputs=pictures | extra, prepared=prepared)
-
-
-def prepare_here(settings: RunSettings, on: str | torch.device = DEVICES[0]) -> Plan:
-    """Call `prepare` for a run on this machine; a run that its device could never hold is refused."""
-    on = device(on)
-    return prepare(settings, on, room=memory.total(on))
+    start = start if plan.on_host else start.to(plan.net.device)
+    return replace(plan, objective=goal, start=start, inputs=pictures | extra, prepared=prepared)
 
 
 def outline(settings: RunSettings, on: str | torch.device = DEVICES[0], known: Plan | None = None) -> Plan:

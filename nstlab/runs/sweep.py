@@ -24,6 +24,7 @@ import torch
 from nstlab.method.steps import Step
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings, named
+from nstlab.recipes.room import prepare_here
 from nstlab.runs.finished import Case, FinishedRun
 from nstlab.runs.store import Store
 from nstlab.settings import DEVICES, RESULTS, InputError, plain
@@ -120,7 +121,7 @@ def _run_here(store: Store, cases: Sequence[Case], device: str, report: Report) 
     done, failed = [], []
     for case in cases:
         try:
-            plan = recipes.prepare_here(case.settings, device)
+            plan = prepare_here(case.settings, device)
             run, found = store.obtain(plan, lambda step, case=case: report(case, step, None))
         except Exception as error:
             failed.append((case, error))
@@ -194,7 +195,7 @@ def work(recipe: str, settings: dict[str, Any], root: str, device: str, inputs: 
     """Obtain a run in a worker; return its id, and whether it was found.
 
     Raises InputError, before anything is computed, if the worker's inputs are not those of the machine that sent it the run."""
-    plan = recipes.prepare_here(named(recipe).from_dict(settings), device)
+    plan = prepare_here(named(recipe).from_dict(settings), device)
     if _inputs(plan) != inputs:
         raise InputError("a worker has other weights, pictures or another nstlab than the machine that sent it the run")
     run, found = Store(root).obtain(plan)

@@ -90,7 +90,7 @@ class Affine(PixelTerm):
         return torch.stack(each).sum() / (features.shape[:-2].numel() * prod(crop.whole))
 
     def weights(self, features: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-        """(12, h, w): those of `matting_laplacian`, of the photo at a size, by default that of the features, on their device."""
+        """(12, h, w): those of `matting_laplacian`, of the photo at a size (by default the features'), on their device."""
         shape = tuple(features.shape[-2:] if shape is None else shape)
         key = features.device, features.dtype, shape
         return self.once(key, lambda: matting_laplacian(im.resize(self.photo, shape)).to(features))

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from nstlab.method.statistics import gram, mean, mean_square_error, moments, total_variation
+from nstlab.method.statistics import covariance, gram, mean, mean_square_error, moments, total_variation
 
 
 def test_statistics_of_known_pictures():
     pair = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # (1, 2, 1, 2): two channels, two positions
     assert torch.equal(gram(pair), torch.tensor([[5.0, 11.0], [11.0, 25.0]]) / 2)
+    assert torch.equal(covariance(pair), torch.full((2, 2), 0.25))
     assert torch.equal(moments(pair), torch.tensor([[2.5, 5.5, 1.5], [5.5, 12.5, 3.5]]))
     assert mean_square_error(torch.zeros(1, 2, 2, 2), torch.full((1, 2, 2, 2), 3.0)) == 9.0
     board = (torch.arange(8)[:, None] + torch.arange(6)) % 2

@@ -5,6 +5,7 @@ import torch
 from helpers import smooth
 
 import nstlab as nst
+from nstlab.method.conventions import convention_named
 from nstlab.method.fast import tiles
 from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.tiles import TiledBound, Tiling
@@ -12,7 +13,6 @@ from nstlab.terms.affine import Affine
 from nstlab.terms.lines import Lines
 from nstlab.terms.regions import region_styles
 from nstlab.terms.statistics import kind, names
-from nstlab.method.conventions import convention_named
 
 LAYERS = ("conv1_1", "conv2_1", "conv3_1")
 SHAPE = (93, 117)
@@ -57,7 +57,9 @@ def test_every_statistic_of_style(tiny, picture, name):
     net = nst.VGG19(tiny)
     if name == "patches":  # in float32, another patch may be the nearest
         net, picture = net.double(), picture.double()
-    goal = nst.term(kind(name), "style", LAYERS, image=smooth(64, 80, 3), fitted=SHAPE) + nst.content("conv2_2", picture.flip(-1))
+    goal = nst.term(kind(name), "style", LAYERS, image=smooth(64, 80, 3), fitted=SHAPE) + nst.content(
+        "conv2_2", picture.flip(-1)
+    )
     compare(goal, net, picture)
 
 
@@ -87,7 +89,7 @@ def test_features_are_kept_between_the_passes_where_there_is_room(tiny, picture,
     room = tiles.weights_of(net, margins, FLOAT32) + round((kept + 0.5) * each)
     cut = bound_in_tiles(goal, net, room=room)
     calls.clear()
-    total, grad, _ = cut.evaluate(picture)
+    _, grad, _ = cut.evaluate(picture)
     count = len(cut._windows.tiles)
     assert len(calls) == 2 * count - cut._windows.kept
     assert {0: 1, 2: 2, 100: count}[kept] <= cut._windows.kept <= kept + 3

@@ -8,6 +8,7 @@ from math import prod
 import psutil
 import torch
 
+from nstlab import large
 from nstlab.method.fast.arithmetic import FINE, arithmetic_of
 from nstlab.method.fast.propagation import Layout
 from nstlab.method.lbfgs import LBFGS
@@ -16,6 +17,8 @@ from nstlab.method.optimizers import Optimizer
 from nstlab.settings import MIN_SIDE
 
 PICTURES = 27  # tensors of the image's size held at once: inputs, start, gradients, steps, trials of the line search
+LARGE_PICTURES = 16  # the same for large pictures, which are computed with in bands
+BANDS = 300 << 20  # bytes held at once of pictures that are in files
 AUTOGRAD = 1.5  # what is held at once when autograd computes a gradient, over all features that are computed
 SMOOTHING = 4  # copies of features that are read if they are smoothed
 
@@ -54,8 +57,10 @@ def of_evaluation(net: Network, layers: Sequence[str], shape: Sequence[int]) -> 
 def of_pixels(net: Network, shape: Sequence[int], optimizer: Optimizer) -> int:
     """Bytes of all tensors of an image's shape (H, W) that are held at once, including the optimizer's history."""
     picture = torch.empty((1, 3, *shape), dtype=net.dtype, device="meta")
-    pairs = optimizer.pairs(picture) + 1 if isinstance(optimizer, LBFGS) else 1
-    return (2 * pairs + PICTURES) * picture.nbytes
+    if large.is_small(picture) or not isinstance(optimizer, LBFGS):
+        pairs = optimizer.pairs(picture) + 1 if isinstance(optimizer, LBFGS) else 1
+        return (2 * pairs + PICTURES) * picture.nbytes
+    return (optimizer.pairs(picture) + 1 + LARGE_PICTURES) * picture.nbytes  # two in 16 bits take as much as one picture
 
 
 def needed(net: Network, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer) -> int:

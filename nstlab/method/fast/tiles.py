@@ -91,7 +91,9 @@ def tiled(shape: Sequence[int], side: Sequence[int], grid: int, halo: int) -> li
         [slice(first, min(first + each, length)) for first in range(0, length - length % grid or length, each)]
         for length, each in zip(whole, side, strict=True)
     ]
-    crops = [Crop(_to_end(rows, whole[0], grid), _to_end(columns, whole[1], grid), whole) for rows in own[0] for columns in own[1]]
+    crops = [
+        Crop(_to_end(rows, whole[0], grid), _to_end(columns, whole[1], grid), whole) for rows in own[0] for columns in own[1]
+    ]
     return [Tile(crop, crop.wider(halo)) for crop in crops]
 
 
@@ -133,7 +135,9 @@ class Tiling:
         features = prod(shape) * bytes_a_pixel(net, reads, arithmetic)
         return weights_of(net, reads, arithmetic) + features <= self.room
 
-    def tiles(self, net: VGG, margins: Mapping[str, int], shape: Sequence[int], arithmetic: Arithmetic) -> tuple[list[Tile], int]:
+    def tiles(
+        self, net: VGG, margins: Mapping[str, int], shape: Sequence[int], arithmetic: Arithmetic
+    ) -> tuple[list[Tile], int]:
         """(the tiles of a picture of (H, W), how many of them have their features kept between the passes).
 
         margins: see `halo_of`. Raises InputError if there is not room for even the smallest tile."""
@@ -191,9 +195,8 @@ class Windows:
 
     def _window(self, picture: Tensor, i: int) -> Tensor:
         """The pixels of a tile's window, on the network's device."""
-        window = self.tiles[i].window.of(picture).to(self.net.device, self.net.dtype).contiguous()
-        large.release(picture)
-        return window
+        window = self.tiles[i].window
+        return large.part(picture, window.rows, window.columns).to(self.net.device, self.net.dtype)
 
     def forward(self, picture: Tensor) -> Iterator[tuple[Tile, str, Tensor]]:
         """Yield (tile, layer, features of the tile's window), for each tile the pixels first."""
@@ -296,8 +299,7 @@ class TiledBound(Bound):
 
         grad = large.zeros(image)
         for tile, change in windows.backward(image, inject):
-            tile.window.of(grad).add_(change.to(grad))
-            large.release(grad)
+            large.put(grad, tile.window.rows, tile.window.columns, change.to(grad), add=True)
         return total.to(image.device), grad, values.to(image.device)
 
     def _windows_of(self, actives: Sequence[ActiveLayer]) -> Windows:

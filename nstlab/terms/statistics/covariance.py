@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from nstlab.method.fast.evaluation import VJPS, moments_vjp
-from nstlab.method.statistics import moments
+from nstlab.method.statistics import centred, moments
 from nstlab.method.terms import Style
 
 
@@ -17,11 +17,7 @@ class Statistic(Style):
         return moments(features)
 
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
-        return super().score(_covariance(statistic), _covariance(target), features)
-
-
-def _covariance(moments: Tensor) -> Tensor:
-    return moments[:, :-1] - moments[:, -1:] * moments[:, -1]
+        return super().score(centred(statistic), centred(target), features)
 
 
 VJPS[Statistic] = moments_vjp
