@@ -7,10 +7,11 @@ Each command imports only what it needs, so that `nstlab --help` answers at once
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,33 @@ class InfoSettings(Settings):
 
 
 def recipe_command(settings: RunSettings, job: JobSettings) -> int:
+    """Carry out one recipe, on several processes if torchrun has started them."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return _carry_out(settings, job)
+    from nstlab.method.fast.ranks import Team
+
+    with Team.joined() as team:
+        if not team.leads:
+            return _serve(settings, job, team)
+        code = _carry_out(settings, job, team)
+        team.order(do="end")
+        return code
+
+
+def _serve(settings: RunSettings, job: JobSettings, team: Any) -> int:
+    """Evaluate tiles for the first rank, which tells the user what is to be told."""
+    from nstlab.method.fast.tiles import serve
+
+    logging.getLogger("nstlab").setLevel(logging.ERROR)
+    try:
+        plan = _prepared(settings, job, team)
+    except InputError:
+        return 2
+    serve(plan.objective, plan.net, plan.start, plan.tiling)
+    return 0
+
+
+def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int:
     """Carry out one recipe with a progress bar; a finished run that was kept is not computed again."""
     from tqdm import tqdm
 
@@ -97,7 +125,7 @@ def recipe_command(settings: RunSettings, job: JobSettings) -> int:
     from nstlab.runs.store import Store
 
     _check_outputs(settings, job)
-    plan, store = _prepared(settings, job), Store(job.results)
+    plan, store = _prepared(settings, job, team), Store(job.results)
     try:
         with tqdm(total=plan.total, unit="step", dynamic_ncols=True, disable=None) as bar:
             stored, found = store.obtain(plan, lambda step: _show_step(bar, step), job.frames, job.resume, strict=True)
@@ -117,14 +145,15 @@ def recipe_command(settings: RunSettings, job: JobSettings) -> int:
     return 0
 
 
-def _prepared(settings: RunSettings, job: JobSettings) -> Any:
-    """The plan; if it is a large one, what it needs is said."""
+def _prepared(settings: RunSettings, job: JobSettings, team: Any) -> Any:
+    """The plan; if it is a large one, what it needs is said. team: the processes, None if there is one."""
     from nstlab import files
     from nstlab.recipes.room import Room, prepare_here
 
     room = Room(job.tile, job.memory, str(files.folder(job.results)))
-    plan = prepare_here(settings, job.device, room)
-    if plan.tiling is not None:
+    room, device = (room, job.device) if team is None else (replace(room, team=team), team.device(job.device))
+    plan = prepare_here(settings, device, room)
+    if plan.tiling is not None and (team is None or team.leads):
         where = f", pictures in files in {plan.folder}" if plan.folder else ", pictures on the host" if plan.on_host else ""
         size = f"{plan.shape[1]}×{plan.shape[0]}"
         commandline.say(f"{size} in tiles, with {plan.memory_needed() / 1e9:.2f} GB of memory for the run{where}")

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,6 +121,8 @@ def run_program(commands: Mapping[str, Subcommand], argv: Sequence[str] | None, 
     _prepare_streams()
     logging.basicConfig(format="nstlab: %(message)s")
     logging.getLogger("nstlab").setLevel(logging.INFO)
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         command, settings = parse(commands, sys.argv[1:] if argv is None else argv, prog, about)
         code = command.run(*settings)
@@ -142,6 +145,12 @@ def run_program(commands: Mapping[str, Subcommand], argv: Sequence[str] | None, 
         else:
             raise
     return 2
+
+
+def _terminated(number: int, frame: Any) -> NoReturn:
+    """End as after Ctrl-C, with what has been done so far kept: clusters end a job in this way. Only once: that takes time."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -174,6 +174,7 @@ def fit(image: Tensor, shape: Sequence[int], how: str = FITS[0], scale: float = 
     stretch: resized to exactly H × W, as the paper does; its proportions change.
     crop:    the largest middle part that has the photo's proportions, resized to H × W.
     area:    its own proportions, as many pixels as the photo.
+    own:     its own pixels, so that strokes are as large as they are in its file, however large the photo is.
     """
     own = tuple(image.shape[-2:])
     (top, left, height, width), shape = fitting(own, shape, how, scale)
@@ -194,6 +195,8 @@ def fitting(own: Sequence[int], shape: Sequence[int], how: str, scale: float) ->
         shrink = min(h / height, w / width)
         new_h, new_w = max(1, round(shrink * height)), max(1, round(shrink * width))
         part = ((h - new_h) // 2, (w - new_w) // 2, new_h, new_w)
+    elif how == "own":
+        height, width = own
     elif how == "area":
         factor = (height * width / (h * w)) ** 0.5
         height, width = h * factor, w * factor

@@ -86,6 +86,16 @@ def zeros(like: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype |
     return torch.zeros(*shape, dtype=dtype, device=like.device) if folder is None else blank(shape, folder, dtype)
 
 
+def placed(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor, in a file if `like` is in one."""
+    if not isinstance(like, Mapped) or isinstance(tensor, Mapped):
+        return tensor
+    made = zeros(like, tensor.shape, tensor.dtype)
+    made.copy_(tensor)
+    release(made)
+    return made
+
+
 def is_small(picture: Tensor) -> bool:
     """Whether a tensor is computed with at once."""
     return picture.numel() <= LARGE and not isinstance(picture, Mapped)

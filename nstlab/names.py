@@ -36,6 +36,7 @@ DOWNLOADS = ("imagenet", "caffe")
 WEIGHTS = ("auto", *DOWNLOADS, "embedded", "random")
 ANY_NETWORKS = ("auto", "imagenet", "random")  # weights that networks other than VGG19 have too
 STEPS = 300
+FULL = 1024  # pixels of the long side, beyond which coarser sizes leave fewer and fewer steps to be done
 HISTORY = 50  # curvature pairs
 RATE = 0.02  # change of a pixel in a first-order step; black to white is 1
 

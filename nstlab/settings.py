@@ -20,7 +20,7 @@ from typing import Any, Self
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 TILES = ("auto", "off")  # whether pictures are evaluated in tiles, see recipes.room
-FITS = ("stretch", "crop", "area")  # ways to give a painting the photo's shape, see images.fit
+FITS = ("stretch", "crop", "area", "own")  # ways to give a painting the photo's shape, see images.fit
 MAX_SIDE = 16384  # px
 MIN_SIDE = 16  # px; the fifth block of VGG19 sees one position for every 16 pixels
 RESULTS = "results"  # folder in which runs are kept

@@ -14,6 +14,7 @@ from nstlab import large
 from nstlab.method.checkpoint import MEMORY, Checkpoint
 from nstlab.method.fast.graphs import to_host
 from nstlab.method.optimizers import State
+from nstlab.names import FULL
 from nstlab.settings import MIN_SIDE
 
 
@@ -46,10 +47,14 @@ class Level:
 
 def pyramid(shape: Sequence[int], steps: int, levels: int = 1) -> tuple[Level, ...]:
     """A schedule from coarse to fine: at most `levels` sizes, each twice the one before, with `steps` at the last one, which
-    is `shape` (H, W) itself, and half as many at each of the others. Sizes with a side below 2 · MIN_SIDE are left out."""
+    is `shape` (H, W) itself, and half as many at each of the others. Sizes with a side below 2 · MIN_SIDE are left out.
+
+    If there are coarser sizes, a size of more than FULL pixels has fewer steps, in proportion: what the coarser ones have
+    painted is there already, and only details are new."""
     height, width = shape
     factors = [2**k for k in reversed(range(levels)) if k == 0 or min(height, width) // 2**k >= 2 * MIN_SIDE]
-    return tuple(Level((height // f, width // f), steps if f == 1 else steps // 2) for f in factors)
+    each = [(height // f, width // f, steps if f == 1 else steps // 2) for f in factors]
+    return tuple(Level((h, w), round(count * min(1.0, FULL / max(h, w))) if len(each) > 1 else count) for h, w, count in each)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import os
 import pkgutil
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
 from nstlab.architectures import ARCHITECTURES, DEFAULT_NETWORK, Architecture, architecture, known_network
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
-from nstlab.names import HISTORY, OPTIMIZERS, POOLS, PRECISIONS, RATE, STEPS, WEIGHTS
+from nstlab.names import FULL, HISTORY, OPTIMIZERS, POOLS, PRECISIONS, RATE, STEPS, WEIGHTS
 from nstlab.settings import FITS, GROUPS, MAX_SIDE, MIN_SIDE, InputError, Settings, one_of, option
 
 if TYPE_CHECKING:
@@ -127,7 +128,11 @@ class RunSettings(Settings):
     size: int = picture_field(512, "long side of the picture", low=MIN_SIDE, high=MAX_SIDE, unit="px")
     steps: int = length(STEPS)
     levels: Filled[int] = optimizer_field(
-        None, "sizes from coarse to fine, with half the steps at coarser ones (default: the convention's)", low=1, high=8
+        None,
+        "sizes from coarse to fine, with half the steps at coarser ones; beyond 1024 px fewer and fewer (default: the "
+        "convention's, and one more for each doubling beyond that)",
+        low=1,
+        high=12,
     )
     seed: int = start_field(0, "seed of the noise and of random weights", low=0, high=2**63 - 1)
     tv: Filled[float] = live_field(None, "weight of total variation (default: the convention's)", low=0, high=1e15, log=True)
@@ -269,12 +274,14 @@ class RunSettings(Settings):
     def _filling(self, name: str) -> Any:
         """What a field becomes that is left open, empty if nothing is known. A VGG's layers are the convention's."""
         own = getattr(self.architecture, name, None)
+        if name == "levels" and (several := CONVENTIONS[self.convention].levels) > 1:
+            return several + max(0, math.ceil(math.log2(self.size / FULL)))
         return getattr(CONVENTIONS[self.convention], name) if own is None or self.architecture.blocks else own
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed. If the convention or the network changes, values that were the old one's become the
-        new one's, and so do layers that the new network lacks."""
-        if all(changes.get(name, getattr(self, name)) == getattr(self, name) for name in ("convention", "network")):
+        """A copy with some fields changed. If the convention, the network or the size changes, values that were the old one's
+        become the new one's, and so do layers that the new network lacks."""
+        if all(changes.get(name, getattr(self, name)) == getattr(self, name) for name in ("convention", "network", "size")):
             return super().replace(**changes)
         new = architecture(known_network(changes.get("network", self.network)))
         follow = [name for name in self._conventional() if getattr(self, name) == self._filling(name)]

@@ -39,6 +39,10 @@ class PhotorealSettings(RegionalSettings, recipe="photoreal"):
     smooth: bool = picture_field(True, "let edges and grain of the result be the photo's (guided filter)")
     steps: int = length(80)
 
+    @property
+    def streams(self) -> bool:
+        return False
+
     def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The inputs with their masks; and if the run begins with it, the photo with the reference's colours. It is an affine
         function of the photo in each region, so that the regularizer accepts it."""

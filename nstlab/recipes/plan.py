@@ -32,7 +32,7 @@ from nstlab.method.network import Network
 from nstlab.method.normalization import normalize_activations
 from nstlab.method.objectives import Objective, total_variation
 from nstlab.method.optimizers import Adam, GradientDescent, Optimizer
-from nstlab.names import CONTENT_LAYERS, STYLE_LAYERS, rectified
+from nstlab.names import CONTENT_LAYERS, FULL, STYLE_LAYERS, rectified
 from nstlab.networks import loss_network
 from nstlab.recipes.base import RunSettings
 from nstlab.settings import DEVICES, LIVE, MAX_SIDE, START, InputError
@@ -116,6 +116,8 @@ class Plan:
         if "init" in self.inputs:
             settings["init"] = "file"  # whose pixels are hashed
         edition = {"edition": self.settings.edition} if self.settings.edition > 1 else {}
+        if max(self.shape) > FULL:
+            edition["large"] = 1  # increased as engine.ALGORITHM is, for what is special about large pictures
         return edition | {
             "recipe": self.recipe,
             "settings": settings,
@@ -268,7 +270,7 @@ def _start(settings: RunSettings, like: Tensor, pictures: Mapping[str, Tensor]) 
     """(first picture, of the shape of `like`; {"init": picture} if it was read from a file, else {})."""
     name, shape = settings.init, like.shape[-2:]
     if name in _DRAWN:
-        return _DRAWN[name](like, settings.seed), {}
+        return large.placed(_DRAWN[name](like, settings.seed), like), {}
     if name in pictures:
         return im.fit(pictures[name], shape), {}
     image = im.load_fit(name, shape, folder=large.folder_of(like))

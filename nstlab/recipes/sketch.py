@@ -35,6 +35,10 @@ class SketchSettings(PaintedSettings, recipe="sketch"):
     def edition(self) -> int:
         return 2  # paper's grain is no line
 
+    @property
+    def streams(self) -> bool:
+        return False
+
     def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The inputs, with the drawing in grey on white paper."""
         return {**pictures, "content": terms.on_white(pictures["content"])}

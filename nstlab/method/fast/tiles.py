@@ -23,6 +23,7 @@ from nstlab import large
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.evaluation import FastBound, unit_of, vjp_of_part
 from nstlab.method.fast.propagation import Layout, Propagation
+from nstlab.method.fast.ranks import Team, spanned
 from nstlab.method.network import VGG, Network, halvings, is_fast
 from nstlab.method.objectives import ActiveLayer, Bound, Objective
 from nstlab.method.terms import PIXELS, Crop, Term
@@ -30,6 +31,7 @@ from nstlab.names import POOL
 from nstlab.settings import InputError
 
 CHUNK = 1 << 21  # numbers of a layer's features that are copied at a time
+ALONE = 256  # pixels: a picture with less than a square of this side for each rank is evaluated by the first one alone
 AGAIN = 0.45  # what computing features a second time costs, of what an evaluation costs
 
 # --- geometry ---------------------------------------------------------------------------------------------------
@@ -102,18 +104,19 @@ def _to_end(part: slice, length: int, grid: int) -> slice:
     return slice(part.start, length) if length - part.stop < grid else part
 
 
-def best_sides(shape: Sequence[int], grid: int, halo: int, pixels: float) -> tuple[int, int] | None:
-    """(h, w) of tiles with which an evaluation of (H, W) costs least, if features of so many pixels can be held at once; None
-    if not even the smallest ones can."""
+def best_sides(shape: Sequence[int], grid: int, halo: int, pixels: float, ranks: int = 1) -> tuple[int, int] | None:
+    """(h, w) of tiles with which an evaluation of (H, W) costs least, if each rank can hold features of so many pixels at once;
+    None if not even the smallest ones can be, or if these are fewer than the ranks."""
     whole = [max(1, size // grid) for size in shape]
     sides = [sorted({grid * -(-size // n) for n in range(1, size + 1)}) for size in whole]
     costs: dict[tuple[int, int], float] = {}
     for h, w in itertools.product(*sides):
         area = prod(min(size, each + 2 * halo + grid - 1) for size, each in zip(shape, (h, w), strict=True))
         count = prod(-(-size * grid // each) for size, each in zip(whole, (h, w), strict=True))
-        kept = min(count, pixels // area)
-        if kept >= 1:
-            costs[h, w] = count * area * (1 + AGAIN * (1 - kept / count))
+        own = -(-count // ranks)
+        kept = min(own, pixels // area)
+        if kept >= 1 and count >= ranks:
+            costs[h, w] = own * area * (1 + AGAIN * (1 - kept / own))
     return min(costs, key=costs.__getitem__, default=None)
 
 
@@ -123,14 +126,15 @@ def best_sides(shape: Sequence[int], grid: int, halo: int, pixels: float) -> tup
 @dataclass(frozen=True)
 class Tiling:
     """How a picture is cut. room: bytes that the features may take. side: of the tiles, in pixels; by default as the room
-    allows."""
+    allows. team: the processes that share the tiles."""
 
     room: int
     side: int | None = None
+    team: Team = Team(0, 1)
 
     def spares(self, net: VGG, reads: Collection[str], shape: Sequence[int], arithmetic: Arithmetic) -> bool:
         """Whether a picture of (H, W) needs no tiles."""
-        if self.side is not None:
+        if self.side is not None or (self.team.size > 1 and prod(shape) >= self.team.size * ALONE**2):
             return False
         features = prod(shape) * bytes_a_pixel(net, reads, arithmetic)
         return weights_of(net, reads, arithmetic) + features <= self.room
@@ -146,10 +150,10 @@ class Tiling:
         pixels = (self.room - weights_of(net, reads, arithmetic)) / bytes_a_pixel(net, reads, arithmetic)
         if self.side is not None:
             sides = (-(-self.side // grid) * grid,) * 2
-        elif (sides := best_sides(shape, grid, halo, pixels)) is None:
+        elif (sides := best_sides(shape, grid, halo, pixels, self.team.size)) is None:
             raise InputError(f"memory: {self.room / 1e9:.2f} GB are too little for the features of even the smallest tile")
         found = tiled(shape, sides, grid, halo)
-        return found, max(1, min(len(found), int(pixels / max(prod(tile.window.shape) for tile in found))))
+        return found, max(1, int(pixels / max(prod(tile.window.shape) for tile in found)))
 
 
 def weights_of(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> int:
@@ -172,14 +176,17 @@ class Windows:
 
     def __init__(self, net: VGG, margins: Mapping[str, int], shape: Sequence[int], arithmetic: Arithmetic, tiling: Tiling):
         self.net, self.arithmetic, self.reads = net, arithmetic, margins.keys() - {PIXELS}
-        self.tiles, self.kept = tiling.tiles(net, margins, shape, arithmetic)
+        self.tiles, kept = tiling.tiles(net, margins, shape, arithmetic)
+        self.team = tiling.team if len(self.tiles) >= tiling.team.size else Team(0, 1)  # then each rank computes all
+        self.mine = self.team.share(len(self.tiles))
+        self.kept = min(kept, len(self.mine))
         self._propagations: dict[tuple[int, int], Propagation] = {}
         self._memories: dict[int, Tensor] = {}
 
     def _propagation(self, i: int) -> Propagation:
         """The propagation for a tile, in the memory that it has: its own one for the first tiles, the same for the others."""
         if not self._propagations:  # the largest one first, whose memory is large enough for all
-            largest = max((tile.window.shape for tile in self.tiles), key=prod)
+            largest = max((self.tiles[i].window.shape for i in self.mine), key=prod)
             self._propagations[largest] = Propagation(self.net, self.reads, largest, self.arithmetic)
             self._memories[-1] = self._propagations[largest].all
         shape = self.tiles[i].window.shape
@@ -187,7 +194,7 @@ class Windows:
             like = next(iter(self._propagations.values()))
             self._propagations[shape] = Propagation(self.net, self.reads, shape, self.arithmetic, like)
         found = self._propagations[shape]
-        own = i if i < self.kept - 1 else -1
+        own = i if i - self.mine.start < self.kept - 1 else -1
         if own not in self._memories:
             self._memories[own] = found.blank()
         found.use(self._memories[own])
@@ -198,25 +205,46 @@ class Windows:
         window = self.tiles[i].window
         return large.part(picture, window.rows, window.columns).to(self.net.device, self.net.dtype)
 
+    def rows(self, rank: int) -> slice:
+        """The rows of the picture that a rank's tiles read."""
+        return spanned([self.tiles[i].window.rows for i in self.team.share(len(self.tiles), rank)])
+
+    def hand_out(self, image: Tensor) -> None:
+        """Give each rank the rows of the picture that it reads."""
+        if self.team.leads:
+            for rank in range(1, self.team.size):
+                self.team.give(image, self.rows(rank), rank)
+        else:
+            self.team.take(image, self.rows(self.team.rank), 0)
+
+    def collect(self, grad: Tensor) -> None:
+        """Add up the gradients of all ranks on the first one."""
+        if self.team.leads:
+            for rank in range(1, self.team.size):
+                self.team.take(grad, self.rows(rank), rank, add=True)
+        else:
+            self.team.give(grad, self.rows(self.team.rank), 0)
+
     def forward(self, picture: Tensor) -> Iterator[tuple[Tile, str, Tensor]]:
         """Yield (tile, layer, features of the tile's window), for each tile the pixels first."""
-        for i, tile in enumerate(self.tiles):
-            window = self._window(picture, i)
+        for i in self.mine:
+            tile, window = self.tiles[i], self._window(picture, i)
             yield tile, PIXELS, window
             if self.reads:
                 yield from ((tile, read, features) for read, features in self._propagation(i).forward(window))
 
     def backward(self, picture: Tensor, inject: Callable[[Tile, str, Tensor, Tensor], None]) -> Iterator[tuple[Tile, Tensor]]:
         """Yield (tile, gradient at its window), after `forward`; inject is that of `Propagation.backward`."""
-        last = len(self.tiles) - 1
-        for i in reversed(range(len(self.tiles))):
+        for i in reversed(self.mine):
             tile, window = self.tiles[i], self._window(picture, i)
             if not self.reads:
                 grad = torch.zeros_like(window)
             else:
                 propagation = self._propagation(i)
                 propagation.image = window
-                if self.kept - 1 <= i < last:  # its features have been overwritten by those of the next tile
+                if (
+                    self.kept - 1 <= i - self.mine.start < len(self.mine) - 1
+                ):  # its features have been overwritten by those of the next tile
                     for _ in propagation.forward(window):
                         pass
                 grad = propagation.backward(lambda read, f, into, tile=tile: inject(tile, read, f, into))
@@ -252,9 +280,17 @@ class TiledBound(Bound):
     _windows: Windows | None = field(init=False, default=None)
     _margins: dict[str, int] = field(init=False, default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.tiling.team.leads:
+            dtype = str(self.arithmetic.dtype).removeprefix("torch.")
+            self.tiling.team.order(do="bind", shape=self.shape, dtype=dtype, tf32=self.arithmetic.tf32)
+        super().__post_init__()
+
     @torch.no_grad()
     def _compute_targets(self, weights: Mapping[str, float]) -> None:
         self._windows = None  # its memory is free for the targets' pictures
+        if self.tiling.team.leads and self._missing(weights):
+            self.tiling.team.order(do="targets", weights=weights)
         for term, reads in self._missing(weights).items():
             picture = term.target_image(self.shape)
             if picture is None:
@@ -266,6 +302,7 @@ class TiledBound(Bound):
                     for crop, f in _pieces(term, tile, read, features):
                         totals[active.key] = term.gathered(totals.get(active.key), f, crop, picture)
                 large.release(*totals.values())
+            windows.team.sum(total for total in totals.values() if not term.positional)
             self.targets |= {key: self._placed(term.settled(total)) for key, total in totals.items()}
 
     def _placed(self, target: Tensor) -> Tensor:
@@ -276,12 +313,16 @@ class TiledBound(Bound):
     def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         actives, at = self.grouped()
         windows, found = self._windows_of(actives), {}
+        if windows.team.leads:
+            windows.team.order(do="evaluate", weights=self.weights)
+        windows.hand_out(image)
         for tile, read, features in windows.forward(image):
             for active in at.get(read, ()):
                 for crop, f in _pieces(active.term, tile, read, features):
                     part = active.term.part(f, self.targets.get(active.key), crop)
                     found[active.key] = found[active.key].add_(part) if active.key in found else part
             large.release(*self.targets.values())
+        windows.team.sum(found.values())
         total, values, slopes = self.sloped(actives, found, self._blanks(at))
         unit = unit_of(slopes.values(), self.arithmetic, self.shape)
 
@@ -300,6 +341,7 @@ class TiledBound(Bound):
         grad = large.zeros(image)
         for tile, change in windows.backward(image, inject):
             large.put(grad, tile.window.rows, tile.window.columns, change.to(grad), add=True)
+        windows.collect(grad)
         return total.to(image.device), grad, values.to(image.device)
 
     def _windows_of(self, actives: Sequence[ActiveLayer]) -> Windows:
@@ -328,3 +370,31 @@ def _pieces(term: Term, tile: Tile, read: str, features: Tensor) -> Iterator[tup
         part = Crop(slice(first, min(first + rows, crop.rows.stop)), crop.columns, crop.whole)
         own = tile.inside(read, part.wider(term.margin)).of(features)
         yield part, own.contiguous(memory_format=torch.channels_last)
+
+
+# --- several ranks ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _ServingBound(TiledBound):
+    """The `TiledBound` of a rank that serves: its targets are computed when the first rank says so."""
+
+    def __post_init__(self) -> None:
+        self.weights = self.objective.weights
+
+
+def serve(objective: Objective, net: VGG, start: Tensor, tiling: Tiling) -> None:
+    """Evaluate tiles for the first rank, which runs the engine on the same objective, network and start, until it ends.
+
+    Raises InputError if that rank is lost."""
+    bound, image = None, start
+    while (order := tiling.team.ordered())["do"] != "end":
+        if order["do"] == "bind":
+            bound, arithmetic = None, Arithmetic(getattr(torch, order["dtype"]), order["tf32"])
+            bound = _ServingBound(objective, net, tuple(order["shape"]), arithmetic=arithmetic, tiling=tiling)
+            image = large.zeros(start, (1, 3, *order["shape"]))
+        elif bound is not None and order["do"] == "targets":
+            bound._compute_targets(order["weights"])
+        elif bound is not None:
+            bound.weights = order["weights"]
+            bound.evaluate(image)
