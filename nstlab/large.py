@@ -21,7 +21,7 @@ from torch import Tensor
 LARGE = 1 << 24  # numbers; pictures with more (5.6 million pixels) are computed with in bands
 BAND = 1 << 22  # numbers in a band
 STRIP = 64  # rows of a narrow part of a file that are read or written at a time
-SMALL = 1 << 22  # numbers; fewer are not worth a file
+SMALL = 1 << 18  # numbers; fewer are not worth a file
 
 
 class Mapped(Tensor):

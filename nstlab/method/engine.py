@@ -76,7 +76,8 @@ class _Run:
     def evaluate(self, x: Tensor) -> Evaluation:
         """x (1, 3, H, W) -> loss / scale, its gradient, each term's unweighted value; see Bound.evaluate."""
         self.evaluations += 1
-        return Evaluation(*self.bound.evaluate(x))
+        loss, grad, values = self.bound.evaluate(x)
+        return Evaluation(loss.to(x.device), large.placed(grad, x), values.to(x.device))
 
     def begin(self, x: Tensor) -> None:
         """Start at x, without curvature."""

@@ -342,7 +342,7 @@ class TiledBound(Bound):
         for tile, change in windows.backward(image, inject):
             large.put(grad, tile.window.rows, tile.window.columns, change.to(grad), add=True)
         windows.collect(grad)
-        return total.to(image.device), grad, values.to(image.device)
+        return total, grad, values
 
     def _windows_of(self, actives: Sequence[ActiveLayer]) -> Windows:
         """The windows for these layers of terms; only the last ones are kept."""
