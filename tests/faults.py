@@ -7,27 +7,33 @@ import numpy as np
 import pytest
 
 from nstlab.method.fast.evaluation import FastBound
+from nstlab.method.objectives import Bound
 from nstlab.settings import InputError
 
 
-def raise_at(monkeypatch, evaluation: int, error: BaseException | type[BaseException] = KeyboardInterrupt) -> None:
+def raise_at(
+    monkeypatch,
+    evaluation: int,
+    error: BaseException | type[BaseException] = KeyboardInterrupt,
+    kind: type[Bound] = FastBound,
+) -> None:
     """Let the evaluation of that number, counted from now on, raise an error, as Ctrl-C in the middle of it does."""
 
     def fail(result):
         raise error
 
-    change_at(monkeypatch, evaluation, fail)
+    change_at(monkeypatch, evaluation, fail, kind)
 
 
-def change_at(monkeypatch, evaluation: int, change) -> None:
+def change_at(monkeypatch, evaluation: int, change, kind: type[Bound] = FastBound) -> None:
     """Let the evaluation of that number, counted from now on, return `change` of its (loss / scale, gradient, values)."""
-    evaluate, count = FastBound.evaluate, itertools.count(1)
+    evaluate, count = kind.evaluate, itertools.count(1)
 
     def changed(self, image):
         result = evaluate(self, image)
         return change(result) if next(count) == evaluation else result
 
-    monkeypatch.setattr(FastBound, "evaluate", changed)
+    monkeypatch.setattr(kind, "evaluate", changed)
 
 
 def damaged(whole: bytes, reach: int | None = None) -> Iterator[bytes]:

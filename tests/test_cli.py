@@ -277,24 +277,32 @@ def needed(files, size: int) -> int:
 def test_a_size_beyond_the_memory_is_refused_with_one_that_fits_if_any_does(command, refused, files, monkeypatch, size, part):
     free = int(needed(files, size) * part)
     limit_memory(monkeypatch, free)
-    (named,) = re.findall(r"--size (\d+) would fit", refused(command(size=size), f"size {size} needs about"))
+    (named,) = re.findall(r"--size (\d+) would fit", refused(command(size=size, tile="off"), f"size {size} needs about"))
     assert 16 <= int(named) < size
     assert needed(files, int(named)) <= free
     limit_memory(monkeypatch, 1)
-    assert "would fit" not in refused(command(size=size))
+    assert "would fit" not in refused(command(size=size, tile="off"))
 
 
 @pytest.mark.parametrize("recipe", ["transfer", "reconstruct", "texture"])
 def test_a_size_that_the_machine_can_never_hold_is_refused_before_a_picture_is_decoded(command, refused, monkeypatch, recipe):
-    monkeypatch.setattr(memory, "total", lambda device: 10**9)
+    limit_memory(monkeypatch, 10**8)
     monkeypatch.setattr(Image.Image, "crop", None)
-    refused(command(recipe, size=16384), "size 16384 needs about", "1.00 GB can be had")
+    refused(command(recipe, size=16384), "size 16384 needs about", "0.09 GB can be had")
 
 
 def test_a_painting_that_is_enlarged_counts(command, refused, files, monkeypatch):
     limit_memory(monkeypatch, 2 * needed(files, 128))
-    refused(command(size=128, style_scale=10), "size 128 needs about")
+    refused(command(size=128, style_scale=10, tile="off"), "size 128 needs about")
     assert cli.main(command(size=128, steps=1)) == 0
+
+
+def test_tiles_are_chosen_in_pixels_and_what_cannot_be_is_refused(command, refused, capsys):
+    refused(command(tile="large"), "tile: 'large' is not one of auto, off")
+    refused(command(tile=0), "tile: '0' is not one of auto, off")
+    refused(command(memory=0.1), "memory: 0.1 is not allowed; allowed is 0.5 or more")
+    assert cli.main(command(size=64, steps=1, tile=32)) == 0
+    assert "nstlab: 53×64 in tiles, with 0.0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
