@@ -52,8 +52,14 @@ class JobSettings(Settings):
         TILES[0], "compute features in tiles; auto: where memory is short; or the tiles' side in px", choices=TILES,
         parse=_tile,
     )  # fmt: skip
+    depth: int = option(8, "bits of each channel of the output, 8 or 16; a .jpg has 8", low=8, high=16)
     memory: float | None = option(None, "gigabytes that the run may take (default: what is free)", low=0.5)
     frames: int = option(0, "keep this many progress pictures, and an animated GIF beside the output", low=0, high=500)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth not in (8, 16):
+            raise InputError(f"depth: {self.depth} is not allowed; allowed is 8 or 16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +134,14 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
     plan, store = _prepared(settings, job, team), Store(job.results)
     try:
         with tqdm(total=plan.total, unit="step", dynamic_ncols=True, disable=None) as bar:
-            stored, found = store.obtain(plan, lambda step: _show_step(bar, step), job.frames, job.resume, strict=True)
+            stored, found = store.obtain(
+                plan, lambda step: _show_step(bar, step), job.frames, job.resume, strict=True, deep=job.depth == 16
+            )
     except KeyboardInterrupt:
         best = store.partial(plan) / "best.png"
         if not best.is_file():
             raise
-        im.save(im.reopen(best), job.out, settings.to_dict())
+        im.save(im.reopen(best, plan.folder), job.out, settings.to_dict(), job.depth == 16)
         said = f"the best picture so far is {job.out}; to go on, run the same command again (--resume)"
         raise KeyboardInterrupt(said) from None
     except Exception as error:
@@ -141,7 +149,7 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
             raise
         raise InputError("out of memory: " + plan.memory_message(plan.memory_needed() // 2, found=False)) from None
     how = f"found in {stored.folder}" if found else f"done in {stored.manifest['result']['seconds']:.0f} s"
-    _write_outputs(stored, settings, job, how)
+    _write_outputs(stored, settings, job, how, plan.folder)
     return 0
 
 
@@ -165,7 +173,7 @@ def _check_outputs(settings: RunSettings, job: JobSettings) -> None:
     from nstlab import files
     from nstlab import images as im
 
-    outputs = [im.check_writable(job.out)]
+    outputs = [im.check_writable(job.out, deep=job.depth == 16)]
     if job.frames:
         outputs.append(files.check_place(job.out.with_suffix(".gif")))
     for output, (name, paths) in itertools.product(outputs, settings.files.items()):
@@ -182,16 +190,17 @@ def _show_step(bar: Any, step: Any) -> None:
         bar.write(f"nstlab: step {step.index}: {step.event}", file=sys.stderr)
 
 
-def _write_outputs(stored: Any, settings: RunSettings, job: JobSettings, how: str) -> None:
-    """Put the picture (and the animation) where the user wants them, and say so in one line."""
+def _write_outputs(stored: Any, settings: RunSettings, job: JobSettings, how: str, folder: str | None) -> None:
+    """Put the picture (and the animation) where the user wants them, and say so in one line. folder: see `im.reopen`."""
     from nstlab import images as im
     from nstlab.method.steps import Status
 
-    picture, result, places = im.reopen(stored.picture), stored.manifest["result"], str(job.out)
+    deep, result, places = job.depth == 16, stored.manifest["result"], str(job.out)
+    picture = im.reopen(stored.deep_picture if deep else stored.picture, folder)
     if job.frames:  # first, because more can go wrong with it
         frames = itertools.chain(map(im.reopen, stored.some_frames(job.frames)), [picture])
         places += f" and {im.save_gif(frames, picture.shape[-2:], job.out.with_suffix('.gif'))}"
-    im.save(picture, job.out, settings.to_dict())
+    im.save(picture, job.out, settings.to_dict(), deep)
     why = "" if result["status"] == Status.FINISHED else f" ({result['status']})"
     print(
         f"{places}: {how}, {result['steps']} steps{why}, {result['evaluations']} evaluations, "

@@ -27,6 +27,7 @@ from nstlab.files import regular
 from nstlab.settings import MIN_SIDE, InputError
 
 MAX_PIXELS = 175_000_000  # more is taken for a decompression bomb; Pillow itself refuses a little more than this
+ALLOWING = "NSTLAB_MAX_PIXELS"  # environment variable with which a user allows more
 MAX_ASPECT = 8.0  # long side / short side
 TAIL = 1 << 20  # bytes at the end of a file that are searched for metadata
 LARGE = 1 << 24  # pixels; the decoder shrinks JPEGs that have more
@@ -44,6 +45,8 @@ def opened(path: str | os.PathLike, any_shape: bool = False) -> Iterator[Image.I
 
     Sides that are not allowed are refused, unless it may have `any_shape`. A PNG with metadata behind its pixels is decoded."""
     # Opened as a file: given a path, Pillow maps uncompressed TIFFs into memory, and then transposes them wrongly.
+    if max_pixels() > MAX_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels()
     with _one_line_errors(path), regular(path).open("rb") as file, Image.open(file) as image:
         if not any_shape:
             _check_shape(path, *image.size)
@@ -68,16 +71,28 @@ def _one_line_errors(path: str | os.PathLike) -> Iterator[None]:
     except UnidentifiedImageError:
         raise InputError(f"{path}: is not a picture (or damaged); allowed are PNG, JPEG, TIFF, WebP and the like") from None
     except Image.DecompressionBombError:
-        raise InputError(f"{path}: has more than {MAX_PIXELS / 1e6:.0f} million pixels, the most allowed") from None
+        raise InputError(f"{path}: has {_too_many(max_pixels())}") from None
     except Exception as error:  # a damaged file can make its decoder raise anything
         if isinstance(error, OSError) and error.errno:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         raise InputError(f"{path}: is damaged or cut short ({str(error) or type(error).__name__})") from None
 
 
+def max_pixels() -> int:
+    """The most pixels that a picture may have: MAX_PIXELS, or what the user allows."""
+    text = os.environ.get(ALLOWING, "")
+    if text and not text.isdecimal():
+        raise InputError(f"{ALLOWING}: '{text}' is not a number of pixels")
+    return int(text) if text else MAX_PIXELS
+
+
+def _too_many(most: int) -> str:
+    return f"more than {most / 1e6:.0f} million pixels, the most allowed; {ALLOWING} allows more"
+
+
 def _check_shape(path: str | os.PathLike, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise InputError(f"{path}: {width}×{height} is more than {MAX_PIXELS / 1e6:.0f} million pixels, the most allowed")
+    if width * height > max_pixels():
+        raise InputError(f"{path}: {width}×{height} is {_too_many(max_pixels())}")
     if min(width, height) < MIN_SIDE:
         raise InputError(f"{path}: {width}×{height} is too small; both sides must have {MIN_SIDE} px or more")
     if max(width, height) > MAX_ASPECT * min(width, height):

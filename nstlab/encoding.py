@@ -1,4 +1,4 @@
-"""Pictures written some rows at a time, in 8 or 16 bits a channel, with sRGB as their profile: PNG and TIFF of any size.
+"""Pictures written, and read again, some rows at a time: PNG and TIFF of any size, with 8 or 16 bits a channel, in sRGB.
 
 Memory does not grow with the picture. Pillow writes everything else: it knows no 16-bit RGB, and wants all pixels at once.
 """
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from nstlab import large
@@ -29,6 +30,24 @@ def rows_of(picture: Tensor, deep: bool, each: int | None = None) -> Iterator[np
         band = picture[0, :, top : top + each].detach().float().clamp(0, 1).mul(white).round()
         large.release(picture)
         yield band.permute(1, 2, 0).contiguous().cpu().numpy().astype(np.uint16 if deep else np.uint8)
+
+
+def picture_of(levels: np.ndarray, folder: str | None = None) -> Tensor:
+    """(H, W, 3) of 8 or 16 bits -> (1, 3, H, W) in [0, 1]; in a file in a folder, if one is given and it is large."""
+    height, width = levels.shape[:2]
+    made, each = large.blank((1, 3, height, width), folder), max(1, BAND // width)
+    for top in range(0, height, each):
+        band = levels[top : top + each].astype(np.float32) / np.iinfo(levels.dtype).max
+        made[0, :, top : top + each] = torch.from_numpy(band).permute(2, 0, 1)
+        large.release(made)
+    return made
+
+
+def read_tiff(path: Path) -> np.ndarray:
+    """The levels of a picture that `write_tiff` wrote, (H, W, 3), in a temporary file."""
+    import tifffile
+
+    return tifffile.imread(path, out="memmap")
 
 
 def profile() -> bytes:

@@ -105,10 +105,14 @@ def format_of(path: str | os.PathLike) -> str:
         return image.format
 
 
-def reopen(path: str | os.PathLike) -> Tensor:
-    """Read a picture that `save` wrote, (1, 3, H, W) in [0, 1], of any size and shape. InputError if it is damaged."""
+def reopen(path: str | os.PathLike, folder: str | None = None) -> Tensor:
+    """Read a picture that `save` wrote, (1, 3, H, W) in [0, 1], of any size and shape. InputError if it is damaged.
+
+    folder: where a large one is kept in a file rather than in memory."""
     with opened(path, any_shape=True) as image:
-        return _tensor(image)
+        deep = image.format == "TIFF" and image.tag_v2.get(ExifTags.Base.BitsPerSample, (8,))[0] == 16
+        levels = encoding.read_tiff(Path(path)) if deep else np.asarray(image.convert("RGB"))  # Pillow has 8 bits only
+        return encoding.picture_of(levels, folder)
 
 
 def verify(path: str | os.PathLike) -> tuple[int, int]:
@@ -118,14 +122,9 @@ def verify(path: str | os.PathLike) -> tuple[int, int]:
         return image.size[::-1]
 
 
-def _tensor(image: Image.Image) -> Tensor:
-    """(1, 3, H, W) in [0, 1] of an 8-bit RGB picture."""
-    return torch.from_numpy(np.array(image.convert("RGB"), dtype=np.float32) / 255).permute(2, 0, 1)[None].contiguous()
-
-
 def quantized(image: Tensor) -> Tensor:
     """The picture as a PNG keeps it, in 256 levels a channel; (1, 3, H, W) in [0, 1]."""
-    return _tensor(to_pil(image))
+    return encoding.picture_of(np.asarray(to_pil(image)))
 
 
 def check_picture(image: Tensor, what: str) -> Tensor:

@@ -76,14 +76,14 @@ def folder_of(tensor: Tensor) -> str | None:
 
 def blank(shape: Sequence[int], folder: str | None, dtype: torch.dtype = torch.float32) -> Tensor:
     """Zeros on the CPU: in a file, if a folder is given and they are many."""
-    return torch.zeros(*shape, dtype=dtype) if folder is None or prod(shape) <= SMALL else Mapped.empty(shape, dtype, folder)
+    return torch.zeros(tuple(shape), dtype=dtype) if folder is None or prod(shape) <= SMALL else Mapped.empty(shape, dtype, folder)
 
 
 def zeros(like: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | None = None) -> Tensor:
     """Zeros, by default of the shape and type of `like`: in a file if `like` is, and they are many; else on its device."""
     shape, dtype = like.shape if shape is None else shape, dtype or like.dtype
     folder = folder_of(like)
-    return torch.zeros(*shape, dtype=dtype, device=like.device) if folder is None else blank(shape, folder, dtype)
+    return torch.zeros(tuple(shape), dtype=dtype, device=like.device) if folder is None else blank(shape, folder, dtype)
 
 
 def placed(tensor: Tensor, like: Tensor) -> Tensor:

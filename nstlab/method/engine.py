@@ -31,7 +31,7 @@ from nstlab import large
 from nstlab.decoding import interpolated
 from nstlab.method.checkpoint import Checkpoint
 from nstlab.method.fast.arithmetic import FINE, Arithmetic, arithmetic_of
-from nstlab.method.fast.tiles import Tiling, bind
+from nstlab.method.fast.tiles import TiledBound, Tiling, bind
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.network import Network
 from nstlab.method.objectives import Bound, Objective
@@ -76,8 +76,8 @@ class _Run:
     def evaluate(self, x: Tensor) -> Evaluation:
         """x (1, 3, H, W) -> loss / scale, its gradient, each term's unweighted value; see Bound.evaluate."""
         self.evaluations += 1
-        loss, grad, values = self.bound.evaluate(x)
-        return Evaluation(loss.to(x.device), large.placed(grad, x), values.to(x.device))
+        loss, grad, values = self.bound.evaluate(x if isinstance(self.bound, TiledBound) else x.to(self.net.device))
+        return Evaluation(loss.to(x.device), large.placed(grad.to(x.device), x), values.to(x.device))
 
     def begin(self, x: Tensor) -> None:
         """Start at x, without curvature."""

@@ -168,9 +168,7 @@ class Plan:
     def memory_needed(self, shape: Sequence[int] | None = None) -> int:
         """Bytes that the run needs, including its pictures; estimated, at its own size or another (H, W)."""
         if self.tiling is not None:
-            pictures = (
-                memory.BANDS if self.folder else 0 if self.on_host else memory.of_pixels(self.net, self.shape, self.optimizer)
-            )
+            pictures = memory.BANDS if self.folder else 0 if self.on_host else self.pictures_needed()
             return self.tiling.room + pictures
         shape = self.shape if shape is None else shape
         run = memory.needed(self.net, self.layers, shape, self.optimizer) + 4 * self.objective.working(self.net, shape)

@@ -62,12 +62,13 @@ class Store:
     def checkpoint(self, plan: Plan) -> Checkpoint | None:
         """The checkpoint of the plan's interrupted run, if there is one. Raises InputError if it is damaged."""
         path = self.partial(plan) / "checkpoint.safetensors"
-        return Checkpoint.load(path) if path.is_file() else None
+        return Checkpoint.load(path, plan.folder) if path.is_file() else None
 
-    def find(self, plan: Plan, frames: int = 0) -> StoredRun | None:
-        """The plan's finished run, if it is whole and was computed with at least `frames` progress pictures."""
+    def find(self, plan: Plan, frames: int = 0, deep: bool = False) -> StoredRun | None:
+        """The plan's finished run, if it is whole and has at least `frames` progress pictures and, if `deep`, 16 bits."""
         run = StoredRun(self.folder(plan))
-        return run if run.is_whole() and run.has_frames(frames) else None
+        there = run.is_whole() and run.has_frames(frames) and (not deep or run.deep_picture.is_file())
+        return run if there else None
 
     def obtain(
         self,
@@ -76,18 +77,20 @@ class Store:
         frames: int = 0,
         resume: bool = True,
         strict: bool = False,
+        deep: bool = False,
     ) -> Obtained:
         """Find the plan's finished run; else resume an interrupted one, or compute it.
 
-        watch: called after each step. frames: how many progress pictures to keep. resume: if False, the run is computed anew.
+        watch: called after each step. frames: how many progress pictures to keep. deep: whether to keep the result in 16 bits,
+        too. resume: if False, the run is computed anew.
         strict: if another process is computing the run, or a checkpoint is damaged, raise InputError, so that the user can
         decide what to do. Otherwise the other process is waited for, and a damaged checkpoint is given up with a warning.
         However computing ends, a checkpoint and the best picture so far, `best.png`, are left in the partial folder.
         Raises InputError if the run needs more memory than is free, and if files cannot be written."""
-        if resume and (run := self.find(plan, frames)):
+        if resume and (run := self.find(plan, frames, deep)):
             return Obtained(run, found=True)
         with self.locked(self.folder(plan), wait=not strict):
-            if resume and (run := self.find(plan, frames)):  # another process has just finished it
+            if resume and (run := self.find(plan, frames, deep)):  # another process has just finished it
                 return Obtained(run, found=True)
             plan.check_memory()
             checkpoint, rows = None, []
@@ -98,7 +101,7 @@ class Store:
                 if strict:
                     raise InputError(f"{error}; --no-resume begins anew") from None
                 logger.warning("%s; it begins anew", error)
-            recorder = _Recorder(plan, self.partial(plan), Record(rows), frames)
+            recorder = _Recorder(plan, self.partial(plan), Record(rows), frames, deep)
             return Obtained(recorder.compute(checkpoint, watch), found=False)
 
     def keep(self, plan: Plan, record: Record) -> StoredRun:
@@ -179,6 +182,7 @@ class _Recorder:
     folder: Path
     record: Record
     frames: int = 0
+    deep: bool = False
     saved: float = field(default_factory=time.monotonic)
     cost: float = 0.0
 
@@ -239,6 +243,8 @@ class _Recorder:
             elif last is not None:  # the run may have stopped early
                 im.save(last.snapshot(), frame_path(self.folder, last.index))
             im.save(result.image, self.folder / "final.png", self.plan.settings.to_dict())
+            if self.deep:
+                im.save(result.image, StoredRun(self.folder).deep_picture, self.plan.settings.to_dict(), deep=True)
             write_manifest(self.folder, folder.name, self.plan, result, self.record, self.frames)
             files.delete(folder)  # an earlier result, if the run was computed anew
             self.folder.rename(folder)

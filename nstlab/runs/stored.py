@@ -3,6 +3,7 @@
 manifest.json       settings, hashes, result, device, versions, timings
 history.csv         one row for each step
 final.png           the best picture
+final.tif           the same with 16 bits a channel, if asked for
 frames/000041.png   progress pictures, if asked for
 start.png           the first picture, of a run kept by the studio whose first picture was not drawn by the recipe
 """
@@ -98,6 +99,10 @@ class StoredRun:
     @property
     def picture(self) -> Path:
         return self.folder / "final.png"
+
+    @property
+    def deep_picture(self) -> Path:
+        return self.folder / "final.tif"
 
     @property
     def frames(self) -> list[Path]:

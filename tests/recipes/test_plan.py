@@ -90,7 +90,7 @@ def test_a_weight_of_zero_needs_no_deep_layer(settings, partial):
     assert "alpha and beta are both 0" in refusal(settings, alpha=0, beta=0)
 
 
-@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("fit", FITS[:3])  # "own" is a size in pixels, which becomes smaller with the picture only in a run
 @pytest.mark.parametrize("scale", [0.7, 1.0, 1.6])
 def test_a_painting_is_fitted_once(settings, fit, scale):
     fitting = settings(style_fit=fit, style_scale=scale, size=47)
