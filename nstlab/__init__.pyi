@@ -24,11 +24,12 @@ from .course.measurements import ssim as ssim
 from .figures import before_after as before_after
 from .figures import contact_sheet as contact_sheet
 from .figures import feature_maps as feature_maps
-from .figures import film as film
 from .figures import loss_curves as loss_curves
 from .figures import matrices as matrices
 from .figures import receptive_fields as receptive_fields
+from .figures import tile_map as tile_map
 from .figures import valley as valley
+from .films import film as film
 from .images import fit as fit
 from .images import grey as grey
 from .images import load as load
@@ -48,6 +49,9 @@ from .method.checkpoint import Checkpoint as Checkpoint
 from .method.conventions import CONVENTIONS as CONVENTIONS
 from .method.engine import minimize as minimize
 from .method.engine import solve as solve
+from .method.fast.tiles import TiledBound as TiledBound
+from .method.fast.tiles import Tiling as Tiling
+from .method.fast.tiles import tiles as tiles
 from .method.lbfgs import LBFGS as LBFGS
 from .method.network import VGG16 as VGG16
 from .method.network import VGG19 as VGG19
@@ -83,8 +87,11 @@ from .recipes.base import picture as picture
 from .recipes.photoreal import PhotorealSettings as PhotorealSettings
 from .recipes.plan import Plan as Plan
 from .recipes.plan import device as device
+from .recipes.plan import outline as outline
 from .recipes.plan import prepare as prepare
 from .recipes.reconstruct import ReconstructSettings as ReconstructSettings
+from .recipes.room import Room as Room
+from .recipes.room import prepare_here as prepare_here
 from .recipes.sketch import SketchSettings as SketchSettings
 from .recipes.texture import TextureSettings as TextureSettings
 from .recipes.transfer import TransferSettings as TransferSettings

@@ -1,12 +1,11 @@
 """Figures from results: contact sheets, loss curves, before and after, feature maps.
 
 Each function returns a matplotlib Figure that is independent of pyplot and of any global state, so that threads, notebooks and
-scripts can make them. They share one look, set in `_figure` and `_axes`. Pictures are (1, 3, H, W) in [0, 1].
+scripts can make them. They share one look, set in `new_figure` and `styled_axes`. Pictures are (1, 3, H, W) in [0, 1].
 """
 
 from __future__ import annotations
 
-import base64
 import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -30,13 +29,15 @@ from nstlab.settings import InputError
 if TYPE_CHECKING:
     import pandas
 
+    from nstlab.method.fast.tiles import Tile
+    from nstlab.method.terms import Crop
+
 INK, FAINT, PAPER = "#222222", "#8a8a8a", "#ffffff"
 COLOURS = (*DISTINCT, "#000000")
 STYLES = ("-", "--", "-.", ":")
 DPI = 110
 TITLE, LABEL, SMALL = 13, 10, 8.5  # points
 PICTURE = 2.1  # inches: long side of a picture on a sheet
-FRAMES, LAST_FRAME = 40, 2000  # of a film, at most; how long its last frame is shown, in ms
 NARROW = 0.9  # inches: least width and height of a cell, so that its labels have room
 QUALITIES = (92, 85, 75, 65, 50, 35)  # of JPEGs, tried in turn
 
@@ -55,7 +56,7 @@ class Shown(Figure):
         return buffer.getvalue()
 
 
-def _figure(width: float, height: float, title: str) -> Shown:
+def new_figure(width: float, height: float, title: str) -> Shown:
     """An empty figure, sized in inches, with a title at the left."""
     width = max(width, 0.5 + 0.13 * len(title))
     figure = Shown((width, height), dpi=DPI, facecolor=PAPER, layout="constrained")
@@ -66,7 +67,7 @@ def _figure(width: float, height: float, title: str) -> Shown:
     return figure
 
 
-def _axes(axes: Axes, x: str, y: str) -> Axes:
+def styled_axes(axes: Axes, x: str, y: str) -> Axes:
     """The look of axes with curves."""
     axes.set_xlabel(x, fontsize=LABEL, color=INK)
     axes.set_ylabel(y, fontsize=LABEL, color=INK)
@@ -129,7 +130,7 @@ def contact_sheet(
     heights = [max(NARROW, max(h / max(h, w) for h, w in row) * PICTURE) for row in shapes]
     width = max(NARROW, max((w / max(h, w) for row in shapes for h, w in row), default=1) * PICTURE)
     across = lead + max(map(len, columns), default=0)
-    figure = _figure((width + 0.12) * across + 0.5, sum(heights) + 0.3 * len(pictures) + 0.75, title)
+    figure = new_figure((width + 0.12) * across + 0.5, sum(heights) + 0.3 * len(pictures) + 0.75, title)
     figure.about = title or ", ".join(label for row in columns for label in row)
     cells = _cells(figure, len(pictures), across, height_ratios=heights or None)
     for cell, (name, picture) in zip(cells[:, :lead].flat, inputs.items(), strict=False):
@@ -152,9 +153,11 @@ def loss_curves(
 
     Only steps at the full size are drawn, since losses at different sizes cannot be compared. against: "evaluations", "seconds"
     or "step"."""
-    figure, curves = _figure(1.2 + 4.2 * len(terms), 3.6, title), {}
+    figure, curves = new_figure(1.2 + 4.2 * len(terms), 3.6, title), {}
     for panel, term in zip(figure.subplots(1, len(terms), squeeze=False)[0], terms, strict=True):
-        _axes(panel, "seconds (s)" if against == "seconds" else against, "total loss" if term == "loss" else f"{term} loss")
+        styled_axes(
+            panel, "seconds (s)" if against == "seconds" else against, "total loss" if term == "loss" else f"{term} loss"
+        )
         for i, (name, history) in enumerate(histories.items()):
             full = history[history["level"] == history["level"].max()]
             if term not in full or full.empty:
@@ -175,7 +178,7 @@ def before_after(photo: Tensor, painting: Tensor, result: Tensor, title: str = "
     """Photo, painting and result side by side, at the same height."""
     pictures = {"photo": photo, "painting": painting, "result": result}
     ratios = [picture.shape[-1] / picture.shape[-2] for picture in pictures.values()]
-    figure = _figure(0.3 + 3 * sum(ratios), 3.5, title)
+    figure = new_figure(0.3 + 3 * sum(ratios), 3.5, title)
     for cell, (name, picture) in zip(_cells(figure, 1, 3, width_ratios=ratios)[0], pictures.items(), strict=True):
         _show(cell, picture)
         cell.set_title(name, fontsize=LABEL, color=INK)
@@ -189,7 +192,7 @@ def feature_maps(features: Mapping[str, Tensor], photo: Tensor, count: int = 6, 
     is what only one position in two hundred exceeds."""
     sides = next(iter(features.values())).shape[-2:]
     height, width = (max(NARROW, 0.9 * PICTURE * side / max(sides)) for side in sides)
-    figure = _figure((width + 0.06) * (count + 1) + 0.4, (height + 0.1) * len(features) + 0.6, title)
+    figure = new_figure((width + 0.06) * (count + 1) + 0.4, (height + 0.1) * len(features) + 0.6, title)
     cells = _cells(figure, len(features), count + 1)
     _show_input(cells[0, 0], photo, "photo")
     for row, (layer, maps) in zip(cells[:, 1:], features.items(), strict=True):
@@ -218,7 +221,7 @@ def _unlike(maps: Tensor, count: int) -> list[int]:
 def receptive_fields(photo: Tensor, widths: Mapping[str, int], title: str = "") -> Shown:
     """The photo, and on it the square that one position in the middle of each layer sees. widths: {layer: pixels}."""
     height, width = photo.shape[-2:]
-    figure = _figure(2.4 * PICTURE + 1.8, 2.4 * PICTURE * height / width + 0.5, title)
+    figure = new_figure(2.4 * PICTURE + 1.8, 2.4 * PICTURE * height / width + 0.5, title)
     cell, squares = _cells(figure, 1, 1)[0, 0], []
     _show(cell, photo)
     for side, colour in zip(widths.values(), COLOURS, strict=False):
@@ -229,42 +232,35 @@ def receptive_fields(photo: Tensor, widths: Mapping[str, int], title: str = "") 
     return figure
 
 
-class Film:
-    """Frames that notebooks show one after another."""
+def tile_map(picture: Tensor, tiles: Sequence[Tile], number: int, title: str = "") -> Shown:
+    """The picture with the tiles that cover it, and one of them: its own pixels, and dimmed around them its halo."""
+    height, width = picture.shape[-2:]
+    figure = new_figure(8.4, 0.6 + 4.1 * height / width, title)
+    whole, one = figure.subplots(1, 2)
+    own, window = tiles[number].own, tiles[number].window
+    dim = torch.full(window.shape, 0.45)
+    own.within(window).of(dim).fill_(1.0)
+    for cell, shown, name in ((whole, picture, "all tiles"), (one, 1 - dim * (1 - window.of(picture)), "one, with its halo")):
+        _show(cell, shown)
+        cell.set_title(name, fontsize=LABEL, color=INK)
+    for tile in tiles:
+        whole.add_patch(_outline(tile.own, PAPER, 0.8))
+    whole.add_patch(_outline(window, COLOURS[0], 2.0))
+    for cell, inside in ((whole, own), (one, own.within(window))):
+        cell.add_patch(_outline(inside, COLOURS[1], 2.0))
+    return figure
 
-    def __init__(self, frames: Sequence[Image.Image], milliseconds: int):
-        buffer = io.BytesIO()
-        times = [milliseconds] * (len(frames) - 1) + [LAST_FRAME]
-        frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=times, loop=0, quality=80)
-        self.data = buffer.getvalue()
 
-    def _repr_html_(self) -> str:
-        return f'<img alt="a film" src="data:image/webp;base64,{base64.b64encode(self.data).decode()}">'
-
-
-def film(pictures: Sequence[Tensor], losses: Sequence[float], title: str = "", milliseconds: int = 200) -> Film:
-    """How a picture was made: a film of the pictures beside the curve of their losses, on a log axis.
-
-    At most FRAMES of the pictures are shown, each for so many milliseconds."""
-    height, width = pictures[0].shape[-2:]
-    figure = _figure(8.2, 3.6, title)
-    left, right = figure.subplots(1, 2, width_ratios=[min(1.6, width / height), 1])
-    left.axis("off")
-    shown = left.imshow(np.asarray(im.to_pil(pictures[0])))
-    _axes(right, "step", "loss").set_yscale("log")
-    right.plot(losses, color=COLOURS[0], linewidth=1.6)
-    (mark,) = right.plot([0], [losses[0]], "o", color=COLOURS[1], markersize=8)
-    frames = []
-    for i in sorted({round(j) for j in np.linspace(0, len(pictures) - 1, min(FRAMES, len(pictures)))}):
-        shown.set_data(np.asarray(im.to_pil(pictures[i])))
-        mark.set_data([i], [losses[i]])
-        frames.append(Image.open(io.BytesIO(figure._repr_png_())).convert("RGB"))
-    return Film(frames, milliseconds)
+def _outline(crop: Crop, colour: str, width: float) -> Rectangle:
+    """The border of a part of a picture."""
+    height, across = crop.shape
+    corner = crop.columns.start - 0.5, crop.rows.start - 0.5
+    return Rectangle(corner, across, height, fill=False, edgecolor=colour, linewidth=width)
 
 
 def matrices(shown: Mapping[str, Tensor], title: str = "") -> Shown:
     """Matrices (N, N) of values that are not negative, side by side, on one logarithmic scale of grey."""
-    figure = _figure(0.6 + 2.6 * len(shown), 2.9, title)
+    figure = new_figure(0.6 + 2.6 * len(shown), 2.9, title)
     values = {name: matrix.detach().float().cpu().numpy() for name, matrix in shown.items()}
     top = max(float(matrix.max()) for matrix in values.values())
     for cell, (name, matrix) in zip(_cells(figure, 1, len(values))[0], values.items(), strict=True):
@@ -279,13 +275,13 @@ def valley(
     """Paths (steps, 2) over the contours of a function of two numbers, and the function along each path, on a log axis.
 
     height: (..., 2) -> (...), positive. x, y: the ranges that are shown."""
-    figure = _figure(9.5, 3.8, title)
+    figure = new_figure(9.5, 3.8, title)
     plane, curve = figure.subplots(1, 2)
     across, up = torch.linspace(*x, 200), torch.linspace(*y, 200)
     ground = height(torch.stack(torch.meshgrid(across, up, indexing="xy"), -1))
     levels = np.geomspace(max(float(ground.min()), 1e-3), float(ground.max()), 16)
-    _axes(plane, "x", "y").contour(across, up, ground, levels=levels, colors="#bbbbbb", linewidths=0.7)
-    _axes(curve, "step", "value").set_yscale("log")
+    styled_axes(plane, "x", "y").contour(across, up, ground, levels=levels, colors="#bbbbbb", linewidths=0.7)
+    styled_axes(curve, "step", "value").set_yscale("log")
     for (name, path), colour in zip(paths.items(), COLOURS, strict=False):
         plane.plot(*path.T, color=colour, marker=".", markersize=3, linewidth=1.2, label=name)
         curve.plot(height(torch.from_numpy(path)).clamp_min(1e-12), color=colour, linewidth=1.6)

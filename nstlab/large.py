@@ -76,7 +76,9 @@ def folder_of(tensor: Tensor) -> str | None:
 
 def blank(shape: Sequence[int], folder: str | None, dtype: torch.dtype = torch.float32) -> Tensor:
     """Zeros on the CPU: in a file, if a folder is given and they are many."""
-    return torch.zeros(tuple(shape), dtype=dtype) if folder is None or prod(shape) <= SMALL else Mapped.empty(shape, dtype, folder)
+    return (
+        torch.zeros(tuple(shape), dtype=dtype) if folder is None or prod(shape) <= SMALL else Mapped.empty(shape, dtype, folder)
+    )
 
 
 def zeros(like: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | None = None) -> Tensor:

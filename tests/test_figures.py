@@ -11,7 +11,8 @@ import torch
 from faults import refusal
 from PIL import Image
 
-from nstlab import figures
+import nstlab as nst
+from nstlab import figures, films
 
 
 def shown(figure):
@@ -122,8 +123,8 @@ def test_receptive_fields_are_squares_in_the_middle_and_what_is_larger_than_the_
 
 
 def test_a_film_has_the_first_and_the_last_picture_and_no_more_frames_than_it_may(photo, monkeypatch):
-    monkeypatch.setattr(figures, "FRAMES", 5)
-    made = figures.film([photo * i / 8 for i in range(9)], [float(9 - i) for i in range(9)], "A film", milliseconds=50)
+    monkeypatch.setattr(films, "FRAMES", 5)
+    made = films.film([photo * i / 8 for i in range(9)], [float(9 - i) for i in range(9)], "A film", milliseconds=50)
     film = Image.open(io.BytesIO(made.data))
     assert film.n_frames == 5
     brightness = []
@@ -139,3 +140,15 @@ def test_a_figure_says_what_is_on_it(photo):
         data, metadata = figures.contact_sheet([[photo, photo]], [""], ["one", "two"], title)._repr_mimebundle_()
         assert data["image/png"].startswith(b"\x89PNG")
         assert metadata == {"image/png": {"alt": about}}
+
+
+def test_a_map_of_tiles_shows_one_of_them_bright_in_its_dimmed_halo(net):
+    picture = torch.full((1, 3, 96, 128), 0.5)
+    tiles = nst.tiles(net, ["conv2_1"], (96, 128), 32)
+    figure = figures.tile_map(picture, tiles, 5, "Tiles")
+    whole, one = shown(figure)
+    window = tiles[5].window.shape
+    assert (whole.shape[:2], one.shape[:2]) == ((96, 128), window)
+    assert window == (40, 40)  # conv2_1 sees 4 pixels more on each side
+    assert one[0, 0, 0] > one[20, 20, 0] == whole[0, 0, 0]
+    assert len(figure.axes[0].patches) == len(tiles) + 2

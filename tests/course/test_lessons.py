@@ -198,6 +198,12 @@ WRONG = {  # by exercise: answers, and words of their hints
         (lambda f, t: (f / t).exp(), "add up to 1"),
         (lambda f, t: f, "exponentials of"),
     ],
+    "15.1": [(5, "twice as wide"), (13, "that position's own"), (70, "count the convolutions")],
+    "15.2": [
+        (lambda count, mean, square: square.mean() - mean.mean() ** 2, "weigh each by its count"),
+        (lambda count, mean, square: (count / count.sum() * (square - mean**2)).sum(), "between the tiles' means"),
+        (lambda count, mean, square: square.sum(), "less the square of the mean"),
+    ],
     "12.2": [(9, "one window"), (24, "itself"), (81, "how far")],
     "09.2": [([1, 2], "five"), ([16, 8, 4, 2, 2], "half"), ([16, 8, 4, 2, 1], "add up to 31")],
 }

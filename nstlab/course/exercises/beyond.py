@@ -1,4 +1,4 @@
-"""Exercises of notebooks 10 to 14: colour, regions, photographs, statistics, networks."""
+"""Exercises of notebooks 10 to 15: colour, regions, photographs, statistics, networks, large pictures."""
 
 from __future__ import annotations
 
@@ -143,3 +143,27 @@ def softmax_function(answer: Any) -> str:
         "divide by the sum of all, so that they add up to 1": (features / temperature).exp(),
     }
     return hint(answer(features, temperature), wanted, mistakes, "exponentials of F / T, over the sum of them all")
+
+
+# --- 15 how large -----------------------------------------------------------------------------------------------------
+
+
+@exercise("15.1")
+def halo_of_relu3_1(answer: Any) -> str:
+    """How many pixels beyond its own a tile needs for relu3_1."""
+    mistakes = {"behind a pooling, a position is twice as wide": 5, "what a pooling sees beyond is that position's own": 13}
+    return hint(answer, 10, mistakes, "count the convolutions of each block, times the width of a position there", 1e-9)
+
+
+@exercise("15.2")
+def variance_from_tiles(answer: Any) -> str:
+    """A function from counts, means and mean squares of tiles to the variance of all numbers."""
+    values = [random(count, seed=count) for count in (3, 5, 8)]
+    count = torch.tensor([float(len(v)) for v in values])
+    mean, square = (torch.stack([f(v) for v in values]) for f in (torch.mean, lambda v: v.square().mean()))
+    share, whole = count / count.sum(), torch.cat(values).var(correction=0)
+    mistakes = {
+        "tiles have different sizes: weigh each by its count": square.mean() - mean.mean().square(),
+        "what lies between the tiles' means is missing": (share * (square - mean.square())).sum(),
+    }
+    return hint(answer(count, mean, square), whole, mistakes, "the mean of all squares, less the square of the mean of all")

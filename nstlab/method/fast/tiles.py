@@ -27,7 +27,7 @@ from nstlab.method.fast.ranks import Team, spanned
 from nstlab.method.network import VGG, Network, halvings, is_fast
 from nstlab.method.objectives import ActiveLayer, Bound, Objective
 from nstlab.method.terms import PIXELS, Crop, Term
-from nstlab.names import POOL
+from nstlab.names import POOL, rectified
 from nstlab.settings import InputError
 
 CHUNK = 1 << 21  # numbers of a layer's features that are copied at a time
@@ -121,6 +121,16 @@ def best_sides(shape: Sequence[int], grid: int, halo: int, pixels: float, ranks:
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------
+
+
+def tiles(net: VGG, layers: Iterable[str], shape: Sequence[int], side: int, halo: int | None = None) -> list[Tile]:
+    """The tiles of a picture of (H, W) for these layers, with sides of so many pixels, rounded up to the pooling grid.
+
+    halo: in pixels, rounded up as well; by default what the layers see, with which nothing is lost."""
+    reads = {rectified(layer) for layer in layers}
+    grid = grid_of(net, reads)
+    wide = halo_of(net, dict.fromkeys(reads, 0)) if halo is None else -(-halo // grid) * grid
+    return tiled(shape, (-(-side // grid) * grid,) * 2, grid, wide)
 
 
 @dataclass(frozen=True)
