@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import processes, speed
+from benchmarks import large, processes, speed
 from benchmarks.scene import BenchSettings, Row
 from nstlab import files
 from nstlab.recipes import plan as recipes
@@ -25,6 +25,7 @@ ROWS = {  # by what can be asked for, in the order of the table
     "growth": speed.growth,
     "memory": processes.memory,
     "parts": processes.parts,
+    "large": large.large,
     "live": speed.live,
     "first": processes.first_picture,
     "precision": speed.precision,
