@@ -1,12 +1,14 @@
 """Tiles: the same loss and gradient as those of the whole picture."""
 
+from math import prod
+
 import pytest
 import torch
 from helpers import smooth
 
 import nstlab as nst
 from nstlab.method.conventions import convention_named
-from nstlab.method.fast import tiles
+from nstlab.method.fast import propagation, tiles
 from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.tiles import TiledBound, Tiling
 from nstlab.terms.affine import Affine
@@ -112,3 +114,14 @@ def test_weights_may_change(tiny, picture):
         cut.reweight(changes)
         plain.reweight(changes)
         assert torch.allclose(cut.evaluate(picture)[1], plain.evaluate(picture)[1], rtol=1e-4, atol=1e-9)
+
+
+def test_windows_whose_memory_is_not_in_the_order_of_their_sizes(tiny, picture, monkeypatch):
+    """In 16 bits, features above a budget overwrite those of the first block, which then take less memory."""
+    net = nst.VGG19(tiny)
+    goal = nst.content("conv4_2", smooth(*SHAPE, 2)) + nst.style(LAYERS, smooth(*SHAPE, 3))
+    layout = propagation.Layout.of(net, [*LAYERS, "relu4_2"], (93, 93), torch.bfloat16)  # of the second largest window
+    kept = sum(-(-prod(layout.shapes[node]) // propagation.ALIGNED) * propagation.ALIGNED for node in layout.offsets)
+    monkeypatch.setattr(propagation, "BUDGET", 2 * kept)
+    cut = compare(goal, net, picture, near=0.05, side=64, arithmetic=Arithmetic(torch.bfloat16))
+    assert {tile.window.shape for tile in cut._windows.tiles} >= {(93, 104), (93, 93)}

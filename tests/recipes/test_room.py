@@ -46,6 +46,7 @@ def test_memory_decides_what_is_cut(settings, monkeypatch, tmp_path):
     assert prepare_here(settings, "cpu").tiling is None
     whole = prepare_here(settings, "cpu").memory_needed()
     monkeypatch.setattr(room, "LEAST", 48)
+    monkeypatch.setattr(room, "SPARE", 1.0)
     monkeypatch.setattr(memory, "available", lambda device: whole - 1)
     plan = prepare_here(settings, "cpu", Room(folder=str(tmp_path)))
     assert (plan.folder, plan.on_host) == (None, False)

@@ -9,6 +9,7 @@ import time
 import psutil
 import pytest
 import torch
+from faults import refusal
 
 from nstlab import images as im
 from nstlab.method.fast.ranks import Team, spanned
@@ -33,7 +34,7 @@ def start(small_transfer, tmp_path):
 
     def begin(count, out, results, **changes):
         settings = small_transfer.replace(**{"size": 96, "steps": 4} | changes)
-        words = [settings.photo, settings.painting, "--out", out, "--results", results, "--tile", "32"]
+        words = [settings.photo, settings.painting, "--out", out, "--results", results, "--tile", "32", "--device", "cpu"]
         for name in ("size", "steps", "levels", "weights", "precision"):
             words += [f"--{name}", getattr(settings, name)]
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count] if count > 1 else []
@@ -75,7 +76,6 @@ def test_a_lost_rank_ends_in_words_with_a_checkpoint_that_fewer_go_on_from(start
     os.kill(max(ranks), signal.SIGKILL)
     said = ended(process, 1)  # torchrun's code, whatever that of its ranks
     assert "another rank is lost" in said or "interrupted" in said
-    assert not out.exists()
     checkpoint = store.checkpoint(plan)
     run = plan.steps(checkpoint)
     first, second = next(run), next(run)
@@ -92,3 +92,14 @@ def test_tiles_are_shared_out_evenly_and_rows_are_those_that_they_span():
     total = torch.ones(2)
     alone.sum([total])
     assert total.tolist() == [1, 1]
+
+
+def test_a_gpu_is_one_ranks(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in (("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    assert Team(5, 8).device("auto") == torch.device("cuda", 1)
+    assert Team(5, 8).device("cpu") == "cpu"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert "4 ranks share 2 GPU here" in refusal(Team(5, 8).device, "cuda")

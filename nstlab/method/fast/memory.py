@@ -18,7 +18,7 @@ from nstlab.settings import MIN_SIDE
 
 PICTURES = 27  # tensors of the image's size held at once: inputs, start, gradients, steps, trials of the line search
 LARGE_PICTURES = 16  # the same for large pictures, which are computed with in bands
-BANDS = 300 << 20  # bytes held at once of pictures that are in files
+BANDS = 256 << 20  # bytes held at once of pictures that are in files
 AUTOGRAD = 1.5  # what is held at once when autograd computes a gradient, over all features that are computed
 SMOOTHING = 4  # copies of features that are read if they are smoothed
 

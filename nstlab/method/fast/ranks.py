@@ -53,10 +53,15 @@ class Team:
         return self.rank == 0
 
     def device(self, name: str) -> str | torch.device:
-        """The device of this process: its own GPU, of those on its machine, if GPUs are meant."""
+        """The device of this process: its own GPU, of those on its machine, if GPUs are meant. InputError if there are too
+        few."""
         if name not in ("auto", "cuda") or not torch.cuda.is_available():
             return name
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        if self.here > torch.cuda.device_count():
+            raise InputError(
+                f"device: {self.here} ranks share {torch.cuda.device_count()} GPU here; start one rank for each, or choose cpu"
+            )
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
     def share(self, count: int, rank: int | None = None) -> range:
         """Which of so many tiles are those of a rank, by default this one: nearly as many for each, next to each other."""

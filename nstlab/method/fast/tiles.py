@@ -30,6 +30,7 @@ from nstlab.method.terms import PIXELS, Crop, Term
 from nstlab.names import POOL, rectified
 from nstlab.settings import InputError
 
+WINDOW = 96  # bytes a pixel, beside features: the window as it is and preprocessed, and its gradient on the way back
 CHUNK = 1 << 21  # numbers of a layer's features that are copied at a time
 ALONE = 256  # pixels: a picture with less than a square of this side for each rank is evaluated by the first one alone
 AGAIN = 0.45  # what computing features a second time costs, of what an evaluation costs
@@ -172,11 +173,10 @@ def weights_of(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> int:
 
 
 def bytes_a_pixel(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> float:
-    """Bytes of features that are held for each pixel of a window."""
-    if not reads:
-        return 24.0
+    """Bytes that are held for each pixel of a window."""
     side = 1 << 10
-    return Layout.of(net, reads, (side, side), arithmetic.dtype).total * arithmetic.dtype.itemsize / side**2
+    features = Layout.of(net, reads, (side, side), arithmetic.dtype).total if reads else 0
+    return WINDOW + features * arithmetic.dtype.itemsize / side**2
 
 
 class Windows:
@@ -195,10 +195,11 @@ class Windows:
 
     def _propagation(self, i: int) -> Propagation:
         """The propagation for a tile, in the memory that it has: its own one for the first tiles, the same for the others."""
-        if not self._propagations:  # the largest one first, whose memory is large enough for all
-            largest = max((self.tiles[i].window.shape for i in self.mine), key=prod)
-            self._propagations[largest] = Propagation(self.net, self.reads, largest, self.arithmetic)
-            self._memories[-1] = self._propagations[largest].all
+        if not self._propagations:  # that with the most memory first, which is then enough for all; not always the largest
+            shapes = {self.tiles[i].window.shape for i in self.mine}
+            most = max(shapes, key=lambda shape: Layout.of(self.net, self.reads, shape, self.arithmetic.dtype).total)
+            self._propagations[most] = Propagation(self.net, self.reads, most, self.arithmetic)
+            self._memories[-1] = self._propagations[most].all
         shape = self.tiles[i].window.shape
         if shape not in self._propagations:
             like = next(iter(self._propagations.values()))
