@@ -49,9 +49,9 @@ from .method.checkpoint import Checkpoint as Checkpoint
 from .method.conventions import CONVENTIONS as CONVENTIONS
 from .method.engine import minimize as minimize
 from .method.engine import solve as solve
+from .method.fast.geometry import tiles as tiles
 from .method.fast.tiles import TiledBound as TiledBound
 from .method.fast.tiles import Tiling as Tiling
-from .method.fast.tiles import tiles as tiles
 from .method.lbfgs import LBFGS as LBFGS
 from .method.network import VGG16 as VGG16
 from .method.network import VGG19 as VGG19

@@ -29,8 +29,8 @@ from nstlab.settings import InputError
 if TYPE_CHECKING:
     import pandas
 
-    from nstlab.method.fast.tiles import Tile
-    from nstlab.method.terms import Crop
+    from nstlab.crops import Crop
+    from nstlab.method.fast.geometry import Tile
 
 INK, FAINT, PAPER = "#222222", "#8a8a8a", "#ffffff"
 COLOURS = (*DISTINCT, "#000000")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any, Self
@@ -173,6 +174,25 @@ def write(source: Tensor, into: Tensor, index: tuple[int, ...]) -> None:
     for rows in bands(source):
         into[(*index, ..., rows, slice(None))] = source[..., rows, :]
         release(into, source)
+
+
+def smoothed(picture: Tensor, cutoff: float) -> Tensor:
+    """(…, H, W), each spatial frequency f, in cycles per pixel, weighted by 1 / sqrt(1 + (f / cutoff)²)."""
+    if not is_small(picture):
+        return filtered(picture, partial(_weight, cutoff))
+    height, width = picture.shape[-2:]
+    weight = _weights(height, width, cutoff, picture.device, picture.dtype)
+    return torch.fft.irfft2(torch.fft.rfft2(picture) * weight, s=(height, width))
+
+
+@lru_cache(maxsize=4)
+def _weights(height: int, width: int, cutoff: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(H, W // 2 + 1): those of all frequencies; kept, since to make them costs a GPU as much as a tenth of a step."""
+    return _weight(cutoff, *frequencies(height, width, device, dtype))
+
+
+def _weight(cutoff: float, down: Tensor, across: Tensor) -> Tensor:
+    return (1 + (down**2 + across**2) / cutoff**2).rsqrt()
 
 
 def frequencies(height: int, width: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

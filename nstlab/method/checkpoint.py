@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nstlab import files, large
+from nstlab import files, large, tensorfiles
 from nstlab.method.objectives import Objective
 from nstlab.method.optimizers import Evaluation, Optimizer, State
 from nstlab.settings import InputError
@@ -40,7 +38,7 @@ class Checkpoint:
         with files.replacing(path) as temporary:
             try:
                 if any(isinstance(t, large.Mapped) for t in self.tensors.values()):
-                    _write(temporary, self.tensors, metadata)
+                    tensorfiles.write_large(temporary, self.tensors, metadata)
                 else:
                     safetensors.torch.save_file(self.tensors, temporary, metadata)
             except SafetensorError as error:
@@ -59,8 +57,10 @@ class Checkpoint:
                     raise InputError(f"{path}: is not a checkpoint of this version of nstlab")
                 # Copied, because a file's tensors are not aligned in memory, which on some processors changes the last bits
                 # of products.
-                names = file.keys()
-                tensors = {name: file.get_tensor(name).clone() for name in names} if folder is None else _read(path, folder)
+                names = file.keys() if folder is None else ()
+                tensors = {name: file.get_tensor(name).clone() for name in names}
+            if folder is not None:
+                tensors = tensorfiles.read_large(path, folder)
             if checksum(tensors, metadata["data"]) != metadata["checksum"]:
                 raise ValueError("its checksum is another")
             return cls(tensors, files.parse_json(metadata["data"]))
@@ -95,54 +95,11 @@ class Checkpoint:
         return State(tensors["x"], at, self.data["loss"], memory, self.data["numbers"], stalled=self.data["stalled"])
 
 
-# --- large tensors, which the library would hold in memory -------------------------------------------------------
-
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # as safetensors files say
-PIECE = 1 << 24  # bytes that are read or written at a time
-
-
-def _pieces(tensor: Tensor) -> Iterator[memoryview]:
-    """A tensor's bytes, some at a time, which may be written."""
-    content = tensor.flatten().view(torch.uint8).numpy().data
-    for first in range(0, len(content), PIECE):
-        yield content[first : first + PIECE]
-        large.release(tensor)
-
-
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file: the length of the header, the header, the numbers."""
-    names, end = {dtype: name for name, dtype in DTYPES.items()}, 0
-    header: dict[str, Any] = {"__metadata__": metadata}
-    for name, t in tensors.items():
-        header[name] = {"dtype": names[t.dtype], "shape": list(t.shape), "data_offsets": [end, end + t.nbytes]}
-        end += t.nbytes
-    text = json.dumps(header).encode()
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for piece in itertools.chain(*map(_pieces, tensors.values())):
-            file.write(piece)
-
-
-def _read(path: str | os.PathLike, folder: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file whose header the library has found to be right."""
-    tensors = {}
-    with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = files.parse_json(file.read(length))
-        for name, about in header.items():
-            if name != "__metadata__":
-                tensors[name] = large.blank(about["shape"], folder, DTYPES[about["dtype"]])
-                file.seek(8 + length + about["data_offsets"][0])
-                for piece in _pieces(tensors[name]):
-                    file.readinto(piece)
-    return tensors
-
-
 def checksum(tensors: dict[str, Tensor], data: str) -> str:
     """CRC-32 of all names, shapes, numbers and data; it finds any damage, and costs less than writing the file."""
     total = zlib.crc32(data.encode())
     for name, tensor in sorted(tensors.items()):
         total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
-        for piece in _pieces(tensor):
+        for piece in tensorfiles.pieces(tensor):
             total = zlib.crc32(piece, total)
     return f"{total:08x}"

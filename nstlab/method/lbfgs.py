@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -98,17 +97,6 @@ def _products(rows: Tensor, v: Tensor, slots: int) -> Tensor:
     """(2, K, …), (…) -> (2, slots): the scalar product of each row with v, and 0 for slots without a row."""
     found = large.sums(lambda v, rows: _matrix(rows, v.dtype) @ v.flatten(), v, rows, planes=2 * rows.shape[1])
     return torch.nn.functional.pad(found.view(2, -1), (0, slots - rows.shape[1]))
-
-
-@lru_cache(maxsize=4)
-def _frequency_weight(height: int, width: int, smooth: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(H, W // 2 + 1): the weight of each frequency in B; kept, since to make it costs a GPU as much as a tenth of a step."""
-    return _weight(smooth, *large.frequencies(height, width, device, dtype))
-
-
-def _weight(smooth: float, down: Tensor, across: Tensor) -> Tensor:
-    """The weight in B of frequencies in cycles per pixel."""
-    return (1 + (down**2 + across**2) / smooth**2).rsqrt()
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -214,11 +202,7 @@ class LBFGS:
         """B v, for v of shape (…, H, W); v itself if it has fewer than two dimensions."""
         if self.smooth is None or v.ndim < 2:
             return v
-        if not large.is_small(v):
-            return large.filtered(v, partial(_weight, self.smooth))
-        height, width = v.shape[-2:]
-        weight = _frequency_weight(height, width, self.smooth, v.device, v.dtype)
-        return torch.fft.irfft2(torch.fft.rfft2(v) * weight, s=(height, width))
+        return large.smoothed(v, self.smooth)
 
     def _direction(self, state: State) -> Tensor:
         """-H g for the free pixels, at most LONGEST_STEP long; along the gradient if there is no curvature."""

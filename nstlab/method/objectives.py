@@ -275,23 +275,6 @@ class Bound:
             (grad,) = torch.autograd.grad(total / self.scale, leaf)
         return total.detach() / self.scale, grad, torch.stack(list(values.values()))
 
-    def grouped(self) -> tuple[list[ActiveLayer], dict[str, list[ActiveLayer]]]:
-        """(the layers of terms that are evaluated now, the same by the network's layer that is read)."""
-        actives, at = self.objective.active(self.weights), {}
-        for active in actives:
-            at.setdefault(active.read, []).append(active)
-        return actives, at
-
-    def sloped(
-        self, actives: Sequence[ActiveLayer], found: Mapping[tuple[str, str], Tensor], features: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor, dict[tuple[str, str], Tensor]]:
-        """(total / scale, unweighted value of each term, {layer of a term: gradient at its statistic})."""
-        leaves = {key: statistic.detach().requires_grad_(True) for key, statistic in found.items()}
-        with torch.enable_grad():
-            total, values = self.scored(actives, leaves, features)
-            slopes = dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
-        return total.detach(), values, slopes
-
     def scored(
         self, actives: Sequence[ActiveLayer], found: Mapping[tuple[str, str], Tensor], features: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:

@@ -9,64 +9,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab import large
+from nstlab.crops import Crop, collected
 from nstlab.method.conventions import Convention
 from nstlab.method.statistics import gram, mean_square_error, total_variation
 from nstlab.names import rectified
 from nstlab.settings import FITS, MIN_SIDE
 
 PIXELS = "pixels"  # stands for a layer where a term reads the image itself
-
-
-@dataclass(frozen=True)
-class Crop:
-    """Some of a layer's positions: rows and columns of all its (h, w)."""
-
-    rows: slice
-    columns: slice
-    whole: tuple[int, int]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(h, w) of the crop."""
-        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
-
-    @property
-    def share(self) -> float:
-        """The crop's part of all positions."""
-        return prod(self.shape) / prod(self.whole)
-
-    def of(self, features: Tensor) -> Tensor:
-        """These positions of (…, h, w), a view."""
-        return features[..., self.rows, self.columns]
-
-    def wider(self, margin: int) -> Crop:
-        """The crop with so many positions more on each side, as far as there are any."""
-        rows, columns = (
-            slice(max(0, own.start - margin), min(own.stop + margin, size))
-            for own, size in zip((self.rows, self.columns), self.whole, strict=True)
-        )
-        return Crop(rows, columns, self.whole)
-
-    def within(self, other: Crop) -> Crop:
-        """The same positions, counted from the first ones of a crop that holds them."""
-        top, left = other.rows.start, other.columns.start
-        rows = slice(self.rows.start - top, self.rows.stop - top)
-        return Crop(rows, slice(self.columns.start - left, self.columns.stop - left), other.shape)
-
-    def placed(self, values: Tensor) -> Tensor:
-        """(…, m), numbers of each position here -> (…, M), with zeros for all others; in an order in which crops of a grid
-        do not overlap."""
-        (height, _), first = self.shape, self.rows.start * self.whole[1]
-        made = values.new_zeros(*values.shape[:-1], prod(self.whole))
-        made.narrow(-1, first + height * self.columns.start, values.shape[-1]).copy_(values)
-        return made
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,14 +102,6 @@ class Term:
         """About how many numbers its statistic and gradient at a layer hold at once, beside the features: for estimates of
         memory, in which a Gram matrix counts nothing."""
         return 0
-
-
-def collected(total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
-    """All features of a layer, with those of a crop filled in: for `Term.gathered`. They are where the picture is."""
-    if total is None:
-        total = large.zeros(picture, (*features.shape[:2], *crop.whole), features.dtype)
-    crop.of(total).copy_(features)
-    return total
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab import images as im
+from nstlab.crops import Crop
 from nstlab.method.fast.evaluation import VJPS
-from nstlab.method.terms import Crop, PixelTerm
+from nstlab.method.terms import PixelTerm
 
 RIDGE = 1e-5  # variance of a window's colours that is taken for noise; rounding to 8 bits makes 1.3e-6
 BAND = 64  # rows of windows for which it is computed at a time, in some kilobytes a pixel

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab.colour import luminance
-from nstlab.method.terms import Crop, PixelTerm
+from nstlab.crops import Crop
+from nstlab.method.terms import PixelTerm
 
 PAPER = 1 / 12  # of the long side: the reach within which the brightest tone is taken for paper
 GRAIN = 0.15  # how much darker than the paper around it a pixel may be and still be white: paper's grain, a scanner's noise

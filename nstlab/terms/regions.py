@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nstlab.crops import Crop
 from nstlab.method.fast.evaluation import VJPS
 from nstlab.method.objectives import Objective, term
 from nstlab.method.statistics import gram, positions
-from nstlab.method.terms import Crop, Style
+from nstlab.method.terms import Style
 
 LEAST = 1.0  # positions of a layer that a region must cover for its Gram matrix to mean anything
 

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nstlab.crops import Crop
 from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.graphs import Replayed
 from nstlab.method.fast.propagation import Propagation
 from nstlab.method.network import VGG
 from nstlab.method.objectives import ActiveLayer, Bound
 from nstlab.method.statistics import positions
-from nstlab.method.terms import PIXELS, Content, Crop, Style, Term
+from nstlab.method.terms import PIXELS, Content, Style, Term
 
 # --- vector-Jacobian products of statistics ---------------------------------------------------------------------
 # (term, gradient at the statistic, features, target, into, add): write the gradient at the features into `into`, or add it
@@ -87,8 +88,29 @@ def vjp_of_part(term: Term, slope: Tensor, features: Tensor, target: Tensor | No
 # --- evaluation -------------------------------------------------------------------------------------------------
 
 
+class ByHand(Bound):
+    """A `Bound` that differentiates only the scores by autograd."""
+
+    def grouped(self) -> tuple[list[ActiveLayer], dict[str, list[ActiveLayer]]]:
+        """(the layers of terms that are evaluated now, the same by the network's layer that is read)."""
+        actives, at = self.objective.active(self.weights), {}
+        for active in actives:
+            at.setdefault(active.read, []).append(active)
+        return actives, at
+
+    def sloped(
+        self, actives: Sequence[ActiveLayer], found: Mapping[tuple[str, str], Tensor], features: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, dict[tuple[str, str], Tensor]]:
+        """(total / scale, unweighted value of each term, {layer of a term: gradient at its statistic})."""
+        leaves = {key: statistic.detach().requires_grad_(True) for key, statistic in found.items()}
+        with torch.enable_grad():
+            total, values = self.scored(actives, leaves, features)
+            slopes = dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
+        return total.detach(), values, slopes
+
+
 @dataclass
-class FastBound(Bound):
+class FastBound(ByHand):
     """A `Bound` that evaluates through `Propagation`, on a GPU as a CUDA graph."""
 
     net: VGG

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nstlab.crops import Crop
 from nstlab.method.fast.evaluation import VJPS, put
 from nstlab.method.statistics import gram, positions, widened
-from nstlab.method.terms import Crop, Style
+from nstlab.method.terms import Style
 
 SHARE = 0.1  # of the eigenvalues: the largest
 

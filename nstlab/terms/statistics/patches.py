@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nstlab.crops import Crop, collected
 from nstlab.method.statistics import widened
-from nstlab.method.terms import Crop, Style, collected
+from nstlab.method.terms import Style
 from nstlab.settings import InputError
 
 WIDTH = 3  # positions, of a patch

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nstlab.crops import Crop
 from nstlab.method.statistics import positions, widened
-from nstlab.method.terms import Crop, Style
+from nstlab.method.terms import Style
 
 DIRECTIONS = 64  # on which features are projected
 
