@@ -13,7 +13,7 @@ import tyro
 import nstlab as nst
 from nstlab import figures
 from nstlab.course import report
-from nstlab.recipes import plan as recipes
+from nstlab.recipes.room import prepare_here
 from nstlab.runs import store
 
 PAIRS = (
@@ -38,7 +38,7 @@ def main(options: Options) -> None:
     """Make the sheet, its text and the gallery's page."""
     grid, seconds = [], 0.0
     for pair in PAIRS:
-        plan = recipes.prepare_here(nst.TransferSettings(*pair))
+        plan = prepare_here(nst.TransferSettings(*pair))
         run, _ = store.Store(options.results).obtain(plan)
         seconds += run.manifest["result"]["seconds"]
         result = nst.load(run.picture)
