@@ -19,8 +19,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-LARGE = 1 << 24  # numbers; pictures with more (5.6 million pixels) are computed with in bands
-BAND = 1 << 22  # numbers in a band
+LARGE = 1 << 22  # numbers; pictures with more (1.4 million pixels) are computed with in bands
+BAND = 1 << 21  # numbers in a band
 STRIP = 64  # rows of a narrow part of a file that are read or written at a time
 SMALL = 1 << 18  # numbers; fewer are not worth a file
 
@@ -87,6 +87,13 @@ def zeros(like: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype |
     shape, dtype = like.shape if shape is None else shape, dtype or like.dtype
     folder = folder_of(like)
     return torch.zeros(tuple(shape), dtype=dtype, device=like.device) if folder is None else blank(shape, folder, dtype)
+
+
+def unset(like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """As `zeros`, but numbers that are not written may be anything, and take no memory yet."""
+    if isinstance(like, Mapped):
+        return zeros(like, shape, dtype)
+    return torch.empty(tuple(shape), dtype=dtype, device=like.device)
 
 
 def placed(tensor: Tensor, like: Tensor) -> Tensor:

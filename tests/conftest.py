@@ -1,5 +1,7 @@
 """Small things that most tests need: a tiny network's weights, two smooth pictures, and caches that are thrown away."""
 
+import os
+
 import nstlab  # noqa: F401, I001  before PyTorch, whose threads then wait as they do everywhere
 import platformdirs
 import pytest
@@ -59,8 +61,11 @@ def small_transfer(photo, painting, tiny_file, tmp_path):
 
 @pytest.fixture(scope="session")
 def cache_folder(tmp_path_factory):
-    """One cache for the whole session: a network's mean activations are computed once."""
-    return tmp_path_factory.mktemp("cache")
+    """One cache for the whole session, whatever the number of its workers: a network's mean activations are computed once."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -44,7 +44,8 @@ class Curvature:
         tensors = dict(self.tensors)
         if not tensors:
             small = torch.float32 if s.device.type == "mps" else torch.float64
-            tensors["pairs"] = large.zeros(s, (2, slots, s.numel()), _type_of_pairs(s))
+            make = large.zeros if large.is_small(s) else large.unset  # of a large picture, only slots in use are read
+            tensors["pairs"] = make(s, (2, slots, s.numel()), _type_of_pairs(s))
             tensors["sy"] = tensors["yy"] = torch.zeros(slots, slots, dtype=small, device=s.device)
         slot = next(i for i in range(slots) if i not in self.order)
         rows = _rows(tensors["pairs"], s, max(slot, *self.order, 0))

@@ -25,7 +25,7 @@ from nstlab.settings import DEVICES, TILES, InputError
 
 LEAST = 512  # pixels: a tile's window that is worth while is at least a square of this side
 SPARE = 0.9  # of the free memory, for a run: others need some, too
-UNSEEN = 160 << 20  # bytes that the libraries take when they begin to compute
+UNSEEN = 200 << 20  # bytes that the libraries take when they begin to compute
 
 
 @dataclass(frozen=True)
