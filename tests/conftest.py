@@ -1,8 +1,8 @@
 """Small things that most tests need: a tiny network's weights, two smooth pictures, and caches that are thrown away."""
 
+import nstlab  # noqa: F401, I001  before PyTorch, whose threads then wait as they do everywhere
 import os
 
-import nstlab  # noqa: F401, I001  before PyTorch, whose threads then wait as they do everywhere
 import platformdirs
 import pytest
 import safetensors.torch

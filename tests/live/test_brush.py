@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pytest
 import torch
 from faults import refusal
@@ -10,6 +11,7 @@ from PIL import Image
 import nstlab as nst
 from nstlab import images as im
 from nstlab import labels
+from nstlab.encoding import picture_of
 from nstlab.live.brush import NONE, SIDE, RegionsView
 from nstlab.live.studio import Studio
 from nstlab.recipes.transfer import TransferSettings
@@ -46,7 +48,9 @@ def make(tmp_path, photo, painting, tiny_file):
 def shown(view):
     """[(name, label picture or None)] on the page."""
     images = [(each["name"], each["labels"]) for each in view.widget.pictures]
-    return [(name, im._tensor(Image.open(io.BytesIO(data))) if data else None) for name, data in images]
+    return [
+        (name, picture_of(np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))) if data else None) for name, data in images
+    ]
 
 
 def test_pictures_are_sent_when_somebody_looks_and_again_when_files_change(make):
