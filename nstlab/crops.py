@@ -55,6 +55,11 @@ class Crop:
         return made
 
 
+def added(total: Tensor | None, part: Tensor) -> Tensor:
+    """A sum, None at first, with one more part, which may become the sum itself."""
+    return part if total is None else total.add_(part)
+
+
 def collected(total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
     """All features of a layer, with those of a crop filled in: for `Term.gathered`. They are where the picture is."""
     if total is None:

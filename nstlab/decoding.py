@@ -44,9 +44,9 @@ def opened(path: str | os.PathLike, any_shape: bool = False) -> Iterator[Image.I
     """A picture of which only the header has been read. Whatever goes wrong while it is open becomes an InputError.
 
     Sides that are not allowed are refused, unless it may have `any_shape`. A PNG with metadata behind its pixels is decoded."""
-    # Opened as a file: given a path, Pillow maps uncompressed TIFFs into memory, and then transposes them wrongly.
     if max_pixels() > MAX_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels()
+    # Opened as a file: given a path, Pillow maps uncompressed TIFFs into memory, and then transposes them wrongly.
     with _one_line_errors(path), regular(path).open("rb") as file, Image.open(file) as image:
         if not any_shape:
             _check_shape(path, *image.size)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab.crops import Crop, collected
+from nstlab.crops import Crop, added, collected
 from nstlab.method.conventions import Convention
 from nstlab.method.statistics import gram, mean_square_error, total_variation
 from nstlab.names import rectified
@@ -91,8 +91,7 @@ class Term:
 
     def gathered(self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
         """`total`, None at first, with what a crop of a picture's features adds to what `settled` makes the target of."""
-        part = self.part(features, None, crop)
-        return part if total is None else total.add_(part)
+        return added(total, self.part(features, None, crop))
 
     def settled(self, total: Tensor) -> Tensor:
         """The target, given what all crops together are."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nstlab.crops import Crop
+from nstlab.crops import Crop, added
 from nstlab.method.fast.evaluation import VJPS
 from nstlab.method.objectives import Objective, term
 from nstlab.method.statistics import gram, positions
@@ -45,8 +45,7 @@ class RegionStyle(Style):
         return self._part(features, self._at(features.device, crop.whole, self.mask), crop)
 
     def gathered(self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
-        part = self._part(features, self._at(features.device, crop.whole, self.own), crop)
-        return part if total is None else total.add_(part)
+        return added(total, self._part(features, self._at(features.device, crop.whole, self.own), crop))
 
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
         covered = self.weights(features).sum()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nstlab import large
-from nstlab.crops import Crop
+from nstlab.crops import Crop, added
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.evaluation import ByHand, FastBound, unit_of, vjp_of_part
 from nstlab.method.fast.geometry import Tile, best_sides, grid_of, halo_of, tiled
@@ -156,9 +156,8 @@ class Windows:
             else:
                 propagation = self._propagation(i)
                 propagation.image = window
-                if (
-                    self.kept - 1 <= i - self.mine.start < len(self.mine) - 1
-                ):  # its features have been overwritten by those of the next tile
+                overwritten = self.kept - 1 <= i - self.mine.start < len(self.mine) - 1  # by the features of the next tile
+                if overwritten:
                     for _ in propagation.forward(window):
                         pass
                 grad = propagation.backward(lambda read, f, into, tile=tile: inject(tile, read, f, into))
@@ -234,7 +233,7 @@ class TiledBound(ByHand):
             for active in at.get(read, ()):
                 for crop, f in _pieces(active.term, tile, read, features):
                     part = active.term.part(f, self.targets.get(active.key), crop)
-                    found[active.key] = found[active.key].add_(part) if active.key in found else part
+                    found[active.key] = added(found.get(active.key), part)
             large.release(*self.targets.values())
         windows.team.sum(found.values())
         total, values, slopes = self.sloped(actives, found, self._blanks(at))

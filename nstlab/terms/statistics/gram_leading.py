@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nstlab.crops import Crop
+from nstlab.crops import Crop, added
 from nstlab.method.fast.evaluation import VJPS, put
 from nstlab.method.statistics import gram, positions, widened
 from nstlab.method.terms import Style
@@ -21,8 +21,7 @@ class Statistic(Style):
         return self.settled(_gram(features)).to(features.device, widened(features).dtype)
 
     def gathered(self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
-        part = crop.share * _gram(features)
-        return part if total is None else total.add_(part)
+        return added(total, crop.share * _gram(features))
 
     def settled(self, total: Tensor) -> Tensor:
         """The painting's Gram matrix -> (N + 1, K): its K leading eigenvectors, and below them their eigenvalues."""

@@ -25,11 +25,18 @@ class Statistic(Style):
         rows = widened(positions(features))
         return (rows @ self._directions(rows)).T
 
+    def target(self, features: Tensor) -> Tensor:
+        """(D, M'): the projections of the painting's positions, in ascending order."""
+        return self.settled(self.statistic(features, None))
+
+    def settled(self, total: Tensor) -> Tensor:
+        return total.sort(1).values
+
     def part(self, features: Tensor, target: Tensor | None, crop: Crop) -> Tensor:
         return crop.placed(self.statistic(features, None))
 
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
-        statistic, target = statistic.sort(1).values, target.sort(1).values
+        statistic = statistic.sort(1).values
         if target.shape != statistic.shape:  # a painting of another size
             target = F.interpolate(target[None], statistic.shape[1], mode="linear", align_corners=True)[0]
         return self.convention.style_factor * (statistic - target).square().mean()
