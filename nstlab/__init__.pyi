@@ -21,6 +21,10 @@ from .course.measurements import pixel_error as pixel_error
 from .course.measurements import psnr as psnr
 from .course.measurements import sparseness as sparseness
 from .course.measurements import ssim as ssim
+from .devices import device as device
+from .feedforward.learning import learn as learn
+from .feedforward.model import StyleModel as StyleModel
+from .feedforward.settings import LearnSettings as LearnSettings
 from .figures import before_after as before_after
 from .figures import contact_sheet as contact_sheet
 from .figures import feature_maps as feature_maps
@@ -44,6 +48,7 @@ from .images import save_gif as save_gif
 from .images import to_pil as to_pil
 from .images import white_noise as white_noise
 from .labels import overlay as overlay
+from .live.camera import Camera as Camera
 from .live.studio import Studio as Studio
 from .method.checkpoint import Checkpoint as Checkpoint
 from .method.conventions import CONVENTIONS as CONVENTIONS
@@ -86,7 +91,6 @@ from .recipes.base import live_field as live_field
 from .recipes.base import picture as picture
 from .recipes.photoreal import PhotorealSettings as PhotorealSettings
 from .recipes.plan import Plan as Plan
-from .recipes.plan import device as device
 from .recipes.plan import outline as outline
 from .recipes.plan import prepare as prepare
 from .recipes.reconstruct import ReconstructSettings as ReconstructSettings

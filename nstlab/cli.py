@@ -16,21 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from nstlab import commandline
-from nstlab.architectures import ARCHITECTURES, DEFAULT_NETWORK, known_network
 from nstlab.commandline import Subcommand
-from nstlab.course.settings import NotebooksSettings, SweepSettings
-from nstlab.names import DOWNLOADS
+from nstlab.commands import COMMANDS
 from nstlab.recipes.base import RunSettings, known
-from nstlab.settings import DEVICES, MAX_SIDE, RESULTS, TILES, InputError, Settings, one_of, option
+from nstlab.settings import MAX_SIDE, RESULTS, TILES, InputError, OutputSettings, one_of, option
 
 DESCRIPTION = "Neural style transfer (Gatys, Ecker, Bethge 2016): repaint a photo in the style of a painting."
-RUN_ACTIONS = ("list", "show", "rm")
-LISTED = ("id", "recipe", "size", "steps_done", "loss", "seconds", "created")  # of the list of runs
-
-
-def network_option(default: str | None, help: str) -> Any:
-    """The field that names a network."""
-    return option(default, help, choices=tuple(ARCHITECTURES), parse=known_network)
 
 
 def _tile(value: str) -> str:
@@ -41,56 +32,18 @@ def _tile(value: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobSettings(Settings):
+class JobSettings(OutputSettings):
     """Where and how a run is carried out. None of it changes the picture."""
 
     out: Path = option(Path("out.png"), "where the picture goes: .png, .jpg or .tif")
     results: Path = option(Path(RESULTS), "folder in which runs are kept")
-    device: str = option(DEVICES[0], "where to compute", choices=DEVICES)
     resume: bool = option(True, "use the same run if it was kept, finished or not; --no-resume computes it anew")
     tile: str = option(
         TILES[0], "compute features in tiles; auto: where memory is short; or the tiles' side in px", choices=TILES,
         parse=_tile,
     )  # fmt: skip
-    depth: int = option(8, "bits of each channel of the output, 8 or 16; a .jpg has 8", low=8, high=16)
     memory: float | None = option(None, "gigabytes that the run may take (default: what is free)", low=0.5)
     frames: int = option(0, "keep this many progress pictures, and an animated GIF beside the output", low=0, high=500)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.depth not in (8, 16):
-            raise InputError(f"depth: {self.depth} is not allowed; allowed is 8 or 16")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FetchSettings(Settings):
-    """Download optional weights and check their hash. Nothing else ever downloads anything."""
-
-    network: str = network_option(DEFAULT_NETWORK, "whose weights")
-    weights: str = option(DOWNLOADS[0], "imagenet: torchvision's; caffe: the original VGG19", choices=DOWNLOADS)
-
-
-@dataclass(frozen=True)
-class RunsSettings(Settings):
-    """List the runs that are kept, show some of them, or remove some."""
-
-    action: str = option(RUN_ACTIONS[0], "what to do", choices=RUN_ACTIONS, positional=True)
-    ids: tuple[str, ...] = option((), "runs to show or remove; the first letters of an id are enough", positional=True)
-    results: Path = option(Path(RESULTS), "folder in which runs are kept")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.action == "list" and self.ids:
-            raise InputError(f"runs list: takes no ids; given: {' '.join(self.ids)}")
-        if self.action != "list" and not self.ids:
-            raise InputError(f"runs {self.action}: needs an id, or several; `nstlab runs` lists them")
-
-
-@dataclass(frozen=True, kw_only=True)
-class InfoSettings(Settings):
-    """Print versions, devices, and the weights and sample pictures found on this machine; or what layers a network has."""
-
-    network: str | None = network_option(None, "the network")
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------
@@ -208,109 +161,13 @@ def _write_outputs(stored: Any, settings: RunSettings, job: JobSettings, how: st
     )
 
 
-# --- the lab's own commands -------------------------------------------------------------------------------------
-
-
-def sweep_command(settings: SweepSettings) -> int:
-    """Carry out an experiment with a progress bar, write its sheet, print its claims."""
-    from tqdm import tqdm
-
-    from nstlab.course import report
-    from nstlab.course.claims import table
-    from nstlab.course.experiment import carry_out
-
-    with tqdm(unit="run", dynamic_ncols=True, disable=None) as bar:
-
-        def show(case: Any, step: Any, done: Any) -> None:
-            if done is None:
-                bar.set_postfix_str(f"{case}: step {step.index}, loss {step.loss:.4g}")
-                return
-            how = "found" if done.found else f"done in {done.result['seconds']:.0f} s"
-            bar.write(f"nstlab: {case}: {how}", file=sys.stderr)
-            bar.update()
-
-        try:
-            outcome = carry_out(settings, show)
-        except KeyboardInterrupt:
-            said = "what is finished is kept; to go on, run the same command again"
-            raise KeyboardInterrupt(said) from None
-    print(table(outcome.claims), end="\n\n")
-    print(*report.write(settings, outcome), sep=", ")
-    return 0
-
-
-def runs_command(settings: RunsSettings) -> int:
-    """List, show or remove runs."""
-    from nstlab.runs import index
-
-    if not os.path.isdir(settings.results):
-        raise InputError(f"results: there is no folder {settings.results}")
-    if settings.action == "rm":
-        for folder in index.remove_runs(settings.ids, settings.results):
-            print(f"{folder}: removed")
-    elif settings.action == "show":
-        for row in [index.row(index.find_run(each, settings.results)) for each in settings.ids]:
-            width = max(map(len, row))
-            print("\n".join(f"{key:{width}}  {value}" for key, value in row.items()), end="\n\n")
-    else:
-        commandline.print_table([LISTED, *([row[name] for name in LISTED] for row in index.rows(settings.results))])
-        for folder in index.unfinished(settings.results):
-            print(f"{folder}: under way or interrupted")
-    return 0
-
-
-def notebooks_command(settings: NotebooksSettings) -> int:
-    """Run the notebooks, each with a progress bar, or list them."""
-    from nstlab.course import notebooks
-    from nstlab.course.experiment import available
-
-    if settings.action == "list":
-        print(*available(), sep="\n")
-        return 0
-    for executed, page, seconds in notebooks.execute(settings):
-        print(f"{executed}, {page}: done in {seconds:.0f} s")
-    return 0
-
-
-def fetch_command(settings: FetchSettings) -> int:
-    """Download weights into torch's folder, with a progress bar."""
-    from tqdm import tqdm
-
-    from nstlab import downloads, weights
-
-    wanted, of_default = weights.download(settings.network, settings.weights), settings.network == DEFAULT_NETWORK
-    with tqdm(unit="B", unit_scale=True, desc=wanted.path.name, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total or None
-            bar.update(done - bar.n)
-
-        path = downloads.fetch(wanted, progress)
-    use = f"--weights {settings.weights}" if of_default else f"--network {settings.network}"
-    print(f"{path}: complete, its hash is right; use it with {use}")
-    return 0
-
-
-def info_command(settings: InfoSettings) -> int:
-    """Print what there is on this machine, or what layers a network has."""
-    from nstlab import info
-
-    info.print_machine() if settings.network is None else info.print_network(settings.network)
-    return 0
-
-
 # --- the program ------------------------------------------------------------------------------------------------
 
 
 def commands() -> dict[str, Subcommand]:
     """{name: subcommand}: one for each recipe, then the lab's own."""
-    return {name: Subcommand(recipe_command, (settings, JobSettings)) for name, settings in known().items()} | {
-        "sweep": Subcommand(sweep_command, (SweepSettings,)),
-        "runs": Subcommand(runs_command, (RunsSettings,)),
-        "notebooks": Subcommand(notebooks_command, (NotebooksSettings,)),
-        "fetch": Subcommand(fetch_command, (FetchSettings,)),
-        "info": Subcommand(info_command, (InfoSettings,)),
-    }
+    recipes = {name: Subcommand(recipe_command, (settings, JobSettings)) for name, settings in known().items()}
+    return recipes | COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -135,6 +135,11 @@ def _element(name: str, value: Any, wanted: type, opt: Option) -> Any:
     return opt.check(name, value)
 
 
+def _written(value: Any) -> Any:
+    """A value as JSON has it."""
+    return str(value) if isinstance(value, Path) else value
+
+
 @dataclass(frozen=True)
 class Settings:
     """Base of all settings: immutable, validated when made, converted to and from plain JSON values."""
@@ -172,7 +177,7 @@ class Settings:
             value = getattr(self, name)
             if identity and (not opt.identity or (opt.later and value == defaults[name])):
                 continue
-            values[name] = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+            values[name] = [_written(v) for v in value] if isinstance(value, tuple) else _written(value)
         return values
 
     @classmethod
@@ -190,3 +195,16 @@ class Settings:
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed, validated again."""
         return self.from_dict({f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputSettings(Settings):
+    """Where a picture is computed, and how it is written."""
+
+    device: str = option(DEVICES[0], "where to compute", choices=DEVICES)
+    depth: int = option(8, "bits of each channel of the output, 8 or 16; a .jpg has 8", low=8, high=16)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth not in (8, 16):
+            raise InputError(f"depth: {self.depth} is not allowed; allowed is 8 or 16")

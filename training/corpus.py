@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab import images as im
+from nstlab.feedforward import drawing
 from nstlab.settings import InputError
-from training import drawing
 
 HELD_OUT = "rocket"
 PHOTOS = tuple(name for name in im.PHOTOS if name != HELD_OUT)  # from scikit-image

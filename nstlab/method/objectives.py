@@ -232,7 +232,7 @@ class Bound:
             if picture is None:
                 continue
             with torch.no_grad():
-                for read, features in self._features(picture.to(self.net.device, self.net.dtype), reads, actives):
+                for read, features in self.features(picture.to(self.net.device, self.net.dtype), reads, actives):
                     self.targets |= {active.key: term.target(features).clone() for active in reads[read]}
 
     def _missing(self, weights: Mapping[str, float]) -> dict[Term, dict[str, list[ActiveLayer]]]:
@@ -243,9 +243,7 @@ class Bound:
                 missing.setdefault(active.term, {}).setdefault(active.read, []).append(active)
         return missing
 
-    def _features(
-        self, picture: Tensor, reads: Collection[str], actives: Sequence[ActiveLayer]
-    ) -> Iterable[tuple[str, Tensor]]:
+    def features(self, picture: Tensor, reads: Collection[str], actives: Sequence[ActiveLayer]) -> Iterable[tuple[str, Tensor]]:
         """(layer, its features) of a picture on the network's device. actives: what later evaluations will read."""
         return self.net(picture, reads).items()
 

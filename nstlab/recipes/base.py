@@ -49,7 +49,8 @@ else:
 
 MAIN = "transfer"  # the recipe that is listed first
 DRAWN = ("noise", "white", "grey", "rings")  # first pictures that are made from nothing
-INITS = (*DRAWN, "content", "style", "matched")  # all, with those that are pictures of a recipe
+FAST = "fast"  # a transfer's first picture, painted in one pass
+INITS = (*DRAWN, "content", "style", "matched", FAST)  # all, with those that are pictures of a recipe
 
 # Makers of fields, one for each group of settings.
 live_field, start_field, picture_field, region_field, network_field, optimizer_field = (

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab import large
+from nstlab.devices import device
 from nstlab.method import engine
 from nstlab.method.fast import memory
 from nstlab.method.fast import tiles as fast
@@ -219,21 +220,6 @@ def largest_square(net: Network, on: torch.device) -> int | None:
     reads = [rectified(layer) for layer in (*CONTENT_LAYERS, *STYLE_LAYERS)]
     beyond = (MAX_SIDE + 16, MAX_SIDE + 16)
     return memory.largest_size(lambda shape: memory.needed(net, reads, shape, LBFGS()), beyond, memory.available(on))
-
-
-def device(name: str | torch.device = DEVICES[0]) -> torch.device:
-    """The device of that name, one of settings.DEVICES; auto takes CUDA, else MPS, else the CPU.
-
-    Raises: InputError for an unknown name, and for a device that this machine does not have."""
-    if isinstance(name, torch.device):
-        return name
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
-    if not there.get(name):
-        allowed = [kind for kind in DEVICES if there.get(kind, True)]
-        raise InputError(f"device: there is no '{name}' on this machine (allowed here: {', '.join(allowed)})")
-    return torch.device(name)
 
 
 # --- building plans ---------------------------------------------------------------------------------------------

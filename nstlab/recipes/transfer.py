@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from nstlab import method
 from nstlab.names import COLOURS
-from nstlab.recipes.base import Filled, first_picture, length, live_field, picture, picture_field
+from nstlab.recipes.base import FAST, Filled, first_picture, length, live_field, picture, picture_field
 from nstlab.recipes.regional import RegionalSettings
 from nstlab.settings import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from nstlab.method.network import Network
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
     content_layers: tuple[str, ...] = live_field(
         (), "layers for content (default: the convention's, or the network's)", layers=True
     )
-    init: Filled[str] = first_picture(None, "first picture (default: the convention's)")
+    init: Filled[str] = first_picture(
+        None, "first picture; fast: painted in one pass (default: the convention's)", own=("content", "style", FAST)
+    )
     _: dataclasses.KW_ONLY
     colour: str = picture_field(
         COLOURS[0], "colours of the painting; those of the photo given to the painting first; luminance alone", choices=COLOURS,
@@ -41,6 +45,21 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
         super().__post_init__()
         if self.alpha == 0 and self.beta == 0:
             raise InputError("alpha and beta are both 0; at least one must be more")
+
+    def found(self, pictures: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
+        """What a recipe finds in the pictures, and the photo as the shipped model paints it, if that comes first."""
+        found = super().found(pictures, net)
+        if self.init != FAST:
+            return found
+        from nstlab.feedforward.model import shipped
+
+        model, names = shipped(), (self.painting, *self.more_paintings)
+        if unknown := [name for name in names if name not in model.paintings]:
+            raise InputError(
+                f"init: the shipped model has not learnt {', '.join(unknown)} (it has: {', '.join(model.paintings)}); make a "
+                f"first picture with `nstlab apply` and a model of your own"
+            )
+        return found | {FAST: model.painter(net.device)(pictures["content"], model.mixture(names, self.mix))}
 
     @property
     def edition(self) -> int:

@@ -13,12 +13,13 @@ from safetensors.torch import save_file
 
 from nstlab import commandline, weights
 from nstlab import images as im
+from nstlab.feedforward import drawing
 from nstlab.method.network import VGG19
 from nstlab.method.normalization import normalize_activations
 from nstlab.names import CONVOLUTIONS, rectified
 from nstlab.weights import TORCHVISION, Weights, load_file, random_weights
 from training import corpus as corpora
-from training import distillation, drawing, finishing, scoring, student, teachers
+from training import distillation, finishing, scoring, student, teachers
 from training import embedded as training
 from training.judge import Judge, at_content_error
 

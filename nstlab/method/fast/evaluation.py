@@ -124,9 +124,7 @@ class FastBound(ByHand):
             own = weakref.proxy(self)  # a reference to itself would keep its memory until the garbage is collected
             self._replayed = Replayed(lambda image: own._evaluated(image))
 
-    def _features(
-        self, picture: Tensor, reads: Collection[str], actives: Sequence[ActiveLayer]
-    ) -> Iterable[tuple[str, Tensor]]:
+    def features(self, picture: Tensor, reads: Collection[str], actives: Sequence[ActiveLayer]) -> Iterable[tuple[str, Tensor]]:
         through = None
         if picture.shape[-2:] == self.shape:  # the same memory as that of later evaluations
             through = self._propagation_of({active.read for active in actives} - {PIXELS})

@@ -116,7 +116,7 @@ def dots(rng: np.random.Generator, n: int) -> np.ndarray:
 def cells(rng: np.random.Generator, n: int) -> np.ndarray:
     """Flat Voronoi cells, often with joints of another colour."""
     count = int(rng.choice([12, 50, 200]))
-    seeds, here = rng.random((count, 2)) * n, np.stack(np.mgrid[:n, :n], -1)[..., None, :]
+    seeds, here = rng.random((count, 2)) * n, np.moveaxis(np.mgrid[:n, :n], 0, -1)[..., None, :]
     distance = np.sqrt(((here - seeds) ** 2).sum(-1))  # (n, n, count)
     image = palette(rng, count)[distance.argmin(-1)]
     if rng.random() < 0.6:

@@ -1,0 +1,205 @@
+"""The lab's own commands: sweeps, runs, notebooks, learning and applying models, weights, this machine.
+
+Each function carries out one command and returns its exit code. It imports only what it needs, so that help is there at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nstlab import commandline
+from nstlab.architectures import ARCHITECTURES, DEFAULT_NETWORK, known_network
+from nstlab.commandline import Subcommand
+from nstlab.course.settings import NotebooksSettings, SweepSettings
+from nstlab.feedforward.settings import ApplySettings, ExportSettings, LearnSettings
+from nstlab.names import DOWNLOADS
+from nstlab.settings import RESULTS, InputError, Settings, option
+
+RUN_ACTIONS = ("list", "show", "rm")
+LISTED = ("id", "recipe", "size", "steps_done", "loss", "seconds", "created")  # of the list of runs
+
+
+def network_option(default: str | None, help: str) -> Any:
+    """The field that names a network."""
+    return option(default, help, choices=tuple(ARCHITECTURES), parse=known_network)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchSettings(Settings):
+    """Download optional weights and check their hash. Nothing else ever downloads anything."""
+
+    network: str = network_option(DEFAULT_NETWORK, "whose weights")
+    weights: str = option(DOWNLOADS[0], "imagenet: torchvision's; caffe: the original VGG19", choices=DOWNLOADS)
+
+
+@dataclass(frozen=True)
+class RunsSettings(Settings):
+    """List the runs that are kept, show some of them, or remove some."""
+
+    action: str = option(RUN_ACTIONS[0], "what to do", choices=RUN_ACTIONS, positional=True)
+    ids: tuple[str, ...] = option((), "runs to show or remove; the first letters of an id are enough", positional=True)
+    results: Path = option(Path(RESULTS), "folder in which runs are kept")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.action == "list" and self.ids:
+            raise InputError(f"runs list: takes no ids; given: {' '.join(self.ids)}")
+        if self.action != "list" and not self.ids:
+            raise InputError(f"runs {self.action}: needs an id, or several; `nstlab runs` lists them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoSettings(Settings):
+    """Print versions, devices, and the weights and sample pictures found on this machine; or what layers a network has."""
+
+    network: str | None = network_option(None, "the network")
+
+
+def sweep_command(settings: SweepSettings) -> int:
+    """Carry out an experiment with a progress bar, write its sheet, print its claims."""
+    from tqdm import tqdm
+
+    from nstlab.course import report
+    from nstlab.course.claims import table
+    from nstlab.course.experiment import carry_out
+
+    with tqdm(unit="run", dynamic_ncols=True, disable=None) as bar:
+
+        def show(case: Any, step: Any, done: Any) -> None:
+            if done is None:
+                bar.set_postfix_str(f"{case}: step {step.index}, loss {step.loss:.4g}")
+                return
+            how = "found" if done.found else f"done in {done.result['seconds']:.0f} s"
+            bar.write(f"nstlab: {case}: {how}", file=sys.stderr)
+            bar.update()
+
+        try:
+            outcome = carry_out(settings, show)
+        except KeyboardInterrupt:
+            said = "what is finished is kept; to go on, run the same command again"
+            raise KeyboardInterrupt(said) from None
+    print(table(outcome.claims), end="\n\n")
+    print(*report.write(settings, outcome), sep=", ")
+    return 0
+
+
+def runs_command(settings: RunsSettings) -> int:
+    """List, show or remove runs."""
+    from nstlab.runs import index
+
+    if not os.path.isdir(settings.results):
+        raise InputError(f"results: there is no folder {settings.results}")
+    if settings.action == "rm":
+        for folder in index.remove_runs(settings.ids, settings.results):
+            print(f"{folder}: removed")
+    elif settings.action == "show":
+        for row in [index.row(index.find_run(each, settings.results)) for each in settings.ids]:
+            width = max(map(len, row))
+            print("\n".join(f"{key:{width}}  {value}" for key, value in row.items()), end="\n\n")
+    else:
+        commandline.print_table([LISTED, *([row[name] for name in LISTED] for row in index.rows(settings.results))])
+        for folder in index.unfinished(settings.results):
+            print(f"{folder}: under way or interrupted")
+    return 0
+
+
+def notebooks_command(settings: NotebooksSettings) -> int:
+    """Run the notebooks, each with a progress bar, or list them."""
+    from nstlab.course import notebooks
+    from nstlab.course.experiment import available
+
+    if settings.action == "list":
+        print(*available(), sep="\n")
+        return 0
+    for executed, page, seconds in notebooks.execute(settings):
+        print(f"{executed}, {page}: done in {seconds:.0f} s")
+    return 0
+
+
+def learn_command(settings: LearnSettings) -> int:
+    """Learn to paint, with a progress bar, and say where the model is and where its pictures are."""
+    from tqdm import tqdm
+
+    from nstlab.runs.learned import learned
+
+    begun, step = time.monotonic(), None
+    with tqdm(total=settings.steps, unit="batch", dynamic_ncols=True, disable=None) as bar:
+
+        def show(each: Any) -> None:
+            nonlocal step
+            step = each
+            bar.update(step.index - bar.n)
+            terms = " ".join(f"{name} {value:.3g}" for name, value in step.terms.items())
+            bar.set_postfix_str(f"loss {step.loss:.3g}, {terms}", refresh=False)
+
+        try:
+            folder = learned(settings, show)
+        except KeyboardInterrupt:
+            if step is None:
+                raise
+            said = f"the model as far as it has come is {settings.out}; to go on, run the same command again"
+            raise KeyboardInterrupt(said) from None
+    how = f"learnt in {time.monotonic() - begun:.0f} s, loss {step.loss:.3g}" if step else "was learnt already"
+    print(f"{settings.out}: {how}; curves and pictures are in {folder}")
+    return 0
+
+
+def apply_command(settings: ApplySettings) -> int:
+    """Paint one photo, or all in a folder."""
+    from nstlab.feedforward.applying import applied
+
+    for out, shape, seconds in applied(settings):
+        print(f"{out}: {shape[1]}×{shape[0]}, painted in {seconds:.2f} s")
+    return 0
+
+
+def export_command(settings: ExportSettings) -> int:
+    """Write a model as an ONNX file."""
+    from nstlab.feedforward.export import exported
+
+    print(f"{exported(settings)}: photo (1, 3, H, W) and mix (1, paintings) in, picture (1, 3, H, W) out")
+    return 0
+
+
+def fetch_command(settings: FetchSettings) -> int:
+    """Download weights into torch's folder, with a progress bar."""
+    from tqdm import tqdm
+
+    from nstlab import downloads, weights
+
+    wanted, of_default = weights.download(settings.network, settings.weights), settings.network == DEFAULT_NETWORK
+    with tqdm(unit="B", unit_scale=True, desc=wanted.path.name, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total or None
+            bar.update(done - bar.n)
+
+        path = downloads.fetch(wanted, progress)
+    use = f"--weights {settings.weights}" if of_default else f"--network {settings.network}"
+    print(f"{path}: complete, its hash is right; use it with {use}")
+    return 0
+
+
+def info_command(settings: InfoSettings) -> int:
+    """Print what there is on this machine, or what layers a network has."""
+    from nstlab import info
+
+    info.print_machine() if settings.network is None else info.print_network(settings.network)
+    return 0
+
+
+COMMANDS = {
+    "learn": Subcommand(learn_command, (LearnSettings,)),
+    "apply": Subcommand(apply_command, (ApplySettings,)),
+    "export": Subcommand(export_command, (ExportSettings,)),
+    "sweep": Subcommand(sweep_command, (SweepSettings,)),
+    "runs": Subcommand(runs_command, (RunsSettings,)),
+    "notebooks": Subcommand(notebooks_command, (NotebooksSettings,)),
+    "fetch": Subcommand(fetch_command, (FetchSettings,)),
+    "info": Subcommand(info_command, (InfoSettings,)),
+}

@@ -1,0 +1,83 @@
+"""What a network learns from: parts of photos, each by its number, so that an interrupted learning goes on with the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from nstlab import images as im
+from nstlab.feedforward import drawing
+from nstlab.settings import InputError
+
+HELD_OUT = "rocket"  # the sample photo that models are judged by, which no network learns from
+PHOTOS = tuple(name for name in im.PHOTOS if name != HELD_OUT)
+DRAWN, DRAWN_SHARE, DRAWN_SIDE = 36, 0.3, 288  # procedural pictures beside the sample photos; share of crops; their side
+AREA = 0.45, 2.0  # of a crop's area in a photo at the size that is learnt: smaller ones are enlarged
+KEPT = 300  # photos that are held decoded
+
+
+def photos_in(folders: Sequence[Path]) -> list[Path]:
+    """All pictures in these folders and the folders in them, by name. InputError for a folder that is none, or has none."""
+    found = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"photos: {folder} is not a folder")
+        here = sorted(path for path in folder.rglob("*") if path.suffix.lower() in im.FORMATS and path.is_file())
+        if not here:
+            raise InputError(f"photos: there is no picture ({', '.join(im.FORMATS)}) in {folder}")
+        found += here
+    return found
+
+
+class Crops(Dataset):
+    """Square parts of photos, (3, side, side) sRGB in [0, 1]: enlarged or reduced, mirrored, in other colours and contrasts.
+
+    size: long side at which photos are taken. photos: files; by default the sample photos, and with them pictures that are
+    drawn (see `drawing`), since these are few."""
+
+    def __init__(self, photos: Sequence[Path], size: int, side: int, seed: int, count: int):
+        from torchvision.transforms import v2
+
+        self.seed, self.size, self.count, self.drawn = seed, size, count, 0 if photos else DRAWN
+        self.photos = [*photos] or [im.path_of(name) for name in PHOTOS]
+        part = side * side / (0.75 * size * size)  # of a photo whose sides are 4:3
+        self.changed = v2.Compose(
+            [
+                v2.RandomResizedCrop(side, (min(1.0, part * AREA[0]), min(1.0, part * AREA[1])), (0.9, 1.1), antialias=True),
+                v2.RandomHorizontalFlip(),
+                v2.ColorJitter(0.4, 0.4, 0.4, 0.1),
+            ]
+        )
+        self._photo = lru_cache(KEPT)(lambda i: (255 * im.load(self.photos[i], self.size)[0]).round().byte())
+        self._drawing = lru_cache(DRAWN)(lambda i: torch.from_numpy(drawing.draw(i, DRAWN_SIDE)).permute(2, 0, 1))
+
+    @property
+    def digest(self) -> str:
+        """Identifies the photos, by their files' names and lengths."""
+        each = [f"{path.name} {path.stat().st_size}" for path in self.photos]
+        return hashlib.sha256("\n".join(each).encode()).hexdigest()
+
+    def prepare(self) -> None:
+        """Decode and draw now what is held, before other processes, which share it, are started."""
+        for i in range(min(KEPT, len(self.photos))):
+            self._photo(i)
+        for i in range(self.drawn):
+            self._drawing(i)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((self.seed << 32) + index)
+            if torch.rand(()) < DRAWN_SHARE and self.drawn:
+                whole = self._drawing(int(torch.randint(self.drawn, ())))
+            else:
+                whole = self._photo(int(torch.randint(len(self.photos), ())))
+            return self.changed(whole).float() / 255

@@ -1,0 +1,137 @@
+"""Models: a learnt `TransformNetwork`, the names of its paintings, and the settings that it was learnt with, in one file.
+
+The file is a safetensors file, which cannot hold code; its numbers have 16 bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from nstlab import files, tensorfiles
+from nstlab.devices import device
+from nstlab.feedforward.network import TransformNetwork
+from nstlab.feedforward.painter import Painter
+from nstlab.feedforward.settings import LARGEST_WIDTH, NORMALIZATIONS, SHIPPED
+from nstlab.settings import DEVICES, InputError, nearest
+
+FORMAT = "nstlab model 1"
+MOST = 256  # paintings in a model
+PLACE = Path(__file__).parents[1] / "embedded" / "paintings.safetensors"
+NAME = {"type": "string", "pattern": r"^[^\x00-\x1f\x7f]{1,100}$"}  # that a terminal can show
+ABOUT = files.object_with(
+    format={"enum": [FORMAT]},
+    paintings=files.list_of(NAME) | {"minItems": 1, "maxItems": MOST, "uniqueItems": True},
+    normalization={"enum": list(NORMALIZATIONS)},
+    settings={"type": "object"},
+)
+
+
+@dataclass(frozen=True, eq=False)
+class StyleModel:
+    """A network that paints like some paintings.
+
+    paintings: their names, in the network's order. settings: what it was learnt with, as plain values. source: where it comes
+    from."""
+
+    network: TransformNetwork
+    paintings: tuple[str, ...]
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    source: str = "memory"
+
+    @classmethod
+    def load(cls, source: str | os.PathLike = SHIPPED) -> Self:
+        """Read a model: a file that `save` wrote, or the one that comes with the lab, 'shipped'.
+
+        Raises: InputError, in one line, if there is no such file, or it is damaged or holds something else."""
+        path = PLACE if str(source) == SHIPPED and not os.path.exists(SHIPPED) else Path(source)
+        try:
+            tensors, metadata = tensorfiles.read(path)
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file; a model is a file that `nstlab learn` made, or '{SHIPPED}'") from None
+        about = _about(path, metadata)
+        tensorfiles.check_stored(path, tensors)
+        width = len(tensors["down.kernel"]) if "down.kernel" in tensors and tensors["down.kernel"].ndim else 0
+        if not 8 <= width <= LARGEST_WIDTH:
+            raise InputError(f"{path}: is not a model of nstlab, or is damaged (its network has no width)")
+        with torch.device("meta"):
+            network = TransformNetwork(len(about["paintings"]), width, about["normalization"])
+        shapes = {name: t.shape for name, t in network.state_dict().items()}
+        if shapes != {name: t.shape for name, t in tensors.items()}:
+            raise InputError(f"{path}: is not a model of nstlab, or is damaged (its tensors are not those of its network)")
+        network.load_state_dict(tensorfiles.finite(path, tensors), assign=True)
+        return cls(network.eval().requires_grad_(False), tuple(about["paintings"]), about["settings"], str(source))
+
+    def save(self, path: str | os.PathLike, **about: str) -> Path:
+        """Write one file, whole or not at all, with more `about` it in its metadata; InputError if it cannot be written."""
+        metadata = {
+            "format": FORMAT,
+            "paintings": json.dumps(self.paintings),
+            "normalization": self.network.kind,
+            "settings": json.dumps(dict(self.settings)),
+        }
+        tensors = {name: t.detach().half().cpu().contiguous() for name, t in self.network.state_dict().items()}
+        with files.replacing(path) as temporary:
+            safetensors.torch.save_file(tensors, temporary, metadata | about)
+        return Path(path)
+
+    def mixture(self, paintings: Sequence[str] = (), shares: Sequence[float] = ()) -> Tensor:
+        """(K,) shares, which add up to 1, of these paintings, by default the first one, in equal parts unless `shares` says
+        how. InputError for a painting that the model does not have, and for shares that do not fit."""
+        paintings = tuple(paintings) or self.paintings[:1]
+        for name in paintings:
+            if name not in self.paintings:
+                raise InputError(
+                    f"painting: the model has no '{name}'{nearest(name, self.paintings)} (it has: {', '.join(self.paintings)})"
+                )
+        shares = tuple(shares) or (1.0,) * len(paintings)
+        if len(shares) != len(paintings) or not sum(shares) > 0 or min(shares) < 0:
+            raise InputError(f"mix: give a share, 0 or more, for each of {len(paintings)} paintings; at least one more than 0")
+        mix = torch.zeros(len(self.paintings))
+        for name, share in zip(paintings, shares, strict=True):
+            mix[self.paintings.index(name)] += share / sum(shares)
+        return mix
+
+    def painter(self, on: str | torch.device = DEVICES[0]) -> Painter:
+        """What paints photos with it, on a device."""
+        return Painter(self.network, device(on))
+
+    @cached_property
+    def _painter(self) -> Painter:
+        return self.painter()
+
+    def __call__(
+        self, photo: Tensor, paintings: str | Sequence[str] = (), shares: Sequence[float] = (), alpha: float = 1.0
+    ) -> Tensor:
+        """The photo, (1, 3, H, W) sRGB in [0, 1], painted like a mixture of its paintings (see `mixture`).
+
+        alpha: from the photo, 0, to the painted picture, 1."""
+        paintings = (paintings,) if isinstance(paintings, str) else paintings
+        return self._painter(photo, self.mixture(paintings, shares), alpha)
+
+
+def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What a file's metadata say; InputError if they are not a model's."""
+    try:
+        about = {name: metadata[name] for name in ("format", "normalization")}
+        about |= {name: files.parse_json(metadata[name]) for name in ("paintings", "settings")}
+        files.check_json(about, ABOUT)
+    except (KeyError, ValueError):
+        raise InputError(f"{path}: is not a model of nstlab, or is damaged") from None
+    return about
+
+
+@cache
+def shipped() -> StyleModel:
+    """The model that comes with the lab."""
+    return StyleModel.load(SHIPPED)

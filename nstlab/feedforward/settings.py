@@ -1,0 +1,81 @@
+"""Settings of `nstlab learn`, `nstlab apply` and `nstlab export`. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nstlab.names import WEIGHTS
+from nstlab.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, OutputSettings, Settings, option
+
+SHIPPED = "shipped"  # the name of the model that comes with the lab
+NORMALIZATIONS = ("instance", "batch")
+WIDTH = 96
+LARGEST_WIDTH = 256
+
+
+@dataclass(frozen=True)
+class LearnSettings(Settings):
+    """Learn to paint like PAINTING, or several, in one pass: make a MODEL for `nstlab apply`. Half an hour on two cores."""
+
+    paintings: tuple[str, ...] = option((), "picture files, or names of samples", positional=True, identity=False)
+    out: Path = option(Path("model.safetensors"), "where the model goes", identity=False)
+    photos: tuple[Path, ...] = option(
+        (), "folders of photos to learn from (default: the sample photos and procedural pictures)", identity=False
+    )
+    size: int = option(
+        512, "long side at which photos and paintings are learnt; apply it to photos of about this", low=MIN_SIDE,
+        high=MAX_SIDE, unit="px",
+    )  # fmt: skip
+    style_scale: float = option(1.0, "size of the strokes: the paintings are scaled by this", low=0.1, high=10)
+    crop: int = option(256, "side of the parts of photos in a batch", low=64, high=2048, unit="px")
+    alpha: float = option(1.0, "content weight α", low=0, high=1e12)
+    beta: float = option(20.0, "style weight β", low=1e-9, high=1e15)
+    tv: float = option(0.0, "weight of total variation", low=0, high=1e15)
+    width: int = option(WIDTH, "filters of the network's residual blocks", low=8, high=LARGEST_WIDTH)
+    normalization: str = option(NORMALIZATIONS[0], "over one picture, or over a batch", choices=NORMALIZATIONS)
+    steps: int = option(2000, "batches to learn from", low=1, high=10_000_000)
+    batch: int = option(4, "pictures in a batch", low=1, high=64)
+    rate: float = option(0.02, "learning rate", low=1e-6, high=1)
+    seed: int = option(0, "seed of the first network and of the batches", low=0, high=2**31 - 1)
+    weights: str = option(
+        WEIGHTS[0], "where the weights of VGG19, the loss model, come from", choices=WEIGHTS, or_path=True, identity=False
+    )
+    device: str = option(DEVICES[0], "where to compute", choices=DEVICES, identity=False)
+    results: Path = option(Path(RESULTS), "folder in which progress is kept", identity=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.paintings:
+            raise InputError("paintings: name one painting or more, files or samples")
+        names = [Path(source).stem for source in self.paintings]
+        if len(set(names)) < len(names):
+            raise InputError(f"paintings: {' '.join(names)} names one twice; in a model each has a name of its own")
+        if self.out.suffix != ".safetensors":
+            raise InputError(f"out: {self.out} must be a .safetensors file")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the paintings are called in the model: their files' names without folder and suffix."""
+        return tuple(Path(source).stem for source in self.paintings)
+
+
+@dataclass(frozen=True)
+class ApplySettings(OutputSettings):
+    """Paint PHOTO, or each photo in a folder, with a MODEL that was learnt: in a blink."""
+
+    model: str = option(help=f"a file that `nstlab learn` made, or '{SHIPPED}'")
+    photo: str = option(help="a picture file, the name of a sample, or a folder of pictures")
+    out: Path = option(Path("out.png"), "where the picture goes, .png, .jpg or .tif; for a folder, a folder")
+    painting: tuple[str, ...] = option((), "the model's paintings to mix (default: the first)")
+    mix: tuple[float, ...] = option((), "share of each painting (default: equal)", low=0, high=1e12)
+    alpha: float = option(1.0, "from the photo, 0, to the painted picture, 1", low=0, high=1)
+    size: int | None = option(None, "long side (default: the photo's own)", low=MIN_SIDE, high=MAX_SIDE, unit="px")
+
+
+@dataclass(frozen=True)
+class ExportSettings(Settings):
+    """Write a MODEL as an ONNX file, for other programs (needs nstlab[onnx])."""
+
+    model: str = option(help=f"a file that `nstlab learn` made, or '{SHIPPED}'")
+    out: Path = option(Path("model.onnx"), "where the file goes")

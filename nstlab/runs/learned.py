@@ -1,0 +1,97 @@
+"""What is kept of learning: a folder with the checkpoint, the curves, and the held-out photo painted by the network so far.
+
+`results/learned/<id>/`: the id is a hash of settings, paintings, photos and the loss model's weights. An interrupted learning
+goes on from its checkpoint; a finished one is not done again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from nstlab import figures, files
+from nstlab import images as im
+from nstlab.devices import device
+from nstlab.feedforward.crops import HELD_OUT
+from nstlab.feedforward.learning import Learner, LearningStep
+from nstlab.feedforward.settings import LearnSettings
+from nstlab.method import Checkpoint
+from nstlab.runs.store import Store
+
+EVERY = 60.0  # seconds between checkpoints
+AVERAGED = 20  # batches in a row of the history
+SHOWN = 320  # px: long side of pictures in progress.png
+
+
+class _Folder:
+    """The folder of a learning, and its history so far."""
+
+    def __init__(self, learner: Learner, path: Path):
+        self.learner, self.path, self.saved, self.batches = learner, path, time.monotonic(), []
+        self.rows: list[dict[str, float]] = []
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one. InputError if it cannot be used."""
+        path = self.path / "checkpoint.safetensors"
+        if path.is_file():
+            checkpoint = Checkpoint.load(path)
+            self.learner.resume(checkpoint)
+            self.rows = checkpoint.data["history"]
+
+    def add(self, step: LearningStep) -> None:
+        """Add a batch to the history, and keep all if it is time to."""
+        self.batches.append({"loss": step.loss, **step.terms})
+        if len(self.batches) == AVERAGED or step.index == self.learner.settings.steps:
+            mean = {name: sum(row[name] for row in self.batches) / len(self.batches) for name in self.batches[0]}
+            self.rows.append({"step": step.index, "level": 0, **mean})
+            self.batches.clear()
+            if time.monotonic() - self.saved > EVERY:
+                self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint, the curves and the picture. What is not yet in the history is left out of it."""
+        checkpoint = self.learner.checkpoint()
+        checkpoint.data["history"] = self.rows
+        checkpoint.save(files.folder(self.path) / "checkpoint.safetensors")
+        if self.rows:
+            table = pandas.DataFrame(self.rows)
+            table.to_csv(self.path / "history.csv", index=False)
+            curves = figures.loss_curves({"": table}, ["loss", *self.learner.loss.names], "step")
+            figures.save_figure(curves, self.path / "curves.png")
+        figures.save_figure(sheet(self.learner), self.path / "progress.png")
+        self.saved = time.monotonic()
+
+
+def sheet(learner: Learner) -> figures.Shown:
+    """The held-out photo, the paintings, and the photo painted like each of them by the network so far."""
+    photo, model = im.sample(HELD_OUT, SHOWN), learner.model()
+    painter = model.painter(learner.device)
+    painted = [painter(photo, model.mixture([name])) for name in model.paintings]
+    paintings = [im.load(source, SHOWN) for source in learner.settings.paintings]
+    return figures.contact_sheet([paintings, painted], ["painting", "painted"], model.paintings, inputs={"photo": photo})
+
+
+def learned(settings: LearnSettings, watch: Callable[[LearningStep], Any] | None = None) -> Path:
+    """Learn, or go on with it, and write the model to `settings.out`; returns the folder. watch: called after each batch.
+
+    However it ends, a checkpoint is left in the folder, and the model as far as it has come in `out`. Raises InputError for
+    what cannot be used or written."""
+    files.check_place(settings.out)
+    learner = Learner(settings, device(settings.device))
+    folder = _Folder(learner, Path(settings.results) / "learned" / learner.identity)
+    with Store(settings.results).locked(folder.path):
+        folder.resume()
+        try:
+            for step in learner.batches():
+                folder.add(step)
+                if watch is not None:
+                    watch(step)
+        finally:
+            if learner.done:
+                folder.save()
+                learner.model().save(settings.out)
+    return folder.path
