@@ -1,41 +1,45 @@
 """The rows about models that paint in one pass: how fast they are, and how good against the optimizer.
 
-`python -m benchmarks.feedforward MODEL` writes a model's scores beside it, as JSON.
+`python -m benchmarks.feedforward --model MODEL --teacher FILE --out FILE` scores a model beside the optimizer, as the original
+VGG19 sees their pictures.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean
+from typing import Any
 
 import matplotlib
-import numpy as np
 import sklearn.datasets
 import torch
+import tyro
 from torch import Tensor
 
 from benchmarks.scene import BenchSettings, Row
 from benchmarks.speed import alternating
 from nstlab import files
 from nstlab import images as im
-from nstlab.devices import device as device_named
 from nstlab.feedforward.crops import HELD_OUT
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import SHIPPED
-from nstlab.method.objectives import Bound
-from nstlab.recipes.plan import Plan, prepare
+from nstlab.recipes.plan import prepare
 from nstlab.recipes.transfer import TransferSettings
+from nstlab.runs.store import Store
+from training.judge import Judge, at_content_error
 
 SPEEDS = {256: 30, 512: 9}  # px: pictures a second that are promised on two cores with 16-bit units
 FRAME = (1080, 1920)
 STEPS = 100  # of the optimizer whose pictures are compared
-BETAS = (10.0, 20.0, 40.0)  # whose style errors are interpolated at equal content error
+BETAS = (20.0, 80.0)  # whose style errors are interpolated at equal content error
 SIZE = 512  # px, where models are judged
 RATIO = 2.0  # the style error over the optimizer's that is promised at most
 COLD = 3.0  # seconds from a cold start
@@ -97,59 +101,64 @@ def cold_start() -> Row:
 # --- quality ----------------------------------------------------------------------------------------------------
 
 
-def errors(bound: Bound, picture: Tensor) -> tuple[float, float]:
-    """(content error, style error) of a picture, in the objective's terms."""
-    values = dict(zip(bound.names, bound.evaluate(picture.to(bound.net.device))[2].tolist(), strict=True))
-    return values["content"], values["style"]
+@dataclass
+class Options:
+    """Score a model's pictures beside the optimizer's, as the original VGG19 sees them."""
+
+    model: str
+    """a file that `nstlab learn` made, or 'shipped'"""
+    teacher: Path
+    """the original VGG19's weights, conv1_1 to conv3_4 or more"""
+    out: Path
+    """a JSON file for the scores"""
+    results: Path = Path("results")
+    """folder of the store, where the optimizer's pictures are kept"""
 
 
-def compared(model: StyleModel, photo: str, painting: str, device: torch.device, known: Plan | None) -> tuple[dict, Plan]:
-    """A model's errors for one pair, the optimizer's style error at the same content error, and their ratio."""
-    curve, plan = [], known
+def points(judge: Judge, picture: Tensor, photo: Tensor, painting: Tensor) -> dict[str, tuple[float, float]]:
+    """{kind: (content error, style error)}, as the first three blocks see them, and the fourth."""
+    score = judge(picture, photo, painting)
+    return {"three blocks": score.pair, "deep": score.deep}
+
+
+def optimized(photo: str, painting: str, results: Path) -> Iterator[Tensor]:
+    """The optimizer's pictures of a pair, at weights that lie on both sides of a model's content error."""
     for beta in BETAS:
         settings = TransferSettings(photo, painting, size=SIZE, steps=STEPS, beta=beta, style_fit="area")
-        plan = prepare(settings, device, plan)
-        *_, last = plan.steps()
-        bound = plan.objective.bind(plan.net, plan.shape)
-        curve.append(errors(bound, last.best().to(device)))
-    picture = model(plan.inputs["content"], painting)
-    content, style = errors(bound, picture)
-    contents, styles = np.log(sorted(curve)).T
-    optimizer = float(np.exp(np.interp(np.log(content), contents, styles)))
-    inside = contents[0] <= np.log(content) <= contents[-1]
-    return {
-        "content": content,
-        "style": style,
-        "optimizer's style": optimizer,
-        "ratio": style / optimizer,
-        "inside": bool(inside),
-    }, plan
+        yield im.reopen(Store(results).obtain(prepare(settings)).run.picture)
 
 
-def scores(
-    model: StyleModel, device: torch.device, paintings: Sequence[str] = ()
-) -> Iterator[tuple[str, str, Mapping[str, float]]]:
-    """(painting, photo, what `compared` finds) for each painting and photo."""
-    plan = None
-    for painting in paintings or model.paintings:
-        for name, path in photos().items():
-            found, plan = compared(model, path, painting, device, plan)
-            yield painting, name, found
+def scored(options: Options) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """(painting, photo, style errors and their ratios, and content errors) of each pair."""
+    model, judge = StyleModel.load(options.model), Judge(options.teacher)
+    for painting, (name, path) in itertools.product(model.paintings, photos().items()):
+        photo = im.load(path, SIZE)
+        own = im.fit(im.load(painting), photo.shape[-2:], "area")
+        curves = [points(judge, picture, photo, own) for picture in optimized(path, painting, options.results)]
+        row = {}
+        for kind, (content, style) in points(judge, model(photo, painting), photo, own).items():
+            curve = sorted(each[kind] for each in curves)
+            within = min(max(content, curve[0][0]), curve[-1][0])  # a few lie beyond the optimizer's weights
+            expected = at_content_error(curve, within)
+            row |= {f"{kind}, beyond": round(content / within, 3)} if content != within else {}
+            row |= {f"{kind}, content": content, f"{kind}, style": style}
+            row |= {f"{kind}, the optimizer's style": expected, f"{kind}, ratio": style / expected}
+        yield painting, name, {key: round(value, 4) for key, value in row.items()}
 
 
-def main(words: Sequence[str]) -> None:
-    """Print a model's scores, and write them beside it."""
-    path = Path(words[0])
-    model, found = StyleModel.load(path), {}
-    for painting, photo, row in scores(model, device_named()):
+def main(options: Options) -> None:
+    """Print scores, and write them: of each pair, and geometric means of the ratios."""
+    files.check_place(options.out)
+    found: dict[str, dict[str, Any]] = {}
+    for painting, photo, row in scored(options):
         found.setdefault(painting, {})[photo] = row
-        print(painting, photo, {name: round(value, 4) for name, value in row.items()}, flush=True)
-    ratios = [row["ratio"] for rows in found.values() for row in rows.values()]
-    table = {"ratio": geometric_mean(ratios), "largest": max(ratios), "pairs": found}
-    print({name: round(value, 3) for name, value in table.items() if name != "pairs"})
-    with files.replacing(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(table, indent=1))
+        print(painting, photo, row, flush=True)
+    rows = [row for each in found.values() for row in each.values()]
+    means = {key: round(geometric_mean(row[key] for row in rows), 3) for key in ("three blocks, ratio", "deep, ratio")}
+    print(means)
+    with files.replacing(options.out) as temporary:
+        temporary.write_text(json.dumps({"mean ratio": means, "pairs": found}, indent=1))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(tyro.cli(Options))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import nstlab as nst
+from nstlab.feedforward.network import TransformNetwork
 
 CHROMIUM = os.environ.get("NSTLAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -34,6 +35,21 @@ def until(wanted, seconds=60.0):
     while not wanted():
         assert time.monotonic() < end, "it did not come about"
         time.sleep(0.002)
+
+
+def transform_network(kind="instance", width=16):
+    """A random network, in evaluation, of three paintings."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = TransformNetwork(3, width, kind).eval().requires_grad_(False)
+        for name, t in made.state_dict().items():
+            if name.endswith(("scale", "shift", "mean")):
+                t.add_(0.3 * torch.randn(t.shape))
+        made.train()
+        if kind == "batch":
+            for _ in range(40):
+                made(torch.rand(2, 3, 32, 32), torch.eye(3)[:2])
+    return made.eval()
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -26,12 +27,17 @@ from nstlab import figures, weights
 from nstlab import images as im
 from nstlab.course import estimates
 from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS, SweepSettings
+from nstlab.feedforward.crops import HELD_OUT
+from nstlab.feedforward.learning import LearningStep
+from nstlab.feedforward.model import StyleModel
+from nstlab.feedforward.settings import LearnSettings
 from nstlab.live.static import static
 from nstlab.live.viewer import jpeg
 from nstlab.method.network import VGG19
 from nstlab.method.normalization import normalize_activations
 from nstlab.names import CONTENT_LAYERS, STYLE_LAYERS
 from nstlab.runs.finished import FinishedRun
+from nstlab.runs.learned import learned
 from nstlab.runs.sweep import Report, Sweep, dask
 from nstlab.settings import InputError
 
@@ -124,27 +130,47 @@ class Lesson:
         ):
             return sweep.run(self.options.results, executor, self.options.device, report)
 
+    def learn(self, settings: LearnSettings) -> StyleModel:
+        """Learn to paint in one pass, or find what was learnt before. Meanwhile, show the held-out photo as it is painted."""
+        photo, report = im.sample(HELD_OUT, PREVIEW), self.report
+        with Progress(settings.steps, "batch", quiet=report is not None) as progress:
+
+            def show(step: LearningStep) -> None:
+                if report is not None:
+                    report(settings.out.stem, step, None)
+                progress.bar.update(step.index - progress.bar.n)
+                progress.show(lambda: step.model()(photo), f"loss {step.loss:.3g}")
+
+            learned(settings, show)
+        return StyleModel.load(settings.out)
+
 
 class Progress:
-    """A bar, and below it the picture that is being made; nothing where nobody looks. Called as a sweep reports."""
+    """A bar, and below it the picture being made; nothing if `quiet`, or where nobody looks. Called as sweeps report."""
 
-    def __init__(self, total: int):
-        self.bar = tqdm(total=total, unit="run", disable=static())
+    def __init__(self, total: int, unit: str = "run", quiet: bool = False):
+        self.quiet = quiet or static()
+        self.bar = tqdm(total=total, unit=unit, disable=self.quiet)
         self.picture = w.Image(format="jpeg", layout={"width": f"{PREVIEW}px"})
         self.shown = 0.0  # when the picture was shown last, seconds
 
     def __enter__(self) -> Progress:
-        if not static():
+        if not self.quiet:
             display(self.picture)
         return self
 
     def __call__(self, case: Any, step: Any, done: Any) -> None:
         if done is not None:
             self.bar.update()
-        elif not static() and time.monotonic() - self.shown > 0.5:
+        else:
+            self.show(lambda: step.preview()(), f"{case} step {step.index}, loss {step.loss:.3g}".strip())
+
+    def show(self, make: Callable[[], Tensor], text: str) -> None:
+        """Show what `make` makes, and a text, unless others have just been shown."""
+        if not self.quiet and time.monotonic() - self.shown > 0.5:
             self.shown = time.monotonic()
-            self.picture.value = jpeg(step.preview()(), PREVIEW)
-            self.bar.set_postfix_str(f"{case} step {step.index}, loss {step.loss:.3g}".strip())
+            self.picture.value = jpeg(make(), PREVIEW)
+            self.bar.set_postfix_str(text)
 
     def __exit__(self, *_: Any) -> None:
         self.picture.close()

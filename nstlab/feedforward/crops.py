@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -75,7 +76,8 @@ class Crops(Dataset):
 
     def __getitem__(self, index: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed((self.seed << 32) + index)
+            (drawn,) = np.random.SeedSequence([self.seed, index]).generate_state(1)
+            torch.manual_seed(int(drawn))  # which makes use of 32 bits
             if torch.rand(()) < DRAWN_SHARE and self.drawn:
                 whole = self._drawing(int(torch.randint(self.drawn, ())))
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets as w
 
@@ -10,8 +10,12 @@ from nstlab.live.controls import Controls
 from nstlab.settings import GROUPS, START, InputError, nearest
 
 
-def panel(controls: Controls, fields: Sequence[str] | None, buttons: w.Widget) -> w.Widget:
-    """The controls: the named fields alone, or all in tabs, one for each group. Raises InputError for an unknown name."""
+def panel(
+    controls: Controls, fields: Sequence[str] | None, buttons: w.Widget, more: Mapping[str, w.Widget] | None = None
+) -> w.Widget:
+    """The controls: the named fields alone; or all in tabs, one for each group, and `more` tabs by their titles.
+
+    Raises InputError for an unknown name."""
     if fields is not None:
         for name in fields:
             if name not in controls.views:
@@ -26,6 +30,7 @@ def panel(controls: Controls, fields: Sequence[str] | None, buttons: w.Widget) -
         start.add_class("nst-start")
         tabs = {group.capitalize(): controls.widgets(names) for group, names in groups.items() if names}
         next(iter(tabs.values())).extend([start, buttons])
+        tabs |= {title: [widget] for title, widget in (more or {}).items()}
         whole = w.Tab([w.VBox(widgets) for widgets in tabs.values()], titles=tuple(tabs))
     whole.add_class("nst-controls")
     return whole

@@ -20,8 +20,10 @@ import ipywidgets as w
 
 from nstlab import images as im
 from nstlab import labels
+from nstlab.feedforward.settings import SHIPPED
 from nstlab.live.audience import Audience
 from nstlab.live.brush import NONE, RegionsView
+from nstlab.live.camera import Camera
 from nstlab.live.controls import Controls
 from nstlab.live.film import Snapshot
 from nstlab.live.painting import Back, Change, Painting, Restart, Save
@@ -72,7 +74,8 @@ class Studio(w.VBox):
             page.on_msg(self._receive)
         self._show_inputs()
         buttons = restart_buttons(lambda current: self._try(lambda: self.restart(current)))
-        layout = w.Box([panel(self.controls, fields, buttons), self.view])
+        more = {} if fields else {"Camera": Camera(SHIPPED, self.results / "camera", device, self._yield)}
+        layout = w.Box([panel(self.controls, fields, buttons, more), self.view])
         layout.add_class("nst-layout")
         super().__init__([layout])
         self.add_class("nst-studio")
@@ -256,6 +259,11 @@ class Studio(w.VBox):
         """Go on, or begin, now that somebody is watching."""
         if self.audience.away or (self.eager and self.session.phase is Phase.READY and self.painting.run is None):
             self.resume()
+
+    def _yield(self) -> None:
+        """Pause, since the camera's pictures need the processor."""
+        if not self._waiting:
+            self.pause()
 
     def _pause_unwatched(self) -> None:
         """Pause, since nobody is watching any more; unless somebody has paused it or waits in the kernel."""

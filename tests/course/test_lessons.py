@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from faults import refusal
 
 import nstlab as nst
@@ -111,6 +112,10 @@ def unit(gradient):
     return gradient / gradient.square().mean().sqrt()
 
 
+def affine(features, scale, shift):
+    return scale[..., None, None] * features + shift[..., None, None]
+
+
 def with_ones(colours):
     return torch.cat([colours, torch.ones(9, 1)], 1)
 
@@ -204,6 +209,13 @@ WRONG = {  # by exercise: answers, and words of their hints
         (lambda count, mean, square: (count / count.sum() * (square - mean**2)).sum(), "between the tiles' means"),
         (lambda count, mean, square: square.sum(), "less the square of the mean"),
     ],
+    "16.1": [
+        (lambda f, a, b: affine(F.batch_norm(f, None, None, training=True), a, b), "each picture by itself"),
+        (lambda f, a, b: affine(F.layer_norm(f, f.shape[1:]), a, b), "each channel by itself"),
+        (lambda f, a, b: affine((f - f.mean((2, 3), True)) / (f.var((2, 3), keepdim=True) + 1e-5).sqrt(), a, b), "correction"),
+        (lambda f, a, b: affine(f, a, b), "over a picture's positions"),
+    ],
+    "16.2": [(1152, "a scale and a shift"), (288, "of two widths"), (96, "twice the channels")],
     "12.2": [(9, "one window"), (24, "itself"), (81, "how far")],
     "09.2": [([1, 2], "five"), ([16, 8, 4, 2, 2], "half"), ([16, 8, 4, 2, 1], "add up to 31")],
 }

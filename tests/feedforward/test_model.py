@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import network
 from faults import damaged, read_or_refused, refusal
+from helpers import transform_network
 
 import nstlab as nst
 from nstlab.feedforward import model as models
@@ -18,7 +18,7 @@ from nstlab.feedforward.settings import ExportSettings
 
 @pytest.mark.parametrize("kind", ["instance", "batch"])
 def test_a_model_comes_back_from_its_file_with_16_bits(kind, tmp_path):
-    model = StyleModel(network(kind), ("ink", "oil", "chalk"), {"size": 64})
+    model = StyleModel(transform_network(kind), ("ink", "oil", "chalk"), {"size": 64})
     path = model.save(tmp_path / "m.safetensors", licence="MIT")
     found = StyleModel.load(path)
     assert (found.paintings, found.settings, found.network.kind) == (model.paintings, {"size": 64}, kind)

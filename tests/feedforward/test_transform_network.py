@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import network
+from helpers import transform_network
 
 from nstlab.feedforward import painter as painters
 from nstlab.feedforward.network import Layer, TransformNetwork
@@ -15,14 +15,14 @@ MIX = torch.tensor([0.2, 0.5, 0.3])
 @pytest.mark.parametrize("shape", [(16, 16), (17, 23), (18, 30), (19, 16)])
 def test_a_picture_has_the_shape_of_its_photo_and_values_between_black_and_white(shape):
     with torch.no_grad():
-        picture = network()(torch.rand(2, 3, *shape), MIX.expand(2, 3))
+        picture = transform_network()(torch.rand(2, 3, *shape), MIX.expand(2, 3))
     assert picture.shape == (2, 3, *shape)
     assert picture.min() > 0
     assert picture.max() < 1
 
 
 def test_instance_normalization_does_not_depend_on_other_pictures_of_the_batch_nor_on_contrast():
-    net, photos = network(), torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    net, photos = transform_network(), torch.rand(2, 3, 32, 32, dtype=torch.float64)
     net.double()
     mix = MIX.double().expand(2, 3)
     together = net(photos, mix)
@@ -40,14 +40,14 @@ def test_batch_normalization_does_and_keeps_averages_for_later():
 
 
 def test_a_mixture_takes_the_mean_of_scales_and_shifts():
-    norm = network().down.norm
+    norm = transform_network().down.norm
     scale, shift = norm.affine(MIX[None])
     torch.testing.assert_close(scale[0], 0.2 * norm.scale[0] + 0.5 * norm.scale[1] + 0.3 * norm.scale[2])
     torch.testing.assert_close(shift[0], 0.2 * norm.shift[0] + 0.5 * norm.shift[1] + 0.3 * norm.shift[2])
 
 
 def test_an_even_photo_becomes_an_even_picture_without_a_frame_or_a_checkerboard():
-    picture = network()(torch.full((1, 3, 40, 48), 0.3), MIX[None])
+    picture = transform_network()(torch.full((1, 3, 40, 48), 0.3), MIX[None])
     torch.testing.assert_close(picture, picture[..., :1, :1].expand_as(picture), rtol=0, atol=1e-5)
 
 
@@ -74,7 +74,7 @@ def test_an_enlarging_layer_reflects_the_picture_before_it_is_enlarged():
 @pytest.mark.parametrize("kind", ["instance", "batch"])
 @pytest.mark.parametrize("shape", [(64, 64), (61, 83)])
 def test_the_painter_gives_the_networks_pictures_whole_and_in_bands_from_files(kind, shape, tmp_path, monkeypatch):
-    net, photo = network(kind).double(), torch.rand(1, 3, *shape)
+    net, photo = transform_network(kind).double(), torch.rand(1, 3, *shape)
     with torch.no_grad():
         wanted = net(photo.double(), MIX.double()[None]).float()
     painter = Painter(net.float(), torch.device("cpu"), torch.float32, str(tmp_path))
@@ -87,13 +87,13 @@ def test_the_painter_gives_the_networks_pictures_whole_and_in_bands_from_files(k
 
 
 def test_16_bits_change_a_picture_by_a_few_levels():
-    net, photo = network(), torch.rand(1, 3, 64, 64)
+    net, photo = transform_network(), torch.rand(1, 3, 64, 64)
     exact, half = (Painter(net, torch.device("cpu"), dtype)(photo, MIX) for dtype in (torch.float32, torch.bfloat16))
     assert 0 < (exact - half).abs().mean() < 0.02
 
 
 def test_alpha_goes_from_the_photo_to_the_painted_picture():
-    painter, photo = Painter(network(), torch.device("cpu"), torch.float32), torch.rand(1, 3, 20, 24)
+    painter, photo = Painter(transform_network(), torch.device("cpu"), torch.float32), torch.rand(1, 3, 20, 24)
     none, half, full = (painter(photo, MIX, alpha) for alpha in (0.0, 0.5, 1.0))
     torch.testing.assert_close(none, photo)
     torch.testing.assert_close(half, (photo + full) / 2)

@@ -167,3 +167,30 @@ def variance_from_tiles(answer: Any) -> str:
         "what lies between the tiles' means is missing": (share * (square - mean.square())).sum(),
     }
     return hint(answer(count, mean, square), whole, mistakes, "the mean of all squares, less the square of the mean of all")
+
+
+# --- 16 real time -----------------------------------------------------------------------------------------------------
+
+
+@exercise("16.1")
+def instance_normalization(answer: Any) -> str:
+    """A function from features (B, C, H, W), scales and shifts (B, C) to the normalized features."""
+    features, scale, shift = random(2, 3, 4, 5), random(2, 3, seed=1), random(2, 3, seed=2)
+
+    def normalized(over: tuple[int, ...], epsilon: float = 1e-5, correction: int = 0) -> torch.Tensor:
+        variance, mean = torch.var_mean(features, over, keepdim=True, correction=correction)
+        return scale[..., None, None] * (features - mean) / (variance + epsilon).sqrt() + shift[..., None, None]
+
+    mistakes = {
+        "that is batch normalization; take each picture by itself": normalized((0, 2, 3)),
+        "that is over all channels; take each channel by itself": normalized((1, 2, 3)),
+        "the variance is the mean square, without the correction for small samples": normalized((2, 3), correction=1),
+    }
+    return hint(answer(features, scale, shift), normalized((2, 3)), mistakes, "mean and variance over a picture's positions")
+
+
+@exercise("16.2")
+def numbers_of_a_painting(answer: Any) -> str:
+    """How many numbers of a model belong to one painting."""
+    mistakes = {"each channel has a scale and a shift": 1152, "there are 13 normalizations, of two widths": 288}
+    return hint(answer, 2304, mistakes, "twice the channels of all normalizations", 1e-9)

@@ -1,0 +1,158 @@
+"""The camera of whoever looks, painted live: the page sends a frame when the one before has come back painted.
+
+    nst.Camera()                                    # in a notebook; or in the studio, in a tab of its own
+    nst.Camera("model.safetensors")
+
+The page (camera.js) asks for the camera when its button is pressed, and lets go of it when it is no longer seen. A frame is
+painted in a thread; of several that wait, only the newest. Nothing is kept but what is saved.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import traitlets as t
+from PIL import Image
+from torch import Tensor
+
+from nstlab import files
+from nstlab import images as im
+from nstlab.encoding import picture_of
+from nstlab.feedforward.model import StyleModel
+from nstlab.feedforward.painter import Painter
+from nstlab.feedforward.settings import SHIPPED
+from nstlab.live.session import explained
+from nstlab.live.viewer import jpeg
+from nstlab.settings import DEVICES, MIN_SIDE, RESULTS, InputError
+
+HERE = Path(__file__).parent
+SIDES = (192, 256, 384, 512)  # px: long sides of frames that are offered
+SIDE = SIDES[1]  # at first
+MOST_BYTES = 1 << 20  # of a frame's JPEG
+
+Frame = tuple[Mapping[str, Any], bytes]  # what the page says about a frame, and its JPEG
+
+
+class Camera(anywidget.AnyWidget):
+    """The camera's picture, painted, with a slider for the share of each of a model's paintings and one for the strength.
+
+    model: what `StyleModel.load` takes. folder: where saved pictures go. device: one of settings.DEVICES. begun: called when
+    the camera begins."""
+
+    _esm = HERE / "camera.js"
+    _css = HERE / "camera.css"
+
+    paintings = t.List().tag(sync=True)
+    sides = t.List(list(SIDES)).tag(sync=True)
+    side = t.Int(SIDE).tag(sync=True)
+
+    def __init__(
+        self,
+        model: str | Path = SHIPPED,
+        folder: str | Path = Path(RESULTS) / "camera",
+        device: str = DEVICES[0],
+        begun: Callable[[], None] = lambda: None,
+    ):
+        self.model, self.device, self.folder, self.begun = StyleModel.load(model), device, Path(folder), begun
+        self.shown: Tensor | None = None  # the last picture, which can be saved
+        self._painter: Painter | None = None
+        self._waiting: Frame | None = None  # the newest frame that is not painted yet
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        super().__init__(paintings=list(self.model.paintings))
+        self.on_msg(self._receive)
+
+    def close(self) -> None:
+        """End the thread, and remove the widget."""
+        self._begin(stop=True)
+        super().close()
+
+    def painted(self, frame: bytes, shares: Sequence[float], alpha: float) -> Tensor:
+        """A frame, a JPEG, painted: (1, 3, H, W) sRGB in [0, 1]. Raises InputError for what is no small picture."""
+        if self._painter is None:
+            self._painter = self.model.painter(self.device)
+        mix = self.model.mixture(self.model.paintings, [float(share) for share in shares])
+        return self._painter(_decoded(frame), mix, min(1.0, max(0.0, float(alpha))))
+
+    # --- from the page, in the kernel's thread
+
+    def _receive(self, _: Any, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
+        """Take a frame, or do what else the page asks for."""
+        match content["do"]:
+            case "frame":
+                with self._changed:
+                    self._waiting = content, bytes(buffers[0]) if buffers else b""
+                    self._changed.notify()
+                self._begin()
+            case "begin":
+                self.begun()
+            case "end":
+                self._begin(stop=True)
+            case "save":
+                self._say(self._save)
+
+    def _save(self) -> str:
+        """Keep the last picture; returns where it is."""
+        if self.shown is None:
+            raise InputError("there is no picture yet; start the camera first")
+        name = time.strftime("%Y-%m-%d %H-%M-%S")
+        return str(im.save(self.shown, files.folder(self.folder) / f"{name}.png"))
+
+    def _say(self, action: Callable[[], str]) -> None:
+        """Do something, and tell the page what came of it, or what went wrong."""
+        try:
+            self.send({"do": "say", "text": f"Saved as {action()}"})
+        except Exception as error:
+            self.send({"do": "say", "text": explained(error), "error": True})
+
+    # --- the thread
+
+    def _begin(self, stop: bool = False) -> None:
+        """Have a thread that paints; or, if `stop`, none. What it held is forgotten then."""
+        with self._changed:
+            if stop:
+                self._thread = self._waiting = self._painter = self.shown = None
+                self._changed.notify()
+            elif self._thread is None:
+                self._thread = threading.Thread(target=self._paint, name="nstlab camera", daemon=True)
+                self._thread.start()
+
+    def _paint(self) -> None:
+        """Paint the newest frame, until the thread is no longer wanted."""
+        own = threading.current_thread()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting is not None or self._thread is not own)
+                if self._thread is not own:
+                    return
+                (content, frame), self._waiting = self._waiting, None
+            answer = {"do": "painted", "id": content.get("id")}
+            try:
+                picture = self.painted(frame, content["shares"], content["alpha"])
+                with self._changed:
+                    if self._thread is not own:
+                        return
+                    self.shown = picture
+                self.send(answer, [jpeg(picture)])
+            except Exception as error:
+                self.send({"do": "say", "text": explained(error), "error": True})
+
+
+def _decoded(frame: bytes) -> Tensor:
+    """A JPEG as (1, 3, H, W) sRGB in [0, 1]. InputError for anything else, and for one that is too small or too large."""
+    try:
+        if len(frame) > MOST_BYTES:
+            raise ValueError
+        with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
+            if not MIN_SIDE <= min(image.size) <= max(image.size) <= max(SIDES):
+                raise ValueError
+            return picture_of(np.asarray(image.convert("RGB")))
+    except (OSError, ValueError, SyntaxError):
+        raise InputError(f"camera: a frame is no JPEG with sides from {MIN_SIDE} to {max(SIDES)} px") from None
