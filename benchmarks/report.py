@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import large, processes, speed
+from benchmarks import feedforward, large, processes, speed
 from benchmarks.scene import BenchSettings, Row
 from nstlab import files
 from nstlab.recipes import plan as recipes
@@ -26,6 +26,7 @@ ROWS = {  # by what can be asked for, in the order of the table
     "memory": processes.memory,
     "parts": processes.parts,
     "large": large.large,
+    "feedforward": feedforward.feedforward,
     "live": speed.live,
     "first": processes.first_picture,
     "precision": speed.precision,

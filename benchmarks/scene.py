@@ -20,7 +20,10 @@ from nstlab.names import CONTENT_LAYERS, STYLE_LAYERS, WEIGHTS
 from nstlab.settings import DEVICES, Settings, option
 from nstlab.weights import Weights, random_weights
 
-BENCHES = ("start", "two", "evaluation", "long", "growth", "memory", "parts", "large", "live", "first", "precision", "quality")
+BENCHES = (
+    "start", "two", "evaluation", "long", "growth", "memory", "parts", "large", "feedforward", "live", "first",
+    "precision", "quality",
+)  # fmt: skip
 PAIRS = (("coffee", "swirl_strokes"), ("astronaut", "mosaic"), ("chelsea", "wave_engraving"))
 ALPHA, BETA = 1.0, 1e3
 

@@ -109,10 +109,7 @@ class Learner:
         net = normalize_activations(VGG19(s.weights)).to(device)
         self.loss = PerceptualLoss(s, net)
         self.identity = self._identity(net)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(s.seed)
-            network = TransformNetwork(len(s.paintings), s.width, s.normalization)
-        self.network = network.to(device)
+        self.network = TransformNetwork(len(s.paintings), s.width, s.normalization).drawn(s.seed).to(device)
         self.optimizers = self._optimizers()
         self.halves = torch.bfloat16 in native_halves(device)
 

@@ -28,13 +28,6 @@ from nstlab.settings import DEVICES, InputError, nearest
 FORMAT = "nstlab model 1"
 MOST = 256  # paintings in a model
 PLACE = Path(__file__).parents[1] / "embedded" / "paintings.safetensors"
-NAME = {"type": "string", "pattern": r"^[^\x00-\x1f\x7f]{1,100}$"}  # that a terminal can show
-ABOUT = files.object_with(
-    format={"enum": [FORMAT]},
-    paintings=files.list_of(NAME) | {"minItems": 1, "maxItems": MOST, "uniqueItems": True},
-    normalization={"enum": list(NORMALIZATIONS)},
-    settings={"type": "object"},
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +57,7 @@ class StyleModel:
         width = len(tensors["down.kernel"]) if "down.kernel" in tensors and tensors["down.kernel"].ndim else 0
         if not 8 <= width <= LARGEST_WIDTH:
             raise InputError(f"{path}: is not a model of nstlab, or is damaged (its network has no width)")
-        with torch.device("meta"):
-            network = TransformNetwork(len(about["paintings"]), width, about["normalization"])
+        network = TransformNetwork(len(about["paintings"]), width, about["normalization"])
         shapes = {name: t.shape for name, t in network.state_dict().items()}
         if shapes != {name: t.shape for name, t in tensors.items()}:
             raise InputError(f"{path}: is not a model of nstlab, or is damaged (its tensors are not those of its network)")
@@ -123,12 +115,15 @@ class StyleModel:
 def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """What a file's metadata say; InputError if they are not a model's."""
     try:
-        about = {name: metadata[name] for name in ("format", "normalization")}
-        about |= {name: files.parse_json(metadata[name]) for name in ("paintings", "settings")}
-        files.check_json(about, ABOUT)
+        about = {name: files.parse_json(metadata[name]) for name in ("paintings", "settings")}
+        names = about["paintings"]
+        named = isinstance(names, list) and all(isinstance(name, str) and name.isprintable() and name for name in names)
+        known = metadata["format"] == FORMAT and metadata["normalization"] in NORMALIZATIONS
+        if named and known and 1 <= len(set(names)) == len(names) <= MOST and isinstance(about["settings"], dict):
+            return about | {"normalization": metadata["normalization"]}
     except (KeyError, ValueError):
-        raise InputError(f"{path}: is not a model of nstlab, or is damaged") from None
-    return about
+        pass
+    raise InputError(f"{path}: is not a model of nstlab, or is damaged")
 
 
 @cache

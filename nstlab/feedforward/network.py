@@ -11,6 +11,7 @@ is computed at the full size.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +79,7 @@ class Layer(nn.Module):
         super().__init__()
         self.stride, self.enlarge, self.norm, self.around = stride, enlarge, norm, kernel // 2
         self.shape = (*reversed(channels), kernel, kernel)  # (O, I, k, k)
-        self.kernel = nn.Parameter(nn.init.kaiming_normal_(torch.empty(self.shape)).flatten(1))  # a matrix, as Muon takes it
+        self.kernel = nn.Parameter(torch.empty(self.shape).flatten(1))  # a matrix, as Muon takes it
         if norm is None:  # a normalization would take a bias away
             self.bias = nn.Parameter(torch.zeros(channels[1]))
 
@@ -100,7 +101,7 @@ class Layer(nn.Module):
 class TransformNetwork(nn.Module):
     """Paint photos: (B, 3, H, W) sRGB in [0, 1] and mixtures (B, K) of the K paintings -> (B, 3, H, W) sRGB in (0, 1).
 
-    width: filters of the residual blocks. kind: of `Normalization`."""
+    width: filters of the residual blocks. kind: of `Normalization`. Its kernels are not set before they are `drawn` or loaded."""
 
     def __init__(self, paintings: int, width: int = WIDTH, kind: str = NORMALIZATIONS[0]):
         super().__init__()
@@ -119,6 +120,15 @@ class TransformNetwork(nn.Module):
     def pairs(self) -> Iterator[tuple[Layer, Layer]]:
         """The layers of each residual block."""
         return zip(self.blocks[::2], self.blocks[1::2], strict=True)  # type: ignore[arg-type]
+
+    def drawn(self, seed: int) -> Self:
+        """This network with random kernels, as in He et al. 2015: normal with variance 2 / (k² · input channels)."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, kernel in self.named_parameters():
+                if name.endswith("kernel"):
+                    kernel.normal_(0, (2 / kernel.shape[1]) ** 0.5, generator=generator)
+        return self
 
     def forward(self, photo: Tensor, mix: Tensor) -> Tensor:
         x = F.relu(self.first(CONTRAST * (photo - 0.5), mix))

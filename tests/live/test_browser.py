@@ -20,6 +20,7 @@ from nstlab.live.studio import first_settings
 
 HERE = Path(__file__).parents[2]
 SCREENSHOTS = HERE / "results" / "screenshots"
+FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 LONG = 90_000  # ms
 PHASES = "import gc; print(sorted(str(o.session.phase) for o in gc.get_objects() if type(o) is nst.Studio))"
 
@@ -123,7 +124,7 @@ def person(tmp_path, request):
     options = ["--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={tmp_path / 'work'}"]
     errors = []
     with playwright.sync_playwright() as running, serving(tmp_path, "jupyterlab", *options) as (url, _):
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *FAKE_CAMERA])
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.on("pageerror", lambda error: errors.append(str(error)))
         yield Person(page, url)
@@ -180,6 +181,7 @@ def test_a_person_uses_the_studio_and_nothing_is_left_running(person, tmp_path, 
     assert change["style"] == pytest.approx(100 * first_settings().beta, rel=0.1)
 
     if request.node.callspec.params["person"] == "disabled":
+        paints_what_the_camera_sees(person, tmp_path / "work" / "results")
         mixes_paintings_and_brushes_regions(person, tmp_path / "work" / "results")
         return  # neither this nor what follows depends on who handles messages
 
@@ -225,6 +227,56 @@ def test_a_person_uses_the_studio_and_nothing_is_left_running(person, tmp_path, 
     person.sees_idle()
     person.chooses("Run", "Run All Cells")
     person.waits(lambda: person.ask(PHASES) == "['running']")
+
+
+def paints_what_the_camera_sees(person, results):
+    page = person.page
+    shown = page.locator(".nst-camera img")
+    frame = lambda: shown.get_attribute("src")  # noqa: E731
+    stream = "document.querySelector('.nst-camera video').srcObject"
+    page.get_by_role("tab", name="Camera").click()
+    assert page.evaluate(stream) is None  # nothing is asked for before the button is pressed
+    page.get_by_role("button", name="Start the camera").click()
+    person.waits(frame)
+    first = frame()
+    person.waits(lambda: frame() != first)
+    person.sees(".nst-camera .nst-rate", r"\d+\.\d pictures a second")
+    person.sees(".nst-status", "paused")  # the painting has left the processor to it
+
+    # Without strength, the picture is the camera's: the fake one's is green.
+    def green():
+        return page.evaluate("""() => {
+            const img = document.querySelector('.nst-camera img');
+            const canvas = document.createElement('canvas');
+            [canvas.width, canvas.height] = [1, 1];
+            canvas.getContext('2d').drawImage(img, 40, 40, 60, 60, 0, 0, 1, 1);
+            const [r, g, b] = canvas.getContext('2d').getImageData(0, 0, 1, 1).data;
+            return g > 1.5 * Math.max(r, b);
+        }""")
+
+    page.get_by_role("slider", name="strength").fill("0")
+    person.waits(green)
+    page.get_by_role("slider", name="strength").fill("1")
+    person.waits(lambda: not green())
+
+    # Out of sight, the camera is let go of; it comes back with the tab.
+    assert not (results / "camera").exists()
+    page.get_by_role("button", name="Save picture").click()
+    person.sees(".nst-says", "Saved as")
+    assert len(list((results / "camera").iterdir())) == 1
+    page.get_by_role("tab", name="Live").click()
+    person.waits(lambda: page.evaluate(stream) is None)
+    page.get_by_role("tab", name="Camera").click()
+    person.waits(lambda: page.evaluate(f"{stream} !== null"))
+    last = frame()
+    person.waits(lambda: frame() != last)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / "camera.png")
+    page.locator(".nst-camera").get_by_role("button", name="Stop").click()
+    assert page.evaluate(stream) is None
+    page.get_by_role("tab", name="Live").click()
+    person.press("Resume")
+    person.sees(".nst-status", "painting")
 
 
 def mixes_paintings_and_brushes_regions(person, results):
