@@ -39,8 +39,8 @@ def _places(settings: ApplySettings) -> list[tuple[Path, Path]]:
         sources = sorted(path for path in folder.iterdir() if path.suffix.lower() in im.FORMATS and path.is_file())
         if not sources:
             raise InputError(f"photo: there is no picture ({', '.join(im.FORMATS)}) in {folder}")
-        if settings.out.exists() and not settings.out.is_dir():
-            raise InputError(f"out: {settings.out} is a file; for the photos of a folder, name a folder")
+        if settings.out.suffix.lower() in im.FORMATS or (settings.out.exists() and not settings.out.is_dir()):
+            raise InputError(f"out: {settings.out} is a file's name; for the photos of a folder, name a folder")
         found = [(source, settings.out / f"{source.stem}.png") for source in sources]
         if twice := {out for _, out in found if sum(out == other for _, other in found) > 1}:
             raise InputError(f"out: two photos would become {min(twice)}; rename one of them")

@@ -101,7 +101,7 @@ class Layer(nn.Module):
 class TransformNetwork(nn.Module):
     """Paint photos: (B, 3, H, W) sRGB in [0, 1] and mixtures (B, K) of the K paintings -> (B, 3, H, W) sRGB in (0, 1).
 
-    width: filters of the residual blocks. kind: of `Normalization`. Its kernels are not set before they are `drawn` or loaded."""
+    width: filters of the residual blocks. kind: of `Normalization`. Kernels are not set before they are `drawn` or loaded."""
 
     def __init__(self, paintings: int, width: int = WIDTH, kind: str = NORMALIZATIONS[0]):
         super().__init__()

@@ -25,7 +25,7 @@ from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import native_halves
 from nstlab.method.network import exact
 
-BAND = 1 << 25  # numbers that a layer computes at once where features are in files
+BAND = 1 << 22  # numbers that a layer computes at once where features are in files
 SHARE = 0.5  # of the free memory, that features may take
 
 

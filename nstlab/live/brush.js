@@ -2,16 +2,6 @@
 
 const UNDO = 20; // strokes that can be taken back
 
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
 // A picture, and over it a canvas of its size with the labels. Nothing is drawn with soft edges, which would be colours of their own.
 function sheet(brush) {
   const img = make("img", { alt: "", draggable: "false" });

@@ -6,7 +6,6 @@ import contextlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -16,13 +15,13 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab.labels import PALETTE
+from nstlab.live.pages import HERE, script
 from nstlab.live.viewer import jpeg
 from nstlab.live.views import View
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.plan import Plan
 from nstlab.settings import InputError
 
-HERE = Path(__file__).parent
 SIDE = 384  # px: long side of the pictures that one brushes on
 ROLES = ("content", "style")  # whose regions they are
 NONE: dict[str, Any] = {"mask": None, "painting_mask": None, "regions": 1}  # settings without regions
@@ -35,7 +34,7 @@ class Brush(anywidget.AnyWidget):
     """The page. It sends {"do": "look"} when it is first seen, {"do": "regions"} with the label pictures of photo and painting
     as PNG, which are to be used, and {"do": "no regions"}."""
 
-    _esm = HERE / "brush.js"
+    _esm = script("brush.js")
     _css = HERE / "brush.css"
 
     pictures = t.List().tag(sync=True)  # of photo and painting: [{"name", "picture": JPEG, "labels": PNG, or nothing}]

@@ -4,16 +4,6 @@
 const LATE = 10000; // ms without an answer after which nothing more is sent
 const QUALITY = 0.9; // of the JPEGs that are sent
 
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
 // A slider from 0 to 1 with its name.
 function slider(name, value) {
   const input = make("input", { type: "range", min: 0, max: 1, step: 0.01, value, "aria-label": name });

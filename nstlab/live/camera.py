@@ -28,11 +28,11 @@ from nstlab.encoding import picture_of
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import SHIPPED
+from nstlab.live.pages import HERE, script
 from nstlab.live.session import explained
 from nstlab.live.viewer import jpeg
 from nstlab.settings import DEVICES, MIN_SIDE, RESULTS, InputError
 
-HERE = Path(__file__).parent
 SIDES = (192, 256, 384, 512)  # px: long sides of frames that are offered
 SIDE = SIDES[1]  # at first
 MOST_BYTES = 1 << 20  # of a frame's JPEG
@@ -46,7 +46,7 @@ class Camera(anywidget.AnyWidget):
     model: what `StyleModel.load` takes. folder: where saved pictures go. device: one of settings.DEVICES. begun: called when
     the camera begins."""
 
-    _esm = HERE / "camera.js"
+    _esm = script("camera.js")
     _css = HERE / "camera.css"
 
     paintings = t.List().tag(sync=True)

@@ -3,17 +3,6 @@
 
 const NOTE = 8000; // ms that a note stays; errors stay until they are read
 
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElementNS(SVG.has(tag) ? "http://www.w3.org/2000/svg" : "http://www.w3.org/1999/xhtml", tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-const SVG = new Set(["svg", "path", "line", "text", "g"]);
-
 // An <img> whose bytes may be replaced many times a second: the next one is shown when it is decoded.
 function picture(alt, className) {
   const img = make("img", { alt, class: className, draggable: "false" });

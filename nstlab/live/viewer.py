@@ -18,6 +18,7 @@ from torch import Tensor
 from nstlab import images as im
 from nstlab.figures import COLOURS
 from nstlab.live.film import Snapshot
+from nstlab.live.pages import HERE, script
 from nstlab.live.painting import Run
 from nstlab.live.session import Phase
 from nstlab.live.uploads import CHUNK, MAX_BYTES
@@ -25,7 +26,6 @@ from nstlab.method.steps import Step
 from nstlab.runs.stored import COLUMNS, Record
 from nstlab.settings import InputError
 
-HERE = Path(__file__).parent
 PICTURE_SIDE = 512  # px: long side of the live picture, at most
 THUMB_SIDE = 160  # px: long side of an input or a snapshot
 QUALITY = 88  # of JPEGs
@@ -68,7 +68,7 @@ def evaluation_rate(record: Record) -> float:
 class Viewer(anywidget.AnyWidget):
     """The page. Traits go one way, to the browser; messages come back through `on_msg`."""
 
-    _esm = HERE / "view.js"
+    _esm = script("view.js")
     _css = HERE / "view.css"
 
     picture = t.Bytes().tag(sync=True)

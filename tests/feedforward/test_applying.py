@@ -73,6 +73,7 @@ def test_no_output_takes_the_place_of_a_photo(apply, tmp_path):
     assert "would become" in apply("photos", out="painted")[1]
     (tmp_path / "photos" / "a.jpg").unlink()
     assert "would be lost" in apply("photos", out="photos")[1]
-    assert "for the photos of a folder, name a folder" in apply("photos", out="m.safetensors")[1]
+    for out in ("m.safetensors", "painted.png"):
+        assert "for the photos of a folder, name a folder" in apply("photos", out=out)[1]
     (tmp_path / "photos" / "a.png").unlink()
     assert "there is no picture" in apply("photos", out="painted")[1]
