@@ -36,6 +36,12 @@ def photos_in(folders: Sequence[Path]) -> list[Path]:
     return found
 
 
+@lru_cache(DRAWN)
+def drawn(i: int) -> Tensor:
+    """A procedural picture, (3, n, n) of 8 bits."""
+    return torch.from_numpy(drawing.draw(i, DRAWN_SIDE)).permute(2, 0, 1)
+
+
 class Crops(Dataset):
     """Square parts of photos, (3, side, side) sRGB in [0, 1]: enlarged or reduced, mirrored, in other colours and contrasts.
 
@@ -56,7 +62,6 @@ class Crops(Dataset):
             ]
         )
         self._photo = lru_cache(KEPT)(lambda i: (255 * im.load(self.photos[i], self.size)[0]).round().byte())
-        self._drawing = lru_cache(DRAWN)(lambda i: torch.from_numpy(drawing.draw(i, DRAWN_SIDE)).permute(2, 0, 1))
 
     @property
     def digest(self) -> str:
@@ -69,17 +74,17 @@ class Crops(Dataset):
         for i in range(min(KEPT, len(self.photos))):
             self._photo(i)
         for i in range(self.drawn):
-            self._drawing(i)
+            drawn(i)
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
-            (drawn,) = np.random.SeedSequence([self.seed, index]).generate_state(1)
-            torch.manual_seed(int(drawn))  # which makes use of 32 bits
+            (seed,) = np.random.SeedSequence([self.seed, index]).generate_state(1)
+            torch.manual_seed(int(seed))  # which makes use of 32 bits
             if torch.rand(()) < DRAWN_SHARE and self.drawn:
-                whole = self._drawing(int(torch.randint(self.drawn, ())))
+                whole = drawn(int(torch.randint(self.drawn, ())))
             else:
                 whole = self._photo(int(torch.randint(len(self.photos), ())))
             return self.changed(whole).float() / 255

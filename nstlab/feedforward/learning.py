@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,6 +99,31 @@ class LearningStep:
         return self.learner.checkpoint()
 
 
+def optimizers(network: TransformNetwork, rate: float) -> tuple[torch.optim.Optimizer, ...]:
+    """For the kernels, steps along orthogonal matrices (Jordan et al. 2024), with which learning takes fewer of them and leaves
+    less of a pattern than with Adam; Adam for the rest."""
+    named = dict(network.named_parameters())
+    kernels = [p for name, p in named.items() if name.endswith("kernel")]
+    rest = [p for name, p in named.items() if not name.endswith("kernel")]
+    muon = torch.optim.Muon(kernels, rate, momentum=MOMENTUM, weight_decay=0, adjust_lr_fn="original")
+    return muon, torch.optim.Adam(rest, SMALL * rate, BETAS)
+
+
+def state_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimizer remembers of each parameter, {"0.exp_avg": …}."""
+    states = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": torch.as_tensor(t) for i, state in states.items() for name, t in state.items()}
+
+
+def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Let an optimizer remember what `state_of` gave."""
+    whole = optimizer.state_dict()
+    for key, t in tensors.items():
+        i, _, name = key.partition(".")
+        whole["state"].setdefault(int(i), {})[name] = t
+    optimizer.load_state_dict(whole)
+
+
 class Learner:
     """A network, its optimizer and the number of batches that it has seen. Raises InputError for what cannot be used."""
 
@@ -110,17 +135,8 @@ class Learner:
         self.loss = PerceptualLoss(s, net)
         self.identity = self._identity(net)
         self.network = TransformNetwork(len(s.paintings), s.width, s.normalization).drawn(s.seed).to(device)
-        self.optimizers = self._optimizers()
+        self.optimizers = optimizers(self.network, s.rate)
         self.halves = torch.bfloat16 in native_halves(device)
-
-    def _optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
-        """For the kernels, steps along orthogonal matrices (Jordan et al. 2024), with which learning takes fewer of them and
-        leaves less of a pattern than with Adam; Adam for the rest."""
-        named = dict(self.network.named_parameters())
-        kernels = [p for name, p in named.items() if name.endswith("kernel")]
-        rest = [p for name, p in named.items() if not name.endswith("kernel")]
-        muon = torch.optim.Muon(kernels, self.settings.rate, momentum=MOMENTUM, weight_decay=0, adjust_lr_fn="original")
-        return muon, torch.optim.Adam(rest, SMALL * self.settings.rate, BETAS)
 
     def _identity(self, net: Network) -> str:
         """A hash of everything that decides the weights, 16 hexadecimal digits."""
@@ -172,8 +188,7 @@ class Learner:
     def checkpoint(self) -> Checkpoint:
         tensors = {f"network.{name}": t for name, t in self.network.state_dict().items()}
         for k, optimizer in enumerate(self.optimizers):
-            for i, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"{k}.{i}.{name}": torch.as_tensor(t) for name, t in state.items()}
+            tensors |= {f"{k}.{name}": t for name, t in state_of(optimizer).items()}
         tensors = {name: t.detach().cpu().clone() for name, t in tensors.items()}
         return Checkpoint(tensors, {"identity": self.identity, "done": self.done})
 
@@ -187,11 +202,7 @@ class Learner:
             states.setdefault(kind, {})[name] = t
         self.network.load_state_dict(states["network"])
         for k, optimizer in enumerate(self.optimizers):
-            whole = optimizer.state_dict()
-            for key, t in states[str(k)].items():
-                i, _, name = key.partition(".")
-                whole["state"].setdefault(int(i), {})[name] = t
-            optimizer.load_state_dict(whole)
+            restore(optimizer, states[str(k)])
         self.done = checkpoint.data["done"]
 
 

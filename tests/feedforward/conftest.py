@@ -14,8 +14,9 @@ def model():
 
 
 @pytest.fixture
-def lesson(photo, painting, tiny_file, tmp_path):
-    """Settings with which two paintings are learnt in a second."""
+def lesson(photo, painting, tiny_file, tmp_path, monkeypatch):
+    """Settings with which two paintings are learnt in a second; what is drawn of it is small."""
+    monkeypatch.setattr("nstlab.figures.DPI", 20)
     files = [im.save(painting, tmp_path / "hills.png"), im.save(photo.flip(1), tmp_path / "waves.png")]
     (tmp_path / "photos").mkdir()
     im.save(photo, tmp_path / "photos" / "a.png"), im.save(painting, tmp_path / "photos" / "b.png")

@@ -12,6 +12,7 @@ from PIL import Image
 from nstlab import images as im
 from nstlab.feedforward.model import StyleModel
 from nstlab.live.camera import Camera
+from nstlab.live.session import Phase
 from nstlab.live.studio import Studio
 from nstlab.live.viewer import jpeg
 
@@ -125,6 +126,6 @@ def test_a_studio_has_the_camera_in_a_tab_and_pauses_for_it(small_transfer, tmp_
     studio.resume()
     until(lambda: studio.painting.run is not None)
     tell(camera, "begin")
-    assert studio.wait(20).value == "paused"
+    until(lambda: studio.session.phase is Phase.PAUSED)
     studio.close()
     assert camera._thread is None
