@@ -14,6 +14,7 @@ from nstlab.course.claims import Claim
 from nstlab.course.experiment import carry_out, cells
 from nstlab.course.lesson import BUDGETS
 from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS, SweepSettings
+from nstlab.feedforward import crops
 from nstlab.runs import index
 from nstlab.weights import TORCHVISION
 
@@ -24,7 +25,8 @@ def silent(*_):
 
 @pytest.mark.usefixtures("small")  # figures
 @pytest.mark.parametrize("name", EXPERIMENT_IDS)
-def test_every_experiment_ends_in_an_answer_claims_a_sheet_and_a_page(name, results, tmp_path):
+def test_every_experiment_ends_in_an_answer_claims_a_sheet_and_a_page(name, results, tmp_path, monkeypatch):
+    monkeypatch.setattr(crops, "DRAWN", 2)  # pictures to learn from, which take their time
     options = SweepSettings(name, "smoke", seed=1, weights="embedded", gallery=tmp_path, results=results)
     outcome = carry_out(options, silent)
     assert outcome.answer in outcome.guess.choices
