@@ -34,13 +34,11 @@ PLACE = Path(__file__).parents[1] / "embedded" / "paintings.safetensors"
 class StyleModel:
     """A network that paints like some paintings.
 
-    paintings: their names, in the network's order. settings: what it was learnt with, as plain values. source: where it comes
-    from."""
+    paintings: their names, in the network's order. settings: what it was learnt with, as plain values."""
 
     network: TransformNetwork
     paintings: tuple[str, ...]
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    source: str = "memory"
 
     @classmethod
     def load(cls, source: str | os.PathLike = SHIPPED) -> Self:
@@ -62,7 +60,7 @@ class StyleModel:
         if shapes != {name: t.shape for name, t in tensors.items()}:
             raise InputError(f"{path}: is not a model of nstlab, or is damaged (its tensors are not those of its network)")
         network.load_state_dict(tensorfiles.finite(path, tensors), assign=True)
-        return cls(network.eval().requires_grad_(False), tuple(about["paintings"]), about["settings"], str(source))
+        return cls(network.eval().requires_grad_(False), tuple(about["paintings"]), about["settings"])
 
     def save(self, path: str | os.PathLike, **about: str) -> Path:
         """Write one file, whole or not at all, with more `about` it in its metadata; InputError if it cannot be written."""

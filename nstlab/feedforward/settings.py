@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from nstlab.names import WEIGHTS
 from nstlab.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, OutputSettings, Settings, option
 
 SHIPPED = "shipped"  # the name of the model that comes with the lab
 NORMALIZATIONS = ("instance", "batch")
+USUAL = CONVENTIONS[DEFAULT_CONVENTION]  # whose weights a transfer has, too
 WIDTH = 96
 LARGEST_WIDTH = 256
 
@@ -29,8 +31,8 @@ class LearnSettings(Settings):
     )  # fmt: skip
     style_scale: float = option(1.0, "size of the strokes: the paintings are scaled by this", low=0.1, high=10)
     crop: int = option(256, "side of the parts of photos in a batch", low=64, high=2048, unit="px")
-    alpha: float = option(1.0, "content weight α", low=0, high=1e12)
-    beta: float = option(20.0, "style weight β", low=1e-9, high=1e15)
+    alpha: float = option(USUAL.alpha, "content weight α", low=0, high=1e12)
+    beta: float = option(USUAL.beta, "style weight β", low=1e-9, high=1e15)
     tv: float = option(0.0, "weight of total variation", low=0, high=1e15)
     width: int = option(WIDTH, "filters of the network's residual blocks", low=8, high=LARGEST_WIDTH)
     normalization: str = option(NORMALIZATIONS[0], "over one picture, or over a batch", choices=NORMALIZATIONS)

@@ -74,7 +74,7 @@ class Studio(w.VBox):
             page.on_msg(self._receive)
         self._show_inputs()
         buttons = restart_buttons(lambda current: self._try(lambda: self.restart(current)))
-        more = {} if fields else {"Camera": Camera(SHIPPED, self.results / "camera", device, self._yield)}
+        more = {} if fields is not None else {"Camera": Camera(SHIPPED, self.results / "camera", device, self._yield)}
         layout = w.Box([panel(self.controls, fields, buttons, more), self.view])
         layout.add_class("nst-layout")
         super().__init__([layout])

@@ -85,13 +85,15 @@ def learned(settings: LearnSettings, watch: Callable[[LearningStep], Any] | None
     folder = _Folder(learner, Path(settings.results) / "learned" / learner.identity)
     with Store(settings.results).locked(folder.path):
         folder.resume()
+        before = learner.done
         try:
             for step in learner.batches():
                 folder.add(step)
                 if watch is not None:
                     watch(step)
         finally:
-            if learner.done:
+            if learner.done > before:
                 folder.save()
+            if learner.done:
                 learner.model().save(settings.out)
     return folder.path
