@@ -2,6 +2,7 @@
 
 import nstlab  # noqa: F401, I001  before PyTorch, whose threads then wait as they do everywhere
 import os
+import sys
 
 import platformdirs
 import pytest
@@ -15,6 +16,7 @@ from nstlab.method.network import VGG19
 from nstlab.weights import TORCHVISION, Weights, random_weights
 from nstlab.recipes.transfer import TransferSettings
 
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # Jupyter's grammar of IRIs: builds for seconds, unused here
 settings.register_profile("nstlab", deadline=None, derandomize=True)  # no clock and no luck in the tests
 settings.load_profile("nstlab")
 

@@ -1,16 +1,21 @@
 """Every notebook runs from top to bottom as the command runs it, shows its pictures and tables, and its solutions are right."""
 
+import functools
+import os
 import re
 
 import nbformat
+import papermill
 import pytest
 from faults import refusal
+from jupyter_client.manager import KernelManager
 
 from nstlab import cli
 from nstlab import images as im
 from nstlab.course import experiment, notebooks
 from nstlab.course.exercises import EXERCISES
 from nstlab.course.settings import EXPERIMENT_IDS, NotebooksSettings
+from nstlab.live.static import STATIC
 
 ALL = {name: nbformat.read(path, as_version=4) for name, path in experiment.available().items()}
 LESSONS = [name for name in ALL if name != "00_studio"]
@@ -27,7 +32,46 @@ def text_of(output):
     return data.get("text/markdown") or output.get("text") or data.get("text/plain", "")
 
 
+class Kernel(KernelManager):
+    """The kernel of all notebooks: to start one and to import the lab takes longer than most notebooks."""
+
+    def __init__(self):
+        super().__init__(kernel_name="python3")
+        self.clients = []
+
+    def client(self):
+        self.clients.append(super().client())
+        return self.clients[-1]
+
+    def forget(self):
+        """Forget the names of the notebook before."""
+        client = self.client()
+        client.start_channels()
+        client.wait_for_ready()
+        client.execute("%reset -f", reply=True)
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    made = Kernel()
+    yield made
+    if made.has_kernel:
+        made.shutdown_kernel(now=True)
+
+
+@pytest.fixture
+def in_one_kernel(kernel, monkeypatch):
+    if not kernel.has_kernel:  # started here, where the environment is that of the tests
+        kernel.start_kernel(cwd=str(experiment.FOLDER), env=os.environ | {STATIC: "1"})
+    kernel.forget()
+    monkeypatch.setattr(papermill, "execute_notebook", functools.partial(papermill.execute_notebook, km=kernel))
+    yield
+    while kernel.clients:
+        kernel.clients.pop().stop_channels()
+
+
 @pytest.mark.parametrize("name", ALL)
+@pytest.mark.usefixtures("in_one_kernel")
 @pytest.mark.filterwarnings("default")  # Jupyter's own
 def test_a_notebook_runs(name, results, capsys):
     assert cli.main(["notebooks", "run", name, "--budget", "smoke", "--results", str(results), "-p", "seed", "1"]) == 0
