@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import safetensors.torch
 from faults import raise_at
-from helpers import smooth
+from helpers import smooth, transform_network
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -25,6 +25,8 @@ import nstlab as nst
 from nstlab import cli
 from nstlab import images as im
 from nstlab.cli import JobSettings
+from nstlab.feedforward.model import StyleModel
+from nstlab.feedforward.settings import ApplySettings, ExportSettings, LearnSettings
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.objectives import total_variation
 from nstlab.recipes.base import known
@@ -41,7 +43,7 @@ SENTINEL = b"an older picture"
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    """Two pictures, small weights, and results with a finished run and an interrupted one."""
+    """Two pictures, small weights, a model that paints in one pass, and results with a finished run and an interrupted one."""
     folder = tmp_path_factory.mktemp("scene")
     im.save(smooth(20, 18, 1), folder / "photo.png"), im.save(smooth(17, 22, 2), folder / "painting.png")
     weights = random_weights(0, widths=(2, 3, 3, 3, 3)).tensors
@@ -51,6 +53,9 @@ def scene(tmp_path_factory):
         raise_at(patch, 4)
         assert run(transfer(folder, out="b.png", seed=1)).code == 130
     (folder / "out.png").write_bytes(SENTINEL)
+    StyleModel(transform_network(), ("ink", "oil", "chalk")).save(folder / "model.safetensors")
+    (folder / "photos").mkdir()
+    shutil.copy(folder / "photo.png", folder / "photos")
     return folder
 
 
@@ -73,7 +78,12 @@ def command(folder, recipe, **options):
         "precision": "float32", "results": folder / "results", "out": "out.png",
     } | options  # fmt: skip
     options["out"] = folder / str(options["out"]).lstrip("/")
-    words = [recipe, *map(str, pictures)]
+    return spelt([recipe, *pictures], options)
+
+
+def spelt(words, options):
+    """A command's words, with these options."""
+    words = list(map(str, words))
     for name, value in options.items():
         words += ["--" + name.replace("_", "-"), *map(str, value if isinstance(value, list) else [value])]
     return words
@@ -120,7 +130,7 @@ ODD_WORDS = st.text(max_size=8) | st.sampled_from(NUMBERS + NAMES + PATHS)
 CHEAP = {  # of these only values that take no time
     "size": ["16", "17", "20", "15", "-3", "1e3", "99999999"], "steps": ["0", "1", "2", "-1"],
     "frames": ["0", "1", "2", "501"], "style_scale": ["0.1", "1", "1.5", "0"], "device": ["cpu", "cuda:7", "tpu"],
-    "weights": ["nowhere.pth", "imagenet", "caffe"],
+    "weights": ["nowhere.pth", "imagenet", "caffe"], "crop": ["64", "63"], "batch": ["1", "2", "0"], "width": ["8", "7"],
 }  # fmt: skip
 
 
@@ -148,6 +158,30 @@ def test_options(place, drawn):
         options["out"] = options["out"][0]
     words = command(here, recipe, **{"steps": 1} | options)
     withstood(here, words, Path(words[words.index("--out") + 1]))
+
+
+@attack
+@given(data=st.data())
+def test_learning_and_painting_in_one_pass(place, data):
+    here = place()
+    model = here / "model.safetensors"
+    if data.draw(st.booleans()):
+        damage(data, model)
+    learn = {"photos": here / "photos", "weights": here / "tiny.safetensors", "results": here / "results", "out": model}
+    learn |= {"size": 20, "crop": 64, "width": 8, "batch": 1, "steps": 1, "device": "cpu"}
+    apply = {"out": here / "out.png", "device": "cpu"}
+    cls, words, usual = data.draw(
+        st.sampled_from([
+            (LearnSettings, ["learn", here / "painting.png"], learn),
+            (ApplySettings, ["apply", model, here / "photo.png"], apply),
+            (ExportSettings, ["export", model], {"out": here / "model.onnx"}),
+        ])
+    )  # fmt: skip
+    fields = {name: (annotation, opt) for name, annotation, opt in cls.options() if name not in ("out", "results")}
+    chosen = data.draw(st.lists(st.sampled_from(sorted(fields)), max_size=4, unique=True)) if fields else []
+    before = model.read_bytes()
+    done = withstood(here, spelt(words, usual | {name: data.draw(values(name, *fields[name])) for name in chosen}))
+    assert done.code == 0 or model.read_bytes() == before
 
 
 # --- what is stored ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from faults import refusal
 from nstlab import names, weights
 from nstlab.architectures import architecture
 from nstlab.cli import JobSettings
+from nstlab.feedforward.settings import ApplySettings, LearnSettings
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.names import LAYERS
 from nstlab.recipes.base import known
@@ -19,13 +20,14 @@ from nstlab.recipes.texture import TextureSettings
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.settings import Settings, field_type, nearest, option
 
-CLASSES = (*known().values(), JobSettings)
+CLASSES = (*known().values(), JobSettings, LearnSettings, ApplySettings)
 
 
 def make(cls=TransferSettings, **changes):
     """Settings of pictures that need not exist."""
     pictures = {f.name: f"{f.name}.png" for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
-    return cls(**pictures | changes)
+    more = {"paintings": ("painting.png",)} if cls is LearnSettings else {}  # one or more
+    return cls(**pictures | more | changes)
 
 
 def comes_back(settings):

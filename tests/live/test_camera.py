@@ -48,7 +48,7 @@ def test_a_frame_comes_back_painted_in_the_mixture_that_the_page_asks_for(camera
     with Image.open(io.BytesIO(data)) as image:
         assert image.size == (64, 48)
     photo = im.load(io_file(camera))
-    expected = camera.model(photo, ["oil", "chalk"], alpha=0.5)
+    expected = camera.model.painter("cpu")(photo, camera.model.mixture(["oil", "chalk"]), 0.5)
     torch.testing.assert_close(camera.shown, expected, rtol=0, atol=1e-4)
 
 

@@ -22,12 +22,13 @@ def test_the_first_picture_is_the_photo_as_the_model_paints_it_and_part_of_the_r
     for model in (one, other):
         monkeypatch.setattr(models, "shipped", lambda model=model: model)
         plan = nst.prepare(settings(tiny_file), "cpu")
-        expected = model(plan.inputs["content"], "mosaic")
+        expected = model.painter("cpu")(plan.inputs["content"], model.mixture())
         torch.testing.assert_close(plan.start, expected, rtol=0, atol=1e-5)
         found[run_id(plan)] = plan
     assert len(found) == 2
     mixed = nst.prepare(settings(tiny_file, more_paintings=("ink_wash",), mix=(1, 3)), "cpu")
-    torch.testing.assert_close(mixed.start, other(mixed.inputs["content"], names[:2], [1, 3]), rtol=0, atol=1e-5)
+    expected = other.painter("cpu")(mixed.inputs["content"], other.mixture(names[:2], [1, 3]))
+    torch.testing.assert_close(mixed.start, expected, rtol=0, atol=1e-5)
     assert mixed.solve().image.isfinite().all()
 
 
