@@ -55,18 +55,18 @@ def _add_option(parser: _Parser, field: dataclasses.Field, annotation: Any, opt:
     if default not in (dataclasses.MISSING, None, ()):
         help += f" (default: {default})"
     help = help.replace("%", "%%")  # which argparse would fill in
-    option_names = [name for name in (opt.short, "--" + field.name.replace("_", "-")) if name]
+    option_names = [name for name in (opt.short, "--" + field.name.rstrip("_").replace("_", "-")) if name]  # --from: from_
     if default is dataclasses.MISSING:
         parser.add_argument(field.name, metavar=field.name.upper(), help=help)
     elif opt.positional:
         parser.add_argument(field.name, metavar=field.name.upper(), nargs="*" if many else "?", help=help)
     elif element is bool and default is not None:
-        parser.add_argument(*option_names, action=argparse.BooleanOptionalAction, help=help)
+        parser.add_argument(*option_names, dest=field.name, action=argparse.BooleanOptionalAction, help=help)
     elif opt.pairs:
-        parser.add_argument(*option_names, metavar=("NAME", "VALUE"), nargs=2, action="extend", help=help)
+        parser.add_argument(*option_names, dest=field.name, metavar=("NAME", "VALUE"), nargs=2, action="extend", help=help)
     else:
         metavar = _metavar(field.name, element, opt)
-        parser.add_argument(*option_names, metavar=metavar, nargs="*" if many else None, help=help)
+        parser.add_argument(*option_names, dest=field.name, metavar=metavar, nargs="*" if many else None, help=help)
 
 
 def _metavar(name: str, element: type, opt: Option) -> str:

@@ -19,6 +19,7 @@ from nstlab.course.settings import NotebooksSettings, SweepSettings
 from nstlab.feedforward.settings import ApplySettings, ExportSettings, LearnSettings
 from nstlab.names import DOWNLOADS
 from nstlab.settings import RESULTS, InputError, Settings, option
+from nstlab.video.settings import VideoSettings
 
 RUN_ACTIONS = ("list", "show", "rm")
 LISTED = ("id", "recipe", "size", "steps_done", "loss", "seconds", "created")  # of the list of runs
@@ -149,6 +150,31 @@ def learn_command(settings: LearnSettings) -> int:
     return 0
 
 
+def video_command(settings: VideoSettings) -> int:
+    """Paint a film, with a progress bar that shows the newest frame's file."""
+    from tqdm import tqdm
+
+    from nstlab.runs.filmed import filmed
+
+    begun, painted = time.monotonic(), 0
+    with tqdm(unit="frame", dynamic_ncols=True, disable=None) as bar:
+
+        def show(frame: Any) -> None:
+            nonlocal painted
+            painted += not frame.found
+            bar.total = frame.count
+            bar.update()
+            bar.set_postfix_str(f"{frame.path}", refresh=False)
+
+        try:
+            film = filmed(settings, show)
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt(*interrupt.args, "to go on, run the same command again") from None
+    how = f"{painted} frames painted in {time.monotonic() - begun:.0f} s" if painted else "was painted already"
+    print(f"{settings.out}: {float(film.end):.2f} s, {len(film.times)} frames, {how}; they are in {film.path}")
+    return 0
+
+
 def apply_command(settings: ApplySettings) -> int:
     """Paint one photo, or all in a folder."""
     from nstlab.feedforward.applying import applied
@@ -197,6 +223,7 @@ COMMANDS = {
     "learn": Subcommand(learn_command, (LearnSettings,)),
     "apply": Subcommand(apply_command, (ApplySettings,)),
     "export": Subcommand(export_command, (ExportSettings,)),
+    "video": Subcommand(video_command, (VideoSettings,)),
     "sweep": Subcommand(sweep_command, (SweepSettings,)),
     "runs": Subcommand(runs_command, (RunsSettings,)),
     "notebooks": Subcommand(notebooks_command, (NotebooksSettings,)),

@@ -150,6 +150,7 @@ class Settings:
 
     def _checked(self, name: str, annotation: Any, opt: Option) -> Any:
         value, (wanted, many, optional) = plain(getattr(self, name)), field_type(annotation)
+        name = name.rstrip("_")  # from_, since Python has a word for itself
         if value is None and optional:
             return None
         if not many:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
@@ -95,6 +96,12 @@ class StyleModel:
     def painter(self, on: str | torch.device = DEVICES[0]) -> Painter:
         """What paints photos with it, on a device."""
         return Painter(self.network, device(on))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its weights and of the names of its paintings."""
+        tensors = self.network.state_dict().values()
+        return sha256(json.dumps(self.paintings).encode() + b"".join(t.numpy().tobytes() for t in tensors)).hexdigest()
 
     @cached_property
     def _painter(self) -> Painter:

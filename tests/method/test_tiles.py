@@ -15,6 +15,7 @@ from nstlab.terms.affine import Affine
 from nstlab.terms.lines import Lines
 from nstlab.terms.regions import region_styles
 from nstlab.terms.statistics import kind, names
+from nstlab.terms.temporal import Temporal
 
 LAYERS = ("conv1_1", "conv2_1", "conv3_1")
 SHAPE = (93, 117)
@@ -75,6 +76,7 @@ def test_terms_of_pixels_regions_and_mixtures(tiny, picture, side):
     for goal in (
         pixel_term(Affine, photo=other),
         pixel_term(Lines, drawing=other[:, :1].expand(1, 3, *SHAPE)),
+        pixel_term(Temporal, earlier=other, reliable=masks[:, :1]),
         nst.total_variation("neural-style"),
     ):
         compare(goal, net, picture, side=side)

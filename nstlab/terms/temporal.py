@@ -1,0 +1,39 @@
+"""Time: a frame of a film, which shall look like the frame before it where the same things are seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from nstlab import images as im
+from nstlab.crops import Crop
+from nstlab.method.terms import PixelTerm
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Temporal(PixelTerm):
+    """Σ c (X - W)² over the number of values (Ruder, Dosovitskiy, Brox 2016, equation 7): how far a frame X is from an earlier
+    one that the optical flow has moved to its time, W, where that one can be relied on, c.
+
+    earlier: W, (1, 3, H, W). reliable: c, (1, 1, H, W) in [0, 1]; 0 where something else was seen before."""
+
+    earlier: Tensor
+    reliable: Tensor
+
+    def statistic(self, features: Tensor, target: None) -> Tensor:
+        height, width = features.shape[-2:]
+        return self.part(features, None, Crop(slice(0, height), slice(0, width), (height, width)))
+
+    def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
+        key = features.device, features.dtype, crop.whole
+        earlier, reliable = self.once(key, lambda: self._at(features, crop.whole))
+        return crop.share * (crop.of(reliable) * (features - crop.of(earlier)).square()).mean()
+
+    def _at(self, features: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Both at a size, of the features' kind."""
+        earlier, reliable = (
+            im.resize(each, shape).to(features) for each in (self.earlier, self.reliable.expand_as(self.earlier))
+        )
+        return earlier, reliable[:, :1]

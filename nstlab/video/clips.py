@@ -1,0 +1,145 @@
+"""Clips: the frames of a video file, or of a folder of pictures, one at a time; and its sound."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nstlab import files
+from nstlab import images as im
+from nstlab.settings import InputError
+
+RATE = Fraction(25)  # frames a second of a folder of pictures, and of a clip that does not say
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A picture, (1, 3, h, w) sRGB in [0, 1], upright and with square pixels, and its time in seconds."""
+
+    picture: Tensor
+    time: Fraction
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video file, or a folder of pictures. shape: (h, w) of its frames. rate: frames a second, on average. count: how many
+    there are, as far as the file says. sounds: whether it has sound."""
+
+    path: Path
+    shape: tuple[int, int]
+    rate: Fraction
+    count: int | None = None
+    sounds: bool = False
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames in their order. Raises InputError, when it comes to it, where the file is damaged."""
+        return self._pictures() if self.path.is_dir() else self._decoded()
+
+    def _pictures(self) -> Iterator[Frame]:
+        for i, path in enumerate(_pictures_in(self.path)):
+            yield Frame(self._alike(im.load(path), i), i / self.rate)
+
+    def _decoded(self) -> Iterator[Frame]:
+        done, last = 0, -1 / self.rate
+        with opened(self.path) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            begin = (stream.start_time or 0) * stream.time_base
+            try:
+                for frame in container.decode(stream):
+                    if frame.is_corrupt:
+                        raise InputError(f"{self.path}: is damaged after {done} frames")
+                    own = None if frame.pts is None else frame.pts * frame.time_base - begin
+                    last = own if own is not None and own > last else last + 1 / self.rate  # times rise
+                    yield Frame(self._alike(_upright(frame, stream), done), last)
+                    done += 1
+            except _errors() as error:
+                raise InputError(f"{self.path}: is damaged after {done} frames ({error.strerror})") from None
+            if done == 0:
+                raise InputError(f"{self.path}: has no frames that can be read")
+            if done + self.rate < stream.frames:  # by a second or more: some files cut a few frames off themselves
+                raise InputError(f"{self.path}: ends after {done} of {stream.frames} frames")
+
+    def _alike(self, picture: Tensor, index: int) -> Tensor:
+        if tuple(picture.shape[-2:]) != self.shape:
+            (height, width), (h, w) = self.shape, picture.shape[-2:]
+            raise InputError(f"{self.path}: changes its size from {width}×{height} to {w}×{h} px after {index} frames")
+        return picture
+
+
+def clip(source: str | os.PathLike) -> Clip:
+    """What a video file or a folder of pictures holds. Raises InputError for anything else."""
+    path = Path(source)
+    if path.is_dir():
+        pictures = _pictures_in(path)
+        return Clip(path, im.shape_of(pictures[0]), RATE, len(pictures))
+    with opened(path) as container:
+        stream = container.streams.video[0]
+        rate = stream.average_rate or stream.guessed_rate or RATE
+        count = stream.frames or (container.duration and round(container.duration / 1_000_000 * rate)) or None
+        sounds = bool(container.streams.audio)
+        try:
+            first = next(container.decode(stream), None)
+        except _errors() as error:
+            raise InputError(f"{path}: is damaged ({error.strerror})") from None
+        if first is None:
+            raise InputError(f"{path}: has no frames")
+        height, width = _upright(first, stream).shape[-2:]
+    return Clip(path, (height, width), Fraction(rate), count, sounds)
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in im.FORMATS and path.is_file())
+    if not found:
+        raise InputError(f"{folder}: there is no picture ({', '.join(im.FORMATS)}) in it")
+    return found
+
+
+def library() -> Any:
+    """PyAV; InputError if it is not installed."""
+    try:
+        import av
+    except ImportError:
+        raise InputError("video: PyAV is not installed; pip install 'nstlab[video]'") from None
+    return av
+
+
+def _errors() -> Any:
+    """What PyAV raises."""
+    return library().FFmpegError
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A video file, open. Raises InputError if it is none, or has no picture."""
+    av = library()
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    try:
+        container = av.open(str(files.regular(path)))
+    except (av.FFmpegError, ValueError) as error:
+        raise InputError(f"{path}: is not a video ({getattr(error, 'strerror', None) or error})") from None
+    with container:
+        if not container.streams.video:
+            raise InputError(f"{path}: has no video stream")
+        yield container
+
+
+def _upright(frame: Any, stream: Any) -> Tensor:
+    """A decoded frame's picture, (1, 3, h, w): on white, turned as its file says, its pixels made square."""
+    clear = frame.format.name.startswith(("yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya", "pal8"))
+    values = torch.from_numpy(frame.to_ndarray(format="rgba" if clear else "rgb24"))
+    picture = values.permute(2, 0, 1)[None].float() / 255  # (1, 3 or 4, h, w)
+    if clear:
+        picture = 1 + picture[:, 3:] * (picture[:, :3] - 1)
+    if (aspect := stream.sample_aspect_ratio or 1) != 1:
+        picture = im.resize(picture, (picture.shape[-2], max(1, round(picture.shape[-1] * aspect))))
+    return torch.rot90(picture, round(frame.rotation / 90), (-2, -1)).contiguous()

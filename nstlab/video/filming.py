@@ -1,0 +1,131 @@
+"""Painting the frames of a film one after the other: each begins with earlier ones, moved by the optical flow, and is held
+to them (Ruder, Dosovitskiy, Brox 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nstlab import images as im
+from nstlab import method, terms
+from nstlab.devices import device
+from nstlab.feedforward.model import StyleModel
+from nstlab.method.fast.arithmetic import arithmetic_of
+from nstlab.names import PRECISIONS
+from nstlab.recipes.base import RunSettings
+from nstlab.recipes.plan import Plan, prepare
+from nstlab.recipes.room import Room
+from nstlab.video.flow import FLOWS, reliable, warped
+from nstlab.video.settings import VideoSettings
+
+HALF = 0.5  # in later passes: part that the neighbour has in the first picture, where it shows the same (Ruder et al. 2016)
+ENOUGH = 0.999  # part of a frame that is found in earlier ones, beyond which no more of them are searched
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A frame that has been painted: both (1, 3, H, W) sRGB in [0, 1]."""
+
+    photo: Tensor
+    picture: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What earlier frames say of a frame: their pictures W, moved to its time, and where they can be relied on, c. Elsewhere W
+    is the nearest frame's: not what is to be seen, but painted already."""
+
+    picture: Tensor  # (1, 3, H, W)
+    reliable: Tensor  # (1, 1, H, W)
+
+    def over(self, other: Tensor, part: float = 1.0) -> Tensor:
+        """W where it can be relied on, as much as `part` says, and else the other picture."""
+        return torch.lerp(other, self.picture, part * self.reliable)
+
+
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """A painted frame. about: loss, terms, steps, the part of it that was seen before, and whether a scene began with it."""
+
+    picture: Tensor
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+class Filming:
+    """Paints frames. All that it remembers from frame to frame are its networks; the results depend on its arguments alone."""
+
+    def __init__(self, settings: VideoSettings):
+        self.settings, self.device, self.flow = settings, device(settings.device), FLOWS[settings.flow]
+        self.plan: Plan | None = None
+        self.model = None if settings.model is None else StyleModel.load(settings.model)
+        if self.model is not None:
+            self.painter, self.mix = self.model.painter(self.device), self.model.mixture([settings.painting])
+
+    def identity(self, path: Path) -> Any:
+        """What determines the pictures besides clip and settings, as plain JSON values; of the frame in a file."""
+        if self.model is not None:
+            return self.model.digest
+        return self.planned(path, None).identity()
+
+    @torch.no_grad()
+    def held(self, photo: Tensor, earlier: Sequence[Seen]) -> tuple[Held | None, float]:
+        """(what earlier frames, the nearest first, say of this one, None if a scene begins; the part that the nearest
+        shows)."""
+        picture, known, nearest = photo, torch.zeros_like(photo[:, :1]), 0.0
+        for i, seen in enumerate(earlier):
+            flow, back = self.flow(photo, seen.photo), self.flow(seen.photo, photo)
+            new = (1 - known) * reliable(flow, back)  # each pixel is held to the nearest frame that shows it
+            if i == 0 and (nearest := float(new.mean())) < self.settings.cut:
+                return None, nearest
+            moved = warped(seen.picture, flow, "bicubic").clamp(0, 1)  # linear ones blur, more with every frame
+            picture = moved if i == 0 else torch.lerp(picture, moved, new)
+            known += new
+            if known.mean() > ENOUGH:
+                break
+        return (Held(picture, known) if earlier else None), nearest
+
+    def paint(self, path: Path, earlier: Sequence[Seen] = (), before: Tensor | None = None) -> Painted:
+        """Paint the frame in a file. earlier: frames before it, the nearest first. before: what an earlier pass made of it."""
+        photo = im.load(path)
+        held, part = self.held(photo, earlier)
+        about = {"seen": part, "begins": held is None}
+        if self.model is not None:
+            picture = self.painter(photo, self.mix)
+            return Painted(im.quantized(picture if held is None else held.over(picture, self.settings.blend)), about)
+        plan = self.planned(path, held, before)
+        result = plan.solve()
+        about |= {"loss": result.loss, "steps": result.steps, **result.terms}
+        return Painted(im.quantized(result.image.cpu()), about)
+
+    def short(self, own: RunSettings) -> RunSettings:
+        """The settings of a frame that begins with a painted one: few steps, none of them in float32 where another type is
+        faster, as 8 bits a channel are kept."""
+        precision = own.precision
+        if precision == PRECISIONS[0] and self.plan is not None:
+            precision = str(arithmetic_of(self.plan.net).dtype).removeprefix("torch.")
+        return own.replace(steps=self.settings.steps, levels=1, precision=precision)
+
+    def planned(self, path: Path, held: Held | None, before: Tensor | None = None) -> Plan:
+        """The plan of a frame: the recipe's own, or, from what is held to, a short one with the temporal term."""
+        own = self.settings.frame_settings(str(path))
+        if held is not None or before is not None:
+            own = self.short(own)
+        self.plan = plan = prepare(own, self.device, self.plan, Room().bytes(self.device))
+        if held is not None:
+            start = held.picture if before is None else held.over(before, HALF)
+            plan = replace(plan, objective=plan.objective + self.settings.temporal * temporal(held))
+        elif before is not None:
+            start = before
+        else:
+            return plan
+        return replace(plan, start=start.to(plan.start))
+
+
+def temporal(held: Held) -> method.Objective:
+    """The temporal term of a frame."""
+    return method.term(terms.Temporal, "temporal", "conv1_1", (1.0,), earlier=held.picture, reliable=held.reliable)

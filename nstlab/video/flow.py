@@ -1,0 +1,115 @@
+"""Optical flow: where each pixel of a frame is in another one, and where that can be relied on.
+
+A flow is (1, 2, H, W), in pixels: what is at (x, y) in the one frame is at (x + u, y + v) in the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nstlab.colour import luminance
+from nstlab.settings import InputError
+
+OCCLUDED = 0.01, 0.5  # Ruder et al. 2016, equation 5: part of the flows' squared lengths, and squared pixels
+BOUNDARY = 0.01, 0.002  # and equation 6
+MARGIN = 8  # RAFT takes sides that are multiples of this
+
+
+def warped(picture: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
+    """The picture, (1, C, H, W), read where the flow points, between pixels as `mode` says and at the edge beyond it."""
+    height, width = flow.shape[-2:]
+    down = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None] + flow[:, 1]
+    across = torch.arange(width, device=flow.device, dtype=flow.dtype) + flow[:, 0]
+    grid = torch.stack([2 * across / max(1, width - 1) - 1, 2 * down / max(1, height - 1) - 1], -1)
+    return F.grid_sample(picture, grid, mode, padding_mode="border", align_corners=True)
+
+
+def reliable(flow: Tensor, back: Tensor) -> Tensor:
+    """(1, 1, H, W): 1 where a flow can be relied on, and 0 where what is seen was hidden in the other frame, or was beyond its
+    edge; where the flow is of two things that move differently (Ruder et al. 2016, equations 5 and 6).
+
+    back: the flow from the other frame to this one."""
+    height, width = flow.shape[-2:]
+    there = warped(back, flow)
+    lengths = _squared(flow) + _squared(there)
+    same = _squared(flow + there) <= OCCLUDED[0] * lengths + OCCLUDED[1]
+    slopes = _squared(_slope(flow, -1)) + _squared(_slope(flow, -2))
+    smooth = slopes <= BOUNDARY[0] * _squared(flow) + BOUNDARY[1]
+    across = torch.arange(width, device=flow.device) + flow[:, :1]
+    down = torch.arange(height, device=flow.device)[:, None] + flow[:, 1:]
+    inside = (across >= 0) & (across <= width - 1) & (down >= 0) & (down <= height - 1)
+    return (same & smooth & inside).to(flow)
+
+
+def _squared(flow: Tensor) -> Tensor:
+    return flow.square().sum(1, keepdim=True)
+
+
+def _slope(flow: Tensor, dim: int) -> Tensor:
+    """Central differences, and 0 at the edges."""
+    made, side = torch.zeros_like(flow), flow.shape[dim]
+    if side > 2:
+        made.narrow(dim, 1, side - 2).copy_((flow.narrow(dim, 2, side - 2) - flow.narrow(dim, 0, side - 2)) / 2)
+    return made
+
+
+def dis(one: Tensor, other: Tensor) -> Tensor:
+    """By dense inverse search (Kroeger et al. 2016), on the CPU; frames (1, 3, H, W) sRGB in [0, 1]."""
+    try:
+        import cv2
+    except ImportError:
+        raise InputError("video: OpenCV is not installed; pip install 'nstlab[video]'") from None
+    height, width = one.shape[-2:]
+    grey = [np.ascontiguousarray((255 * luminance(each.cpu())[0, 0]).round().byte().numpy()) for each in (one, other)]
+    wide = [np.pad(each, [(0, max(0, LEAST - side)) for side in each.shape], "edge") for each in grey]
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # pyright: ignore[reportAttributeAccessIssue]
+    search.setFinestScale(0)  # of all pixels, not of every second one
+    found = search.calc(*wide, None)[:height, :width]
+    return torch.from_numpy(np.ascontiguousarray(found)).permute(2, 0, 1)[None].to(one)
+
+
+LEAST = 64  # pixels: sides below this are too short for the search
+
+
+def raft(one: Tensor, other: Tensor) -> Tensor:
+    """By RAFT (Teed, Deng 2020), torchvision's large network, whose weights must be on this machine."""
+    net, (height, width) = _raft(one.device), one.shape[-2:]
+    below, right = (max(128, -(-side // MARGIN) * MARGIN) - side for side in (height, width))
+    wide = [F.pad(2 * each - 1, (0, right, 0, below), mode="replicate") for each in (one, other)]
+    with torch.no_grad():
+        return net(*wide)[-1][:, :, :height, :width]
+
+
+@cache
+def _raft(device: torch.device) -> torch.nn.Module:
+    from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
+
+    url = Raft_Large_Weights.DEFAULT.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.is_file():
+        raise InputError(f"flow: RAFT's weights are not there; save {url} as {path}, or choose dis")
+    net = raft_large()
+    net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return net.eval().requires_grad_(False).to(device)
+
+
+FLOWS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"dis": dis, "raft": raft}
+
+
+def end_point_error(flow: Tensor, true: Tensor, where: Tensor | None = None) -> float:
+    """Mean distance in pixels between the ends of two flows; where: (1, 1, H, W), the weight of each pixel."""
+    weight = torch.ones_like(flow[:, :1]) if where is None else where
+    return float((weight * _squared(flow - true).sqrt()).sum() / weight.sum().clamp_min(1))
+
+
+def temporal_error(one: Tensor, other: Tensor, flow: Tensor, where: Tensor) -> float:
+    """Mean squared difference of frame `one` from the `other` that its flow has moved to its time, over the pixels `where` it
+    can be relied on (Ruder et al. 2016, section 5): how much a film flickers."""
+    return float((where * (one - warped(other, flow)).square()).mean() / where.mean().clamp_min(1e-9))

@@ -1,0 +1,75 @@
+"""Settings of `nstlab video`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from nstlab.recipes.base import MAIN, RunSettings, known, named
+from nstlab.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, Settings, field_type, option
+
+FLOW_NAMES = ("dis", "raft")
+
+
+@dataclass(frozen=True)
+class VideoSettings(Settings):
+    """Repaint each frame of CLIP in the style of PAINTING, so that the film does not flicker (Ruder et al. 2016)."""
+
+    clip: str = option(help="a video file, or a folder of pictures", identity=False)
+    painting: str = option(help="a picture file, or the name of a sample", identity=False)
+    out: Path = option(
+        Path("film.mp4"), "where the film goes, .mp4, .webm or .gif; without a suffix, a folder of pictures", identity=False
+    )
+    from_: float = option(0.0, "seconds of the clip that are left out", low=0, high=1e6, unit="s")
+    to: float | None = option(None, "second at which the film ends (default: the clip's end)", low=0, high=1e6, unit="s")
+    every: int = option(1, "every how manieth frame is painted", low=1, high=1000)
+    size: int = option(512, "long side of the film", low=MIN_SIDE, high=MAX_SIDE, unit="px")
+    recipe: str = option(MAIN, "whose objective; it reads a photo and a painting")
+    parameters: tuple[str, ...] = option(
+        (), "a setting of the recipe, such as -p beta 50; may be repeated", short="-p", pairs=True
+    )
+    steps: int = option(
+        14, "optimizer steps of a frame that has one before it; the first takes the recipe's", low=0, high=10_000
+    )
+    temporal: float = option(20.0, "weight of the difference from earlier frames", low=0, high=1e12)
+    earlier: tuple[int, ...] = option(
+        (1, 2, 4), "which frames before it a frame is held to, where the nearest does not show the same; without any, each is "
+        "painted alone", low=1, high=100,
+    )  # fmt: skip
+    passes: int = option(1, "times the film is gone through, forwards and backwards in turn", low=1, high=20)
+    cut: float = option(0.3, "part of a frame seen in the one before, below which a new scene begins", low=0, high=1)
+    flow: str = option(FLOW_NAMES[0], "how motion is found; raft needs its weights on this machine", choices=FLOW_NAMES)
+    model: str | None = option(
+        None, "paint in one pass by this model of `nstlab learn`, or 'shipped', rather than by the optimizer", identity=False
+    )
+    blend: float = option(0.8, "with a model: part that the earlier frame has, where it shows the same", low=0, high=0.99)
+    device: str = option(DEVICES[0], "where to compute", choices=DEVICES, identity=False)
+    results: Path = option(Path(RESULTS), "folder in which frames are kept", identity=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.to is not None and self.to <= self.from_:
+            raise InputError(f"to: {self.to:g} s is not after the film's beginning, {self.from_:g} s")
+        if self.model is not None and (self.passes > 1 or self.parameters or self.recipe != MAIN):
+            raise InputError("model: passes, recipe and its settings (-p) are for films by the optimizer")
+        self.frame_settings("photo")
+
+    def frame_settings(self, photo: str) -> RunSettings:
+        """The settings of a frame that is painted alone. InputError for what the recipe does not have, or does not allow."""
+        cls = named(self.recipe)
+        if list(cls.roles().values()) != ["content", "style"]:
+            usable = [name for name, each in known().items() if list(each.roles().values()) == ["content", "style"]]
+            raise InputError(f"recipe: '{self.recipe}' does not repaint a photo; allowed is {', '.join(usable)}")
+        given = dict(zip(self.parameters[::2], self.parameters[1::2], strict=True))
+        if taken := sorted(given.keys() & {"size", *cls.roles()}):
+            raise InputError(f"parameters: {taken[0]} is the film's own; leave out -p")
+        many = {name for name, annotation, _ in cls.options() if field_type(annotation)[1]}
+        chosen = {name: value.split(",") if name in many else value for name, value in given.items()}
+        own = dict(zip(cls.roles(), (photo, self.painting), strict=True))
+        return cls.from_dict({**own, "size": self.size, **chosen})
+
+    @property
+    def begin(self) -> Fraction:
+        """The time in the clip at which the film begins."""
+        return Fraction(self.from_).limit_denominator(1_000_000)

@@ -1,0 +1,198 @@
+"""Films: frames are kept as they are finished, an interrupted film goes on to the same pixels, and it flickers less."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+
+import pandas
+import pytest
+import torch
+from faults import refusal
+from helpers import smooth, transform_network, until
+from making import make_clip, told
+
+from nstlab import cli
+from nstlab import images as im
+from nstlab.feedforward.model import StyleModel
+from nstlab.runs import filmed as films
+from nstlab.runs.filmed import filmed
+from nstlab.video import filming
+from nstlab.video.flow import dis, temporal_error
+from nstlab.video.settings import VideoSettings
+
+
+@pytest.fixture
+def scene():
+    """Six frames of a window that moves over a picture."""
+    wide = smooth(64, 120, seed=1)
+    return [wide[..., 4:52, 6 * i : 6 * i + 64] for i in range(6)]
+
+
+@pytest.fixture
+def settings(scene, tiny_file, painting, tmp_path):
+    """Makes the settings of a small film, of these frames or others."""
+
+    def settings(frames=scene, **changes):
+        source = make_clip(tmp_path / "clip.mp4", frames, sound=changes.pop("sound", None), options={"crf": "5"})
+        own = ("weights", str(tiny_file), "normalize", "False", "steps", "12", "levels", "1", *changes.pop("own", ()))
+        given = {"size": 64, "steps": 4, "parameters": own, "device": "cpu", "results": tmp_path / "results"}
+        given |= {"painting": str(im.save(painting, tmp_path / "painting.png")), "out": tmp_path / "film.mp4"}
+        return VideoSettings(str(source), **given | changes)
+
+    return settings
+
+
+def frames_of(film, run=1):
+    return [im.load(film.place(run, i)) for i in range(len(film.times))]
+
+
+def test_a_film_is_painted_kept_and_found_again(settings, tmp_path):
+    given, seen = settings(sound="aac"), []
+    film = filmed(given, seen.append)
+    assert [(frame.index, frame.count, frame.found) for frame in seen] == [(i, 6, False) for i in range(6)]
+    count, length, codecs, sound = told(given.out)
+    assert (count, codecs) == (6, ["h264", "aac"])
+    assert (length, sound) == (pytest.approx(0.6, abs=0.1), pytest.approx(0.6, abs=0.1))
+    rows = pandas.read_csv(film.path / "frames.csv")
+    assert rows["steps"].tolist() == [12, 4, 4, 4, 4, 4]
+    assert rows["begins"].tolist() == [True] + [False] * 5
+    assert rows["temporal"].iloc[1:].gt(0).all()
+    assert {path.name for path in film.path.iterdir()} == {"pass1", "frames.csv"}
+    whole = given.out.read_bytes()
+    seen.clear()
+    filmed(given, seen.append)
+    assert all(frame.found for frame in seen)
+    assert given.out.read_bytes() == whole
+
+
+def test_it_flickers_less_than_frames_that_are_painted_alone(settings, scene):
+    def flickers(**changes):
+        film = filmed(settings(**changes))
+        frames, photos = frames_of(film), [photo for photo, _ in film.chosen()]
+        flows = [dis(b, a) for a, b in itertools.pairwise(photos)]
+        where = torch.ones(1, 1, 48, 64)
+        where[..., 56:] = 0
+        pairs = zip(frames, frames[1:], flows, strict=False)
+        return sum(temporal_error(b, a, flow, where) for a, b, flow in pairs)
+
+    held, alone = flickers(), flickers(earlier=(), own=("init", "noise"))
+    assert held < 0.5 * alone
+
+
+def test_an_interrupted_film_goes_on_to_the_same_pixels(settings, tmp_path, monkeypatch):
+    whole = frames_of(filmed(settings(results=tmp_path / "other")))
+    given, paint, count = settings(), filming.Filming.paint, []
+
+    def failing(self, *args):
+        count.append(1)
+        if len(count) == 4:
+            raise KeyboardInterrupt
+        return paint(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(filming.Filming, "paint", failing)
+        with pytest.raises(KeyboardInterrupt, match=r"film\.mp4 has the 3 frames before"):
+            filmed(given)
+    assert told(given.out)[0] == 3
+    seen = []
+    film = filmed(given, seen.append)
+    assert [frame.found for frame in seen] == [True] * 3 + [False] * 3
+    assert all(torch.equal(a, b) for a, b in zip(frames_of(film), whole, strict=True))
+
+
+def test_a_killed_film_goes_on_to_the_same_pixels(settings, tmp_path):
+    given = settings()
+    words = ["video", given.clip, given.painting, "--size", "64", "--steps", "4", "--device", "cpu", "--out", str(given.out)]
+    words += ["--results", str(tmp_path / "results")]
+    for name, value in zip(given.parameters[::2], given.parameters[1::2], strict=True):
+        words += ["-p", name, value]
+    process = subprocess.Popen([sys.executable, "-m", "nstlab", *words], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    until(lambda: list((tmp_path / "results").glob("films/*/pass1/000001.png")))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert cli.main(words) == 0
+    resumed = filmed(given)
+    whole = frames_of(filmed(settings(results=tmp_path / "other")))
+    assert all(torch.equal(a, b) for a, b in zip(frames_of(resumed), whole, strict=True))
+
+
+def test_a_scene_begins_where_nothing_was_seen_before(settings, scene):
+    film = filmed(settings([*scene[:3], *(smooth(48, 64, seed=7).flip(-1) * 0.5,) * 2]))
+    assert pandas.read_csv(film.path / "frames.csv")["begins"].tolist() == [True, False, False, True, False]
+
+
+def test_parts_of_a_clip(settings):
+    film = filmed(settings(from_=0.1, to=0.5, every=2))
+    assert [float(at) for at in film.times] == pytest.approx([0, 0.2])
+    assert told(film.settings.out)[1] == pytest.approx(0.4, abs=0.05)
+    assert "no frame" in refusal(filmed, settings(from_=2.0))
+
+
+def test_later_passes_go_back_and_forth_and_keep_the_photos_until_the_end(settings):
+    seen = []
+    film = filmed(settings(passes=3), seen.append)
+    assert [frame.index for frame in seen] == [*range(6), *reversed(range(6)), *range(6)]
+    assert not any(torch.equal(a, b) for a, b in zip(frames_of(film, 1)[1:], frames_of(film, 3)[1:], strict=True))
+    assert not (film.path / "photos").exists()
+
+
+def test_a_model_paints_the_frames_and_they_are_blended(settings, tmp_path):
+    model = StyleModel(transform_network(), ("painting", "oil", "chalk"))
+    path = str(model.save(tmp_path / "m.safetensors"))
+    own = {"model": path, "parameters": (), "painting": "painting"}
+    alone, held = filmed(settings(**own | {"earlier": ()})), filmed(settings(**own))
+    photo = next(alone.chosen())[0]
+    expected = StyleModel.load(path).painter("cpu")(photo, model.mixture(["painting"]))
+    torch.testing.assert_close(frames_of(alone)[0], im.quantized(expected), rtol=0, atol=1e-6)
+    assert torch.equal(frames_of(alone)[0], frames_of(held)[0])
+    assert not torch.equal(frames_of(alone)[1], frames_of(held)[1])
+
+
+def test_a_clip_that_is_damaged_gives_the_frames_before(settings, tmp_path, monkeypatch):
+    given = settings()
+    (tmp_path / "frames").mkdir()
+    for i in range(3):
+        im.save(smooth(48, 64, seed=1), tmp_path / "frames" / f"{i}.png")
+    im.save(smooth(30, 64, seed=1), tmp_path / "frames" / "3.png")
+    message = refusal(filmed, given.replace(clip=str(tmp_path / "frames")))
+    assert "changes its size" in message
+    assert message.endswith("film.mp4 has the 3 frames before")
+    assert told(given.out)[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"recipe": "texture"}, "recipe: 'texture' does not repaint a photo"),
+        ({"own": ("betta", "3")}, "no setting 'betta'; did you mean 'beta'"),
+        ({"own": ("size", "64")}, "parameters: size is the film's own"),
+        ({"from_": 2.0, "to": 1.0}, "to: 1 s is not after"),
+        ({"from_": -1.0}, "from: -1.0 is not allowed"),
+        ({"model": "shipped"}, "are for films by the optimizer"),
+    ],
+)
+def test_what_cannot_be_filmed_is_refused(settings, changes, says):
+    assert says in refusal(settings, **changes)
+
+
+def test_the_clip_is_not_replaced_and_a_full_disk_loses_nothing(settings, monkeypatch, tmp_path):
+    given = settings()
+    assert "is the clip" in refusal(filmed, given.replace(out=given.clip))
+    given.out.write_bytes(b"an older film")
+    save = im.save
+
+    def full(image, path, *rest):
+        if path.name == "000002.png" and "pass1" in str(path):
+            raise films.InputError(f"{path}: cannot be written (No space left on device)")
+        return save(image, path, *rest)
+
+    monkeypatch.setattr(films.im, "save", full)
+    message = refusal(filmed, given)
+    assert "No space left" in message
+    assert "2 frames before" in message
+    monkeypatch.setattr(films.im, "save", save)
+    seen = []
+    filmed(given, seen.append)
+    assert [frame.found for frame in seen] == [True] * 2 + [False] * 4

@@ -1,0 +1,164 @@
+"""Clips in and films out: what is decoded is upright, square and complete; what is written lasts as long as it should."""
+
+import shutil
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+from faults import damaged, refusal
+from helpers import smooth
+from making import make_clip, told
+from PIL import Image
+
+from nstlab import images as im
+from nstlab.settings import InputError
+from nstlab.video.clips import clip
+from nstlab.video.writing import check_film, write_film
+
+
+@pytest.fixture
+def pictures():
+    return [smooth(48, 64, seed) for seed in range(6)]
+
+
+@pytest.fixture
+def kept(pictures, tmp_path):
+    """(file, time) of each picture."""
+    return [(im.save(each, tmp_path / f"{i}.png"), Fraction(i, 10)) for i, each in enumerate(pictures)]
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "libx264"), ("webm", "libvpx-vp9"), ("avi", "mpeg4"), ("mkv", "ffv1")])
+def test_frames_are_decoded_in_order_with_their_times(pictures, tmp_path, suffix, codec):
+    found = clip(make_clip(tmp_path / f"a.{suffix}", pictures, codec=codec))
+    frames = list(found.frames())
+    assert found.shape == (48, 64)
+    assert found.count == len(frames) == 6
+    assert [float(frame.time) for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5], abs=0.002)
+    for frame, picture in zip(frames, pictures, strict=True):
+        assert (frame.picture - picture).abs().mean() < 0.05
+        assert all((frame.picture - picture).abs().mean() <= (frame.picture - other).abs().mean() for other in pictures)
+
+
+def test_variable_rates_keep_their_times(pictures, tmp_path):
+    times = [0, 0.1, 0.15, 0.6, 0.7, 1.5]
+    found = clip(make_clip(tmp_path / "a.mkv", pictures, times=times))
+    assert [float(frame.time) for frame in found.frames()] == pytest.approx(times, abs=0.002)
+
+
+def test_pixels_that_are_not_square_and_odd_sizes(pictures, tmp_path):
+    wide = clip(make_clip(tmp_path / "a.mp4", pictures, aspect=Fraction(3, 2)))
+    assert wide.shape == (48, 96)
+    odd = [smooth(47, 63, seed) for seed in range(2)]
+    assert clip(make_clip(tmp_path / "b.mkv", odd, codec="ffv1", pix_fmt="bgr0")).shape == (47, 63)
+
+
+def test_what_is_turned_by_its_file_is_upright(pictures, tmp_path):
+    straight = make_clip(tmp_path / "a.mp4", pictures)
+    content = straight.read_bytes()
+    unit, turned = [(1 << 16, 0, 0), (0, 1 << 16, 0)], [(0, 1 << 16, 0), (-(1 << 16), 0, 0)]  # of the track's matrix, by 90°
+    first, second = (b"".join(v.to_bytes(4, "big", signed=True) for row in rows for v in row) for rows in (unit, turned))
+    where = content.index(first, content.index(b"tkhd"))
+    (tmp_path / "b.mp4").write_bytes(content[:where] + second + content[where + len(first) :])
+    found = clip(tmp_path / "b.mp4")
+    assert found.shape == (64, 48)
+    frame = next(found.frames()).picture
+    assert (frame - torch.rot90(pictures[0], -1, (-2, -1))).abs().mean() < 0.05
+
+
+def test_what_is_transparent_is_on_white(tmp_path):
+    clear = [Image.new("RGBA", (32, 32), (255, 0, 0, 255 * (i % 2))) for i in range(3)]
+    clear[0].save(tmp_path / "a.png", save_all=True, append_images=clear[1:], duration=100)
+    shutil.move(tmp_path / "a.png", tmp_path / "a.apng")
+    frames = [frame.picture for frame in clip(tmp_path / "a.apng").frames()]
+    assert float(frames[0].min()) == 1
+    assert frames[1][0, :, 0, 0].tolist() == [1, 0, 0]
+
+
+def test_a_folder_of_pictures_is_a_clip(kept, pictures, tmp_path):
+    found = clip(tmp_path)
+    assert (found.count, found.shape, found.sounds) == (6, (48, 64), False)
+    for frame, picture in zip(found.frames(), pictures, strict=True):
+        assert torch.equal(frame.picture, im.quantized(picture))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+@pytest.mark.parametrize("codec", ["aac", "libopus"])
+def test_a_film_has_the_clips_sound_and_lasts_as_long(kept, pictures, tmp_path, suffix, codec):
+    source = clip(make_clip(tmp_path / "a.mkv", pictures, sound=codec))
+    assert source.sounds
+    write_film(tmp_path / f"out{suffix}", kept, Fraction(6, 10), source)
+    count, length, codecs, sound = told(tmp_path / f"out{suffix}")
+    assert count == 6
+    assert length == pytest.approx(0.6, abs=0.1)
+    assert codecs[1] == ("opus" if suffix == ".webm" or codec == "libopus" else "aac")
+    assert sound == pytest.approx(0.6, abs=0.1)
+    write_film(
+        tmp_path / f"part{suffix}",
+        [(path, at - Fraction(3, 10)) for path, at in kept[3:]],
+        Fraction(3, 10),
+        source,
+        Fraction(3, 10),
+    )
+    count, length, _, sound = told(tmp_path / f"part{suffix}")
+    assert count == 3
+    assert sound == pytest.approx(length, abs=0.1) == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_film_is_an_animation_or_a_folder_too(kept, pictures, tmp_path):
+    write_film(tmp_path / "a.gif", kept, Fraction(6, 10))
+    with Image.open(tmp_path / "a.gif") as image:
+        assert (image.n_frames, image.size, image.info["duration"]) == (6, (64, 48), 100)
+    write_film(tmp_path / "frames", kept, Fraction(6, 10))
+    assert [path.name for path in sorted((tmp_path / "frames").iterdir())] == [f"{i:06}.png" for i in range(6)]
+    assert torch.equal(im.load(tmp_path / "frames" / "000003.png"), im.quantized(pictures[3]))
+
+
+def test_a_film_that_cannot_be_written_leaves_what_was_there(kept, tmp_path, monkeypatch):
+    (tmp_path / "out.mp4").write_bytes(b"an older film")
+
+    def full(self, *args):
+        raise av.error.OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nstlab.video.writing.im.to_pil", full)
+    assert "out.mp4: cannot be written (No space left" in refusal(write_film, tmp_path / "out.mp4", kept, Fraction(1))
+    assert (tmp_path / "out.mp4").read_bytes() == b"an older film"
+    assert not list(tmp_path.glob(".nstlab-*"))
+
+
+def test_what_is_no_clip_is_refused_in_one_line(pictures, tmp_path, kept):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.mp4").write_text("no film")
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        tone = container.add_stream("aac", rate=48_000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        silence.sample_rate = 48_000
+        container.mux(tone.encode(silence))
+        container.mux(tone.encode())
+    for name, says in (
+        ("nowhere.mp4", "no such file"), ("text.mp4", "is not a video"), ("sound.mp4", "has no video stream"),
+        ("empty", "no picture"),
+    ):  # fmt: skip
+        assert says in refusal(clip, tmp_path / name)
+    im.save(smooth(20, 20, 1), tmp_path / "9.png")
+    assert "changes its size from 64×48 to 20×20 px after 6 frames" in refusal(lambda: list(clip(tmp_path).frames()))
+    for name, says in (("film.mov", ".mp4, .webm, .gif"), ("0.png", ".mp4"), ("nowhere/a.mp4", "there is no folder")):
+        assert says in refusal(check_film, tmp_path / name)
+
+
+def test_a_damaged_clip_gives_the_frames_before_and_says_so(pictures, tmp_path):
+    content = make_clip(tmp_path / "a.mp4", pictures * 4, options={"g": "6"}, container={"movflags": "faststart"}).read_bytes()
+    told = []  # (how many frames there were before, what was said)
+    for changed in damaged(content):
+        path = tmp_path / "b.mp4"
+        path.write_bytes(changed)
+        count = 0
+        try:
+            for frame in clip(path).frames():
+                assert frame.picture.shape[:2] == (1, 3)
+                count += 1
+        except InputError as error:
+            told.append((count, str(error)))
+    assert all(message.startswith(f"{path}: ") for _, message in told)
+    assert len({before for before, _ in told}) > 1

@@ -1,0 +1,79 @@
+"""Optical flow: exact motions of real photos, and where a flow can be relied on."""
+
+import pytest
+import torch
+from faults import refusal
+from motion import MOTIONS, affine_flow, disc, scene
+
+from nstlab import images as im
+from nstlab.video import flow as flows
+from nstlab.video.flow import dis, end_point_error, raft, reliable, temporal_error, warped
+
+SHAPE = (212, 320)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return [im.fit(im.sample(name, 320), SHAPE) for name in ("coffee", "chelsea")]
+
+
+def test_a_picture_is_read_where_the_flow_points_and_at_the_edge_beyond_it(photo):
+    whole = torch.zeros(1, 2, *photo.shape[-2:])
+    whole[:, 0], whole[:, 1] = 3, -2
+    moved = warped(photo, whole)
+    torch.testing.assert_close(moved[..., 2:, :-3], photo[..., :-2, 3:])
+    torch.testing.assert_close(moved[..., :2, -1], photo[..., :1, -1].expand(1, 3, 2))
+    half = warped(photo, torch.full_like(whole, 0.5))
+    torch.testing.assert_close(half[..., 0, 0], photo[..., :2, :2].mean((-2, -1)))
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_the_motion_of_a_photo_and_of_what_moves_before_it_is_found(pictures, motion):
+    first, second, true, visible = scene(*pictures, MOTIONS[motion])
+    found, back = dis(second, first), dis(first, second)
+    assert end_point_error(found, true, visible) < 0.25  # pixels
+    where = reliable(found, back)
+    assert end_point_error(found, true, where) < 0.15
+    assert float((where * visible).sum() / visible.sum()) > 0.95
+    assert float((where * (1 - visible)).sum() / (1 - visible).sum()) < 0.15  # of what was hidden or is new
+    assert temporal_error(second, first, found, where) < 1e-3 < temporal_error(second, first, 0 * found, where)
+
+
+def test_a_flow_is_not_relied_on_where_things_part(pictures):
+    shape = SHAPE
+    inside = disc(shape, (160, 106), 40)
+    flow = inside * torch.tensor([8.0, 0.0]).view(1, 2, 1, 1)
+    edge = inside - disc(shape, (160, 106), 38)
+    assert reliable(flow, -flow)[edge > 0].mean() < 0.4
+    still = torch.zeros(1, 2, *shape)
+    assert reliable(still, still).min() == 1
+    beyond = affine_flow(shape, move=(30, 0))
+    assert reliable(beyond, -beyond)[..., -30:].max() == 0
+    assert reliable(beyond, -beyond)[..., :-31].min() == 1
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (1, 1), (20, 400)], ids=str)
+def test_frames_of_any_size_have_a_flow(shape):
+    one = torch.rand(1, 3, *shape, generator=torch.Generator().manual_seed(0))
+    found = dis(one, one)
+    assert found.shape == (1, 2, *shape)
+    assert end_point_error(found, torch.zeros_like(found)) < 0.5
+
+
+def test_raft_is_refused_without_its_weights_and_used_with_them(pictures, monkeypatch, tmp_path):
+    from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
+
+    flows._raft.cache_clear()
+    small = [im.resize(each, (96, 130)) for each in pictures]
+    message = refusal(raft, *small)
+    assert "raft_large" in message
+    assert "dis" in message
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    torch.manual_seed(0)
+    weights = raft_large().state_dict()
+    torch.save(weights, tmp_path / "checkpoints" / Raft_Large_Weights.DEFAULT.url.rpartition("/")[2])
+    found = raft(*small)
+    assert found.shape == (1, 2, 96, 130)
+    assert found.isfinite().all()
+    flows._raft.cache_clear()
