@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab import images as im
@@ -24,6 +25,7 @@ from nstlab.video.flow import FLOWS, reliable, warped
 from nstlab.video.settings import VideoSettings
 
 HALF = 0.5  # in later passes: part that the neighbour has in the first picture, where it shows the same (Ruder et al. 2016)
+ALIKE = 0.08  # difference of two photos, in one channel, up to which they look alike
 ENOUGH = 0.999  # part of a frame that is found in earlier ones, beyond which no more of them are searched
 
 
@@ -38,7 +40,7 @@ class Seen:
 @dataclass(frozen=True, eq=False)
 class Held:
     """What earlier frames say of a frame: their pictures W, moved to its time, and where they can be relied on, c. Elsewhere W
-    is the nearest frame's: not what is to be seen, but painted already."""
+    is the nearest frame's where it looks alike, and what comes into sight is the photo in the painted colours."""
 
     picture: Tensor  # (1, 3, H, W)
     reliable: Tensor  # (1, 1, H, W)
@@ -76,18 +78,22 @@ class Filming:
     def held(self, photo: Tensor, earlier: Sequence[Seen]) -> tuple[Held | None, float]:
         """(what earlier frames, the nearest first, say of this one, None if a scene begins; the part that the nearest
         shows)."""
-        picture, known, nearest = photo, torch.zeros_like(photo[:, :1]), 0.0
-        for i, seen in enumerate(earlier):
-            flow, back = self.flow(photo, seen.photo), self.flow(seen.photo, photo)
-            new = (1 - known) * reliable(flow, back)  # each pixel is held to the nearest frame that shows it
-            if i == 0 and (nearest := float(new.mean())) < self.settings.cut:
-                return None, nearest
+        made, nearest = None, 0.0
+        for seen in earlier:
+            flow = self.flow(photo, seen.photo)
+            where = reliable(flow, self.flow(seen.photo, photo))
             moved = warped(seen.picture, flow, "bicubic").clamp(0, 1)  # linear ones blur, more with every frame
-            picture = moved if i == 0 else torch.lerp(picture, moved, new)
-            known += new
-            if known.mean() > ENOUGH:
+            if made is None:
+                if (nearest := float(where.mean())) < self.settings.cut:
+                    break
+                begun = torch.maximum(where, alike(photo, warped(seen.photo, flow)))
+                made = Held(torch.lerp(recoloured(photo, moved, where), moved, begun), where)
+            else:
+                new = (1 - made.reliable) * where  # each pixel is held to the nearest frame that shows it
+                made = Held(torch.lerp(made.picture, moved, new), made.reliable + new)
+            if made.reliable.mean() > ENOUGH:
                 break
-        return (Held(picture, known) if earlier else None), nearest
+        return made, nearest
 
     def paint(self, path: Path, earlier: Sequence[Seen] = (), before: Tensor | None = None) -> Painted:
         """Paint the frame in a file. earlier: frames before it, the nearest first. before: what an earlier pass made of it."""
@@ -124,6 +130,22 @@ class Filming:
         else:
             return plan
         return replace(plan, start=start.to(plan.start))
+
+
+def alike(photo: Tensor, other: Tensor) -> Tensor:
+    """(1, 1, H, W): 1 where two photos look alike, so that what one became is a good beginning for the other."""
+    difference = (photo - other).abs().amax(1, keepdim=True)
+    return (F.avg_pool2d(difference, 5, 1, 2, count_include_pad=False) < ALIKE).to(photo)
+
+
+def recoloured(photo: Tensor, picture: Tensor, weight: Tensor) -> Tensor:
+    """The photo, (1, 3, H, W), in the colours that the picture has in their place: by the affine map of colours that fits best.
+
+    weight: (1, 1, H, W), of each pixel."""
+    known = torch.cat([photo, torch.ones_like(photo[:, :1])], 1)[0].flatten(1).double()  # (4, pixels)
+    weighted, ridge = known * weight[0].flatten(1), 1e-6 * torch.eye(4).to(known)
+    slopes = torch.linalg.solve(weighted @ known.T + ridge, weighted @ picture[0].flatten(1).double().T)
+    return (slopes.T @ known).to(photo).view_as(photo).clamp(0, 1)
 
 
 def temporal(held: Held) -> method.Objective:

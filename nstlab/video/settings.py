@@ -32,7 +32,7 @@ class VideoSettings(Settings):
     steps: int = option(
         14, "optimizer steps of a frame that has one before it; the first takes the recipe's", low=0, high=10_000
     )
-    temporal: float = option(20.0, "weight of the difference from earlier frames", low=0, high=1e12)
+    temporal: float = option(50.0, "weight of the difference from earlier frames", low=0, high=1e12)
     earlier: tuple[int, ...] = option(
         (1, 2, 4), "which frames before it a frame is held to, where the nearest does not show the same; without any, each is "
         "painted alone", low=1, high=100,

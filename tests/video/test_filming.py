@@ -1,0 +1,73 @@
+"""What a frame takes from earlier ones."""
+
+import pytest
+import torch
+from motion import MOTIONS, scene
+
+from nstlab import images as im
+from nstlab.video.filming import Filming, Held, Seen, alike, recoloured, temporal
+from nstlab.video.settings import VideoSettings
+
+SHAPE = (106, 160)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return [im.fit(im.sample(name, 160), SHAPE) for name in ("coffee", "chelsea")]
+
+
+@pytest.fixture
+def filming():
+    return Filming(VideoSettings("clip.mp4", "mosaic", device="cpu"))
+
+
+def test_what_was_seen_before_is_held_to_it_and_what_was_not_has_its_colours(filming, pictures):
+    first, second, _, visible = scene(*pictures, MOTIONS["pan"])
+    painted = 1 - first
+    held, part = filming.held(second, [Seen(first, painted)])
+    assert part == pytest.approx(float(held.reliable.mean()))
+    assert ((held.picture - (1 - second)).abs() * held.reliable).mean() < 0.01
+    hidden = (1 - visible).expand_as(second) > 0
+    assert (held.picture - (1 - second)).abs()[hidden].mean() < 0.1  # a negative is an affine map of colours
+    assert float(held.reliable[visible == 0].mean()) < 0.2
+
+
+def test_a_scene_begins_where_too_little_was_seen(filming, pictures):
+    held, part = filming.held(pictures[0], [Seen(pictures[1], pictures[1])])
+    assert held is None
+    assert part < 0.3
+    assert filming.held(pictures[0], []) == (None, 0.0)
+
+
+def test_what_the_nearest_frame_does_not_show_is_taken_from_one_before(filming, pictures):
+    first, second, *_ = scene(*pictures, MOTIONS["pan"])
+    near, _ = filming.held(second, [Seen(first, first)])
+    both, _ = filming.held(second, [Seen(first, first), Seen(second, torch.zeros_like(second))])
+    added = both.reliable - near.reliable
+    assert added.min() >= 0
+    assert added.mean() > 0.02
+    assert (both.picture * added).abs().max() == 0
+    assert torch.equal(both.picture * near.reliable, near.picture * near.reliable)
+
+
+def test_colours_are_mapped_as_they_are_where_it_is_known(pictures):
+    photo, weight = pictures[0], torch.zeros(1, 1, *SHAPE)
+    weight[..., :80] = 1
+    painted = 0.2 + 0.5 * photo.flip(1)
+    painted[..., 80:] = 0
+    torch.testing.assert_close(recoloured(photo, painted, weight), 0.2 + 0.5 * photo.flip(1), rtol=0, atol=1e-3)
+    other = photo.clone()
+    other[..., :40] += 0.5
+    found = alike(photo, other)
+    assert found[..., :38].max() == 0
+    assert found[..., 42:].min() == 1
+
+
+def test_blends_and_the_temporal_term_are_of_what_can_be_relied_on(photo):
+    reliable = torch.zeros_like(photo[:, :1])
+    reliable[..., :20, :] = 1
+    held = Held(torch.ones_like(photo), reliable)
+    blended = held.over(photo, 0.25)
+    torch.testing.assert_close(blended[..., :20, :], photo[..., :20, :].lerp(torch.ones(()), 0.25))
+    assert torch.equal(blended[..., 20:, :], photo[..., 20:, :])
+    assert next(iter(temporal(held).weights)) == "temporal"
