@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import feedforward, large, processes, speed
+from benchmarks import feedforward, film, large, processes, speed
 from benchmarks.scene import BenchSettings, Row
 from nstlab import files
 from nstlab.recipes import plan as recipes
@@ -27,6 +27,7 @@ ROWS = {  # by what can be asked for, in the order of the table
     "parts": processes.parts,
     "large": large.large,
     "feedforward": feedforward.feedforward,
+    "film": film.film,
     "live": speed.live,
     "first": processes.first_picture,
     "precision": speed.precision,
@@ -46,7 +47,7 @@ def measure(options: BenchSettings) -> list[Row]:
     for name in options.rows:
         for row in ROWS[name](options, device):
             rows.append(row)
-            print(line(row), flush=True)
+            print(str(row), flush=True)
             if options.json is not None:  # at once, so that it is kept whatever happens later
                 write(options.json, about, rows)
     if before is not None:
@@ -70,13 +71,6 @@ def machine(device: torch.device) -> dict[str, Any]:
         "nstlab": version("nstlab"),
         "python": platform.python_version(),
     }
-
-
-def line(row: Row) -> str:
-    """A row as Markdown."""
-    values = ", ".join(f"{name} {value:.4g}" for name, value in row.values.items())
-    kept = {None: "", True: "yes", False: "**no**"}[row.met]
-    return f"| {row.name} | {values} | {row.target} | {kept} |"
 
 
 def write(path: Path, about: dict[str, Any], rows: list[Row]) -> None:

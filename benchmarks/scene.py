@@ -21,8 +21,8 @@ from nstlab.settings import DEVICES, Settings, option
 from nstlab.weights import Weights, random_weights
 
 BENCHES = (
-    "start", "two", "evaluation", "long", "growth", "memory", "parts", "large", "feedforward", "live", "first",
-    "precision", "quality",
+    "start", "two", "evaluation", "long", "growth", "memory", "parts", "large", "feedforward", "film", "live",
+    "first", "precision", "quality",
 )  # fmt: skip
 PAIRS = (("coffee", "swirl_strokes"), ("astronaut", "mosaic"), ("chelsea", "wave_engraving"))
 ALPHA, BETA = 1.0, 1e3
@@ -49,6 +49,12 @@ class Row:
     values: dict[str, float]
     target: str = ""
     met: bool | None = None
+
+    def __str__(self) -> str:
+        """As Markdown."""
+        values = ", ".join(f"{name} {value:.4g}" for name, value in self.values.items())
+        kept = {None: "", True: "yes", False: "**no**"}[self.met]
+        return f"| {self.name} | {values} | {self.target} | {kept} |"
 
 
 @dataclass(frozen=True)

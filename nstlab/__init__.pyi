@@ -99,6 +99,7 @@ from .recipes.room import prepare_here as prepare_here
 from .recipes.sketch import SketchSettings as SketchSettings
 from .recipes.texture import TextureSettings as TextureSettings
 from .recipes.transfer import TransferSettings as TransferSettings
+from .runs.filmed import filmed as filmed
 from .runs.finished import sheet as sheet
 from .runs.index import history as history
 from .runs.index import runs as runs
@@ -107,5 +108,7 @@ from .runs.stored import run_id as run_id
 from .runs.sweep import Sweep as Sweep
 from .settings import InputError as InputError
 from .terms.affine import guided as guided
+from .video.moving import MovingScene as MovingScene
+from .video.settings import VideoSettings as VideoSettings
 from .weights import Weights as Weights
 from .weights import fetched as fetched

@@ -20,6 +20,7 @@ from helpers import smooth, transform_network
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from making import make_clip
 
 import nstlab as nst
 from nstlab import cli
@@ -31,6 +32,7 @@ from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.objectives import total_variation
 from nstlab.recipes.base import known
 from nstlab.settings import field_type
+from nstlab.video.settings import VideoSettings
 from nstlab.weights import TORCHVISION, random_weights
 
 FEW = 30
@@ -43,7 +45,7 @@ SENTINEL = b"an older picture"
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    """Two pictures, small weights, a model that paints in one pass, and results with a finished run and an interrupted one."""
+    """Two pictures, a clip, small weights, a model, and results with a finished run and an interrupted one."""
     folder = tmp_path_factory.mktemp("scene")
     im.save(smooth(20, 18, 1), folder / "photo.png"), im.save(smooth(17, 22, 2), folder / "painting.png")
     weights = random_weights(0, widths=(2, 3, 3, 3, 3)).tensors
@@ -54,6 +56,7 @@ def scene(tmp_path_factory):
         assert run(transfer(folder, out="b.png", seed=1)).code == 130
     (folder / "out.png").write_bytes(SENTINEL)
     StyleModel(transform_network(), ("ink", "oil", "chalk")).save(folder / "model.safetensors")
+    make_clip(folder / "clip.mp4", [smooth(20, 18, seed) for seed in (1, 1, 2)])
     (folder / "photos").mkdir()
     shutil.copy(folder / "photo.png", folder / "photos")
     return folder
@@ -85,7 +88,7 @@ def spelt(words, options):
     """A command's words, with these options."""
     words = list(map(str, words))
     for name, value in options.items():
-        words += ["--" + name.replace("_", "-"), *map(str, value if isinstance(value, list) else [value])]
+        words += ["--" + name.rstrip("_").replace("_", "-"), *map(str, value if isinstance(value, list) else [value])]
     return words
 
 
@@ -131,6 +134,7 @@ CHEAP = {  # of these only values that take no time
     "size": ["16", "17", "20", "15", "-3", "1e3", "99999999"], "steps": ["0", "1", "2", "-1"],
     "frames": ["0", "1", "2", "501"], "style_scale": ["0.1", "1", "1.5", "0"], "device": ["cpu", "cuda:7", "tpu"],
     "weights": ["nowhere.pth", "imagenet", "caffe"], "crop": ["64", "63"], "batch": ["1", "2", "0"], "width": ["8", "7"],
+    "passes": ["1", "2", "0"],
 }  # fmt: skip
 
 
@@ -162,19 +166,22 @@ def test_options(place, drawn):
 
 @attack
 @given(data=st.data())
-def test_learning_and_painting_in_one_pass(place, data):
+def test_models_and_films(place, data):
     here = place()
     model = here / "model.safetensors"
     if data.draw(st.booleans()):
         damage(data, model)
-    learn = {"photos": here / "photos", "weights": here / "tiny.safetensors", "results": here / "results", "out": model}
+    tiny = here / "tiny.safetensors"
+    learn = {"photos": here / "photos", "weights": tiny, "results": here / "results", "out": model}
     learn |= {"size": 20, "crop": 64, "width": 8, "batch": 1, "steps": 1, "device": "cpu"}
+    video = {"out": here / "film.gif", "size": 20, "steps": 1, "device": "cpu", "results": here / "results"}
     apply = {"out": here / "out.png", "device": "cpu"}
     cls, words, usual = data.draw(
         st.sampled_from([
             (LearnSettings, ["learn", here / "painting.png"], learn),
             (ApplySettings, ["apply", model, here / "photo.png"], apply),
             (ExportSettings, ["export", model], {"out": here / "model.onnx"}),
+            (VideoSettings, ["video", here / "clip.mp4", here / "painting.png", "-p", "weights", tiny], video),
         ])
     )  # fmt: skip
     fields = {name: (annotation, opt) for name, annotation, opt in cls.options() if name not in ("out", "results")}

@@ -19,8 +19,9 @@ from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.texture import TextureSettings
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.settings import Settings, field_type, nearest, option
+from nstlab.video.settings import VideoSettings
 
-CLASSES = (*known().values(), JobSettings, LearnSettings, ApplySettings)
+CLASSES = (*known().values(), JobSettings, LearnSettings, ApplySettings, VideoSettings)
 
 
 def make(cls=TransferSettings, **changes):
@@ -166,7 +167,7 @@ def test_a_range_includes_its_ends_which_come_back_from_json_and_nothing_beyond(
         for wrong in (opt.low - 1, math.inf if opt.high is None else opt.high * 2):
             assert opt.allowed() in refusal(make, cls, **{name: wrong})
         for wrong in (math.nan, math.inf, -math.inf, "nan", "inf", "-1e400"):
-            assert refusal(make, cls, **{name: wrong}).startswith(f"{name}:")
+            assert refusal(make, cls, **{name: wrong}).startswith(f"{name.rstrip('_')}:")
 
 
 def test_a_number_without_a_range_is_any_finite_one():

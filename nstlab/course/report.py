@@ -15,7 +15,7 @@ from nstlab.course.experiment import Outcome
 from nstlab.course.settings import EXPERIMENT_IDS, SweepSettings
 from nstlab.names import WEIGHTS
 
-BEFORE = ("transfers", "poster", "paintings")  # parts of the gallery before the experiments
+BEFORE = ("transfers", "poster", "paintings", "film")  # parts of the gallery before the experiments
 GALLERY_BYTES = 300_000  # of a picture in the gallery, at most
 
 

@@ -23,12 +23,27 @@ MARGIN = 8  # RAFT takes sides that are multiples of this
 
 
 def warped(picture: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
-    """The picture, (1, C, H, W), read where the flow points, between pixels as `mode` says and at the edge beyond it."""
-    height, width = flow.shape[-2:]
-    down = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None] + flow[:, 1]
-    across = torch.arange(width, device=flow.device, dtype=flow.dtype) + flow[:, 0]
-    grid = torch.stack([2 * across / max(1, width - 1) - 1, 2 * down / max(1, height - 1) - 1], -1)
+    """The picture, (1, C, H, W), read where the flow points, see `read`."""
+    return read(picture, pixels(flow) + flow, mode)
+
+
+def pixels(like: Tensor) -> Tensor:
+    """(1, 2, H, W): x and y of each pixel."""
+    down, across = torch.meshgrid(*(torch.arange(side) for side in like.shape[-2:]), indexing="ij")
+    return torch.stack([across, down])[None].to(like)
+
+
+def read(picture: Tensor, at: Tensor, mode: str = "bilinear") -> Tensor:
+    """(1, C, h, w), places in it, (1, 2, H, W) -> (1, C, H, W): between pixels as `mode` says, at the edge beyond it."""
+    sides = [max(1, side - 1) for side in picture.shape[:-3:-1]]
+    grid = torch.stack([2 * at[:, i] / side - 1 for i, side in enumerate(sides)], -1)
     return F.grid_sample(picture, grid, mode, padding_mode="border", align_corners=True)
+
+
+def inside(at: Tensor) -> Tensor:
+    """(1, 1, H, W): whether places, (1, 2, H, W), are in a picture of that size."""
+    x, y = at[:, :1], at[:, 1:]
+    return (x >= 0) & (x <= at.shape[-1] - 1) & (y >= 0) & (y <= at.shape[-2] - 1)
 
 
 def reliable(flow: Tensor, back: Tensor) -> Tensor:
@@ -36,16 +51,12 @@ def reliable(flow: Tensor, back: Tensor) -> Tensor:
     edge; where the flow is of two things that move differently (Ruder et al. 2016, equations 5 and 6).
 
     back: the flow from the other frame to this one."""
-    height, width = flow.shape[-2:]
     there = warped(back, flow)
     lengths = _squared(flow) + _squared(there)
     same = _squared(flow + there) <= OCCLUDED[0] * lengths + OCCLUDED[1]
     slopes = _squared(_slope(flow, -1)) + _squared(_slope(flow, -2))
     smooth = slopes <= BOUNDARY[0] * _squared(flow) + BOUNDARY[1]
-    across = torch.arange(width, device=flow.device) + flow[:, :1]
-    down = torch.arange(height, device=flow.device)[:, None] + flow[:, 1:]
-    inside = (across >= 0) & (across <= width - 1) & (down >= 0) & (down <= height - 1)
-    return (same & smooth & inside).to(flow)
+    return (same & smooth & inside(pixels(flow) + flow)).to(flow)
 
 
 def _squared(flow: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class VideoSettings(Settings):
         Path("film.mp4"), "where the film goes, .mp4, .webm or .gif; without a suffix, a folder of pictures", identity=False
     )
     from_: float = option(0.0, "seconds of the clip that are left out", low=0, high=1e6, unit="s")
-    to: float | None = option(None, "second at which the film ends (default: the clip's end)", low=0, high=1e6, unit="s")
+    to: float | None = option(None, "second at which the film ends (default: the clip's end)", low=0.001, high=1e6, unit="s")
     every: int = option(1, "every how manieth frame is painted", low=1, high=1000)
     size: int = option(512, "long side of the film", low=MIN_SIDE, high=MAX_SIDE, unit="px")
     recipe: str = option(MAIN, "whose objective; it reads a photo and a painting")

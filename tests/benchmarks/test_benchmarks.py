@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from benchmarks import feedforward, processes, report, speed
+from benchmarks import feedforward, film, processes, report, speed
 from benchmarks.scene import BenchSettings, Row, Scene
 from nstlab import commandline
 from nstlab.images import resize
@@ -56,12 +56,16 @@ def short(tiny, monkeypatch):
     monkeypatch.setattr(speed, "MOVES", {field: moves[:1] for field, moves in speed.MOVES.items()})
     monkeypatch.setattr(feedforward, "SPEEDS", {32: 1})
     monkeypatch.setattr(feedforward, "cold_start", lambda: Row("first picture", {"s": 1.0}))
+    monkeypatch.setattr(film, "SHAPE", (36, 48))
+    monkeypatch.setattr(film, "FRAMES", 3)
     monkeypatch.setattr(processes, "child", lambda *_: {"bytes": 100.0})
     whole = speed.minimize
     monkeypatch.setattr(speed, "minimize", lambda *args, **options: whole(*args, **options | {"steps": 5}))
 
 
-@pytest.mark.parametrize("name", ["evaluation", "long", "growth", "memory", "feedforward", "live", "precision", "quality"])
+@pytest.mark.parametrize(
+    "name", ["evaluation", "long", "growth", "memory", "feedforward", "film", "live", "precision", "quality"]
+)
 def test_rows_have_numbers_and_a_promise(name, short, tiny_file):
     rows = list(report.ROWS[name](BenchSettings(weights=str(tiny_file), sizes=(64,), quality_size=64), CPU))
     assert all(math.isfinite(value) or name == "quality" for row in rows for value in row.values.values())

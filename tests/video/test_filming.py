@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from motion import MOTIONS, scene
 
 from nstlab import images as im
 from nstlab.video.filming import Filming, Held, Seen, alike, recoloured, temporal
+from nstlab.video.moving import MovingScene
 from nstlab.video.settings import VideoSettings
 
 SHAPE = (106, 160)
@@ -13,7 +13,7 @@ SHAPE = (106, 160)
 
 @pytest.fixture(scope="module")
 def pictures():
-    return [im.fit(im.sample(name, 160), SHAPE) for name in ("coffee", "chelsea")]
+    return [im.fit(im.sample(name, 300), (200, 300)) for name in ("coffee", "chelsea")]
 
 
 @pytest.fixture
@@ -22,7 +22,8 @@ def filming():
 
 
 def test_what_was_seen_before_is_held_to_it_and_what_was_not_has_its_colours(filming, pictures):
-    first, second, _, visible = scene(*pictures, MOTIONS["pan"])
+    scene = MovingScene(*pictures, SHAPE)
+    first, second, visible = scene.frame(4), scene.frame(5), scene.visible(5)
     painted = 1 - first
     held, part = filming.held(second, [Seen(first, painted)])
     assert part == pytest.approx(float(held.reliable.mean()))
@@ -40,7 +41,8 @@ def test_a_scene_begins_where_too_little_was_seen(filming, pictures):
 
 
 def test_what_the_nearest_frame_does_not_show_is_taken_from_one_before(filming, pictures):
-    first, second, *_ = scene(*pictures, MOTIONS["pan"])
+    scene = MovingScene(*pictures, SHAPE)
+    first, second = scene.frame(4), scene.frame(5)
     near, _ = filming.held(second, [Seen(first, first)])
     both, _ = filming.held(second, [Seen(first, first), Seen(second, torch.zeros_like(second))])
     added = both.reliable - near.reliable
@@ -51,7 +53,7 @@ def test_what_the_nearest_frame_does_not_show_is_taken_from_one_before(filming, 
 
 
 def test_colours_are_mapped_as_they_are_where_it_is_known(pictures):
-    photo, weight = pictures[0], torch.zeros(1, 1, *SHAPE)
+    photo, weight = im.resize(pictures[0], SHAPE), torch.zeros(1, 1, *SHAPE)
     weight[..., :80] = 1
     painted = 0.2 + 0.5 * photo.flip(1)
     painted[..., 80:] = 0

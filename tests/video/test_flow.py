@@ -3,18 +3,25 @@
 import pytest
 import torch
 from faults import refusal
-from motion import MOTIONS, affine_flow, disc, scene
 
 from nstlab import images as im
 from nstlab.video import flow as flows
 from nstlab.video.flow import dis, end_point_error, raft, reliable, temporal_error, warped
+from nstlab.video.moving import MovingScene
 
 SHAPE = (212, 320)
+STILL = {"move": (0.0, 0.0), "zoom": 1.0, "turn": 0.0}
+MOTIONS = {
+    "pan": {"move": (6.0, -3.5)},
+    "zoom": {"zoom": 1.03},
+    "rotation": {"turn": 3.0},
+    "all": {"zoom": 1.02, "turn": 1.5, "move": (5.0, 2.0)},
+}
 
 
 @pytest.fixture(scope="module")
 def pictures():
-    return [im.fit(im.sample(name, 320), SHAPE) for name in ("coffee", "chelsea")]
+    return [im.fit(im.sample(name, 500), (340, 500)) for name in ("coffee", "chelsea")]
 
 
 def test_a_picture_is_read_where_the_flow_points_and_at_the_edge_beyond_it(photo):
@@ -29,27 +36,29 @@ def test_a_picture_is_read_where_the_flow_points_and_at_the_edge_beyond_it(photo
 
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_the_motion_of_a_photo_and_of_what_moves_before_it_is_found(pictures, motion):
-    first, second, true, visible = scene(*pictures, MOTIONS[motion])
+    scene = MovingScene(*pictures, SHAPE, **STILL | MOTIONS[motion])
+    (first, second), true, visible = map(scene.frame, (4, 5)), scene.flow(5), scene.visible(5)
+    assert temporal_error(second, first, true, visible) < 3e-4
     found, back = dis(second, first), dis(first, second)
-    assert end_point_error(found, true, visible) < 0.25  # pixels
+    assert end_point_error(found, true, visible) < 0.3  # pixels
     where = reliable(found, back)
-    assert end_point_error(found, true, where) < 0.15
+    assert end_point_error(found, true, where) < 0.2
     assert float((where * visible).sum() / visible.sum()) > 0.95
     assert float((where * (1 - visible)).sum() / (1 - visible).sum()) < 0.15  # of what was hidden or is new
     assert temporal_error(second, first, found, where) < 1e-3 < temporal_error(second, first, 0 * found, where)
 
 
-def test_a_flow_is_not_relied_on_where_things_part(pictures):
-    shape = SHAPE
-    inside = disc(shape, (160, 106), 40)
-    flow = inside * torch.tensor([8.0, 0.0]).view(1, 2, 1, 1)
-    edge = inside - disc(shape, (160, 106), 38)
-    assert reliable(flow, -flow)[edge > 0].mean() < 0.4
-    still = torch.zeros(1, 2, *shape)
+def test_a_flow_is_not_relied_on_where_things_part_or_beyond_the_edge(pictures):
+    scene = MovingScene(*pictures, SHAPE, **STILL)
+    flow = scene.flow(5)
+    edge = scene.covered(5) - MovingScene(*pictures, SHAPE, **STILL, radius=0.18).covered(5)
+    assert reliable(flow, -flow)[edge > 0].mean() < 0.5
+    still = torch.zeros(1, 2, *SHAPE)
     assert reliable(still, still).min() == 1
-    beyond = affine_flow(shape, move=(30, 0))
+    beyond = still.clone()
+    beyond[:, 0] = 30
     assert reliable(beyond, -beyond)[..., -30:].max() == 0
-    assert reliable(beyond, -beyond)[..., :-31].min() == 1
+    assert reliable(beyond, -beyond)[..., :-30].min() == 1
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (1, 1), (20, 400)], ids=str)
