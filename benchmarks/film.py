@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas
 import torch
 import tyro
 from PIL import Image
@@ -71,9 +70,9 @@ def compared(name: str, settings: VideoSettings, folder: Path, motion: Motion | 
     for kind, changes in (("alone", {"earlier": ()}), ("held", {})):
         made = filmed(settings.replace(out=folder / f"{kind}.mp4", results=folder / "results", **changes))
         motion = found_motion(made) if motion is None else motion
-        frames = [im.load(made.place(1, i)) for i in range(len(made.times))]
+        frames = made.frames
         errors = [temporal_error(b, a, *of) for (a, b), of in zip(itertools.pairwise(frames), motion, strict=True)]
-        rows = pandas.read_csv(made.path / "frames.csv").iloc[1:]
+        rows = made.table.iloc[1:]
         found.append((sum(errors) / len(errors), float(rows["style"].mean()), float(rows["seconds"].mean())))
         films.append(made)
     alone, held = (dict(zip(MOST, each, strict=True)) for each in found)
@@ -88,7 +87,7 @@ def beside(films: Sequence[Film], out: Path) -> Path:
     shape = im.fit_size(films[0].shape, GIF_SIDE)
     pictures = []
     for i, (photo, _) in enumerate(films[0].chosen()):
-        shown = [photo, *(im.load(film.place(1, i)) for film in films)]
+        shown = [photo, *(film.frames[i] for film in films)]
         pictures.append(im.to_pil(torch.cat([im.resize(each, shape) for each in shown], -2)))
     palette = pictures[0].quantize(GIF_COLOURS)
     pictures = [each.quantize(palette=palette, dither=Image.Dither.NONE) for each in pictures]

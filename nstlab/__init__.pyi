@@ -108,6 +108,10 @@ from .runs.stored import run_id as run_id
 from .runs.sweep import Sweep as Sweep
 from .settings import InputError as InputError
 from .terms.affine import guided as guided
+from .video.flow import dis as dis
+from .video.flow import flow_picture as flow_picture
+from .video.flow import reliable as reliable
+from .video.flow import temporal_error as temporal_error
 from .video.moving import MovingScene as MovingScene
 from .video.settings import VideoSettings as VideoSettings
 from .weights import Weights as Weights

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
@@ -23,7 +24,7 @@ from IPython.display import display
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from nstlab import figures, weights
+from nstlab import figures, files, weights
 from nstlab import images as im
 from nstlab.course import estimates
 from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS, SweepSettings
@@ -36,10 +37,12 @@ from nstlab.live.viewer import jpeg
 from nstlab.method.network import VGG19
 from nstlab.method.normalization import normalize_activations
 from nstlab.names import CONTENT_LAYERS, STYLE_LAYERS
+from nstlab.runs.filmed import Film, FrameDone, filmed
 from nstlab.runs.finished import FinishedRun
 from nstlab.runs.learned import learned
 from nstlab.runs.sweep import Report, Sweep, dask
 from nstlab.settings import InputError
+from nstlab.video.settings import VideoSettings
 
 PREVIEW = 240  # px: long side of the picture that is shown while it is made
 
@@ -143,6 +146,24 @@ class Lesson:
 
             learned(settings, show)
         return StyleModel.load(settings.out)
+
+    def film(self, clip: Path, **changes: Any) -> Film:
+        """Paint a clip, or find it painted; meanwhile, show the newest frame. changes: fields of VideoSettings."""
+        own = {**self.layers, **self.common}
+        own.pop("size")
+        words = [word for name, value in own.items() for word in (name, ",".join(value) if name in self.layers else str(value))]
+        results = self.options.results
+        given = {"size": self.size, "steps": max(2, self.steps // 4), "parameters": tuple(words), "results": results}
+        where = {"out": files.folder(results / "films") / f"{clip.name}.mp4", "device": self.options.device}
+        settings = VideoSettings(str(clip), self.options.painting, **where | given | changes)
+        with Progress(0, "frame", quiet=self.report is not None) as progress:
+
+            def show(frame: FrameDone) -> None:
+                progress.bar.total = frame.count
+                progress.bar.update()
+                progress.show(lambda: im.load(frame.path), str(frame.path))
+
+            return filmed(settings, show)
 
 
 class Progress:

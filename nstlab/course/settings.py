@@ -9,7 +9,7 @@ from typing import Any
 from nstlab.names import WEIGHTS
 from nstlab.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, Settings, nearest, option
 
-EXPERIMENT_IDS = tuple(f"E{i}" for i in (*range(1, 19), 20, 21))
+EXPERIMENT_IDS = tuple(f"E{i}" for i in range(1, 22))
 BUDGET_NAMES = ("quick", "paper", "smoke")
 NOTEBOOK_ACTIONS = ("run", "list")
 BUDGET_HELP = "quick: minutes on a laptop; paper: as published; smoke: seconds"

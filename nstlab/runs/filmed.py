@@ -66,6 +66,16 @@ class Film:
         return height, width
 
     @property
+    def frames(self) -> list[Tensor]:
+        """The pictures of the last pass, (1, 3, H, W)."""
+        return [im.load(self.place(self.settings.passes, i)) for i in range(len(self.times))]
+
+    @property
+    def table(self) -> pandas.DataFrame:
+        """One row for each frame: time, steps, loss, each term, what was seen before."""
+        return pandas.read_csv(self.path / "frames.csv")
+
+    @property
     def end(self) -> Fraction:
         """When the last frame ends, in the film's time."""
         return self.times[-1] + self.settings.every / self.clip.rate

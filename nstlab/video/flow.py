@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from skimage.color import hsv2rgb
 from torch import Tensor
 
 from nstlab.colour import luminance
@@ -112,6 +113,15 @@ def _raft(device: torch.device) -> torch.nn.Module:
 
 
 FLOWS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"dis": dis, "raft": raft}
+
+
+def flow_picture(flow: Tensor, longest: float | None = None) -> Tensor:
+    """(1, 3, H, W): a flow's directions as hues, and its lengths, up to the longest by default, as how saturated they are."""
+    length = _squared(flow)[0, 0].sqrt()
+    hue = torch.atan2(flow[0, 1], flow[0, 0]) / (2 * torch.pi) % 1
+    strength = (length / (longest or length.max().clamp_min(1e-6))).clamp(0, 1)
+    colours = hsv2rgb(torch.stack([hue, strength, torch.ones_like(hue)], -1).cpu().double().numpy())
+    return torch.from_numpy(colours).permute(2, 0, 1)[None].to(flow)
 
 
 def end_point_error(flow: Tensor, true: Tensor, where: Tensor | None = None) -> float:

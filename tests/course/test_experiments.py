@@ -30,7 +30,7 @@ def test_every_experiment_ends_in_an_answer_claims_a_sheet_and_a_page(name, resu
     options = SweepSettings(name, "smoke", seed=1, weights="embedded", gallery=tmp_path, results=results)
     outcome = carry_out(options, silent)
     assert outcome.answer in outcome.guess.choices
-    assert bool(outcome.runs) == (name != "E11")
+    assert bool(outcome.runs) == (name not in ("E11", "E19"))
     assert all(re.search(r"\d", c.number) and isinstance(c.holds, bool) for c in outcome.claims)
     assert all(path.is_file() for path in report.write(options, outcome))
     page = (tmp_path / "README.md").read_text()

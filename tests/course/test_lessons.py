@@ -216,6 +216,13 @@ WRONG = {  # by exercise: answers, and words of their hints
         (lambda f, a, b: affine(f, a, b), "over a picture's positions"),
     ],
     "16.2": [(1152, "a scale and a shift"), (288, "of two widths"), (96, "twice the channels")],
+    "17.1": [
+        (lambda a, b, c: (a - b).square().mean(), "weigh them"),
+        (lambda a, b, c: (c * (a - b).square()).mean(), "not by all"),
+        (lambda a, b, c: (c * (a - b).square()).sum() / c.sum(), "three channels"),
+        (lambda a, b, c: (c * (a - b).abs()).mean(), "weigh, sum up"),
+    ],
+    "17.2": [(128, "frames a second"), (72 / 25, "the width"), (1, "how many frames")],
     "12.2": [(9, "one window"), (24, "itself"), (81, "how far")],
     "09.2": [([1, 2], "five"), ([16, 8, 4, 2, 2], "half"), ([16, 8, 4, 2, 1], "add up to 31")],
 }

@@ -194,3 +194,29 @@ def numbers_of_a_painting(answer: Any) -> str:
     """How many numbers of a model belong to one painting."""
     mistakes = {"each channel has a scale and a shift": 1152, "there are 13 normalizations, of two widths": 288}
     return hint(answer, 2304, mistakes, "twice the channels of all normalizations", 1e-9)
+
+
+# --- 17 films ---------------------------------------------------------------------------------------------------------
+
+
+@exercise("17.1")
+def temporal_function(answer: Any) -> str:
+    """A function from a frame, an earlier one moved to it, (1, 3, H, W), and where that can be relied on, (1, 1, H, W), to
+    the mean squared difference there."""
+    frame, moved = random(1, 3, 4, 5), random(1, 3, 4, 5, seed=1)
+    where = random(1, 1, 4, 5, seed=2)
+    where = (where > where.mean()).to(frame)
+    squared = (frame - moved).square()
+    mistakes = {
+        "that is over all pixels; weigh them by where": squared.mean(),
+        "divide by how many pixels can be relied on, not by all": (where * squared).mean(),
+        "each of those pixels has three channels": (where * squared).sum() / where.sum(),
+    }
+    return hint(answer(frame, moved, where), (where * squared).mean() / where.mean(), mistakes, "weigh, sum up, and divide")
+
+
+@exercise("17.2")
+def seconds_of_a_pan(answer: Any) -> str:
+    """After how many seconds nothing of the first frame is seen any more."""
+    mistakes = {"there are 25 frames a second": 128.0, "it is the width that the pan has to cross": 72 / 25}
+    return hint(answer, 128 / 25, mistakes, "how many frames until all columns are new ones?", 1e-3)
