@@ -112,6 +112,7 @@ from .video.flow import dis as dis
 from .video.flow import flow_picture as flow_picture
 from .video.flow import reliable as reliable
 from .video.flow import temporal_error as temporal_error
+from .video.flow import warped as warped
 from .video.moving import MovingScene as MovingScene
 from .video.settings import VideoSettings as VideoSettings
 from .weights import Weights as Weights
