@@ -85,9 +85,8 @@ def compared(name: str, settings: VideoSettings, folder: Path, motion: Motion | 
 def beside(films: Sequence[Film], out: Path) -> Path:
     """An animation with the photos, the frames that are painted alone, and the film."""
     shape = im.fit_size(films[0].shape, GIF_SIDE)
-    pictures = []
-    for i, (photo, _) in enumerate(films[0].chosen()):
-        shown = [photo, *(film.frames[i] for film in films)]
+    pictures, photos = [], (photo for photo, _ in films[0].chosen())
+    for shown in zip(photos, *(film.frames for film in films), strict=True):
         pictures.append(im.to_pil(torch.cat([im.resize(each, shape) for each in shown], -2)))
     palette = pictures[0].quantize(GIF_COLOURS)
     pictures = [each.quantize(palette=palette, dither=Image.Dither.NONE) for each in pictures]

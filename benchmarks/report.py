@@ -47,7 +47,7 @@ def measure(options: BenchSettings) -> list[Row]:
     for name in options.rows:
         for row in ROWS[name](options, device):
             rows.append(row)
-            print(str(row), flush=True)
+            print(row, flush=True)
             if options.json is not None:  # at once, so that it is kept whatever happens later
                 write(options.json, about, rows)
     if before is not None:

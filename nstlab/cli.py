@@ -130,8 +130,8 @@ def _check_outputs(settings: RunSettings, job: JobSettings) -> None:
     if job.frames:
         outputs.append(files.check_place(job.out.with_suffix(".gif")))
     for output, (name, paths) in itertools.product(outputs, settings.files.items()):
-        if any(files.same_file(output, path) for path in paths):
-            raise InputError(f"{output}: is the {name}, which would be lost; choose another --out")
+        for path in paths:
+            files.check_apart(output, path, name)
 
 
 def _show_step(bar: Any, step: Any) -> None:

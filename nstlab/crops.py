@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Self
 
 from torch import Tensor
 
@@ -17,6 +18,12 @@ class Crop:
     rows: slice
     columns: slice
     whole: tuple[int, int]
+
+    @classmethod
+    def all_of(cls, features: Tensor) -> Self:
+        """All positions of (…, h, w)."""
+        height, width = features.shape[-2:]
+        return cls(slice(0, height), slice(0, width), (height, width))
 
     @property
     def shape(self) -> tuple[int, int]:

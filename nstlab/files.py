@@ -53,6 +53,12 @@ def same_file(one: str | os.PathLike, other: str | os.PathLike) -> bool:
         return False
 
 
+def check_apart(out: str | os.PathLike, source: str | os.PathLike, what: str) -> None:
+    """Raise InputError if to write `out` would take the place of an input, which is the `what`."""
+    if same_file(out, source):
+        raise InputError(f"{out}: is the {what}, which would be lost; choose another --out")
+
+
 def folder(path: str | os.PathLike) -> Path:
     """The folder, made if it does not exist yet. InputError if it cannot be made."""
     with writing(path):

@@ -52,6 +52,11 @@ def sample(name: str, size: int | None = None) -> Tensor:
     return load(_sample_path(name), size)
 
 
+def pictures_in(folder: Path, pattern: str = "*") -> list[Path]:
+    """The pictures in a folder, by name; with the pattern "**/*", those in its folders, too."""
+    return sorted(path for path in folder.glob(pattern) if path.suffix.lower() in FORMATS and path.is_file())
+
+
 def path_of(source: str | os.PathLike) -> Path:
     """The file that `source` means, a path or the name of a sample picture; a file wins over a sample of the same name."""
     path = Path(source)

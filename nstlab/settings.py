@@ -94,6 +94,13 @@ class Option:
         return value
 
 
+def paired(words: Sequence[str]) -> dict[str, str]:
+    """{name: value} of words that come in pairs. InputError if the last one has no value."""
+    if len(words) % 2:
+        raise InputError(f"parameters: '{words[-1]}' has no value; give pairs: -p seed 3")
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
 def option(default: Any = dataclasses.MISSING, help: str = "", **kwargs: Any) -> Any:
     """A dataclass field with its Option."""
     return dataclasses.field(default=default, metadata={"option": Option(help, **kwargs)})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nstlab.names import WEIGHTS
-from nstlab.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, Settings, nearest, option
+from nstlab.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, Settings, nearest, option, paired
 
 EXPERIMENT_IDS = tuple(f"E{i}" for i in range(1, 22))
 BUDGET_NAMES = ("quick", "paper", "smoke")
@@ -46,13 +46,12 @@ class NotebooksSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.parameters) % 2:
-            raise InputError(f"parameters: '{self.parameters[-1]}' has no value; give pairs: -p seed 3")
+        paired(self.parameters)
 
     @property
     def chosen(self) -> dict[str, Any]:
         """The notebooks' parameters, checked as those of a sweep are."""
-        given = dict(zip(self.parameters[::2], self.parameters[1::2], strict=True))
+        given = paired(self.parameters)
         for name in given:
             if name not in PARAMETERS:
                 allowed = f"(allowed: {', '.join(PARAMETERS)})"

@@ -36,7 +36,7 @@ def _places(settings: ApplySettings) -> list[tuple[Path, Path]]:
     if not folder.is_dir():
         found = [(im.path_of(settings.photo), im.check_writable(settings.out, deep))]
     else:
-        sources = sorted(path for path in folder.iterdir() if path.suffix.lower() in im.FORMATS and path.is_file())
+        sources = im.pictures_in(folder)
         if not sources:
             raise InputError(f"photo: there is no picture ({', '.join(im.FORMATS)}) in {folder}")
         if settings.out.suffix.lower() in im.FORMATS or (settings.out.exists() and not settings.out.is_dir()):
@@ -46,8 +46,7 @@ def _places(settings: ApplySettings) -> list[tuple[Path, Path]]:
             raise InputError(f"out: two photos would become {min(twice)}; rename one of them")
     for source, out in found:
         im.shape_of(source)
-        if files.same_file(out, source):
-            raise InputError(f"{out}: is the photo, which would be lost; choose another --out")
+        files.check_apart(out, source, "photo")
     return found
 
 

@@ -29,7 +29,7 @@ def photos_in(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"photos: {folder} is not a folder")
-        here = sorted(path for path in folder.rglob("*") if path.suffix.lower() in im.FORMATS and path.is_file())
+        here = im.pictures_in(folder, "**/*")
         if not here:
             raise InputError(f"photos: there is no picture ({', '.join(im.FORMATS)}) in {folder}")
         found += here

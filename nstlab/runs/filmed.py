@@ -171,8 +171,7 @@ def filmed(settings: VideoSettings, watch: Watch | None = None) -> Film:
     used or written, before anything is painted where that can be known."""
     check_film(settings.out)
     source = clip(settings.clip)
-    if files.same_file(settings.out, source.path):
-        raise InputError(f"{settings.out}: is the clip, which would be lost; choose another --out")
+    files.check_apart(settings.out, source.path, "clip")
     if settings.model is None:
         im.shape_of(settings.painting)
     film = Film(settings, source, watch)

@@ -36,8 +36,7 @@ class Lines(PixelTerm):
     drawing: Tensor
 
     def statistic(self, features: Tensor, target: None) -> Tensor:
-        height, width = features.shape[-2:]
-        return self.part(features, None, Crop(slice(0, height), slice(0, width), (height, width)))
+        return self.part(features, None, Crop.all_of(features))
 
     def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
         key = features.device, features.dtype, crop.whole

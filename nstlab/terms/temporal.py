@@ -23,8 +23,7 @@ class Temporal(PixelTerm):
     reliable: Tensor
 
     def statistic(self, features: Tensor, target: None) -> Tensor:
-        height, width = features.shape[-2:]
-        return self.part(features, None, Crop(slice(0, height), slice(0, width), (height, width)))
+        return self.part(features, None, Crop.all_of(features))
 
     def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
         key = features.device, features.dtype, crop.whole

@@ -61,7 +61,7 @@ class Clip:
                     last = own if own is not None and own > last else last + 1 / self.rate  # times rise
                     yield Frame(self._alike(_upright(frame, stream), done), last)
                     done += 1
-            except _errors() as error:
+            except library().FFmpegError as error:
                 raise InputError(f"{self.path}: is damaged after {done} frames ({error.strerror})") from None
             if done == 0:
                 raise InputError(f"{self.path}: has no frames that can be read")
@@ -88,7 +88,7 @@ def clip(source: str | os.PathLike) -> Clip:
         sounds = bool(container.streams.audio)
         try:
             first = next(container.decode(stream), None)
-        except _errors() as error:
+        except library().FFmpegError as error:
             raise InputError(f"{path}: is damaged ({error.strerror})") from None
         if first is None:
             raise InputError(f"{path}: has no frames")
@@ -97,7 +97,7 @@ def clip(source: str | os.PathLike) -> Clip:
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in im.FORMATS and path.is_file())
+    found = im.pictures_in(folder)
     if not found:
         raise InputError(f"{folder}: there is no picture ({', '.join(im.FORMATS)}) in it")
     return found
@@ -110,11 +110,6 @@ def library() -> Any:
     except ImportError:
         raise InputError("video: PyAV is not installed; pip install 'nstlab[video]'") from None
     return av
-
-
-def _errors() -> Any:
-    """What PyAV raises."""
-    return library().FFmpegError
 
 
 @contextmanager

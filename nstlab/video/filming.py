@@ -45,7 +45,7 @@ class Held:
     picture: Tensor  # (1, 3, H, W)
     reliable: Tensor  # (1, 1, H, W)
 
-    def over(self, other: Tensor, part: float = 1.0) -> Tensor:
+    def over(self, other: Tensor, part: float) -> Tensor:
         """W where it can be relied on, as much as `part` says, and else the other picture."""
         return torch.lerp(other, self.picture, part * self.reliable)
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from nstlab.recipes.base import MAIN, RunSettings, known, named
-from nstlab.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, Settings, field_type, option
+from nstlab.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, Settings, field_type, option, paired
 
 FLOW_NAMES = ("dis", "raft")
 
@@ -61,7 +61,7 @@ class VideoSettings(Settings):
         if list(cls.roles().values()) != ["content", "style"]:
             usable = [name for name, each in known().items() if list(each.roles().values()) == ["content", "style"]]
             raise InputError(f"recipe: '{self.recipe}' does not repaint a photo; allowed is {', '.join(usable)}")
-        given = dict(zip(self.parameters[::2], self.parameters[1::2], strict=True))
+        given = paired(self.parameters)
         if taken := sorted(given.keys() & {"size", *cls.roles()}):
             raise InputError(f"parameters: {taken[0]} is the film's own; leave out -p")
         many = {name for name, annotation, _ in cls.options() if field_type(annotation)[1]}

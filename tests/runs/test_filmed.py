@@ -170,6 +170,7 @@ def test_a_clip_that_is_damaged_gives_the_frames_before(settings, tmp_path, monk
         ({"recipe": "texture"}, "recipe: 'texture' does not repaint a photo"),
         ({"own": ("betta", "3")}, "no setting 'betta'; did you mean 'beta'"),
         ({"own": ("size", "64")}, "parameters: size is the film's own"),
+        ({"parameters": ("seed",)}, "parameters: 'seed' has no value"),
         ({"from_": 2.0, "to": 1.0}, "to: 1 s is not after"),
         ({"from_": -1.0}, "from: -1.0 is not allowed"),
         ({"model": "shipped"}, "are for films by the optimizer"),
