@@ -49,6 +49,7 @@ from .images import to_pil as to_pil
 from .images import white_noise as white_noise
 from .labels import overlay as overlay
 from .live.camera import Camera as Camera
+from .live.player import FilmPlayer as FilmPlayer
 from .live.studio import Studio as Studio
 from .method.checkpoint import Checkpoint as Checkpoint
 from .method.conventions import CONVENTIONS as CONVENTIONS

@@ -106,7 +106,7 @@ function render({ model, el }) {
   observer.observe(el);
   document.addEventListener("visibilitychange", watch);
 
-  el.classList.add("nst-camera");
+  el.classList.add("nst-screen", "nst-camera");
   el.append(make("div", { class: "nst-frame" }, painted, video), make("div", { class: "nst-row" }, go, save, side, rate), say, strength.node, ...shares.map(({ node }) => node));
   return () => {
     wanted = false;

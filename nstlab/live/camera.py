@@ -47,7 +47,7 @@ class Camera(anywidget.AnyWidget):
     the camera begins."""
 
     _esm = script("camera.js")
-    _css = HERE / "camera.css"
+    _css = HERE / "screen.css"
 
     paintings = t.List().tag(sync=True)
     sides = t.List(list(SIDES)).tag(sync=True)

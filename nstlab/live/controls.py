@@ -21,18 +21,18 @@ from nstlab.live.special import NEEDED, SPECIAL
 from nstlab.live.views import View, field_view
 from nstlab.names import ANY_NETWORKS, PRECISIONS, WEIGHTS
 from nstlab.recipes.base import RunSettings
-from nstlab.settings import InputError
+from nstlab.settings import InputError, Settings
 
 
 class Controls:
-    """The settings of a recipe, and a view for each field, in `views` by the fields' names.
+    """Settings, such as those of a recipe, and a view for each field, in `views` by the fields' names.
 
     menus: choices to offer for some fields, such as sample pictures. changed: called with the names of the fields that were
     changed. refused: called with the reason why a widget's new value is not allowed."""
 
     def __init__(
         self,
-        settings: RunSettings,
+        settings: Settings,
         menus: Mapping[str, Sequence[str]] | None = None,
         changed: Callable[[Sequence[str]], None] = lambda names: None,
         refused: Callable[[InputError], None] = lambda error: None,
@@ -56,13 +56,14 @@ class Controls:
         """Change fields as a user does, so that `changed` is called. Raises InputError, and nothing has changed."""
         with self.lock:
             before = self.settings
-            self.show(before.replace(**{**carried(before, values), **values}))
+            follow = carried(before, values) if isinstance(before, RunSettings) else {}
+            self.show(before.replace(**{**follow, **values}))
             names = [name for name in self.views if getattr(before, name) != getattr(self.settings, name)]
             if names:
                 self.changed(names)
 
-    def show(self, settings: RunSettings) -> None:
-        """Show other settings of the same recipe. `changed` is not called."""
+    def show(self, settings: Settings) -> None:
+        """Show other settings of the same class. `changed` is not called."""
         with self.lock:
             self.settings, self._showing = settings, True
             try:

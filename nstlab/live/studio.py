@@ -28,6 +28,7 @@ from nstlab.live.controls import Controls
 from nstlab.live.film import Snapshot
 from nstlab.live.painting import Back, Change, Painting, Restart, Save
 from nstlab.live.panel import panel, parts_of, restart_buttons
+from nstlab.live.player import FilmPlayer
 from nstlab.live.session import OVER, Phase, Session, explained
 from nstlab.live.static import static, still
 from nstlab.live.uploads import Uploads
@@ -37,6 +38,7 @@ from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs import source
 from nstlab.runs.store import Store
 from nstlab.settings import DEVICES, LIVE, RESULTS, START
+from nstlab.video.settings import VideoSettings, repaints
 
 
 def first_settings() -> TransferSettings:
@@ -74,8 +76,7 @@ class Studio(w.VBox):
             page.on_msg(self._receive)
         self._show_inputs()
         buttons = restart_buttons(lambda current: self._try(lambda: self.restart(current)))
-        more = {} if fields is not None else {"Camera": Camera(SHIPPED, self.results / "camera", device, self._yield)}
-        layout = w.Box([panel(self.controls, fields, buttons, more), self.view])
+        layout = w.Box([panel(self.controls, fields, buttons, self._more() if fields is None else {}), self.view])
         layout.add_class("nst-layout")
         super().__init__([layout])
         self.add_class("nst-studio")
@@ -182,6 +183,14 @@ class Studio(w.VBox):
 
     # --- from the user
 
+    def _more(self) -> dict[str, w.Widget]:
+        """Tabs that are no part of the painting, by their titles. Meanwhile it pauses."""
+        tabs: dict[str, w.Widget] = {}
+        if repaints(type(self.settings)):
+            film = VideoSettings("", self.settings.inputs["style"].source, device=self.device, results=self.results)
+            tabs["Film"] = FilmPlayer(film, lambda: self.settings, self._yield)
+        return tabs | {"Camera": Camera(SHIPPED, self.results / "camera", self.device, self._yield)}
+
     @property
     def _pages(self) -> list[w.Widget]:
         """The widgets whose pages send messages."""
@@ -261,7 +270,7 @@ class Studio(w.VBox):
             self.resume()
 
     def _yield(self) -> None:
-        """Pause, since the camera's pictures need the processor."""
+        """Pause, since the pictures of a film or of the camera need the processor."""
         if not self._waiting:
             self.pause()
 

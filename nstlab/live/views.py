@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
@@ -103,7 +104,7 @@ def text_of(value: Any) -> str:
 def field_view(name: str, annotation: Any, opt: Option, value: Any, menu: Sequence[str] = ()) -> View:
     """The view for a field: its widget depends on what the field may hold, or is a menu. Its tooltip is the field's help."""
     wanted, many, optional = field_type(annotation)
-    label = name.replace("_", " ") + (f" ({opt.unit})" if opt.unit else "")
+    label = name.rstrip("_").replace("_", " ") + (f" ({opt.unit})" if opt.unit else "")
     bounds = f" ({opt.allowed()})" if opt.low is not None or opt.choices else ""
     about = {"description": label, "tooltip": opt.help + bounds, **LOOK}
     typed = about | {"continuous_update": False}  # a value is not used before it is complete
@@ -122,6 +123,6 @@ def field_view(name: str, annotation: Any, opt: Option, value: Any, menu: Sequen
     if wanted is int and not many and value is not None:  # one that may be None has the convention's value by now
         few = opt.high is not None and opt.high - opt.low <= 100
         return View(name, (w.IntSlider if few else w.BoundedIntText)(**ends, **typed))
-    if many or optional or wanted is str:
+    if many or optional or wanted in (str, Path):
         return TextView(name, w.Text(placeholder="none" if optional else "", **typed))
     return View(name, w.BoundedFloatText(**ends, **typed))

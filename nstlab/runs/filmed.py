@@ -36,9 +36,11 @@ EDITION = 1  # increased where the same settings give other films
 
 @dataclass(frozen=True)
 class FrameDone:
-    """A frame that is finished. count: how many there are to paint, over all passes, as far as that is known."""
+    """A frame that is finished. time: in the film, in seconds. count: how many there are to paint, over all passes, as far as
+    that is known. found: whether it was kept already."""
 
     index: int
+    time: Fraction
     path: Path
     count: int | None
     about: dict[str, Any]
@@ -54,7 +56,7 @@ class Film:
     def __init__(self, settings: VideoSettings, source: Clip, watch: Watch | None):
         self.settings, self.clip, self.watch = settings, source, watch
         self.filming, self.path = Filming(settings), Path()
-        self.times: list[Fraction] = []
+        self.times: list[Fraction] = []  # of each frame that is kept, in the film
         self.reach = max(settings.earlier, default=0)
 
     @property
@@ -122,8 +124,7 @@ class Film:
         for i, (photo, at) in enumerate(frames):
             if not self.place(0, i).is_file():
                 im.save(photo, self.place(0, i))
-            window.append(Seen(photo, self.frame(1, i, self.behind(window))))
-            self.times.append(at)
+            window.append(Seen(photo, self.frame(1, i, at, self.behind(window))))
             if self.settings.passes == 1:
                 self.place(0, i).unlink()
 
@@ -133,13 +134,13 @@ class Film:
         order = range(len(self.times))
         for i in order if run % 2 else reversed(order):
             before = im.load(self.place(run - 1, i))
-            window.append(Seen(im.load(self.place(0, i)), self.frame(run, i, self.behind(window), before)))
+            window.append(Seen(im.load(self.place(0, i)), self.frame(run, i, self.times[i], self.behind(window), before)))
 
     def behind(self, window: Sequence[Seen]) -> list[Seen]:
         """The frames of the window that a frame is held to, the nearest first."""
         return [window[-distance] for distance in sorted(set(self.settings.earlier)) if distance <= len(window)]
 
-    def frame(self, run: int, index: int, earlier: Sequence[Seen], before: Tensor | None = None) -> Tensor:
+    def frame(self, run: int, index: int, at: Fraction, earlier: Sequence[Seen], before: Tensor | None = None) -> Tensor:
         """A frame's picture: the one that is kept, or painted now and kept."""
         path = self.place(run, index)
         about = _kept(path)
@@ -149,8 +150,10 @@ class Film:
             painted = self.filming.paint(self.place(0, index), earlier, before)
             about = painted.about | {"seconds": time.monotonic() - begun}
             im.save(painted.picture, path, {"pass": run, "frame": index, **about})
+        if run == 1:
+            self.times.append(at)
         if self.watch is not None:
-            self.watch(FrameDone(index, path, self.count, about, found))
+            self.watch(FrameDone(index, at, path, self.count, about, found))
         return im.load(path)
 
     def write(self) -> None:
@@ -165,7 +168,8 @@ class Film:
 
 
 def filmed(settings: VideoSettings, watch: Watch | None = None) -> Film:
-    """Paint a film and write it. What is kept already is not painted again. watch: called after each frame.
+    """Paint a film and write it. What is kept already is not painted again. watch: called after each frame; to stop there, it
+    raises KeyboardInterrupt.
 
     If it is interrupted or the clip is damaged, the film is written as far as it has come. Raises InputError for what cannot be
     used or written, before anything is painted where that can be known."""

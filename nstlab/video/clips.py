@@ -77,6 +77,8 @@ class Clip:
 
 def clip(source: str | os.PathLike) -> Clip:
     """What a video file or a folder of pictures holds. Raises InputError for anything else."""
+    if not os.fspath(source):  # which Path takes for this folder
+        raise InputError("clip: name a video file, or a folder of pictures")
     path = Path(source)
     if path.is_dir():
         pictures = _pictures_in(path)

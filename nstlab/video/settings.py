@@ -12,6 +12,11 @@ from nstlab.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, Se
 FLOW_NAMES = ("dis", "raft")
 
 
+def repaints(recipe: type[RunSettings]) -> bool:
+    """Whether a recipe makes a picture of a photo and a painting, so that it can paint the frames of a clip."""
+    return list(recipe.roles().values()) == ["content", "style"]
+
+
 @dataclass(frozen=True)
 class VideoSettings(Settings):
     """Repaint each frame of CLIP in the style of PAINTING, so that the film does not flicker (Ruder et al. 2016)."""
@@ -58,8 +63,8 @@ class VideoSettings(Settings):
     def frame_settings(self, photo: str) -> RunSettings:
         """The settings of a frame that is painted alone. InputError for what the recipe does not have, or does not allow."""
         cls = named(self.recipe)
-        if list(cls.roles().values()) != ["content", "style"]:
-            usable = [name for name, each in known().items() if list(each.roles().values()) == ["content", "style"]]
+        if not repaints(cls):
+            usable = [name for name, each in known().items() if repaints(each)]
             raise InputError(f"recipe: '{self.recipe}' does not repaint a photo; allowed is {', '.join(usable)}")
         given = paired(self.parameters)
         if taken := sorted(given.keys() & {"size", *cls.roles()}):

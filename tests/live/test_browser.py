@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers import CHROMIUM
+from making import make_clip
 from serving import TOKEN, serving
 
 import nstlab as nst
@@ -181,6 +182,7 @@ def test_a_person_uses_the_studio_and_nothing_is_left_running(person, tmp_path, 
     assert change["style"] == pytest.approx(100 * first_settings().beta, rel=0.1)
 
     if request.node.callspec.params["person"] == "disabled":
+        paints_a_film_and_plays_it(person, tmp_path / "work")
         paints_what_the_camera_sees(person, tmp_path / "work" / "results")
         mixes_paintings_and_brushes_regions(person, tmp_path / "work" / "results")
         return  # neither this nor what follows depends on who handles messages
@@ -227,6 +229,44 @@ def test_a_person_uses_the_studio_and_nothing_is_left_running(person, tmp_path, 
     person.sees_idle()
     person.chooses("Run", "Run All Cells")
     person.waits(lambda: person.ask(PHASES) == "['running']")
+
+
+def paints_a_film_and_plays_it(person, folder):
+    page = person.page
+    wide = nst.load("coffee", size=160)
+    clip = make_clip(folder / "clip.mp4", [wide[..., 4 : 4 + 64, 5 * i : 5 * i + 96] for i in range(6)])
+    page.get_by_role("tab", name="Film").click()
+    for name, value in (("clip", str(clip)), ("out", str(folder / "film.mp4")), ("steps", "3"), ("size (px)", "96")):
+        field = page.get_by_label(name, exact=True).locator("visible=true")
+        field.fill(value)
+        field.press("Enter")
+    place = page.get_by_role("slider", name="Frame", exact=True)
+    page.get_by_role("button", name="Paint film").click()
+    person.sees(".nst-status", "paused")
+
+    # What there is so far is there to see, and can be stopped; the film then goes on.
+    person.waits(lambda: place.is_enabled())
+    page.locator(".nst-player").get_by_role("button", name="Stop").click()
+    person.sees(".nst-player .nst-says", "^stopped; .*film.mp4 has the")
+    page.get_by_role("button", name="Paint film").click()
+    person.sees(".nst-player .nst-says", r"film\.mp4: 0\.60 s, 6 frames")
+    person.waits(lambda: place.get_attribute("max") == "5" and place.input_value() == "5")
+
+    # Another frame is chosen; then it plays, from the first to the last and again.
+    shown = "document.querySelector('.nst-player canvas').toDataURL()"
+    last = page.evaluate(shown)
+    place.fill("0")
+    person.waits(lambda: page.evaluate(shown) != last)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.get_by_role("button", name="Play").click()
+    person.waits(lambda: place.input_value() == "4")
+    person.waits(lambda: place.input_value() == "1")
+    page.get_by_role("tab", name="Film").scroll_into_view_if_needed()
+    page.screenshot(path=SCREENSHOTS / "film.png")
+    page.locator(".nst-player").get_by_role("button", name="Pause").click()
+    page.get_by_role("tab", name="Live").click()
+    person.press("Resume")
+    person.sees(".nst-status", "painting")
 
 
 def paints_what_the_camera_sees(person, results):

@@ -176,7 +176,7 @@ def test_other_recipes_have_studios_too(make, small_transfer, recipe, role, fiel
 
 def test_every_field_has_its_place_and_others_are_refused(studio, small_transfer):
     tabs = studio.children[0].children[0]
-    assert tabs.titles == ("Live", "Pictures", "Regions", "Network", "Optimizer", "Camera")
+    assert tabs.titles == ("Live", "Pictures", "Regions", "Network", "Optimizer", "Film", "Camera")
     assert {view.widget for view in studio.controls.views.values()} <= parts_of(tabs)
     assert "there is no setting 'betta'; did you mean 'beta'" in refusal(Studio, small_transfer, fields=["betta"])
 
