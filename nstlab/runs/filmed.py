@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import shutil
 import time
 from collections import deque
@@ -88,8 +89,9 @@ class Film:
         if self.clip.count is None:
             return None
         s, rate = self.settings, self.clip.rate
-        last = self.clip.count if s.to is None else min(self.clip.count, round(s.to * rate))
-        return max(1, -(-(last - round(s.begin * rate)) // s.every)) * s.passes
+        begin, end = s.span
+        last = self.clip.count if end is None else min(self.clip.count, math.ceil(end * rate))
+        return max(1, -(-(last - math.ceil(begin * rate)) // s.every)) * s.passes
 
     def place(self, run: int, index: int) -> Path:
         """Where the frame of a pass is kept; pass 0 is the photo."""
@@ -97,13 +99,13 @@ class Film:
 
     def chosen(self) -> Iterator[tuple[Tensor, Fraction]]:
         """(photo, time in the film) of the clip's frames that are painted."""
-        s, found = self.settings, 0
+        (begin, end), found = self.settings.span, 0
         for frame in self.clip.frames():
-            if s.to is not None and frame.time >= s.to:
+            if end is not None and frame.time >= end:
                 return
-            if frame.time >= s.begin:
-                if found % s.every == 0:
-                    yield im.quantized(im.resize(frame.picture, self.shape)), frame.time - s.begin
+            if frame.time >= begin:
+                if found % self.settings.every == 0:
+                    yield im.quantized(im.resize(frame.picture, self.shape)), frame.time - begin
                 found += 1
 
     def identify(self, photo: Tensor) -> None:
@@ -161,7 +163,7 @@ class Film:
         run = max(run for run in range(1, self.settings.passes + 1) if self.place(run, len(self.times) - 1).is_file())
         places = [self.place(run, i) for i in range(len(self.times))]
         places = [path if path.is_file() else self.place(run - 1, i) for i, path in enumerate(places)]
-        write_film(self.settings.out, list(zip(places, self.times, strict=True)), self.end, self.clip, self.settings.begin)
+        write_film(self.settings.out, list(zip(places, self.times, strict=True)), self.end, self.clip, self.settings.span[0])
         rows = [{**im.read_settings(path), "time": float(at)} for path, at in zip(places, self.times, strict=True)]
         with files.replacing(self.path / "frames.csv") as temporary:
             pandas.DataFrame(rows).to_csv(temporary, index=False)
@@ -193,7 +195,7 @@ def filmed(settings: VideoSettings, watch: Watch | None = None) -> Film:
         except (InputError, KeyboardInterrupt) as error:
             if film.times:
                 film.write()
-                said = f"{settings.out} has the {len(film.times)} frames before"
+                said = f"{settings.out} has the frames before, {len(film.times)}"
                 raise type(error)("; ".join([*map(str, error.args), said])) from None
             raise
         film.write()

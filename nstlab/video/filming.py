@@ -63,6 +63,8 @@ class Filming:
 
     def __init__(self, settings: VideoSettings):
         self.settings, self.device, self.flow = settings, device(settings.device), FLOWS[settings.flow]
+        if settings.earlier:
+            self.flow(*torch.zeros(2, 1, 3, 16, 16, device=self.device))  # what it lacks is said now, not at the second frame
         self.plan: Plan | None = None
         self.model = None if settings.model is None else StyleModel.load(settings.model)
         if self.model is not None:

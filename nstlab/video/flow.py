@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from skimage.color import hsv2rgb
 from torch import Tensor
 
+from nstlab import tensorfiles
 from nstlab.colour import luminance
 from nstlab.settings import InputError
 
@@ -108,7 +109,10 @@ def _raft(device: torch.device) -> torch.nn.Module:
     if not path.is_file():
         raise InputError(f"flow: RAFT's weights are not there; save {url} as {path}, or choose dis")
     net = raft_large()
-    net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        net.load_state_dict(tensorfiles.read(path)[0])
+    except RuntimeError:
+        raise InputError(f"{path}: does not hold RAFT's weights, or is damaged; choose dis, or save it again") from None
     return net.eval().requires_grad_(False).to(device)
 
 

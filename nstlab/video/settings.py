@@ -75,6 +75,7 @@ class VideoSettings(Settings):
         return cls.from_dict({**own, "size": self.size, **chosen})
 
     @property
-    def begin(self) -> Fraction:
-        """The time in the clip at which the film begins."""
-        return Fraction(self.from_).limit_denominator(1_000_000)
+    def span(self) -> tuple[Fraction, Fraction | None]:
+        """When the film begins and ends, in seconds of the clip, as written: 0.8 is 4/5, and not the float above it."""
+        begin, end = (None if each is None else Fraction(str(each)) for each in (self.from_, self.to))
+        return begin or Fraction(0), end

@@ -89,7 +89,7 @@ def test_stopped_it_keeps_what_it_has_and_goes_on_to_the_same_film(player, setti
     assert player.screen.status["kind"] == "stopping"
     tell(player, "paint")  # too early: nothing begins beside it
     go.release()
-    assert player.wait(60) == f"stopped; {settings.out} has the 3 frames before"
+    assert player.wait(60) == f"stopped; {settings.out} has the frames before, 3"
     assert len(player.screen.frames) == 3
     assert told(settings.out)[0] == 3
     for _ in range(4):

@@ -95,7 +95,7 @@ def test_an_interrupted_film_goes_on_to_the_same_pixels(settings, tmp_path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(filming.Filming, "paint", failing)
-        with pytest.raises(KeyboardInterrupt, match=r"film\.mp4 has the 3 frames before"):
+        with pytest.raises(KeyboardInterrupt, match=r"film\.mp4 has the frames before, 3"):
             filmed(given)
     assert told(given.out)[0] == 3
     seen = []
@@ -129,6 +129,9 @@ def test_parts_of_a_clip(settings):
     film = filmed(settings(from_=0.1, to=0.5, every=2))
     assert [float(at) for at in film.times] == pytest.approx([0, 0.2])
     assert told(film.settings.out)[1] == pytest.approx(0.4, abs=0.05)
+    seen = []
+    assert len(filmed(settings(to=0.2), seen.append).times) == 2  # the third begins at exactly that time
+    assert seen[0].count == 2
     assert "no frame" in refusal(filmed, settings(from_=2.0))
 
 
@@ -160,7 +163,7 @@ def test_a_clip_that_is_damaged_gives_the_frames_before(settings, tmp_path, monk
     im.save(smooth(30, 64, seed=1), tmp_path / "frames" / "3.png")
     message = refusal(filmed, given.replace(clip=str(tmp_path / "frames")))
     assert "changes its size" in message
-    assert message.endswith("film.mp4 has the 3 frames before")
+    assert message.endswith("film.mp4 has the frames before, 3")
     assert told(given.out)[0] == 3
 
 
@@ -194,7 +197,7 @@ def test_the_clip_is_not_replaced_and_a_full_disk_loses_nothing(settings, monkey
     monkeypatch.setattr(films.im, "save", full)
     message = refusal(filmed, given)
     assert "No space left" in message
-    assert "2 frames before" in message
+    assert "the frames before, 2" in message
     monkeypatch.setattr(films.im, "save", save)
     seen = []
     filmed(given, seen.append)

@@ -6,8 +6,10 @@ from faults import refusal
 
 from nstlab import images as im
 from nstlab.video import flow as flows
+from nstlab.video.filming import Filming
 from nstlab.video.flow import dis, end_point_error, raft, reliable, temporal_error, warped
 from nstlab.video.moving import MovingScene
+from nstlab.video.settings import VideoSettings
 
 SHAPE = (212, 320)
 STILL = {"move": (0.0, 0.0), "zoom": 1.0, "turn": 0.0}
@@ -73,15 +75,23 @@ def test_raft_is_refused_without_its_weights_and_used_with_them(pictures, monkey
     from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
 
     flows._raft.cache_clear()
-    small = [im.resize(each, (96, 130)) for each in pictures]
+    small, fitting = ([im.resize(each, shape) for each in pictures] for shape in ((96, 130), (128, 136)))
     message = refusal(raft, *small)
     assert "raft_large" in message
     assert "dis" in message
+    assert refusal(Filming, VideoSettings("clip.mp4", "mosaic", flow="raft")) == message  # before anything is painted
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     torch.manual_seed(0)
-    weights = raft_large().state_dict()
-    torch.save(weights, tmp_path / "checkpoints" / Raft_Large_Weights.DEFAULT.url.rpartition("/")[2])
+    net, path = raft_large().eval(), tmp_path / "checkpoints" / Raft_Large_Weights.DEFAULT.url.rpartition("/")[2]
+    path.write_bytes(b"half a file")
+    assert str(path) in refusal(raft, *small)
+    torch.save({"a": torch.zeros(1)}, path)
+    assert "does not hold RAFT's weights" in refusal(raft, *small)
+    torch.save(net.state_dict(), path)
+    with torch.no_grad():
+        expected = net(*Raft_Large_Weights.DEFAULT.transforms()(*fitting))[-1]
+    torch.testing.assert_close(raft(*fitting), expected)
     found = raft(*small)
     assert found.shape == (1, 2, 96, 130)
     assert found.isfinite().all()
