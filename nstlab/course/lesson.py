@@ -42,7 +42,7 @@ from nstlab.runs.finished import FinishedRun
 from nstlab.runs.learned import learned
 from nstlab.runs.sweep import Report, Sweep, dask
 from nstlab.settings import InputError
-from nstlab.video.settings import VideoSettings
+from nstlab.video.settings import VideoSettings, words
 
 PREVIEW = 240  # px: long side of the picture that is shown while it is made
 
@@ -151,9 +151,8 @@ class Lesson:
         """Paint a clip, or find it painted; meanwhile, show the newest frame. changes: fields of VideoSettings."""
         own = {**self.layers, **self.common}
         own.pop("size")
-        words = [word for name, value in own.items() for word in (name, ",".join(value) if name in self.layers else str(value))]
         results = self.options.results
-        given = {"size": self.size, "steps": max(2, self.steps // 4), "parameters": tuple(words), "results": results}
+        given = {"size": self.size, "steps": max(2, self.steps // 4), "parameters": words(own), "results": results}
         where = {"out": files.folder(results / "films") / f"{clip.name}.mp4", "device": self.options.device}
         settings = VideoSettings(str(clip), self.options.painting, **where | given | changes)
         with Progress(0, "frame", quiet=self.report is not None) as progress:

@@ -28,7 +28,7 @@ from nstlab.recipes.base import RunSettings
 from nstlab.runs.filmed import FrameDone, filmed
 from nstlab.runs.source import needed_fields
 from nstlab.settings import LIVE
-from nstlab.video.settings import VideoSettings
+from nstlab.video.settings import VideoSettings, words
 
 FILES = ("clip", "out")  # fields that get a control above the picture
 FIELDS = ("from_", "to", "every", "size", "steps", "temporal")  # and below it
@@ -39,12 +39,11 @@ PROGRESS = "frame {n_fmt} of {total_fmt}, {remaining} left"
 def painted_like(picture: RunSettings) -> dict[str, Any]:
     """The fields of VideoSettings with which each frame is painted as this picture of a photo is: painting, recipe, weights."""
     shared = {
-        name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        name: value
         for name, value in needed_fields(picture).items()
         if picture.option_of(name).group in SHARED and name not in {"size", *picture.roles()}
     }
-    words = tuple(word for pair in shared.items() for word in pair)
-    return {"painting": picture.inputs["style"].source, "recipe": picture.recipe, "parameters": words}
+    return {"painting": picture.inputs["style"].source, "recipe": picture.recipe, "parameters": words(shared)}
 
 
 class Screen(anywidget.AnyWidget):
@@ -139,13 +138,12 @@ class FilmPlayer(w.VBox):
 
     def _paint(self, settings: VideoSettings) -> None:
         """Paint the film, and say how far it is and what came of it. Frames are shown no more often than anybody could see."""
-        begun, shown, found = time.monotonic(), 0.0, 0
+        begun, shown, count, found = time.monotonic(), 0.0, 0, 0
 
         def watch(done: FrameDone) -> None:
-            nonlocal shown, found
+            nonlocal shown, count, found
             self._done[done.index] = done
-            found += done.found
-            count, now = len(self._done), time.monotonic()
+            count, found, now = count + 1, found + done.found, time.monotonic()
             if self._stopping.is_set():
                 raise KeyboardInterrupt("stopped")
             if now - shown >= 1 / FRAMES:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from nstlab.recipes.base import MAIN, RunSettings, known, named
 from nstlab.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, Settings, field_type, option, paired
@@ -15,6 +17,12 @@ FLOW_NAMES = ("dis", "raft")
 def repaints(recipe: type[RunSettings]) -> bool:
     """Whether a recipe makes a picture of a photo and a painting, so that it can paint the frames of a clip."""
     return list(recipe.roles().values()) == ["content", "style"]
+
+
+def words(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """A recipe's fields as the `parameters` of a film: ("beta", "50", "style_layers", "conv1_1,conv2_1")."""
+    values = {name: value if isinstance(value, (tuple, list)) else (value,) for name, value in fields.items()}
+    return tuple(word for name, each in values.items() for word in (name, ",".join(map(str, each))))
 
 
 @dataclass(frozen=True)
