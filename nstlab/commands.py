@@ -170,8 +170,8 @@ def video_command(settings: VideoSettings) -> int:
             film = filmed(settings, show)
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(*interrupt.args, "to go on, run the same command again") from None
-    how = f"{painted} frames painted in {time.monotonic() - begun:.0f} s" if painted else "was painted already"
-    print(f"{settings.out}: {float(film.end):.2f} s, {len(film.times)} frames, {how}; they are in {film.path}")
+    how = f"{painted} of them painted now in {time.monotonic() - begun:.0f} s" if painted else "painted already"
+    print(f"{settings.out}: {float(film.end):.2f} s, frames: {len(film.times)}, {how}; they are in {film.path}")
     return 0
 
 

@@ -1,9 +1,8 @@
-// What there is of a film, played (see player.py). Frames are asked for when they are to be shown, and some ahead; while nothing
-// is played, the newest is shown, unless another one has been chosen.
+// What there is of a film, played (see player.py). Frames are asked for when they are to be shown, and some ahead. The
+// newest is shown, until another one is chosen or the film is played.
 
 const AHEAD = 8; // frames that are asked for before they are shown
 const KEPT = 1000; // frames that the page holds at most
-const LAST = 0.04; // s that a film of one frame lasts
 
 function render({ model, el }) {
   const canvas = make("canvas", { role: "img", "aria-label": "The film so far" });
@@ -14,7 +13,7 @@ function render({ model, el }) {
   const say = make("div", { class: "nst-says", role: "status" });
   const kept = new Map(); // JPEGs by the frames' names
   const asked = new Set();
-  let frames = [], wanted = 0, drawn = "", timer = 0, begun = 0, following = true;
+  let frames = [], wanted = 0, drawn = "", decoding = false, timer = 0, begun = 0, following = true;
 
   // Whether a frame is here. If not, it is asked for.
   const has = (i) => {
@@ -23,26 +22,31 @@ function render({ model, el }) {
     asked.add(frames[i][0]);
     return false;
   };
-  const show = async (i) => {
+  const show = (i) => {
     wanted = i;
     following = i === frames.length - 1 && !timer;
     place.value = i;
     where.textContent = `${frames[i][1].toFixed(2)} s`;
-    const [name] = frames[i];
-    if (!has(i) || drawn === name) return;
+    if (has(i)) draw();
+  };
+  // The wanted frame; while one is being decoded, others may pass by.
+  const draw = async () => {
+    const name = frames[wanted]?.[0];
+    if (decoding || drawn === name || !kept.has(name)) return;
+    decoding = true;
     const bitmap = await createImageBitmap(kept.get(name));
-    if (wanted !== i || frames[i]?.[0] !== name) return; // another one is wanted meanwhile
-    drawn = name;
     Object.assign(canvas, { width: bitmap.width, height: bitmap.height });
     canvas.parentNode.style.aspectRatio = bitmap.width / bitmap.height;
     canvas.getContext("2d").drawImage(bitmap, 0, 0);
+    bitmap.close();
+    [drawn, decoding] = [name, false];
+    draw();
   };
 
   // The clock stands still while the next frame is not here yet.
   const next = (now) => {
-    const last = frames.length - 1, gap = last > 0 ? frames[last][1] - frames[last - 1][1] : LAST;
-    if (now - begun > 1000 * (frames[last][1] + gap)) begun = now;
-    const i = Math.max(0, frames.findLastIndex(([, seconds]) => 1000 * seconds <= now - begun));
+    if (now - begun > 1000 * frames.at(-1)[2]) begun = now;
+    const i = Math.max(0, frames.findLastIndex(([, from]) => 1000 * from <= now - begun));
     for (let k = 1; k <= AHEAD; k++) has((i + k) % frames.length);
     if (has(i)) show(i);
     else begun = now - 1000 * frames[wanted][1];
@@ -64,28 +68,29 @@ function render({ model, el }) {
     asked.delete(content.name);
     kept.set(content.name, new Blob([buffers[0]], { type: "image/jpeg" }));
     if (kept.size > KEPT) kept.delete(kept.keys().next().value);
-    if (!timer && frames[wanted]?.[0] === content.name) show(wanted);
+    draw();
   };
   const update = () => {
     frames = model.get("frames");
     place.max = Math.max(0, frames.length - 1);
     play.disabled = place.disabled = !frames.length;
-    if (!frames.length) (pause(), (following = true), (where.textContent = ""));
+    if (!frames.length) (pause(), asked.clear(), (following = true), (where.textContent = ""));
     else if (!timer) show(following ? frames.length - 1 : Math.min(wanted, frames.length - 1));
   };
   const tell = () => {
-    const { text, kind } = model.get("status");
+    const [{ text, error }, state] = [model.get("status"), model.get("state")];
     say.textContent = text;
-    say.dataset.kind = kind;
-    go.textContent = { painting: "Stop", stopping: "Stopping" }[kind] ?? "Paint film";
-    go.dataset.do = kind === "painting" ? "stop" : "paint";
-    go.disabled = kind === "stopping";
+    say.dataset.kind = error ? "error" : "note";
+    go.textContent = { painting: "Stop", stopping: "Stopping" }[state] ?? "Paint film";
+    go.dataset.do = state === "painting" ? "stop" : "paint";
+    go.disabled = state === "stopping";
   };
   el.classList.add("nst-screen", "nst-player");
   el.append(make("div", { class: "nst-row" }, go, say), make("div", { class: "nst-frame" }, canvas), make("div", { class: "nst-row" }, play, place, where));
   model.on("msg:custom", hear);
   model.on("change:frames", update);
   model.on("change:status", tell);
+  model.on("change:state", tell);
   update();
   tell();
   return () => {
@@ -93,6 +98,7 @@ function render({ model, el }) {
     model.off("msg:custom", hear);
     model.off("change:frames", update);
     model.off("change:status", tell);
+    model.off("change:state", tell);
   };
 }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from nstlab.video.settings import VideoSettings, words
 FILES = ("clip", "out")  # fields that get a control above the picture
 FIELDS = ("from_", "to", "every", "size", "steps", "temporal")  # and below it
 SHARED = (LIVE, "pictures", "network")  # groups of a picture's fields that a film like it has, too; its steps are its own
+READY, PAINTING, STOPPING = "ready", "painting", "stopping"
 PROGRESS = "frame {n_fmt} of {total_fmt}, {remaining} left"
 
 
@@ -52,12 +54,13 @@ class Screen(anywidget.AnyWidget):
     _esm = script("player.js")
     _css = HERE / "screen.css"
 
-    frames = t.List().tag(sync=True)  # [name, seconds in the film] of each frame so far
-    status = t.Dict({"text": "", "kind": "note"}).tag(sync=True)  # kind: note, error, painting or stopping
+    frames = t.List().tag(sync=True)  # [name, when it is shown, until when] of each frame so far, in seconds of the film
+    state = t.Unicode(READY).tag(sync=True)
+    status = t.Dict({"text": "", "error": False}).tag(sync=True)
 
-    def say(self, text: str, kind: str = "note") -> None:
-        """Show one line below the picture."""
-        self.status = {"text": text, "kind": kind}
+    def say(self, text: str, error: bool = False) -> None:
+        """Show one line above the picture."""
+        self.status = {"text": text, "error": error}
 
 
 class FilmPlayer(w.VBox):
@@ -73,11 +76,11 @@ class FilmPlayer(w.VBox):
         begun: Callable[[], None] = lambda: None,
     ):
         self.like, self.begun, self.screen = like, begun, Screen()
-        self.controls = Controls(settings, refused=lambda error: self.screen.say(str(error), "error"))
+        self.controls = Controls(settings, refused=lambda error: self.screen.say(str(error), error=True))
         self.screen.on_msg(self._receive)
-        self._done: dict[int, FrameDone] = {}  # by the frame's number; a later pass replaces an earlier one's
+        self._places: dict[str, Path] = {}  # of the frames so far, by the names that the page has for them
         self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
+        self._changing = threading.RLock()  # of the state, which the page and the thread change
         super().__init__([*self.controls.widgets(FILES), self.screen, *self.controls.widgets(FIELDS)])
 
     @property
@@ -88,21 +91,21 @@ class FilmPlayer(w.VBox):
 
     def paint(self) -> None:
         """Paint the film in a thread, or what is missing of it, unless one is being painted. Raises InputError."""
-        if self._thread is not None and self._thread.is_alive():
-            return
-        settings = self.settings
-        self.begun()
-        self._done, self.screen.frames = {}, []
-        self._stopping.clear()
-        self.screen.say("reading the clip", "painting")
-        self._thread = threading.Thread(target=self._paint, args=[settings], name="nstlab film", daemon=True)
-        self._thread.start()
+        with self._changing:
+            if self.screen.state != READY:
+                return
+            settings = self.settings
+            self.begun()
+            self._places, self.screen.frames, self.screen.state = {}, [], PAINTING
+            self.screen.say("reading the clip")
+            self._thread = threading.Thread(target=self._paint, args=[settings], name="nstlab film", daemon=True)
+            self._thread.start()
 
     def stop(self) -> None:
         """Stop after the frame that is being painted."""
-        self._stopping.set()
-        if self.screen.status["kind"] == "painting":
-            self.screen.say("stopping after this frame", "stopping")
+        with self._changing:
+            if self.screen.state == PAINTING:
+                self.screen.state = STOPPING
 
     def wait(self, seconds: float | None = None) -> str:
         """Wait until nothing is painted any more, or for so many seconds; return what is said of the film."""
@@ -111,8 +114,10 @@ class FilmPlayer(w.VBox):
         return self.screen.status["text"]
 
     def close(self) -> None:
-        """Stop, and remove the widget."""
-        self._stopping.set()
+        """Stop, and remove all widgets."""
+        self.stop()
+        for child in self.children:
+            child.close()
         super().close()
 
     def _receive(self, _: Any, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
@@ -126,46 +131,40 @@ class FilmPlayer(w.VBox):
                 case "stop":
                     self.stop()
         except Exception as error:
-            self.screen.say(explained(error), "error")
+            self.screen.say(explained(error), error=True)
 
     def _send(self, name: str) -> None:
         """Send a frame, as a JPEG, if there is one of this name."""
-        for done in tuple(self._done.values()):
-            if _name(done.path) == name:
-                self.screen.send({"do": "frame", "name": name}, [jpeg(im.load(done.path))])
+        if name in self._places:
+            self.screen.send({"do": "frame", "name": name}, [jpeg(im.load(self._places[name]))])
 
     # --- the thread
 
     def _paint(self, settings: VideoSettings) -> None:
         """Paint the film, and say how far it is and what came of it. Frames are shown no more often than anybody could see."""
         begun, shown, count, found = time.monotonic(), 0.0, 0, 0
+        frames: dict[int, list[Any]] = {}  # by their numbers; a later pass replaces an earlier one's
 
         def watch(done: FrameDone) -> None:
             nonlocal shown, count, found
-            self._done[done.index] = done
+            name = "/".join(done.path.parts[-3:])  # the film's id, the pass and the frame
+            self._places[name] = done.path
+            frames[done.index] = [name, *(float(Fraction(done.about[key])) for key in ("time", "until"))]
             count, found, now = count + 1, found + done.found, time.monotonic()
-            if self._stopping.is_set():
+            if self.screen.state == STOPPING:
                 raise KeyboardInterrupt("stopped")
             if now - shown >= 1 / FRAMES:
-                shown = now
-                self._show(tqdm.format_meter(count, done.count, now - begun, initial=found, bar_format=PROGRESS), "painting")
+                shown, self.screen.frames = now, list(frames.values())
+                self.screen.say(tqdm.format_meter(count, done.count, now - begun, initial=found, bar_format=PROGRESS))
 
-        kind = "note"
+        error = False
         try:
             film = filmed(settings, watch)
-            text = f"{settings.out}: {float(film.end):.2f} s, {len(film.times)} frames"
+            text = f"{settings.out}: {float(film.end):.2f} s, frames: {len(film.times)}"
         except KeyboardInterrupt as interrupt:
             text = str(interrupt)
-        except Exception as error:
-            text, kind = explained(error), "error"
-        self._show(text, kind)
-
-    def _show(self, text: str, kind: str) -> None:
-        """Tell the page which frames there are, and say something."""
-        self.screen.frames = [[_name(done.path), float(done.time)] for done in self._done.values()]
-        self.screen.say(text, kind)
-
-
-def _name(path: Path) -> str:
-    """What the page calls a kept frame: the film's id, the pass and the frame."""
-    return "/".join(path.parts[-3:])
+        except Exception as problem:
+            text, error = explained(problem), True
+        with self._changing:
+            self.screen.frames, self.screen.state = list(frames.values()), READY
+            self.screen.say(text, error)

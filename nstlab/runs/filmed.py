@@ -12,10 +12,11 @@ import itertools
 import json
 import math
 import shutil
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,24 +28,33 @@ from nstlab import files
 from nstlab import images as im
 from nstlab.runs.store import Store
 from nstlab.settings import InputError
-from nstlab.video.clips import Clip, clip
+from nstlab.video.clips import Clip, clip, pictures
 from nstlab.video.filming import Filming, Seen
 from nstlab.video.settings import VideoSettings
 from nstlab.video.writing import check_film, write_film
 
-EDITION = 1  # increased where the same settings give other films
+EDITION = 2  # increased where the same settings give other films
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A frame of the clip that is painted: (1, 3, H, W), in the film's size; when it is shown, and until when, in the film's
+    time."""
+
+    photo: Tensor
+    time: Fraction
+    until: Fraction
 
 
 @dataclass(frozen=True)
 class FrameDone:
-    """A frame that is finished. time: in the film, in seconds. count: how many there are to paint, over all passes, as far as
-    that is known. found: whether it was kept already."""
+    """A frame that is finished. about: its "time" and "until" in seconds, as text, and what its painting gave. count: how many
+    frames there are to paint, over all passes, as far as that is known. found: whether it was kept already."""
 
     index: int
-    time: Fraction
     path: Path
-    count: int | None
     about: dict[str, Any]
+    count: int | None
     found: bool
 
 
@@ -57,8 +67,8 @@ class Film:
     def __init__(self, settings: VideoSettings, source: Clip, watch: Watch | None):
         self.settings, self.clip, self.watch = settings, source, watch
         self.filming, self.path = Filming(settings), Path()
-        self.times: list[Fraction] = []  # of each frame that is kept, in the film
         self.reach = max(settings.earlier, default=0)
+        self._known: dict[Path, dict[str, Any]] = {}  # of kept frames
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -68,10 +78,30 @@ class Film:
         )
         return height, width
 
+    # --- what there is of it ---
+
+    @property
+    def places(self) -> list[Path]:
+        """The files of all frames so far, each of the last pass that has it."""
+        found: list[Path] = []
+        while newest := next(filter(self.known, (self.place(run, len(found)) for run in self.passes[::-1])), None):
+            found.append(newest)
+        return found
+
     @property
     def frames(self) -> list[Tensor]:
-        """The pictures of the last pass, (1, 3, H, W)."""
-        return [im.load(self.place(self.settings.passes, i)) for i in range(len(self.times))]
+        """Their pictures, (1, 3, H, W)."""
+        return [im.load(path) for path in self.places]
+
+    @property
+    def times(self) -> list[Fraction]:
+        """When each begins, in seconds."""
+        return [Fraction(self._known[path]["time"]) for path in self.places]
+
+    @property
+    def end(self) -> Fraction:
+        """When the last one ends."""
+        return Fraction(self._known[self.places[-1]]["until"])
 
     @property
     def table(self) -> pandas.DataFrame:
@@ -79,94 +109,120 @@ class Film:
         return pandas.read_csv(self.path / "frames.csv")
 
     @property
-    def end(self) -> Fraction:
-        """When the last frame ends, in the film's time."""
-        return self.times[-1] + self.settings.every / self.clip.rate
-
-    @property
     def count(self) -> int | None:
         """How many frames there are to paint, over all passes, as far as the clip says."""
-        if self.clip.count is None:
+        if self.clip.length is None:
             return None
-        s, rate = self.settings, self.clip.rate
-        begin, end = s.span
-        last = self.clip.count if end is None else min(self.clip.count, math.ceil(end * rate))
-        return max(1, -(-(last - math.ceil(begin * rate)) // s.every)) * s.passes
+        begin, end = self.settings.span
+        shown = min(self.clip.length, self.clip.length if end is None else end) - begin
+        return max(1, math.ceil(math.ceil(shown * self.clip.rate) / self.settings.every)) * self.settings.passes
+
+    @property
+    def passes(self) -> range:
+        """The numbers of the passes; pass 0 are the photos."""
+        return range(1, self.settings.passes + 1)
 
     def place(self, run: int, index: int) -> Path:
-        """Where the frame of a pass is kept; pass 0 is the photo."""
+        """Where the frame of a pass is kept."""
         return self.path / (f"pass{run}" if run else "photos") / f"{index:06}.png"
 
-    def chosen(self) -> Iterator[tuple[Tensor, Fraction]]:
-        """(photo, time in the film) of the clip's frames that are painted."""
-        (begin, end), found = self.settings.span, 0
-        for frame in self.clip.frames():
-            if end is not None and frame.time >= end:
-                return
-            if frame.time >= begin:
-                if found % self.settings.every == 0:
-                    yield im.quantized(im.resize(frame.picture, self.shape)), frame.time - begin
-                found += 1
-
-    def identify(self, photo: Tensor) -> None:
-        """Find the film's folder, which the plan of the first frame helps to name."""
-        films = files.folder(Path(self.settings.results) / "films")
-        made = {"edition": EDITION, "settings": self.settings.to_dict(identity=True), "clip": _digest(self.clip.path)}
-        with files.replacing(films / "first.png") as temporary:
-            im.save(photo, temporary)
-            made["frame"] = self.filming.identity(temporary)
-        (films / "first.png").unlink()
-        self.path = films / hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+    def known(self, path: Path) -> dict[str, Any]:
+        """What is known of a kept frame; nothing if there is none, or a damaged one."""
+        if path not in self._known and path.is_file():
+            with contextlib.suppress(InputError, OSError):
+                im.verify(path)
+                self._known[path] = im.read_settings(path)
+        return self._known.get(path, {})
 
     # --- painting ---
 
-    def forwards(self, frames: Iterator[tuple[Tensor, Fraction]]) -> None:
+    def shots(self) -> Iterator[Shot]:
+        """The clip's frames that are painted, each once it is known how long it is shown. What the clip has of them before it
+        is damaged comes first, then InputError."""
+        (begin, end), shot, error = self.settings.span, None, None
+        chosen = (frame for frame in self.clip.frames() if frame.time >= begin)
+        if end is not None:
+            chosen = itertools.takewhile(lambda frame: frame.time < end, chosen)
+        try:
+            for i, frame in enumerate(chosen):
+                until = (frame.until if end is None else min(frame.until, end)) - begin
+                if i % self.settings.every == 0:
+                    if shot is not None:
+                        yield shot
+                    shot = Shot(im.quantized(im.resize(frame.picture, self.shape)), frame.time - begin, until)
+                else:
+                    shot = replace(shot, until=until)
+        except InputError as damaged:
+            error = damaged
+        if shot is not None:
+            yield shot
+        if error is not None:
+            raise error
+
+    def identify(self, photo: Tensor) -> None:
+        """Find the film's folder, which the plan of the first frame helps to name."""
+        made = {"edition": EDITION, "settings": self.settings.to_dict(identity=True), "clip": _digest(self.clip.path)}
+        with tempfile.TemporaryDirectory() as folder:
+            made["frame"] = self.filming.identity(im.save(photo, Path(folder) / "first.png"))
+        name = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+        self.path = files.folder(Path(self.settings.results) / "films") / name
+
+    def forwards(self, shots: Iterator[Shot]) -> None:
         """The first pass, in which the clip is read. Raises InputError where the clip is damaged."""
         window: deque[Seen] = deque(maxlen=self.reach or 1)
-        for i, (photo, at) in enumerate(frames):
-            if not self.place(0, i).is_file():
-                im.save(photo, self.place(0, i))
-            window.append(Seen(photo, self.frame(1, i, at, self.behind(window))))
+        for i, shot in enumerate(shots):
+            photo = self.place(0, i)
+            if not photo.is_file() and (self.settings.passes > 1 or not self.known(self.place(1, i))):
+                im.save(shot.photo, photo)
+            shown = {"time": str(shot.time), "until": str(shot.until)}
+            window.append(Seen(shot.photo, self.frame(1, i, shown, self.behind(window))))
             if self.settings.passes == 1:
-                self.place(0, i).unlink()
+                photo.unlink(missing_ok=True)
 
     def again(self, run: int) -> None:
         """A later pass: backwards if its number is even."""
         window: deque[Seen] = deque(maxlen=self.reach or 1)
-        order = range(len(self.times))
+        order = range(len(self.places))
         for i in order if run % 2 else reversed(order):
-            before = im.load(self.place(run - 1, i))
-            window.append(Seen(im.load(self.place(0, i)), self.frame(run, i, self.times[i], self.behind(window), before)))
+            before = self.place(run - 1, i)
+            shown = {name: self.known(before)[name] for name in ("time", "until")}
+            window.append(Seen(im.load(self.place(0, i)), self.frame(run, i, shown, self.behind(window), im.load(before))))
 
     def behind(self, window: Sequence[Seen]) -> list[Seen]:
         """The frames of the window that a frame is held to, the nearest first."""
         return [window[-distance] for distance in sorted(set(self.settings.earlier)) if distance <= len(window)]
 
-    def frame(self, run: int, index: int, at: Fraction, earlier: Sequence[Seen], before: Tensor | None = None) -> Tensor:
+    def frame(
+        self, run: int, index: int, shown: dict[str, str], earlier: Sequence[Seen], before: Tensor | None = None
+    ) -> Tensor:
         """A frame's picture: the one that is kept, or painted now and kept."""
         path = self.place(run, index)
-        about = _kept(path)
-        found = about is not None
-        if about is None:
+        found = bool(self.known(path))
+        if not found:
             begun = time.monotonic()
             painted = self.filming.paint(self.place(0, index), earlier, before)
-            about = painted.about | {"seconds": time.monotonic() - begun}
-            im.save(painted.picture, path, {"pass": run, "frame": index, **about})
-        if run == 1:
-            self.times.append(at)
+            about = {"pass": run, "frame": index, **shown, **painted.about, "seconds": time.monotonic() - begun}
+            im.save(painted.picture, path, about)
+            self._known[path] = about
         if self.watch is not None:
-            self.watch(FrameDone(index, at, path, self.count, about, found))
+            self.watch(FrameDone(index, path, self.known(path), self.count, found))
         return im.load(path)
 
     def write(self) -> None:
         """The film, as far as it has come, and the table of its frames."""
-        run = max(run for run in range(1, self.settings.passes + 1) if self.place(run, len(self.times) - 1).is_file())
-        places = [self.place(run, i) for i in range(len(self.times))]
-        places = [path if path.is_file() else self.place(run - 1, i) for i, path in enumerate(places)]
-        write_film(self.settings.out, list(zip(places, self.times, strict=True)), self.end, self.clip, self.settings.span[0])
-        rows = [{**im.read_settings(path), "time": float(at)} for path, at in zip(places, self.times, strict=True)]
+        shown = list(zip(self.places, self.times, strict=True))
+        write_film(self.settings.out, shown, self.end, self.clip, self.settings.span[0])
+        rows = [{**self._known[path], "time": float(at)} for path, at in shown]
         with files.replacing(self.path / "frames.csv") as temporary:
-            pandas.DataFrame(rows).to_csv(temporary, index=False)
+            pandas.DataFrame(rows).drop(columns="until").to_csv(temporary, index=False)
+
+    def written(self) -> str:
+        """Write it, and say how far it has come, or why it could not be written."""
+        try:
+            self.write()
+        except InputError as error:
+            return str(error)
+        return f"{self.settings.out} holds what is painted so far, {float(self.end):.2f} s"
 
 
 def filmed(settings: VideoSettings, watch: Watch | None = None) -> Film:
@@ -180,42 +236,32 @@ def filmed(settings: VideoSettings, watch: Watch | None = None) -> Film:
     files.check_apart(settings.out, source.path, "clip")
     if settings.model is None:
         im.shape_of(settings.painting)
+        own = settings.out if settings.out.suffix else settings.out / Path(settings.painting).name
+        files.check_apart(own, settings.painting, "painting")
     film = Film(settings, source, watch)
-    frames = film.chosen()
-    if (first := next(frames, None)) is None:
-        raise InputError(f"from: there is no frame of {source.path} in this range")
-    film.identify(first[0])
+    shots = film.shots()
+    if (first := next(shots, None)) is None:
+        raise InputError(f"from, to: there is no frame of {source.path} in this range")
+    film.identify(first.photo)
     with Store(settings.results).locked(film.path):
-        for run in range(settings.passes + 1):
+        for run in (0, *film.passes):
             files.remove_leftovers(files.folder(film.place(run, 0).parent))
         try:
-            film.forwards(itertools.chain([first], frames))
-            for run in range(2, settings.passes + 1):
+            film.forwards(itertools.chain([first], shots))
+            for run in film.passes[1:]:
                 film.again(run)
         except (InputError, KeyboardInterrupt) as error:
-            if film.times:
-                film.write()
-                said = f"{settings.out} has the frames before, {len(film.times)}"
-                raise type(error)("; ".join([*map(str, error.args), said])) from None
-            raise
+            said = [film.written()] if film.places else []
+            raise type(error)("; ".join([*map(str, error.args), *said])) from None
         film.write()
         shutil.rmtree(film.place(0, 0).parent)
     return film
 
 
-def _kept(path: Path) -> dict[str, Any] | None:
-    """What is known of a kept frame; None if there is none, or a damaged one."""
-    with contextlib.suppress(InputError, OSError):
-        im.verify(path)
-        return im.read_settings(path) or None
-    return None
-
-
 def _digest(path: Path) -> str:
-    """SHA-256 of a file, or of the files of a folder."""
+    """SHA-256 of a file, or of the pictures of a folder."""
     found = hashlib.sha256()
-    for each in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if each.is_file():
-            with each.open("rb") as file:
-                found.update(hashlib.file_digest(file, "sha256").digest())
+    for each in pictures(path) if path.is_dir() else [path]:
+        with each.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest()

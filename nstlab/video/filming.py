@@ -73,7 +73,7 @@ class Filming:
     def identity(self, path: Path) -> Any:
         """What determines the pictures besides clip and settings, as plain JSON values; of the frame in a file."""
         if self.model is not None:
-            return self.model.digest
+            return [self.model.digest, self.mix.tolist()]
         return self.planned(path, None).identity()
 
     @torch.no_grad()

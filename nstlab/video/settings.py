@@ -36,7 +36,7 @@ class VideoSettings(Settings):
     )
     from_: float = option(0.0, "seconds of the clip that are left out", low=0, high=1e6, unit="s")
     to: float | None = option(None, "second at which the film ends (default: the clip's end)", low=0.001, high=1e6, unit="s")
-    every: int = option(1, "every how manieth frame is painted", low=1, high=1000)
+    every: int = option(1, "paint only every n-th frame", low=1, high=1000)
     size: int = option(512, "long side of the film", low=MIN_SIDE, high=MAX_SIDE, unit="px")
     recipe: str = option(MAIN, "whose objective; it reads a photo and a painting")
     parameters: tuple[str, ...] = option(

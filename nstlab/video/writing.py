@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -18,9 +20,10 @@ from nstlab import images as im
 from nstlab.settings import InputError
 from nstlab.video.clips import Clip, library, opened
 
+COLOURS = {"colorspace": 1, "color_primaries": 1, "color_trc": 1, "color_range": 1}  # BT.709 in FFmpeg's lists, and 16 to 235
 TICKS = 90_000  # a second: the clock of the films that are written
 CODECS = {  # suffix: (codec, its options), of good quality
-    ".mp4": ("libx264", {"crf": "17", "preset": "medium", "flags": "+frame_duration"}),
+    ".mp4": ("libx264", {"crf": "17", "preset": "medium", "flags": "+frame_duration", "bf": "0"}),  # bf: see _pictures
     ".webm": ("libvpx-vp9", {"crf": "24", "b": "0", "row-mt": "1", "cpu-used": "4", "flags": "+frame_duration"}),
 }
 GIF_SIDE = 480  # px: long side at which an animation is kept small
@@ -36,9 +39,19 @@ def check_film(out: Path) -> Path:
         return files.check_place(out)
     if out.suffix:
         raise InputError(f"{out}: films are written as {', '.join(KINDS)} or, without a suffix, as a folder of pictures")
-    if out.exists() and not out.is_dir():
+    if not out.exists():
+        return files.check_place(out)
+    if not out.is_dir():
         raise InputError(f"{out}: is a file; a folder of pictures cannot take its place")
-    return files.check_place(out / "0.png") if out.exists() else files.check_place(out)
+    for path in _numbered(out):
+        if "frame" not in im.read_settings(path):
+            raise InputError(f"{path}: is no frame of a film, and would be lost; choose another folder")
+    return files.check_place(out / "0.png")
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """The files of a folder that have names of frames, in their order."""
+    return sorted(path for path in folder.glob("*.png") if re.fullmatch(r"\d{6}", path.stem))
 
 
 def write_film(
@@ -52,6 +65,8 @@ def write_film(
         for i, (path, _) in enumerate(frames):
             with files.replacing(files.folder(out) / f"{i:06}.png") as temporary:
                 shutil.copyfile(path, temporary)
+        for surplus in _numbered(out)[len(frames) :]:  # of a longer film
+            surplus.unlink()
     elif out.suffix.lower() == ".gif":
         _write_gif(out, frames, end)
     else:
@@ -91,13 +106,17 @@ def _encode(path: Path, frames: Sequence[Timed], end: Fraction, clip: Clip | Non
 
 
 def _pictures(container: Any, codec: tuple[str, dict[str, str]], frames: Sequence[Timed], end: Fraction, rate: int) -> Packets:
-    """(time, packet) of the frames; a rate is told, but each frame has its own time."""
+    """(time, packet) of the frames; a rate is told, but each frame has its own time. In MP4, the last packet's duration is the
+    last frame's only if frames are stored in the order in which they are shown."""
     av, tick = library(), Fraction(1, TICKS)
     stream = container.add_stream(codec[0], rate=rate, options=codec[1])
     stream.height, stream.width = im.shape_of(frames[0][0])
     stream.pix_fmt, stream.time_base, stream.codec_context.time_base = "yuv420p", tick, tick
+    for name, number in COLOURS.items():
+        setattr(stream.codec_context, name, number)
     for (source, time), until in zip(frames, [*(time for _, time in frames[1:]), end], strict=True):
         frame = av.VideoFrame.from_image(im.to_pil(im.load(source)))
+        frame = frame.reformat(format="yuv420p", dst_colorspace=COLOURS["colorspace"])
         frame.pts, frame.time_base = round(time * TICKS), tick
         frame.duration = round(until * TICKS) - frame.pts
         for packet in stream.encode(frame):
@@ -108,23 +127,33 @@ def _pictures(container: Any, codec: tuple[str, dict[str, str]], frames: Sequenc
 
 def _sound(container: Any, clip: Clip, begin: Fraction, end: Fraction) -> Packets:
     """(time, packet) of a clip's sound from its time `begin`, which becomes 0, until `end`: as it is where the container can
-    hold it, and encoded anew where not."""
+    hold it and players know it, and encoded anew where not."""
     with opened(clip.path) as source:
         pictures, stream = source.streams.video[0], source.streams.audio[0]
         origin = (pictures.start_time or 0) * pictures.time_base + begin
-        if stream.codec_context.codec.canonical_name in container.supported_codecs:
+        name = stream.codec_context.codec.canonical_name
+        if name in container.supported_codecs and not name.startswith("pcm"):
             made, packets = container.add_stream_from_template(stream), source.demux(stream)
         else:
             made = container.add_stream(container.default_audio_codec, rate=48_000, layout="stereo")
-            packets = _encoded(made, source.decode(stream))
+            packets = _encoded(made, _decoded(source.demux(stream)))
         for packet in packets:
             if packet.dts is None or packet.pts is None:  # the last one, which is empty
                 continue
             tick, moved = packet.time_base, round(origin / packet.time_base)
             packet.pts, packet.dts = packet.pts - moved, packet.dts - moved
-            if packet.dts >= 0 and packet.pts * tick < end:
+            if packet.pts * tick >= end:
+                return
+            if packet.dts >= 0:
                 packet.stream = made
                 yield packet.pts * tick, packet
+
+
+def _decoded(packets: Iterable[Any]) -> Iterator[Any]:
+    """The sound of packets, without those that are damaged."""
+    for packet in packets:
+        with contextlib.suppress(library().FFmpegError):
+            yield from packet.decode()
 
 
 def _encoded(made: Any, frames: Iterable[Any]) -> Iterator[Any]:

@@ -247,9 +247,9 @@ def paints_a_film_and_plays_it(person, folder):
     # What there is so far is there to see, and can be stopped; the film then goes on.
     person.waits(lambda: place.is_enabled())
     page.locator(".nst-player").get_by_role("button", name="Stop").click()
-    person.sees(".nst-player .nst-says", "^stopped; .*film.mp4 has the")
+    person.sees(".nst-player .nst-says", "^stopped; .*film.mp4 holds what is painted so far")
     page.get_by_role("button", name="Paint film").click()
-    person.sees(".nst-player .nst-says", r"film\.mp4: 0\.60 s, 6 frames")
+    person.sees(".nst-player .nst-says", r"film\.mp4: 0\.60 s, frames: 6")
     person.waits(lambda: place.get_attribute("max") == "5" and place.input_value() == "5")
 
     # Another frame is chosen; then it plays, from the first to the last and again.

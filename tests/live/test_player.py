@@ -61,13 +61,13 @@ def held(monkeypatch):
 
 def test_it_paints_what_the_command_paints_and_the_page_gets_each_frame(player, settings, tmp_path):
     tell(player, "paint")
-    assert player.wait(120) == f"{settings.out}: 0.40 s, 4 frames"
-    assert player.screen.status["kind"] == "note"
+    assert player.wait(120) == f"{settings.out}: 0.40 s, frames: 4"
+    assert (player.screen.state, player.screen.status["error"]) == ("ready", False)
     again = []
     film = filmed(settings, again.append)
     assert all(done.found for done in again)
-    assert [time for _, time in player.screen.frames] == pytest.approx([0, 0.1, 0.2, 0.3])
-    for (name, _), picture in zip(player.screen.frames, film.frames, strict=True):
+    assert [shown for _, *shown in player.screen.frames] == [pytest.approx([i / 10, (i + 1) / 10]) for i in range(4)]
+    for (name, *_), picture in zip(player.screen.frames, film.frames, strict=True):
         tell(player, "frame", name=name)
         content, (data,) = player.sent[-1]
         assert content == {"do": "frame", "name": name}
@@ -84,18 +84,18 @@ def test_stopped_it_keeps_what_it_has_and_goes_on_to_the_same_film(player, setti
         assert begun.acquire(timeout=60)
         go.release()
     assert begun.acquire(timeout=60)  # the third is being painted
-    assert player.screen.status["kind"] == "painting"
+    assert player.screen.state == "painting"
     tell(player, "stop")
-    assert player.screen.status["kind"] == "stopping"
+    assert player.screen.state == "stopping"
     tell(player, "paint")  # too early: nothing begins beside it
     go.release()
-    assert player.wait(60) == f"stopped; {settings.out} has the frames before, 3"
+    assert player.wait(60) == f"stopped; {settings.out} holds what is painted so far, 0.30 s"
     assert len(player.screen.frames) == 3
     assert told(settings.out)[0] == 3
     for _ in range(4):
         go.release()
     tell(player, "paint")
-    assert player.wait(60).endswith("4 frames")
+    assert player.wait(60).endswith("frames: 4")
     assert told(settings.out)[0] == 4
     assert [begun.acquire(timeout=0) for _ in range(2)] == [True, False]  # only the fourth frame was painted
 
@@ -108,10 +108,10 @@ def test_what_is_wrong_is_said_and_mended_by_a_control(player, settings, tmp_pat
         player.controls.change(**{name: value})
         tell(player, "paint")
         assert player.wait(60) == said
-        assert player.screen.status["kind"] == "error"
+        assert (player.screen.state, player.screen.status["error"]) == ("ready", True)
     player.controls.views["from_"].widget.value = 2.0
     player.controls.views["to"].widget.value = "1"
-    assert player.screen.status == {"text": "to: 1 s is not after the film's beginning, 2 s", "kind": "error"}
+    assert player.screen.status == {"text": "to: 1 s is not after the film's beginning, 2 s", "error": True}
     assert player.controls.views["to"].widget.value == ""
     assert not (tmp_path / "film.mp4").exists()
 
@@ -141,7 +141,7 @@ def test_a_studio_has_the_player_in_a_tab_and_pauses_for_it(small_transfer, sett
     until(lambda: studio.session.phase is Phase.PAUSED)
     studio.close()
     assert player.wait(60)
-    assert player.screen.status["kind"] == "note"
+    assert (player.screen.state, player.screen.status["error"]) == ("ready", False)
 
 
 def test_a_studio_whose_recipe_paints_no_photo_has_no_film(tmp_path):

@@ -72,7 +72,7 @@ def test_a_film_is_painted_kept_and_found_again(settings, tmp_path):
 def test_it_flickers_less_than_frames_that_are_painted_alone(settings, scene):
     def flickers(**changes):
         film = filmed(settings(**changes))
-        frames, photos = frames_of(film), [photo for photo, _ in film.chosen()]
+        frames, photos = frames_of(film), [shot.photo for shot in film.shots()]
         flows = [dis(b, a) for a, b in itertools.pairwise(photos)]
         where = torch.ones(1, 1, 48, 64)
         where[..., 56:] = 0
@@ -95,7 +95,7 @@ def test_an_interrupted_film_goes_on_to_the_same_pixels(settings, tmp_path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(filming.Filming, "paint", failing)
-        with pytest.raises(KeyboardInterrupt, match=r"film\.mp4 has the frames before, 3"):
+        with pytest.raises(KeyboardInterrupt, match=r"film\.mp4 holds what is painted so far, 0\.30 s"):
             filmed(given)
     assert told(given.out)[0] == 3
     seen = []
@@ -120,6 +120,19 @@ def test_a_killed_film_goes_on_to_the_same_pixels(settings, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(frames_of(resumed), whole, strict=True))
 
 
+def test_a_film_never_becomes_shorter_by_being_interrupted(settings):
+    given = settings()
+    filmed(given)
+
+    def stop(frame):
+        if frame.index == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"holds what is painted so far, 0\.60 s"):
+        filmed(given, stop)
+    assert told(given.out)[0] == 6
+
+
 def test_a_scene_begins_where_nothing_was_seen_before(settings, scene):
     film = filmed(settings([*scene[:3], *(smooth(48, 64, seed=7).flip(-1) * 0.5,) * 2]))
     assert pandas.read_csv(film.path / "frames.csv")["begins"].tolist() == [True, False, False, True, False]
@@ -129,6 +142,8 @@ def test_parts_of_a_clip(settings):
     film = filmed(settings(from_=0.1, to=0.5, every=2))
     assert [float(at) for at in film.times] == pytest.approx([0, 0.2])
     assert told(film.settings.out)[1] == pytest.approx(0.4, abs=0.05)
+    last = filmed(settings(every=4, to=0.5))  # its last frame is shown for as long as there are frames that it stands for
+    assert [float(at) for at in (*last.times, last.end)] == pytest.approx([0, 0.4, 0.5])
     seen = []
     assert len(filmed(settings(to=0.2), seen.append).times) == 2  # the third begins at exactly that time
     assert seen[0].count == 2
@@ -148,11 +163,13 @@ def test_a_model_paints_the_frames_and_they_are_blended(settings, tmp_path):
     path = str(model.save(tmp_path / "m.safetensors"))
     own = {"model": path, "parameters": (), "painting": "painting"}
     alone, held = filmed(settings(**own | {"earlier": ()})), filmed(settings(**own))
-    photo = next(alone.chosen())[0]
+    photo = next(alone.shots()).photo
     expected = StyleModel.load(path).painter("cpu")(photo, model.mixture(["painting"]))
     torch.testing.assert_close(frames_of(alone)[0], im.quantized(expected), rtol=0, atol=1e-6)
     assert torch.equal(frames_of(alone)[0], frames_of(held)[0])
     assert not torch.equal(frames_of(alone)[1], frames_of(held)[1])
+    other = filmed(settings(**own | {"painting": "oil"}))
+    assert not torch.equal(frames_of(other)[0], frames_of(held)[0])
 
 
 def test_a_clip_that_is_damaged_gives_the_frames_before(settings, tmp_path, monkeypatch):
@@ -163,7 +180,7 @@ def test_a_clip_that_is_damaged_gives_the_frames_before(settings, tmp_path, monk
     im.save(smooth(30, 64, seed=1), tmp_path / "frames" / "3.png")
     message = refusal(filmed, given.replace(clip=str(tmp_path / "frames")))
     assert "changes its size" in message
-    assert message.endswith("film.mp4 has the frames before, 3")
+    assert message.endswith("film.mp4 holds what is painted so far, 0.12 s")
     assert told(given.out)[0] == 3
 
 
@@ -197,7 +214,7 @@ def test_the_clip_is_not_replaced_and_a_full_disk_loses_nothing(settings, monkey
     monkeypatch.setattr(films.im, "save", full)
     message = refusal(filmed, given)
     assert "No space left" in message
-    assert "the frames before, 2" in message
+    assert "so far, 0.20 s" in message
     monkeypatch.setattr(films.im, "save", save)
     seen = []
     filmed(given, seen.append)

@@ -34,7 +34,7 @@ def test_frames_are_decoded_in_order_with_their_times(pictures, tmp_path, suffix
     found = clip(make_clip(tmp_path / f"a.{suffix}", pictures, codec=codec))
     frames = list(found.frames())
     assert found.shape == (48, 64)
-    assert found.count == len(frames) == 6
+    assert found.length * found.rate == len(frames) == 6
     assert [float(frame.time) for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5], abs=0.002)
     for frame, picture in zip(frames, pictures, strict=True):
         assert (frame.picture - picture).abs().mean() < 0.05
@@ -78,7 +78,7 @@ def test_what_is_transparent_is_on_white(tmp_path):
 
 def test_a_folder_of_pictures_is_a_clip(kept, pictures, tmp_path):
     found = clip(tmp_path)
-    assert (found.count, found.shape, found.sounds) == (6, (48, 64), False)
+    assert (found.length * found.rate, found.shape, found.sounds) == (6, (48, 64), False)
     for frame, picture in zip(found.frames(), pictures, strict=True):
         assert torch.equal(frame.picture, im.quantized(picture))
 
@@ -104,6 +104,81 @@ def test_a_film_has_the_clips_sound_and_lasts_as_long(kept, pictures, tmp_path, 
     count, length, _, sound = told(tmp_path / f"part{suffix}")
     assert count == 3
     assert sound == pytest.approx(length, abs=0.1) == pytest.approx(0.3, abs=0.1)
+
+
+def test_sound_that_is_damaged_is_left_out_where_it_is_encoded_anew(kept, pictures, tmp_path):
+    path = make_clip(tmp_path / "a.mp4", pictures, sound="aac")
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(audio=0) if packet.size > 20]
+    content = bytearray(path.read_bytes())
+    content[packets[9].pos : packets[9].pos + packets[9].size] = b"\xff" * packets[9].size
+    path.write_bytes(content)
+    write_film(tmp_path / "out.webm", kept, Fraction(6, 10), clip(path))
+    count, _, codecs, sound = told(tmp_path / "out.webm")
+    assert (count, codecs[1]) == (6, "opus")
+    assert sound == pytest.approx(0.6, abs=0.1)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_the_last_frame_is_shown_for_as_long_as_in_the_clip(kept, pictures, tmp_path, suffix):
+    first, *more = map(im.to_pil, pictures)
+    first.save(tmp_path / "a.gif", save_all=True, append_images=more, duration=[100] * 5 + [3000])
+    last = list(clip(tmp_path / "a.gif").frames())[-1]
+    assert (last.time, last.until) == (Fraction(1, 2), Fraction(7, 2))
+    write_film(tmp_path / f"out{suffix}", kept, Fraction(7, 2))
+    assert told(tmp_path / f"out{suffix}")[1] == pytest.approx(3.5, abs=0.05)
+
+
+def test_a_film_has_the_colours_of_its_frames_and_says_how_they_are_coded(kept, pictures, tmp_path):
+    write_film(tmp_path / "out.mp4", kept, Fraction(6, 10))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        stated = container.streams.video[0].codec_context
+        assert (stated.colorspace, stated.color_primaries, stated.color_trc, stated.color_range) == (1, 1, 1, 1)
+    for frame, picture in zip(clip(tmp_path / "out.mp4").frames(), pictures, strict=True):
+        assert (frame.picture - picture).mean((0, 2, 3)).abs().max() < 0.01
+
+
+def test_a_part_of_a_file_that_is_to_be_shown_is_the_whole_clip(pictures, tmp_path):
+    source = make_clip(tmp_path / "a.mp4", pictures * 4, options={"bf": "0"})
+    with (
+        av.open(str(source)) as whole,
+        av.open(str(tmp_path / "b.mp4"), "w", options={"avoid_negative_ts": "disabled"}) as part,
+    ):
+        stream = part.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux():
+            if packet.dts is not None:  # the first half is before the beginning, which an edit list says
+                packet.pts, packet.dts = (
+                    each - round(Fraction(12, 10) / packet.time_base) for each in (packet.pts, packet.dts)
+                )
+                packet.stream = stream
+                part.mux(packet)
+    found = clip(tmp_path / "b.mp4")
+    assert len(list(found.frames())) == found.length * found.rate == 12
+
+
+def test_a_folder_is_read_in_the_order_of_its_numbers(pictures, tmp_path):
+    for i in (1, 2, 10):
+        im.save(pictures[i % 6], tmp_path / f"frame {i}.png")
+    frames = clip(tmp_path).frames()
+    assert all(torch.equal(frame.picture, im.quantized(pictures[i % 6])) for frame, i in zip(frames, (1, 2, 10), strict=True))
+
+
+def test_a_colon_is_part_of_a_name(pictures, tmp_path, monkeypatch):
+    make_clip(tmp_path / "a.mp4", pictures).rename(tmp_path / "a:b.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert len(list(clip("a:b.mp4").frames())) == 6
+
+
+def test_a_folder_keeps_pictures_that_are_no_frames_and_no_frames_of_a_longer_film(pictures, kept, tmp_path):
+    films = [(im.save(each, tmp_path / f"kept{i}.png", {"frame": i}), Fraction(i, 10)) for i, each in enumerate(pictures)]
+    out = tmp_path / "out"
+    write_film(out, films, Fraction(6, 10))
+    im.save(pictures[0], out / "notes.png")
+    check_film(out)
+    write_film(out, films[:2], Fraction(2, 10))
+    assert sorted(path.name for path in out.iterdir()) == ["000000.png", "000001.png", "notes.png"]
+    im.save(pictures[0], out / "000007.png")
+    assert "000007.png: is no frame of a film" in refusal(check_film, out)
 
 
 def test_a_film_is_an_animation_or_a_folder_too(kept, pictures, tmp_path):
@@ -136,9 +211,11 @@ def test_what_is_no_clip_is_refused_in_one_line(pictures, tmp_path, kept):
         silence.sample_rate = 48_000
         container.mux(tone.encode(silence))
         container.mux(tone.encode())
+    make_clip(tmp_path / "a.mkv", pictures)
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:0.6\na.mkv\n")
     for name, says in (
         ("nowhere.mp4", "no such file"), ("text.mp4", "is not a video"), ("sound.mp4", "has no video stream"),
-        ("empty", "no picture"),
+        ("empty", "no picture"), ("list.m3u8", "list"),
     ):  # fmt: skip
         assert says in refusal(clip, tmp_path / name)
     im.save(smooth(20, 20, 1), tmp_path / "9.png")
@@ -149,6 +226,9 @@ def test_what_is_no_clip_is_refused_in_one_line(pictures, tmp_path, kept):
 
 def test_a_damaged_clip_gives_the_frames_before_and_says_so(pictures, tmp_path):
     content = make_clip(tmp_path / "a.mp4", pictures * 4, options={"g": "6"}, container={"movflags": "faststart"}).read_bytes()
+    whole = make_clip(tmp_path / "whole.mkv", pictures * 4, options={"g": "6"}, sound="aac").read_bytes()
+    (tmp_path / "half.mkv").write_bytes(whole[: len(whole) // 2])
+    assert "of 2.40 s" in refusal(lambda: list(clip(tmp_path / "half.mkv").frames()))
     told = []  # (how many frames there were before, what was said)
     for changed in damaged(content):
         path = tmp_path / "b.mp4"
