@@ -96,7 +96,8 @@ def clip(source: str | os.PathLike) -> Clip:
         if first is None:
             raise InputError(f"{path}: has no frames")
         rate = Fraction(stream.average_rate or stream.guessed_rate or RATE)
-        return Clip(path, _upright(first, stream).shape[-2:], rate, _length(container), bool(container.streams.audio))
+        height, width = _upright(first, stream).shape[-2:]
+        return Clip(path, (height, width), rate, _length(container), bool(container.streams.audio))
 
 
 def _length(container: Any) -> Fraction | None:
