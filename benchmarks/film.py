@@ -26,7 +26,7 @@ from nstlab.video.flow import dis, end_point_error, reliable, temporal_error
 from nstlab.video.moving import MovingScene
 from nstlab.video.settings import VideoSettings
 
-SHAPE = (288, 512)
+SIZE = 512
 FRAMES = 12
 MOST = {"temporal error": 0.2, "style error": 1.1, "seconds a frame": 0.35}  # over those of frames that are painted alone
 GIF_SIDE, GIF_COLOURS, GIF_BYTES = 256, 64, 1_000_000
@@ -37,16 +37,16 @@ Motion = Sequence[tuple[Tensor, Tensor]]  # (flow to the frame before, where it 
 def film(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     """A scene whose motion is known exactly."""
     with tempfile.TemporaryDirectory() as folder:
-        clip, motion = scene(Path(folder))
+        clip, motion = scene(Path(folder), SIZE)
         yield flow_row(clip, motion)
-        given = {"size": max(SHAPE), "parameters": ("weights", options.weights), "device": device.type}
+        given = {"size": SIZE, "parameters": ("weights", options.weights), "device": device.type}
         yield compared("a known motion", VideoSettings(str(clip), "swirl_strokes", **given), Path(folder), motion)[0]
 
 
-def scene(folder: Path) -> tuple[Path, Motion]:
-    """A clip of FRAMES frames, and its motion."""
+def scene(folder: Path, size: int) -> tuple[Path, Motion]:
+    """A clip of FRAMES frames, 16 : 9 and so many pixels wide, and its motion."""
     pictures = [im.sample(name, 800) for name in ("coffee", "chelsea")]
-    moving = MovingScene(*pictures, SHAPE)
+    moving = MovingScene(*pictures, (2 * round(9 * size / 32), size))
     return moving.write(folder / "clip", FRAMES), [(moving.flow(t), moving.visible(t)) for t in range(1, FRAMES)]
 
 
@@ -59,7 +59,7 @@ def flow_row(clip: Path, motion: Motion) -> Row:
 
 def found_motion(film: Film) -> Motion:
     """The motion of a clip as it is found in its photos."""
-    photos = [photo for photo, _ in film.chosen()]
+    photos = [shot.photo for shot in film.shots()]
     pairs = [(dis(b, a), dis(a, b)) for a, b in itertools.pairwise(photos)]
     return [(flow, reliable(flow, back)) for flow, back in pairs]
 
@@ -85,7 +85,7 @@ def compared(name: str, settings: VideoSettings, folder: Path, motion: Motion | 
 def beside(films: Sequence[Film], out: Path) -> Path:
     """An animation with the photos, the frames that are painted alone, and the film."""
     shape = im.fit_size(films[0].shape, GIF_SIDE)
-    pictures, photos = [], (photo for photo, _ in films[0].chosen())
+    pictures, photos = [], (shot.photo for shot in films[0].shots())
     for shown in zip(photos, *(film.frames for film in films), strict=True):
         pictures.append(im.to_pil(torch.cat([im.resize(each, shape) for each in shown], -2)))
     palette = pictures[0].quantize(GIF_COLOURS)
@@ -100,7 +100,7 @@ class Options:
     """Measure films. clip: one of your own, besides the scene. gallery: where the animation goes."""
 
     clip: str | None = None
-    size: int = 512
+    size: int = SIZE
     to: float = 0.48
     painting: str = "swirl_strokes"
     gallery: Path | None = None
@@ -110,7 +110,7 @@ def main(options: Options) -> None:
     """Print the rows, and hang the animation."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        clip, motion = scene(folder)
+        clip, motion = scene(folder, options.size)
         print(flow_row(clip, motion))
         row, films = compared("a known motion", VideoSettings(str(clip), options.painting, size=options.size), folder, motion)
         print(row, flush=True)
