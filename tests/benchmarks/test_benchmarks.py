@@ -56,7 +56,7 @@ def short(tiny, monkeypatch):
     monkeypatch.setattr(speed, "MOVES", {field: moves[:1] for field, moves in speed.MOVES.items()})
     monkeypatch.setattr(feedforward, "SPEEDS", {32: 1})
     monkeypatch.setattr(feedforward, "cold_start", lambda: Row("first picture", {"s": 1.0}))
-    monkeypatch.setattr(film, "SHAPE", (36, 48))
+    monkeypatch.setattr(film, "SIZE", 64)
     monkeypatch.setattr(film, "FRAMES", 3)
     monkeypatch.setattr(processes, "child", lambda *_: {"bytes": 100.0})
     whole = speed.minimize
