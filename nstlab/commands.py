@@ -170,7 +170,7 @@ def video_command(settings: VideoSettings) -> int:
             film = filmed(settings, show)
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(*interrupt.args, "to go on, run the same command again") from None
-    how = f"{painted} of them painted now in {time.monotonic() - begun:.0f} s" if painted else "painted already"
+    how = f"painted now: {painted}, in {time.monotonic() - begun:.0f} s" if painted else "painted already"
     print(f"{settings.out}: {float(film.end):.2f} s, frames: {len(film.times)}, {how}; they are in {film.path}")
     return 0
 
