@@ -81,6 +81,7 @@ function render({ model, el }) {
     const [{ text, error }, state] = [model.get("status"), model.get("state")];
     say.textContent = text;
     say.dataset.kind = error ? "error" : "note";
+    say.ariaLive = state === "painting" ? "off" : "polite"; // not each frame is read out
     go.textContent = { painting: "Stop", stopping: "Stopping" }[state] ?? "Paint film";
     go.dataset.do = state === "painting" ? "stop" : "paint";
     go.disabled = state === "stopping";
