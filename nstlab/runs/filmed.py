@@ -175,7 +175,8 @@ class Film:
             if not photo.is_file() and (self.settings.passes > 1 or not self.known(self.place(1, i))):
                 im.save(shot.photo, photo)
             shown = {"time": str(shot.time), "until": str(shot.until)}
-            window.append(Seen(shot.photo, self.frame(1, i, shown, self.behind(window))))
+            seen = Seen(shot.photo, self.frame(1, i, shown, self.behind(window)))
+            self.remember(window, seen, self.place(1, i))
             if self.settings.passes == 1:
                 photo.unlink(missing_ok=True)
 
@@ -186,7 +187,14 @@ class Film:
         for i in order if run % 2 else reversed(order):
             before = self.place(run - 1, i)
             shown = {name: self.known(before)[name] for name in ("time", "until")}
-            window.append(Seen(im.load(self.place(0, i)), self.frame(run, i, shown, self.behind(window), im.load(before))))
+            seen = Seen(im.load(self.place(0, i)), self.frame(run, i, shown, self.behind(window), im.load(before)))
+            self.remember(window, seen, self.place(run, i))
+
+    def remember(self, window: deque[Seen], seen: Seen, path: Path) -> None:
+        """Add a frame to those that the next are held to, alone if a scene began with it."""
+        if self.known(path)["begins"]:
+            window.clear()
+        window.append(seen)
 
     def behind(self, window: Sequence[Seen]) -> list[Seen]:
         """The frames of the window that a frame is held to, the nearest first."""

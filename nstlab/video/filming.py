@@ -26,7 +26,8 @@ from nstlab.video.settings import VideoSettings
 
 HALF = 0.5  # in later passes: part that the neighbour has in the first picture, where it shows the same (Ruder et al. 2016)
 ALIKE = 0.08  # difference of two photos, in one channel, up to which they look alike
-ENOUGH = 0.999  # part of a frame that is found in earlier ones, beyond which no more of them are searched
+ENOUGH = 0.999  # with a model: part of a frame that is found in earlier ones, beyond which no more of them are searched
+NEW = 0.1  # weight of what has come into sight since the farthest of them, since a few steps more are needed to paint it
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,7 @@ class Held:
 
     picture: Tensor  # (1, 3, H, W)
     reliable: Tensor  # (1, 1, H, W)
+    settled: Tensor  # (1, 1, H, W): c for the temporal term, less where the farthest frame does not show the same
 
     def over(self, other: Tensor, part: float) -> Tensor:
         """W where it can be relied on, as much as `part` says, and else the other picture."""
@@ -89,11 +91,12 @@ class Filming:
                 if (nearest := float(where.mean())) < self.settings.cut:
                     break
                 begun = torch.maximum(where, alike(photo, warped(seen.photo, flow)))
-                made = Held(torch.lerp(recoloured(photo, moved, where), moved, begun), where)
+                made = Held(torch.lerp(recoloured(photo, moved, where), moved, begun), where, where)
             else:
                 new = (1 - made.reliable) * where  # each pixel is held to the nearest frame that shows it
-                made = Held(torch.lerp(made.picture, moved, new), made.reliable + new)
-            if made.reliable.mean() > ENOUGH:
+                relied = made.reliable + new
+                made = Held(torch.lerp(made.picture, moved, new), relied, relied * (NEW + (1 - NEW) * where))
+            if self.model is not None and made.reliable.mean() > ENOUGH:
                 break
         return made, nearest
 
@@ -152,4 +155,4 @@ def recoloured(photo: Tensor, picture: Tensor, weight: Tensor) -> Tensor:
 
 def temporal(held: Held) -> method.Objective:
     """The temporal term of a frame."""
-    return method.term(terms.Temporal, "temporal", "conv1_1", (1.0,), earlier=held.picture, reliable=held.reliable)
+    return method.term(terms.Temporal, "temporal", "conv1_1", (1.0,), earlier=held.picture, reliable=held.settled)

@@ -133,9 +133,17 @@ def test_a_film_never_becomes_shorter_by_being_interrupted(settings):
     assert told(given.out)[0] == 6
 
 
-def test_a_scene_begins_where_nothing_was_seen_before(settings, scene):
+def test_a_scene_begins_where_nothing_was_seen_before_and_what_was_before_is_forgotten(settings, scene, monkeypatch):
+    paint, earlier = filming.Filming.paint, []
+
+    def counting(self, path, seen, *rest):
+        earlier.append(len(seen))
+        return paint(self, path, seen, *rest)
+
+    monkeypatch.setattr(filming.Filming, "paint", counting)
     film = filmed(settings([*scene[:3], *(smooth(48, 64, seed=7).flip(-1) * 0.5,) * 2]))
     assert pandas.read_csv(film.path / "frames.csv")["begins"].tolist() == [True, False, False, True, False]
+    assert earlier == [0, 1, 2, 2, 1]
 
 
 def test_parts_of_a_clip(settings):

@@ -5,6 +5,7 @@ import torch
 
 from nstlab import images as im
 from nstlab.video.filming import Filming, Held, Seen, alike, recoloured, temporal
+from nstlab.video.flow import dis, reliable
 from nstlab.video.moving import MovingScene
 from nstlab.video.settings import VideoSettings
 
@@ -52,6 +53,18 @@ def test_what_the_nearest_frame_does_not_show_is_taken_from_one_before(filming, 
     assert torch.equal(both.picture * near.reliable, near.picture * near.reliable)
 
 
+def test_what_has_come_into_sight_lately_is_held_less_until_it_is_painted(filming, pictures):
+    scene = MovingScene(*pictures, SHAPE)
+    far, near, now = (scene.frame(i) for i in (2, 4, 5))
+    held, _ = filming.held(now, [Seen(near, near), Seen(far, far)])
+    flow = dis(now, far)
+    old = reliable(flow, dis(far, now))
+    assert 0.02 < float((held.reliable * (1 - old)).mean()) < 0.5
+    torch.testing.assert_close(held.settled, held.reliable * (0.1 + 0.9 * old))
+    alone, _ = filming.held(now, [Seen(near, near)])
+    assert torch.equal(alone.settled, alone.reliable)
+
+
 def test_colours_are_mapped_as_they_are_where_it_is_known(pictures):
     photo, weight = im.resize(pictures[0], SHAPE), torch.zeros(1, 1, *SHAPE)
     weight[..., :80] = 1
@@ -66,9 +79,9 @@ def test_colours_are_mapped_as_they_are_where_it_is_known(pictures):
 
 
 def test_blends_and_the_temporal_term_are_of_what_can_be_relied_on(photo):
-    reliable = torch.zeros_like(photo[:, :1])
-    reliable[..., :20, :] = 1
-    held = Held(torch.ones_like(photo), reliable)
+    where = torch.zeros_like(photo[:, :1])
+    where[..., :20, :] = 1
+    held = Held(torch.ones_like(photo), where, where)
     blended = held.over(photo, 0.25)
     torch.testing.assert_close(blended[..., :20, :], photo[..., :20, :].lerp(torch.ones(()), 0.25))
     assert torch.equal(blended[..., 20:, :], photo[..., 20:, :])
