@@ -67,7 +67,7 @@ class Film:
     def __init__(self, settings: VideoSettings, source: Clip, watch: Watch | None):
         self.settings, self.clip, self.watch = settings, source, watch
         self.filming, self.path = Filming(settings), Path()
-        self.reach = max(settings.earlier, default=0)
+        self.reach = max(settings.earlier, default=1)
         self._known: dict[Path, dict[str, Any]] = {}  # of kept frames
 
     @property
@@ -169,7 +169,7 @@ class Film:
 
     def forwards(self, shots: Iterator[Shot]) -> None:
         """The first pass, in which the clip is read. Raises InputError where the clip is damaged."""
-        window: deque[Seen] = deque(maxlen=self.reach or 1)
+        window: deque[Seen] = deque(maxlen=self.reach)
         for i, shot in enumerate(shots):
             photo = self.place(0, i)
             if not photo.is_file() and (self.settings.passes > 1 or not self.known(self.place(1, i))):
@@ -182,7 +182,7 @@ class Film:
 
     def again(self, run: int) -> None:
         """A later pass: backwards if its number is even."""
-        window: deque[Seen] = deque(maxlen=self.reach or 1)
+        window: deque[Seen] = deque(maxlen=self.reach)
         order = range(len(self.places))
         for i in order if run % 2 else reversed(order):
             before = self.place(run - 1, i)
@@ -206,15 +206,18 @@ class Film:
         """A frame's picture: the one that is kept, or painted now and kept."""
         path = self.place(run, index)
         found = bool(self.known(path))
-        if not found:
+        if found:
+            picture = im.load(path)
+        else:
             begun = time.monotonic()
             painted = self.filming.paint(self.place(0, index), earlier, before)
             about = {"pass": run, "frame": index, **shown, **painted.about, "seconds": time.monotonic() - begun}
-            im.save(painted.picture, path, about)
+            picture = painted.picture  # as the file has it, in 256 levels
+            im.save(picture, path, about)
             self._known[path] = about
         if self.watch is not None:
             self.watch(FrameDone(index, path, self.known(path), self.count, found))
-        return im.load(path)
+        return picture
 
     def write(self) -> None:
         """The film, as far as it has come, and the table of its frames."""
