@@ -138,13 +138,7 @@ def learn_command(settings: LearnSettings) -> int:
             terms = " ".join(f"{name} {value:.3g}" for name, value in step.terms.items())
             bar.set_postfix_str(f"loss {step.loss:.3g}, {terms}", refresh=False)
 
-        try:
-            folder = learned(settings, show)
-        except KeyboardInterrupt:
-            if step is None:
-                raise
-            said = f"the model as far as it has come is {settings.out}; to go on, run the same command again"
-            raise KeyboardInterrupt(said) from None
+        folder = learned(settings, show)
     how = f"learnt in {time.monotonic() - begun:.0f} s, loss {step.loss:.3g}" if step else "was learnt already"
     print(f"{settings.out}: {how}; curves and pictures are in {folder}")
     return 0

@@ -99,8 +99,11 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     it names is replaced. An OSError becomes an InputError."""
     with writing(path):
         temporary = _temporary(path)
+        mode = temporary.stat().st_mode  # from the umask; a library that renames its own file has another
         try:
             yield temporary
+            if temporary.stat().st_mode != mode:
+                temporary.chmod(mode)
             os.replace(temporary, os.path.realpath(path))
         finally:
             temporary.unlink(missing_ok=True)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Sequence
+from functools import cache
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,13 @@ from nstlab.decoding import Part, decode, opened, read, resized, upright
 from nstlab.files import check_place, parse_json, replacing, shipped
 from nstlab.settings import FITS, MIN_SIDE, InputError, nearest, one_of
 
+UNDECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # of which Pillow reads the header only
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "retina", "hubble_deep_field", "ihc")
 ROUNDED = 0.02  # part by which proportions may differ through rounding
 METADATA_KEY = "nstlab"  # under which a PNG keeps its settings
+
+logger = logging.getLogger("nstlab")
 
 
 # --- sample pictures --------------------------------------------------------------------------------------------
@@ -52,9 +57,33 @@ def sample(name: str, size: int | None = None) -> Tensor:
     return load(_sample_path(name), size)
 
 
-def pictures_in(folder: Path, pattern: str = "*") -> list[Path]:
-    """The pictures in a folder, by name; with the pattern "**/*", those in its folders, too."""
-    return sorted(path for path in folder.glob(pattern) if path.suffix.lower() in FORMATS and path.is_file())
+@cache
+def readable_suffixes() -> frozenset[str]:
+    """The suffixes of all formats that Pillow decodes by itself: ".png", ".webp", …"""
+    suffixes = Image.registered_extensions().items()  # which loads all of Pillow's plugins
+    formats = Image.OPEN.keys() - {*UNDECODED}
+    return frozenset(suffix for suffix, format in suffixes if format in formats)
+
+
+def files_in(folder: Path, nested: bool = False) -> list[Path]:
+    """The files in a folder and, if `nested`, in its folders, by name.
+
+    Hidden ones, whose names begin with a dot, are left out, as are links to folders. A warning names
+    folders that cannot be read."""
+    files = []
+    for place, folders, names in os.walk(folder, onerror=_warn_unread):
+        folders[:] = [name for name in folders if nested and not name.startswith(".")]
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(files)
+
+
+def _warn_unread(error: OSError) -> None:
+    logger.warning("%s: cannot be read (%s); it is left out", error.filename, error.strerror)
+
+
+def pictures_in(folder: Path, nested: bool = False) -> list[Path]:
+    """Those of `files_in` a folder whose suffix says that they are pictures that can be read."""
+    return [path for path in files_in(folder, nested) if path.suffix.lower() in readable_suffixes()]
 
 
 def path_of(source: str | os.PathLike) -> Path:

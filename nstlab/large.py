@@ -8,7 +8,10 @@ Small tensors are one band, and an operation on them is the plain one. What is m
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
@@ -18,6 +21,8 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+from nstlab.settings import InputError
 
 LARGE = 1 << 22  # numbers; pictures with more (1.4 million pixels) are computed with in bands
 BAND = 1 << 21  # numbers in a band
@@ -37,10 +42,16 @@ class Mapped(Tensor):
 
     @classmethod
     def empty(cls, shape: Sequence[int], dtype: torch.dtype, folder: str | Path) -> Self:
-        """A tensor of zeros in a file in this folder. Raises OSError if the disk is full."""
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.truncate(max(1, prod(shape) * dtype.itemsize))
-            mapping = mmap.mmap(file.fileno(), 0)
+        """A tensor of zeros in a file in this folder. Raises InputError if the disk is full."""
+        size = max(1, prod(shape) * dtype.itemsize)
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.truncate(size)
+                _allocate(file.fileno(), size, folder)
+                mapping = mmap.mmap(file.fileno(), 0)
+        except OSError as error:
+            what = f"{folder}: a temporary file of {size / 1e9:.2f} GB cannot be made"
+            raise InputError(f"{what} ({error.strerror or error})") from None
         made = torch.Tensor._make_subclass(cls, torch.frombuffer(mapping, dtype=dtype, count=prod(shape)).view(*shape))
         made._map, made.folder = mapping, str(folder)
         return made
@@ -56,6 +67,18 @@ class Mapped(Tensor):
         """Give the memory of its pages back to the system; the numbers stay in the file."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _allocate(file: int, size: int, folder: str | Path) -> None:
+    """Take an open file's blocks on the disk now: a disk that is full when pages are written kills
+    the process. OSError if it has too few. Where blocks cannot be taken, they are counted."""
+    try:
+        os.posix_fallocate(file, 0, size)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        if shutil.disk_usage(folder).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
 
 
 def release(*tensors: Any) -> None:

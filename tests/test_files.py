@@ -36,6 +36,15 @@ def test_replacing_leaves_the_old_file_when_writing_or_renaming_fails(tmp_path, 
     assert path.read_text() == "old"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="POSIX file modes")
+def test_a_file_gets_the_mode_of_the_umask_whatever_library_writes_it(tmp_path):
+    (tmp_path / "usual").touch()
+    with files.replacing(tmp_path / "a.txt") as temporary:
+        (tmp_path / "other").touch(0o600)
+        (tmp_path / "other").replace(temporary)
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 @pytest.mark.skipif(os.name != "posix", reason="symbolic links and pipes")
 def test_links_are_followed_and_stay_and_what_is_no_regular_file_is_refused(tmp_path):
     (tmp_path / "there").mkdir()

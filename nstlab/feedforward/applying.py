@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,44 +19,84 @@ from nstlab.feedforward.settings import ApplySettings
 from nstlab.settings import InputError
 
 Painted = tuple[Path, tuple[int, int], float]  # where a picture is, its (H, W), the seconds that it took
+LEAST = 1 / 255  # difference in a picture that shows anything
+
+logger = logging.getLogger("nstlab")
 
 
 def applied(settings: ApplySettings) -> Iterator[Painted]:
     """Paint the photo, or each photo in the folder, and yield what was written.
 
-    Raises InputError, before anything is written, for what cannot be used, and for an output that would replace an input."""
+    Photos of a folder that cannot be used are named in warnings, and the others painted.
+    Raises: InputError, before anything is written, for what cannot be used, and for an output that
+    would replace an input; at the end, if photos were left out.
+    """
     places = _places(settings)
     model = StyleModel.load(settings.model)
     painter, mix = model.painter(settings.device), model.mixture(settings.painting, settings.mix)
+    skipped = 0
     for source, out in places:
-        yield _painted(settings, painter, mix, source, out)
+        begun = time.monotonic()
+        try:
+            picture = _painted(settings, painter, mix, source)
+        except InputError as error:
+            if not Path(settings.photo).is_dir():
+                raise
+            logger.warning("%s; it is skipped", error)
+            skipped += 1
+            continue
+        files.folder(out.parent)
+        im.save(picture, out, settings.to_dict(), settings.depth == 16)
+        height, width = picture.shape[-2:]
+        yield out, (height, width), time.monotonic() - begun
+    if skipped:
+        raise InputError(f"photo: {skipped} of {len(places)} in {settings.photo} were skipped")
 
 
 def _places(settings: ApplySettings) -> list[tuple[Path, Path]]:
     """(photo, where its picture goes) of each photo."""
-    folder, deep = Path(settings.photo), settings.depth == 16
-    if not folder.is_dir():
-        found = [(im.path_of(settings.photo), im.check_writable(settings.out, deep))]
+    folder = Path(settings.photo)
+    if folder.is_dir():
+        found = _places_of(folder, settings.out)
     else:
-        sources = im.pictures_in(folder)
-        if not sources:
-            raise InputError(f"photo: there is no picture ({', '.join(im.FORMATS)}) in {folder}")
-        if settings.out.suffix.lower() in im.FORMATS or (settings.out.exists() and not settings.out.is_dir()):
-            raise InputError(f"out: {settings.out} is a file's name; for the photos of a folder, name a folder")
-        found = [(source, settings.out / f"{source.stem}.png") for source in sources]
-        if twice := {out for _, out in found if sum(out == other for _, other in found) > 1}:
-            raise InputError(f"out: two photos would become {min(twice)}; rename one of them")
+        out = im.check_writable(settings.out, settings.depth == 16)
+        found = [(im.path_of(settings.photo), out)]
+        im.shape_of(settings.photo)
     for source, out in found:
-        im.shape_of(source)
         files.check_apart(out, source, "photo")
     return found
 
 
-def _painted(settings: ApplySettings, painter: Painter, mix: Tensor, source: Path, out: Path) -> Painted:
+def _places_of(folder: Path, out: Path) -> list[tuple[Path, Path]]:
+    """Those of the photos of a folder, in another one. Photos that differ in their suffix alone
+    keep it, so that none takes the place of another."""
+    if out.suffix.lower() in im.FORMATS or (out.exists() and not out.is_dir()):
+        raise InputError(f"out: {out} is a file's name; for the photos of a folder, name a folder")
+    sources = im.pictures_in(folder)
+    others = ", ".join(path.name for path in sorted({*im.files_in(folder)} - {*sources}))
+    if others:
+        logger.warning("%s: left out, as they are no pictures by their names: %s", folder, others)
+    if not sources:
+        raise InputError(f"photo: there is no picture in {folder}")
+    stems = Counter(source.stem.casefold() for source in sources)
+    alone = [stems[source.stem.casefold()] == 1 for source in sources]
+    names = [f"{s.stem if one else s.name}.png" for s, one in zip(sources, alone, strict=True)]
+    counts = Counter(map(str.casefold, names))
+    if twice := [name for name in names if counts[name.casefold()] > 1]:
+        raise InputError(f"out: two photos would become {out / twice[0]}; rename one of them")
+    return [(source, out / name) for source, name in zip(sources, names, strict=True)]
+
+
+def _painted(settings: ApplySettings, painter: Painter, mix: Tensor, source: Path) -> Tensor:
     """Paint one photo. What a large one needs is in files."""
-    begun, shape = time.monotonic(), im.shape_of(source, settings.size)
+    shape = im.shape_of(source, settings.size)
     photo = im.load_fit(source, shape, folder=None if painter.fits(shape) else tempfile.gettempdir())
     picture = painter(photo, mix, settings.alpha)
-    files.folder(out.parent)
-    im.save(picture, out, settings.to_dict(), settings.depth == 16)
-    return out, shape, time.monotonic() - begun
+    if _range(picture) < LEAST and _range(photo) > 25 * LEAST:
+        raise InputError(f"{source}: its picture is one colour everywhere; the model is damaged")
+    return picture
+
+
+def _range(picture: Tensor) -> float:
+    """How much the values of a picture's channels differ at most."""
+    return float((picture.amax((0, 2, 3)) - picture.amin((0, 2, 3))).max())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,8 @@ DRAWN, DRAWN_SHARE, DRAWN_SIDE = 36, 0.3, 288  # procedural pictures beside the 
 AREA = 0.45, 2.0  # of a crop's area in a photo at the size that is learnt: smaller ones are enlarged
 KEPT = 300  # photos that are held decoded
 
+logger = logging.getLogger("nstlab")
+
 
 def photos_in(folders: Sequence[Path]) -> list[Path]:
     """All pictures in these folders and the folders in them, by name. InputError for a folder that is none, or has none."""
@@ -29,10 +33,24 @@ def photos_in(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"photos: {folder} is not a folder")
-        here = im.pictures_in(folder, "**/*")
+        here = im.pictures_in(folder, nested=True)
         if not here:
-            raise InputError(f"photos: there is no picture ({', '.join(im.FORMATS)}) in {folder}")
+            raise InputError(f"photos: there is no picture in {folder}")
         found += here
+    return found
+
+
+def usable(photos: Sequence[Path], size: int) -> list[Path]:
+    """The photos whose headers say that they can be taken at a long side of `size` px.
+
+    Warnings name the others, and say why."""
+    found = []
+    for photo in photos:
+        try:
+            im.shape_of(photo, size)
+            found.append(photo)
+        except InputError as error:
+            logger.warning("%s; it is left out", error)
     return found
 
 
@@ -46,13 +64,14 @@ class Crops(Dataset):
     """Square parts of photos, (3, side, side) sRGB in [0, 1]: enlarged or reduced, mirrored, in other colours and contrasts.
 
     size: long side at which photos are taken. photos: files; by default the sample photos, and with them pictures that are
-    drawn (see `drawing`), since these are few."""
+    drawn (see `drawing`), since these are few. Damaged ones are left out, with a warning.
+    Raises: InputError if none of the photos can be used."""
 
     def __init__(self, photos: Sequence[Path], size: int, side: int, seed: int, count: int):
         from torchvision.transforms import v2
 
         self.seed, self.size, self.count, self.drawn = seed, size, count, 0 if photos else DRAWN
-        self.photos = [*photos] or [im.path_of(name) for name in PHOTOS]
+        self.photos = usable(photos, size) if photos else [im.path_of(name) for name in PHOTOS]
         part = side * side / (0.75 * size * size)  # of a photo whose sides are 4:3
         self.changed = v2.Compose(
             [
@@ -61,16 +80,43 @@ class Crops(Dataset):
                 v2.ColorJitter(0.4, 0.4, 0.4, 0.1),
             ]
         )
-        self._photo = lru_cache(KEPT)(lambda i: (255 * im.load(self.photos[i], self.size)[0]).round().byte())
+        self._kept: dict[int, Tensor | None] = {}  # None: damaged
+        self.check()
 
-    @property
+    def check(self) -> None:
+        """InputError unless one of the photos can be decoded."""
+        if all(self._photo(i) is None for i in range(len(self.photos))):
+            raise InputError("photos: none of them can be used")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What processes that are not forked get: no decoded photos, but which are damaged."""
+        damaged = {i: None for i, photo in self._kept.items() if photo is None}
+        return self.__dict__ | {"_kept": damaged}
+
+    def _photo(self, i: int) -> Tensor | None:
+        """A photo, (3, H, W) of 8 bits, or None if it is damaged; KEPT of them are held."""
+        if i in self._kept:
+            return self._kept[i]
+        try:
+            photo = (255 * im.load(self.photos[i], self.size)[0]).round().byte()
+        except InputError as error:
+            logger.warning("%s; it is left out", error)
+            photo = None
+        if photo is None or len(self._kept) < KEPT:
+            self._kept[i] = photo
+        return photo
+
+    @cached_property
     def digest(self) -> str:
-        """Identifies the photos, by their files' names and lengths."""
-        each = [f"{path.name} {path.stat().st_size}" for path in self.photos]
+        """Identifies the photos, by their files' content."""
+        each = []
+        for path in self.photos:
+            with path.open("rb") as file:
+                each.append(hashlib.file_digest(file, "sha256").hexdigest())
         return hashlib.sha256("\n".join(each).encode()).hexdigest()
 
     def prepare(self) -> None:
-        """Decode and draw now what is held, before other processes, which share it, are started."""
+        """Decode and draw what is held, before other processes, which may share it, start."""
         for i in range(min(KEPT, len(self.photos))):
             self._photo(i)
         for i in range(self.drawn):
@@ -86,5 +132,6 @@ class Crops(Dataset):
             if torch.rand(()) < DRAWN_SHARE and self.drawn:
                 whole = drawn(int(torch.randint(self.drawn, ())))
             else:
-                whole = self._photo(int(torch.randint(len(self.photos), ())))
+                while (whole := self._photo(int(torch.randint(len(self.photos), ())))) is None:
+                    self.check()  # and draw another one, the same each time
             return self.changed(whole).float() / 255

@@ -49,7 +49,7 @@ class PerceptualLoss:
         s, shape = settings, (settings.crop, settings.crop)
         self.targets, blank = [], torch.zeros(1, 3, *shape)
         for source in s.paintings:
-            painting = im.load(source, round(s.size * s.style_scale))
+            painting = im.load(source, s.painting_size)
             goal = s.alpha * content(CONTENT_LAYERS, blank) + s.beta * style(STYLE_LAYERS, painting, fit="own")
             self.bound = bind(goal + s.tv * total_variation(), net, shape)
             self.actives = self.bound.objective.active(self.bound.weights)
@@ -130,6 +130,8 @@ class Learner:
     def __init__(self, settings: LearnSettings, device: torch.device):
         s = self.settings = settings
         self.device, self.done = device, 0
+        for source in s.paintings:  # first all that is quickly checked
+            im.shape_of(source, s.painting_size)
         self.crops = Crops(photos_in(s.photos), s.size, s.crop, s.seed, s.steps * s.batch)
         net = normalize_activations(VGG19(s.weights)).to(device)
         self.loss = PerceptualLoss(s, net)
@@ -168,7 +170,10 @@ class Learner:
                 pictures = self.network(photos, mix).float()
             gradients, terms = self.loss(pictures.detach(), photos, which)
             pictures.backward(gradients)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
+        if not norm.isfinite():
+            what = f"batch {self.done + 1}: the gradient is not finite"
+            raise InputError(f"{what}; a lower --rate may help")
         for optimizer in self.optimizers:
             optimizer.step()
         self.done += 1

@@ -1,6 +1,7 @@
 """Models: a learnt `TransformNetwork`, the names of its paintings, and the settings that it was learnt with, in one file.
 
-The file is a safetensors file, which cannot hold code; its numbers have 16 bits.
+The file is a safetensors file, which cannot hold code; its numbers have 16 bits, the averages of
+batch normalization 32.
 """
 
 from __future__ import annotations
@@ -23,11 +24,18 @@ from nstlab import files, tensorfiles
 from nstlab.devices import device
 from nstlab.feedforward.network import TransformNetwork
 from nstlab.feedforward.painter import Painter
-from nstlab.feedforward.settings import LARGEST_WIDTH, NORMALIZATIONS, SHIPPED
+from nstlab.feedforward.settings import (
+    LARGEST_WIDTH,
+    NORMALIZATIONS,
+    SHIPPED,
+    composed,
+    painting_names,
+)
 from nstlab.settings import DEVICES, InputError, nearest
 
 FORMAT = "nstlab model 1"
-MOST = 256  # paintings in a model
+ALLOWED = -1e3, 1e3  # numbers of a network; those of the shipped one are below 3
+ALLOWED_AVERAGES = {"mean": (-1e6, 1e6), "variance": (0.0, 1e12)}  # which batch normalization has
 PLACE = Path(__file__).parents[1] / "embedded" / "paintings.safetensors"
 
 
@@ -35,11 +43,15 @@ PLACE = Path(__file__).parents[1] / "embedded" / "paintings.safetensors"
 class StyleModel:
     """A network that paints like some paintings.
 
-    paintings: their names, in the network's order. settings: what it was learnt with, as plain values."""
+    paintings: their names, in the network's order, see `painting_names`. settings: what it was
+    learnt with, as plain values."""
 
     network: TransformNetwork
     paintings: tuple[str, ...]
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "paintings", painting_names(self.paintings))
 
     @classmethod
     def load(cls, source: str | os.PathLike = SHIPPED) -> Self:
@@ -60,26 +72,33 @@ class StyleModel:
         shapes = {name: t.shape for name, t in network.state_dict().items()}
         if shapes != {name: t.shape for name, t in tensors.items()}:
             raise InputError(f"{path}: is not a model of nstlab, or is damaged (its tensors are not those of its network)")
-        network.load_state_dict(tensorfiles.finite(path, tensors), assign=True)
+        tensors = tensorfiles.finite(path, tensors)
+        _check_numbers(path, tensors)
+        network.load_state_dict(tensors, assign=True)
         return cls(network.eval().requires_grad_(False), tuple(about["paintings"]), about["settings"])
 
     def save(self, path: str | os.PathLike, **about: str) -> Path:
-        """Write one file, whole or not at all, with more `about` it in its metadata; InputError if it cannot be written."""
+        """Write one file, whole or not at all, with more `about` it in its metadata.
+
+        Raises: InputError if it cannot be written, or if `load` would refuse its numbers."""
         metadata = {
             "format": FORMAT,
             "paintings": json.dumps(self.paintings),
             "normalization": self.network.kind,
             "settings": json.dumps(dict(self.settings)),
         }
-        tensors = {name: t.detach().half().cpu().contiguous() for name, t in self.network.state_dict().items()}
+        tensors = {name: t.detach().half() for name, t in self.network.named_parameters()}
+        tensors |= dict(self.network.named_buffers())  # variances may be too large for 16 bits
+        tensors = {name: t.cpu().contiguous() for name, t in tensors.items()}
+        _check_numbers(path, tensors)
         with files.replacing(path) as temporary:
-            safetensors.torch.save_file(tensors, temporary, metadata | about)
+            temporary.write_bytes(safetensors.torch.save(tensors, metadata | about))
         return Path(path)
 
     def mixture(self, paintings: Sequence[str] = (), shares: Sequence[float] = ()) -> Tensor:
         """(K,) shares, which add up to 1, of these paintings, by default the first one, in equal parts unless `shares` says
         how. InputError for a painting that the model does not have, and for shares that do not fit."""
-        paintings = tuple(paintings) or self.paintings[:1]
+        paintings = tuple(map(composed, paintings)) or self.paintings[:1]
         for name in paintings:
             if name not in self.paintings:
                 raise InputError(
@@ -122,13 +141,22 @@ def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         about = {name: files.parse_json(metadata[name]) for name in ("paintings", "settings")}
         names = about["paintings"]
-        named = isinstance(names, list) and all(isinstance(name, str) and name.isprintable() and name for name in names)
+        named = isinstance(names, list) and all(isinstance(name, str) for name in names)
         known = metadata["format"] == FORMAT and metadata["normalization"] in NORMALIZATIONS
-        if named and known and 1 <= len(set(names)) == len(names) <= MOST and isinstance(about["settings"], dict):
+        if named and known and painting_names(names) and isinstance(about["settings"], dict):
             return about | {"normalization": metadata["normalization"]}
-    except (KeyError, ValueError):
+    except (KeyError, ValueError):  # InputError is one
         pass
     raise InputError(f"{path}: is not a model of nstlab, or is damaged")
+
+
+def _check_numbers(path: str | os.PathLike, tensors: Mapping[str, Tensor]) -> None:
+    """InputError for numbers that no learning gives: too large, negative variances, none at all."""
+    for name, t in tensors.items():
+        low, high = ALLOWED_AVERAGES.get(name.rpartition(".")[2], ALLOWED)
+        if not (low <= t.min() and t.max() <= high):
+            what = f"{path}: {name} has numbers outside {low:g} … {high:g}"
+            raise InputError(f"{what}; the model is damaged, or its learning diverged")
 
 
 @cache

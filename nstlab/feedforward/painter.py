@@ -24,6 +24,7 @@ from nstlab.feedforward.network import CONTRAST, EPSILON, Layer, Normalization, 
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import native_halves
 from nstlab.method.network import exact
+from nstlab.settings import InputError
 
 BAND = 1 << 22  # numbers that a layer computes at once where features are in files
 SHARE = 0.5  # of the free memory, that features may take
@@ -121,7 +122,8 @@ class Painter:
     def __call__(self, photo: Tensor, mix: Tensor, alpha: float = 1.0) -> Tensor:
         """(1, 3, H, W) sRGB in [0, 1], in a file if it is large -> the same, painted.
 
-        mix: (K,) shares of the network's paintings, which add up to 1. alpha: from the photo, 0, to the painted picture, 1."""
+        mix: (K,) shares of the network's paintings, which add up to 1. alpha: from the photo, 0, to the painted picture, 1.
+        Raises: InputError if the picture is not finite, or the disk is full."""
         height, width = photo.shape[-2:]
         pass_ = Pass(self, mix.to(self.device)[None], self.fits((height, width)))
         with exact():
@@ -133,6 +135,8 @@ class Painter:
             made = large.unset(photo, photo.shape, torch.float32)
             for first, end in pass_.bands(self.last, x):
                 painted = torch.sigmoid(self.last.rows(x, first, end).float())[:, :, : height - first, :width]
+                if not painted.isfinite().all():
+                    raise InputError("model: its picture is not finite; the model is damaged")
                 rows = slice(first, first + painted.shape[-2])
                 made[:, :, rows] = torch.lerp(photo[:, :, rows].to(painted), painted, alpha)
                 large.release(made, photo)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,43 @@ NORMALIZATIONS = ("instance", "batch")
 USUAL = CONVENTIONS[DEFAULT_CONVENTION]  # whose weights a transfer has, too
 WIDTH = 96
 LARGEST_WIDTH = 256
+MOST_PAINTINGS, LONGEST_NAME = 256, 255  # of a model; characters
+ALLOWED = {*"\u200c\u200d", *map(chr, range(0xE0020, 0xE0080))}  # joiners and tags: scripts, emoji
+
+
+def composed(name: str) -> str:
+    """The name as a model has it: with composed characters (NFC) and one space for white space."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
+
+
+def painting_name(name: str) -> str:
+    """What a model calls a painting of this name: `composed`.
+
+    Raises: InputError for a name that is empty or too long, and for one with characters that
+    cannot be shown: control, direction and other format characters, and bytes that are no text."""
+    name = composed(name)
+    if not 0 < len(name) <= LONGEST_NAME:
+        raise InputError(f"paintings: {name!a:.60} must have 1 to {LONGEST_NAME} characters")
+    for character in name:
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in ALLOWED:
+            what = f"{name!a} holds U+{ord(character):04X}, which cannot be shown"
+            raise InputError(f"paintings: {what}; rename the file")
+    return name
+
+
+def painting_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The `painting_name` of each.
+
+    Raises: InputError, too, if two are the same, and unless they are 1 to MOST_PAINTINGS."""
+    if not names:
+        raise InputError("paintings: name one painting or more, files or samples")
+    if len(names) > MOST_PAINTINGS:
+        raise InputError(f"paintings: {len(names)} are given; a model has {MOST_PAINTINGS} at most")
+    found = tuple(painting_name(name) for name in names)
+    if twice := [name for name in found if found.count(name) > 1]:
+        what = f"'{twice[0]}' names one twice"
+        raise InputError(f"paintings: {what}; in a model each has a name of its own")
+    return found
 
 
 @dataclass(frozen=True)
@@ -48,18 +87,20 @@ class LearnSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.paintings:
-            raise InputError("paintings: name one painting or more, files or samples")
-        names = [Path(source).stem for source in self.paintings]
-        if len(set(names)) < len(names):
-            raise InputError(f"paintings: {' '.join(names)} names one twice; in a model each has a name of its own")
+        _ = self.names  # which are checked
         if self.out.suffix != ".safetensors":
             raise InputError(f"out: {self.out} must be a .safetensors file")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the paintings are called in the model: their files' names without folder and suffix."""
-        return tuple(Path(source).stem for source in self.paintings)
+        """What the model calls the paintings: their files' names without folder and suffix, see
+        `painting_name`."""
+        return painting_names([Path(source).stem for source in self.paintings])
+
+    @property
+    def painting_size(self) -> int:
+        """The long side at which paintings are learnt, in pixels."""
+        return round(self.size * self.style_scale)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ goes on from its checkpoint; a finished one is not done again.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,9 @@ from nstlab.feedforward.learning import Learner, LearningStep
 from nstlab.feedforward.settings import LearnSettings
 from nstlab.method import Checkpoint
 from nstlab.runs.store import Store
+from nstlab.settings import InputError
+
+logger = logging.getLogger("nstlab")
 
 EVERY = 60.0  # seconds between checkpoints
 AVERAGED = 20  # batches in a row of the history
@@ -53,17 +57,32 @@ class _Folder:
                 self.save()
 
     def save(self) -> None:
-        """Write the checkpoint, the curves and the picture. What is not yet in the history is left out of it."""
+        """Write the checkpoint, then the curves and the picture; warn of what cannot be written.
+
+        What is not yet in the history is left out of it."""
+        for write in (self._save_checkpoint, self._save_curves, self._save_picture):
+            try:
+                write()
+            except Exception as error:  # whatever a picture lacks, learning matters more
+                reason = " ".join(str(error).split())
+                logger.warning("%s: progress is not kept (%s)", self.path, reason)
+        self.saved = time.monotonic()
+
+    def _save_checkpoint(self) -> None:
         checkpoint = self.learner.checkpoint()
         checkpoint.data["history"] = self.rows
         checkpoint.save(files.folder(self.path) / "checkpoint.safetensors")
+
+    def _save_curves(self) -> None:
         if self.rows:
             table = pandas.DataFrame(self.rows)
-            table.to_csv(self.path / "history.csv", index=False)
+            with files.replacing(self.path / "history.csv") as temporary:
+                table.to_csv(temporary, index=False)
             curves = figures.loss_curves({"": table}, ["loss", *self.learner.loss.names], "step")
             figures.save_figure(curves, self.path / "curves.png")
+
+    def _save_picture(self) -> None:
         figures.save_figure(sheet(self.learner), self.path / "progress.png")
-        self.saved = time.monotonic()
 
 
 def sheet(learner: Learner) -> figures.Shown:
@@ -76,10 +95,12 @@ def sheet(learner: Learner) -> figures.Shown:
 
 
 def learned(settings: LearnSettings, watch: Callable[[LearningStep], Any] | None = None) -> Path:
-    """Learn, or go on with it, and write the model to `settings.out`; returns the folder. watch: called after each batch.
+    """Learn, or go on with it, and write the model to `settings.out`; returns the folder.
 
-    However it ends, a checkpoint is left in the folder, and the model as far as it has come in `out`. Raises InputError for
-    what cannot be used or written."""
+    watch: called after each batch. However it ends, a checkpoint is left in the folder. A file that
+    is at `out` is only replaced by a finished model.
+    Raises: InputError for what cannot be used or written; KeyboardInterrupt, which says what is left.
+    """
     files.check_place(settings.out)
     learner = Learner(settings, device(settings.device))
     folder = _Folder(learner, Path(settings.results) / "learned" / learner.identity)
@@ -91,9 +112,25 @@ def learned(settings: LearnSettings, watch: Callable[[LearningStep], Any] | None
                 folder.add(step)
                 if watch is not None:
                     watch(step)
+            learner.model().save(settings.out)  # first: the folder's disk may be full
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(*_interrupted(learner)) from None
         finally:
             if learner.done > before:
                 folder.save()
-            if learner.done:
-                learner.model().save(settings.out)
     return folder.path
+
+
+def _interrupted(learner: Learner) -> list[str]:
+    """What is left of an interrupted learning, in words: the model so far, if no file is there."""
+    out = learner.settings.out
+    if not learner.done:
+        return []
+    if out.exists():
+        said = f"{out}, which was there before, is left as it was"
+    else:
+        try:
+            said = f"the model as far as it has come is {learner.model().save(out)}"
+        except InputError as error:
+            said = str(error)
+    return [said, "to go on, run the same command again"]

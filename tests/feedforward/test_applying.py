@@ -1,5 +1,7 @@
 """`nstlab apply`: photos and folders in, pictures out; nothing lost."""
 
+import errno
+
 import pytest
 import torch
 from helpers import smooth
@@ -68,12 +70,68 @@ def test_no_output_takes_the_place_of_a_photo(apply, tmp_path):
     assert (code, (tmp_path / "photo.png").read_bytes()) == (2, before)
     assert "would be lost" in said
     (tmp_path / "photos").mkdir()
-    for name in ("a.png", "a.jpg"):
-        im.save(smooth(20, 20, 1), tmp_path / "photos" / name)
-    assert "would become" in apply("photos", out="painted")[1]
-    (tmp_path / "photos" / "a.jpg").unlink()
+    im.save(smooth(20, 20, 1), tmp_path / "photos" / "a.png")
     assert "would be lost" in apply("photos", out="photos")[1]
     for out in ("m.safetensors", "painted.png"):
         assert "for the photos of a folder, name a folder" in apply("photos", out=out)[1]
     (tmp_path / "photos" / "a.png").unlink()
     assert "there is no picture" in apply("photos", out="painted")[1]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of photos of several formats, and of what is none."""
+    folder = tmp_path / "photos"
+    (folder / "nested.png").mkdir(parents=True)
+    for name in ("a.png", "b.webp", "c.bmp", "d.GIF", "e.jpg", "E.tif", "f.ppm", ".hidden.png"):
+        im.to_pil(smooth(20, 24, 1)).save(folder / name)
+    (folder / ".nstlab-0123.png").write_bytes((folder / "a.png").read_bytes()[:50])
+    (folder / "._e.jpg").write_bytes(b"\0\5\x16\7 of a Mac")
+    for name in ("letter.eps", "notes.txt"):
+        (folder / name).write_text("no picture")
+    return folder
+
+
+def test_every_format_is_painted_but_nothing_hidden(apply, photos, tmp_path, caplog):
+    assert apply("photos", out="painted")[0] == 0
+    painted = sorted(path.name for path in (tmp_path / "painted").iterdir())
+    assert painted == ["E.tif.png", "a.png", "b.png", "c.png", "d.png", "e.jpg.png", "f.png"]
+    assert [message.partition(": ")[2] for message in caplog.messages] == [
+        "left out, as they are no pictures by their names: letter.eps, notes.txt"
+    ]
+
+
+def test_a_bad_photo_costs_no_other_and_is_named(apply, photos, tmp_path, caplog):
+    (photos / "c.bmp").write_bytes((photos / "c.bmp").read_bytes()[:300])
+    (photos / "d.GIF").write_text("no picture")
+    (photos / "f.ppm").unlink()
+    (photos / "f.ppm").symlink_to("absent")
+    code, said = apply("photos", out="painted")
+    assert code == 2
+    assert said.splitlines()[-1] == f"nstlab: error: photo: 3 of 7 in {photos} were skipped"
+    assert len(list((tmp_path / "painted").iterdir())) == 4
+    assert [message.partition(":")[0] for message in caplog.messages[1:]] == [
+        str(photos / name) for name in ("c.bmp", "d.GIF", "f.ppm")
+    ]
+
+
+def test_a_model_that_shows_nothing_of_a_photo_is_refused(model, apply, tmp_path):
+    model.network.last.bias.fill_(-100.0)
+    model.save(tmp_path / "black.safetensors")
+    code, said = apply(model="black.safetensors")
+    assert (code, len(said.splitlines())) == (2, 1)
+    assert "photo.png: its picture is one colour everywhere" in said
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_full_disk_under_features_in_files_is_told_in_one_line(apply, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("nstlab.large.SMALL", 100)
+    monkeypatch.setattr("nstlab.feedforward.painter.SHARE", 0.0)
+    monkeypatch.setattr("nstlab.large.os.posix_fallocate", full, raising=False)
+    code, said = apply()
+    assert (code, len(said.splitlines())) == (2, 1)
+    assert "cannot be made (No space left on device)" in said
+    assert not (tmp_path / "out.png").exists()

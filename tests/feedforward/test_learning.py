@@ -3,10 +3,12 @@
 import functools
 import json
 import operator
+import pickle
 
 import pytest
 import torch
-from faults import raise_at, refusal
+from faults import change_at, raise_at, refusal
+from helpers import transform_network
 
 import nstlab as nst
 from nstlab import cli
@@ -15,7 +17,9 @@ from nstlab.feedforward.crops import Crops, photos_in
 from nstlab.feedforward.learning import PerceptualLoss, learn
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import LearnSettings
+from nstlab.runs import learned as kept
 from nstlab.runs.learned import learned
+from nstlab.settings import InputError
 
 
 def last(steps):
@@ -92,7 +96,7 @@ def test_the_command_goes_on_after_an_interruption_and_keeps_what_it_has(lesson,
     with monkeypatch.context() as patch:
         raise_at(patch, 2 * 2 + 1)  # two pictures a batch
         assert cli.main(words(lesson)) == 130
-    assert "as far as it has come" in capsys.readouterr().err
+    assert f"the model as far as it has come is {lesson.out}" in capsys.readouterr().err
     early = StyleModel.load(lesson.out)
     assert (early.paintings, early.settings["steps done"]) == (("hills", "waves"), 2)
     assert cli.main(words(lesson)) == 0
@@ -101,10 +105,133 @@ def test_the_command_goes_on_after_an_interruption_and_keeps_what_it_has(lesson,
     (folder,) = (tmp_path / "results" / "learned").iterdir()
     assert {path.name for path in folder.iterdir()} == {"checkpoint.safetensors", "history.csv", "curves.png", "progress.png"}
     assert im.shape_of(folder / "progress.png")
-    lesson.out.unlink()
+    lesson.out.write_bytes(b"an older model")
     assert cli.main(words(lesson)) == 0  # found
     assert "was learnt already" in capsys.readouterr().out
     assert same(StyleModel.load(lesson.out).network, StyleModel.load(whole.out).network)
+
+
+def test_what_ends_early_leaves_the_model_that_is_there(lesson, capsys, monkeypatch):
+    lesson.out.write_bytes(b"an older model")
+    for error, code in ((KeyboardInterrupt, 130), (InputError("the disk is gone"), 2)):
+        with monkeypatch.context() as patch:
+            raise_at(patch, 3, error)
+            assert cli.main(words(lesson)) == code
+        assert lesson.out.read_bytes() == b"an older model"
+    said = capsys.readouterr().err
+    assert f"{lesson.out}, which was there before, is left as it was; to go on, run the same" in said
+    (checkpoint,) = lesson.results.glob("learned/*/checkpoint.safetensors")
+    assert nst.Checkpoint.load(checkpoint).data["done"] == 2
+
+
+def test_a_full_disk_under_the_results_costs_no_model(lesson, monkeypatch, caplog, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kept.Checkpoint, "save", full)
+    monkeypatch.setattr(kept.figures, "save_figure", full)
+    monkeypatch.setattr(kept, "EVERY", -1.0)  # each time there is a row
+    monkeypatch.setattr(kept, "AVERAGED", 2)
+    assert cli.main(words(lesson)) == 0
+    assert StyleModel.load(lesson.out).settings["steps done"] == lesson.steps
+    assert len(caplog.messages) == 9  # three after two batches, after four, and at the end
+    assert all("progress is not kept ([Errno 28]" in message for message in caplog.messages)
+
+
+def test_a_full_disk_under_the_model_costs_no_learning(lesson, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nstlab.feedforward.model.Path.write_bytes", full)
+        assert cli.main(words(lesson)) == 2
+    said = f"nstlab: error: {lesson.out}: cannot be written (No space left on device)"
+    assert capsys.readouterr().err.splitlines()[-1] == said
+    assert cli.main(words(lesson)) == 0
+    assert "was learnt already" in capsys.readouterr().out
+
+
+def test_bad_photos_are_left_out_and_do_not_begin_learning_anew(lesson, caplog):
+    (folder,) = lesson.photos
+    (folder / "c.png").write_text("no picture")
+    (folder / "d.png").write_bytes((folder / "a.png").read_bytes()[:-300])
+    (folder / "e.gif").symlink_to("absent")
+    whole = last(learn(lesson, "cpu"))
+    assert [message.partition(":")[0] for message in caplog.messages] == [
+        str(folder / name) for name in ("c.png", "e.gif", "d.png")
+    ]
+    checkpoint = next(learn(lesson, "cpu")).checkpoint()
+    resumed = last(learn(lesson, "cpu", checkpoint))
+    assert same(whole.learner.network, resumed.learner.network)
+    for name in "ab":
+        (folder / f"{name}.png").unlink()
+    assert "none of them can be used" in refusal(learn, lesson, "cpu")
+
+
+def test_photos_are_known_by_their_content(lesson):
+    (folder,) = lesson.photos
+    digest = Crops(photos_in(lesson.photos), 64, 64, 0, 4).digest
+    (folder / "a.png").rename(folder / "0.png")
+    assert Crops(photos_in(lesson.photos), 64, 64, 0, 4).digest == digest
+    content = bytearray((folder / "0.png").read_bytes())
+    content[-20] ^= 1  # in a checksum, which Pillow does not check at the end of a file
+    (folder / "0.png").write_bytes(content)
+    assert Crops(photos_in(lesson.photos), 64, 64, 0, 4).digest != digest
+
+
+def test_processes_that_are_not_forked_cut_the_same_crops(lesson):
+    (lesson.photos[0] / "c.png").write_bytes((lesson.photos[0] / "a.png").read_bytes()[:-300])
+    crops = Crops(photos_in(lesson.photos), 64, 64, seed=3, count=4)
+    crops.prepare()
+    sent = pickle.dumps(crops)
+    assert len(sent) < 4000  # without decoded photos
+    other = pickle.loads(sent)
+    assert all(torch.equal(crops[i], other[i]) for i in range(8))
+
+
+def test_what_diverges_ends_before_the_network_is_spoilt(lesson, monkeypatch):
+    change_at(monkeypatch, 3, lambda found: (found[0], found[1] * float("nan"), found[2]))
+    assert "batch 2: the gradient is not finite" in refusal(learned, lesson)
+    (path,) = lesson.results.rglob("checkpoint.safetensors")
+    assert all(t.isfinite().all() for t in nst.Checkpoint.load(path).tensors.values())
+
+
+SHOWN = {
+    "Screenshot 2024-05-01 at 9.41.00\u202fPM": "Screenshot 2024-05-01 at 9.41.00 PM",
+    "two\nlines\u2028or\ttabs\xa0": "two lines or tabs",
+    "Cafe\u0301": "Café",
+    "\U0001f468\u200d\U0001f3a8 \u2764\ufe0f": "\U0001f468\u200d\U0001f3a8 \u2764\ufe0f",
+    "\U0001f3f4\U000e0067\U000e0062\U000e007f": "\U0001f3f4\U000e0067\U000e0062\U000e007f",
+    "\u0646\u0642\u0627\u0634\u06cc\u200c\u0647\u0627": "\u0646\u0642\u0627\u0634\u06cc\u200c\u0647\u0627",
+    "\u661f\u6708\u591c $x^2$": "\u661f\u6708\u591c $x^2$",
+}
+
+
+@pytest.mark.parametrize(("name", "shown"), SHOWN.items(), ids=range(len(SHOWN)))
+def test_a_painting_may_have_a_name_of_any_script(model, name, shown, tmp_path):
+    settings = LearnSettings((f"a/{name}.png", "b.png"))
+    assert settings.names == (shown, "b")
+    made = StyleModel(transform_network(), (*settings.names, "c")).save(tmp_path / "m.safetensors")
+    found = StyleModel.load(made)
+    assert found.paintings == (shown, "b", "c")
+    assert found.mixture([name])[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("a\x1b[2J",), "holds U+001B"),
+        (("a\u202egnp",), "holds U+202E"),
+        (("\u200fa",), "holds U+200F"),
+        (("\udcff",), "holds U+DCFF"),
+        (("\xa0",), "must have 1 to 255 characters"),
+        (("Cafe\u0301", "x/Café"), "names one twice"),
+        (("a b", "a\xa0b"), "names one twice"),
+        (map(str, range(257)), "a model has 256 at most"),
+    ],
+)
+def test_names_that_no_model_can_have_are_refused_before_any_work(names, said):
+    assert said in refusal(LearnSettings, tuple(f"{name}.png" for name in names))
 
 
 def test_a_damaged_checkpoint_is_refused_and_left_as_it_is(lesson):
