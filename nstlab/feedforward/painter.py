@@ -19,11 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nstlab import large
+from nstlab import devices, large
 from nstlab.feedforward.network import CONTRAST, EPSILON, Layer, Normalization, TransformNetwork
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import native_halves
-from nstlab.method.network import exact
 
 BAND = 1 << 22  # numbers that a layer computes at once where features are in files
 SHARE = 0.5  # of the free memory, that features may take
@@ -108,6 +107,7 @@ class Painter:
         dtype: torch.dtype | None = None,
         folder: str | None = None,
     ):
+        devices.set_exact_convolutions()
         halves = native_halves(device)
         self.device, self.dtype = device, dtype or (halves[0] if halves else torch.float32)
         self.folder = folder or tempfile.gettempdir()
@@ -124,18 +124,17 @@ class Painter:
         mix: (K,) shares of the network's paintings, which add up to 1. alpha: from the photo, 0, to the painted picture, 1."""
         height, width = photo.shape[-2:]
         pass_ = Pass(self, mix.to(self.device)[None], self.fits((height, width)))
-        with exact():
-            x = pass_.computed(self.first, large.over(lambda p: CONTRAST * (p - 0.5), photo))
-            x = pass_.computed(self.down, x)
-            for one, two in self.pairs:
-                x = pass_.computed(two, pass_.computed(one, x), onto=x)
-            x = pass_.computed(self.up, x)
-            made = large.unset(photo, photo.shape, torch.float32)
-            for first, end in pass_.bands(self.last, x):
-                painted = torch.sigmoid(self.last.rows(x, first, end).float())[:, :, : height - first, :width]
-                rows = slice(first, first + painted.shape[-2])
-                made[:, :, rows] = torch.lerp(photo[:, :, rows].to(painted), painted, alpha)
-                large.release(made, photo)
+        x = pass_.computed(self.first, large.over(lambda p: CONTRAST * (p - 0.5), photo))
+        x = pass_.computed(self.down, x)
+        for one, two in self.pairs:
+            x = pass_.computed(two, pass_.computed(one, x), onto=x)
+        x = pass_.computed(self.up, x)
+        made = large.unset(photo, photo.shape, torch.float32)
+        for first, end in pass_.bands(self.last, x):
+            painted = torch.sigmoid(self.last.rows(x, first, end).float())[:, :, : height - first, :width]
+            rows = slice(first, first + painted.shape[-2])
+            made[:, :, rows] = torch.lerp(photo[:, :, rows].to(painted), painted, alpha)
+            large.release(made, photo)
         return made
 
     def fits(self, shape: Sequence[int]) -> bool:
