@@ -7,6 +7,8 @@ c.ServerApp.open_browser = True
 c.ServerApp.allow_root = True  # as containers have it
 c.ServerApp.default_url = "/voila/render/00_studio.ipynb"
 c.ServerApp.terminals_enabled = False
+c.ServerApp.jpserver_extensions = {"nstlab.live.server": True}  # odd addresses are not found
+c.VoilaConfiguration.allow_template_override = c.VoilaConfiguration.allow_theme_override = "NO"  # by an address
 # Every visit of the page has a kernel of its own, of some 600 MB. It ends when its page is closed; where the browser could not
 # say so, ten minutes after the last sign of life.
 c.MappingKernelManager.cull_idle_timeout = 600

@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Where to compute, and how exactly."""
 
 from __future__ import annotations
 
@@ -20,3 +20,14 @@ def device(name: str | torch.device = DEVICES[0]) -> torch.device:
         allowed = [kind for kind in DEVICES if there.get(kind, True)]
         raise InputError(f"device: there is no '{name}' on this machine (allowed here: {', '.join(allowed)})")
     return torch.device(name)
+
+
+def set_exact_convolutions() -> None:
+    """Let cuDNN compute the same numbers each time, and float32 without TF32 (10 bits of mantissa).
+
+    These are flags of the process, which its threads share. Whoever makes a network calls this, and
+    nobody changes them back."""
+    cudnn = torch.backends.cudnn
+    cudnn.deterministic, cudnn.benchmark = True, False
+    cudnn.allow_tf32 = False  # first, since it sets both of the next ones to what another flag says
+    cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "ieee"

@@ -67,14 +67,23 @@ def absolute_paths(parameters: dict[str, Any]) -> dict[str, str]:
 def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
     try:
         import papermill
+        from jupyter_client.kernelspec import KernelSpecManager
+        from jupyter_client.manager import AsyncKernelManager
         from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
     except ImportError:
         raise InputError("notebooks: papermill is not installed; pip install 'nstlab[notebooks]'") from None
 
+    class ThisInterpreter(AsyncKernelManager):
+        """For a kernel of this Python, whatever is installed anywhere under the name of python3."""
+
+        def _kernel_spec_manager_default(self) -> KernelSpecManager:
+            return KernelSpecManager(kernel_dirs=[])
+
     bar = {"desc": path.stem, "dynamic_ncols": True, "disable": None}
+    how = {"kernel_name": "python3", "kernel_manager_class": ThisInterpreter, "cwd": str(path.parent)}
     try:
-        papermill.execute_notebook(path, executed, parameters, kernel_name="python3", cwd=str(path.parent), progress_bar=bar)
+        papermill.execute_notebook(path, executed, parameters, progress_bar=bar, **how)
     except PapermillExecutionError as error:
         raise InputError(
             f"{path.name}: cell {error.exec_count} ends in {error.ename}: {error.evalue}; see {executed}"

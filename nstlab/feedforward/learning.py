@@ -29,7 +29,7 @@ from nstlab.feedforward.settings import LearnSettings
 from nstlab.method import VGG19, Checkpoint, content, normalize_activations, style, total_variation
 from nstlab.method.fast.arithmetic import native_halves
 from nstlab.method.fast.tiles import bind
-from nstlab.method.network import Network, exact
+from nstlab.method.network import Network
 from nstlab.names import CONTENT_LAYERS, STYLE_LAYERS
 from nstlab.settings import DEVICES, InputError
 
@@ -165,11 +165,10 @@ class Learner:
         for optimizer, part in zip(self.optimizers, (1.0, SMALL), strict=True):
             optimizer.param_groups[0]["lr"] = part * self.settings.rate * self._factor()
             optimizer.zero_grad()
-        with exact():
-            with torch.autocast(self.device.type, torch.bfloat16, self.halves):
-                pictures = self.network(photos, mix).float()
-            gradients, terms = self.loss(pictures.detach(), photos, which)
-            pictures.backward(gradients)
+        with torch.autocast(self.device.type, torch.bfloat16, self.halves):
+            pictures = self.network(photos, mix).float()
+        gradients, terms = self.loss(pictures.detach(), photos, which)
+        pictures.backward(gradients)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
         if not norm.isfinite():
             what = f"batch {self.done + 1}: the gradient is not finite"

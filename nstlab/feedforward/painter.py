@@ -19,11 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nstlab import large
+from nstlab import devices, large
 from nstlab.feedforward.network import CONTRAST, EPSILON, Layer, Normalization, TransformNetwork
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import native_halves
-from nstlab.method.network import exact
 from nstlab.settings import InputError
 
 BAND = 1 << 22  # numbers that a layer computes at once where features are in files
@@ -109,6 +108,7 @@ class Painter:
         dtype: torch.dtype | None = None,
         folder: str | None = None,
     ):
+        devices.set_exact_convolutions()
         halves = native_halves(device)
         self.device, self.dtype = device, dtype or (halves[0] if halves else torch.float32)
         self.folder = folder or tempfile.gettempdir()
@@ -126,20 +126,19 @@ class Painter:
         Raises: InputError if the picture is not finite, or the disk is full."""
         height, width = photo.shape[-2:]
         pass_ = Pass(self, mix.to(self.device)[None], self.fits((height, width)))
-        with exact():
-            x = pass_.computed(self.first, large.over(lambda p: CONTRAST * (p - 0.5), photo))
-            x = pass_.computed(self.down, x)
-            for one, two in self.pairs:
-                x = pass_.computed(two, pass_.computed(one, x), onto=x)
-            x = pass_.computed(self.up, x)
-            made = large.unset(photo, photo.shape, torch.float32)
-            for first, end in pass_.bands(self.last, x):
-                painted = torch.sigmoid(self.last.rows(x, first, end).float())[:, :, : height - first, :width]
-                if not painted.isfinite().all():
-                    raise InputError("model: its picture is not finite; the model is damaged")
-                rows = slice(first, first + painted.shape[-2])
-                made[:, :, rows] = torch.lerp(photo[:, :, rows].to(painted), painted, alpha)
-                large.release(made, photo)
+        x = pass_.computed(self.first, large.over(lambda p: CONTRAST * (p - 0.5), photo))
+        x = pass_.computed(self.down, x)
+        for one, two in self.pairs:
+            x = pass_.computed(two, pass_.computed(one, x), onto=x)
+        x = pass_.computed(self.up, x)
+        made = large.unset(photo, photo.shape, torch.float32)
+        for first, end in pass_.bands(self.last, x):
+            painted = torch.sigmoid(self.last.rows(x, first, end).float())[:, :, : height - first, :width]
+            if not painted.isfinite().all():
+                raise InputError("model: its picture is not finite; the model is damaged")
+            rows = slice(first, first + painted.shape[-2])
+            made[:, :, rows] = torch.lerp(photo[:, :, rows].to(painted), painted, alpha)
+            large.release(made, photo)
         return made
 
     def fits(self, shape: Sequence[int]) -> bool:

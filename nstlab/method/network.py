@@ -7,9 +7,8 @@ VGG19 and VGG16 are here (Simonyan, Zisserman 2014; average pooling: Gatys, Ecke
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import inf, prod
 from pathlib import Path
 from typing import Any, ClassVar, TypeGuard
@@ -18,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nstlab import devices
 from nstlab.architectures import ARCHITECTURES, Architecture, architecture
 from nstlab.names import POOL, POOLS, PRECISIONS, WEIGHTS
 from nstlab.settings import InputError, one_of
@@ -27,13 +27,6 @@ from nstlab.weights import load as load_weights
 # Average and L2 pooling of a trained VGG19's features give smaller values than max pooling, by these factors
 # (K. Crowson's style-transfer-pytorch uses 2 and 0.78 · 2). `rescale_pool` multiplies by them.
 POOL_GAIN = {"avg": 2.0, "max": 1.0, "l2": 1.56}
-
-
-@contextlib.contextmanager
-def exact(tf32: bool = False) -> Iterator[None]:
-    """Make cuDNN's convolutions deterministic, and keep float32 exact: TF32 has a mantissa of only 10 bits."""
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=tf32):
-        yield
 
 
 def pooled(x: Tensor, kind: str, *window: Any, **options: Any) -> Tensor:
@@ -68,6 +61,7 @@ class Network(nn.Module):
 
     def __init__(self, weights: Weights, pool: str, precision: str, temperature: float):
         super().__init__()
+        devices.set_exact_convolutions()
         self.weights, self.temperature = weights, temperature
         self.normalized, self.gain = False, 1.0
         self.pool = one_of("pool", pool, POOLS)
@@ -109,8 +103,7 @@ class Network(nn.Module):
 
     def unsoftened(self, image: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
         """What `forward` computes, whatever the temperature, for layers that are there."""
-        with exact():
-            return self.features(self.weights.preprocessing(image).contiguous(memory_format=torch.channels_last), layers)
+        return self.features(self.weights.preprocessing(image).contiguous(memory_format=torch.channels_last), layers)
 
     def features(self, x: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
         """The features of these layers of a preprocessed image, before they are smoothed."""

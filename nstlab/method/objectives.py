@@ -20,7 +20,7 @@ from torch import Tensor
 from nstlab import images as im
 from nstlab.architectures import DEFAULT_NETWORK, architecture
 from nstlab.method.conventions import DEFAULT_CONVENTION, convention_named
-from nstlab.method.network import Network, exact
+from nstlab.method.network import Network
 from nstlab.method.terms import PIXELS, Content, Style, Term, TotalVariation
 from nstlab.settings import FITS, InputError, nearest
 
@@ -268,9 +268,8 @@ class Bound:
     def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(1, 3, H, W) -> (total / scale, gradient of that at the image, unweighted value of each term in `names`)."""
         leaf = image.detach().requires_grad_(True)
-        with exact():  # backward, too
-            total, values = self(leaf)
-            (grad,) = torch.autograd.grad(total / self.scale, leaf)
+        total, values = self(leaf)
+        (grad,) = torch.autograd.grad(total / self.scale, leaf)
         return total.detach() / self.scale, grad, torch.stack(list(values.values()))
 
     def scored(

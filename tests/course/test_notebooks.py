@@ -1,8 +1,10 @@
 """Every notebook runs from top to bottom as the command runs it, shows its pictures and tables, and its solutions are right."""
 
 import functools
+import json
 import os
 import re
+import sys
 
 import nbformat
 import papermill
@@ -154,13 +156,21 @@ def test_parameters_are_pairs_and_typed_and_files_are_looked_for_where_the_comma
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_notebook_that_fails_says_where_and_keeps_what_it_showed(tmp_path, monkeypatch, capsys):
+def test_a_notebook_runs_with_this_python_and_if_it_fails_says_where_and_keeps_what_it_showed(tmp_path, monkeypatch, capsys):
+    other = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"  # somebody else's python3, which is broken
+    other.parent.mkdir(parents=True)
+    other.write_text(json.dumps({"argv": ["no-such-python", "{connection_file}"], "display_name": "", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     broken = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
-    broken.cells = [nbformat.v4.new_code_cell(source) for source in ("budget = results = None", "print('so far')", "1 / 0")]
+    broken.cells = [
+        nbformat.v4.new_code_cell(source)
+        for source in ("budget = results = None", "import sys; print(sys.executable)", "1 / 0")
+    ]
     broken.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(broken, tmp_path / "42_broken.ipynb")
     monkeypatch.setattr(experiment, "FOLDER", tmp_path)
     assert cli.main(["notebooks", "run", "--results", str(tmp_path / "results")]) == 2
     assert re.search(r"42_broken\.ipynb: cell \d+ ends in ZeroDivisionError: division by zero", capsys.readouterr().err)
-    assert "so far" in (tmp_path / "results" / "notebooks" / "42_broken.ipynb").read_text()
+    executed = nbformat.read(tmp_path / "results" / "notebooks" / "42_broken.ipynb", as_version=4)
+    assert f"{sys.executable}\n" in [output.text for cell in code(executed) for output in cell.outputs if "text" in output]

@@ -86,3 +86,29 @@ def test_the_studio_is_shown_and_its_kernel_ends_when_nobody_uses_it(answer):
     assert status == 200
     assert "application/vnd.jupyter.widget-view+json" in text
     until(lambda: answer("/api/kernels")[1] == "[]", seconds=120)
+
+
+@pytest.mark.parametrize(
+    "base", ["/files/", "/api/contents/", "/voila/templates/", "/voila/render/", "/voila/files/", "/kernelspecs/"]
+)
+def test_odd_addresses_are_not_found(answer, base):
+    odd = [
+        "..",
+        "../../etc/passwd",
+        "%2e%2e/x",
+        "lab/static/..%2f..%2fx",
+        "a%00b",
+        "a%0Ab",
+        "C:%5Cx%5C..%5Cy",
+        "x" * 256,
+        "x/" * 3000,
+    ]
+    assert {part: answer(base + part)[0] for part in odd} == dict.fromkeys(odd, 404)
+
+
+def test_addresses_of_what_is_there_are_found(answer):
+    pytest.importorskip("voila", reason="Voila is not installed")
+    for part in ("", "lab", "lab/", "lab/static", "lab/x/voila.js", "%c3%a9/static"):
+        assert answer(f"/voila/templates/{part}")[0] == 404
+    for there in ("/voila/templates/lab/static/voila.js", "/files/README.md", "/api/contents/README.md"):
+        assert answer(there)[0] == 200

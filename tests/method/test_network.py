@@ -1,11 +1,14 @@
 """VGG19: names, truncation, pooling, and arithmetic."""
 
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
 from faults import refusal
 from torchvision.models.vgg import make_layers
 
+from nstlab.method.fast.propagation import Propagation
 from nstlab.method.network import VGG19
 from nstlab.names import CONVOLUTIONS, LAYERS
 from nstlab.networks import fields
@@ -70,3 +73,30 @@ def test_a_receptive_field_is_what_moves_a_position(layer):
     (slope,) = torch.autograd.grad(net(image, [layer])[layer][..., middle, middle].sum(), image)
     seen = slope[0, 0].abs().sum(0).nonzero()
     assert int(seen.max() - seen.min()) + 1 == fields("vgg19")[layer].across
+
+
+def test_flags_of_the_process_stay_while_threads_compute_at_the_same_time(tiny, photo):
+    flags, seen, begun, go = torch.backends.cudnn, [], threading.Event(), threading.Event()
+
+    def compute(net):
+        for _ in Propagation(net, ["relu1_1", "relu2_1"], photo.shape[-2:]).forward(photo):
+            yield seen.append((flags.enabled, flags.deterministic, flags.benchmark, flags.allow_tf32))
+
+    def other(steps):
+        next(steps)
+        begun.set()
+        assert go.wait(60)
+        list(steps)
+
+    with flags.flags(enabled=True, deterministic=False, benchmark=True, allow_tf32=True):  # as another library has left them
+        nets = VGG19(tiny, precision="tf32"), VGG19(tiny, precision="float32")
+        thread = threading.Thread(target=other, args=[compute(nets[0])])
+        thread.start()
+        assert begun.wait(60)
+        steps = compute(nets[1])
+        next(steps)
+        go.set()
+        thread.join()
+        list(steps)
+        assert seen == [(True, True, False, False)] * 4
+        assert (flags.deterministic, flags.benchmark, flags.allow_tf32) == (True, False, False)

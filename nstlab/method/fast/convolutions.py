@@ -18,14 +18,16 @@ MULTIPLE = 8  # of channels, which a GPU's matrix units need in 16 bits
 class Convolution:
     """A 3 × 3 convolution with fixed weights, by PyTorch's own operator."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, shape: Sequence[int]):
-        """weight (O, I, 3, 3); bias (O,); shape of the input, (1, I, h, w)."""
+    def __init__(self, weight: Tensor, bias: Tensor | None, shape: Sequence[int], tf32: bool = False):
+        """weight (O, I, 3, 3); bias (O,); shape of the input, (1, I, h, w). tf32: whether a GPU may use it for float32."""
         self.weight, self.bias = weight.contiguous(memory_format=torch.channels_last), bias
+        # As F.conv2d ends, which takes the last four from flags of the process: benchmark, deterministic, cuDNN at all, TF32.
+        self.rest = (ONE, ONE, ONE, False, [0, 0], 1, False, True, True, tf32)
 
     def __call__(self, x: Tensor, into: Tensor, rectify: bool = False, add: bool = False) -> Tensor:
         """(1, I, h, w) -> (1, O, h, w), rectified if asked to, or added to what is in `into`. The result may be in the memory
         of `into`, or not."""
-        y = F.conv2d(x, self.weight, self.bias, padding=1)[:, : into.shape[1]]
+        y = torch.ops.aten._convolution(x, self.weight, self.bias, *self.rest)[:, : into.shape[1]]
         if add:
             y = into.add_(y)
         return torch.clamp_min(y, 0, out=into) if rectify else y

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import torch
@@ -32,7 +33,7 @@ from torch import Tensor
 
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.convolutions import Convolution, CuDNN, OneDNN
-from nstlab.method.network import VGG, exact
+from nstlab.method.network import VGG
 
 Inject = Callable[[str, Tensor, Tensor], None]  # (layer, its features, where to write the gradient of the loss there)
 BUDGET = 1 << 30  # bytes; if features in 16 bits take more, those of the first block are computed twice
@@ -123,7 +124,8 @@ class Propagation:
 
     def _convolutions(self) -> tuple[dict[str, Convolution], dict[str, Convolution]]:
         """Each convolution forward, and its vjp, a convolution with turned weights."""
-        kind = next((kind for kind in (OneDNN, CuDNN) if kind.can(self.net.device, self.dtype)), Convolution)
+        plain = partial(Convolution, tf32=self.tf32)
+        kind = next((kind for kind in (OneDNN, CuDNN) if kind.can(self.net.device, self.dtype)), plain)
         forward, backward = {}, {}
         for name in self.net.path(self.reads):
             weight, bias = self.net.convolution(name)  # (O, I, 3, 3), (O,)
@@ -150,10 +152,9 @@ class Propagation:
         image: (1, 3, H, W) sRGB in [0, 1]. Features are (1, C, h, w) in the type of the computation, and valid until the next
         ones are computed."""
         self.image = image.detach()
-        with exact(self.tf32):
-            for node, x in self._through(self.nodes):
-                if node in self.reads:
-                    yield node, x
+        for node, x in self._through(self.nodes):
+            if node in self.reads:
+                yield node, x
 
     def _through(self, nodes: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield (node, its output) for the first nodes of the network."""
@@ -197,22 +198,21 @@ class Propagation:
 
         inject(layer, features, into) writes the gradient of the loss at a layer that is read into `into`, which has the shape
         of the features."""
-        with exact(self.tf32):
-            last = self.nodes[-1]
-            g = torch.empty_like(self.memory[last]) if last.startswith("conv") else self._view(self.shapes[last])
-            inject(last, self.memory[last], g)
-            pooled = False  # g is the gradient at the node's output; or, if true, still at that of the pooling after it
-            for i in reversed(range(len(self.nodes))):
-                node = self.nodes[i]
-                if node == "pool1" and self.layout.twice:
-                    g = self._again(g)
-                if node.startswith("pool"):
-                    g, pooled = self._before_pooling(g, self.memory[self.nodes[i - 1]])
-                elif node.startswith("relu"):
-                    g, pooled = self._before_relu(node, g, pooled, inject), False
-                else:
-                    g = self._before_convolution(node, g, self.nodes[i - 1] if i else "", inject)
-            return g
+        last = self.nodes[-1]
+        g = torch.empty_like(self.memory[last]) if last.startswith("conv") else self._view(self.shapes[last])
+        inject(last, self.memory[last], g)
+        pooled = False  # g is the gradient at the node's output; or, if true, still at that of the pooling after it
+        for i in reversed(range(len(self.nodes))):
+            node = self.nodes[i]
+            if node == "pool1" and self.layout.twice:
+                g = self._again(g)
+            if node.startswith("pool"):
+                g, pooled = self._before_pooling(g, self.memory[self.nodes[i - 1]])
+            elif node.startswith("relu"):
+                g, pooled = self._before_relu(node, g, pooled, inject), False
+            else:
+                g = self._before_convolution(node, g, self.nodes[i - 1] if i else "", inject)
+        return g
 
     def _again(self, g: Tensor) -> Tensor:
         """Compute the features of the first block a second time; return the gradient, which is in the scratch memory."""
