@@ -140,7 +140,7 @@ class Film:
         """The clip's frames that are painted, each once it is known how long it is shown. What the clip has of them before it
         is damaged comes first, then InputError."""
         (begin, end), shot, error = self.settings.span, None, None
-        chosen = (frame for frame in self.clip.frames() if frame.time >= begin)
+        chosen = (frame for frame in self.clip.frames(self.shape) if frame.time >= begin)
         if end is not None:
             chosen = itertools.takewhile(lambda frame: frame.time < end, chosen)
         try:
@@ -149,7 +149,7 @@ class Film:
                 if i % self.settings.every == 0:
                     if shot is not None:
                         yield shot
-                    shot = Shot(im.quantized(im.resize(frame.picture, self.shape)), frame.time - begin, until)
+                    shot = Shot(im.quantized(frame.picture), frame.time - begin, until)
                 else:
                     shot = replace(shot, until=until)
         except InputError as damaged:
