@@ -28,7 +28,7 @@ logger = logging.getLogger("nstlab")
 RATE = Fraction(25)  # frames a second of a folder of pictures, and of a clip that does not say
 RATES = (Fraction(1, 1000), 1000)  # those that a clip may say
 LONGEST = 1_000_000  # s: what is beyond it is no time of a clip
-BYTES = 24  # that a decoder takes for a pixel: of some frames, others are made from which
+HELD = 6  # frames that a decoder holds at a time, since others are made from them
 SPARE = 1  # s that the end may lack: some whole files have a few frames less than they say
 
 
@@ -79,7 +79,7 @@ class Clip:
             try:
                 for frame in reading.frames():
                     if last is not None:
-                        yield last
+                        yield replace(last, until=frame.time)
                     last = frame
                 problem = reading.problem(last)
             except InputError as error:
@@ -162,7 +162,7 @@ class _Reading:
 
     def end(self, last: Frame) -> Fraction:
         """When the clip ends: the last picture is shown for as long as the sound goes on, if that is longer than a frame."""
-        until = max(last.until, self.ends.pop(self.clip.video, last.until))
+        until = max(last.until, self.ends.get(self.clip.video, last.until))
         sound = max(self.ends.values(), default=until)
         return sound if sound > until + 1 / self.clip.rate else until
 
@@ -235,7 +235,8 @@ def _check_size(path: Path, pixels: Any, aspect: Fraction) -> None:
     if width and height:  # else only frames tell
         for each in (width, max(1, round(width * aspect))):
             check_shape(path, each, height)
-        check_memory(path, BYTES * width * height)
+        bits = pixels.format.padded_bits_per_pixel if pixels.format else 32
+        check_memory(path, HELD * width * height * bits // 8)
 
 
 def _rate(stream: Any) -> Fraction:

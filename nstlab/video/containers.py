@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -37,7 +38,8 @@ def opened(path: Path) -> Iterator[Any]:
     if not path.exists():
         raise InputError(f"{path}: no such file")
     try:  # whole paths, since a colon ends the name of a protocol; and nothing is read from a network
-        container = av.open(str(files.regular(path).absolute()), options={"protocol_whitelist": "file"})
+        whole = str(files.regular(path).absolute())
+        container = av.open(whole, options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
         reason = kind_of(path) or getattr(error, "strerror", None) or error
         raise InputError(f"{path}: is not a video ({reason})") from None
@@ -49,9 +51,15 @@ def opened(path: Path) -> Iterator[Any]:
         if still or name.endswith("_pipe") or name in ("image2", "tty"):  # FFmpeg's readers of pictures, and of text
             raise InputError(f"{path}: is not a video ({kind_of(path) or 'a still picture'})")
         if not videos(container):
-            only = "sound" if container.streams.audio else "nothing that can be shown"
-            raise InputError(f"{path}: has no video stream, only {only} ({container.format.long_name})")
+            raise InputError(f"{path}: has no video stream{_instead(container)}")
         yield container
+
+
+def _instead(container: Any) -> str:
+    """What a file without usable pictures has instead, in words."""
+    if any(stream.codec_context is None for stream in container.streams.video):
+        return " whose codec FFmpeg knows"
+    return f", only sound ({container.format.long_name})" if container.streams.audio else ""
 
 
 def kind_of(path: Path) -> str | None:
@@ -67,7 +75,8 @@ def kind_of(path: Path) -> str | None:
     if not head:
         return "an empty file"
     with contextlib.suppress(UnicodeDecodeError):
-        if not any(byte < 32 and byte not in b"\t\n\f\r\x1b" for byte in head[:4000].decode().encode()):
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # whose last letter may be cut
+        if all(letter.isprintable() or letter.isspace() for letter in text):
             return "a text"
     return None
 
@@ -76,7 +85,7 @@ def kind_of(path: Path) -> str | None:
 
 
 def videos(container: Any) -> list[Any]:
-    """The streams of moving pictures whose codec is known, default ones first; artwork and previews are none."""
+    """The streams of moving pictures whose codec is known, default ones first; covers and previews are none."""
     shown = library().stream.Disposition
     no_film = shown.attached_pic | shown.timed_thumbnails
     return _ordered(stream for stream in container.streams.video if not stream.disposition & no_film)
