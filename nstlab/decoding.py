@@ -49,7 +49,7 @@ def opened(path: str | os.PathLike, any_shape: bool = False) -> Iterator[Image.I
     # Opened as a file: given a path, Pillow maps uncompressed TIFFs into memory, and then transposes them wrongly.
     with _one_line_errors(path), regular(path).open("rb") as file, Image.open(file) as image:
         if not any_shape:
-            _check_shape(path, *image.size)
+            check_shape(path, *image.size)
             if image.format == "PNG" and _has_late_metadata(Path(path)):
                 decode(path, image)
         yield image
@@ -90,7 +90,8 @@ def _too_many(most: int) -> str:
     return f"more than {most / 1e6:.0f} million pixels, the most allowed; {ALLOWING} allows more"
 
 
-def _check_shape(path: str | os.PathLike, width: int, height: int) -> None:
+def check_shape(path: str | os.PathLike, width: int, height: int) -> None:
+    """Raise InputError for sides, in pixels, that pictures may not have."""
     if width * height > max_pixels():
         raise InputError(f"{path}: {width}×{height} is {_too_many(max_pixels())}")
     if min(width, height) < MIN_SIDE:
@@ -109,10 +110,15 @@ def _has_late_metadata(path: Path) -> bool:
 
 def decode(path: str | os.PathLike, image: Image.Image, more: int = 0) -> None:
     """Decode the pixels. InputError, before that, if they and `more` bytes do not fit into the free memory."""
-    needed, free = 8 * image.width * image.height + more, psutil.virtual_memory().available
+    check_memory(path, 8 * image.width * image.height + more)
+    image.load()
+
+
+def check_memory(path: str | os.PathLike, needed: int) -> None:
+    """Raise InputError if so many bytes, which reading the file takes, do not fit into the free memory."""
+    free = psutil.virtual_memory().available
     if needed > free:
         raise InputError(f"{path}: reading it needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
-    image.load()
 
 
 def upright(image: Image.Image) -> tuple[int, int]:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from nstlab import files
 from nstlab import images as im
+from nstlab.decoding import check_memory, check_shape
 from nstlab.settings import InputError
+from nstlab.video.containers import decoded, library, opened, usable_sounds, videos
+from nstlab.video.converting import Converter, shown_shape
+from nstlab.video.wholeness import flaw
+
+logger = logging.getLogger("nstlab")
 
 RATE = Fraction(25)  # frames a second of a folder of pictures, and of a clip that does not say
-LISTS = {"hls", "concat", "dash"}  # formats of files that only name others
+RATES = (Fraction(1, 1000), 1000)  # those that a clip may say
+LONGEST = 1_000_000  # s: what is beyond it is no time of a clip
+HELD = 6  # frames that a decoder holds at a time, since others are made from them
+SPARE = 1  # s that the end may lack: some whole files have a few frames less than they say
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,50 +43,140 @@ class Frame:
 
 @dataclass(frozen=True)
 class Clip:
-    """A video file, or a folder of pictures. shape: (h, w) of its frames. rate: frames a second, on average. length: in
-    seconds, if the file says it. sounds: whether it has sound."""
+    """A video file, or a folder of pictures.
+
+    shape: (h, w) of its frames. rate: frames a second, on average. length: in seconds, if the file says it. sounds: indices
+    of those of its streams that are sound and can be read, the default one first. video: index of the stream of its frames.
+    origin: time in the file at which the clip begins, in seconds: that of the first picture, or of a sound that is earlier."""
 
     path: Path
     shape: tuple[int, int]
     rate: Fraction
     length: Fraction | None = None
-    sounds: bool = False
+    sounds: tuple[int, ...] = ()
+    video: int = 0
+    origin: Fraction = Fraction(0)
+
+    def frames(self, shape: Sequence[int] | None = None) -> Iterator[Frame]:
+        """The frames in their order, the first from the clip's beginning, the last one until its pictures and sound have
+        ended.
+
+        shape: (h, w) in which they are wanted, if not in their own. Raises InputError where the file is damaged, or, after
+        all frames, if it is known to lack a part."""
+        shape = self.shape if shape is None else tuple(shape)
+        return self._pictures(shape) if self.path.is_dir() else self._decoded(shape)
+
+    def _pictures(self, shape: Sequence[int]) -> Iterator[Frame]:
+        for i, path in enumerate(pictures(self.path)):
+            picture = im.load(path)
+            self.check_alike(picture.shape[-2:], i)
+            yield Frame(im.resize(picture, shape), i / self.rate, (i + 1) / self.rate)
+
+    def _decoded(self, shape: Sequence[int]) -> Iterator[Frame]:
+        last = None
+        with opened(self.path) as source:
+            reading = _Reading(self, source, shape)
+            try:
+                for frame in reading.frames():
+                    if last is not None:
+                        yield replace(last, until=frame.time)
+                    last = frame
+                problem = reading.problem(last)
+            except InputError as error:
+                problem = error
+        if last is not None:
+            yield replace(last, until=reading.end(last))
+        if problem is not None:
+            raise problem
+
+    def check_alike(self, shape: Sequence[int], index: int) -> None:
+        """InputError if the frame of that index has another shape than the first."""
+        if tuple(shape) != self.shape:
+            (height, width), (h, w) = self.shape, shape
+            raise InputError(f"{self.path}: changes its size from {width}×{height} to {w}×{h} px after {index} frames")
+
+
+class _Reading:
+    """One pass through a video file."""
+
+    def __init__(self, clip: Clip, source: Any, shape: Sequence[int]):
+        self.clip, self.source, self.stream = clip, source, source.streams[clip.video]
+        self.converter = Converter(clip.path, shape)
+        self.count, self.last = 0, -1 / clip.rate  # frames so far, and the time of the newest
+        self.ends: dict[int, Fraction] = {}  # of sound, and of pictures that are repeated, in the clip's time
+        self.begins: dict[int, Fraction] = {}  # of the newest packet of each stream
+        self.damaged: InputError | None = None
+        self.lacks = False  # whether a part of the file is known to
 
     def frames(self) -> Iterator[Frame]:
-        """The frames in their order. Raises InputError, when it comes to it, where the file is damaged."""
-        return self._pictures() if self.path.is_dir() else self._decoded()
+        """The frames with their times, as far as the file can be read."""
+        times: deque[tuple[Fraction, Fraction]] = deque()
+        for frame, shown in itertools.chain(self._checked(), [(None, None)]):
+            if shown is not None:
+                times.append(shown)
+            for picture in self.converter.convert(frame):
+                yield Frame(picture, *times.popleft())
 
-    def _pictures(self) -> Iterator[Frame]:
-        for i, path in enumerate(pictures(self.path)):
-            yield Frame(self._alike(im.load(path), i), i / self.rate, (i + 1) / self.rate)
+    def _checked(self) -> Iterator[tuple[Any, tuple[Fraction, Fraction]]]:
+        """(frame, (its time, when it ends)) as long as nothing is wrong with them."""
+        path, sounds = self.clip.path, [self.source.streams[index] for index in self.clip.sounds[:1]]
+        try:
+            for frame in decoded(self.source, self.stream, sounds, self._note):
+                if frame.is_corrupt:
+                    raise InputError(f"{path}: is damaged after {self.count} frames")
+                self.clip.check_alike(shown_shape(frame, _aspect(self.stream)), self.count)
+                yield frame, self._times(frame)
+                self.count += 1
+        except InputError as error:
+            self.damaged = error
+        except library().FFmpegError as error:
+            self.damaged = InputError(f"{path}: is damaged after {self.count} frames ({error.strerror})")
 
-    def _decoded(self) -> Iterator[Frame]:
-        done, last, until = 0, -1 / self.rate, Fraction(0)
-        with opened(self.path) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            begin = (stream.start_time or 0) * stream.time_base
-            try:
-                for frame in container.decode(stream):
-                    if frame.is_corrupt:
-                        raise InputError(f"{self.path}: is damaged after {done} frames")
-                    own = None if frame.pts is None else frame.pts * frame.time_base - begin
-                    last = own if own is not None and own > last else last + 1 / self.rate  # times rise
-                    until = last + ((frame.duration or 0) * frame.time_base or 1 / self.rate)
-                    yield Frame(self._alike(_upright(frame, stream), done), last, until)
-                    done += 1
-            except library().FFmpegError as error:
-                raise InputError(f"{self.path}: is damaged after {done} frames ({error.strerror})") from None
-            if done == 0:
-                raise InputError(f"{self.path}: has no frames that can be read")
-            if self.length is not None and until + 1 < self.length:  # some whole files lack a few frames
-                raise InputError(f"{self.path}: ends after {float(until):.2f} of {float(self.length):.2f} s")
+    def _times(self, frame: Any) -> tuple[Fraction, Fraction]:
+        """When a frame is shown and when it ends: times that do not rise are replaced, those beyond all bounds refused."""
+        step, tick = 1 / self.clip.rate, frame.time_base
+        told = None if frame.pts is None else frame.pts * tick - self.clip.origin
+        self.last = told if told is not None and told > self.last else self.last + step
+        if self.last > LONGEST:
+            raise InputError(
+                f"{self.clip.path}: frame {self.count} is said to be shown at {float(self.last):.4g} s; "
+                f"a clip may last {LONGEST:,} s"
+            )
+        length = max(frame.duration or 0, 0) * tick
+        until = self.last + (length if 0 < length <= LONGEST else step)
+        return (self.last if self.count else Fraction(0)), until
 
-    def _alike(self, picture: Tensor, index: int) -> Tensor:
-        if tuple(picture.shape[-2:]) != self.shape:
-            (height, width), (h, w) = self.shape, picture.shape[-2:]
-            raise InputError(f"{self.path}: changes its size from {width}×{height} to {w}×{h} px after {index} frames")
-        return picture
+    def _note(self, packet: Any) -> None:
+        """Look at a packet: how long it lasts, and whether something before it, or a part of it, lacks."""
+        index, tick = packet.stream.index, packet.time_base
+        begin = packet.dts if packet.pts is None else packet.pts
+        if begin is not None and (not packet.size or packet.stream is not self.stream):
+            end = (begin + max(packet.duration or 0, 0)) * tick - self.clip.origin
+            self.ends[index] = max(self.ends.get(index, end), min(end, Fraction(LONGEST)))
+        if packet.dts is not None:
+            gap = packet.dts * tick - self.begins.get(index, packet.dts * tick)
+            self.begins[index] = packet.dts * tick
+            # Where recordings were joined, transport streams look damaged, too, but do not lack any time.
+            if packet.is_corrupt and (self.source.format.name != "mpegts" or gap * self.clip.rate > 1.5):
+                self.lacks = True
+
+    def end(self, last: Frame) -> Fraction:
+        """When the clip ends: the last picture is shown for as long as the sound goes on, if that is longer than a frame."""
+        until = max(last.until, self.ends.get(self.clip.video, last.until))
+        sound = max(self.ends.values(), default=until)
+        return sound if sound > until + 1 / self.clip.rate else until
+
+    def problem(self, last: Frame | None) -> InputError | None:
+        """What is wrong with the file, which has been read to its end."""
+        path, length = self.clip.path, self.clip.length
+        if self.damaged is not None:
+            return self.damaged
+        if last is None:
+            return InputError(f"{path}: has no frames that can be read")
+        if length is not None and self.end(last) + SPARE < length:
+            return InputError(f"{path}: ends after {float(last.until):.2f} of {float(length):.2f} s")
+        what = flaw(path, self.source.format.name) or ("is damaged; a part of it lacks" if self.lacks else None)
+        return None if what is None else InputError(f"{path}: {what}")
 
 
 def clip(source: str | os.PathLike) -> Clip:
@@ -88,28 +188,78 @@ def clip(source: str | os.PathLike) -> Clip:
         found = pictures(path)
         return Clip(path, im.shape_of(found[0]), RATE, len(found) / RATE)
     with opened(path) as container:
-        stream = container.streams.video[0]
+        indices = [stream.index for stream in videos(container)]
+        sound = bool(container.streams.audio)
+    sounds = usable_sounds(path) if sound else ()
+    problems = []
+    for index in indices:
         try:
-            first = next(container.decode(stream), None)
+            found = _clip(path, index, sounds)
+        except InputError as error:
+            problems.append(error)
+        else:
+            if sound and not sounds:
+                logger.warning("%s: its sound cannot be read; the film is silent", path)
+            return found
+    raise problems[0]
+
+
+def _clip(path: Path, index: int, sounds: tuple[int, ...]) -> Clip:
+    """The clip of a file's stream of that index. InputError if its pictures cannot be read, or not be held in memory."""
+    with opened(path) as container:
+        stream = container.streams[index]
+        aspect = _aspect(stream)
+        _check_size(path, stream, aspect)
+        try:
+            first = next(decoded(container, stream), None)
         except library().FFmpegError as error:
             raise InputError(f"{path}: is damaged ({error.strerror})") from None
         if first is None:
             raise InputError(f"{path}: has no frames")
-        rate = Fraction(stream.average_rate or stream.guessed_rate or RATE)
-        height, width = _upright(first, stream).shape[-2:]
-        return Clip(path, (height, width), rate, _length(container), bool(container.streams.audio))
+        _check_size(path, first, aspect)
+        shape, rate = shown_shape(first, aspect), _rate(stream)
+        begins = [_begin(container.streams[each]) for each in (index, *sounds[:1])]
+        origin = min(begins) if min(begins) + 1 / rate < begins[0] else begins[0]
+        return Clip(path, shape, rate, _length(container, stream, origin), sounds, index, origin)
 
 
-def _length(container: Any) -> Fraction | None:
-    """How long a file says that its pictures last, in seconds; None if it does not say."""
-    stream = container.streams.video[0]
-    if stream.duration:
-        return stream.duration * stream.time_base
-    with contextlib.suppress(KeyError, ValueError):  # Matroska has it as text, 00:01:02.5
+def _aspect(stream: Any) -> Fraction:
+    """Width / height of the pixels of a stream."""
+    aspect = stream.sample_aspect_ratio
+    return Fraction(aspect) if aspect and aspect > 0 else Fraction(1)
+
+
+def _check_size(path: Path, pixels: Any, aspect: Fraction) -> None:
+    """InputError for more pixels than are allowed, or than memory can hold, before they are decoded."""
+    width, height = pixels.width, pixels.height
+    if width and height:  # else only frames tell
+        for each in (width, max(1, round(width * aspect))):
+            check_shape(path, each, height)
+        bits = pixels.format.padded_bits_per_pixel if pixels.format else 32
+        check_memory(path, HELD * width * height * bits // 8)
+
+
+def _rate(stream: Any) -> Fraction:
+    """Frames a second, on average; RATE if what the file says cannot be."""
+    told = (Fraction(each) for each in (stream.average_rate, stream.guessed_rate) if each)
+    return next((rate for rate in told if RATES[0] <= rate <= RATES[1]), RATE)
+
+
+def _begin(stream: Any) -> Fraction:
+    return (stream.start_time or 0) * stream.time_base
+
+
+def _length(container: Any, stream: Any, origin: Fraction) -> Fraction | None:
+    """How long, from the origin, a file says that its pictures last, in seconds; None if it does not say, or cannot be."""
+    end, others = None, len(container.streams) > 1
+    with contextlib.suppress(KeyError, ValueError, ZeroDivisionError):  # Matroska has it as text, 00:01:02.5
         hours, minutes, seconds = map(Fraction, stream.metadata["DURATION"].split(":"))
-        return 3600 * hours + 60 * minutes + seconds
-    whole = container.duration and not container.streams.audio  # otherwise that of its sound, perhaps
-    return Fraction(container.duration, 1_000_000) if whole else None
+        end = 3600 * hours + 60 * minutes + seconds
+    if stream.duration:
+        end = _begin(stream) + stream.duration * stream.time_base
+    elif end is None and container.duration and not others:  # otherwise that of its sound, perhaps
+        end = _begin(stream) + Fraction(container.duration, 1_000_000)
+    return end - origin if end is not None and 0 < end - origin <= LONGEST else None
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -118,42 +268,3 @@ def pictures(folder: Path) -> list[Path]:
     if not found:
         raise InputError(f"{folder}: there is no picture ({', '.join(im.FORMATS)}) in it")
     return sorted(found, key=lambda path: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)])
-
-
-def library() -> Any:
-    """PyAV; InputError if it is not installed."""
-    try:
-        import av
-    except ImportError:
-        raise InputError("video: PyAV is not installed; pip install 'nstlab[video]'") from None
-    return av
-
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A video file, open. Raises InputError if it is none, or has no picture."""
-    av = library()
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    try:  # whole paths, since a colon ends the name of a protocol; and nothing is read from a network
-        container = av.open(str(files.regular(path).absolute()), options={"protocol_whitelist": "file"})
-    except (av.FFmpegError, ValueError) as error:
-        raise InputError(f"{path}: is not a video ({getattr(error, 'strerror', None) or error})") from None
-    with container:
-        if container.format.name in LISTS:
-            raise InputError(f"{path}: is a list of files; name one of them")
-        if not container.streams.video:
-            raise InputError(f"{path}: has no video stream")
-        yield container
-
-
-def _upright(frame: Any, stream: Any) -> Tensor:
-    """A decoded frame's picture, (1, 3, h, w): on white, turned as its file says, its pixels made square."""
-    clear = frame.format.name.startswith(("yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya", "pal8"))
-    values = torch.from_numpy(frame.to_ndarray(format="rgba" if clear else "rgb24"))
-    picture = values.permute(2, 0, 1)[None].float() / 255  # (1, 3 or 4, h, w)
-    if clear:
-        picture = 1 + picture[:, 3:] * (picture[:, :3] - 1)
-    if (aspect := stream.sample_aspect_ratio or 1) != 1:
-        picture = im.resize(picture, (picture.shape[-2], max(1, round(picture.shape[-1] * aspect))))
-    return torch.rot90(picture, round(frame.rotation / 90), (-2, -1)).contiguous()

@@ -129,8 +129,7 @@ def _sound(container: Any, clip: Clip, begin: Fraction, end: Fraction) -> Packet
     """(time, packet) of a clip's sound from its time `begin`, which becomes 0, until `end`: as it is where the container can
     hold it and players know it, and encoded anew where not."""
     with opened(clip.path) as source:
-        pictures, stream = source.streams.video[0], source.streams.audio[0]
-        origin = (pictures.start_time or 0) * pictures.time_base + begin
+        stream, origin = source.streams[clip.sounds[0]], clip.origin + begin
         name = stream.codec_context.codec.canonical_name
         if name in container.supported_codecs and not name.startswith("pcm"):
             made, packets = container.add_stream_from_template(stream), source.demux(stream)

@@ -78,7 +78,7 @@ def test_what_is_transparent_is_on_white(tmp_path):
 
 def test_a_folder_of_pictures_is_a_clip(kept, pictures, tmp_path):
     found = clip(tmp_path)
-    assert (found.length * found.rate, found.shape, found.sounds) == (6, (48, 64), False)
+    assert (found.length * found.rate, found.shape, found.sounds) == (6, (48, 64), ())
     for frame, picture in zip(found.frames(), pictures, strict=True):
         assert torch.equal(frame.picture, im.quantized(picture))
 

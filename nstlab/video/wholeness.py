@@ -1,0 +1,146 @@
+"""Whether the file of a clip is whole, as far as its container tells.
+
+Containers say how long their parts are, so that the end of the last part, or a part that begins with nothing sensible, gives
+a cut or a hole away. What no length speaks of is not known here: wrong bytes inside a part, or a file that ends where a part
+does. Formats that are not listed (ASF, MPEG program streams, bare streams) are not looked at.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+SLACK = 16  # bytes that may lack: some writers count wrongly
+FILM_BOXES = {b"moov", b"moof", b"mdat"}  # of ISO media
+EBML_MASTERS = {0x18538067, 0x1F43B675}  # Segment and Cluster of Matroska, whose parts are looked at
+TS_PACKETS = {188: 0, 192: 4, 204: 0}  # bytes of a packet of a transport stream: where its sync byte is
+NOTHING = -1  # length of a part that begins with nothing sensible
+
+
+def flaw(path: Path, name: str) -> str | None:
+    """What is wrong with a file in the container of FFmpeg's that name, in words; None if nothing is known to be."""
+    walk = next((walk for names, walk in WALKS.items() if names & set(name.split(","))), None)
+    if walk is None:
+        return None
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for begin, length in walk(file, size):
+            if length == NOTHING:
+                return f"has a hole at byte {begin:,}"
+            if begin + length > size + SLACK:
+                return f"is cut short: at least {begin + length - size:,} bytes lack"
+    return None
+
+
+# --- walks: (begin, bytes) of the parts of a file ---------------------------------------------------------------
+
+Walk = Iterator[tuple[int, int]]
+
+
+def _boxes(file: BinaryIO, size: int) -> Walk:
+    """ISO base media (MP4, MOV): boxes with their length and kind."""
+    begin = 0
+    while begin < size:
+        length, header = struct.unpack(">I", _at(file, begin, 4))[0], 8
+        if length == 1:  # it has 64 bits
+            length, header = struct.unpack(">Q", _at(file, begin + 8, 8))[0], 16
+        if length < header:  # to the end, or what follows a film
+            return
+        if _at(file, begin + 4, 4) in FILM_BOXES:  # not what others append to a film
+            yield begin, length
+        begin += length
+
+
+def _riff(file: BinaryIO, size: int) -> Walk:
+    """AVI: one RIFF chunk, or several of at most 2 GB."""
+    begin = 0
+    while begin < size and _at(file, begin, 4) == b"RIFF":
+        length = 8 + struct.unpack("<I", _at(file, begin + 4, 4))[0]
+        yield begin, length
+        begin += length + length % 2
+
+
+def _ebml(file: BinaryIO, size: int) -> Walk:
+    """Matroska, WebM: elements with their number and length, which live films leave open."""
+    begin, end = 0, size
+    while begin < end:
+        head = _at(file, begin, 12)
+        number, length, header = _vint(head)
+        if number is None:
+            yield begin, NOTHING
+            return
+        if number == 0x18538067 and length is not None:
+            yield begin, header + length
+            end = min(end, begin + header + length)  # what follows does not belong to it
+        if number not in EBML_MASTERS and length is not None:
+            yield begin, header + length
+            begin += length
+        begin += header
+
+
+def _vint(head: bytes) -> tuple[int | None, int | None, int]:
+    """(number of an element, None if there is none; its length, None if it is open; bytes of both)."""
+    first = 9 - head[0].bit_length()
+    if first > 4:
+        return None, None, 0
+    second = 9 - head[first].bit_length()
+    if second > 8:
+        return None, None, 0
+    bits = 7 * second
+    length = int.from_bytes(head[first : first + second], "big") & ((1 << bits) - 1)
+    return int.from_bytes(head[:first], "big"), None if length == (1 << bits) - 1 else length, first + second
+
+
+def _flv(file: BinaryIO, size: int) -> Walk:
+    """Flash: tags, after each of which its length is repeated."""
+    begin = 4 + struct.unpack(">I", _at(file, 5, 4))[0]
+    while begin < size:
+        length = 11 + int.from_bytes(_at(file, begin + 1, 3), "big")
+        yield begin, length + 4
+        if begin + length + 4 <= size and struct.unpack(">I", _at(file, begin + length, 4))[0] != length:
+            yield begin, NOTHING
+            return
+        begin += length + 4
+
+
+def _ogg(file: BinaryIO, size: int) -> Walk:
+    """Ogg: pages, which begin with their name."""
+    begin = 0
+    while begin < size:
+        head = _at(file, begin, 27)
+        if not b"OggS".startswith(head[: min(4, size - begin)]):
+            yield begin, NOTHING
+            return
+        length = 27 + head[26]
+        length += sum(_at(file, begin + 27, head[26]))
+        yield begin, length
+        begin += length
+
+
+def _packets(file: BinaryIO, size: int) -> Walk:
+    """Transport streams: packets of one length, the last of which may be a part of one."""
+    for length, sync in TS_PACKETS.items():
+        if all(_at(file, sync + i * length, 1) == b"G" for i in range(min(5, size // length))):
+            whole = size // length * length
+            if size > whole:
+                yield whole, length + SLACK
+            return
+
+
+def _at(file: BinaryIO, begin: int, length: int) -> bytes:
+    """Bytes of a file; zeros behind its end."""
+    file.seek(begin, io.SEEK_SET)
+    return file.read(length).ljust(length, b"\0")
+
+
+WALKS: dict[Any, Callable[[BinaryIO, int], Walk]] = {
+    frozenset({"mov", "mp4"}): _boxes,
+    frozenset({"avi"}): _riff,
+    frozenset({"matroska", "webm"}): _ebml,
+    frozenset({"flv"}): _flv,
+    frozenset({"ogg"}): _ogg,
+    frozenset({"mpegts"}): _packets,
+}
