@@ -17,7 +17,7 @@ from faults import damaged, read_or_refused, refusal
 from PIL import ExifTags, Image, ImageCms
 from torch.testing import assert_close
 
-from nstlab import decoding
+from nstlab import decoding, opening
 from nstlab import images as im
 from nstlab.settings import FITS, MIN_SIDE
 
@@ -187,7 +187,7 @@ def encoded(kind: str, height: int = 40, width: int = 60) -> bytes:
     return stream.getvalue()
 
 
-NEARLY = int((decoding.MAX_PIXELS * 0.95) ** 0.5)  # Pillow's own limit must not be the lower one
+NEARLY = int((opening.MAX_PIXELS * 0.95) ** 0.5)  # Pillow's own limit must not be the lower one
 
 
 @pytest.mark.parametrize(
@@ -254,9 +254,9 @@ def test_a_pipe_or_a_device_is_refused_rather_than_waited_for(tmp_path, read):
 def test_more_pixels_than_are_allowed_or_fit_into_memory_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
     path = written(blocks(32, 40), tmp_path / "a.png")
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    monkeypatch.setattr(decoding.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
+    monkeypatch.setattr(opening.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
     assert "GB are free" in refusal(im.load, path)
-    monkeypatch.setattr(decoding, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 1000)
     assert refusal(im.load, path).startswith(f"{path}: 40×32 is more than")
 
 
