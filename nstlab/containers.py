@@ -138,6 +138,28 @@ def _at(file: BinaryIO, place: range) -> bytes:
     return file.read(len(place))
 
 
+# --- JPEG -------------------------------------------------------------------------------------------------------
+
+JPEG = b"\xff\xd8\xff"
+SEGMENTS = {b"JFIF\0": 14, b"Exif\0\0": 14, b"http://ns.adobe.com/xap/1.0/\0": 29, b"ICC_PROFILE\0": 14, b"Adobe": 12}
+
+
+def tidied_jpeg(file: BinaryIO) -> BinaryIO:
+    """A JPEG with no more metadata than those that count and are as long as they must be."""
+    length, position, pieces = file.seek(0, io.SEEK_END), 2, [b"\xff\xd8"]
+    while position + 4 <= length:
+        mark, kind, size = struct.unpack(">BBH", _at(file, range(position, position + 4)))
+        if mark != 0xFF or kind == 0xDA:  # the pixels
+            break
+        place = range(position, position + 2 + size)
+        start = _at(file, place)[4:33]
+        is_metadata = 0xE0 <= kind <= 0xEF or kind == 0xFE
+        if not is_metadata or any(start.startswith(name) and size - 2 >= most for name, most in SEGMENTS.items()):
+            pieces.append(place)
+        position = place.stop
+    return io.BufferedReader(Spliced(file, [*pieces, range(position, length)]))
+
+
 # --- TIFF and EXIF ----------------------------------------------------------------------------------------------
 
 FORMATS = {1: "B", 2: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I"}

@@ -125,7 +125,8 @@ class DeepTiff(ImageFile.ImageFile):
         if mode == "LAB":
             if values.dtype != np.uint16:
                 raise Refused(kind_of(page))
-            values[..., 1:3] ^= 0x8000  # signed, which become numbers from 0 on
+            offset = values[..., 1:3] ^ 0x8000  # signed, in steps of 1/256, which become numbers from 0 on
+            values[..., 1:3] = np.minimum(np.round(offset / 256), 255) * 257
         white, black = white_of(values[..., : len(mode)], bits), 0.0
         if page.first(containers.PHOTOMETRIC, 0) == 0:
             white, black = black, white
@@ -179,7 +180,8 @@ def _pillows(file: BinaryIO, page: Tags, alpha: str) -> tuple[np.ndarray, str]:
         unsigned = values.dtype == np.int32 and page.first(containers.SAMPLE_FORMAT, 1) == 1
         return (values.view(np.uint32) if unsigned else values)[..., None], ""
     if max(page.bits) != 16 or page.first(containers.PLANES, 1) == 2 or alpha == "premultiplied":
-        return np.asarray(header()).astype(np.uint16) * 257, "straight" if mode == "RGBA" else ""
+        levels = np.asarray(header())
+        return levels.astype(np.uint16) * 257 if max(page.bits) == 16 else levels, "straight" if mode == "RGBA" else ""
     return _two_bytes(header, NATIVE, OTHER), alpha
 
 

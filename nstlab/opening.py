@@ -96,10 +96,25 @@ def _image(file: BinaryIO) -> Image.Image:
         except UnidentifiedImageError:
             raise Refused(kind_of(page)) from None
     else:
-        image = Image.open(file)
+        image = _lenient(file, head)
         facts = {"frames": _frames(image, file)}
     image.info |= facts
     return image
+
+
+def _lenient(file: BinaryIO, head: bytes) -> Image.Image:
+    """Open a picture, without metadata if they keep Pillow from opening it."""
+    try:
+        return Image.open(file)
+    except (Image.DecompressionBombError, MemoryError):
+        raise
+    except Exception:
+        file.seek(0)
+        if head.startswith(containers.JPEG):
+            return Image.open(containers.tidied_jpeg(file))
+        if re.match(rb".{4}ftypavi", head, re.DOTALL) and b"Exif" in head:
+            return Image.open(io.BytesIO(file.read().replace(b"Exif", b"none")))
+        raise
 
 
 def _frames(image: Image.Image, file: BinaryIO) -> int:

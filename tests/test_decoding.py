@@ -6,14 +6,13 @@ import os
 import struct
 import subprocess
 import sys
-import zlib
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from faults import damaged, read_or_refused, refusal
+from pictures import chunk, levels, written
 from PIL import ExifTags, Image, ImageCms
 from torch.testing import assert_close
 
@@ -34,18 +33,6 @@ def blocks(height: int = 24, width: int = 36) -> np.ndarray:
 def speckle(height: int = 40, width: int = 64) -> np.ndarray:
     """(H, W, 3) uint8 of noise."""
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def levels(path, *size) -> np.ndarray:
-    """The picture in a file, loaded: (H, W, 3) in 0 to 255."""
-    return (im.load(path, *size)[0].permute(1, 2, 0) * 255).numpy()
-
-
-def written(array, path: Path, **options) -> Path:
-    """A file of an array, or of a Pillow image."""
-    image = array if isinstance(array, Image.Image) else Image.fromarray(array)
-    image.save(path, **options)
-    return path
 
 
 def turned(orientation: int) -> Image.Exif:
@@ -165,11 +152,6 @@ def test_whatever_the_format_pixels_come_in_right_and_keep_the_contract(tmp_path
 
 
 # --- what is refused --------------------------------------------------------------------------------------------
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    """A part of a PNG."""
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def bomb(width: int, height: int) -> bytes:
