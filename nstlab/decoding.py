@@ -1,131 +1,32 @@
-"""Picture files turned into pixels: every problem is told in one line, and memory stays in proportion to what is used.
+"""Picture files turned into pixels, sRGB in [0, 1], in memory in proportion to what is used.
 
-Everything that Pillow reads can be decoded. EXIF orientation is applied, embedded ICC profiles are converted to sRGB, and
-transparency is laid over white. Only the decoder's own bytes have the picture's full size: they become floating-point numbers
-some rows at a time.
+Everything that Pillow reads can be decoded, and deep TIFFs that it misreads. Orientation is applied, colour information is
+converted to sRGB, and transparency is laid over white. Only the decoder's own bytes have the picture's full size: they become
+floating-point numbers some rows at a time.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import ceil, prod
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from nstlab import large
-from nstlab.files import regular
-from nstlab.settings import MIN_SIDE, InputError
+from nstlab import large, profiles
+from nstlab.deep import DeepPng, DeepTiff, Levels, white_of
+from nstlab.opening import decode, opened, orientation, say, upright
+from nstlab.profiles import Convert
 
-MAX_PIXELS = 175_000_000  # more is taken for a decompression bomb; Pillow itself refuses a little more than this
-ALLOWING = "NSTLAB_MAX_PIXELS"  # environment variable with which a user allows more
-MAX_ASPECT = 8.0  # long side / short side
-TAIL = 1 << 20  # bytes at the end of a file that are searched for metadata
 LARGE = 1 << 24  # pixels; the decoder shrinks JPEGs that have more
 BAND = 1 << 20  # pixels that become floating-point numbers at a time
 Part = tuple[int, int, int, int]  # top, left, height, width
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 Use = Callable[[tuple[int, int]], tuple[Part, tuple[int, int]]]  # full (H, W) -> the part that is used, and its (H, W) in use
-
-
-# --- opening ----------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def opened(path: str | os.PathLike, any_shape: bool = False) -> Iterator[Image.Image]:
-    """A picture of which only the header has been read. Whatever goes wrong while it is open becomes an InputError.
-
-    Sides that are not allowed are refused, unless it may have `any_shape`. A PNG with metadata behind its pixels is decoded."""
-    if max_pixels() > MAX_PIXELS:
-        Image.MAX_IMAGE_PIXELS = max_pixels()
-    # Opened as a file: given a path, Pillow maps uncompressed TIFFs into memory, and then transposes them wrongly.
-    with _one_line_errors(path), regular(path).open("rb") as file, Image.open(file) as image:
-        if not any_shape:
-            check_shape(path, *image.size)
-            if image.format == "PNG" and _has_late_metadata(Path(path)):
-                decode(path, image)
-        yield image
-
-
-@contextlib.contextmanager
-def _one_line_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Turn whatever goes wrong while a picture is read into one line."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of broken EXIF and large pictures; we check ourselves
-            yield
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except PermissionError:
-        raise InputError(f"{path}: may not be read") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: is not a picture (or damaged); allowed are PNG, JPEG, TIFF, WebP and the like") from None
-    except Image.DecompressionBombError:
-        raise InputError(f"{path}: has {_too_many(max_pixels())}") from None
-    except Exception as error:  # a damaged file can make its decoder raise anything
-        if isinstance(error, OSError) and error.errno:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        raise InputError(f"{path}: is damaged or cut short ({str(error) or type(error).__name__})") from None
-
-
-def max_pixels() -> int:
-    """The most pixels that a picture may have: MAX_PIXELS, or what the user allows."""
-    text = os.environ.get(ALLOWING, "")
-    if text and not text.isdecimal():
-        raise InputError(f"{ALLOWING}: '{text}' is not a number of pixels")
-    return int(text) if text else MAX_PIXELS
-
-
-def _too_many(most: int) -> str:
-    return f"more than {most / 1e6:.0f} million pixels, the most allowed; {ALLOWING} allows more"
-
-
-def check_shape(path: str | os.PathLike, width: int, height: int) -> None:
-    """Raise InputError for sides, in pixels, that pictures may not have."""
-    if width * height > max_pixels():
-        raise InputError(f"{path}: {width}×{height} is {_too_many(max_pixels())}")
-    if min(width, height) < MIN_SIDE:
-        raise InputError(f"{path}: {width}×{height} is too small; both sides must have {MIN_SIDE} px or more")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise InputError(f"{path}: {width}×{height} is too long; the ratio of its sides may be at most {MAX_ASPECT:g}")
-
-
-def _has_late_metadata(path: Path) -> bool:
-    """Whether a PNG seems to have metadata behind its pixels, which are known only when it has been decoded."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL))
-        end = file.read()
-    return b"eXIf" in end or b"XML:com.adobe.xmp" in end
-
-
-def decode(path: str | os.PathLike, image: Image.Image, more: int = 0) -> None:
-    """Decode the pixels. InputError, before that, if they and `more` bytes do not fit into the free memory."""
-    check_memory(path, 8 * image.width * image.height + more)
-    image.load()
-
-
-def check_memory(path: str | os.PathLike, needed: int) -> None:
-    """Raise InputError if so many bytes, which reading the file takes, do not fit into the free memory."""
-    free = psutil.virtual_memory().available
-    if needed > free:
-        raise InputError(f"{path}: reading it needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
-
-
-def upright(image: Image.Image) -> tuple[int, int]:
-    """(H, W) of the picture once it is turned as its EXIF data say."""
-    already = image.format == "TIFF" and ExifTags.Base.Orientation in image.tag_v2  # then Pillow tells the turned size
-    sideways = Image.Image.getexif(image).get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-    return image.size if sideways and not already else image.size[::-1]
 
 
 # --- pixels -----------------------------------------------------------------------------------------------------
@@ -141,24 +42,35 @@ def read(path: Path, use: Use, folder: str | None = None) -> Tensor:
             factor = min(height / shape[0], width / shape[1]) / 2
             image.draft(None, (ceil(image.width / factor), ceil(image.height / factor)))
         decode(path, image, more=0 if folder else 4 * 3 * (image.height + 2 * shape[0]) * shape[1])
-        ImageOps.exif_transpose(image, in_place=True)
-        part, exact = use(image.size[::-1])
-        return _scaled(image, part, shape if shrunk else exact, folder)
+        pixels = Pixels(path, image)
+        part, exact = use(pixels.shape)
+        return _scaled(pixels, part, shape if shrunk else exact, folder)
 
 
-def _scaled(image: Image.Image, part: Part, shape: tuple[int, int], folder: str | None) -> Tensor:
+def read_labels(path: Path) -> tuple[Tensor, np.ndarray | None]:
+    """A label picture at its own size, (1, 3, H, W) in [0, 1], and its numbers, (H, W), if it is made of numbers."""
+    with opened(path) as image:
+        decode(path, image, more=4 * 3 * 2 * image.width * image.height)
+        pixels = Pixels(path, image, convert=False)
+        return _scaled(pixels, (0, 0, *pixels.shape), pixels.shape, None), pixels.numbers()
+
+
+def _scaled(pixels: Pixels, part: Part, shape: tuple[int, int], folder: str | None) -> Tensor:
     """A part of a picture at (H, W), as `images.resize` makes it: first its rows, some at a time, then its columns."""
     top, left, height, width = part
-    rows = max(1, BAND // width)
-    boxes = [(left, top + y, left + width, top + min(y + rows, height)) for y in range(0, height, rows)]
-    white = _white(image, max(_grey(image.crop(box)).max() for box in boxes)) if _is_deep(image) else 1.0
     narrow = large.blank((1, 3, height, shape[1]), folder)
-    for box in boxes:
-        band = torch.from_numpy(_pixels(image.crop(box), white)).permute(2, 0, 1)[None].contiguous()
+    for box in _boxes(left, top, width, height):
+        band = torch.from_numpy(pixels.part(box)).permute(2, 0, 1)[None].contiguous()
         band = band if width == shape[1] else interpolated(band, (band.shape[-2], shape[1]))
         narrow[..., box[1] - top : box[3] - top, :] = band
         large.release(narrow)
     return resized(narrow, shape, folder)
+
+
+def _boxes(left: int, top: int, width: int, height: int) -> list[Box]:
+    """A part of a picture, in bands."""
+    rows = max(1, BAND // width)
+    return [(left, top + y, left + width, top + min(y + rows, height)) for y in range(0, height, rows)]
 
 
 def resized(picture: Tensor, shape: Sequence[int], folder: str | None = None) -> Tensor:
@@ -199,47 +111,105 @@ def _along(values: Tensor, shape: Sequence[int], across: int, folder: str | None
     return made
 
 
-def _pixels(image: Image.Image, white: float) -> np.ndarray:
-    """(H, W, 3) float32, sRGB in [0, 1], of a picture in any mode; `white` is the value of white in deep grey."""
-    if _is_deep(image):
-        return np.repeat((_grey(image) / white).clip(0, 1)[..., None], 3, axis=2)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = _over_white(image)
-    if image.mode == "P":
-        image = image.convert("RGB")
-    return np.asarray(_to_srgb(image).convert("RGB"), dtype=np.float32) / 255.0
+# --- colours ----------------------------------------------------------------------------------------------------
+
+ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
+GREY = ("1", "L", "LA", "La")
 
 
-def _is_deep(image: Image.Image) -> bool:
-    """Whether a picture is grey with 16 or 32 bits."""
-    return image.mode.startswith("I") or image.mode == "F"
+class Pixels:
+    """A decoded picture, upright: any part of it in sRGB. What is special about its colours is logged.
+
+    convert: whether its colour information counts. Label pictures are numbers, so that theirs does not."""
+
+    def __init__(self, path: Path, image: Image.Image, convert: bool = True):
+        self._levels = _levels(image)
+        if self._levels is None:
+            ImageOps.exif_transpose(image, in_place=True)
+        self._image = image
+        self.shape = image.size[::-1] if self._levels is None else self._levels.values.shape[:2]
+        self._mode = self._levels.mode if self._levels else "L" if image.mode in GREY else image.mode
+        if self._mode not in ("L", "CMYK", "LAB"):
+            self._mode = "RGB"
+        self._convert: Convert | None = None
+        if convert or self._mode == "LAB":
+            self._convert = profiles.conversion(path, image, self._mode, exact=self._levels is None)
+        self._ignores_alpha = self._hides_everything()
+        if self._ignores_alpha:
+            say(path, "is transparent everywhere; its colours are used as if it were not")
+        if (frames := image.info.get("frames", 1)) > 1:
+            say(path, f"has {frames} pictures; the {'largest' if image.format == 'TIFF' else 'first'} one is used")
+
+    def part(self, box: Box) -> np.ndarray:
+        """(h, w, 3) float32, sRGB in [0, 1]."""
+        return self._shallow(box) if self._levels is None else self._deep(self._levels, box)
+
+    def _shallow(self, box: Box) -> np.ndarray:
+        image = self._image.crop(box)
+        if image.mode in ALPHA or "transparency" in image.info:
+            image = image.convert("RGBA").convert("RGB") if self._ignores_alpha else _over_white(image)
+        if image.mode == "P" or self._mode == "L":
+            image = image.convert("RGB" if image.mode == "P" else "L")
+        image = self._convert(image) if self._convert else image
+        return np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0
+
+    def _deep(self, levels: Levels, box: Box) -> np.ndarray:
+        """In full depth, unless its colours must be converted, which is done in 8 bits."""
+        colours, alpha = levels.colours(box, self._ignores_alpha)
+        if alpha is not None and self._mode in ("L", "RGB"):
+            colours, alpha = colours * alpha + 1 - alpha, None
+        if self._convert or self._mode == "CMYK":
+            height, width = colours.shape[:2]
+            stored = np.round(colours * 255).astype(np.uint8)
+            image = Image.frombytes(self._mode, (width, height), stored.tobytes())
+            image = self._convert(image) if self._convert else image
+            colours = np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0
+        if alpha is not None:
+            colours = colours * alpha + 1 - alpha
+        return np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours
+
+    def _hides_everything(self) -> bool:
+        """Whether it is transparent everywhere, although it has colours."""
+        image, levels = self._image, self._levels
+        if levels is not None:
+            colours = levels.values[..., : levels.count]
+            return bool(levels.alpha and not levels.values[..., levels.count].any() and (colours != colours[:1, :1]).any())
+        if image.mode in ("RGBA", "LA", "PA"):
+            *colours, alpha = image.getextrema()
+            return alpha == (0, 0) and any(low != high for low, high in colours)
+        clear = image.info.get("transparency")
+        used = _used(image)
+        return isinstance(clear, bytes) and len(used) > 1 and not any((clear[i : i + 1] or b"\xff")[0] for i in used)
+
+    def numbers(self) -> np.ndarray | None:
+        """(H, W) of whole numbers, if the picture is rather numbers than colours: grey of any depth but 8 bits, and a palette
+        in which several have the same colour."""
+        if self._levels is not None:
+            values = self._levels.values[..., 0]
+            bare = self._levels.values.shape[2] == 1 and not self._levels.clear
+            return values.astype(np.int64) if bare and bool((values == np.round(values)).all()) else None
+        palette, used = self._image.getpalette("RGB") or [], _used(self._image)
+        distinct = {tuple(palette[3 * i : 3 * i + 3]) for i in used}
+        return np.asarray(self._image).astype(np.int64) if len(distinct) < len(used) else None
 
 
-def _grey(image: Image.Image) -> np.ndarray:
-    """(H, W) float32, the values of a deep grey picture as they are stored; those that are not finite become 0."""
-    return np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
+def _used(image: Image.Image) -> list[int]:
+    """The numbers that a picture with a palette uses."""
+    return [number for number, count in enumerate(image.histogram()) if count] if image.mode == "P" else []
 
 
-def _white(image: Image.Image, brightest: float) -> float:
-    """The value that stands for white in a deep grey picture, judged by its brightest value."""
-    if image.mode == "F" and brightest <= 255:
-        return 1.0 if brightest <= 1 else 255.0
-    return 65535.0
+def _levels(image: Image.Image) -> Levels | None:
+    """The numbers of a deep picture, upright; None for one of 8 bits."""
+    if isinstance(image, (DeepPng, DeepTiff)):
+        return image.levels.turned(orientation(image))
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return None
+    values = np.asarray(image)[..., None]
+    bits = 16 if image.mode.startswith("I;16") else 32
+    return Levels(values, "L", 0.0, white_of(values, bits)).turned(orientation(image))
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """The picture without transparency, laid over white; its profile stays with it."""
+    """The picture without transparency, laid over white."""
     rgba = image.convert("RGBA")
-    flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    flat.info["icc_profile"] = image.info.get("icc_profile")
-    return flat
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """The picture converted to sRGB by its ICC profile; unchanged if it has none, or one that cannot be read."""
-    profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "CMYK", "L"):
-        with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    return image
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

@@ -22,15 +22,16 @@ from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
 from nstlab import encoding, large
-from nstlab.decoding import Part, decode, opened, read, resized, upright
+from nstlab.decoding import Part, read, resized
+from nstlab.deep import DeepPng, DeepTiff
 from nstlab.files import check_place, parse_json, replacing, shipped
+from nstlab.opening import METADATA_KEY, decode, opened, upright
 from nstlab.settings import FITS, MIN_SIDE, InputError, nearest, one_of
 
 UNDECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # of which Pillow reads the header only
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "retina", "hubble_deep_field", "ihc")
 ROUNDED = 0.02  # part by which proportions may differ through rounding
-METADATA_KEY = "nstlab"  # under which a PNG keeps its settings
 
 logger = logging.getLogger("nstlab")
 
@@ -144,8 +145,10 @@ def reopen(path: str | os.PathLike, folder: str | None = None) -> Tensor:
 
     folder: where a large one is kept in a file rather than in memory."""
     with opened(path, any_shape=True) as image:
-        deep = image.format == "TIFF" and image.tag_v2.get(ExifTags.Base.BitsPerSample, (8,))[0] == 16
-        levels = encoding.read_tiff(Path(path)) if deep else np.asarray(image.convert("RGB"))  # Pillow has 8 bits only
+        if isinstance(image, DeepTiff):
+            return encoding.picture_of(encoding.read_tiff(Path(path)), folder)
+        image.load()
+        levels = image.levels.values if isinstance(image, DeepPng) else np.asarray(image.convert("RGB"))
         return encoding.picture_of(levels, folder)
 
 

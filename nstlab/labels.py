@@ -6,6 +6,7 @@ A label picture has one colour for each region. Masks are (1, R, H, W) in [0, 1]
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab.colour import DISTINCT
+from nstlab.decoding import read_labels
 from nstlab.settings import InputError
 
 MOST = 12  # regions
@@ -23,6 +25,26 @@ SHARED = 0.02  # of each picture: what a region that is found must cover
 COVERED = 0.9  # of a label picture: what its regions must cover, in all
 TINY = 16 * 16  # pixels: a position of the fifth block
 SMALLEST = 0.001  # of the picture: colours of fewer pixels are taken for noise
+
+
+def load(source: str | os.PathLike) -> Tensor:
+    """Read a label picture, (1, 3, H, W) in [0, 1], at its own size: its colours as they are stored, or one for each number.
+
+    Numbers are what grey pictures of more than 8 bits have, if they are whole, and palettes in which numbers
+    share a colour. The number n becomes the grey n, as in 8 bits, or the colour n from 256 on; steps of 257
+    are 8 bits that were made 16. Raises InputError as `images.load`, and for numbers that would have the same
+    colour."""
+    path = im.path_of(source)
+    picture, numbers = read_labels(path)
+    if numbers is None:
+        return picture
+    every, index = np.unique(numbers, return_inverse=True)
+    grey = every // 257 if len(every) and (every % 257 == 0).all() and every[0] >= 0 and every[-1] <= 65535 else every
+    codes = np.where((grey >= 0) & (grey < 256), grey * 0x010101, grey % (1 << 24))
+    if len(np.unique(codes)) < len(every):
+        raise InputError(f"{path}: the numbers of its regions are too large to be told apart; use 0 to 255")
+    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], 1).astype(np.float32) / 255.0
+    return torch.from_numpy(colours[index.reshape(numbers.shape)]).permute(2, 0, 1)[None].contiguous()
 
 
 Net = Callable[[Tensor, Sequence[str]], dict[str, Tensor]]

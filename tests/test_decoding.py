@@ -6,18 +6,17 @@ import os
 import struct
 import subprocess
 import sys
-import zlib
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from faults import damaged, read_or_refused, refusal
+from pictures import chunk, levels, written
 from PIL import ExifTags, Image, ImageCms
 from torch.testing import assert_close
 
-from nstlab import decoding
+from nstlab import decoding, opening
 from nstlab import images as im
 from nstlab.settings import FITS, MIN_SIDE
 
@@ -34,18 +33,6 @@ def blocks(height: int = 24, width: int = 36) -> np.ndarray:
 def speckle(height: int = 40, width: int = 64) -> np.ndarray:
     """(H, W, 3) uint8 of noise."""
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def levels(path, *size) -> np.ndarray:
-    """The picture in a file, loaded: (H, W, 3) in 0 to 255."""
-    return (im.load(path, *size)[0].permute(1, 2, 0) * 255).numpy()
-
-
-def written(array, path: Path, **options) -> Path:
-    """A file of an array, or of a Pillow image."""
-    image = array if isinstance(array, Image.Image) else Image.fromarray(array)
-    image.save(path, **options)
-    return path
 
 
 def turned(orientation: int) -> Image.Exif:
@@ -167,11 +154,6 @@ def test_whatever_the_format_pixels_come_in_right_and_keep_the_contract(tmp_path
 # --- what is refused --------------------------------------------------------------------------------------------
 
 
-def chunk(name: bytes, data: bytes) -> bytes:
-    """A part of a PNG."""
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
 def bomb(width: int, height: int) -> bytes:
     """A valid PNG header that claims a size, and no pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -187,7 +169,7 @@ def encoded(kind: str, height: int = 40, width: int = 60) -> bytes:
     return stream.getvalue()
 
 
-NEARLY = int((decoding.MAX_PIXELS * 0.95) ** 0.5)  # Pillow's own limit must not be the lower one
+NEARLY = int((opening.MAX_PIXELS * 0.95) ** 0.5)  # Pillow's own limit must not be the lower one
 
 
 @pytest.mark.parametrize(
@@ -254,9 +236,9 @@ def test_a_pipe_or_a_device_is_refused_rather_than_waited_for(tmp_path, read):
 def test_more_pixels_than_are_allowed_or_fit_into_memory_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
     path = written(blocks(32, 40), tmp_path / "a.png")
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    monkeypatch.setattr(decoding.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
+    monkeypatch.setattr(opening.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
     assert "GB are free" in refusal(im.load, path)
-    monkeypatch.setattr(decoding, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 1000)
     assert refusal(im.load, path).startswith(f"{path}: 40×32 is more than")
 
 

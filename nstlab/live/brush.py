@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab.labels import PALETTE
+from nstlab.labels import load as load_labels
 from nstlab.live.pages import HERE, script
 from nstlab.live.viewer import jpeg
 from nstlab.live.views import View
@@ -104,7 +105,7 @@ def _concern(settings: RunSettings) -> tuple[dict[str, str], tuple[str | None, s
 def _read(files: Mapping[str, str], labels: tuple[str | None, str | None]) -> list[Labelled]:
     """Photo and painting with their labels, from files."""
     pairs = zip(files.items(), labels, strict=True)
-    return [(name, im.load(file, SIDE), None if label is None else im.load(label)) for (name, file), label in pairs]
+    return [(name, im.load(file, SIDE), None if label is None else load_labels(label)) for (name, file), label in pairs]
 
 
 def _of_run(settings: RunSettings, shape: Sequence[int], masks: Sequence[Tensor]) -> list[Labelled]:

@@ -153,7 +153,7 @@ class Studio(w.VBox):
         kept = {
             name: str(self.uploads.keep(f"{name}.png", data)) for name, data in (("mask", photo), ("painting_mask", painting))
         }
-        labels.masks(*map(im.load, kept.values()))  # refused before anything changes, so that the page keeps what was painted
+        labels.masks(*map(labels.load, kept.values()))  # refused before anything changes: the page keeps what was painted
         self.controls.change(**NONE | kept)
 
     def leave_regions(self) -> None:

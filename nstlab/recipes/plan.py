@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab import large
+from nstlab import labels, large
 from nstlab.devices import device
 from nstlab.method import engine
 from nstlab.method.fast import memory
@@ -286,7 +286,7 @@ def loaded(plan: Plan) -> Plan:
     """The plan that an outline becomes with its pictures."""
     settings, shape = plan.settings, plan.shape
     pictures = {
-        role: im.load(each.source) if each.labels else im.load_fit(each.source, shape, each.fit, each.scale, plan.folder)
+        role: labels.load(each.source) if each.labels else im.load_fit(each.source, shape, each.fit, each.scale, plan.folder)
         for role, each in settings.inputs.items()
     }
     pictures |= settings.found(pictures, plan.net)

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab.decoding import check_memory, check_shape
+from nstlab.opening import check_memory, check_shape
 from nstlab.settings import InputError
 from nstlab.video.containers import decoded, library, opened, usable_sounds, videos
 from nstlab.video.converting import Converter, shown_shape

@@ -11,7 +11,8 @@ from typing import Any
 from PIL import Image
 
 from nstlab import files
-from nstlab.decoding import LARGE, max_pixels
+from nstlab.decoding import LARGE
+from nstlab.opening import max_pixels
 from nstlab.settings import InputError
 
 LISTS = {"hls", "concat", "dash"}  # formats of files that only name others

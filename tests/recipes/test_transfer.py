@@ -1,8 +1,10 @@
 """Transfers by regions: from label pictures, and from regions that are found."""
 
+import numpy as np
 import pytest
 import torch
 from faults import refusal
+from PIL import Image
 
 import nstlab as nst
 from nstlab import images as im
@@ -46,6 +48,14 @@ def test_each_region_has_a_style_of_its_own_and_the_style_is_taken_from_the_same
     assert red.own[..., -1].mean() == 1.0  # in the painting it is at the right
     assert green.own[..., 0].mean() == 1.0
     assert plan.solve().image.isfinite().all()
+
+
+def test_label_pictures_are_numbers_of_any_depth(make, tmp_path):
+    numbers = np.repeat(np.arange(24)[None] // 6, 20, axis=0)  # 0 to 3
+    for name, kind in (("mask", np.uint16), ("own", np.uint8)):
+        Image.fromarray(numbers.astype(kind)).save(tmp_path / f"{name}.png")
+    plan = nst.prepare(make().replace(mask=str(tmp_path / "mask.png"), painting_mask=str(tmp_path / "own.png")), "cpu")
+    assert plan.prepared["regions"].shape[1] == 4
 
 
 def test_masks_of_one_region_are_the_plain_transfer_to_the_bit(make):
