@@ -17,7 +17,7 @@ from nstlab.architectures import ARCHITECTURES, DEFAULT_NETWORK, known_network
 from nstlab.commandline import Subcommand
 from nstlab.course.settings import NotebooksSettings, SweepSettings
 from nstlab.feedforward.settings import ApplySettings, ExportSettings, LearnSettings
-from nstlab.names import DOWNLOADS
+from nstlab.names import DOWNLOADS, RAFT
 from nstlab.settings import RESULTS, InputError, Settings, option
 from nstlab.video.settings import VideoSettings
 
@@ -25,16 +25,17 @@ RUN_ACTIONS = ("list", "show", "rm")
 LISTED = ("id", "recipe", "size", "steps_done", "loss", "seconds", "created")  # of the list of runs
 
 
-def network_option(default: str | None, help: str) -> Any:
-    """The field that names a network."""
-    return option(default, help, choices=tuple(ARCHITECTURES), parse=known_network)
+def network_option(default: str | None, help: str, more: tuple[str, ...] = ()) -> Any:
+    """The field that names a network, a classifier or one more."""
+    choices = (*ARCHITECTURES, *more)
+    return option(default, help, choices=choices, parse=lambda name: name if name in more else known_network(name))
 
 
 @dataclass(frozen=True, kw_only=True)
 class FetchSettings(Settings):
     """Download optional weights and check their hash. Nothing else ever downloads anything."""
 
-    network: str = network_option(DEFAULT_NETWORK, "whose weights")
+    network: str = network_option(DEFAULT_NETWORK, f"whose weights; {RAFT} is for films with --flow raft", (RAFT,))
     weights: str = option(DOWNLOADS[0], "imagenet: torchvision's; caffe: the original VGG19", choices=DOWNLOADS)
 
 
@@ -192,7 +193,7 @@ def fetch_command(settings: FetchSettings) -> int:
 
     from nstlab import downloads, weights
 
-    wanted, of_default = weights.download(settings.network, settings.weights), settings.network == DEFAULT_NETWORK
+    wanted = weights.download(settings.network, settings.weights)
     with tqdm(unit="B", unit_scale=True, desc=wanted.path.name, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -200,7 +201,8 @@ def fetch_command(settings: FetchSettings) -> int:
             bar.update(done - bar.n)
 
         path = downloads.fetch(wanted, progress)
-    use = f"--weights {settings.weights}" if of_default else f"--network {settings.network}"
+    use = {DEFAULT_NETWORK: f"--weights {settings.weights}", RAFT: "--flow raft"}
+    use = use.get(settings.network, f"--network {settings.network}")
     print(f"{path}: complete, its hash is right; use it with {use}")
     return 0
 

@@ -33,6 +33,7 @@ COLOURS = ("painting", "matched", "luminance")  # of a transfer: see `colour`
 OPTIMIZERS = ("lbfgs", "adam", "gd")
 PRECISIONS = ("auto", "float32", "bfloat16", "tf32", "float16")
 DOWNLOADS = ("imagenet", "caffe")
+RAFT = "raft_large"  # torchvision's name of the network that finds optical flow
 WEIGHTS = ("auto", *DOWNLOADS, "embedded", "random")
 ANY_NETWORKS = ("auto", "imagenet", "random")  # weights that networks other than VGG19 have too
 STEPS = 300

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from torch import Tensor
 from nstlab import tensorfiles
 from nstlab.architectures import ARCHITECTURES, DEFAULT_NETWORK, Architecture, architecture
 from nstlab.downloads import Download
-from nstlab.names import ANY_NETWORKS, DOWNLOADS, RECTIFIED, WEIGHTS
+from nstlab.names import ANY_NETWORKS, DOWNLOADS, RAFT, RECTIFIED, WEIGHTS
 from nstlab.preprocessing import CAFFE, TORCHVISION, Preprocessing, triple
 from nstlab.settings import InputError, nearest
 
@@ -156,20 +157,26 @@ SOURCES = {  # VGG19's
 }
 
 
-@cache
-def _published(network: str) -> tuple[Download, Preprocessing]:
-    """The ImageNet weights of a network and their preprocessing, as torchvision's metadata state them: the first edition,
-    whose training was its paper's, if there is one."""
+def _edition(network: str) -> Any:
+    """torchvision's weights of a network, with their metadata: of a classifier the first edition, whose training was its
+    paper's, if there is one."""
     from torchvision import models
 
     editions = models.get_model_weights(network)
-    chosen = getattr(editions, "IMAGENET1K_V1", None) or editions.DEFAULT
-    prepared = chosen.transforms()
-    sha256 = Path(chosen.url).stem.rpartition("-")[2]
-    return (
-        Download(chosen.url, sha256, round(chosen.meta["_file_size"])),
-        Preprocessing(mean=triple(prepared.mean), std=triple(prepared.std)),
-    )
+    return getattr(editions, "IMAGENET1K_V1", None) or editions.DEFAULT
+
+
+def published(network: str) -> Download:
+    """The file of a network's weights at torchvision, whose name ends in the beginning of its hash."""
+    chosen = _edition(network)
+    return Download(chosen.url, Path(chosen.url).stem.rpartition("-")[2], round(chosen.meta["_file_size"]))
+
+
+@cache
+def _published(network: str) -> tuple[Download, Preprocessing]:
+    """The ImageNet weights of a network and their preprocessing, as torchvision's metadata state them."""
+    prepared = _edition(network).transforms()
+    return published(network), Preprocessing(mean=triple(prepared.mean), std=triple(prepared.std))
 
 
 def download(network: str = DEFAULT_NETWORK, name: str = DOWNLOADS[0]) -> Download:
@@ -178,7 +185,7 @@ def download(network: str = DEFAULT_NETWORK, name: str = DOWNLOADS[0]) -> Downlo
         return SOURCES[name]
     if name != DOWNLOADS[0]:
         raise InputError(f"weights: '{name}' are {DEFAULT_NETWORK.upper()}'s; for {network} it is {DOWNLOADS[0]}")
-    return _published(network)[0]
+    return published(network) if network == RAFT else _published(network)[0]
 
 
 def fetched() -> tuple[str, ...]:

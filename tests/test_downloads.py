@@ -12,7 +12,9 @@ from faults import refusal
 
 from nstlab import cli, downloads, weights
 from nstlab.downloads import Download
+from nstlab.names import RAFT
 from nstlab.preprocessing import TORCHVISION
+from nstlab.video.flow import _raft, raft
 from nstlab.weights import random_weights
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -198,3 +200,26 @@ def test_a_networks_weights_are_fetched_and_then_found(server, tmp_path, monkeyp
     said = capsys.readouterr().out
     assert str(there.path) in said
     assert all(layer in said for layer in ("fire2", "fire9", "style", "content"))
+
+
+def test_the_weights_of_optical_flow_are_fetched_to_where_films_look_for_them(server, monkeypatch, capsys):
+    """By the command that is named without them, from a server on this machine."""
+    _raft.cache_clear()
+    monkeypatch.setattr(weights, "published", lambda network: {RAFT: server.file}[network])
+    command = refusal(raft, *torch.zeros(2, 1, 3, 16, 16)).rpartition("nstlab ")[2]
+    assert cli.main(command.split()) == 0
+    assert "use it with --flow raft" in capsys.readouterr().out
+    assert server.file.path.read_bytes() == CONTENT
+    assert str(server.file.path) in refusal(raft, *torch.zeros(2, 1, 3, 16, 16))  # since this is no network
+    server.file.path.unlink()
+    monkeypatch.setitem(globals(), "CONTENT", CONTENT[::-1])
+    assert cli.main(command.split()) == 2
+    assert "hash" in capsys.readouterr().err
+    assert not server.file.path.exists()
+
+
+def test_what_is_known_of_the_weights_of_optical_flow_is_torchvisions():
+    known = weights.download(RAFT)
+    assert known.url.endswith(f"raft_large_C_T_SKHT_V2-{known.sha256}.pth")
+    assert (len(known.sha256), known.megabytes) == (8, 20)
+    assert "for raft_large it is imagenet" in refusal(weights.download, RAFT, "caffe")

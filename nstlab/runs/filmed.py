@@ -26,14 +26,19 @@ from torch import Tensor
 
 from nstlab import files
 from nstlab import images as im
+from nstlab.files import NUMBER, WHOLE, object_with
 from nstlab.runs.store import Store
 from nstlab.settings import InputError
 from nstlab.video.clips import Clip, clip, pictures
 from nstlab.video.filming import Filming, Seen
 from nstlab.video.settings import VideoSettings
-from nstlab.video.writing import check_film, write_film
+from nstlab.video.writing import check_film, check_shown, check_sound, film_shape, write_film
 
 EDITION = 3  # increased where the same settings give other films
+SECONDS = {"type": "string", "pattern": r"^\d{1,40}(/[1-9]\d{0,39})?$"}  # a Fraction
+ABOUT = object_with(  # what is known of a frame, besides its loss and terms
+    **{"pass": WHOLE}, frame=WHOLE, time=SECONDS, until=SECONDS, begins={"type": "boolean"}, seen=NUMBER, seconds=NUMBER
+) | {"additionalProperties": NUMBER}
 
 
 @dataclass(frozen=True)
@@ -72,21 +77,24 @@ class Film:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(H, W) of the film, even numbers, as codecs want them."""
-        height, width = (
-            max(2, 2 * round(side / 2)) for side in im.fit_size(self.clip.shape, self.settings.size, self.clip.path)
-        )
-        return height, width
+        """(H, W) of the film."""
+        return film_shape(self.clip.shape, self.settings.size, self.clip.path)
 
     # --- what there is of it ---
 
     @property
     def places(self) -> list[Path]:
-        """The files of all frames so far, each of the last pass that has it."""
+        """The files of all frames so far, each of the last pass that has it; their times rise."""
         found: list[Path] = []
         while newest := next(filter(self.known, (self.place(run, len(found)) for run in self.passes[::-1])), None):
+            if found and not self._time(found[-1]) < self._time(newest):
+                break
             found.append(newest)
         return found
+
+    def _time(self, path: Path) -> Fraction:
+        """When a known frame begins, in seconds."""
+        return Fraction(self._known[path]["time"])
 
     @property
     def frames(self) -> list[Tensor]:
@@ -96,7 +104,7 @@ class Film:
     @property
     def times(self) -> list[Fraction]:
         """When each begins, in seconds."""
-        return [Fraction(self._known[path]["time"]) for path in self.places]
+        return [self._time(path) for path in self.places]
 
     @property
     def end(self) -> Fraction:
@@ -127,12 +135,20 @@ class Film:
         return self.path / (f"pass{run}" if run else "photos") / f"{index:06}.png"
 
     def known(self, path: Path) -> dict[str, Any]:
-        """What is known of a kept frame; nothing if there is none, or a damaged one."""
+        """What is known of a kept frame; nothing if there is none, or one that is damaged or not this film's."""
         if path not in self._known and path.is_file():
-            with contextlib.suppress(InputError, OSError):
-                im.verify(path)
-                self._known[path] = im.read_settings(path)
+            with contextlib.suppress(ValueError, OSError):
+                shape, about = im.verify(path), im.read_settings(path)
+                files.check_json(about, ABOUT)
+                run, index = about["pass"], about["frame"]
+                if (shape, self.place(run, index)) == (self.shape, path) and self._shown(about, run, index):
+                    self._known[path] = about
         return self._known.get(path, {})
+
+    def _shown(self, about: dict[str, Any], run: int, index: int) -> bool:
+        """Whether a kept frame is shown for some time, in each pass for the same."""
+        first = about if run == 1 else self.known(self.place(1, index))
+        return Fraction(about["time"]) <= Fraction(about["until"]) and _times(about) == _times(first)
 
     # --- painting ---
 
@@ -171,10 +187,10 @@ class Film:
         """The first pass, in which the clip is read. Raises InputError where the clip is damaged."""
         window: deque[Seen] = deque(maxlen=self.reach)
         for i, shot in enumerate(shots):
-            photo = self.place(0, i)
-            if not photo.is_file() and (self.settings.passes > 1 or not self.known(self.place(1, i))):
+            check_shown(self.settings.out, shot.until - shot.time)
+            photo, shown = self.place(0, i), {"time": str(shot.time), "until": str(shot.until)}
+            if _times(self.known(self.place(1, i))) != shown or (self.settings.passes > 1 and not photo.is_file()):
                 im.save(shot.photo, photo)
-            shown = {"time": str(shot.time), "until": str(shot.until)}
             seen = Seen(shot.photo, self.frame(1, i, shown, self.behind(window)))
             self.remember(window, seen, self.place(1, i))
             if self.settings.passes == 1:
@@ -186,7 +202,7 @@ class Film:
         order = range(len(self.places))
         for i in order if run % 2 else reversed(order):
             before = self.place(run - 1, i)
-            shown = {name: self.known(before)[name] for name in ("time", "until")}
+            shown = _times(self.known(before))
             seen = Seen(im.load(self.place(0, i)), self.frame(run, i, shown, self.behind(window), im.load(before)))
             self.remember(window, seen, self.place(run, i))
 
@@ -205,7 +221,7 @@ class Film:
     ) -> Tensor:
         """A frame's picture: the one that is kept, or painted now and kept."""
         path = self.place(run, index)
-        found = bool(self.known(path))
+        found = _times(self.known(path)) == shown
         if found:
             picture = im.load(path)
         else:
@@ -249,6 +265,7 @@ def filmed(settings: VideoSettings, watch: Watch | None = None) -> Film:
         im.shape_of(settings.painting)
         own = settings.out if settings.out.suffix else settings.out / Path(settings.painting).name
         files.check_apart(own, settings.painting, "painting")
+    check_sound(settings.out, source)
     film = Film(settings, source, watch)
     shots = film.shots()
     if (first := next(shots, None)) is None:
@@ -267,6 +284,11 @@ def filmed(settings: VideoSettings, watch: Watch | None = None) -> Film:
         film.write()
         shutil.rmtree(film.place(0, 0).parent)
     return film
+
+
+def _times(about: dict[str, Any]) -> dict[str, str]:
+    """When a frame is shown and until when, of all that is known of it."""
+    return {name: about[name] for name in ("time", "until") if name in about}
 
 
 def _digest(path: Path) -> str:

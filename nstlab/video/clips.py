@@ -19,7 +19,7 @@ from torch import Tensor
 from nstlab import images as im
 from nstlab.opening import check_memory, check_shape
 from nstlab.settings import InputError
-from nstlab.video.containers import decoded, library, opened, usable_sounds, videos
+from nstlab.video.containers import decoded, library, opened, sounds, usable_sounds, videos
 from nstlab.video.converting import Converter, shown_shape
 from nstlab.video.wholeness import flaw
 
@@ -189,17 +189,19 @@ def clip(source: str | os.PathLike) -> Clip:
         return Clip(path, im.shape_of(found[0]), RATE, len(found) / RATE)
     with opened(path) as container:
         indices = [stream.index for stream in videos(container)]
-        sound = bool(container.streams.audio)
-    sounds = usable_sounds(path) if sound else ()
+        told = sounds(container)
+    usable = usable_sounds(path) if told else ()
     problems = []
     for index in indices:
         try:
-            found = _clip(path, index, sounds)
+            found = _clip(path, index, usable)
         except InputError as error:
             problems.append(error)
         else:
-            if sound and not sounds:
+            if told and not usable:
                 logger.warning("%s: its sound cannot be read; the film is silent", path)
+            elif told and usable[0] != told[0]:
+                logger.warning("%s: its first sound cannot be read; another one takes its place", path)
             return found
     raise problems[0]
 

@@ -89,18 +89,24 @@ def videos(container: Any) -> list[Any]:
     """The streams of moving pictures whose codec is known, default ones first; covers and previews are none."""
     shown = library().stream.Disposition
     no_film = shown.attached_pic | shown.timed_thumbnails
-    return _ordered(stream for stream in container.streams.video if not stream.disposition & no_film)
+    streams = (stream for stream in container.streams.video if not stream.disposition & no_film)
+    return [stream for stream in _default_first(streams) if stream.codec_context]
 
 
-def _ordered(streams: Any) -> list[Any]:
+def _default_first(streams: Any) -> list[Any]:
     default = library().stream.Disposition.default
-    return sorted((each for each in streams if each.codec_context), key=lambda each: not each.disposition & default)
+    return sorted(streams, key=lambda stream: not stream.disposition & default)
+
+
+def sounds(container: Any) -> list[int]:
+    """Indices of the streams of sound, whether they can be read or not, default ones first."""
+    return [stream.index for stream in _default_first(container.streams.audio)]
 
 
 def usable_sounds(path: Path) -> tuple[int, ...]:
     """Indices of a file's sounds whose first packets can be decoded, default ones first."""
     with opened(path) as container:
-        streams = _ordered(container.streams.audio)
+        streams = [stream for stream in _default_first(container.streams.audio) if stream.codec_context]
         usable, errors = set(), dict.fromkeys((stream.index for stream in streams), 0)
         packets = container.demux(*streams) if streams else iter(())
         with contextlib.suppress(library().FFmpegError):  # the file may be damaged further on

@@ -64,10 +64,10 @@ class Filming:
     """Paints frames. All that it remembers from frame to frame are its networks; the results depend on its arguments alone."""
 
     def __init__(self, settings: VideoSettings):
-        self.settings, self.device, self.flow = settings, device(settings.device), FLOWS[settings.flow]
+        self.settings, self.device = settings, device(settings.device)
         if settings.earlier:
-            self.flow(*torch.zeros(2, 1, 3, 16, 16, device=self.device))  # what it lacks is said now, not at the second frame
-        self.plan: Plan | None = None
+            self.flow(*torch.zeros(2, 1, 3, 16, 16))  # what it lacks is said now, not at the second frame
+        self.plans: dict[str, Plan] = {}  # the newest one in each precision, whose network is used again
         self.model = None if settings.model is None else StyleModel.load(settings.model)
         if self.model is not None:
             self.painter, self.mix = self.model.painter(self.device), self.model.mixture([settings.painting])
@@ -77,6 +77,10 @@ class Filming:
         if self.model is not None:
             return [self.model.digest, self.mix.tolist()]
         return self.planned(path, None).identity()
+
+    def flow(self, one: Tensor, other: Tensor) -> Tensor:
+        """The optical flow between two frames, computed on the film's device; where the frames are."""
+        return FLOWS[self.settings.flow](one.to(self.device), other.to(self.device)).to(one)
 
     @torch.no_grad()
     def held(self, photo: Tensor, earlier: Sequence[Seen]) -> tuple[Held | None, float]:
@@ -117,16 +121,17 @@ class Filming:
         """The settings of a frame that begins with a painted one: few steps, none of them in float32 where another type is
         faster, as 8 bits a channel are kept."""
         precision = own.precision
-        if precision == PRECISIONS[0] and self.plan is not None:
-            precision = str(arithmetic_of(self.plan.net).dtype).removeprefix("torch.")
+        if precision == PRECISIONS[0] and precision in self.plans:
+            precision = arithmetic_of(self.plans[precision].net).name
         return own.replace(steps=self.settings.steps, levels=1, precision=precision)
 
     def planned(self, path: Path, held: Held | None, before: Tensor | None = None) -> Plan:
         """The plan of a frame: the recipe's own, or, from what is held to, a short one with the temporal term."""
-        own = self.settings.frame_settings(str(path))
+        own = self.settings.frame_settings(str(path), max(im.shape_of(path)))
         if held is not None or before is not None:
             own = self.short(own)
-        self.plan = plan = prepare(own, self.device, self.plan, Room().bytes(self.device))
+        plan = prepare(own, self.device, self.plans.get(own.precision), Room().bytes(self.device))
+        self.plans[own.precision] = plan
         if held is not None:
             start = held.picture if before is None else held.over(before, HALF)
             plan = replace(plan, objective=plan.objective + self.settings.temporal * temporal(held))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,8 +14,9 @@ import torch.nn.functional as F
 from skimage.color import hsv2rgb
 from torch import Tensor
 
-from nstlab import tensorfiles
+from nstlab import tensorfiles, weights
 from nstlab.colour import luminance
+from nstlab.names import RAFT
 from nstlab.settings import InputError
 
 OCCLUDED = 0.01, 0.5  # Ruder et al. 2016, equation 5: part of the flows' squared lengths, and squared pixels
@@ -102,17 +102,19 @@ def raft(one: Tensor, other: Tensor) -> Tensor:
 
 @cache
 def _raft(device: torch.device) -> torch.nn.Module:
-    from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
+    from torchvision.models.optical_flow import raft_large
 
-    url = Raft_Large_Weights.DEFAULT.url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    download = weights.download(RAFT)
+    path, get = download.path, f"get them ({download.megabytes} MB) with: nstlab fetch --network {RAFT}"
     if not path.is_file():
-        raise InputError(f"flow: RAFT's weights are not there; save {url} as {path}, or choose dis")
-    net = raft_large()
+        raise InputError(f"flow: RAFT's weights are not on this machine; choose dis, or {get}")
+    tensors, _ = tensorfiles.read(path)
     try:
-        net.load_state_dict(tensorfiles.read(path)[0])
+        with torch.device("meta"):  # without drawing numbers that are not used
+            net = raft_large()
+        net.load_state_dict(tensors, assign=True)
     except RuntimeError:
-        raise InputError(f"{path}: does not hold RAFT's weights, or is damaged; choose dis, or save it again") from None
+        raise InputError(f"{path}: does not hold RAFT's weights, or is damaged; choose dis, or {get}") from None
     return net.eval().requires_grad_(False).to(device)
 
 

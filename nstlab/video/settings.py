@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,8 +24,26 @@ def repaints(recipe: type[RunSettings]) -> bool:
 
 def words(fields: Mapping[str, Any]) -> tuple[str, ...]:
     """A recipe's fields as the `parameters` of a film: ("beta", "50", "style_layers", "conv1_1,conv2_1")."""
-    values = {name: value if isinstance(value, (tuple, list)) else (value,) for name, value in fields.items()}
-    return tuple(word for name, each in values.items() for word in (name, ",".join(map(str, each))))
+    values = {name: _line(value) if isinstance(value, (tuple, list)) else str(value) for name, value in fields.items()}
+    return tuple(word for pair in values.items() for word in pair)
+
+
+def _line(values: Sequence[Any]) -> str:
+    """Values as a line of CSV, which has quotes around those with commas."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(values)
+    return line.getvalue()
+
+
+def _values(name: str, line: str) -> list[str]:
+    """The values in a line of CSV, or the one file that it names."""
+    if os.path.isfile(line):
+        return [line]
+    try:
+        return [value for row in csv.reader(io.StringIO(line, newline=""), strict=True) for value in row]
+    except csv.Error:
+        said = 'give values as conv1_1,conv2_1 or "a, b.jpg",c.jpg'
+        raise InputError(f"parameters: {name} has quotes that do not match; {said}") from None
 
 
 @dataclass(frozen=True)
@@ -68,8 +89,9 @@ class VideoSettings(Settings):
             raise InputError("model: passes, recipe and its settings (-p) are for films by the optimizer")
         self.frame_settings("photo")
 
-    def frame_settings(self, photo: str) -> RunSettings:
-        """The settings of a frame that is painted alone. InputError for what the recipe does not have, or does not allow."""
+    def frame_settings(self, photo: str, size: int | None = None) -> RunSettings:
+        """The settings of a frame that is painted alone; size: its long side, by default what the film was asked to have.
+        InputError for what the recipe does not have, or does not allow."""
         cls = named(self.recipe)
         if not repaints(cls):
             usable = [name for name, each in known().items() if repaints(each)]
@@ -78,9 +100,9 @@ class VideoSettings(Settings):
         if taken := sorted(given.keys() & {"size", *cls.roles()}):
             raise InputError(f"parameters: {taken[0]} is the film's own; leave out -p")
         many = {name for name, annotation, _ in cls.options() if field_type(annotation)[1]}
-        chosen = {name: value.split(",") if name in many else value for name, value in given.items()}
+        chosen = {name: _values(name, value) if name in many else value for name, value in given.items()}
         own = dict(zip(cls.roles(), (photo, self.painting), strict=True))
-        return cls.from_dict({**own, "size": self.size, **chosen})
+        return cls.from_dict({**own, "size": size or self.size, **chosen})
 
     @property
     def span(self) -> tuple[Fraction, Fraction | None]:

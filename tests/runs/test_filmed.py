@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas
 import pytest
@@ -16,9 +17,11 @@ from making import make_clip, told
 from nstlab import cli
 from nstlab import images as im
 from nstlab.feedforward.model import StyleModel
+from nstlab.recipes import plan
 from nstlab.runs import filmed as films
-from nstlab.runs.filmed import filmed
+from nstlab.runs.filmed import ABOUT, filmed
 from nstlab.video import filming
+from nstlab.video.clips import clip
 from nstlab.video.flow import dis, temporal_error
 from nstlab.video.settings import VideoSettings
 
@@ -144,6 +147,83 @@ def test_a_scene_begins_where_nothing_was_seen_before_and_what_was_before_is_for
     film = filmed(settings([*scene[:3], *(smooth(48, 64, seed=7).flip(-1) * 0.5,) * 2]))
     assert pandas.read_csv(film.path / "frames.csv")["begins"].tolist() == [True, False, False, True, False]
     assert earlier == [0, 1, 2, 2, 1]
+
+
+def test_a_films_networks_are_made_once(settings, scene, monkeypatch):
+    make, made = plan.network, []
+    monkeypatch.setattr(plan, "network", lambda *args: made.append(args) or make(*args))
+    others = [smooth(48, 64, seed) for seed in (7, 8)]
+    frames = [*scene[:2], *(each for each in others for _ in range(2))]
+    film = filmed(settings(frames, own=("steps", "1"), steps=1))
+    assert film.table["begins"].tolist() == [True, False] * 3
+    assert len(made) == 2  # one of them takes float32 wherever another type is faster
+
+
+@pytest.mark.parametrize("size", [33, 47])
+def test_films_of_odd_sizes(settings, scene, tmp_path, size):
+    count = []
+    for name in ("film.mp4", "film.webm", "film.gif", "frames"):
+        given = settings(scene[:2], size=size, passes=2, own=("steps", "1"), steps=1, out=tmp_path / name)
+        film = filmed(given, lambda frame: count.append(frame.found))
+        shown = next(clip(given.out).frames()).picture
+        assert shown.shape[-2:] == film.shape == film.frames[0].shape[-2:]
+        assert abs(max(film.shape) - size) == 1
+    assert count == [False] * 4 + [True] * 12
+
+
+def test_a_film_whose_clip_has_an_unknown_sound_is_silent_and_says_so_before_it_is_painted(settings, caplog):
+    given, told_by = settings(sound="aac", own=("steps", "1"), to=0.1), []
+    content = Path(given.clip).read_bytes()
+    Path(given.clip).write_bytes(content.replace(b"mp4a", b"apac").replace(b"esds", b"dapa"))
+    filmed(given, lambda frame: told_by.append(caplog.text))
+    assert "silent" in told_by[0]
+    assert told(given.out)[2] == ["h264"]
+
+
+DISTORTED = {
+    "time": ["", "x", "1/0", "-1", 0.1, None, "1e5", "9" * 50],
+    "until": ["0/1", "-1/2", 3, []],
+    "begins": ["True", 1, None],
+    "seen": ["0.5", None, [1]],
+    "pass": [2, "1", 1.0, -1],
+    "frame": [0, None, True, 10**30],
+    "seconds": ["soon"],
+    "loss": ["much"],
+}
+
+
+def test_a_kept_frame_that_lacks_or_distorts_a_field_is_painted_again(settings, tmp_path):
+    own = {"model": str(StyleModel(transform_network(), ("oil", "chalk", "ink")).save(tmp_path / "m.safetensors"))}
+    given = settings(**own, parameters=(), painting="oil", to=0.3)
+    film = filmed(given)
+    path, whole = film.place(1, 1), frames_of(film)
+    about = film.known(path)
+    cases = [{name: value for name, value in about.items() if name != gone} for gone in ABOUT["required"]]
+    cases += [about | {name: value} for name, values in DISTORTED.items() for value in values]
+    for case in cases:
+        im.save(whole[1], path, case)
+        film._known.clear()
+        assert film.known(path) == {}, case
+    im.save(whole[1][..., :-2], path, about)
+    assert film.known(path) == {}
+    for i, case in enumerate((about | {"time": "1/7"}, {"frame": 1}, about | {"frame": 2, "time": "0/1"})):
+        im.save(1 - whole[i], film.place(1, i), case)
+    seen = []
+    assert all(map(torch.equal, frames_of(filmed(given, seen.append)), whole))
+    assert [frame.found for frame in seen] == [False] * 3
+
+
+def test_frames_whose_times_do_not_rise_are_not_shown(settings, scene):
+    film = filmed(settings(scene[:3], passes=2, own=("steps", "1"), steps=1))
+    place = film.place(2, 1)
+    im.save(im.load(place), place, film.known(place) | {"time": "0", "until": "1"})
+    film._known.clear()
+    assert film.places == [film.place(2, 0), film.place(1, 1), film.place(2, 2)]  # each pass shows it at the same time
+    for run in (1, 2):
+        place = film.place(run, 2)
+        im.save(im.load(place), place, film.known(place) | {"time": "0", "until": "1"})
+    film._known.clear()
+    assert film.places == [film.place(2, 0), film.place(1, 1)]
 
 
 def test_parts_of_a_clip(settings):

@@ -2,12 +2,16 @@
 
 import pytest
 import torch
+from faults import refusal
+from hypothesis import given
+from hypothesis import settings as checks
+from hypothesis import strategies as st
 
 from nstlab import images as im
 from nstlab.video.filming import Filming, Held, Seen, alike, recoloured, temporal
-from nstlab.video.flow import dis, reliable
+from nstlab.video.flow import FLOWS, dis, reliable
 from nstlab.video.moving import MovingScene
-from nstlab.video.settings import VideoSettings
+from nstlab.video.settings import VideoSettings, words
 
 SHAPE = (106, 160)
 
@@ -32,6 +36,25 @@ def test_what_was_seen_before_is_held_to_it_and_what_was_not_has_its_colours(fil
     hidden = (1 - visible).expand_as(second) > 0
     assert (held.picture - (1 - second)).abs()[hidden].mean() < 0.1  # a negative is an affine map of colours
     assert float(held.reliable[visible == 0].mean()) < 0.2
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_the_flow_is_computed_on_the_films_device(filming, photo, monkeypatch, flow):
+    asked = []
+
+    def spy(one, other):
+        asked.append((one.device.type, other.device.type))
+        return torch.zeros(1, 2, *one.shape[-2:])
+
+    monkeypatch.setitem(FLOWS, flow, spy)
+    monkeypatch.setattr(filming, "settings", filming.settings.replace(flow=flow))
+    monkeypatch.setattr(filming, "device", torch.device("meta"))
+    held, part = filming.held(photo, [Seen(photo, 1 - photo)])
+    assert asked == [("meta", "meta")] * 2
+    assert (part, held.picture.device.type) == (1, "cpu")
+    monkeypatch.setattr("nstlab.video.filming.device", lambda name: torch.device("meta"))
+    Filming(filming.settings)
+    assert asked[2:] == [("meta", "meta")]
 
 
 def test_a_scene_begins_where_too_little_was_seen(filming, pictures):
@@ -86,3 +109,24 @@ def test_blends_and_the_temporal_term_are_of_what_can_be_relied_on(photo):
     torch.testing.assert_close(blended[..., :20, :], photo[..., :20, :].lerp(torch.ones(()), 0.25))
     assert torch.equal(blended[..., 20:, :], photo[..., 20:, :])
     assert next(iter(temporal(held).weights)) == "temporal"
+
+
+@checks(max_examples=15)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=3))
+def test_what_is_written_for_a_film_is_read_again_whatever_its_names_hold(names):
+    film = VideoSettings("clip.mp4", "a, b.jpg", parameters=words({"more_paintings": names, "seed": 3}))
+    frame = film.frame_settings("photo.png", 60)
+    assert (frame.more_paintings, frame.seed, frame.painting, frame.size) == (tuple(names), 3, "a, b.jpg", 60)
+
+
+def test_names_with_commas_are_files_or_stand_in_quotes(tmp_path, photo):
+    path = im.save(photo, tmp_path / "a, b.png")
+
+    def read(name, line):
+        return getattr(VideoSettings("clip.mp4", "mosaic", parameters=(name, line)).frame_settings("photo"), name)
+
+    assert read("more_paintings", str(path)) == (str(path),)
+    assert read("more_paintings", f'"{path}",mosaic') == (str(path), "mosaic")
+    assert read("style_layers", "conv1_1,conv2_1") == ("conv1_1", "conv2_1")
+    assert read("init", "a, b.png") == "a, b.png"
+    assert "quotes that do not match" in refusal(read, "more_paintings", '"a, b.png')

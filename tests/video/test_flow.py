@@ -77,8 +77,7 @@ def test_raft_is_refused_without_its_weights_and_used_with_them(pictures, monkey
     flows._raft.cache_clear()
     small, fitting = ([im.resize(each, shape) for each in pictures] for shape in ((96, 130), (128, 136)))
     message = refusal(raft, *small)
-    assert "raft_large" in message
-    assert "dis" in message
+    assert "choose dis, or get them (20 MB) with: nstlab fetch --network raft_large" in message
     assert refusal(Filming, VideoSettings("clip.mp4", "mosaic", flow="raft")) == message  # before anything is painted
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
@@ -87,7 +86,8 @@ def test_raft_is_refused_without_its_weights_and_used_with_them(pictures, monkey
     path.write_bytes(b"half a file")
     assert str(path) in refusal(raft, *small)
     torch.save({"a": torch.zeros(1)}, path)
-    assert "does not hold RAFT's weights" in refusal(raft, *small)
+    assert "does not hold RAFT's weights" in (message := refusal(raft, *small))
+    assert message.endswith("nstlab fetch --network raft_large")
     torch.save(net.state_dict(), path)
     with torch.no_grad():
         expected = net(*Raft_Large_Weights.DEFAULT.transforms()(*fitting))[-1]
