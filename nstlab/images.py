@@ -22,7 +22,7 @@ from torch import Tensor
 from nstlab import encoding, large
 from nstlab.decoding import Part, decode, opened, read, resized, upright
 from nstlab.files import check_place, parse_json, replacing, shipped
-from nstlab.settings import FITS, MIN_SIDE, InputError, nearest, one_of
+from nstlab.settings import FITS, MIN_SIDE, InputError, nearest, one_of, user_path
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "retina", "hubble_deep_field", "ihc")
@@ -59,7 +59,7 @@ def pictures_in(folder: Path, pattern: str = "*") -> list[Path]:
 
 def path_of(source: str | os.PathLike) -> Path:
     """The file that `source` means, a path or the name of a sample picture; a file wins over a sample of the same name."""
-    path = Path(source)
+    path = user_path(source)
     return path if os.path.exists(path) or path.suffix else _sample_path(str(source))
 
 
@@ -259,7 +259,7 @@ def to_pil(image: Tensor) -> Image.Image:
 
 def check_writable(path: str | os.PathLike, deep: bool = False) -> Path:
     """The path, if a picture, with 16 bits if `deep`, can be written there; else InputError, before any work is done."""
-    path = Path(path)
+    path = user_path(path)
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path}: pictures are written as {', '.join(FORMATS)}, not as '{path.suffix}'")
     if deep and FORMATS[path.suffix.lower()] == "JPEG":

@@ -23,6 +23,7 @@ def applied(settings: ApplySettings) -> Iterator[Painted]:
     """Paint the photo, or each photo in the folder, and yield what was written.
 
     Raises InputError, before anything is written, for what cannot be used, and for an output that would replace an input."""
+    files.check_outputs(settings)
     places = _places(settings)
     model = StyleModel.load(settings.model)
     painter, mix = model.painter(settings.device), model.mixture(settings.painting, settings.mix)
@@ -44,9 +45,8 @@ def _places(settings: ApplySettings) -> list[tuple[Path, Path]]:
         found = [(source, settings.out / f"{source.stem}.png") for source in sources]
         if twice := {out for _, out in found if sum(out == other for _, other in found) > 1}:
             raise InputError(f"out: two photos would become {min(twice)}; rename one of them")
-    for source, out in found:
+    for source, _ in found:
         im.shape_of(source)
-        files.check_apart(out, source, "photo")
     return found
 
 

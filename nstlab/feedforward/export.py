@@ -29,6 +29,7 @@ def exported(settings: ExportSettings) -> Path:
         raise InputError("ONNX files need more packages; install them: pip install 'nstlab[onnx]'") from None
     if settings.out.suffix != ".onnx":
         raise InputError(f"out: {settings.out} must be an .onnx file")
+    files.check_outputs(settings)
     files.check_place(settings.out)
     model = StyleModel.load(settings.model)
     size = torch.export.Dim.DYNAMIC

@@ -24,7 +24,7 @@ from nstlab.devices import device
 from nstlab.feedforward.network import TransformNetwork
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import LARGEST_WIDTH, NORMALIZATIONS, SHIPPED
-from nstlab.settings import DEVICES, InputError, nearest
+from nstlab.settings import DEVICES, InputError, nearest, user_path
 
 FORMAT = "nstlab model 1"
 MOST = 256  # paintings in a model
@@ -46,7 +46,7 @@ class StyleModel:
         """Read a model: a file that `save` wrote, or the one that comes with the lab, 'shipped'.
 
         Raises: InputError, in one line, if there is no such file, or it is damaged or holds something else."""
-        path = PLACE if str(source) == SHIPPED and not os.path.exists(SHIPPED) else Path(source)
+        path = PLACE if str(source) == SHIPPED and not os.path.exists(SHIPPED) else user_path(source)
         try:
             tensors, metadata = tensorfiles.read(path)
         except FileNotFoundError:
@@ -74,7 +74,7 @@ class StyleModel:
         tensors = {name: t.detach().half().cpu().contiguous() for name, t in self.network.state_dict().items()}
         with files.replacing(path) as temporary:
             safetensors.torch.save_file(tensors, temporary, metadata | about)
-        return Path(path)
+        return user_path(path)
 
     def mixture(self, paintings: Sequence[str] = (), shares: Sequence[float] = ()) -> Tensor:
         """(K,) shares, which add up to 1, of these paintings, by default the first one, in equal parts unless `shares` says

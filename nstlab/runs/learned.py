@@ -80,6 +80,7 @@ def learned(settings: LearnSettings, watch: Callable[[LearningStep], Any] | None
 
     However it ends, a checkpoint is left in the folder, and the model as far as it has come in `out`. Raises InputError for
     what cannot be used or written."""
+    files.check_outputs(settings)
     files.check_place(settings.out)
     learner = Learner(settings, device(settings.device))
     folder = _Folder(learner, Path(settings.results) / "learned" / learner.identity)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nstlab import files
 from nstlab import images as im
-from nstlab.settings import InputError
+from nstlab.settings import InputError, user_path
 
 RATE = Fraction(25)  # frames a second of a folder of pictures, and of a clip that does not say
 LISTS = {"hls", "concat", "dash"}  # formats of files that only name others
@@ -83,7 +83,7 @@ def clip(source: str | os.PathLike) -> Clip:
     """What a video file or a folder of pictures holds. Raises InputError for anything else."""
     if not os.fspath(source):  # which Path takes for this folder
         raise InputError("clip: name a video file, or a folder of pictures")
-    path = Path(source)
+    path = user_path(source)
     if path.is_dir():
         found = pictures(path)
         return Clip(path, im.shape_of(found[0]), RATE, len(found) / RATE)
