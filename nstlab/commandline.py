@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import Any, NoReturn
 
 from nstlab import files
 from nstlab.settings import InputError, Option, Settings, field_type, printable
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,10 @@ def run_program(commands: Mapping[str, Subcommand], argv: Sequence[str] | None, 
     """Run the command that the words (by default the process's own) ask for. Returns the exit code.
 
     What cannot be printed, as to a full disk, keeps no command from doing its work."""
-    with _lasting_streams() as stdout, _interruptible(whole_process=argv is None):
+    interrupts, words = _Interrupts(), sys.argv[1:] if argv is None else argv
+    with _lasting_streams() as stdout, interrupts.handled(whole_process=argv is None):
         _prepare_log()
-        code = _run(commands, sys.argv[1:] if argv is None else argv, prog, about)
+        code = _run(interrupts, commands, words, prog, about)
         stdout.flush()
         # a closed pipe is no error: whoever reads it (`head`, say) has seen enough
         if code == 0 and stdout.error and not isinstance(stdout.error, BrokenPipeError):
@@ -138,26 +142,35 @@ def run_program(commands: Mapping[str, Subcommand], argv: Sequence[str] | None, 
         return code
 
 
-def _run(commands: Mapping[str, Subcommand], argv: Sequence[str], prog: str, about: str) -> int:
-    """Run a command, and say in one line why it ended if it could not do its work."""
+def _run(interrupts: _Interrupts, commands: Mapping[str, Subcommand], words: Sequence[str], prog: str, about: str) -> int:
+    """Run a command, and say in one line why it ended if that was before its end."""
     try:
-        command, settings = parse(commands, argv, prog, about)
+        command, settings = parse(commands, words, prog, about)
         files.check_outputs(*settings)
         return command.run(*settings)
     except (InputError, FloatingPointError) as error:
         say(f"error: {error}")
+        return 2
     except KeyboardInterrupt as interrupt:
-        return _end_interrupted(*interrupt.args)
+        interrupts.end()
+        say("; ".join(["interrupted", *interrupt.args]))
+        return 130
     except Exception as error:
-        if _is_interrupt(error):  # a library has turned it into an error of its own
-            return _end_interrupted()
-        if out_of_memory(error):
-            say("error: out of memory; a smaller --size needs less")
-        elif isinstance(error, OSError):  # the disk is full or gone, say
-            say(f"error: {error.filename or 'a file'}: {error.strerror or error}")
-        else:
-            raise
-    return 2
+        if interrupts.raised:  # a library has made another error of it
+            interrupts.end()
+            say("interrupted")
+            return 130
+        say(f"error: {_known_failure(error)}")
+        return 2
+
+
+def _known_failure(error: Exception) -> str:
+    """What an error of the machine says, such as a full disk; any other error is raised again."""
+    if out_of_memory(error):
+        return "out of memory; a smaller --size needs less"
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or error}"
+    raise error
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -168,46 +181,64 @@ def out_of_memory(error: Exception) -> bool:
 # --- signals ----------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _interruptible(whole_process: bool) -> Iterator[None]:
-    """Let Ctrl-C, and SIGTERM, by which clusters end a job, raise KeyboardInterrupt in the block.
+class _Interrupts:
+    """The handler of signals while a command runs. raised: whether it has interrupted the command."""
 
-    whole_process: whether nothing follows but the end of the process. After an interrupt, signals
-    are then ignored for good, since Python would show a traceback of what it does at its end."""
-    usual, before = (signal.SIG_DFL, signal.default_int_handler, interrupt), {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) in usual:
-            with contextlib.suppress(ValueError):  # not in the main thread
-                before[number] = signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if not (whole_process and signal.getsignal(number) is signal.SIG_IGN):
-                signal.signal(number, handler)
+    raised = False
 
+    def __call__(self, number: int, frame: Any) -> None:
+        """Raise KeyboardInterrupt, unless one is being handled: to keep what has been done takes time."""
+        error = sys.exception()
+        while error is not None and not isinstance(error, KeyboardInterrupt):
+            error = error.__context__
+        if error is None:
+            self.raised = True
+            raise KeyboardInterrupt
 
-def interrupt(number: int, frame: Any) -> None:
-    """Raise KeyboardInterrupt, unless one is being handled: to keep what has been done takes time."""
-    if not _is_interrupt(sys.exception()):
-        raise KeyboardInterrupt
+    @contextlib.contextmanager
+    def handled(self, whole_process: bool) -> Iterator[None]:
+        """Let Ctrl-C, and SIGTERM, by which clusters end a job, interrupt the block.
 
+        whole_process: whether only the process's end follows. After an interrupt, signals are then
+        ignored for good, since Python would show a traceback of what it does at its end."""
+        with _handler(self, only_usual=True) as before:
+            yield
+            if whole_process and self.raised:
+                before.clear()
 
-def _is_interrupt(error: BaseException | None) -> bool:
-    """Whether it is an interrupt, or was raised while one was handled."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
-
-
-def _end_interrupted(*said: str) -> int:
-    """Say so, and ignore more signals of this kind until handlers are restored: the exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is interrupt:
-            with contextlib.suppress(ValueError):  # not in the main thread
+    def end(self) -> None:
+        """Ignore more signals, until earlier handlers are restored."""
+        for number in SIGNALS:
+            if signal.getsignal(number) is self:
                 signal.signal(number, signal.SIG_IGN)
-    say("; ".join(["interrupted", *said]))
-    return 130
+
+
+@contextlib.contextmanager
+def _handler(handler: Any, only_usual: bool = False) -> Iterator[dict[int, Any]]:
+    """Handle signals in the block; yields the handlers that are restored after it.
+
+    only_usual: leave those that somebody else has changed. Only the main thread can handle any."""
+    before: dict[int, Any] = {}
+    for number in SIGNALS if threading.current_thread() is threading.main_thread() else ():
+        earlier = signal.getsignal(number)
+        usual = earlier in (signal.SIG_DFL, signal.default_int_handler) or isinstance(earlier, _Interrupts)
+        if usual or not only_usual:
+            before[number] = signal.signal(number, handler)
+    try:
+        yield before
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let signals wait for the end of the block: for libraries that an interrupt would confuse."""
+    waiting: list[int] = []
+    with _handler(lambda number, frame: waiting.append(number)):
+        yield
+    for number in waiting[:1]:
+        signal.raise_signal(number)
 
 
 # --- streams ----------------------------------------------------------------------------------------------------
@@ -273,8 +304,9 @@ class _OneLine(logging.Formatter):
 
 
 def _prepare_log() -> None:
-    """Show warnings and notes of the lab on stderr."""
+    """Show warnings and notes of the lab on stderr, and no other package's."""
     handler = logging.StreamHandler()
+    handler.addFilter(logging.Filter("nstlab"))
     handler.setFormatter(_OneLine("nstlab: %(message)s"))
     logging.basicConfig(handlers=[handler])
     logging.getLogger("nstlab").setLevel(logging.INFO)

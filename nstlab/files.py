@@ -63,13 +63,15 @@ def check_outputs(*settings: Settings) -> None:
         for field, paths in each.files.items():
             for key, path in _identified(paths, pictures=True):
                 if key in written:
-                    raise InputError(_lost(*written[key], path, field))
+                    several = isinstance(getattr(each, field, None), tuple)
+                    what = f"one of the {field}" if several else f"the {field}"
+                    raise InputError(_lost(*written[key], path, what))
 
 
-def _lost(out: Path, option: str, path: Path, field: str) -> str:
-    """Why a file that is read may not be written. option, field: the settings that name it."""
-    which = "" if str(out) == str(path) else f" {path}"
-    return f"{out}: is the {field}{which}, which would be lost; choose another --{option}"
+def _lost(out: Path, option: str, path: Path, what: str) -> str:
+    """Why a file that is read, and is `what`, may not be written; option: the setting that names it."""
+    which = "" if str(out) == str(path) else f", {path}"
+    return f"{out}: is {what}{which}, which would be lost; choose another --{option}"
 
 
 def _identified(paths: Iterable[str | os.PathLike], pictures: bool = False) -> Iterator[tuple[tuple[int, int], Path]]:
@@ -163,24 +165,21 @@ def locked(path: Path, held: str, wait: float | None = None) -> Iterator[None]:
     from filelock import FileLock, SoftFileLock, Timeout
 
     timeout, poll = (0, 1.0) if wait is None else (-1, wait)
-    with writing(path):
-        lock = FileLock(path)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # newer versions of filelock do the same, and warn
-                lock.acquire(timeout=timeout, poll_interval=poll)
-        except (NotImplementedError, OSError) as error:
-            if isinstance(error, Timeout):
-                raise InputError(held) from None
-            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-                raise
-            lock = SoftFileLock(path.with_name(f"{path.name}.lock"))
-        if isinstance(lock, SoftFileLock):
-            logger.warning("%s: has no locks; the file %s is one until this ends", path.parent, lock.lock_file)
+    with writing(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer versions of FileLock become soft by themselves
+        for kind, name in ((FileLock, path.name), (SoftFileLock, f"{path.name}.lock")):
+            lock = kind(path.with_name(name))
             try:
                 lock.acquire(timeout=timeout, poll_interval=poll)
+                break
             except Timeout:
-                raise InputError(f"{held}; if there is none any more, delete {lock.lock_file}") from None
+                ended = f"; if there is none any more, delete {lock.lock_file}"
+                raise InputError(held + ended * isinstance(lock, SoftFileLock)) from None
+            except (NotImplementedError, OSError) as error:
+                if kind is SoftFileLock or getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+                    raise
+    if isinstance(lock, SoftFileLock):
+        logger.warning("%s: has no locks; the file %s is one until this ends", path.parent, lock.lock_file)
     try:
         yield
     finally:

@@ -166,8 +166,8 @@ def _element(name: str, value: Any, wanted: type, opt: Option) -> Any:
         value = {"true": True, "false": False}.get(str(value).lower(), value)
     elif isinstance(value, _CONVERTED[wanted]) and not isinstance(value, bool):
         with contextlib.suppress(ValueError, OverflowError):
-            value = wanted(value)
-    if isinstance(value, Path):
+            value = user_path(value) if wanted is Path else wanted(value)
+    if wanted is Path and isinstance(value, Path):
         value = user_path(value)
     elif opt.reads and isinstance(value, str):
         value = os.path.expanduser(value)
