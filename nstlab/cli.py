@@ -19,7 +19,7 @@ from nstlab import commandline
 from nstlab.commandline import Subcommand
 from nstlab.commands import COMMANDS
 from nstlab.recipes.base import RunSettings, known
-from nstlab.settings import MAX_SIDE, RESULTS, TILES, InputError, OutputSettings, one_of, option
+from nstlab.settings import MAX_SIDE, RESULTS, TILES, InputError, OutputSettings, one_of, option, printable
 
 DESCRIPTION = "Neural style transfer (Gatys, Ecker, Bethge 2016): repaint a photo in the style of a painting."
 
@@ -35,7 +35,7 @@ def _tile(value: str) -> str:
 class JobSettings(OutputSettings):
     """Where and how a run is carried out. None of it changes the picture."""
 
-    out: Path = option(Path("out.png"), "where the picture goes: .png, .jpg or .tif")
+    out: Path = option(Path("out.png"), "where the picture goes: .png, .jpg or .tif", output=True)
     results: Path = option(Path(RESULTS), "folder in which runs are kept")
     resume: bool = option(True, "use the same run if it was kept, finished or not; --no-resume computes it anew")
     tile: str = option(
@@ -44,6 +44,16 @@ class JobSettings(OutputSettings):
     )  # fmt: skip
     memory: float | None = option(None, "gigabytes that the run may take (default: what is free)", low=0.5)
     frames: int = option(0, "keep this many progress pictures, and an animated GIF beside the output", low=0, high=500)
+
+    @property
+    def animation(self) -> Path:
+        """Where the animation goes, if there is one."""
+        return self.out.with_suffix(".gif")
+
+    @property
+    def outputs(self) -> dict[str, tuple[str | Path, ...]]:
+        """The picture, and the animation."""
+        return {"out": (self.out, self.animation) if self.frames else (self.out,)}
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------
@@ -83,7 +93,7 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
     from nstlab import images as im
     from nstlab.runs.store import Store
 
-    _check_outputs(settings, job)
+    _check_outputs(job)
     plan, store = _prepared(settings, job, team), Store(job.results)
     try:
         with tqdm(total=plan.total, unit="step", dynamic_ncols=True, disable=None) as bar:
@@ -121,24 +131,21 @@ def _prepared(settings: RunSettings, job: JobSettings, team: Any) -> Any:
     return plan
 
 
-def _check_outputs(settings: RunSettings, job: JobSettings) -> None:
-    """Raise InputError, before any work, if an output cannot be written or would take the place of an input."""
+def _check_outputs(job: JobSettings) -> None:
+    """Raise InputError, before any work, if an output cannot be written."""
     from nstlab import files
     from nstlab import images as im
 
-    outputs = [im.check_writable(job.out, deep=job.depth == 16)]
+    im.check_writable(job.out, deep=job.depth == 16)
     if job.frames:
-        outputs.append(files.check_place(job.out.with_suffix(".gif")))
-    for output, (name, paths) in itertools.product(outputs, settings.files.items()):
-        for path in paths:
-            files.check_apart(output, path, name)
+        files.check_place(job.animation)
 
 
 def _show_step(bar: Any, step: Any) -> None:
     """Move the progress bar to a step, with its loss and terms."""
     bar.update(step.index - bar.n)
     terms = " ".join(f"{name} {value:.3g}" for name, value in step.terms.items())
-    bar.set_postfix_str(f"loss {step.loss:.4g}, {terms}", refresh=False)
+    bar.set_postfix_str(printable(f"loss {step.loss:.4g}, {terms}"), refresh=False)
     if step.event:
         bar.write(f"nstlab: step {step.index}: {step.event}", file=sys.stderr)
 
@@ -152,10 +159,10 @@ def _write_outputs(stored: Any, settings: RunSettings, job: JobSettings, how: st
     picture = im.reopen(stored.deep_picture if deep else stored.picture, folder)
     if job.frames:  # first, because more can go wrong with it
         frames = itertools.chain(map(im.reopen, stored.some_frames(job.frames)), [picture])
-        places += f" and {im.save_gif(frames, picture.shape[-2:], job.out.with_suffix('.gif'))}"
+        places += f" and {im.save_gif(frames, picture.shape[-2:], job.animation)}"
     im.save(picture, job.out, settings.to_dict(), deep)
     why = "" if result["status"] == Status.FINISHED else f" ({result['status']})"
-    print(
+    commandline.tell(
         f"{places}: {how}, {result['steps']} steps{why}, {result['evaluations']} evaluations, "
         f"loss {result['loss']:.4g}, events: {'; '.join(result['events']) or 'none'}"
     )

@@ -13,12 +13,16 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nstlab.settings import InputError, Option, Settings, field_type
+from nstlab import files
+from nstlab.settings import InputError, Option, Settings, field_type, printable
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -113,44 +117,60 @@ def _found(parser: _Parser, words: list[str]) -> dict[str, Any]:
 
 def say(text: str) -> None:
     """Print one line for the user, on stderr."""
-    print(f"nstlab: {text}", file=sys.stderr)
+    print(f"nstlab: {printable(text)}", file=sys.stderr)
+
+
+def tell(text: str) -> None:
+    """Print one line of a command's results, on stdout."""
+    print(printable(text))
 
 
 def run_program(commands: Mapping[str, Subcommand], argv: Sequence[str] | None, prog: str, about: str = "") -> int:
-    """Run the command that the words (by default the process's own) ask for. Returns the exit code."""
-    _prepare_streams()
-    logging.basicConfig(format="nstlab: %(message)s")
-    logging.getLogger("nstlab").setLevel(logging.INFO)
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, _terminated)
-    try:
-        command, settings = parse(commands, sys.argv[1:] if argv is None else argv, prog, about)
-        code = command.run(*settings)
-        sys.stdout.flush()
+    """Run the command that the words (by default the process's own) ask for. Returns the exit code.
+
+    What cannot be printed, as to a full disk, keeps no command from doing its work."""
+    interrupts, words = _Interrupts(), sys.argv[1:] if argv is None else argv
+    with _lasting_streams() as stdout, interrupts.handled(whole_process=argv is None):
+        _prepare_log()
+        code = _run(interrupts, commands, words, prog, about)
+        stdout.flush()
+        # a closed pipe is no error: whoever reads it (`head`, say) has seen enough
+        if code == 0 and stdout.error and not isinstance(stdout.error, BrokenPipeError):
+            reason = getattr(stdout.error, "strerror", None) or stdout.error
+            say(f"error: the output: {reason}")
+            return 2
         return code
+
+
+def _run(interrupts: _Interrupts, commands: Mapping[str, Subcommand], words: Sequence[str], prog: str, about: str) -> int:
+    """Run a command, and say in one line why it ended if that was before its end."""
+    try:
+        command, settings = parse(commands, words, prog, about)
+        files.check_outputs(*settings)
+        return command.run(*settings)
     except (InputError, FloatingPointError) as error:
         say(f"error: {error}")
+        return 2
     except KeyboardInterrupt as interrupt:
+        interrupts.end()
         say("; ".join(["interrupted", *interrupt.args]))
         return 130
-    except BrokenPipeError:  # whoever reads our output (`head`, say) has seen enough
-        _discard_output()
-        return 0
     except Exception as error:
-        if out_of_memory(error):
-            say("error: out of memory; a smaller --size needs less")
-        elif isinstance(error, OSError):  # the disk is full or gone, say
-            _discard_output()
-            say(f"error: {error.filename or 'the output'}: {error.strerror or error}")
-        else:
-            raise
-    return 2
+        if interrupts.raised:  # a library has made another error of it
+            interrupts.end()
+            say("interrupted")
+            return 130
+        say(f"error: {_known_failure(error)}")
+        return 2
 
 
-def _terminated(number: int, frame: Any) -> NoReturn:
-    """End as after Ctrl-C, with what has been done so far kept: clusters end a job in this way. Only once: that takes time."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
+def _known_failure(error: Exception) -> str:
+    """What an error of the machine says, such as a full disk; any other error is raised again."""
+    if out_of_memory(error):
+        return "out of memory; a smaller --size needs less"
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or error}"
+    raise error
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -158,24 +178,143 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or bool(re.search(r"out of memory|can't allocate|not enough memory", str(error)))
 
 
-def _prepare_streams() -> None:
-    """Make stdout and stderr usable even if the shell has closed them, or if they cannot show some characters."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-        if hasattr(getattr(sys, name), "reconfigure"):
-            getattr(sys, name).reconfigure(errors="replace")  # a terminal without α can still show the rest
+# --- signals ----------------------------------------------------------------------------------------------------
 
 
-def _discard_output() -> None:
-    """Send what is still buffered for stdout, which fails, nowhere: Python would try again, and fail again, at exit."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+class _Interrupts:
+    """The handler of signals while a command runs. raised: whether it has interrupted the command."""
+
+    raised = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        """Raise KeyboardInterrupt, unless one is being handled: to keep what has been done takes time."""
+        error = sys.exception()
+        while error is not None and not isinstance(error, KeyboardInterrupt):
+            error = error.__context__
+        if error is None:
+            self.raised = True
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def handled(self, whole_process: bool) -> Iterator[None]:
+        """Let Ctrl-C, and SIGTERM, by which clusters end a job, interrupt the block.
+
+        whole_process: whether only the process's end follows. After an interrupt, signals are then
+        ignored for good, since Python would show a traceback of what it does at its end."""
+        with _handler(self, only_usual=True) as before:
+            yield
+            if whole_process and self.raised:
+                before.clear()
+
+    def end(self) -> None:
+        """Ignore more signals, until earlier handlers are restored."""
+        for number in SIGNALS:
+            if signal.getsignal(number) is self:
+                signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _handler(handler: Any, only_usual: bool = False) -> Iterator[dict[int, Any]]:
+    """Handle signals in the block; yields the handlers that are restored after it.
+
+    only_usual: leave those that somebody else has changed. Only the main thread can handle any."""
+    before: dict[int, Any] = {}
+    for number in SIGNALS if threading.current_thread() is threading.main_thread() else ():
+        earlier = signal.getsignal(number)
+        usual = earlier in (signal.SIG_DFL, signal.default_int_handler) or isinstance(earlier, _Interrupts)
+        if usual or not only_usual:
+            before[number] = signal.signal(number, handler)
+    try:
+        yield before
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let signals wait for the end of the block: for libraries that an interrupt would confuse."""
+    waiting: list[int] = []
+    with _handler(lambda number, frame: waiting.append(number)):
+        yield
+    for number in waiting[:1]:
+        signal.raise_signal(number)
+
+
+# --- streams ----------------------------------------------------------------------------------------------------
+
+
+class _LastingStream:
+    """A stream that never fails: what cannot be written is dropped. error: why, the first time.
+
+    Control characters, which may come from names of files, are escaped, but for those `kept`."""
+
+    def __init__(self, stream: Any, kept: str):
+        self.stream, self.kept, self.error = stream, kept, None
+
+    def write(self, text: str) -> int:
+        """Write the text, and return its length."""
+        self._try(self.stream.write, printable(text, self.kept))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        self._try(self.stream.flush)
+
+    def _try(self, action: Callable[..., Any], *args: str) -> None:
+        if self.error is not None:
+            return
+        try:
+            action(*args)
+        except (OSError, ValueError) as error:
+            self.error = error
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                # what is still buffered goes nowhere; Python would try and fail again at its end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def _lasting_streams() -> Iterator[_LastingStream]:
+    """Make stdout, which is yielded, and stderr streams that never fail, in the block.
+
+    The shell may have closed them, and they may lack some characters."""
+    before = sys.stdout, sys.stderr
+    usable = [open(os.devnull, "w", encoding="utf-8") if each is None else each for each in before]  # noqa: SIM115
+    for stream in usable:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without α can still show the rest
+    sys.stdout, sys.stderr = _LastingStream(usable[0], "\n"), _LastingStream(usable[1], "\n\r\t")
+    stdout, stderr = sys.stdout, sys.stderr
+    try:
+        yield stdout
+    finally:
+        stdout.flush()
+        stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
+class _OneLine(logging.Formatter):
+    """Shows a message in one line, whatever names of files are in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
+def _prepare_log() -> None:
+    """Show warnings and notes of the lab on stderr, and no other package's."""
+    handler = logging.StreamHandler()
+    handler.addFilter(logging.Filter("nstlab"))
+    handler.setFormatter(_OneLine("nstlab: %(message)s"))
+    logging.basicConfig(handlers=[handler])
+    logging.getLogger("nstlab").setLevel(logging.INFO)
 
 
 def print_table(rows: Sequence[Sequence[Any]]) -> None:
     """Print rows in columns that line up, numbers with four digits."""
-    lines = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    lines = [[printable(f"{cell:.4g}" if isinstance(cell, float) else str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=True)).rstrip())

@@ -18,7 +18,7 @@ from nstlab.commandline import Subcommand
 from nstlab.course.settings import NotebooksSettings, SweepSettings
 from nstlab.feedforward.settings import ApplySettings, ExportSettings, LearnSettings
 from nstlab.names import DOWNLOADS, RAFT
-from nstlab.settings import RESULTS, InputError, Settings, option
+from nstlab.settings import RESULTS, InputError, Settings, option, printable
 from nstlab.video.settings import VideoSettings
 
 RUN_ACTIONS = ("list", "show", "rm")
@@ -41,10 +41,10 @@ class FetchSettings(Settings):
 
 @dataclass(frozen=True)
 class RunsSettings(Settings):
-    """List the runs that are kept, show some of them, or remove some."""
+    """List the runs, films and learnings that are kept, show some of them, or remove some."""
 
     action: str = option(RUN_ACTIONS[0], "what to do", choices=RUN_ACTIONS, positional=True)
-    ids: tuple[str, ...] = option((), "runs to show or remove; the first letters of an id are enough", positional=True)
+    ids: tuple[str, ...] = option((), "what to show or remove; the first letters of an id are enough", positional=True)
     results: Path = option(Path(RESULTS), "folder in which runs are kept")
 
     def __post_init__(self) -> None:
@@ -70,14 +70,16 @@ def sweep_command(settings: SweepSettings) -> int:
     from nstlab.course.claims import table
     from nstlab.course.experiment import carry_out
 
+    if settings.gallery is not None:
+        report.check_gallery(settings.gallery)  # before anything runs
     with tqdm(unit="run", dynamic_ncols=True, disable=None) as bar:
 
         def show(case: Any, step: Any, done: Any) -> None:
             if done is None:
-                bar.set_postfix_str(f"{case}: step {step.index}, loss {step.loss:.4g}")
+                bar.set_postfix_str(printable(f"{case}: step {step.index}, loss {step.loss:.4g}"))
                 return
             how = "found" if done.found else f"done in {done.result['seconds']:.0f} s"
-            bar.write(f"nstlab: {case}: {how}", file=sys.stderr)
+            bar.write(printable(f"nstlab: {case}: {how}"), file=sys.stderr)
             bar.update()
 
         try:
@@ -86,7 +88,7 @@ def sweep_command(settings: SweepSettings) -> int:
             said = "what is finished is kept; to go on, run the same command again"
             raise KeyboardInterrupt(said) from None
     print(table(outcome.claims), end="\n\n")
-    print(*report.write(settings, outcome), sep=", ")
+    commandline.tell(", ".join(map(str, report.write(settings, outcome))))
     return 0
 
 
@@ -98,16 +100,28 @@ def runs_command(settings: RunsSettings) -> int:
         raise InputError(f"results: there is no folder {settings.results}")
     if settings.action == "rm":
         for folder in index.remove_runs(settings.ids, settings.results):
-            print(f"{folder}: removed")
+            commandline.tell(f"{folder}: removed")
     elif settings.action == "show":
-        for row in [index.row(index.find_run(each, settings.results)) for each in settings.ids]:
+        for row in [index.details(each, settings.results) for each in settings.ids]:
             width = max(map(len, row))
-            print("\n".join(f"{key:{width}}  {value}" for key, value in row.items()), end="\n\n")
+            for key, value in row.items():
+                commandline.tell(f"{key:{width}}  {value}")
+            print()
     else:
-        commandline.print_table([LISTED, *([row[name] for name in LISTED] for row in index.rows(settings.results))])
-        for folder in index.unfinished(settings.results):
-            print(f"{folder}: under way or interrupted")
+        _list_runs(settings.results)
     return 0
+
+
+def _list_runs(results: Path) -> None:
+    """Print tables of runs, and of films and learnings if there are any; and what is unfinished."""
+    from nstlab.runs import index
+
+    commandline.print_table([LISTED, *([row[name] for name in LISTED] for row in index.rows(results))])
+    if others := index.other_rows(results):
+        print()
+        commandline.print_table([list(others[0]), *(list(row.values()) for row in others)])
+    for folder in index.unfinished(results):
+        commandline.tell(f"{folder}: under way or interrupted")
 
 
 def notebooks_command(settings: NotebooksSettings) -> int:
@@ -119,7 +133,7 @@ def notebooks_command(settings: NotebooksSettings) -> int:
         print(*available(), sep="\n")
         return 0
     for executed, page, seconds in notebooks.execute(settings):
-        print(f"{executed}, {page}: done in {seconds:.0f} s")
+        commandline.tell(f"{executed}, {page}: done in {seconds:.0f} s")
     return 0
 
 
@@ -141,7 +155,7 @@ def learn_command(settings: LearnSettings) -> int:
 
         folder = learned(settings, show)
     how = f"learnt in {time.monotonic() - begun:.0f} s, loss {step.loss:.3g}" if step else "was learnt already"
-    print(f"{settings.out}: {how}; curves and pictures are in {folder}")
+    commandline.tell(f"{settings.out}: {how}; curves and pictures are in {folder}")
     return 0
 
 
@@ -159,14 +173,15 @@ def video_command(settings: VideoSettings) -> int:
             painted += not frame.found
             bar.total = frame.count
             bar.update()
-            bar.set_postfix_str(f"{frame.path}", refresh=False)
+            bar.set_postfix_str(printable(f"{frame.path}"), refresh=False)
 
         try:
             film = filmed(settings, show)
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(*interrupt.args, "to go on, run the same command again") from None
     how = f"painted now: {painted}, in {time.monotonic() - begun:.0f} s" if painted else "painted already"
-    print(f"{settings.out}: {float(film.end):.2f} s, frames: {len(film.times)}, {how}; they are in {film.path}")
+    about = f"{float(film.end):.2f} s, frames: {len(film.times)}, {how}; they are in {film.path}"
+    commandline.tell(f"{settings.out}: {about}")
     return 0
 
 
@@ -175,7 +190,7 @@ def apply_command(settings: ApplySettings) -> int:
     from nstlab.feedforward.applying import applied
 
     for out, shape, seconds in applied(settings):
-        print(f"{out}: {shape[1]}×{shape[0]}, painted in {seconds:.2f} s")
+        commandline.tell(f"{out}: {shape[1]}×{shape[0]}, painted in {seconds:.2f} s")
     return 0
 
 
@@ -183,7 +198,8 @@ def export_command(settings: ExportSettings) -> int:
     """Write a model as an ONNX file."""
     from nstlab.feedforward.export import exported
 
-    print(f"{exported(settings)}: photo (1, 3, H, W) and mix (1, paintings) in, picture (1, 3, H, W) out")
+    about = "photo (1, 3, H, W) and mix (1, paintings) in, picture (1, 3, H, W) out"
+    commandline.tell(f"{exported(settings)}: {about}")
     return 0
 
 
@@ -203,7 +219,7 @@ def fetch_command(settings: FetchSettings) -> int:
         path = downloads.fetch(wanted, progress)
     use = {DEFAULT_NETWORK: f"--weights {settings.weights}", RAFT: "--flow raft"}
     use = use.get(settings.network, f"--network {settings.network}")
-    print(f"{path}: complete, its hash is right; use it with {use}")
+    commandline.tell(f"{path}: complete, its hash is right; use it with {use}")
     return 0
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from nstlab import files
 from nstlab.settings import InputError
@@ -47,10 +46,9 @@ def fetch(download: Download, progress: Callable[[int, int], None] = lambda done
     path = download.path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{download.part}.lock", timeout=0):
+        held = f"{path} is being downloaded by another process; wait for it to end"
+        with files.locked(download.part.with_suffix(".part.lock"), held):
             return _fetched(download, progress)
-    except Timeout:
-        raise InputError(f"{path} is being downloaded by another process; wait for it to end") from None
     except InputError:
         raise
     except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: malformed headers

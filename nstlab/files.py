@@ -6,19 +6,25 @@ What cannot be used raises InputError, in one line that names the file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
+import logging
+import mimetypes
 import os
 import shutil
 import stat
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nstlab.settings import InputError
+from nstlab.settings import InputError, Settings, user_path
 
+logger = logging.getLogger("nstlab")
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # errors of folders that know none
 LONGEST = 64 << 20  # bytes; longer JSON is not read
 TEMPORARY = ".nstlab-"  # the beginning of the names of files that are still being written
 
@@ -37,38 +43,65 @@ def regular(path: str | os.PathLike) -> Path:
     """The path, if it names a regular file or a link to one: reading a pipe or a device might never end.
 
     Raises: InputError for anything else that is there; FileNotFoundError and other OSErrors as `os.stat` does."""
+    path = user_path(path)
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         raise InputError(f"{path}: is a folder; a file is needed")
     if not stat.S_ISREG(mode):
         raise InputError(f"{path}: is not a regular file but a pipe, a socket or a device")
-    return Path(path)
+    return path
 
 
-def same_file(one: str | os.PathLike, other: str | os.PathLike) -> bool:
-    """Whether both paths name one existing file."""
-    try:
-        return os.path.samefile(one, other)
-    except (OSError, ValueError):
-        return False
+def check_outputs(*settings: Settings) -> None:
+    """Raise InputError if a file that is written is one that is read, by whatever name or link.
+
+    A folder stands for the files in it; of one that is read, only pictures count."""
+    written = {
+        key: (path, field) for each in settings for field, paths in each.outputs.items() for key, path in _identified(paths)
+    }
+    for each in settings if written else ():
+        for field, paths in each.files.items():
+            for key, path in _identified(paths, pictures=True):
+                if key in written:
+                    several = isinstance(getattr(each, field, None), tuple)
+                    what = f"one of the {field}" if several else f"the {field}"
+                    raise InputError(_lost(*written[key], path, what))
 
 
-def check_apart(out: str | os.PathLike, source: str | os.PathLike, what: str) -> None:
-    """Raise InputError if to write `out` would take the place of an input, which is the `what`."""
-    if same_file(out, source):
-        raise InputError(f"{out}: is the {what}, which would be lost; choose another --out")
+def _lost(out: Path, option: str, path: Path, what: str) -> str:
+    """Why a file that is read, and is `what`, may not be written; option: the setting that names it."""
+    which = "" if str(out) == str(path) else f", {path}"
+    return f"{out}: is {what}{which}, which would be lost; choose another --{option}"
+
+
+def _identified(paths: Iterable[str | os.PathLike], pictures: bool = False) -> Iterator[tuple[tuple[int, int], Path]]:
+    """(device and number, path) of the files, and of those in the folders, that exist: a link has
+    the numbers of its file. pictures: of those in folders, only what is named as a picture."""
+    for path in map(Path, paths):
+        inside = []
+        with contextlib.suppress(OSError, ValueError):
+            inside = [path / name for name in os.listdir(path) if not pictures or _is_picture(name)]
+        for each in inside or [path]:
+            with contextlib.suppress(OSError, ValueError):
+                found = os.stat(each)
+                yield (found.st_dev, found.st_ino), each
+
+
+def _is_picture(name: str) -> bool:
+    return (mimetypes.guess_type(name, strict=False)[0] or "").startswith("image/")
 
 
 def folder(path: str | os.PathLike) -> Path:
     """The folder, made if it does not exist yet. InputError if it cannot be made."""
+    path = user_path(path)
     with writing(path):
-        Path(path).mkdir(parents=True, exist_ok=True)
-    return Path(path)
+        path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def check_place(path: str | os.PathLike) -> Path:
     """The path, if a file can be written there, which is tried; else InputError, before any work is done."""
-    path = Path(path)
+    path = user_path(path)
     with writing(path):
         with contextlib.suppress(FileNotFoundError):
             regular(path)
@@ -97,6 +130,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     So the file is whole or not there, whenever the process is killed. If `path` is a link, the link stays and the file that
     it names is replaced. An OSError becomes an InputError."""
+    path = user_path(path)
     with writing(path):
         temporary = _temporary(path)
         mode = temporary.stat().st_mode  # from the umask; a library that renames its own file has another
@@ -124,12 +158,49 @@ def remove_leftovers(folder: Path) -> None:
             leftover.unlink()
 
 
+@contextlib.contextmanager
+def locked(path: Path, held: str, wait: float | None = None) -> Iterator[None]:
+    """Hold a lock on a file of that path against other processes; it ends with this process.
+
+    held: what InputError says if another process holds it. wait: seconds between two attempts to
+    get it then, instead. Where the folder, as on some servers, knows no locks, a file that exists
+    as long as the lock is one, and the log says so."""
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    timeout, poll = (0, 1.0) if wait is None else (-1, wait)
+    with writing(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer versions of FileLock become soft by themselves
+        for kind, name in ((FileLock, path.name), (SoftFileLock, f"{path.name}.lock")):
+            lock = kind(path.with_name(name))
+            try:
+                lock.acquire(timeout=timeout, poll_interval=poll)
+                break
+            except Timeout:
+                ended = f"; if there is none any more, delete {lock.lock_file}"
+                raise InputError(held + ended * isinstance(lock, SoftFileLock)) from None
+            except (NotImplementedError, OSError) as error:
+                if kind is SoftFileLock or getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+                    raise
+    if isinstance(lock, SoftFileLock):
+        logger.warning("%s: has no locks; the file %s is one until this ends", path.parent, lock.lock_file)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def delete(path: Path) -> None:
     """Delete a folder with everything in it, or a file, if it exists; only the link if it is one."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a folder, at once, so that half of it is never found while it is deleted: its new path."""
+    name = f"{folder.name.partition('.')[0]}.{uuid.uuid4().hex[:8]}.removed"
+    return folder.rename(folder.with_name(name))
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from nstlab.decoding import Part, read, resized
 from nstlab.deep import DeepPng, DeepTiff
 from nstlab.files import check_place, parse_json, replacing, shipped
 from nstlab.opening import METADATA_KEY, decode, opened, upright
-from nstlab.settings import FITS, MIN_SIDE, InputError, nearest, one_of
+from nstlab.settings import FITS, MIN_SIDE, InputError, nearest, one_of, user_path
 
 UNDECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # of which Pillow reads the header only
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -89,7 +89,7 @@ def pictures_in(folder: Path, nested: bool = False) -> list[Path]:
 
 def path_of(source: str | os.PathLike) -> Path:
     """The file that `source` means, a path or the name of a sample picture; a file wins over a sample of the same name."""
-    path = Path(source)
+    path = user_path(source)
     return path if os.path.exists(path) or path.suffix else _sample_path(str(source))
 
 
@@ -291,7 +291,7 @@ def to_pil(image: Tensor) -> Image.Image:
 
 def check_writable(path: str | os.PathLike, deep: bool = False) -> Path:
     """The path, if a picture, with 16 bits if `deep`, can be written there; else InputError, before any work is done."""
-    path = Path(path)
+    path = user_path(path)
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path}: pictures are written as {', '.join(FORMATS)}, not as '{path.suffix}'")
     if deep and FORMATS[path.suffix.lower()] == "JPEG":

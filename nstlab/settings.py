@@ -10,9 +10,11 @@ import contextlib
 import dataclasses
 import difflib
 import math
+import os
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +27,8 @@ MAX_SIDE = 16384  # px
 MIN_SIDE = 16  # px; the fifth block of VGG19 sees one position for every 16 pixels
 RESULTS = "results"  # folder in which runs are kept
 LIVE, START = "live", "start"  # fields that may change during a run; fields that matter only when it begins
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of what a terminal obeys or hides
+JOINERS = "\u200c\u200d"  # which are part of words and emoji
 GROUPS = (LIVE, START, "pictures", "regions", "network", "optimizer")  # the groups of a recipe's fields
 
 
@@ -32,7 +36,27 @@ class InputError(ValueError):
     """The user gave something that cannot be used. The message is one line: the problem, and what is allowed."""
 
     def __init__(self, message: str):
-        super().__init__(" ".join(message.splitlines()))
+        super().__init__(printable(" ".join(message.splitlines())))
+
+
+def printable(text: str, kept: str = "") -> str:
+    """The text with control characters, but for those that are kept, escaped as Python writes them.
+
+    Names of files may hold any; a terminal would obey them, or show the text in another order."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if unicodedata.category(char) in HIDDEN and char not in JOINERS and char not in kept
+        else char
+        for char in text
+    )
+
+
+def user_path(path: str | os.PathLike) -> Path:
+    """The path with `~` and `~user` at its beginning replaced by a home folder; `./~` is a file's name."""
+    path = Path(os.path.expanduser(path))
+    return path.absolute() if str(path).startswith("~") else path  # so that nobody expands it again
 
 
 def nearest(name: str, allowed: Sequence[str]) -> str:
@@ -57,7 +81,7 @@ class Option:
     high: float | None = None
     unit: str = ""
     choices: tuple[str, ...] = ()
-    or_path: bool = False  # a path is allowed besides the choices
+    or_path: bool = False  # a path of a file that is read is allowed besides the choices
     reserved: tuple[str, ...] = ()  # words that are never taken for a path, because they are choices of other recipes
     log: bool = False  # its slider is logarithmic
     parse: Callable[[Any], Any] | None = None  # turns what users write into the stored value, element by element
@@ -69,7 +93,13 @@ class Option:
     pairs: bool = False  # takes two words at a time on the command line, and may be repeated
     group: str = ""  # for fields of recipes: one of GROUPS
     role: str = ""  # for fields that name a picture: its name among the recipe's inputs
-    paths: bool = False  # for fields that name pictures, but none of the recipe's own roles
+    paths: bool = False  # for other fields that name files or folders that are read
+    output: bool = False  # names a file or a folder that is written
+
+    @property
+    def reads(self) -> bool:
+        """Whether the field may name files that are read."""
+        return bool(self.role) or self.or_path or self.paths
 
     def allowed(self) -> str:
         """What is allowed, in words: "from 16 to 8192 px"."""
@@ -136,7 +166,11 @@ def _element(name: str, value: Any, wanted: type, opt: Option) -> Any:
         value = {"true": True, "false": False}.get(str(value).lower(), value)
     elif isinstance(value, _CONVERTED[wanted]) and not isinstance(value, bool):
         with contextlib.suppress(ValueError, OverflowError):
-            value = wanted(value)
+            value = user_path(value) if wanted is Path else wanted(value)
+    if wanted is Path and isinstance(value, Path):
+        value = user_path(value)
+    elif opt.reads and isinstance(value, str):
+        value = os.path.expanduser(value)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise InputError(f"{name}: {value!r} is not {'an' if wanted is int else 'a'} {wanted.__name__}")
     return opt.check(name, value)
@@ -177,6 +211,24 @@ class Settings:
     def option_of(cls, field: str) -> Option:
         """The Option of one field."""
         return cls.__dataclass_fields__[field].metadata["option"]
+
+    def _named(self, names: Iterable[str]) -> dict[str, tuple[str | Path, ...]]:
+        """{field: values} of some fields, without those that are left open."""
+        values = {name: getattr(self, name) for name in names}
+        several = {name: each if isinstance(each, tuple) else (each,) for name, each in values.items()}
+        return {name: each for name, each in several.items() if each not in ((), (None,))}
+
+    @property
+    def files(self) -> dict[str, tuple[str | Path, ...]]:
+        """{field: paths} of the files and folders that are read, rather than samples or choices."""
+        named = self._named(name for name, _, opt in self.options() if opt.reads)
+        existing = {name: tuple(filter(os.path.exists, each)) for name, each in named.items()}
+        return {name: paths for name, paths in existing.items() if paths}
+
+    @property
+    def outputs(self) -> dict[str, tuple[str | Path, ...]]:
+        """{field: paths} of the files that are written. A folder stands for all files in it."""
+        return self._named(name for name, _, opt in self.options() if opt.output)
 
     def to_dict(self, identity: bool = False) -> dict[str, Any]:
         """The settings as plain JSON values; with `identity`, only the fields that decide the result's pixels."""

@@ -259,7 +259,7 @@ def load(source: str | Path = WEIGHTS[0], seed: int = 0, network: str = DEFAULT_
 
     source: "auto" takes the ImageNet weights if they are on this machine, else, for VGG19, the embedded ones. seed: of random
     weights. Raises InputError for an unknown name, a missing download or an unusable file."""
-    name = str(source)
+    name = os.path.expanduser(str(source))
     match name:
         case "auto":
             return _auto(network)

@@ -1,24 +1,33 @@
 """The command line: pictures come out, nothing is computed twice, and every bad input is one line and exit code 2."""
 
+import contextlib
+import logging
 import os
 import re
+import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from faults import raise_at
+from faults import raise_at, refusal
 from PIL import Image
+from tqdm import tqdm
 
-from nstlab import cli, weights
+import nstlab as nst
+from nstlab import cli, commandline, weights
 from nstlab import images as im
+from nstlab.course import report
 from nstlab.method.fast import memory
 from nstlab.method.fast.evaluation import FastBound
 from nstlab.names import OPTIMIZERS
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.transfer import TransferSettings
+from nstlab.settings import InputError, Settings, field_type
+from nstlab.video.settings import VideoSettings
 from nstlab.weights import TORCHVISION, Download
 
 SENTINEL = b"an older picture"
@@ -253,6 +262,68 @@ def test_neither_picture_nor_animation_takes_the_place_of_an_input_or_a_folder(c
     assert cli.main(command(photo=gif)) == 0
 
 
+def test_every_field_that_names_a_file_says_whether_it_is_read_or_written():
+    for command in cli.commands().values():
+        for cls in command.settings:
+            for name, annotation, opt in cls.options():
+                names_files = field_type(annotation)[0] is Path or " file" in opt.help or "folder" in opt.help
+                assert not names_files or opt.reads or opt.output or name == "results", (cls, name)
+
+
+@pytest.mark.parametrize(
+    ("words", "lost"),
+    [
+        ("apply model photo.png --out model", "the model"),
+        ("apply model photos --out painted", "photos/b.png"),  # painted/a.png is a link to it
+        ("apply model photos --out photos", "photos/a.png: is the photo"),
+        ("export model.onnx --out model.onnx", "the model"),
+        ("learn painting.png --out weights.safetensors --weights weights.safetensors", "the weights"),
+        ("learn painting.png --photos photos --out photos.safetensors", "is one of the photos, photos/b.png"),
+        ("video clip.mp4 painting.png --out clip.mp4", "the clip"),
+        ("video photos painting.png --out painted", "photos/b.png"),
+        ("video clip.mp4 painting.png --out .", "painting.png: is the painting"),
+        ("video clip.mp4 mosaic --out film.gif -p mask film.gif -p painting_mask painting.png", "the mask"),
+        ("video clip.mp4 mosaic --out film.gif -p init film.gif", "the init"),
+        ("video clip.mp4 mosaic --out film.gif -p more_paintings painting.png,film.gif", "the more_paintings"),
+        ("video clip.mp4 mosaic --out film.gif -p weights film.gif", "the weights"),
+        ("video clip.mp4 mosaic --out model.gif --model model.gif", "the model"),
+        ("transfer photos/a.png painting.png --more-paintings photos/b.png --out painted/a.png", "photos/b.png"),
+        ("sweep E1 --photo results/sweeps/E1-quick/sheet.png", "the photo"),
+        ("sweep E1 --painting E1.jpg --gallery .", "the painting"),
+    ],
+)
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links")
+def test_no_command_writes_over_what_it_reads(refused, tmp_path, words, lost):
+    names = "model model.onnx model.gif weights.safetensors clip.mp4 film.gif painting.png photo.png E1.jpg photos/a.png"
+    for name in [*names.split(), "photos/b.png", "results/sweeps/E1-quick/sheet.png"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "painted").mkdir()
+    (tmp_path / "painted" / "a.png").symlink_to("../photos/b.png")
+    (tmp_path / "photos.safetensors").symlink_to("photos/b.png")
+    refused(words.split(), lost, "which would be lost")
+    for name in (*names.split(), "photos/b.png"):
+        assert (tmp_path / name).read_text() == name
+
+
+def test_notebooks_are_not_executed_in_their_own_place(refused, tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_a.ipynb").touch()
+    monkeypatch.setattr("nstlab.course.settings.shipped", lambda name: tmp_path / name)
+    refused(["notebooks", "run", "01", "--results", "."], "01_a.ipynb", "choose another --results")
+
+
+def test_a_gallery_replaces_no_page_but_its_own(refused, tmp_path):
+    page = tmp_path / "README.md"
+    for text in ("# Gallery\n\nMy own pictures.\n", "\xff", ""):
+        page.write_text(text)
+        refused(["sweep", "E1", "--gallery", "."], "README.md is not a gallery's page")
+        assert page.read_text() == text
+    for text in (report.HEAD, report.HEAD.replace("\n", "\r\n") + "## E1"):
+        page.write_text(text, newline="")
+        report.check_gallery(tmp_path)
+
+
 @pytest.mark.parametrize(("factor", "normalize"), [(1e9, False), (1e37, True)])
 def test_weights_whose_features_overflow_are_refused(command, refused, tmp_path, tiny, factor, normalize):
     large = tmp_path / "large.safetensors"
@@ -375,6 +446,176 @@ def test_a_real_ctrl_c_ends_the_process_with_130_and_no_traceback(command, tmp_p
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (130, "", 1)
     assert done.stderr.startswith("nstlab: interrupted")
     assert im.load(tmp_path / "out.png").shape == (1, 3, 32, 27)
+
+
+# --- whatever a command is --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NoSettings(Settings):
+    """A command for tests."""
+
+
+def program(function, words=()):
+    """Run a program whose only command is the function, which returns nothing."""
+    command = commandline.Subcommand(lambda settings: function() or 0, (NoSettings,))
+    return commandline.run_program({"do": command}, words, "do")
+
+
+def both():
+    """Two signals, by which a process is asked to end."""
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)
+
+
+def ends_twice(done):
+    """Is interrupted again and again, also while it keeps what it has done."""
+    try:
+        try:
+            both()
+        finally:
+            both()
+            done.append("kept")
+    except KeyboardInterrupt:
+        both()
+        raise KeyboardInterrupt("what is done is kept") from None
+
+
+def ends_in_an_error_of_a_library(done):
+    with contextlib.suppress(KeyboardInterrupt):
+        both()
+    done.append("kept")
+    raise AttributeError("module has no attribute")
+
+
+def ends_after_a_library_is_done(done):
+    with commandline.uninterrupted():
+        both()
+        done.append("kept")
+
+
+@pytest.mark.parametrize("function", [ends_twice, ends_in_an_error_of_a_library, ends_after_a_library_is_done])
+def test_signals_end_a_command_once_and_in_one_line_and_handlers_are_restored(function, capsys):
+    before, done = [signal.getsignal(number) for number in commandline.SIGNALS], []
+    assert program(lambda: function(done)) == 130
+    said = capsys.readouterr().err
+    assert said.startswith("nstlab: interrupted")
+    assert len(said.splitlines()) == 1
+    assert done == ["kept"]
+    assert [signal.getsignal(number) for number in commandline.SIGNALS] == before
+
+
+def test_after_an_interrupt_that_was_swallowed_the_next_one_counts(capsys):
+    def swallows():
+        for _ in range(2):
+            with contextlib.suppress(KeyboardInterrupt):
+                both()
+        both()
+
+    assert program(swallows) == 130
+
+
+def test_a_process_that_was_interrupted_ignores_signals_until_its_end(monkeypatch, capsys):
+    before = [signal.getsignal(number) for number in commandline.SIGNALS]
+    monkeypatch.setattr(sys, "argv", ["do"])
+    try:
+        assert program(both, words=None) == 130
+        both()
+    finally:
+        for number, handler in zip(commandline.SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
+class Broken:
+    """A stream to which nothing can be written."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def write(self, text):
+        raise self.error
+
+    flush = fileno = lambda self: self.write("")
+
+
+@pytest.mark.parametrize(
+    ("out", "code"),
+    [
+        (OSError(28, "No space left on device"), 2),
+        (BrokenPipeError(), 0),
+        (ValueError("I/O operation on closed file"), 2),
+        (None, 0),
+    ],
+)
+@pytest.mark.parametrize("err", [OSError(28, "No space left on device"), BrokenPipeError(), None])
+def test_what_cannot_be_printed_keeps_no_command_from_its_work(tmp_path, monkeypatch, capsys, out, code, err):
+    def work():
+        for name in "ab":
+            commandline.tell(name)
+            with tqdm(total=1, mininterval=0) as bar:
+                bar.update()
+                bar.write("done", file=sys.stderr)
+            (tmp_path / name).touch()
+
+    for name, error in (("stdout", out), ("stderr", err)):
+        if error is not None:
+            monkeypatch.setattr(sys, name, Broken(error))
+    streams = sys.stdout, sys.stderr
+    assert program(work) == code
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    assert (sys.stdout, sys.stderr) == streams
+    if err is None and code:
+        assert f"nstlab: error: the output: {out.strerror if isinstance(out, OSError) else out}" in capsys.readouterr().err
+
+
+def test_the_log_has_the_labs_lines_and_no_other_packages(monkeypatch, capsys):
+    def logs():
+        logging.getLogger("distributed.client").error("lost\nTraceback")
+        logging.getLogger("nstlab").warning("%s: is damaged", "a\x1b\nb")
+
+    monkeypatch.setattr(logging.root, "handlers", [])
+    assert program(logs) == 0
+    assert capsys.readouterr().err == "nstlab: a\\x1b\\nb: is damaged\n"
+
+
+def test_paths_from_python_may_begin_in_a_home_folder(files, photo, painting, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert nst.save(painting, "~/other.jpg") == tmp_path / "other.jpg"
+    assert torch.equal(nst.load("~/photo.png"), im.load(files[0]))
+    assert nst.read_settings(Path("~/photo.png")) == {}
+    settings = TransferSettings("~/photo.png", Path("~/other.jpg"), weights="~/tiny.safetensors", init="~/photo.png")
+    assert [settings.photo, settings.painting, settings.weights, settings.init] == [
+        str(tmp_path / name) for name in ("photo.png", "other.jpg", "tiny.safetensors", "photo.png")
+    ]
+    assert VideoSettings("~/c.mp4", "mosaic", parameters=("mask", "~/photo.png", "painting_mask", "~/photo.png")).files[
+        "mask"
+    ] == (str(files[0]),)
+    assert nst.VGG19("~/tiny.safetensors").weights.source == str(files[2])
+    assert f"{tmp_path}/none.safetensors: no such file" in refusal(nst.StyleModel.load, "~/none.safetensors")
+    assert nst.runs(root="~/none").empty
+
+
+def test_what_names_of_files_hold_is_shown_and_not_obeyed(capsys):
+    name = "a\x1b[31m\r\n\u202eb\u2028\x9b\udcff\N{ZERO WIDTH JOINER}é ü.png"
+    shown = "a\\x1b[31m\\r\\n\\u202eb\\u2028\\x9b\\udcff\N{ZERO WIDTH JOINER}é ü.png"
+    assert str(InputError("a\x1bb\nc\u2066")) == "a\\x1bb c\\u2066"
+
+    def prints():
+        commandline.tell(name)
+        commandline.print_table([(name, 1.5)])
+        print("\x1b]0;title\x07")  # whoever prints
+        commandline.say(name)
+        tqdm.write("\x9b", file=sys.stderr)
+        raise InputError(name)
+
+    assert program(prints) == 2
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [shown, f"{shown}  1.5", "\\x1b]0;title\\x07"]
+    first, second, third = said.err.splitlines()
+    assert (first, second) == (f"nstlab: {shown}", "\\x9b")
+    in_one_line = shown.replace("\\r\\n", " ").replace("\\u2028", " ")
+    assert third == f"nstlab: error: {in_one_line}"
 
 
 # --- the program itself -----------------------------------------------------------------------------------------

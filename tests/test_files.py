@@ -1,13 +1,17 @@
 """Files: what is no file is refused and not waited for, places are tried, and what stood there stays until the new is whole."""
 
+import errno
 import os
 import re
+from dataclasses import dataclass
+from pathlib import Path
 
+import filelock
 import pytest
 from faults import refusal
 
 from nstlab import files
-from nstlab.settings import InputError
+from nstlab.settings import InputError, Settings, option
 
 
 def fail(error):
@@ -74,6 +78,98 @@ def test_a_place_is_tried_since_permissions_and_lengths_of_names_do_not_tell_it_
     monkeypatch.setattr(files.Path, "touch", fail(OSError(30, "Read-only file system")))
     assert "Read-only file system" in refusal(files.check_place, tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == [longest]
+
+
+@dataclass(frozen=True)
+class Copying(Settings):
+    """Settings with an input and an output, each a file or a folder."""
+
+    source: str = option(help="a file, a folder or a name", paths=True)
+    out: Path = option(help="a file or a folder", output=True)
+    more: tuple[Path, ...] = option((), "more files", paths=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+@pytest.mark.parametrize(
+    ("source", "out", "lost"),
+    [
+        ("a.png", "a.png", "a.png: is the source, which would be lost"),
+        ("a.png", "folder/../a.png", "a.png, which would be lost"),
+        ("a.png", "symbolic.png", "symbolic.png: is the source"),
+        ("symbolic.png", "a.png", "a.png: is the source"),
+        ("a.png", "hard.png", "hard.png: is the source"),
+        ("folder", "folder/b.png", "b.png: is the source"),
+        ("folder", "a.png", "a.png: is the source"),  # a link in the folder names it
+        ("folder/b.png", "folder", "b.png: is the source"),
+        ("a.png", "folder", "linked.png: is the source"),
+        ("folder", "folder", ".png: is the source"),
+        ("a.png", "b.png", ""),
+        ("folder", "folder/new.png", ""),
+        ("folder", "folder/model.safetensors", ""),  # there since an earlier time
+        ("a.png", "empty", ""),
+        ("sample", "a.png", ""),
+        ("nowhere/a.png", "nowhere/a.png", ""),
+        ("loop.png", "loop.png", ""),
+    ],
+)
+def test_no_file_that_is_read_is_written_by_whatever_name(tmp_path, monkeypatch, source, out, lost):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("folder", "empty"):
+        (tmp_path / folder).mkdir()
+    for name in ("a.png", "folder/b.png", "folder/model.safetensors"):
+        (tmp_path / name).write_text(name)
+    Path("symbolic.png").symlink_to("a.png")
+    Path("folder/linked.png").symlink_to("../a.png")
+    Path("loop.png").symlink_to("loop.png")
+    os.link("a.png", "hard.png")
+    given = (Copying(source, out),), (Copying("sample", "new.png", (source,)), Copying("sample", out))
+    for settings, what in zip(given, ("the source", "one of the more"), strict=True):  # also where two objects name them
+        if not lost:
+            files.check_outputs(*settings)
+            continue
+        message = refusal(files.check_outputs, *settings)
+        assert lost.replace("the source", what) in message
+        assert message.endswith("would be lost; choose another --out")
+
+
+def test_a_folder_without_locks_has_files_for_locks_and_says_so(tmp_path, monkeypatch, caplog):
+    fcntl = pytest.importorskip("fcntl", reason="POSIX locks")
+
+    def refuse(*args):
+        raise OSError(number, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for number in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+        caplog.clear()
+        with files.locked(tmp_path / str(number), "is busy"):
+            assert f"{tmp_path}: has no locks" in caplog.text
+            message = refusal(files.locked(tmp_path / str(number), "is busy").__enter__)
+            assert message.startswith("is busy; if there is none any more, delete ")
+        with files.locked(tmp_path / str(number), "is busy"):
+            pass
+    number = errno.EIO
+    assert "cannot be written" in refusal(files.locked(tmp_path / "other", "is busy").__enter__)
+    monkeypatch.setattr(filelock.FileLock, "_acquire", fail(NotImplementedError()))  # as older versions do
+    with files.locked(tmp_path / "older", "is busy"):
+        assert f"{tmp_path}: has no locks" in caplog.text
+
+
+def test_a_home_folder_is_meant_by_a_tilde_and_a_file_of_that_name_by_a_path(tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    place = files.folder("~/here") / "a.txt"
+    assert place == tmp_path / "home" / "here" / "a.txt"
+    with files.replacing("~/here/a.txt") as temporary:
+        temporary.write_text("at home")
+    assert files.regular("~/here/a.txt") == files.check_place("~/here/a.txt") == place
+    given = Copying("~/here/a.txt", "~/here/b.txt", ["~/x", Path("~/y"), "x~"])
+    assert (given.source, given.out) == (str(place), place.with_name("b.txt"))
+    assert given.more == (tmp_path / "home" / "x", tmp_path / "home" / "y", Path("x~"))
+    assert Copying("a", "./~").replace(source="./~") == Copying("./~", tmp_path / "~")
+    files.folder("./~")
+    assert (tmp_path / "~").is_dir()
+    assert files.folder("~nobody-of-this-name/x") == tmp_path / "~nobody-of-this-name" / "x"
 
 
 def test_leftovers_are_removed_and_other_hidden_things_are_not(tmp_path):

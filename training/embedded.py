@@ -57,9 +57,9 @@ class TrainSettings(Settings):
     """Train the embedded network anew, with the original VGG19 as its teacher: some hours on two CPU cores."""
 
     teacher: str = option(DOWNLOADS[1], "the original weights up to conv3_4 at least", choices=DOWNLOADS, or_path=True)
-    distilled: Path | None = option(None, "the distilled VGG19, which teaches what those do not reach")
+    distilled: Path | None = option(None, "the distilled VGG19, which teaches what those do not reach", paths=True)
     lower: str | None = option(None, "weights whose first three blocks are used (default: train them first)", or_path=True)
-    out: Path = option(Path("embedded.safetensors"), "where the weights go")
+    out: Path = option(Path("embedded.safetensors"), "where the weights go", output=True)
     folder: Path = option(Path("results/training"), "folder for checkpoints; a training that is there goes on")
     schedule: str = option(SCHEDULE_NAMES[0], "full: what is shipped; smoke: shows that all runs", choices=SCHEDULE_NAMES)
 

@@ -60,8 +60,6 @@ def cells(name: str) -> list[tuple[str, str]]:
 
 def carry_out(options: SweepSettings, report: Report) -> Outcome:
     """Run an experiment's cells. Raises InputError if the weights end too early for what is compared."""
-    if options.gallery is not None:
-        files.check_place(options.gallery / "README.md")  # before anything runs
     given = {name: getattr(options, name) for name, _, _ in SweepSettings.options() if name not in ("experiment", "gallery")}
     names: dict[str, Any] = {name: given[name] for name in ("budget", *PARAMETERS, "results")}
     names |= {"nst": nstlab, "lesson": Lesson(report=report, **given)}

@@ -39,7 +39,7 @@ def execute(settings: NotebooksSettings) -> Iterator[tuple[Path, Path, float]]:
     Raises InputError, with the reason, for a notebook that ends in an error; what it showed until then is kept."""
     paths, parameters = select(settings.names), settings.chosen
     parameters |= {"results": str(settings.results.absolute())} | absolute_paths(parameters)
-    folder = files.folder(settings.results / "notebooks")
+    folder = files.folder(settings.folder)
     for path in paths:
         began = time.perf_counter()
         executed = folder / path.name

@@ -14,6 +14,7 @@ from nstlab.course.claims import table
 from nstlab.course.experiment import Outcome
 from nstlab.course.settings import EXPERIMENT_IDS, SweepSettings
 from nstlab.names import WEIGHTS
+from nstlab.settings import InputError
 
 BEFORE = ("transfers", "poster", "paintings", "film")  # parts of the gallery before the experiments
 GALLERY_BYTES = 300_000  # of a picture in the gallery, at most
@@ -21,7 +22,7 @@ GALLERY_BYTES = 300_000  # of a picture in the gallery, at most
 
 def write(options: SweepSettings, outcome: Outcome) -> list[Path]:
     """Sheet, curves and claims beside the runs; and in the gallery, if the options name one. Returns what was written."""
-    folder = files.folder(Path(options.results) / "sweeps" / f"{options.experiment}-{options.budget}")
+    folder = files.folder(options.folder)
     shown = {"sheet": outcome.sheet} | ({} if outcome.curves is None else {"loss": outcome.curves})
     written = [figures.save_figure(figure, folder / f"{name}.png") for name, figure in shown.items()]
     written.append(_write_text(folder / "claims.md", table(outcome.claims) + "\n"))
@@ -30,10 +31,10 @@ def write(options: SweepSettings, outcome: Outcome) -> list[Path]:
     if options.weights not in WEIGHTS:
         name = f"{options.experiment}-{Path(options.weights).stem}"
         return written + hang(name, _aside(options, outcome), options.gallery)
-    pictures = {f"{options.experiment}{'' if name == 'sheet' else '-loss'}.jpg": figure for name, figure in shown.items()}
-    for name, figure in pictures.items():
-        written.append(figures.save_figure(figure, options.gallery / name, GALLERY_BYTES))
-    return written + hang(options.experiment, _part(options, outcome, list(pictures)), options.gallery)
+    places = [options.gallery_pictures[name] for name in shown]
+    for place, figure in zip(places, shown.values(), strict=True):
+        written.append(figures.save_figure(figure, place, GALLERY_BYTES))
+    return written + hang(options.experiment, _part(options, outcome, [place.name for place in places]), options.gallery)
 
 
 def _write_text(path: Path, text: str) -> Path:
@@ -45,12 +46,21 @@ def _write_text(path: Path, text: str) -> Path:
 # --- the gallery ------------------------------------------------------------------------------------------------
 
 
+def check_gallery(gallery: Path) -> None:
+    """Raise InputError if the gallery's page cannot be written, or would replace another page."""
+    page = files.check_place(gallery / "README.md")
+    if page.is_file():
+        begins, text = HEAD.split()[:20], page.read_bytes()[: len(HEAD)].decode(errors="replace")
+        if text.split()[:20] != begins:
+            raise InputError(f"gallery: {page} is not a gallery's page, and would be lost; choose another folder")
+
+
 def hang(name: str, text: str, gallery: Path) -> list[Path]:
     """Write a part of the gallery, in Markdown, and make the gallery's page anew from all its parts.
 
     name: one of BEFORE, or an experiment's id, which a hyphen and more may follow."""
-    (gallery / "parts").mkdir(exist_ok=True)
-    part = _write_text(gallery / "parts" / f"{name}.md", text)
+    check_gallery(gallery)
+    part = _write_text(files.folder(gallery / "parts") / f"{name}.md", text)
     parts = []
     for name in (*BEFORE, *EXPERIMENT_IDS):
         parts += [gallery / "parts" / f"{name}.md", *sorted((gallery / "parts").glob(f"{name}-*.md"))]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nstlab.files import shipped
 from nstlab.names import WEIGHTS
 from nstlab.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, Settings, nearest, option, paired
 
@@ -22,8 +23,8 @@ class SweepSettings(Settings):
 
     experiment: str = option(help="E1 or another, see notebooks and gallery", choices=EXPERIMENT_IDS)
     budget: str = option(BUDGET_NAMES[0], BUDGET_HELP, choices=BUDGET_NAMES)
-    photo: str = option("coffee", "a picture file, or the name of a sample")
-    painting: str = option("swirl_strokes", "a picture file, or the name of a sample")
+    photo: str = option("coffee", "a picture file, or the name of a sample", paths=True)
+    painting: str = option("swirl_strokes", "a picture file, or the name of a sample", paths=True)
     size: int | None = option(None, "long side (default: the budget's)", low=MIN_SIDE, high=MAX_SIDE, unit="px")
     steps: int | None = option(None, "optimizer steps (default: the budget's)", low=1, high=1_000_000)
     seed: int = option(0, "seed of the noise; the first of several where seeds are varied", low=0, high=2**63 - 5)
@@ -31,7 +32,27 @@ class SweepSettings(Settings):
     results: Path = option(Path(RESULTS), "folder in which runs are kept", identity=False)
     device: str = option(DEVICES[0], "where to compute", choices=DEVICES, identity=False)
     dask: str | None = option(None, "address of a Dask scheduler whose workers carry out the runs", identity=False)
-    gallery: Path | None = option(None, "folder of the gallery, for a small sheet and the page with the claims", identity=False)
+    gallery: Path | None = option(
+        None, "folder of the gallery, for a small sheet and the page with the claims", output=True, identity=False
+    )
+
+    @property
+    def folder(self) -> Path:
+        """Where the experiment's sheet, curves and claims go."""
+        return self.results / "sweeps" / f"{self.experiment}-{self.budget}"
+
+    @property
+    def gallery_pictures(self) -> dict[str, Path]:
+        """Where a small sheet, and small curves of losses, go in the gallery, if there is one."""
+        if self.gallery is None:
+            return {}
+        ends = {"sheet": ".jpg", "loss": "-loss.jpg"}
+        return {name: self.gallery / f"{self.experiment}{end}" for name, end in ends.items()}
+
+    @property
+    def outputs(self) -> dict[str, tuple[str | Path, ...]]:
+        """What is written beside the runs, and into the gallery."""
+        return {"results": (self.folder,), "gallery": tuple(self.gallery_pictures.values())}
 
 
 @dataclass(frozen=True)
@@ -47,6 +68,21 @@ class NotebooksSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         paired(self.parameters)
+
+    @property
+    def files(self) -> dict[str, tuple[str | Path, ...]]:
+        """The notebooks."""
+        return {"notebook": tuple(shipped("notebooks").glob("*.ipynb"))}
+
+    @property
+    def outputs(self) -> dict[str, tuple[str | Path, ...]]:
+        """What is executed, in a folder of the results."""
+        return {"results": (self.folder,)}
+
+    @property
+    def folder(self) -> Path:
+        """Where executed notebooks go."""
+        return self.results / "notebooks"
 
     @property
     def chosen(self) -> dict[str, Any]:

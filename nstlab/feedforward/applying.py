@@ -31,6 +31,7 @@ def applied(settings: ApplySettings) -> Iterator[Painted]:
     Raises: InputError, before anything is written, for what cannot be used, and for an output that
     would replace an input; at the end, if photos were left out.
     """
+    files.check_outputs(settings)
     places = _places(settings)
     model = StyleModel.load(settings.model)
     painter, mix = model.painter(settings.device), model.mixture(settings.painting, settings.mix)
@@ -62,8 +63,6 @@ def _places(settings: ApplySettings) -> list[tuple[Path, Path]]:
         out = im.check_writable(settings.out, settings.depth == 16)
         found = [(im.path_of(settings.photo), out)]
         im.shape_of(settings.photo)
-    for source, out in found:
-        files.check_apart(out, source, "photo")
     return found
 
 

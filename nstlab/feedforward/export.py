@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from nstlab import files
+from nstlab import commandline, files
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import ExportSettings
 from nstlab.settings import InputError
@@ -29,11 +29,12 @@ def exported(settings: ExportSettings) -> Path:
         raise InputError("ONNX files need more packages; install them: pip install 'nstlab[onnx]'") from None
     if settings.out.suffix != ".onnx":
         raise InputError(f"out: {settings.out} must be an .onnx file")
+    files.check_outputs(settings)
     files.check_place(settings.out)
     model = StyleModel.load(settings.model)
     size = torch.export.Dim.DYNAMIC
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with commandline.uninterrupted(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about what the exporter does itself
         program = torch.onnx.export(
             model.network,

@@ -31,7 +31,7 @@ from nstlab.feedforward.settings import (
     composed,
     painting_names,
 )
-from nstlab.settings import DEVICES, InputError, nearest
+from nstlab.settings import DEVICES, InputError, nearest, user_path
 
 FORMAT = "nstlab model 1"
 ALLOWED = -1e3, 1e3  # numbers of a network; those of the shipped one are below 3
@@ -58,7 +58,7 @@ class StyleModel:
         """Read a model: a file that `save` wrote, or the one that comes with the lab, 'shipped'.
 
         Raises: InputError, in one line, if there is no such file, or it is damaged or holds something else."""
-        path = PLACE if str(source) == SHIPPED and not os.path.exists(SHIPPED) else Path(source)
+        path = PLACE if str(source) == SHIPPED and not os.path.exists(SHIPPED) else user_path(source)
         try:
             tensors, metadata = tensorfiles.read(path)
         except FileNotFoundError:
@@ -93,7 +93,7 @@ class StyleModel:
         _check_numbers(path, tensors)
         with files.replacing(path) as temporary:
             temporary.write_bytes(safetensors.torch.save(tensors, metadata | about))
-        return Path(path)
+        return user_path(path)
 
     def mixture(self, paintings: Sequence[str] = (), shares: Sequence[float] = ()) -> Tensor:
         """(K,) shares, which add up to 1, of these paintings, by default the first one, in equal parts unless `shares` says

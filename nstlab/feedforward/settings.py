@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,11 +60,12 @@ def painting_names(names: Sequence[str]) -> tuple[str, ...]:
 class LearnSettings(Settings):
     """Learn to paint like PAINTING, or several, in one pass: make a MODEL for `nstlab apply`. Half an hour on two cores."""
 
-    paintings: tuple[str, ...] = option((), "picture files, or names of samples", positional=True, identity=False)
-    out: Path = option(Path("model.safetensors"), "where the model goes", identity=False)
+    paintings: tuple[str, ...] = option((), "picture files, or names of samples", positional=True, paths=True, identity=False)
+    out: Path = option(Path("model.safetensors"), "where the model goes", output=True, identity=False)
     photos: tuple[Path, ...] = option(
-        (), "folders of photos to learn from (default: the sample photos and procedural pictures)", identity=False
-    )
+        (), "folders of photos to learn from (default: the sample photos and procedural pictures)", paths=True,
+        identity=False,
+    )  # fmt: skip
     size: int = option(
         512, "long side at which photos and paintings are learnt; apply it to photos of about this", low=MIN_SIDE,
         high=MAX_SIDE, unit="px",
@@ -92,6 +94,12 @@ class LearnSettings(Settings):
             raise InputError(f"out: {self.out} must be a .safetensors file")
 
     @property
+    def files(self) -> dict[str, tuple[str | Path, ...]]:
+        """Those in folders of the photos' folders, too."""
+        folders = tuple(folder for each in self.photos for folder, *_ in os.walk(each))
+        return super().files | ({"photos": folders} if folders else {})
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What the model calls the paintings: their files' names without folder and suffix, see
         `painting_name`."""
@@ -107,18 +115,26 @@ class LearnSettings(Settings):
 class ApplySettings(OutputSettings):
     """Paint PHOTO, or each photo in a folder, with a MODEL that was learnt: in a blink."""
 
-    model: str = option(help=f"a file that `nstlab learn` made, or '{SHIPPED}'")
-    photo: str = option(help="a picture file, the name of a sample, or a folder of pictures")
-    out: Path = option(Path("out.png"), "where the picture goes, .png, .jpg or .tif; for a folder, a folder")
+    model: str = option(help=f"a file that `nstlab learn` made, or '{SHIPPED}'", paths=True)
+    photo: str = option(help="a picture file, the name of a sample, or a folder of pictures", paths=True)
+    out: Path = option(Path("out.png"), "where the picture goes, .png, .jpg or .tif; for a folder, a folder", output=True)
     painting: tuple[str, ...] = option((), "the model's paintings to mix (default: the first)")
     mix: tuple[float, ...] = option((), "share of each painting (default: equal)", low=0, high=1e12)
     alpha: float = option(1.0, "from the photo, 0, to the painted picture, 1", low=0, high=1)
     size: int | None = option(None, "long side (default: the photo's own)", low=MIN_SIDE, high=MAX_SIDE, unit="px")
+
+    @property
+    def outputs(self) -> dict[str, tuple[str | Path, ...]]:
+        """The picture, or that of each file in the folder."""
+        if not os.path.isdir(self.photo):
+            return super().outputs
+        named = {stem for name in os.listdir(self.photo) for stem in (name, Path(name).stem)}
+        return {"out": tuple(self.out / f"{stem}.png" for stem in sorted(named))}
 
 
 @dataclass(frozen=True)
 class ExportSettings(Settings):
     """Write a MODEL as an ONNX file, for other programs (needs nstlab[onnx])."""
 
-    model: str = option(help=f"a file that `nstlab learn` made, or '{SHIPPED}'")
-    out: Path = option(Path("model.onnx"), "where the file goes")
+    model: str = option(help=f"a file that `nstlab learn` made, or '{SHIPPED}'", paths=True)
+    out: Path = option(Path("model.onnx"), "where the file goes", output=True)

@@ -31,7 +31,7 @@ from nstlab.feedforward.settings import SHIPPED
 from nstlab.live.pages import HERE, script
 from nstlab.live.session import explained
 from nstlab.live.viewer import jpeg
-from nstlab.settings import DEVICES, MIN_SIDE, RESULTS, InputError
+from nstlab.settings import DEVICES, MIN_SIDE, RESULTS, InputError, user_path
 
 SIDES = (192, 256, 384, 512)  # px: long sides of frames that are offered
 SIDE = SIDES[1]  # at first
@@ -60,7 +60,7 @@ class Camera(anywidget.AnyWidget):
         device: str = DEVICES[0],
         begun: Callable[[], None] = lambda: None,
     ):
-        self.model, self.device, self.folder, self.begun = StyleModel.load(model), device, Path(folder), begun
+        self.model, self.device, self.folder, self.begun = StyleModel.load(model), device, user_path(folder), begun
         self.shown: Tensor | None = None  # the last picture, which can be saved
         self._painter: Painter | None = None
         self._waiting: Frame | None = None  # the newest frame that is not painted yet

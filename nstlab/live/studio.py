@@ -37,7 +37,7 @@ from nstlab.recipes.base import RunSettings
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs import source
 from nstlab.runs.store import Store
-from nstlab.settings import DEVICES, LIVE, RESULTS, START
+from nstlab.settings import DEVICES, LIVE, RESULTS, START, user_path
 from nstlab.video.settings import VideoSettings, repaints
 
 
@@ -65,7 +65,7 @@ class Studio(w.VBox):
         start: bool = True,
     ):
         settings = first_settings() if settings is None else settings
-        self.results, self.device, self.eager = Path(results), device, start
+        self.results, self.device, self.eager = user_path(results), device, start
         self.view, self.audience, self.uploads = Viewer(), Audience(), Uploads(self.results / "uploads")
         self.painting = Painting(settings, Store(self.results), device)
         self.session = Session(self.painting.steps, self._show)

@@ -48,6 +48,6 @@ class Uploads:
             with files.replacing(bare) as temporary:
                 temporary.write_bytes(data)
                 suffix = im.format_of(temporary).lower()
-            return bare.rename(bare.with_suffix(f".{suffix}"))
+            return bare.replace(bare.with_suffix(f".{suffix}"))
         except InputError as error:
             raise InputError(re.sub(r"^.*?: ", lambda _: f"{name}: ", str(error), count=1)) from None

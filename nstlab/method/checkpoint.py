@@ -18,7 +18,7 @@ from torch import Tensor
 from nstlab import files, large, tensorfiles
 from nstlab.method.objectives import Objective
 from nstlab.method.optimizers import Evaluation, Optimizer, State
-from nstlab.settings import InputError
+from nstlab.settings import InputError, user_path
 
 FORMAT = "nstlab checkpoint 3"
 MEMORY = "memory."  # prefix of the names of the optimizer's tensors
@@ -43,7 +43,7 @@ class Checkpoint:
                     safetensors.torch.save_file(self.tensors, temporary, metadata)
             except SafetensorError as error:
                 raise InputError(f"{path}: the checkpoint cannot be written ({error})") from None
-        return Path(path)
+        return user_path(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike, folder: str | None = None) -> Checkpoint:

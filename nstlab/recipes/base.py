@@ -238,14 +238,6 @@ class RunSettings(Settings):
         """A picture of the run as it is shown and kept, given the inputs by role in its shape."""
         return picture
 
-    @property
-    def files(self) -> dict[str, tuple[str, ...]]:
-        """{field: values} for the fields that name existing files, rather than samples or choices."""
-        named = [name for name, _, opt in self.options() if opt.role or opt.or_path or opt.paths]
-        values = {name: value if isinstance(value := getattr(self, name), tuple) else (value,) for name in named}
-        found = {name: tuple(path for path in each if path and os.path.isfile(path)) for name, each in values.items()}
-        return {name: paths for name, paths in found.items() if paths}
-
     def absolute(self) -> dict[str, Any]:
         """The settings as plain values, as `to_dict`, with absolute paths for those who work in another folder."""
         values = self.to_dict()

@@ -260,11 +260,9 @@ def filmed(settings: VideoSettings, watch: Watch | None = None) -> Film:
     used or written, before anything is painted where that can be known."""
     check_film(settings.out)
     source = clip(settings.clip)
-    files.check_apart(settings.out, source.path, "clip")
+    files.check_outputs(settings)
     if settings.model is None:
         im.shape_of(settings.painting)
-        own = settings.out if settings.out.suffix else settings.out / Path(settings.painting).name
-        files.check_apart(own, settings.painting, "painting")
     check_sound(settings.out, source)
     film = Film(settings, source, watch)
     shots = film.shots()

@@ -10,8 +10,10 @@ import contextlib
 import json
 import logging
 import re
-import uuid
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +22,15 @@ from nstlab.files import WHOLE, dict_of, list_of, object_with
 from nstlab.recipes import base
 from nstlab.runs.store import Store
 from nstlab.runs.stored import MANIFEST, StoredRun
-from nstlab.settings import RESULTS, InputError, nearest
+from nstlab.settings import RESULTS, InputError, nearest, user_path
 
 if TYPE_CHECKING:
     import pandas
 
 logger = logging.getLogger("nstlab")
 FINISHED = re.compile(r"[0-9a-f]{16}")  # names of folders
+RUNS, OTHERS = ("runs/*/*",), ("films/*", "learned/*")  # where they are
+KINDS = {"films": "film", "learned": "learning"}
 UNFINISHED = re.compile(r"[0-9a-f]{16}\.(.*\.)?(partial|removed)")
 INDEX_VERSION = 2  # raised whenever the contents of the index change
 INDEX = object_with(version={"enum": [INDEX_VERSION]}, runs=dict_of(object_with(stamp=list_of(WHOLE), manifest=MANIFEST)))
@@ -111,7 +115,7 @@ def _row(run: StoredRun, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def rows(root: str | Path = RESULTS) -> list[dict[str, Any]]:
     """A row for each finished run below the folder, oldest first. Damaged runs are reported in the log and left out."""
-    path = Path(root) / "runs" / "index.json"
+    path = user_path(root) / "runs" / "index.json"
     cached, entries, found = _read_index(path), {}, []
     for folder in _folders(root, FINISHED):
         run, name = StoredRun(folder), f"{folder.parent.name}/{folder.name}"
@@ -148,7 +152,37 @@ def _entry(run: StoredRun, cached: dict[str, Any] | None) -> dict[str, Any] | No
         return None
 
 
+def other_rows(root: str | Path = RESULTS) -> list[dict[str, Any]]:
+    """A row for each film and learning that is kept, finished or not, oldest first."""
+    return sorted(map(other_row, _folders(root, FINISHED, places=OTHERS)), key=itemgetter("changed"))
+
+
+def other_row(folder: Path) -> dict[str, Any]:
+    """What is known of a film's or a learning's folder: how many files, their size, the newest one's time."""
+    stats = []
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # it is being replaced
+            stats.append(path.stat())
+    regular = [each for each in stats if stat.S_ISREG(each.st_mode)]
+    newest = max((each.st_mtime for each in regular), default=0.0)
+    return {
+        "id": folder.name,
+        "kind": KINDS[folder.parent.name],
+        "files": len(regular),
+        "MB": sum(each.st_size for each in regular) / 1e6,
+        "changed": datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds"),
+        "folder": str(folder),
+    }
+
+
 # --- folders by id ----------------------------------------------------------------------------------------------
+
+
+def details(beginning: str, root: str | Path = RESULTS) -> dict[str, Any]:
+    """The row of the run, film or learning whose id begins like this; InputError if it is not one."""
+    runs, others = (_folders(root, FINISHED, beginning, places) for places in (RUNS, OTHERS))
+    folder = _only(runs + others, beginning, root)
+    return other_row(folder) if folder in others else row(StoredRun(folder))
 
 
 def find_run(run_id: str, root: str | Path = RESULTS) -> StoredRun:
@@ -158,28 +192,28 @@ def find_run(run_id: str, root: str | Path = RESULTS) -> StoredRun:
 
 def unfinished(root: str | Path = RESULTS) -> list[Path]:
     """The folders of runs that are under way or were interrupted, and what a stopped removal has left."""
-    return _folders(root, UNFINISHED)
+    return _folders(root, UNFINISHED, places=RUNS + OTHERS)
 
 
 def remove_runs(run_ids: Sequence[str], root: str | Path = RESULTS) -> list[Path]:
-    """Delete the runs whose ids begin like these, an unfinished one if no finished one does; return their folders.
+    """Delete the runs, films and learnings whose ids begin like these; return their folders.
 
-    Raises InputError for an id that is unknown or ambiguous, and nothing is deleted; and for a run that is being computed."""
+    A run that is unfinished is meant if no other id begins like that. Raises InputError for an id
+    that is unknown or ambiguous, and nothing is deleted; and for what is being computed."""
     folders = []
     for each in run_ids:
-        found = _folders(root, FINISHED, each) or _folders(root, UNFINISHED, each)
+        kinds = (_folders(root, names, each, RUNS + OTHERS) for names in (FINISHED, UNFINISHED))
+        found = next(filter(None, kinds), [])
         folders.append(_only(found, each, root))
     folders = list(dict.fromkeys(folders))  # two ids may begin the same one
     for folder in folders:
-        gone = folder.with_name(f"{folder.name.partition('.')[0]}.{uuid.uuid4().hex[:8]}.removed")
         with Store(root).locked(folder), files.writing(folder):
-            folder.rename(gone)  # at once, so that half a run is never found
-            files.delete(gone)
+            files.delete(files.set_aside(folder))
     return folders
 
 
-def _folders(root: str | Path, names: re.Pattern, beginning: str = "") -> list[Path]:
-    found = sorted((Path(root) / "runs").glob("*/*"))
+def _folders(root: str | Path, names: re.Pattern, beginning: str = "", places: Sequence[str] = RUNS) -> list[Path]:
+    found = [path for place in places for path in sorted(user_path(root).glob(place))]
     return [p for p in found if p.is_dir() and names.fullmatch(p.name) and p.name.startswith(beginning)]
 
 

@@ -101,6 +101,7 @@ def learned(settings: LearnSettings, watch: Callable[[LearningStep], Any] | None
     is at `out` is only replaced by a finished model.
     Raises: InputError for what cannot be used or written; KeyboardInterrupt, which says what is left.
     """
+    files.check_outputs(settings)
     files.check_place(settings.out)
     learner = Learner(settings, device(settings.device))
     folder = _Folder(learner, Path(settings.results) / "learned" / learner.identity)

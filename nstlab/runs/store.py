@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from filelock import FileLock, Timeout
 
 from nstlab import files
 from nstlab import images as im
@@ -25,7 +24,7 @@ from nstlab.method.engine import drained
 from nstlab.method.steps import Result, Status, Step
 from nstlab.recipes.plan import Plan
 from nstlab.runs.stored import Record, StoredRun, read_rows, run_id, write_manifest, write_rows
-from nstlab.settings import InputError
+from nstlab.settings import InputError, user_path
 
 logger = logging.getLogger("nstlab")
 
@@ -46,6 +45,9 @@ class Store:
     """The runs below one folder."""
 
     root: str | Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", user_path(self.root))
 
     def stored(self, recipe: str, name: str) -> StoredRun:
         """The run with this recipe and id, whether it is there or not."""
@@ -131,13 +133,9 @@ class Store:
         """Lock a run's folder, finished and partial, against other processes; the lock ends with this process, however it ends.
 
         wait: for another process that holds the lock, rather than raise InputError."""
-        lock = FileLock(files.folder(Path(self.root) / "locks") / f"{folder.parent.name}-{folder.name.partition('.')[0]}")
-        with files.writing(folder.parent):
-            try:
-                held = lock.acquire(timeout=-1 if wait else 0, poll_interval=POLL)
-            except Timeout:
-                raise InputError(f"results: {folder} is being computed by another process; wait for it to end") from None
-        with held:
+        name = f"{folder.parent.name}-{folder.name.partition('.')[0]}"
+        held = f"results: {folder} is being computed by another process; wait for it to end"
+        with files.locked(files.folder(Path(self.root) / "locks") / name, held, POLL if wait else None):
             yield
 
     def _interrupted(self, plan: Plan, frames: int) -> tuple[Checkpoint | None, list[dict[str, Any]]]:
@@ -246,8 +244,10 @@ class _Recorder:
             if self.deep:
                 im.save(result.image, StoredRun(self.folder).deep_picture, self.plan.settings.to_dict(), deep=True)
             write_manifest(self.folder, folder.name, self.plan, result, self.record, self.frames)
-            files.delete(folder)  # an earlier result, if the run was computed anew
+            earlier = os.path.lexists(folder) and files.set_aside(folder)  # the run was computed anew
             self.folder.rename(folder)
+            if earlier:
+                files.delete(earlier)
             for leftover in ("checkpoint.safetensors", "best.png"):
                 (folder / leftover).unlink(missing_ok=True)
         return StoredRun(folder)

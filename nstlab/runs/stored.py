@@ -239,9 +239,15 @@ def _environment(device: torch.device) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout, if the package runs from one."""
-    try:
-        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    """The commit of the checkout, if the package runs from one; that of another project around it does not say what runs."""
+    here = Path(__file__)
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(here.parent), *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # an error unless it is tracked
+        return git("rev-parse", "--short", "HEAD")
     except (OSError, subprocess.SubprocessError):
         return None

@@ -10,12 +10,21 @@ or lost a worker, goes on when it is started again.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +188,9 @@ def _raise_first(failed: Sequence[tuple[Case, Exception]], total: int) -> None:
         return
     case, error = failed[0]
     count = f"{len(failed)} of {total} runs failed"
-    if isinstance(error, (InputError, CancelledError, BrokenExecutor)) or type(error).__name__ == "KilledWorker":  # Dask's
-        raise InputError(f"{case}: {str(error) or type(error).__name__} ({count})") from error
+    if isinstance(error, (InputError, CancelledError, BrokenExecutor)) or _is_dask(error):
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{case}: {reason} ({count}); what is finished is kept") from error
     error.add_note(f"in the sweep's case {case}; {count}")
     raise error
 
@@ -237,10 +247,13 @@ def dask(address: str, device: str = DEVICES[0]) -> Iterator[Executor]:
     except ImportError:
         raise InputError("dask: dask.distributed is not installed; pip install 'nstlab[dask]'") from None
     try:
+        # in a thread, since notebooks have a loop; a client that failed to connect would make noise at exit
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, _connect(address)).result()
         client = Client(address, timeout=WORKER_TIMEOUT, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+    except Exception as error:  # an odd address, or another server that answers, can raise anything
         raise InputError(f"dask: no scheduler answers at '{address}' ({type(error).__name__})") from None
-    with client:
+    with _lost_in_one_line(address), client:
         workers = client.scheduler_info()["workers"]
         if not workers:
             raise InputError(f"dask: the scheduler at {address} has no workers; start some with `dask worker {address}`")
@@ -249,5 +262,31 @@ def dask(address: str, device: str = DEVICES[0]) -> Iterator[Executor]:
             raise InputError(f"dask: none of the {len(workers)} workers has a GPU (start them with --resources 'GPU=1')")
         resources = {"resources": {"GPU": 1}} if gpus else {}
         executor = client.get_executor(pure=False, **resources)
-        executor.alive = lambda: bool(client.scheduler_info()["workers"])
+        executor.alive = lambda: bool(client.scheduler_info().get("workers"))
         yield executor
+
+
+async def _connect(address: str) -> None:
+    """Connect to a Dask scheduler, and leave it again."""
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    comm = await connect(address, WORKER_TIMEOUT, **Security().get_connection_args("client"))
+    await comm.close()
+
+
+@contextlib.contextmanager
+def _lost_in_one_line(address: str) -> Iterator[None]:
+    """Turn the errors of a connection that is lost in the block into InputError."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_dask(error):
+            raise
+        lost = f"dask: the scheduler at {address} is lost ({type(error).__name__})"
+        raise InputError(f"{lost}; what is finished is kept; start it and run the same again") from None
+
+
+def _is_dask(error: BaseException) -> bool:
+    """Whether it is an error of Dask's own, such as a lost connection or a worker that was killed."""
+    return type(error).__module__.partition(".")[0] == "distributed"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nstlab import images as im
 from nstlab.opening import check_memory, check_shape
-from nstlab.settings import InputError
+from nstlab.settings import InputError, user_path
 from nstlab.video.containers import decoded, library, opened, sounds, usable_sounds, videos
 from nstlab.video.converting import Converter, shown_shape
 from nstlab.video.wholeness import flaw
@@ -183,7 +183,7 @@ def clip(source: str | os.PathLike) -> Clip:
     """What a video file or a folder of pictures holds. Raises InputError for anything else."""
     if not os.fspath(source):  # which Path takes for this folder
         raise InputError("clip: name a video file, or a folder of pictures")
-    path = Path(source)
+    path = user_path(source)
     if path.is_dir():
         found = pictures(path)
         return Clip(path, im.shape_of(found[0]), RATE, len(found) / RATE)

@@ -50,11 +50,12 @@ def _values(name: str, line: str) -> list[str]:
 class VideoSettings(Settings):
     """Repaint each frame of CLIP in the style of PAINTING, so that the film does not flicker (Ruder et al. 2016)."""
 
-    clip: str = option(help="a video file, or a folder of pictures", identity=False)
-    painting: str = option(help="a picture file, or the name of a sample", identity=False)
+    clip: str = option(help="a video file, or a folder of pictures", paths=True, identity=False)
+    painting: str = option(help="a picture file, or the name of a sample", paths=True, identity=False)
     out: Path = option(
-        Path("film.mp4"), "where the film goes, .mp4, .webm or .gif; without a suffix, a folder of pictures", identity=False
-    )
+        Path("film.mp4"), "where the film goes, .mp4, .webm or .gif; without a suffix, a folder of pictures", output=True,
+        identity=False,
+    )  # fmt: skip
     from_: float = option(0.0, "seconds of the clip that are left out", low=0, high=1e6, unit="s")
     to: float | None = option(None, "second at which the film ends (default: the clip's end)", low=0.001, high=1e6, unit="s")
     every: int = option(1, "paint only every n-th frame", low=1, high=1000)
@@ -75,8 +76,9 @@ class VideoSettings(Settings):
     cut: float = option(0.3, "part of a frame seen in the one before, below which a new scene begins", low=0, high=1)
     flow: str = option(FLOW_NAMES[0], "how motion is found; raft needs its weights on this machine", choices=FLOW_NAMES)
     model: str | None = option(
-        None, "paint in one pass by this model of `nstlab learn`, or 'shipped', rather than by the optimizer", identity=False
-    )
+        None, "paint in one pass by this model of `nstlab learn`, or 'shipped', rather than by the optimizer", paths=True,
+        identity=False,
+    )  # fmt: skip
     blend: float = option(0.8, "with a model: part that the earlier frame has, where it shows the same", low=0, high=0.99)
     device: str = option(DEVICES[0], "where to compute", choices=DEVICES, identity=False)
     results: Path = option(Path(RESULTS), "folder in which frames are kept", identity=False)
@@ -103,6 +105,11 @@ class VideoSettings(Settings):
         chosen = {name: _values(name, value) if name in many else value for name, value in given.items()}
         own = dict(zip(cls.roles(), (photo, self.painting), strict=True))
         return cls.from_dict({**own, "size": size or self.size, **chosen})
+
+    @property
+    def files(self) -> dict[str, tuple[str | Path, ...]]:
+        """Those of the recipe's settings, too, such as masks and weights."""
+        return self.frame_settings("").files | super().files
 
     @property
     def span(self) -> tuple[Fraction, Fraction | None]:

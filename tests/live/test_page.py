@@ -1,6 +1,7 @@
 """What the studio's page is given, pictures as JPEGs and curves; and what it sends, answers and uploads."""
 
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,3 +103,11 @@ def test_what_is_no_picture_is_refused_by_its_own_name_and_leaves_nothing(tmp_pa
 def test_a_folder_that_cannot_be_made_is_a_reason(tmp_path):
     (tmp_path / "file").write_text("")
     assert "cannot be written" in refusal(Uploads(tmp_path / "file" / "uploads").keep, "cat.png", b"x")
+
+
+def test_an_upload_takes_the_place_of_an_earlier_one_on_every_system(painting, tmp_path, monkeypatch):
+    data = im.save(painting, tmp_path / "cat.png").read_bytes()
+    monkeypatch.setattr(Path, "rename", None)  # which Windows refuses where there is a file already
+    kept = [Uploads(tmp_path / "uploads").keep("cat.png", data) for _ in range(2)]
+    assert kept[0] == kept[1]
+    assert kept[0].read_bytes() == data

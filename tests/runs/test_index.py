@@ -236,6 +236,39 @@ def test_runs_are_listed_shown_and_removed_in_the_terminal(root, command):
     assert [line.split()[0] for line in command("runs")[1]] == ["id", *(line.split()[0] for line in lines[2:])]
 
 
+@pytest.mark.parametrize(("place", "kind"), [("films", "film"), ("learned", "learning")])
+def test_films_and_learnings_are_listed_shown_and_removed_too(root, command, place, kind):
+    folder = root / place / "0123456789abcdef"
+    (folder / "pass1").mkdir(parents=True)
+    (folder / "pass1" / "000000.png").write_bytes(b"x" * 2_500_000)
+    for name in ("notes", "fedcba9876543210.mp4"):  # what others have put there
+        (root / place / name).mkdir()
+    code, lines = command("runs")
+    assert (code, len(lines)) == (0, 8)
+    assert lines[-2].split() == ["id", "kind", "files", "MB", "changed", "folder"]
+    assert lines[-1].split()[:4] == [folder.name, kind, "1", "2.5"]
+    assert lines[-1].endswith(str(folder))
+    assert len(nst.runs(root=root)) == 4
+    assert any(line.split() == ["kind", kind] for line in command("runs", "show", "01234567")[1])
+    with nst.Store(root).locked(folder):
+        code, (said,) = command("runs", "rm", "01234567")
+        assert (code, folder.is_dir()) == (2, True)
+        assert "by another process" in said
+    left = folder.rename(folder.with_name(f"{folder.name}.89abcdef.removed"))  # a removal that was stopped
+    assert f"{left}: under way or interrupted" in command("runs")[1]
+    assert command("runs", "rm", "01234567")[0] == 0
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["fedcba9876543210.mp4", "notes"]
+
+
+def test_an_id_of_a_run_and_of_a_film_is_neither(root, folder, command):
+    film = root / "films" / f"{folder.name[:8]}00000000"
+    film.mkdir(parents=True)
+    for action in ("show", "rm"):
+        code, (said,) = command("runs", action, folder.name[:8])
+        assert (code, film.is_dir(), folder.is_dir()) == (2, True, True)
+        assert "2 runs have ids that begin" in said
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [(["show"], "an id"), (["rm"], "an id"), (["show", "zzz"], "zzz"), (["burn"], "'burn'"), (["list", "x"], "list")],

@@ -244,6 +244,29 @@ def test_a_disk_that_fails_at_the_end_costs_no_computing(plan, store, monkeypatc
     assert not seen
 
 
+def test_an_earlier_run_that_cannot_give_way_stays_whole(plan, store, monkeypatch):
+    run, rename = store.obtain(plan()).run, Path.rename
+
+    def busy(path, target):  # as on Windows, where a program has one of its files open
+        if path == run.folder:
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", busy)
+        assert "Permission denied" in refusal(store.obtain, plan(), resume=False)
+    assert store.find(plan()) == run
+    assert store.obtain(plan(), resume=False).run == run
+    assert os.listdir(run.folder.parent) == [run.id]
+
+
+def test_a_store_may_be_in_a_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    with Store("~/r").locked(Path("runs/transfer/0")):
+        assert os.listdir(tmp_path / "r" / "locks") == ["transfer-0"]
+
+
 # --- other processes --------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,8 @@
 """A run on disk: what decides its id, and what its folder holds. (Damage of all kinds is in test_index.)"""
 
+import re
 import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ from faults import refusal
 
 from nstlab import images as im
 from nstlab.recipes.transfer import TransferSettings
+from nstlab.runs import stored
 from nstlab.runs.stored import read_rows, run_id, write_rows
 from nstlab.weights import TORCHVISION, random_weights
 
@@ -39,6 +42,25 @@ def test_pixels_their_roles_and_numbers_decide_the_id_and_files_do_not(plan, set
     others = [{name: picture} for name in ("photo", "painting", "init")] + [{"weights": weights}]
     others += [{}, {"photo": settings.painting, "painting": settings.photo}]
     assert len({run_id(plan(**first | other)) for other in others}) == len(others)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_the_commit_is_that_of_the_repository_that_has_the_package(tmp_path, monkeypatch):
+    def git(*words):
+        who = ("-c", "user.name=me", "-c", "user.email=me@example.org")
+        subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True)
+
+    module = tmp_path / "checkout" / "stored.py"
+    module.parent.mkdir()
+    module.touch()
+    monkeypatch.setattr(stored, "__file__", str(module))
+    assert stored._commit() is None
+    git("init")
+    git("commit", "--allow-empty", "-m", "another project")
+    assert stored._commit() is None
+    git("add", ".")
+    git("commit", "-m", "with the package in it")
+    assert re.fullmatch("[0-9a-f]{7,}", stored._commit())
 
 
 def test_ids_of_earlier_runs_stay_what_they_are():

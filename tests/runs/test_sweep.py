@@ -231,8 +231,21 @@ def test_what_a_cluster_lacks_is_said_at_once(cluster):
     assert "has no workers" in refused_by(cluster.scheduler_address)
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x", "", "tcp://[::1"])
 def test_a_scheduler_that_does_not_answer_is_refused(address, monkeypatch):
-    pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
     monkeypatch.setattr(sweeps, "WORKER_TIMEOUT", 1)
+    monkeypatch.setattr(distributed, "Client", None)  # one that never connected complains at the process's end
     assert "no scheduler answers" in refused_by(address)
+
+
+def test_a_scheduler_that_is_lost_is_one_line():
+    comm = pytest.importorskip("distributed.comm", reason="dask.distributed is not installed")
+
+    def lose(error):
+        with sweeps._lost_in_one_line("tcp://here"):
+            raise error
+
+    assert "dask: the scheduler at tcp://here is lost (CommClosedError)" in refusal(lose, comm.CommClosedError("x"))
+    with pytest.raises(OSError, match="another"):
+        lose(OSError("another"))
