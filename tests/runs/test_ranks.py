@@ -47,12 +47,12 @@ for line in sys.stdin:
 
 @pytest.fixture
 def words(small_transfer, tmp_path):
-    """The words of a transfer in tiles; 93 × 78 pixels, so that its tiles are not those of its content layer alone."""
+    """The words of a transfer in tiles; 57 × 48 pixels, so that its tiles are not those of its content layer alone."""
 
     def of(**changes):
-        settings = small_transfer.replace(**{"size": 93, "steps": 4} | changes)
+        settings = small_transfer.replace(**{"size": 57, "steps": 4} | changes)
         said = ["transfer", settings.photo, settings.painting, "--out", tmp_path / "out.png", "--device", "cpu"]
-        said += ["--results", tmp_path / "results", "--tile", "32", "--normalize", "False"]
+        said += ["--results", tmp_path / "results", "--tile", "16", "--normalize", "False"]
         for name in ("size", "steps", "levels", "weights", "precision", "seed"):
             said += [f"--{name}", getattr(settings, name)]
         return list(map(str, said))
@@ -96,7 +96,7 @@ def test_several_processes_make_the_same_picture_and_one_of_them_writes(words, s
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert said.count("done in") == said.count("in tiles") == 1
-    alone = prepare_here(small_transfer.replace(size=93, steps=4), "cpu", Room(tile="32")).solve()
+    alone = prepare_here(small_transfer.replace(size=57, steps=4), "cpu", Room(tile="16")).solve()
     (row,) = rows(tmp_path / "results")
     assert row["loss"] == pytest.approx(alone.loss, rel=1e-3)
     assert float((im.reopen(tmp_path / "out.png") - alone.image).abs().mean()) < 1 / 255
@@ -114,7 +114,7 @@ def test_a_lost_rank_ends_in_words_with_a_checkpoint_that_fewer_go_on_from(
     launcher, words, small_transfer, tmp_path, number, why
 ):
     pids = begin(launcher, words(steps=100_000), words(steps=100_000))
-    store, plan = Store(tmp_path / "results"), prepare_here(small_transfer.replace(size=93), "cpu", Room(tile="32"))
+    store, plan = Store(tmp_path / "results"), prepare_here(small_transfer.replace(size=57), "cpu", Room(tile="16"))
     kept = store.partial(plan) / "checkpoint.safetensors"
     until(kept.is_file)
     os.kill(pids[1], getattr(signal, number))

@@ -192,10 +192,8 @@ class Team:
 
     def _linger(self) -> None:
         """Let the others see that the first rank has ended: it may be the one that keeps the store."""
-        end = time.monotonic() + LINGER
-        while (
-            self.leads and time.monotonic() < end and not all(self._word(f"nstlab ended {rank}") for rank in range(self.size))
-        ):
+        end, others = time.monotonic() + LINGER, range(1, self.size) if self.leads else ()
+        while time.monotonic() < end and not all(self._word(f"nstlab ended {rank}") for rank in others):
             time.sleep(0.05)
 
     def _watch(self, ended: threading.Event) -> None:
