@@ -61,7 +61,7 @@ class JobSettings(OutputSettings):
 
 def recipe_command(settings: RunSettings, job: JobSettings) -> int:
     """Carry out one recipe, on several processes if torchrun has started them."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if os.environ.get("WORLD_SIZE", "").strip() in ("", "1"):
         return _carry_out(settings, job)
     from nstlab.method.fast.ranks import Team
 
@@ -74,15 +74,19 @@ def recipe_command(settings: RunSettings, job: JobSettings) -> int:
 
 
 def _serve(settings: RunSettings, job: JobSettings, team: Any) -> int:
-    """Evaluate tiles for the first rank, which tells the user what is to be told."""
+    """Evaluate tiles for the first rank, which tells the user what is to be told, also of what goes wrong here."""
     from nstlab.method.fast.tiles import serve
 
     logging.getLogger("nstlab").setLevel(logging.ERROR)
     try:
         plan = _prepared(settings, job, team)
-    except InputError:
-        return 2
-    serve(plan.objective, plan.net, plan.start, plan.tiling)
+        serve(plan.objective, plan.net, plan.start, plan.tiling)
+    except Exception as error:
+        team.fail(error)
+        told = isinstance(error, (InputError, OSError)) or commandline.out_of_memory(error)
+        if team.outlives_first() and told:
+            return 2
+        raise
     return 0
 
 
@@ -108,7 +112,7 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
         said = f"the best picture so far is {job.out}; to go on, run the same command again (--resume)"
         raise KeyboardInterrupt(said) from None
     except Exception as error:
-        if not commandline.out_of_memory(error):
+        if isinstance(error, InputError) or not commandline.out_of_memory(error):
             raise
         raise InputError("out of memory: " + plan.memory_message(plan.memory_needed() // 2, found=False)) from None
     how = f"found in {stored.folder}" if found else f"done in {stored.manifest['result']['seconds']:.0f} s"
@@ -119,11 +123,15 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
 def _prepared(settings: RunSettings, job: JobSettings, team: Any) -> Any:
     """The plan; if it is a large one, what it needs is said. team: the processes, None if there is one."""
     from nstlab import files
-    from nstlab.recipes.room import Room, prepare_here
+    from nstlab.recipes.room import Room, prepare_here, prepare_together
 
-    room = Room(job.tile, job.memory, str(files.folder(job.results)))
-    room, device = (room, job.device) if team is None else (replace(room, team=team), team.device(job.device))
-    plan = prepare_here(settings, device, room)
+    def prepare() -> Any:
+        room = Room(job.tile, job.memory, str(files.folder(job.results)))
+        if team is None:
+            return prepare_here(settings, job.device, room)
+        return prepare_here(settings, team.device(job.device), replace(room, team=team))
+
+    plan = prepare() if team is None else prepare_together(prepare, team)
     if plan.tiling is not None and (team is None or team.leads):
         where = f", pictures in files in {plan.folder}" if plan.folder else ", pictures on the host" if plan.on_host else ""
         size = f"{plan.shape[1]}×{plan.shape[0]}"

@@ -1,8 +1,11 @@
 """What tests import by name."""
 
 import os
+import queue
 import shutil
+import threading
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 
 import pytest
@@ -11,6 +14,7 @@ import torch.nn.functional as F
 
 import nstlab as nst
 from nstlab.feedforward.network import TransformNetwork
+from nstlab.method.fast.ranks import RankLost, Team
 
 CHROMIUM = os.environ.get("NSTLAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -61,3 +65,66 @@ class Means(nst.Term):
 
     def score(self, statistic, target, features):
         return (statistic - target).square().mean()
+
+
+class Table:
+    """Where ranks that are threads pass things to each other."""
+
+    def __init__(self, size):
+        self.queues, self.barrier, self.sums = defaultdict(queue.Queue), threading.Barrier(size, timeout=60), []
+
+
+@dataclass(frozen=True)
+class ThreadTeam(Team):
+    """A team whose ranks are threads of this process, and whose `store` is a Table."""
+
+    def _write(self, what, rank):
+        self.store.queues[self.rank, rank].put(what)
+
+    def _read(self, rank):
+        return self._received(rank)
+
+    def sum(self, tensors):
+        for tensor in tensors if self.size > 1 else ():
+            assert tensor.is_contiguous()  # as gloo demands
+            self.store.sums.append(tensor.clone())
+            self.store.barrier.wait()
+            tensor.copy_(sum(self.store.sums[-self.size :]))
+            if self.store.barrier.wait() == 0:
+                self.store.sums.clear()
+            self.store.barrier.wait()
+
+    def give(self, picture, rows, rank):
+        self.store.queues[self.rank, rank].put(picture[..., rows, :].clone())
+
+    def take(self, picture, rows, rank, add=False):
+        place, new = picture[..., rows, :], self._received(rank)
+        assert new.shape == place.shape
+        place.add_(new) if add else place.copy_(new)
+
+    def _received(self, rank):
+        found = self.store.queues[rank, self.rank].get(timeout=60)
+        if isinstance(found, BaseException):
+            raise RankLost(f"rank {rank}: {found}")
+        return found
+
+
+def as_ranks(size, work):
+    """What `work` returns, or the error that it raises, as each rank of a team; what one raises ends the others, too."""
+    table, results = Table(size), [None] * size
+
+    def run(rank):
+        try:
+            results[rank] = work(ThreadTeam(rank, size, table))
+        except BaseException as error:
+            results[rank] = error
+            table.barrier.abort()
+            for other in range(size):
+                table.queues[rank, other].put(error)
+
+    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return results

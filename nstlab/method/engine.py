@@ -21,6 +21,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -187,7 +188,7 @@ def minimize(
 
     Args:
         start: the first picture, (1, 3, H, W) sRGB in [0, 1]; its size is that of the result. Coarser sizes reduce it.
-        steps: at the full size (see `pyramid`).
+        steps: at the full size (see `pyramid`). Sizes that are too small for a layer of the objective are left out.
         optimizer: LBFGS() by default.
         stop_loss: stop as soon as the total loss, at full size, is at most this.
         stop_change: leave a size when the last ten steps lowered the loss by less than this part of it.
@@ -201,7 +202,7 @@ def minimize(
     im.check_picture(start, "start")
     if not isinstance(start, large.Mapped):
         start = start.detach().to(net.device if tiling is None else start.device, net.dtype)
-    schedule = pyramid(start.shape[-2:], steps, levels)
+    schedule = pyramid(start.shape[-2:], steps, levels, partial(objective.too_small, net))
     run = _Run(objective, net, schedule, optimizer or LBFGS(), stop_loss, stop_change, finish, tiling)
     if checkpoint is not None:
         run.resume(checkpoint, start)

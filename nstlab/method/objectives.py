@@ -83,6 +83,16 @@ class Objective:
         """The layers of the network that are read: those whose weight, and whose term's weight, is not 0."""
         return [active.read for active in self.active(self.weights) if active.read != PIXELS]
 
+    def too_small(self, net: Network, shape: Sequence[int]) -> str:
+        """The first layer for which an image of shape (H, W), or the picture of a target for it, is too small; "" if none."""
+        for active in self.active(self.weights):
+            for size in () if active.read == PIXELS else (shape, active.term.target_shape(shape)):
+                if not net.reaches(active.read, size):
+                    return active.read
+                if min(net.shapes([active.read], size)[active.read][1:]) < active.term.least:
+                    return active.read
+        return ""
+
     def target_shapes(self, shape: Sequence[int]) -> list[Sequence[int]]:
         """(H, W) of the pictures from which the terms' targets are made, for an image of shape (H, W)."""
         return [term.target_shape(shape) for _, term in self.terms]

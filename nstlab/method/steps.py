@@ -45,15 +45,20 @@ class Level:
     steps: int
 
 
-def pyramid(shape: Sequence[int], steps: int, levels: int = 1) -> tuple[Level, ...]:
+def pyramid(
+    shape: Sequence[int], steps: int, levels: int = 1, too_small: Callable[[Sequence[int]], object] | None = None
+) -> tuple[Level, ...]:
     """A schedule from coarse to fine: at most `levels` sizes, each twice the one before, with `steps` at the last one, which
-    is `shape` (H, W) itself, and half as many at each of the others. Sizes with a side below 2 · MIN_SIDE are left out.
+    is `shape` (H, W) itself, and half as many at each of the others. Sizes with a side below 2 · MIN_SIDE are left out, and
+    those that are `too_small`.
 
     If there are coarser sizes, a size of more than FULL pixels has fewer steps, in proportion: what the coarser ones have
     painted is there already, and only details are new."""
     height, width = shape
     factors = [2**k for k in reversed(range(levels)) if k == 0 or min(height, width) // 2**k >= 2 * MIN_SIDE]
     each = [(height // f, width // f, steps if f == 1 else steps // 2) for f in factors]
+    while len(each) > 1 and too_small is not None and too_small(each[0][:2]):
+        each.pop(0)
     return tuple(Level((h, w), round(count * min(1.0, FULL / max(h, w))) if len(each) > 1 else count) for h, w, count in each)
 
 

@@ -36,6 +36,7 @@ class Term:
     convention: Convention
     image: Tensor | None = None
     margin: ClassVar[int] = 0  # positions around those of a crop that `part` sees, too
+    least: ClassVar[int] = 1  # positions that a layer must have in height and width, for the picture and for the target
     positional: ClassVar[bool] = False  # whether targets have as many positions as the picture
     _made: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
 

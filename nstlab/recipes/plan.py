@@ -11,9 +11,10 @@ pictures' pixels and the hash of its weights determine.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import Any
 
@@ -37,6 +38,8 @@ from nstlab.names import CONTENT_LAYERS, FULL, STYLE_LAYERS, rectified
 from nstlab.networks import loss_network
 from nstlab.recipes.base import RunSettings
 from nstlab.settings import DEVICES, LIVE, MAX_SIDE, START, InputError
+
+logger = logging.getLogger("nstlab")
 
 _OPTIMIZERS: dict[str, Callable[[RunSettings], Optimizer]] = {
     "lbfgs": lambda s: LBFGS(history=s.history),
@@ -74,7 +77,8 @@ class Plan:
     @property
     def schedule(self) -> tuple[engine.Level, ...]:
         """The sizes from coarse to fine, and the steps at each."""
-        return engine.pyramid(self.start.shape[-2:], self.settings.steps, self.settings.levels)
+        too_small = partial(self.objective.too_small, self.net)
+        return engine.pyramid(self.shape, self.settings.steps, self.settings.levels, too_small)
 
     @property
     def total(self) -> int:
@@ -294,7 +298,18 @@ def loaded(plan: Plan) -> Plan:
     start, extra = _start(settings, large.blank((1, 3, *shape), plan.folder), prepared)
     goal = objective(settings, prepared, shape)
     start = start if plan.on_host else start.to(plan.net.device)
-    return replace(plan, objective=goal, start=start, inputs=pictures | extra, prepared=prepared)
+    made = replace(plan, objective=goal, start=start, inputs=pictures | extra, prepared=prepared)
+    _say_if_sizes_are_left_out(made)
+    return made
+
+
+def _say_if_sizes_are_left_out(plan: Plan) -> None:
+    """Say where the run begins, if that is not at the size that the settings ask for."""
+    asked, first = engine.pyramid(plan.shape, plan.settings.steps, plan.settings.levels), plan.schedule[0].shape
+    left_out = [level.shape for level in asked if prod(level.shape) < prod(first)]
+    if left_out:
+        (height, width), layer = left_out[-1], plan.objective.too_small(plan.net, left_out[-1])
+        logger.warning("levels: begins at %d×%d; %d×%d is too small for %s", *reversed(first), width, height, layer)
 
 
 def outline(settings: RunSettings, on: str | torch.device = DEVICES[0], known: Plan | None = None) -> Plan:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
-from nstlab.method.fast.ranks import Team
+from nstlab.method.fast.ranks import Team, said
 from nstlab.method.fast.tiles import Tiling, bytes_a_pixel, weights_of
 from nstlab.method.network import VGG, is_fast
 from nstlab.recipes.base import RunSettings
@@ -61,10 +62,63 @@ def prepare_here(settings: RunSettings, on: str | torch.device = DEVICES[0], roo
     return loaded(fitted(outline(settings, on), room or Room()))
 
 
+def prepare_together(prepare: Callable[[], Plan], team: Team) -> Plan:
+    """The plan that all ranks have in common: each makes its own, and all take the memory of the one that has least.
+
+    Raises on the first rank what goes wrong on any, and InputError that names what differs if one has another plan; the others
+    raise something, too."""
+    plan, error, mine = None, None, {}
+    try:
+        plan = prepare()
+        mine = _compared(plan)
+    except Exception as own:
+        error, mine = own, {"error": said(own)}
+    every = team.gather(mine)
+    if team.leads:
+        why = next(filter(None, (_objection(rank, mine, other) for rank, other in enumerate(every))), "")
+        agreed = {} if why else {"room": min(each["room"] for each in every), "host": any(each["host"] for each in every)}
+        team.order(why=why, **agreed)
+    else:
+        agreed = team.ordered()
+        why = agreed["why"]
+    if error is not None:
+        raise error
+    if plan is None or plan.tiling is None or why:
+        raise InputError(why)
+    start = plan.start.cpu() if agreed["host"] and not plan.on_host else plan.start
+    return replace(plan, tiling=replace(plan.tiling, room=agreed["room"]), start=start, on_host=agreed["host"])
+
+
+def _compared(plan: Plan) -> dict[str, Any]:
+    """What all ranks have to agree on, and what they may have more or less of, as plain values."""
+    if (tiling := plan.tiling) is None:
+        raise InputError("memory: is too little for the tiles that several ranks need")
+    same = plan.identity()
+    own = {name: f"{value}" for name, value in same.pop("settings").items()}
+    roles = {role: name for name, role in plan.settings.roles().items()}
+    own |= {roles.get(role, role): value for role, value in same.pop("inputs").items()}
+    own |= {name: f"{value}" for name, value in same.items()}
+    return {"plan": own | {"tile": f"{tiling.side}"}, "room": tiling.room, "host": plan.on_host}
+
+
+def _objection(rank: int, mine: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Why a rank cannot take part; nothing if it can. mine: what `_compared` says on the first one."""
+    if "error" in mine or "error" in other:
+        return f"rank {rank}: {other['error']}" if "error" in other else ""
+    names = mine["plan"].keys() | other["plan"].keys()
+    differing = sorted(name for name in names if mine["plan"].get(name) != other["plan"].get(name))
+    if not differing:
+        return ""
+    what = "recipe" if "recipe" in differing else ", ".join(differing)
+    return f"rank {rank} was started with another {what} than rank 0; start all with the same files and options"
+
+
 def fitted(plan: Plan, room: Room) -> Plan:
     """The plan, an outline, with what makes it fit; InputError if nothing does, or if tiles are asked for where none can be."""
     device = plan.net.device
     free, whole = room.bytes(device), plan.memory_needed()
+    if room.tile == TILES[1] and room.team.size > 1:
+        raise InputError(f"tile: several ranks share a picture's tiles; leave out --tile {TILES[1]}")
     if room.tile == TILES[1] or (room.side is None and room.team.size == 1 and whole <= free):
         return _checked(plan, free, offer=room.tile == TILES[1])
     if not is_fast(plan.net):

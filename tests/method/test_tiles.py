@@ -66,7 +66,7 @@ def test_every_statistic_of_style(tiny, picture, name):
     compare(goal, net, picture)
 
 
-@pytest.mark.parametrize("side", [7, 16, 48, 500])
+@pytest.mark.parametrize("side", [48, 500])
 def test_terms_of_pixels_regions_and_mixtures(tiny, picture, side):
     net, other = nst.VGG19(tiny), smooth(*SHAPE, 5)
     masks = torch.cat([other[:, :1], 1 - other[:, :1]], 1)

@@ -1,85 +1,148 @@
 """One run on several processes, started as users start them: the same picture, one writer, and what is left of a lost rank."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
-import time
 
-import psutil
 import pytest
 import torch
 from faults import refusal
+from helpers import until
 
 from nstlab import images as im
+from nstlab.cli import main
 from nstlab.method.fast.ranks import Team, spanned
 from nstlab.recipes.room import Room, prepare_here
 from nstlab.runs.index import rows
 from nstlab.runs.store import Store
 
-OFTEN = """
-import importlib, sys
+LAUNCHER = """
+import importlib, json, os, signal, socket, sys
 from nstlab.cli import main
-store = importlib.import_module("nstlab.runs.store")
+ranks, store, room = map(importlib.import_module, ("nstlab.method.fast.ranks", "nstlab.runs.store", "nstlab.recipes.room"))
+ranks.BEAT, ranks.MISSED = 0.1, 20
 store.CHECKPOINT_EVERY, store.CHECKPOINT_SHARE = 0.0, 1e9
-sys.exit(main())
+
+def fail(*_):
+    raise MemoryError("none left")
+
+signal.signal(signal.SIGUSR1, fail)
+for line in sys.stdin:
+    words, children = json.loads(line), []
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    for rank, own in enumerate(words):
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(len(words))}
+        if not (child := os.fork()):
+            os._exit(main(own))
+        children.append(child)
+    print("ranks", *children, flush=True)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    print("codes", *codes, flush=True)
 """
 
 
 @pytest.fixture
-def start(small_transfer, tmp_path):
-    """Starts a transfer on some processes; checkpoints are written after every step."""
-    script = tmp_path / "often.py"
-    script.write_text(OFTEN)
+def words(small_transfer, tmp_path):
+    """The words of a transfer in tiles; 57 × 48 pixels, so that its tiles are not those of its content layer alone."""
 
-    def begin(count, out, results, **changes):
-        settings = small_transfer.replace(**{"size": 96, "steps": 4} | changes)
-        words = [settings.photo, settings.painting, "--out", out, "--results", results, "--tile", "32", "--device", "cpu"]
-        for name in ("size", "steps", "levels", "weights", "precision"):
-            words += [f"--{name}", getattr(settings, name)]
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count] if count > 1 else []
-        command = [sys.executable, *launcher, script, "transfer", *words, "--normalize", "False"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-        return subprocess.Popen(
-            list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+    def of(**changes):
+        settings = small_transfer.replace(**{"size": 57, "steps": 4} | changes)
+        said = ["transfer", settings.photo, settings.painting, "--out", tmp_path / "out.png", "--device", "cpu"]
+        said += ["--results", tmp_path / "results", "--tile", "16", "--normalize", "False"]
+        for name in ("size", "steps", "levels", "weights", "precision", "seed"):
+            said += [f"--{name}", getattr(settings, name)]
+        return list(map(str, said))
 
-    return begin
+    return of
 
 
-def ended(process, code=0):
-    """What a process said, which ended with this exit code (torchrun's is 1 if any other than 0 is a rank's)."""
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == code, said
-    return said
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory, cache_folder):
+    """A process that starts ranks without loading PyTorch anew. They write a checkpoint after each step; hearts beat fast."""
+    if not hasattr(os, "fork"):
+        pytest.skip("processes cannot be forked here")
+    script = tmp_path_factory.mktemp("launcher") / "launcher.py"
+    script.write_text(LAUNCHER)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache_folder), "PYTHONUNBUFFERED": "1"}
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen([sys.executable, script], env=environment, **streams) as process:
+        yield process
+        process.stdin.close()
 
 
-def test_several_processes_make_the_same_picture_and_one_of_them_writes(start, small_transfer, tmp_path):
-    said = ended(start(2, tmp_path / "out.png", tmp_path / "results"))
+def begin(launcher, *words):
+    """Start ranks, each with its words; their process ids."""
+    print(json.dumps(words), file=launcher.stdin, flush=True)
+    return list(map(int, after(launcher, "ranks")[1].split()))
+
+
+def after(launcher, word):
+    """(what was said before a line that begins with a word, the rest of that line)."""
+    said = []
+    while not (line := launcher.stdout.readline()).startswith(word):
+        assert line, said
+        said.append(line)
+    return "".join(said), line.removeprefix(word)
+
+
+def test_several_processes_make_the_same_picture_and_one_of_them_writes(words, small_transfer, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "nstlab"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    done = subprocess.run([*torchrun, *words()], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
     assert said.count("done in") == said.count("in tiles") == 1
-    alone = prepare_here(small_transfer.replace(size=96, steps=4), "cpu", Room(tile="32")).solve()
+    alone = prepare_here(small_transfer.replace(size=57, steps=4), "cpu", Room(tile="16")).solve()
     (row,) = rows(tmp_path / "results")
     assert row["loss"] == pytest.approx(alone.loss, rel=1e-3)
     assert float((im.reopen(tmp_path / "out.png") - alone.image).abs().mean()) < 1 / 255
 
 
-def test_a_lost_rank_ends_in_words_with_a_checkpoint_that_fewer_go_on_from(start, small_transfer, tmp_path):
-    out, store = tmp_path / "out.png", Store(tmp_path / "results")
-    process = start(2, out, store.root, steps=100_000)
-    plan = prepare_here(small_transfer.replace(size=96), "cpu", Room(tile="32"))
-    kept, deadline = store.partial(plan) / "checkpoint.safetensors", time.monotonic() + 60
-    while not kept.is_file():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    ranks = [each.pid for each in psutil.Process(process.pid).children() if "often.py" in " ".join(each.cmdline())]
-    os.kill(max(ranks), signal.SIGKILL)
-    said = ended(process, 1)  # torchrun's code, whatever that of its ranks
-    assert "another rank is lost" in said or "interrupted" in said
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        ("SIGKILL", "another rank is lost"),
+        ("SIGSTOP", "rank 1 is stopped or cut off: no heartbeat for 2 s"),
+        ("SIGUSR1", "rank 1: MemoryError: none left"),
+    ],
+)
+def test_a_lost_rank_ends_in_words_with_a_checkpoint_that_fewer_go_on_from(
+    launcher, words, small_transfer, tmp_path, number, why
+):
+    pids = begin(launcher, words(steps=100_000), words(steps=100_000))
+    store, plan = Store(tmp_path / "results"), prepare_here(small_transfer.replace(size=57), "cpu", Room(tile="16"))
+    kept = store.partial(plan) / "checkpoint.safetensors"
+    until(kept.is_file)
+    os.kill(pids[1], getattr(signal, number))
+    _, line = after(launcher, "nstlab: error: ")
+    assert line.startswith(why)
+    assert line.endswith("the same command, also with fewer ranks, goes on\n")
+    os.kill(pids[1], signal.SIGKILL)  # if it is stopped
+    said, codes = after(launcher, "codes")
+    assert "another rank" not in said
+    assert codes.split()[0] == "2"
     checkpoint = store.checkpoint(plan)
     run = plan.steps(checkpoint)
     first, second = next(run), next(run)
     assert (first.index, second.index) == (checkpoint.data["index"] + 1, checkpoint.data["index"] + 2)
+
+
+def test_ranks_that_were_started_with_something_else_are_refused_by_the_first_one(launcher, words, tmp_path):
+    begin(launcher, words(), words(steps=5, seed=3))
+    said, codes = after(launcher, "codes")
+    assert said.count("\n") == 1
+    assert "error: rank 1 was started with another seed, steps than rank 0; start all with the same files" in said
+    assert set(codes.split()) == {"2"}
+    begin(launcher, words(), [word.replace("photo.png", "none.png") for word in words()])
+    said, codes = after(launcher, "codes")
+    assert said.count("\n") == 1
+    assert "error: rank 1: " in said
+    assert "none.png" in said
+    assert not (tmp_path / "out.png").exists()
 
 
 def test_tiles_are_shared_out_evenly_and_rows_are_those_that_they_span():
@@ -103,3 +166,30 @@ def test_a_gpu_is_one_ranks(monkeypatch):
     assert Team(5, 8).device("cpu") == "cpu"
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert "4 ranks share 2 GPU here" in refusal(Team(5, 8).device, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE: 'two' is not allowed; allowed are whole numbers from 1"),
+        ({"RANK": ""}, "RANK: is not set, though WORLD_SIZE is"),
+        ({"RANK": "2"}, "RANK: '2' is not allowed; allowed are whole numbers from 0 to 1"),
+        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK: '-1' is not allowed"),
+        ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE: '0' is not allowed"),
+        ({"MASTER_ADDR": None}, "MASTER_ADDR: is not set, though WORLD_SIZE is"),
+        ({"MASTER_PORT": "http"}, "MASTER_PORT: 'http' is not allowed"),
+    ],
+)
+def test_an_environment_that_does_not_say_how_ranks_meet_is_refused(words, monkeypatch, capsys, changes, said):
+    whole = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    for name, value in (whole | changes).items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    assert main(words()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_an_empty_number_of_ranks_is_one(words, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "")
+    assert main([*words(steps=0), "--tile", "off"]) == 0
+    assert "done in" in capsys.readouterr().out

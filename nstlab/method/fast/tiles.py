@@ -192,6 +192,7 @@ class TiledBound(ByHand):
     tiling: Tiling = field(kw_only=True)
     _windows: Windows | None = field(init=False, default=None)
     _margins: dict[str, int] = field(init=False, default_factory=dict)
+    _tiles: list[Tile] = field(init=False, default_factory=list)  # those of the targets that have positions
 
     def __post_init__(self) -> None:
         if self.tiling.team.leads:
@@ -201,22 +202,44 @@ class TiledBound(ByHand):
 
     @torch.no_grad()
     def _compute_targets(self, weights: Mapping[str, float]) -> None:
-        self._windows = None  # its memory is free for the targets' pictures
-        if self.tiling.team.leads and self._missing(weights):
-            self.tiling.team.order(do="targets", weights=weights)
-        for term, reads in self._missing(weights).items():
+        actives, team = self.objective.active(weights), self.tiling.team
+        if (tiles := self._windows_of(actives).tiles) != self._tiles:
+            if team.size > 1:  # each rank has the targets of the positions that were its own
+                self._forget_positional()
+            self._tiles = tiles
+        missing = self._missing(weights)
+        if team.leads and missing:
+            team.order(do="targets", weights=weights)
+        for term, reads in sorted(missing.items(), key=lambda item: item[0].positional):
             picture = term.target_image(self.shape)
-            if picture is None:
-                continue
-            totals: dict[tuple[str, str], Tensor] = {}
-            windows = Windows(self.net, dict.fromkeys(reads, term.margin), picture.shape[-2:], self.arithmetic, self.tiling)
-            for tile, read, features in windows.forward(picture):
-                for active in reads.get(read, ()):
-                    for crop, f in _pieces(term, tile, read, features):
-                        totals[active.key] = term.gathered(totals.get(active.key), f, crop, picture)
-                large.release(*totals.values())
-            windows.team.sum(total for total in totals.values() if not term.positional)
-            self.targets |= {key: self._placed(term.settled(total)) for key, total in totals.items()}
+            if picture is not None:
+                self.targets |= self._targets_of(term, reads, picture, actives)
+
+    def _forget_positional(self) -> None:
+        """Drop the targets that have as many positions as the picture."""
+        names = {term.name for _, term in self.objective.terms if term.positional}
+        self.targets = {key: target for key, target in self.targets.items() if key[0] not in names}
+
+    def _targets_of(
+        self, term: Term, reads: Mapping[str, list[ActiveLayer]], picture: Tensor, actives: Sequence[ActiveLayer]
+    ) -> dict[tuple[str, str], Tensor]:
+        """The targets of these layers of a term, from their picture. Those with positions are made of the tiles of the
+        evaluations, so that each rank has what it will need; others of tiles of their own."""
+        if term.positional:
+            windows = self._windows_of(actives)
+        else:
+            self._windows = None  # its memory is free for that of the target's picture
+            margins = dict.fromkeys(reads, term.margin)
+            windows = Windows(self.net, margins, picture.shape[-2:], self.arithmetic, self.tiling)
+        totals: dict[tuple[str, str], Tensor] = {}
+        for tile, read, features in windows.forward(picture):
+            for active in reads.get(read, ()):
+                for crop, f in _pieces(term, tile, read, features):
+                    totals[active.key] = term.gathered(totals.get(active.key), f, crop, picture)
+            large.release(*totals.values())
+        if not term.positional:
+            windows.team.sum(totals.values())
+        return {key: self._placed(term.settled(total)) for key, total in totals.items()}
 
     def _placed(self, target: Tensor) -> Tensor:
         """A target where and as evaluations need it; one with positions stays where it is."""

@@ -30,11 +30,7 @@ class Statistic(Style):
         """(P, 9 C): the painting's patches."""
         height, width = features.shape[-2:]
         count = height * width
-        if min(height, width) < WIDTH:
-            raise InputError(
-                f"statistic: patches have {WIDTH}×{WIDTH} positions, a layer has {width}×{height} here; choose another, or a "
-                "larger size"
-            )
+        _check_size(height, width)
         if count > MOST:
             raise InputError(
                 f"statistic: patches is for layers of at most {MOST} positions, here are {count}; choose deeper ones"
@@ -45,6 +41,7 @@ class Statistic(Style):
         return _patches(features, step)
 
     def statistic(self, features: Tensor, target: Tensor) -> Tensor:
+        _check_size(*features.shape[-2:])
         own = _patches(features)
         nearest = [self._nearest(part, target) for part in own.detach().split(CHUNK)]
         return (own - target[torch.cat(nearest)]).square().mean()
@@ -52,10 +49,11 @@ class Statistic(Style):
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
         return self.convention.style_factor * statistic
 
-    margin = WIDTH - 1
+    margin, least = WIDTH - 1, WIDTH
 
     def part(self, features: Tensor, target: Tensor, crop: Crop) -> Tensor:
         """What the patches whose first position is in the crop add."""
+        _check_size(*crop.whole)
         own = crop.within(crop.wider(self.margin))
         features = features[..., own.rows.start :, own.columns.start :]
         if min(features.shape[-2:]) < WIDTH:  # the last rows or columns begin no patch
@@ -75,6 +73,15 @@ class Statistic(Style):
 
     def working(self, filters: int, positions: int) -> int:
         return 10 * WIDTH**2 * filters * positions
+
+
+def _check_size(height: int, width: int) -> None:
+    """InputError if a layer is smaller than a patch."""
+    if min(height, width) < WIDTH:
+        raise InputError(
+            f"statistic: patches have {WIDTH}×{WIDTH} positions, a layer has {width}×{height} here; choose another, or a "
+            "larger size"
+        )
 
 
 def _patches(features: Tensor, step: int = 1) -> Tensor:
