@@ -64,10 +64,12 @@ UNKNOWN = {  # and what it does not know
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike, any_shape: bool = False) -> Iterator[Image.Image]:
-    """A picture of which only the header has been read. Whatever goes wrong while it is open becomes an InputError.
+    """A picture of which only the header has been read. Whatever goes wrong while it is open
+    becomes an InputError.
 
-    Sides that are not allowed are refused, unless it may have `any_shape`. In `image.info`, "tags" are the
-    containers.Tags of a TIFF or of EXIF data, "frames" and "cicp" see `containers.tidied_png`."""
+    Sides that are not allowed are refused, unless it may have `any_shape`. In `image.info`, "tags"
+    are the containers.Tags of a TIFF or of EXIF data, "frames" and "cicp" see
+    `containers.tidied_png`."""
     if max_pixels() > MAX_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels()
     for name in ("PIL", "tifffile"):  # which log what we tell in our own words
@@ -93,7 +95,8 @@ def _image(file: BinaryIO) -> Image.Image:
             image = DeepPng(tidied)
     elif head.startswith(containers.TIFF):
         page, count = containers.largest_page(file)
-        facts = {"frames": count, "tags": page}
+        held = file.seek(0, io.SEEK_END) if page.first(containers.COMPRESSION, 1) > 1 else 0  # whole, by its decoder
+        facts = {"frames": count, "tags": page, "held": held}
         try:
             image = DeepTiff(page) if page.is_deep else Image.open(page.alone(containers.NEEDED - {containers.SAMPLE_FORMAT}))
         except UnidentifiedImageError:
@@ -130,7 +133,8 @@ def _frames(image: Image.Image, file: BinaryIO) -> int:
 
 
 def _keep_orientation(image: Image.Image) -> None:
-    """Leave only the orientation of a picture's EXIF and XMP data, which may be damaged; EXIF data tell it first."""
+    """Leave only the orientation of a picture's EXIF and XMP data, which may be damaged; EXIF data
+    tell it first."""
     info = image.info
     text, data = info.pop("Raw profile type exif", ""), info.pop("exif", b"")
     with contextlib.suppress(ValueError):
@@ -219,8 +223,9 @@ def _check_shape(path: str | os.PathLike, width: int, height: int) -> None:
 
 
 def decode(path: str | os.PathLike, image: Image.Image, more: int = 0) -> None:
-    """Decode the pixels. InputError, before that, if they and `more` bytes do not fit into the free memory."""
-    needed = getattr(image, "cost", 8) * image.width * image.height + more
+    """Decode the pixels. InputError, before that, if they and `more` bytes do not fit into the free
+    memory."""
+    needed = getattr(image, "cost", 8) * image.width * image.height + image.info.get("held", 0) + more
     free = psutil.virtual_memory().available
     if needed > free:
         raise InputError(f"{path}: reading it needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
