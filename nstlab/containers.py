@@ -1,7 +1,8 @@
 """PNG, TIFF and EXIF data: which of their parts count for a picture, and a file of nothing else.
 
-Pillow gives a picture up for text, resolutions or thumbnails that it cannot read. A picture needs its pixels, its orientation,
-its colour information and its transparency; our own settings are read, too.
+Pillow gives a picture up for text, resolutions or thumbnails that it cannot read. A picture needs
+its pixels, its orientation, its colour information and its transparency; our own settings are read,
+too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Refused(ValueError):
 
 
 class Spliced(io.RawIOBase):
-    """A file to read, made of pieces, one behind the other: bytes, and ranges of positions in another file."""
+    """A file to read, made of pieces, one behind the other: bytes, and ranges of positions in
+    another file."""
 
     def __init__(self, file: BinaryIO, pieces: Sequence[bytes | range]):
         self._file, self._pieces, self._position = file, pieces, 0
@@ -70,10 +72,11 @@ NO_PROFILE = b"broken\0\0"  # a chunk whose profile Pillow finds unreadable
 
 
 def tidied_png(file: BinaryIO, texts: Sequence[bytes]) -> tuple[BinaryIO, dict[str, Any]]:
-    """A PNG with no more than its pixels and the metadata that count, in front of them, also those that were behind.
+    """A PNG with no more than its pixels and the metadata that count, in front of them, also those
+    that were behind.
 
-    texts: keys of texts that count. Returns the file, and what Pillow does not tell: "frames" and "cicp" (code points of
-    primaries, transfer, matrix, range)."""
+    texts: keys of texts that count. Returns the file, and what Pillow does not tell: "frames" and
+    "cicp" (code points of primaries, transfer, matrix, range)."""
     kept: dict[bytes, bytes] = {}
     facts: dict[str, Any] = {}
     stream, critical, pixels, end = PngImagePlugin.PngStream(io.BytesIO()), [], range(0), b""
@@ -86,7 +89,7 @@ def tidied_png(file: BinaryIO, texts: Sequence[bytes]) -> tuple[BinaryIO, dict[s
             data = _at(file, place)
             name = data.split(b"\0")[0] if kind in TEXTS else kind
             if kind in (b"IHDR", b"PLTE"):
-                critical.append(place)
+                critical.append(range(place.start - 8, place.stop + 4))
                 _parse(stream, kind, data)
             elif kind == b"acTL" and len(data) == 8:
                 facts["frames"] = struct.unpack(">II", data)[0]
@@ -99,8 +102,7 @@ def tidied_png(file: BinaryIO, texts: Sequence[bytes]) -> tuple[BinaryIO, dict[s
                     kept[name] = _chunk(kind, NO_PROFILE)
     if not pixels:
         return file, facts
-    header = [piece for place in critical for piece in (range(place.start - 8, place.stop + 4),)]
-    return io.BufferedReader(Spliced(file, [PNG, *header, *kept.values(), pixels, end])), facts
+    return io.BufferedReader(Spliced(file, [PNG, *critical, *kept.values(), pixels, end])), facts
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, range]]:
@@ -175,7 +177,8 @@ RAW = (32803, 34892)  # photometrics: colour filter array, linear raw
 
 
 class Tags:
-    """A directory of a TIFF, or of EXIF data, which have the same form: values by number, () for what is not readable."""
+    """A directory of a TIFF, or of EXIF data, which have the same form: values by number, () for
+    what is not readable."""
 
     def __init__(self, file: BinaryIO, offset: int | None = None):
         head = _at(file, range(16))
@@ -235,7 +238,8 @@ class Tags:
 
     @property
     def is_deep(self) -> bool:
-        """Whether it is one that Pillow misreads: more than 8 bits, other samples than whole numbers from 0 on."""
+        """Whether it is one that Pillow misreads: more than 8 bits, other samples than whole
+        numbers from 0 on."""
         if self.first(EXTRA, 0) == 1:  # colours that are multiplied by alpha, which Pillow divides in 8 bits
             return True
         return max(self.bits) > 8 or any(form not in (1, 4) for form in self.values(SAMPLE_FORMAT))

@@ -21,9 +21,10 @@ NATIVE, OTHER = ("L", "B") if np.little_endian else ("B", "L")
 class Levels:
     """The numbers of a deep picture.
 
-    values: (H, W, C), as they are stored. mode: what the first ones are, L, RGB, CMYK or LAB. black, white: between which they
-    are. alpha: whether the next one is "straight" or "premultiplied" alpha, or there is "" none. clear: the values of pixels
-    that are transparent, by their value."""
+    values: (H, W, C), as they are stored. mode: what the first ones are, L, RGB, CMYK or LAB.
+    black, white: between which they are. alpha: whether the next one is "straight" or
+    "premultiplied" alpha, or there is "" none. clear: the values of pixels that are transparent, by
+    their value."""
 
     values: np.ndarray
     mode: str
@@ -38,7 +39,8 @@ class Levels:
         return len(self.mode)
 
     def colours(self, box: tuple[int, int, int, int], opaque: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
-        """(colours (h, w, C), alpha (h, w, 1) or None), float32 in [0, 1], of a part: left, top, right, bottom.
+        """(colours (h, w, C), alpha (h, w, 1) or None), float32 in [0, 1], of a part: left, top,
+        right, bottom.
 
         opaque: whether alpha is ignored."""
         values, alpha = self.values[box[1] : box[3], box[0] : box[2]], None
@@ -79,8 +81,9 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def white_of(values: np.ndarray, bits: int) -> float:
-    """The number that is white. It is the greatest of its kind, unless all of more than 16 bits, or of floating-point ones,
-    are within a smaller range that is usual: to 1 (floating-point), to 255 (the same), to 65535."""
+    """The number that is white. It is the greatest of its kind, unless all of more than 16 bits, or
+    of floating-point ones, are within a smaller range that is usual: to 1 (floating-point), to
+    255 (the same), to 65535."""
     if values.dtype.kind != "f" and bits <= 16:
         return float((1 << bits - (values.dtype.kind == "i")) - 1)
     brightest = max(float(_finite(row.astype(np.float32)).max()) for row in values)
@@ -93,7 +96,8 @@ def white_of(values: np.ndarray, bits: int) -> float:
 
 
 class DeepTiff(ImageFile.ImageFile):
-    """A page of a TIFF that Pillow reads as if it were another one, or in 8 bits. `load` reads its levels."""
+    """A page of a TIFF that Pillow reads as if it were another one, or in 8 bits. `load` reads its
+    levels."""
 
     format = "TIFF"
 
@@ -133,7 +137,8 @@ class DeepTiff(ImageFile.ImageFile):
         self.levels = Levels(values, mode, black, white, alpha if values.shape[2] > len(mode) else "")
 
     def _values(self) -> tuple[np.ndarray, str]:
-        """((H, W, C), the kind of alpha), by tifffile, or by Pillow for compressions that tifffile lacks."""
+        """((H, W, C), the kind of alpha), by tifffile, or by Pillow for compressions that tifffile
+        lacks."""
         import tifffile
 
         page = self.page
@@ -186,7 +191,8 @@ def _pillows(file: BinaryIO, page: Tags, alpha: str) -> tuple[np.ndarray, str]:
 
 
 def _two_bytes(header: Callable[[], Image.Image], high: str, low: str) -> np.ndarray:
-    """(H, W, C) of 16 bits of a picture of which Pillow keeps 8: first one byte of each number is read, then the other."""
+    """(H, W, C) of 16 bits of a picture of which Pillow keeps 8: first one byte of each number is
+    read, then the other."""
     planes = []
     for order in (high, low):
         image = header()

@@ -32,12 +32,14 @@ TEXTS = (METADATA_KEY.encode(), b"XML:com.adobe.xmp", b"Raw profile type exif") 
 LIKE = "PNG, JPEG, TIFF, WebP and the like"
 
 RAW = "a camera raw file; develop it first, into a TIFF or a JPEG"
-UNLOADABLE = {  # what Pillow knows and cannot read, by how the file begins
-    rb"%!PS|\xc5\xd0\xd3\xc6": "an EPS or PostScript file, which only Ghostscript can read",
-    rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF": "a Windows metafile (WMF, EMF), which only Windows can read",
+NEVER = {  # what Pillow takes for a picture and is none that it can read, by how the file begins
     rb"\0\0\x01[\xb3\xba]": "a video",
     rb"\x89HDF|GRIB|BUFR": "scientific data (HDF5, GRIB or BUFR)",
     rb"II\*\0.{4}CR": RAW,
+}
+UNLOADABLE = {  # what it reads with other programs' help only
+    rb"%!PS|\xc5\xd0\xd3\xc6": "an EPS or PostScript file, which only Ghostscript can read",
+    rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF": "a Windows metafile (WMF, EMF), which only Windows can read",
 }
 UNKNOWN = {  # and what it does not know
     rb"%PDF": "a PDF",
@@ -45,13 +47,14 @@ UNKNOWN = {  # and what it does not know
     rb".{4}ftyp(hei|hev|mif1|msf1)": "a HEIC picture, which Pillow reads with a plugin only; save it as JPEG",
     rb".{4}ftypcrx|FUJIFILMCCD-RAW|II(RO|RS|U\0)|MMOR|\0MRM|FOVb|II\x1a\0\0\0HEAPCCDR": RAW,
     rb"\0\0\0\x0cJXL |\xff\x0a": "a JPEG XL picture, which Pillow reads with a plugin only",
-    rb".{4}ftyp|.{4}(moov|mdat|wide)|\x1aE\xdf\xa3|RIFF.{4}AVI |FLV\x01|OggS|0&\xb2u|G.{187}G": "a video, or sound",
-    rb"\s*(<\?xml.*?|<!--.*?)?<(!DOCTYPE )?svg": "an SVG, a drawing; export it as PNG",
+    rb".{4}(ftyp|moov|mdat|wide)|RIFF.{4}(AVI |WAVE)|\x1aE\xdf\xa3|FLV\x01|OggS|ID3|0&\xb2u|G.{187}G": "a video, or sound",
+    rb"(\xef\xbb\xbf)?\s*(<\?xml.*?|<!--.*?)?<(!DOCTYPE )?svg": "an SVG, a drawing; export it as PNG",
     rb"\s*<(!doctype )?html": "a page of the web, not a picture",
     rb"8BPS": "a Photoshop file of a kind that Pillow cannot read; save it as TIFF",
     rb"v/1\x01|#\?(RADIANCE|RGBE)": "a picture with high dynamic range (EXR or HDR); save it as TIFF",
     rb"gimp xcf": "a file of GIMP (XCF); export it as PNG",
     rb"\x00\x05\x16[\x00\x07]": "not a picture but what a Mac keeps beside one",
+    rb"\xff\xfe|\xfe\xff": "not a picture but a text file",  # UTF-16
     rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!": "an archive, not a picture",
 }
 
@@ -61,10 +64,12 @@ UNKNOWN = {  # and what it does not know
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike, any_shape: bool = False) -> Iterator[Image.Image]:
-    """A picture of which only the header has been read. Whatever goes wrong while it is open becomes an InputError.
+    """A picture of which only the header has been read. Whatever goes wrong while it is open
+    becomes an InputError.
 
-    Sides that are not allowed are refused, unless it may have `any_shape`. In `image.info`, "tags" are the
-    containers.Tags of a TIFF or of EXIF data, "frames" and "cicp" see `containers.tidied_png`."""
+    Sides that are not allowed are refused, unless it may have `any_shape`. In `image.info`, "tags"
+    are the containers.Tags of a TIFF or of EXIF data, "frames" and "cicp" see
+    `containers.tidied_png`."""
     if max_pixels() > MAX_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels()
     for name in ("PIL", "tifffile"):  # which log what we tell in our own words
@@ -80,8 +85,8 @@ def opened(path: str | os.PathLike, any_shape: bool = False) -> Iterator[Image.I
 def _image(file: BinaryIO) -> Image.Image:
     """The picture in a file, in the class that reads it."""
     head = file.read(HEAD)
-    if _name(head, {b"II\\*\0.{4}CR": RAW}):
-        raise Refused(RAW)
+    if kind := _name(head, NEVER):
+        raise Refused(kind)
     if head.startswith(containers.PNG):
         tidied, facts = containers.tidied_png(file, TEXTS)
         image = Image.open(tidied)
@@ -90,7 +95,8 @@ def _image(file: BinaryIO) -> Image.Image:
             image = DeepPng(tidied)
     elif head.startswith(containers.TIFF):
         page, count = containers.largest_page(file)
-        facts = {"frames": count, "tags": page}
+        held = file.seek(0, io.SEEK_END) if page.first(containers.COMPRESSION, 1) > 1 else 0  # whole, by its decoder
+        facts = {"frames": count, "tags": page, "held": held}
         try:
             image = DeepTiff(page) if page.is_deep else Image.open(page.alone(containers.NEEDED - {containers.SAMPLE_FORMAT}))
         except UnidentifiedImageError:
@@ -127,7 +133,8 @@ def _frames(image: Image.Image, file: BinaryIO) -> int:
 
 
 def _keep_orientation(image: Image.Image) -> None:
-    """Leave only the orientation of a picture's EXIF and XMP data, which may be damaged; EXIF data tell it first."""
+    """Leave only the orientation of a picture's EXIF and XMP data, which may be damaged; EXIF data
+    tell it first."""
     info = image.info
     text, data = info.pop("Raw profile type exif", ""), info.pop("exif", b"")
     with contextlib.suppress(ValueError):
@@ -218,7 +225,7 @@ def check_shape(path: str | os.PathLike, width: int, height: int) -> None:
 
 def decode(path: str | os.PathLike, image: Image.Image, more: int = 0) -> None:
     """Decode the pixels. InputError, before that, if they and `more` bytes do not fit into the free memory."""
-    check_memory(path, getattr(image, "cost", 8) * image.width * image.height + more)
+    check_memory(path, getattr(image, "cost", 8) * image.width * image.height + image.info.get("held", 0) + more)
     image.load()
 
 

@@ -1,7 +1,9 @@
-"""Colour information of picture files: whatever they say of their colours becomes a conversion to sRGB, or is told.
+"""Colour information of picture files: whatever they say of their colours becomes a conversion to
+sRGB, or is told.
 
-A file says it in an ICC profile, in code points (cICP of PNG, nclx of AVIF), in gamma and chromaticities (PNG, TIFF, EXIF), or
-by the name of Adobe RGB in EXIF data. All but a profile is made into one, so that there is one way to convert.
+A file says it in an ICC profile, in code points (cICP of PNG, nclx of AVIF), in gamma and
+chromaticities (PNG, TIFF, EXIF), or by the name of Adobe RGB in EXIF data. All but a profile is
+made into one, so that there is one way to convert.
 """
 
 from __future__ import annotations
@@ -48,9 +50,11 @@ TAKEN = "its colours are taken for sRGB"
 
 
 def conversion(path: Path, image: Image.Image, mode: str, exact: bool) -> Convert | None:
-    """What converts a picture, or a part of it, to sRGB; None if nothing is to be done, or can be, which is told.
+    """What converts a picture, or a part of it, to sRGB; None if nothing is to be done, or can be,
+    which is told.
 
-    mode: that of its colours, L, RGB, CMYK or LAB. exact: whether a conversion that hardly changes anything is made, too."""
+    mode: that of its colours, L, RGB, CMYK or LAB. exact: whether a conversion that hardly changes
+    anything is made, too."""
     if mode == "LAB":
         return _by(ImageCms.createProfile("LAB"), mode)
     profile = _stored(path, image)
@@ -73,7 +77,8 @@ def conversion(path: Path, image: Image.Image, mode: str, exact: bool) -> Conver
 
 
 def _stored(path: Path, image: Image.Image) -> bytes | None:
-    """The profile of a picture, or one that says what else is told of its colours; None for those of sRGB."""
+    """The profile of a picture, or one that says what else is told of its colours; None for those
+    of sRGB."""
     boxes = _in_boxes(path, image)
     profile = image.info.get("icc_profile", boxes.get("profile"))
     if "icc_profile" in image.info and not profile:
@@ -150,7 +155,8 @@ def _of_tags(path: Path, tags: Tags | None) -> bytes | None:
 
 
 def _in_boxes(path: Path, image: Image.Image) -> dict[str, Any]:
-    """Colour information that Pillow passes over: code points of AVIF, "nclx", and the profile of JPEG 2000 and of BMP."""
+    """Colour information that Pillow passes over: code points of AVIF, "nclx", and the profile of
+    JPEG 2000 and of BMP."""
     if image.format not in BOXED:
         return {}
     with path.open("rb") as file:
@@ -181,8 +187,9 @@ def _table(values: np.ndarray) -> Curve:
 
 
 def _profile(path: Path, points: Sequence[Sequence[float]], *curves: Curve | None) -> bytes | None:
-    """An ICC profile of chromaticities (red, green, blue, white) and curves from stored to linear values, one for all or one
-    each, None for that of sRGB. None if that is sRGB, and, which is told, for chromaticities of no colours."""
+    """An ICC profile of chromaticities (red, green, blue, white) and curves from stored to linear
+    values, one for all or one each, None for that of sRGB. None if that is sRGB, and, which is
+    told, for chromaticities of no colours."""
     if np.abs(np.array(points) - np.array(SRGB)).max() <= NEAR and not any(curves):
         return None
     xyz = _primaries(points)
@@ -221,7 +228,8 @@ def _white(point: Sequence[float]) -> np.ndarray:
 
 
 def _primaries(points: Sequence[Sequence[float]]) -> np.ndarray | None:
-    """(3, 3): XYZ, at the white of profiles (D50), of red, green and blue, in its columns; None if they are no colours."""
+    """(3, 3): XYZ, at the white of profiles (D50), of red, green and blue, in its columns; None if
+    they are no colours."""
     if min(y for _, y in points) <= 0.001 or max(max(pair) for pair in points) > 2:
         return None
     whites, colours = _white(points[3]), np.stack([_white(pair) for pair in points[:3]], 1)

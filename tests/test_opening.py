@@ -62,6 +62,8 @@ KINDS = {
     "txt": ("Kein Bild, sondern Wörter.\n".encode() * 999, "not a picture but a text file"),
     "empty": (b"", "not a picture but an empty file"),
     "mac": (b"\0\x05\x16\x07\0\x02\0\0Mac OS X" + bytes(99), "not a picture but what a Mac keeps"),
+    "utf-16": ("Wörter".encode("utf-16"), "a text file"),
+    "hdf": (b"\x89HDF\r\n\x1a\n" + bytes(99), "scientific data"),
     "zip": (b"PK\x03\x04" + bytes(99), "an archive"),
     "psd": (b"8BPS\0\2" + bytes(99), "a Photoshop file"),
     "unknown": (bytes(range(256)), "not a picture (or damaged)"),
@@ -163,8 +165,8 @@ def test_metadata_of_an_avif_that_keep_it_from_being_opened_are_left_out(tmp_pat
 
 
 def test_tags_of_a_tiff_that_are_not_needed_cost_nothing(tmp_path):
-    odd = {282: "x", 283: b"abc", 296: "y", 700: (1, 2), 305: 5, 34665: 1 << 30, 34853: 7, 33723: b"\xff", 37724: b"1", 317: 1}
-    (tmp_path / "a.tif").write_bytes(encoded("TIFF", compression="tiff_lzw", tiffinfo=odd))
+    far, odd = [(tag, "I", 1, 1 << 30, True) for tag in (34665, 34853)], [(700, "H", 1, 5, True), (33723, "B", 1, 255, True)]
+    (tmp_path / "a.tif").write_bytes(tiff((ARRAY, {"photometric": "rgb", "extratags": far + odd})))
     assert np.array_equal(levels(tmp_path / "a.tif").round(), ARRAY)
 
 
