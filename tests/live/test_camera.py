@@ -63,10 +63,10 @@ def test_of_frames_that_wait_only_the_newest_is_painted(camera, monkeypatch):
     held, painted = threading.Event(), []
     paint = Camera.painted
 
-    def slow(self, data, shares, alpha):
+    def slow(self, painter, data, shares, alpha):
         held.wait(20)
         painted.append(alpha)
-        return paint(self, data, shares, alpha)
+        return paint(self, painter, data, shares, alpha)
 
     monkeypatch.setattr(Camera, "painted", slow)
     frame(camera, 1, alpha=0.1)
@@ -116,7 +116,7 @@ def test_what_is_no_frame_is_told_to_the_page_and_the_next_frame_is_painted(came
 
 
 def test_shares_that_do_not_fit_are_refused(camera):
-    assert "give a share" in refusal(camera.painted, FRAME, [1, 2], 1.0)
+    assert "give a share" in refusal(camera.painted, camera.model.painter("cpu"), FRAME, [1, 2], 1.0)
 
 
 def test_a_studio_has_the_camera_in_a_tab_and_pauses_for_it(small_transfer, tmp_path):
