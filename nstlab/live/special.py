@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
@@ -118,7 +118,7 @@ class MixView(BarsView):
 
     def labels(self, settings: RunSettings) -> list[str]:
         several = [settings.inputs[role].source for role in settings.paintings] if settings.more_paintings else []
-        return [name.rpartition(os.sep)[2].partition(".")[0] for name in several]
+        return [Path(name).name.partition(".")[0] for name in several]
 
     def open(self, settings: RunSettings) -> float:
         return 1 / (1 + len(settings.more_paintings))

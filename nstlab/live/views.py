@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ class MenuView(View):
         shown = self.shown(settings)
         for value in shown if isinstance(self.widget, w.SelectMultiple) else [shown]:
             if value not in [known for _, known in self.widget.options]:
-                label = " + ".join(value) if isinstance(value, tuple) else value.rpartition(os.sep)[2]
+                label = " + ".join(value) if isinstance(value, tuple) else Path(value).name
                 self.widget.options = [*self.widget.options, (label, value)]
         super().show(settings)
 
