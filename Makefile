@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 BUDGET ?= quick  # of the notebooks' runs in `make docs`: smoke takes seconds for each, quick minutes
 
-.PHONY: demo test lab studio docs lint format clean
+.PHONY: demo test test-oldest lab studio docs lint format clean
 
 demo: $(READY)
 	mkdir -p results
@@ -14,6 +14,13 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 3 --dist worksteal  # two cores are kept busy: some tests wait for browsers and servers
+
+# With the oldest releases that pyproject.toml allows; the newer packages that they bring along warn of them.
+test-oldest:
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet uv
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct --editable '.[test]'
+	$(VENV)-oldest/bin/python -m pytest -n 3 --dist worksteal -W default
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
@@ -47,5 +54,5 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

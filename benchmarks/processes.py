@@ -190,6 +190,8 @@ def _resident() -> int:
 
 def _peak() -> int:
     """The process's largest resident size so far."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
     import resource
 
     status = Path("/proc/self/status")

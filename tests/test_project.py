@@ -17,17 +17,50 @@ PAGES = [
 ]
 
 
-def names(requirements):
-    """Of packages, without versions, as conda calls them."""
-    found = {re.split(r"[<>=\s\[]", text)[0].lower() for text in requirements}
-    return {"pytorch" if name == "torch" else name for name in found}
+def parted(requirements):
+    """[(name of a package, its bounds)]"""
+    return [re.fullmatch(r"([\w-]+)(?:\[.*\])?(.*)", text).groups() for text in requirements]
+
+
+PACKAGES = {  # that have other names than what one imports
+    "IPython": "ipython", "PIL": "pillow", "cv2": "opencv-python-headless", "skimage": "scikit-image",
+}  # fmt: skip
+FILE = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = {  # what the package asks for, for each purpose
+    "build": parted(FILE["build-system"]["requires"]),
+    "dependencies": parted(FILE["project"]["dependencies"]),
+    **{extra: parted(each) for extra, each in FILE["project"]["optional-dependencies"].items()},
+}
 
 
 def test_the_conda_environment_has_what_the_package_asks_for():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    listed = names(re.findall(r"^  - ([\w-]+.*)$", (ROOT / "environment.yml").read_text(encoding="utf-8"), re.M))
-    missing = names(project["dependencies"]) - listed
-    assert missing <= {"lazy-loader"}  # which pip brings, with the package itself
+    listed = re.findall(r"^  - ([\w-]+) ?(.*)$", (ROOT / "environment.yml").read_text(encoding="utf-8"), re.M)
+    asked = {f"{'pytorch' if name == 'torch' else name}{bound}" for name, bound in PROJECT["dependencies"]}
+    missing = asked - {name + bound for name, bound in listed}
+    assert {re.split(">", text)[0] for text in missing} <= {"lazy-loader"}  # which pip brings, with the package itself
+
+
+def test_every_dependency_has_a_lower_bound_and_every_import_is_of_a_dependency():
+    named = [each for group in PROJECT.values() for each in group if each[0] != "nstlab"]
+    assert [name for name, bound in named if not bound.startswith(">=")] == []
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "nstlab").rglob("*.py"))
+    pairs = re.findall(r"^ *(?:import (\w+)[\w.]*(?: as \w+)?$|from (\w+)[\w.]* import )", code, re.M)
+    others = {one or other for one, other in pairs} - sys.stdlib_module_names - {"nstlab"}
+    assert {"torch", "PIL", "av"} <= others
+    missing = {PACKAGES.get(name, name.replace("_", "-")) for name in others} - {name for name, _ in named}
+    assert missing == set()
+
+
+def test_every_file_that_is_named_to_contributors_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    places = [ROOT, ROOT / "nstlab", ROOT / "nstlab" / "terms" / "statistics"]
+    paths = {name for name in re.findall(r"`([\w./]+)`", text) if "/" in name or re.search(r"\.(py|toml|md|yml)$", name)}
+    examples = {"notebooks/10_name.ipynb"}
+    missing = {name for name in paths - examples if not any((place / name).exists() for place in places)}
+    for room, about in re.findall(r"^\| `(nstlab/[\w/]+/)` \|(.*)\|$", text, re.M):
+        modules = re.findall(r"`(\w+)`", about)
+        missing |= {room + name for name in modules if not list((ROOT / room).glob(f"{name}*"))}
+    assert missing == set()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script, for Binder")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import anywidget
 import torch.nn.functional as F
 import traitlets as t
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from nstlab import images as im
 from nstlab.labels import PALETTE
 from nstlab.labels import load as load_labels
-from nstlab.live.pages import HERE, script
+from nstlab.live.pages import HERE, Messages, Page, count, script
 from nstlab.live.viewer import jpeg
 from nstlab.live.views import View
 from nstlab.recipes.base import RunSettings
@@ -31,7 +31,10 @@ Labelled = tuple[str, Tensor, Tensor | None]  # name, picture, its label picture
 Loader = Callable[[], list[Labelled]]
 
 
-class Brush(anywidget.AnyWidget):
+MESSAGES: Messages = {"look": {}, "regions": {"buffers": count(2)}, "no regions": {}}  # that its page sends
+
+
+class Brush(Page):
     """The page. It sends {"do": "look"} when it is first seen, {"do": "regions"} with the label pictures of photo and painting
     as PNG, which are to be used, and {"do": "no regions"}."""
 
@@ -52,6 +55,7 @@ class RegionsView(View):
         self._found: tuple[Any, Loader] | None = None  # what it has found, and for which such settings
         self._load: Loader | None = None  # what is to be shown when somebody looks
         self._seen = False
+        self._changing = threading.Lock()  # of what is to be shown, which the page's thread and the session's change
 
     def watch(self, moved: Callable[[], None]) -> None:
         """What the page sends goes to the studio, which keeps files."""
@@ -62,9 +66,11 @@ class RegionsView(View):
     def show(self, settings: RunSettings) -> None:
         files, labels, _ = concern = _concern(settings)
         if concern != self._shown:
-            self._shown = concern
-            looked = self._found is not None and self._found[0] == concern
-            self._offer(self._found[1] if looked else partial(_read, files, labels))
+            self._shown, found = concern, self._found
+            looked = found is not None and found[0] == concern
+            self._offer(found[1] if looked else partial(_read, files, labels))
+        elif self._seen:
+            self.look()  # again, if it has failed
 
     def found(self, plan: Plan, number: int) -> None:
         """Show the regions that run `number` has found; nothing if it has not looked for any."""
@@ -72,8 +78,9 @@ class RegionsView(View):
             self._run, self._found = number, None
             if plan.settings.regions > 1:
                 masks = plan.inputs["mask"], plan.inputs["painting_mask"]  # not the plan, whose memory the next run needs
-                self._found = _concern(plan.settings), partial(_of_run, plan.settings, plan.start.shape[-2:], masks)
-                self._offer(self._found[1])
+                load = partial(_of_run, plan.settings, plan.start.shape[-2:], masks)
+                self._found = _concern(plan.settings), load
+                self._offer(load)
 
     def forget(self) -> None:
         """Show the pictures anew next time, since what was painted over them is not wanted."""
@@ -81,17 +88,21 @@ class RegionsView(View):
 
     def look(self) -> None:
         """Show what there is, and from now on what comes, since somebody sees the page."""
-        self._seen = True
-        if self._load is not None:
-            load, self._load = self._load, None
-            with contextlib.suppress(InputError):  # why not is said when a run begins
-                self.widget.pictures = [
-                    {"name": name, "picture": jpeg(picture, SIDE), "labels": _png(labels, picture)}
-                    for name, picture, labels in load()
-                ]
+        self._seen, load = True, self._load
+        if load is None:
+            return
+        with contextlib.suppress(InputError):  # why not is said when a run begins
+            pictures = [
+                {"name": name, "picture": jpeg(picture, SIDE), "labels": _png(labels, picture)}
+                for name, picture, labels in load()
+            ]
+            with self._changing:
+                if self._load is load:  # else another thread has offered newer ones
+                    self._load, self.widget.pictures = None, pictures
 
     def _offer(self, load: Loader) -> None:
-        self._load = load
+        with self._changing:
+            self._load = load
         if self._seen:
             self.look()
 

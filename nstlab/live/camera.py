@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets as t
 from PIL import Image
@@ -28,19 +27,24 @@ from nstlab.encoding import picture_of
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import SHIPPED
-from nstlab.live.pages import HERE, script
+from nstlab.live.pages import HERE, Messages, Page, check_message, script, sendable
 from nstlab.live.session import explained
 from nstlab.live.viewer import jpeg
+from nstlab.recipes.plan import digest
 from nstlab.settings import DEVICES, MIN_SIDE, RESULTS, InputError, user_path
 
 SIDES = (192, 256, 384, 512)  # px: long sides of frames that are offered
 SIDE = SIDES[1]  # at first
 MOST_BYTES = 1 << 20  # of a frame's JPEG
 
+MESSAGES: Messages = {  # that its page sends
+    "frame": {"id": files.WHOLE, "shares": files.list_of(files.NUMBER), "alpha": files.NUMBER},
+    **{do: {} for do in ("begin", "end", "save")},
+}
 Frame = tuple[Mapping[str, Any], bytes]  # what the page says about a frame, and its JPEG
 
 
-class Camera(anywidget.AnyWidget):
+class Camera(Page):
     """The camera's picture, painted, with a slider for the share of each of a model's paintings and one for the strength.
 
     model: what `StyleModel.load` takes. folder: where saved pictures go. device: one of settings.DEVICES. begun: called when
@@ -62,7 +66,6 @@ class Camera(anywidget.AnyWidget):
     ):
         self.model, self.device, self.folder, self.begun = StyleModel.load(model), device, user_path(folder), begun
         self.shown: Tensor | None = None  # the last picture, which can be saved
-        self._painter: Painter | None = None
         self._waiting: Frame | None = None  # the newest frame that is not painted yet
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -74,17 +77,22 @@ class Camera(anywidget.AnyWidget):
         self._begin(stop=True)
         super().close()
 
-    def painted(self, frame: bytes, shares: Sequence[float], alpha: float) -> Tensor:
-        """A frame, a JPEG, painted: (1, 3, H, W) sRGB in [0, 1]. Raises InputError for what is no small picture."""
-        if self._painter is None:
-            self._painter = self.model.painter(self.device)
+    def painted(self, painter: Painter, frame: bytes, shares: Sequence[float], alpha: float) -> Tensor:
+        """A frame, a JPEG, painted by one of the model's painters: (1, 3, H, W) sRGB in [0, 1].
+
+        Raises InputError for what is no small picture, and for shares that do not fit."""
         mix = self.model.mixture(self.model.paintings, [float(share) for share in shares])
-        return self._painter(_decoded(frame), mix, min(1.0, max(0.0, float(alpha))))
+        return painter(_decoded(frame), mix, min(1.0, max(0.0, float(alpha))))
 
     # --- from the page, in the kernel's thread
 
     def _receive(self, _: Any, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
         """Take a frame, or do what else the page asks for."""
+        try:
+            check_message(content, buffers, MESSAGES)
+        except InputError as error:
+            self.send(_said(error))
+            return
         match content["do"]:
             case "frame":
                 with self._changed:
@@ -99,18 +107,19 @@ class Camera(anywidget.AnyWidget):
                 self._say(self._save)
 
     def _save(self) -> str:
-        """Keep the last picture; returns where it is."""
-        if self.shown is None:
+        """Keep the last picture; returns where it is. Two of one second have other names."""
+        picture = self.shown
+        if picture is None:
             raise InputError("there is no picture yet; start the camera first")
-        name = time.strftime("%Y-%m-%d %H-%M-%S")
-        return str(im.save(self.shown, files.folder(self.folder) / f"{name}.png"))
+        name = f"{time.strftime('%Y-%m-%d %H-%M-%S')} {digest(picture)[:8]}.png"
+        return str(im.save(picture, files.folder(self.folder) / name))
 
     def _say(self, action: Callable[[], str]) -> None:
         """Do something, and tell the page what came of it, or what went wrong."""
         try:
-            self.send({"do": "say", "text": f"Saved as {action()}"})
+            self.send({"do": "say", "text": sendable(f"Saved as {action()}")})
         except Exception as error:
-            self.send({"do": "say", "text": explained(error), "error": True})
+            self.send(_said(error))
 
     # --- the thread
 
@@ -118,31 +127,47 @@ class Camera(anywidget.AnyWidget):
         """Have a thread that paints; or, if `stop`, none. What it held is forgotten then."""
         with self._changed:
             if stop:
-                self._thread = self._waiting = self._painter = self.shown = None
+                self._thread = self._waiting = self.shown = None
                 self._changed.notify()
             elif self._thread is None:
                 self._thread = threading.Thread(target=self._paint, name="nstlab camera", daemon=True)
                 self._thread.start()
 
     def _paint(self) -> None:
-        """Paint the newest frame, until the thread is no longer wanted."""
-        own = threading.current_thread()
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting is not None or self._thread is not own)
-                if self._thread is not own:
-                    return
-                (content, frame), self._waiting = self._waiting, None
-            answer = {"do": "painted", "id": content.get("id")}
-            try:
-                picture = self.painted(frame, content["shares"], content["alpha"])
+        """Paint the newest frame, until the thread is no longer wanted. If it dies, another can begin."""
+        own, painter = threading.current_thread(), None
+        try:
+            while (newest := self._next(own)) is not None:
+                content, frame = newest
+                try:
+                    painter = painter or self.model.painter(self.device)  # tried again if it fails
+                    picture = self.painted(painter, frame, content["shares"], content["alpha"])
+                    answer, data = {"do": "painted", "id": content["id"]}, [jpeg(picture)]
+                except Exception as error:
+                    answer, data, picture = _said(error), None, None
                 with self._changed:
                     if self._thread is not own:
                         return
-                    self.shown = picture
-                self.send(answer, [jpeg(picture)])
-            except Exception as error:
-                self.send({"do": "say", "text": explained(error), "error": True})
+                    self.shown = self.shown if picture is None else picture
+                self.send(answer, data)
+        finally:
+            with self._changed:
+                if self._thread is own:
+                    self._thread = None
+
+    def _next(self, own: threading.Thread) -> Frame | None:
+        """Wait for a frame and take it; None once the thread is no longer wanted."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is not None or self._thread is not own)
+            if self._thread is not own:
+                return None
+            frame, self._waiting = self._waiting, None
+            return frame
+
+
+def _said(error: Exception) -> dict[str, Any]:
+    """What tells the page of an error that has just been caught."""
+    return {"do": "say", "text": sendable(explained(error)), "error": True}
 
 
 def _decoded(frame: bytes) -> Tensor:

@@ -15,14 +15,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import ipywidgets as w
 import traitlets as t
 from tqdm import tqdm
 
 from nstlab import images as im
 from nstlab.live.controls import Controls
-from nstlab.live.pages import HERE, script
+from nstlab.live.pages import HERE, LINE, Messages, Page, check_message, script, sendable
 from nstlab.live.session import FRAMES, explained
 from nstlab.live.viewer import jpeg
 from nstlab.recipes.base import RunSettings
@@ -48,7 +47,10 @@ def painted_like(picture: RunSettings) -> dict[str, Any]:
     return {"painting": picture.inputs["style"].source, "recipe": picture.recipe, "parameters": words(shared)}
 
 
-class Screen(anywidget.AnyWidget):
+MESSAGES: Messages = {"frame": {"name": LINE}, "paint": {}, "stop": {}}  # that the page sends
+
+
+class Screen(Page):
     """The player's page. Traits go to the browser; messages come back through `on_msg`."""
 
     _esm = script("player.js")
@@ -60,7 +62,7 @@ class Screen(anywidget.AnyWidget):
 
     def say(self, text: str, error: bool = False) -> None:
         """Show one line above the picture."""
-        self.status = {"text": text, "error": error}
+        self.status = {"text": sendable(text), "error": error}
 
 
 class FilmPlayer(w.VBox):
@@ -123,6 +125,7 @@ class FilmPlayer(w.VBox):
     def _receive(self, _: Any, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
         """Do what a message of the page asks for."""
         try:
+            check_message(content, buffers, MESSAGES)
             match content["do"]:
                 case "frame":
                     self._send(content["name"])
@@ -135,8 +138,9 @@ class FilmPlayer(w.VBox):
 
     def _send(self, name: str) -> None:
         """Send a frame, as a JPEG, if there is one of this name."""
-        if name in self._places:
-            self.screen.send({"do": "frame", "name": name}, [jpeg(im.load(self._places[name]))])
+        path = self._places.get(name)
+        if path is not None:
+            self.screen.send({"do": "frame", "name": name}, [jpeg(im.load(path))])
 
     # --- the thread
 

@@ -21,11 +21,13 @@ import ipywidgets as w
 from nstlab import images as im
 from nstlab import labels
 from nstlab.feedforward.settings import SHIPPED
+from nstlab.live import brush, viewer
 from nstlab.live.audience import Audience
 from nstlab.live.brush import NONE, RegionsView
 from nstlab.live.camera import Camera
 from nstlab.live.controls import Controls
 from nstlab.live.film import Snapshot
+from nstlab.live.pages import check_message
 from nstlab.live.painting import Back, Change, Painting, Restart, Save
 from nstlab.live.panel import panel, parts_of, restart_buttons
 from nstlab.live.player import FilmPlayer
@@ -37,7 +39,7 @@ from nstlab.recipes.base import RunSettings
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs import source
 from nstlab.runs.store import Store
-from nstlab.settings import DEVICES, LIVE, RESULTS, START, user_path
+from nstlab.settings import DEVICES, LIVE, RESULTS, START, one_of, user_path
 from nstlab.video.settings import VideoSettings, repaints
 
 
@@ -144,6 +146,7 @@ class Studio(w.VBox):
 
     def upload(self, field: str, name: str, data: bytes) -> None:
         """Take a file for "photo" or "painting". Raises InputError if it does not pass the checks of all pictures."""
+        one_of("upload", field, list(self.settings.roles()))
         self.controls.change(**{field: str(self.uploads.keep(name, data))})
 
     def use_regions(self, photo: bytes, painting: bytes) -> None:
@@ -238,9 +241,15 @@ class Studio(w.VBox):
             "seen": self._begin_watched,
             "gone": self._pause_unwatched,
         }
+        known = viewer.MESSAGES | (brush.MESSAGES if self.editor is not None else {})
+
+        def act() -> None:
+            check_message(content, buffers, known)
+            actions[content["do"]]()
+
         with self.controls.lock:
             self.audience.answered()
-            self._try(actions[content["do"]])
+            self._try(act)
 
     def _try(self, action: Callable[[], None]) -> None:
         """Do something, and show what goes wrong, since nobody else would hear of it."""
@@ -259,10 +268,11 @@ class Studio(w.VBox):
                 self.back(snapshot)
 
     def _take_part(self, content: Mapping[str, Any], data: bytes) -> None:
-        whole = self.uploads.part(content["id"], content["part"], content["parts"], content["name"], data)
+        name = "".join(filter(str.isprintable, content["name"]))
+        whole = self.uploads.part(content["id"], content["part"], content["parts"], name, data)
         if whole is not None:
             self.view.say("")
-            self.upload(content["role"], content["name"], whole)
+            self.upload(content["role"], name, whole)
 
     def _begin_watched(self) -> None:
         """Go on, or begin, now that somebody is watching."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from nstlab.settings import InputError
 
 CHUNK = 1 << 20  # bytes of a file in one message; servers refuse messages of 10 MB
 MAX_BYTES = 200 << 20  # bytes of a file
+MOST = 4  # files that are on their way at the same time; of more, the oldest is forgotten
 
 
 class Uploads:
@@ -27,9 +29,13 @@ class Uploads:
         Raises InputError for a file of more than MAX_BYTES, of which the page sends one part without data."""
         if count * CHUNK > MAX_BYTES:
             raise InputError(f"{name}: has more than {MAX_BYTES >> 20} MB, the most that can be uploaded")
+        if not 0 <= number < count or len(data) > CHUNK:
+            raise InputError(f"{name}: part {number} of {count} cannot be used")
         parts = self._parts.setdefault(upload, {})
         parts[number] = data
-        if len(parts) < count:
+        for older in list(self._parts)[:-MOST]:
+            del self._parts[older]
+        if not all(i in parts for i in range(count)):
             return None
         del self._parts[upload]
         return b"".join(parts[i] for i in range(count))
@@ -48,6 +54,9 @@ class Uploads:
             with files.replacing(bare) as temporary:
                 temporary.write_bytes(data)
                 suffix = im.format_of(temporary).lower()
-            return bare.replace(bare.with_suffix(f".{suffix}"))
+            path = bare.with_suffix(f".{suffix}")
+            with files.writing(path):
+                os.replace(bare, path)
+            return path
         except InputError as error:
             raise InputError(re.sub(r"^.*?: ", lambda _: f"{name}: ", str(error), count=1)) from None

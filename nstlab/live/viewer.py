@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets as t
 from torch import Tensor
 
+from nstlab import files
 from nstlab import images as im
 from nstlab.figures import COLOURS
 from nstlab.live.film import Snapshot
-from nstlab.live.pages import HERE, script
+from nstlab.live.pages import HERE, LINE, Messages, Page, script, sendable
 from nstlab.live.painting import Run
 from nstlab.live.session import Phase
 from nstlab.live.uploads import CHUNK, MAX_BYTES
@@ -65,7 +65,14 @@ def evaluation_rate(record: Record) -> float:
     return (rows[-1]["evaluations"] - rows[0]["evaluations"]) / seconds if seconds else 0.0
 
 
-class Viewer(anywidget.AnyWidget):
+MESSAGES: Messages = {  # that its page sends
+    **{do: {} for do in ("resume", "pause", "single", "save", "code", "read", "seen", "gone")},
+    "back": {"id": files.WHOLE},
+    "upload": {"id": LINE, "role": LINE, "name": LINE, "part": files.WHOLE, "parts": files.WHOLE},
+}
+
+
+class Viewer(Page):
     """The page. Traits go one way, to the browser; messages come back through `on_msg`."""
 
     _esm = script("view.js")
@@ -84,21 +91,25 @@ class Viewer(anywidget.AnyWidget):
     chunk = t.Int(CHUNK).tag(sync=True)
     largest = t.Int(MAX_BYTES).tag(sync=True)
     code = t.Dict({"python": "", "command": ""}).tag(sync=True)
-    _files: Mapping[str, str] = {}  # the inputs that are shown
+    _shown: Mapping[str, str] = {}  # the inputs that are shown
+    _wanted: Mapping[str, str] = {}  # and those that are to be shown
 
     def say(self, text: str, kind: str = "note") -> None:
         """Show one line above the picture, or none."""
-        self.message = {"text": text, "kind": kind}
+        self.message = {"text": sendable(text), "kind": kind}
 
     def show_inputs(self, files: Mapping[str, str]) -> None:
         """Show the pictures in these files, by role ("photo", "painting"), if they are others than before and can be read.
 
         The first one gives the result its shape, and is what it is compared with."""
-        if files == self._files:
+        self._wanted = files
+        if files == self._shown:
             return
-        self._files = files
         with contextlib.suppress(InputError):  # why not is said when a run begins
             pictures = {role: im.load(name, PICTURE_SIDE) for role, name in files.items()}
+            if self._wanted is not files:  # another thread shows newer ones
+                return
+            self._shown = files
             self.compared, first = next(iter(pictures.items()))
             self.before, self.shape = jpeg(first), [first.shape[-1], first.shape[-2]]
             self.inputs = [

@@ -135,3 +135,22 @@ def test_without_regions_what_was_painted_goes_from_the_page(make, tmp_path):
     studio._receive(None, {"do": "no regions"}, [])
     assert studio.editor.widget.pictures is not pictures
     studio.close()
+
+
+def test_what_could_not_be_read_is_tried_again_and_the_newest_offer_is_shown(make, tmp_path):
+    view, settings = RegionsView(), make()
+    (tmp_path / "photo.png").rename(tmp_path / "gone.png")
+    view.look()
+    view.show(settings)
+    assert view.widget.pictures == []
+    (tmp_path / "gone.png").rename(tmp_path / "photo.png")
+    view.show(settings)
+    assert [name for name, _ in shown(view)] == ["photo", "painting"]
+    picture = im.load(settings.photo, 32)
+
+    def slow():  # meanwhile another thread has something newer
+        view._offer(lambda: [("new", picture, None)])
+        return [("old", picture, None)]
+
+    view._offer(slow)
+    assert [name for name, _ in shown(view)] == ["new"]

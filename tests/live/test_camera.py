@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 
 import pytest
 import torch
@@ -63,10 +64,10 @@ def test_of_frames_that_wait_only_the_newest_is_painted(camera, monkeypatch):
     held, painted = threading.Event(), []
     paint = Camera.painted
 
-    def slow(self, data, shares, alpha):
+    def slow(self, painter, data, shares, alpha):
         held.wait(20)
         painted.append(alpha)
-        return paint(self, data, shares, alpha)
+        return paint(self, painter, data, shares, alpha)
 
     monkeypatch.setattr(Camera, "painted", slow)
     frame(camera, 1, alpha=0.1)
@@ -104,6 +105,56 @@ def test_only_what_is_saved_is_kept(camera):
     torch.testing.assert_close(im.load(path), camera.shown, rtol=0, atol=1 / 255)
 
 
+def test_two_pictures_of_one_second_are_both_kept(camera, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda _: "2030-01-01 12-00-00")
+    for id, alpha in ((1, 0.5), (2, 1.0)):
+        frame(camera, id, alpha=alpha)
+        until(lambda id=id: camera.sent and camera.sent[-1][0].get("id") == id)
+        tell(camera, "save")
+    assert len(list(camera.folder.iterdir())) == 2
+
+
+def test_an_end_while_a_frame_is_painted_ends_it_without_a_word(camera, monkeypatch):
+    mixture = StyleModel.mixture
+
+    def end(*arguments):
+        tell(camera, "end")
+        return mixture(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StyleModel, "mixture", end)
+        frame(camera, 1)
+        until(lambda: camera._thread is None)
+        join("nstlab camera")
+    assert (camera.sent, camera.shown) == ([], None)
+    frame(camera, 2)
+    until(lambda: camera.sent)
+    assert camera.sent[0][0] == {"do": "painted", "id": 2}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_after_a_failure_the_next_frame_is_tried_anew(camera, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(StyleModel, "painter", lambda *_: 1 / 0)
+        frame(camera, 1)
+        until(lambda: camera.sent)
+    assert camera.sent[0][0] == {"do": "say", "text": "ZeroDivisionError: division by zero", "error": True}
+    with monkeypatch.context() as patch:
+        patch.setattr(camera, "send", lambda *_: 1 / 0)  # nobody is there any more
+        frame(camera, 2)
+        until(lambda: camera._thread is None)
+    frame(camera, 3)
+    until(lambda: len(camera.sent) == 2)
+    assert camera.sent[1][0] == {"do": "painted", "id": 3}
+
+
+def join(name):
+    """Wait for the threads of that name."""
+    for thread in threading.enumerate():
+        if thread.name == name:
+            thread.join(20)
+
+
 @pytest.mark.parametrize("data", [b"", b"no picture", FRAME[:200], jpeg(smooth(8, 8, 1)), b"\xff" * (2 << 20)])
 def test_what_is_no_frame_is_told_to_the_page_and_the_next_frame_is_painted(camera, data):
     frame(camera, 1, data)
@@ -116,7 +167,7 @@ def test_what_is_no_frame_is_told_to_the_page_and_the_next_frame_is_painted(came
 
 
 def test_shares_that_do_not_fit_are_refused(camera):
-    assert "give a share" in refusal(camera.painted, FRAME, [1, 2], 1.0)
+    assert "give a share" in refusal(camera.painted, camera.model.painter("cpu"), FRAME, [1, 2], 1.0)
 
 
 def test_a_studio_has_the_camera_in_a_tab_and_pauses_for_it(small_transfer, tmp_path):

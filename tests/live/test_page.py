@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nstlab import images as im
+from nstlab.live import viewer
 from nstlab.live.audience import ANSWER_WAIT, AWAY, Audience
-from nstlab.live.uploads import Uploads
-from nstlab.live.viewer import POINTS, curve_points, evaluation_rate, jpeg
+from nstlab.live.uploads import CHUNK, MOST, Uploads
+from nstlab.live.viewer import POINTS, Viewer, curve_points, evaluation_rate, jpeg
 from nstlab.runs.stored import Record
 
 
@@ -111,3 +112,33 @@ def test_an_upload_takes_the_place_of_an_earlier_one_on_every_system(painting, t
     kept = [Uploads(tmp_path / "uploads").keep("cat.png", data) for _ in range(2)]
     assert kept[0] == kept[1]
     assert kept[0].read_bytes() == data
+
+
+def test_inputs_that_could_not_be_read_are_tried_again_and_the_newest_are_shown(painting, tmp_path, monkeypatch):
+    view, path, load = Viewer(), tmp_path / "late.png", im.load
+    view.show_inputs({"photo": str(path)})
+    assert view.inputs == []
+    im.save(painting, path)
+    view.show_inputs({"photo": str(path)})
+    assert [each["label"] for each in view.inputs] == ["late"]
+    im.save(painting, tmp_path / "newest.png")
+
+    def slow(name, size):  # meanwhile another thread has something newer
+        monkeypatch.setattr(viewer.im, "load", load)
+        view.show_inputs({"photo": str(tmp_path / "newest.png")})
+        return load(name, size)
+
+    monkeypatch.setattr(viewer.im, "load", slow)
+    view.show_inputs({"painting": str(path)})
+    assert [(each["role"], each["label"]) for each in view.inputs] == [("photo", "newest")]
+
+
+def test_parts_that_cannot_be_are_refused_and_few_files_are_on_their_way(tmp_path):
+    uploads = Uploads(tmp_path)
+    for number, count, data in ((0, 0, b""), (2, 2, b"x"), (-1, 2, b"x"), (0, 1, b"x" * (CHUNK + 1))):
+        assert "cannot be used" in refusal(uploads.part, "a", number, count, "a.png", data)
+    for i in range(3 * MOST):
+        uploads.part(str(i), 0, 2, "a.png", b"x")
+    assert list(uploads._parts) == [str(i) for i in range(2 * MOST, 3 * MOST)]
+    uploads.part("x", 3, 9, "a.png", b"x")
+    assert uploads.part("x", 1, 2, "a.png", b"x") is None  # another number of parts than was said before
