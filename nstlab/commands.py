@@ -27,8 +27,11 @@ LISTED = ("id", "recipe", "size", "steps_done", "loss", "seconds", "created")  #
 
 def network_option(default: str | None, help: str, more: tuple[str, ...] = ()) -> Any:
     """The field that names a network, a classifier or one more."""
-    choices = (*ARCHITECTURES, *more)
-    return option(default, help, choices=choices, parse=lambda name: name if name in more else known_network(name))
+
+    def parse(name: str) -> str:
+        return name if name in more else known_network(name)
+
+    return option(default, help, choices=(*ARCHITECTURES, *more), parse=parse)
 
 
 @dataclass(frozen=True, kw_only=True)

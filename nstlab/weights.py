@@ -158,8 +158,8 @@ SOURCES = {  # VGG19's
 
 
 def _edition(network: str) -> Any:
-    """torchvision's weights of a network, with their metadata: of a classifier the first edition, whose training was its
-    paper's, if there is one."""
+    """torchvision's weights of a network, with their metadata: of a classifier the first edition, whose
+    training was its paper's, if there is one."""
     from torchvision import models
 
     editions = models.get_model_weights(network)
@@ -167,14 +167,15 @@ def _edition(network: str) -> Any:
 
 
 def published(network: str) -> Download:
-    """The file of a network's weights at torchvision, whose name ends in the beginning of its hash."""
+    """Where torchvision has a network's weights: a file whose name ends in the beginning of its hash."""
     chosen = _edition(network)
-    return Download(chosen.url, Path(chosen.url).stem.rpartition("-")[2], round(chosen.meta["_file_size"]))
+    sha256 = Path(chosen.url).stem.rpartition("-")[2]
+    return Download(chosen.url, sha256, round(chosen.meta["_file_size"]))
 
 
 @cache
 def _published(network: str) -> tuple[Download, Preprocessing]:
-    """The ImageNet weights of a network and their preprocessing, as torchvision's metadata state them."""
+    """The ImageNet weights of a network and their preprocessing, as torchvision's metadata say."""
     prepared = _edition(network).transforms()
     return published(network), Preprocessing(mean=triple(prepared.mean), std=triple(prepared.std))
 

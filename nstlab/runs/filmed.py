@@ -37,7 +37,10 @@ from nstlab.video.writing import check_film, check_shown, check_sound, film_shap
 EDITION = 3  # increased where the same settings give other films
 SECONDS = {"type": "string", "pattern": r"^\d{1,40}(/[1-9]\d{0,39})?$"}  # a Fraction
 ABOUT = object_with(  # what is known of a frame, besides its loss and terms
-    **{"pass": WHOLE}, frame=WHOLE, time=SECONDS, until=SECONDS, begins={"type": "boolean"}, seen=NUMBER, seconds=NUMBER
+    **{"pass": WHOLE, "frame": WHOLE, "time": SECONDS, "until": SECONDS},
+    begins={"type": "boolean"},
+    seen=NUMBER,
+    seconds=NUMBER,
 ) | {"additionalProperties": NUMBER}
 
 
@@ -71,14 +74,10 @@ class Film:
 
     def __init__(self, settings: VideoSettings, source: Clip, watch: Watch | None):
         self.settings, self.clip, self.watch = settings, source, watch
+        self.shape = film_shape(source.shape, settings.size, source.path)  # (H, W)
         self.filming, self.path = Filming(settings), Path()
         self.reach = max(settings.earlier, default=1)
         self._known: dict[Path, dict[str, Any]] = {}  # of kept frames
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(H, W) of the film."""
-        return film_shape(self.clip.shape, self.settings.size, self.clip.path)
 
     # --- what there is of it ---
 
@@ -135,20 +134,21 @@ class Film:
         return self.path / (f"pass{run}" if run else "photos") / f"{index:06}.png"
 
     def known(self, path: Path) -> dict[str, Any]:
-        """What is known of a kept frame; nothing if there is none, or one that is damaged or not this film's."""
+        """What is known of a kept frame; nothing if there is none, or one that is not whole or another's."""
         if path not in self._known and path.is_file():
             with contextlib.suppress(ValueError, OSError):
                 shape, about = im.verify(path), im.read_settings(path)
                 files.check_json(about, ABOUT)
-                run, index = about["pass"], about["frame"]
-                if (shape, self.place(run, index)) == (self.shape, path) and self._shown(about, run, index):
+                if shape == self.shape and self._fits(path, about):
                     self._known[path] = about
         return self._known.get(path, {})
 
-    def _shown(self, about: dict[str, Any], run: int, index: int) -> bool:
-        """Whether a kept frame is shown for some time, in each pass for the same."""
+    def _fits(self, path: Path, about: dict[str, Any]) -> bool:
+        """Whether a frame belongs where it is kept, and is shown at the same time in all passes."""
+        run, index = about["pass"], about["frame"]
         first = about if run == 1 else self.known(self.place(1, index))
-        return Fraction(about["time"]) <= Fraction(about["until"]) and _times(about) == _times(first)
+        rises = Fraction(about["time"]) <= Fraction(about["until"])
+        return rises and self.place(run, index) == path and _times(about) == _times(first)
 
     # --- painting ---
 
@@ -189,7 +189,8 @@ class Film:
         for i, shot in enumerate(shots):
             check_shown(self.settings.out, shot.until - shot.time)
             photo, shown = self.place(0, i), {"time": str(shot.time), "until": str(shot.until)}
-            if _times(self.known(self.place(1, i))) != shown or (self.settings.passes > 1 and not photo.is_file()):
+            found = _times(self.known(self.place(1, i))) == shown
+            if not found or (self.settings.passes > 1 and not photo.is_file()):
                 im.save(shot.photo, photo)
             seen = Seen(shot.photo, self.frame(1, i, shown, self.behind(window)))
             self.remember(window, seen, self.place(1, i))

@@ -66,8 +66,8 @@ class Filming:
     def __init__(self, settings: VideoSettings):
         self.settings, self.device = settings, device(settings.device)
         if settings.earlier:
-            self.flow(*torch.zeros(2, 1, 3, 16, 16))  # what it lacks is said now, not at the second frame
-        self.plans: dict[str, Plan] = {}  # the newest one in each precision, whose network is used again
+            self.flow(*torch.zeros(2, 1, 3, 16, 16))  # what it lacks is said now, not later
+        self.plans: dict[str, Plan] = {}  # the newest in each precision, whose network is used again
         self.model = None if settings.model is None else StyleModel.load(settings.model)
         if self.model is not None:
             self.painter, self.mix = self.model.painter(self.device), self.model.mixture([settings.painting])
@@ -79,7 +79,7 @@ class Filming:
         return self.planned(path, None).identity()
 
     def flow(self, one: Tensor, other: Tensor) -> Tensor:
-        """The optical flow between two frames, computed on the film's device; where the frames are."""
+        """The optical flow between two frames, where they are, computed on the film's device."""
         return FLOWS[self.settings.flow](one.to(self.device), other.to(self.device)).to(one)
 
     @torch.no_grad()

@@ -105,16 +105,17 @@ def _raft(device: torch.device) -> torch.nn.Module:
     from torchvision.models.optical_flow import raft_large
 
     download = weights.download(RAFT)
-    path, get = download.path, f"get them ({download.megabytes} MB) with: nstlab fetch --network {RAFT}"
+    path, size = download.path, download.megabytes
+    instead = f"choose dis, or get them ({size} MB) with: nstlab fetch --network {RAFT}"
     if not path.is_file():
-        raise InputError(f"flow: RAFT's weights are not on this machine; choose dis, or {get}")
+        raise InputError(f"flow: RAFT's weights are not on this machine; {instead}")
     tensors, _ = tensorfiles.read(path)
     try:
         with torch.device("meta"):  # without drawing numbers that are not used
             net = raft_large()
         net.load_state_dict(tensors, assign=True)
     except RuntimeError:
-        raise InputError(f"{path}: does not hold RAFT's weights, or is damaged; choose dis, or {get}") from None
+        raise InputError(f"{path}: does not hold RAFT's weights, or is damaged; {instead}") from None
     return net.eval().requires_grad_(False).to(device)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,14 +24,15 @@ def repaints(recipe: type[RunSettings]) -> bool:
 
 def words(fields: Mapping[str, Any]) -> tuple[str, ...]:
     """A recipe's fields as the `parameters` of a film: ("beta", "50", "style_layers", "conv1_1,conv2_1")."""
-    values = {name: _line(value) if isinstance(value, (tuple, list)) else str(value) for name, value in fields.items()}
-    return tuple(word for pair in values.items() for word in pair)
+    return tuple(word for name, value in fields.items() for word in (name, _line(value)))
 
 
-def _line(values: Sequence[Any]) -> str:
-    """Values as a line of CSV, which has quotes around those with commas."""
+def _line(value: Any) -> str:
+    """A value as text; several as a line of CSV, which has quotes around those with commas."""
+    if not isinstance(value, (tuple, list)):
+        return str(value)
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(values)
+    csv.writer(line, lineterminator="").writerow(value)
     return line.getvalue()
 
 
@@ -40,7 +41,8 @@ def _values(name: str, line: str) -> list[str]:
     if os.path.isfile(line):
         return [line]
     try:
-        return [value for row in csv.reader(io.StringIO(line, newline=""), strict=True) for value in row]
+        rows = csv.reader(io.StringIO(line, newline=""), strict=True)
+        return [value for row in rows for value in row]
     except csv.Error:
         said = 'give values as conv1_1,conv2_1 or "a, b.jpg",c.jpg'
         raise InputError(f"parameters: {name} has quotes that do not match; {said}") from None
@@ -62,7 +64,10 @@ class VideoSettings(Settings):
     size: int = option(512, "long side of the film", low=MIN_SIDE, high=MAX_SIDE, unit="px")
     recipe: str = option(MAIN, "whose objective; it reads a photo and a painting")
     parameters: tuple[str, ...] = option(
-        (), "a setting of the recipe, such as -p beta 50; may be repeated", short="-p", pairs=True
+        (),
+        "a setting of the recipe, such as -p beta 50, or a list, as -p style_layers conv1_1,conv2_1; may be repeated",
+        short="-p",
+        pairs=True,
     )
     steps: int = option(
         14, "optimizer steps of a frame that has one before it; the first takes the recipe's", low=0, high=10_000
@@ -92,8 +97,8 @@ class VideoSettings(Settings):
         self.frame_settings("photo")
 
     def frame_settings(self, photo: str, size: int | None = None) -> RunSettings:
-        """The settings of a frame that is painted alone; size: its long side, by default what the film was asked to have.
-        InputError for what the recipe does not have, or does not allow."""
+        """The settings of a frame that is painted alone; size: its long side, by default what was asked
+        for. InputError for what the recipe does not have, or does not allow."""
         cls = named(self.recipe)
         if not repaints(cls):
             usable = [name for name, each in known().items() if repaints(each)]

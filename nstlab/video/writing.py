@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import io
 import itertools
 import logging
 import math
@@ -12,11 +11,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image
 
@@ -24,38 +23,42 @@ from nstlab import files
 from nstlab import images as im
 from nstlab.opening import MAX_ASPECT
 from nstlab.settings import InputError
-from nstlab.video.clips import Clip, library, opened
+from nstlab.video.clips import Clip, library
+from nstlab.video.sound import Packets, Track, packets_of, tracks
 
 logger = logging.getLogger("nstlab")
 
-COLOURS = {"colorspace": 1, "color_primaries": 1, "color_trc": 1, "color_range": 1}  # BT.709 in FFmpeg's lists, and 16 to 235
+COLOURS = {
+    "colorspace": 1,
+    "color_primaries": 1,
+    "color_trc": 1,
+    "color_range": 1,
+}  # BT.709 in FFmpeg's lists, and 16 to 235
 TICKS = 90_000  # a second: the clock of the films that are written
 CODECS = {  # suffix: (codec, its options), of good quality
-    ".mp4": ("libx264", {"crf": "17", "preset": "medium", "flags": "+frame_duration", "bf": "0"}),  # bf: see _pictures
-    ".webm": ("libvpx-vp9", {"crf": "24", "b": "0", "row-mt": "1", "cpu-used": "4", "flags": "+frame_duration"}),
+    ".mp4": (
+        "libx264",
+        {"crf": "17", "preset": "medium", "flags": "+frame_duration", "bf": "0"},
+    ),  # bf: see _pictures
+    ".webm": (
+        "libvpx-vp9",
+        {"crf": "24", "b": "0", "row-mt": "1", "cpu-used": "4", "flags": "+frame_duration"},
+    ),
 }
 GIF_SIDE = 480  # px: long side at which an animation is kept small
 LONGEST = dict.fromkeys(CODECS, (1 << 31) // TICKS) | {".gif": 655.35}  # seconds for which a film can show one picture
 KINDS = tuple(LONGEST)
-TRIED = 50  # packets of a sound that are written on trial
 
 Timed = tuple[Path, Fraction]  # a kept frame, and its time in seconds
-Packets = Iterator[tuple[Fraction, Any]]  # (time in seconds, packet for a container)
-
-
-class Track(NamedTuple):
-    """A sound of a clip as a film takes it: the index of its stream; copied as it is, or encoded anew."""
-
-    index: int
-    copied: bool
 
 
 # --- before a film is painted -----------------------------------------------------------------------------------
 
 
 def film_shape(shape: Sequence[int], size: int, what: Any = "clip") -> tuple[int, int]:
-    """(H, W) of the film of a clip of shape (H, W), with a long side of `size` px: even numbers, since codecs halve the
-    resolution of colours. InputError, about `what`, for proportions that pictures may not have."""
+    """(H, W) of the film of a clip of shape (H, W), with a long side of `size` px: even numbers, since
+    codecs halve the resolution of colours. InputError, about `what`, for proportions that pictures may
+    not have."""
     if max(shape) > MAX_ASPECT * min(shape):
         height, width = shape
         raise InputError(f"{what}: {width}×{height} is too long; the ratio of its sides may be at most {MAX_ASPECT:g}")
@@ -85,8 +88,8 @@ def check_shown(out: Path, seconds: Fraction) -> None:
     longest = LONGEST.get(out.suffix.lower(), math.inf)
     if seconds > longest:
         raise InputError(
-            f"{out}: a picture is to be shown for {float(seconds):.6g} s; this kind of film shows none for more than "
-            f"{longest} s; choose another kind, an earlier end (--to), or a folder of pictures"
+            f"{out}: a picture is to be shown for {float(seconds):.6g} s; this kind of film shows "
+            f"none for more than {longest} s; choose another kind, an earlier end (--to), or a folder"
         )
 
 
@@ -94,7 +97,7 @@ def check_sound(out: Path, clip: Clip) -> None:
     """Warn, before any work is done, if the film cannot have the clip's sound, or the first one of several."""
     if not clip.sounds or out.suffix.lower() not in CODECS:
         return
-    track = next(_tracks(out, clip), None)
+    track = next(tracks(out.suffix[1:].lower(), clip), None)
     if track is None:
         logger.warning("%s: its sound cannot be written into %s; the film is silent", clip.path, out)
     elif track.index != clip.sounds[0]:
@@ -110,13 +113,18 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def write_film(
-    out: Path, frames: Sequence[Timed], end: Fraction, clip: Clip | None = None, begin: Fraction = Fraction(0)
+    out: Path,
+    frames: Sequence[Timed],
+    end: Fraction,
+    clip: Clip | None = None,
+    begin: Fraction = Fraction(0),
 ) -> None:
     """Write a film, or its frames into a folder.
 
-    frames: pictures of one size, as `film_shape` has it, in files, read one at a time. end: when the last one ends. clip:
-    whose sound is added, from its time `begin`, which is 0 in the film; what of it cannot be written is left out with a
-    warning. Raises InputError if the film cannot be written; what was there before then stays."""
+    frames: pictures of one size, as `film_shape` has it, in files, read one at a time. end: when the
+    last one ends. clip: whose sound is added, from its time `begin`, which is 0 in the film; what of it
+    cannot be written is left out with a warning. Raises InputError if the film cannot be written; what
+    was there before then stays."""
     for (_, time), until in zip(frames, _ends(frames, end), strict=True):
         check_shown(out, until - time)
     if not out.suffix:
@@ -133,7 +141,7 @@ def _ends(frames: Sequence[Timed], end: Fraction) -> list[Fraction]:
 
 
 def _write_folder(out: Path, paths: Sequence[Path]) -> None:
-    """All frames, copied beside their places first; if anything goes wrong, those of an older film are put back."""
+    """All frames, copied beside their places first; if anything goes wrong, older ones are put back."""
     with (
         files.writing(out),
         tempfile.TemporaryDirectory(prefix=files.TEMPORARY, dir=files.folder(out)) as new,
@@ -175,35 +183,48 @@ def _write_gif(out: Path, frames: Sequence[Timed], end: Fraction) -> None:
 
 def _write_video(out: Path, frames: Sequence[Timed], end: Fraction, clip: Clip | None, begin: Fraction) -> None:
     """A container with the best sound that can be written, or without any."""
-    tracks = () if clip is None else _tracks(out, clip)
+    ways = () if clip is None else tracks(out.suffix[1:].lower(), clip)
+    problem = None  # with the sound
     with files.replacing(out) as temporary:
-        for track in (*tracks, None):
+        for track in itertools.chain(ways, [None]):
+            if track is None and problem is not None:
+                logger.warning("%s: has no sound, which cannot be written (%s)", out, problem)
             try:
                 _encode(temporary, frames, end, clip, begin, track)
                 return
             except (library().FFmpegError, ArithmeticError, ValueError) as error:
                 if isinstance(error, InputError):
                     raise
-                reason = getattr(error, "strerror", None) or error
-                if track is None or isinstance(error, OSError):  # a full disk, say, is not the sound's fault
-                    raise InputError(f"{out}: cannot be written ({reason})") from None
-                logger.warning("%s: the clip's sound cannot be written (%s)", out, reason)
+                problem = getattr(error, "strerror", None) or error
+                if track is None or isinstance(error, OSError):  # a full disk, say
+                    raise InputError(f"{out}: cannot be written ({problem})") from None
 
 
 def _encode(
-    path: Path, frames: Sequence[Timed], end: Fraction, clip: Clip | None, begin: Fraction, track: Track | None
+    path: Path,
+    frames: Sequence[Timed],
+    end: Fraction,
+    clip: Clip | None,
+    begin: Fraction,
+    track: Track | None,
 ) -> None:
-    """Write a container with pictures and, if there is a track, the clip's sound, in the order of their times."""
+    """Write a container with pictures and, if there is a track, the clip's sound, ordered by time."""
     rate = 25 if clip is None else min(max(1, round(clip.rate)), 1000)
     with library().open(str(path), "w") as container:
         parts = [_pictures(container, CODECS[path.suffix.lower()], frames, end, rate)]
         if clip is not None and track is not None:
-            parts.append(_sound(container, clip, track, begin, end))
+            parts.append(packets_of(container, clip, track, begin, end))
         for _, packet in heapq.merge(*parts, key=itemgetter(0)):
             container.mux(packet)
 
 
-def _pictures(container: Any, codec: tuple[str, dict[str, str]], frames: Sequence[Timed], end: Fraction, rate: int) -> Packets:
+def _pictures(
+    container: Any,
+    codec: tuple[str, dict[str, str]],
+    frames: Sequence[Timed],
+    end: Fraction,
+    rate: int,
+) -> Packets:
     """(time, packet) of the frames; a rate is told, but each frame has its own time. In MP4, the last packet's duration is the
     last frame's only if frames are stored in the order in which they are shown."""
     av, tick = library(), Fraction(1, TICKS)
@@ -223,74 +244,3 @@ def _pictures(container: Any, codec: tuple[str, dict[str, str]], frames: Sequenc
             yield packet.dts * packet.time_base, packet
     for packet in stream.encode():
         yield packet.dts * packet.time_base, packet
-
-
-# --- sound ------------------------------------------------------------------------------------------------------
-
-
-def _tracks(out: Path, clip: Clip) -> Iterator[Track]:
-    """The ways in which a film can have a clip's sound, the best first: copied where the container can hold it and players
-    know it, or encoded anew. Each has been tried with the first packets."""
-    for track in itertools.starmap(Track, itertools.product(clip.sounds, (True, False))):
-        try:
-            with library().open(io.BytesIO(), "w", format=out.suffix[1:].lower()) as container:
-                for _, packet in itertools.islice(_sound(container, clip, track), TRIED):
-                    container.mux(packet)
-        except Exception as error:  # whatever an odd stream makes of the libraries
-            logger.debug("%s: %s cannot be written into %s (%s)", clip.path, track, out, error)
-        else:
-            yield track
-
-
-def _sound(
-    container: Any, clip: Clip, track: Track, begin: Fraction = Fraction(0), end: Fraction | float = math.inf
-) -> Packets:
-    """(time, packet) of a clip's sound from its time `begin`, which becomes 0, until `end`. Raises ValueError for one that
-    cannot be decoded, or not be copied."""
-    with opened(clip.path) as source:
-        stream, origin = source.streams[track.index], clip.origin + begin
-        if stream.codec_context is None:
-            raise ValueError("its codec is unknown")
-        name, packets, last = stream.codec_context.codec.canonical_name, _packets(source, stream), -1
-        if not track.copied:
-            made = container.add_stream(container.default_audio_codec, rate=48_000, layout="stereo")
-            packets = _encoded(made, _decoded(packets))
-        elif name in container.supported_codecs and not name.startswith("pcm"):
-            made = container.add_stream_from_template(stream)
-        else:
-            raise ValueError(f"{name} cannot be copied")
-        for packet in packets:
-            if packet.dts is None or packet.pts is None:  # the last one, which is empty
-                continue
-            tick, moved = packet.time_base, round(origin / packet.time_base)
-            packet.pts, packet.dts = packet.pts - moved, packet.dts - moved
-            if packet.pts * tick >= end:
-                return
-            if packet.dts > last:  # times of damaged sounds may go back
-                last, packet.stream = packet.dts, made
-                yield packet.pts * tick, packet
-
-
-def _packets(source: Any, stream: Any) -> Iterator[Any]:
-    """The packets of a stream, as far as the file can be read."""
-    try:
-        yield from source.demux(stream)
-    except library().FFmpegError as error:
-        logger.warning("%s: the sound ends where the file is damaged (%s)", source.name, error.strerror)
-
-
-def _decoded(packets: Iterable[Any]) -> Iterator[Any]:
-    """The sound of packets, without those that are damaged."""
-    for packet in packets:
-        with contextlib.suppress(library().FFmpegError):
-            yield from packet.decode()
-
-
-def _encoded(made: Any, frames: Iterable[Any]) -> Iterator[Any]:
-    """Packets of sound in the form that a stream asks for; that of the frames may change on the way."""
-    for _, alike in itertools.groupby(frames, attrgetter("format.name", "layout.name", "sample_rate")):
-        resampler = library().AudioResampler(made.format, made.layout, made.rate)
-        for frame in itertools.chain(alike, [None]):
-            for each in resampler.resample(frame):
-                yield from made.encode(each)
-    yield from made.encode(None)

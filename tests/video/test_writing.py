@@ -16,7 +16,7 @@ from making import make_clip, told
 
 from nstlab import images as im
 from nstlab.settings import InputError
-from nstlab.video import writing
+from nstlab.video import sound, writing
 from nstlab.video.clips import clip
 from nstlab.video.writing import check_shown, check_sound, film_shape, write_film
 
@@ -59,7 +59,12 @@ def with_two_sounds(path):
             stream, data = packet.stream, bytes(packet)
             for target in [into[stream], *([more] if stream is sound else [])]:
                 copy = av.Packet(data)
-                copy.pts, copy.dts, copy.time_base, copy.stream = packet.pts, packet.dts, packet.time_base, target
+                copy.pts, copy.dts, copy.time_base, copy.stream = (
+                    packet.pts,
+                    packet.dts,
+                    packet.time_base,
+                    target,
+                )
                 made.mux(copy)
     return path.with_stem("two")
 
@@ -122,13 +127,14 @@ def broken_after(count, error):
 
 def test_a_sound_that_fails_on_the_way_costs_the_sound_but_not_the_film(kept, sounding, tmp_path, monkeypatch, caplog):
     out, source = tmp_path / "out.mp4", clip(sounding)
-    monkeypatch.setattr(writing, "TRIED", 2)
-    monkeypatch.setattr(writing, "_packets", broken_after(9, av.error.ExternalError(1, "no more sound")))
+    monkeypatch.setattr(sound, "TRIED", 2)
+    monkeypatch.setattr(sound, "_packets", broken_after(9, av.error.ExternalError(1, "no more sound")))
     write_film(out, kept, END, source)
     assert (told(out)[0], len(told(out)[2])) == (3, 1)
-    assert caplog.text.count("sound cannot be written (no more sound)") == 2  # as it is, and encoded anew
+    assert caplog.text.count("has no sound, which cannot be written (no more sound)") == 1
     out.write_bytes(b"an older film")
-    monkeypatch.setattr(writing, "_packets", broken_after(9, av.error.OSError(errno.ENOSPC, "No space left on device")))
+    full = av.error.OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(sound, "_packets", broken_after(9, full))
     assert "out.mp4: cannot be written (No space left on device)" in refusal(write_film, out, kept, END, source)
     assert out.read_bytes() == b"an older film"
 
@@ -141,7 +147,7 @@ def test_a_file_that_is_damaged_further_on_gives_its_sound_until_there(caplog):
             yield from "ab"
             raise av.error.InvalidDataError(1, "invalid data")
 
-    assert list(writing._packets(Source(), None)) == ["a", "b"]
+    assert list(sound._packets(Source(), None)) == ["a", "b"]
     assert "a.mp4: the sound ends where the file is damaged" in caplog.text
 
 
@@ -149,12 +155,16 @@ def test_a_sound_may_change_its_form_on_the_way(tmp_path):
     def waves():
         for rate, layout, channels in ((48_000, "mono", 1), (44_100, "stereo", 2)):
             frame = av.AudioFrame.from_ndarray(np.zeros((1, rate // 10 * channels), np.int16), "s16", layout)
-            frame.sample_rate, frame.pts, frame.time_base = rate, 0 if channels == 1 else rate // 10, Fraction(1, rate)
+            frame.sample_rate, frame.pts, frame.time_base = (
+                rate,
+                0 if channels == 1 else rate // 10,
+                Fraction(1, rate),
+            )
             yield frame
 
     with av.open(io.BytesIO(), "w", format="mp4") as container:
         made = container.add_stream("aac", rate=48_000, layout="stereo")
-        packets = list(writing._encoded(made, waves()))
+        packets = list(sound._encoded(made, waves()))
     assert max(packet.pts * packet.time_base for packet in packets if packet.pts is not None) > Fraction(15, 100)
 
 
