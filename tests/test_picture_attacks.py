@@ -21,7 +21,7 @@ from PIL import Image, ImageCms
 from nstlab import images as im
 from nstlab import labels
 
-FEW = 60
+FEW = 40
 CASES = int(os.environ.get("NSTLAB_ATTACKS", FEW))
 COLOURS = np.random.default_rng(0).integers(0, 256, (18, 22, 4), dtype=np.uint8)
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
