@@ -146,9 +146,11 @@ class Film:
     def _fits(self, path: Path, about: dict[str, Any]) -> bool:
         """Whether a frame belongs where it is kept, and is shown at the same time in all passes."""
         run, index = about["pass"], about["frame"]
+        if self.place(run, index) != path:
+            return False
         first = about if run == 1 else self.known(self.place(1, index))
         rises = Fraction(about["time"]) <= Fraction(about["until"])
-        return rises and self.place(run, index) == path and _times(about) == _times(first)
+        return rises and _times(about) == _times(first)
 
     # --- painting ---
 
