@@ -99,7 +99,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     it names is replaced. An OSError becomes an InputError."""
     with writing(path):
         temporary = _temporary(path)
-        mode = temporary.stat().st_mode  # from the umask; a library that renames its own file has another
+        mode = temporary.stat().st_mode  # from the umask; a library may rename a file of its own
         try:
             yield temporary
             if temporary.stat().st_mode != mode:
