@@ -133,7 +133,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     path = user_path(path)
     with writing(path):
         temporary = _temporary(path)
-        mode = temporary.stat().st_mode  # from the umask; a library that renames its own file has another
+        mode = temporary.stat().st_mode  # from the umask; a library may rename a file of its own
         try:
             yield temporary
             if temporary.stat().st_mode != mode:

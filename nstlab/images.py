@@ -62,15 +62,15 @@ def sample(name: str, size: int | None = None) -> Tensor:
 def readable_suffixes() -> frozenset[str]:
     """The suffixes of all formats that Pillow decodes by itself: ".png", ".webp", …"""
     suffixes = Image.registered_extensions().items()  # which loads all of Pillow's plugins
-    formats = Image.OPEN.keys() - {*UNDECODED}
+    formats = Image.OPEN.keys() - {*UNDECODED} | {"MPO"}  # which are opened as JPEGs
     return frozenset(suffix for suffix, format in suffixes if format in formats)
 
 
 def files_in(folder: Path, nested: bool = False) -> list[Path]:
     """The files in a folder and, if `nested`, in its folders, by name.
 
-    Hidden ones, whose names begin with a dot, are left out, as are links to folders. A warning names
-    folders that cannot be read."""
+    Hidden ones, whose names begin with a dot, are left out, as are links to folders. A warning
+    names folders that cannot be read."""
     files = []
     for place, folders, names in os.walk(folder, onerror=_warn_unread):
         folders[:] = [name for name in folders if nested and not name.startswith(".")]

@@ -56,16 +56,18 @@ def test_what_is_no_picture_is_refused_by_what_it_was_to_be():
         assert refusal(im.check_picture, bad, "start").startswith("start: ")
 
 
-def test_the_pictures_of_a_folder_are_its_files_of_readable_formats_but_hidden_ones(tmp_path, caplog):
-    for name in ("b.png", "a.WEBP", "a.eps", "a.txt", ".a.png", "sub/c.jp2", "sub/.hidden/d.png", "e.png/f.png"):
+def test_the_pictures_of_a_folder_are_those_of_readable_formats_but_hidden_ones(tmp_path, caplog):
+    hidden = (".a.png", "sub/.hidden/d.png")
+    for name in ("b.png", "a.WEBP", "c.mpo", "a.eps", "a.txt", "sub/c.jp2", "e.png/f.png", *hidden):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    here = [tmp_path / name for name in ("a.WEBP", "b.png")]
+    here = [tmp_path / name for name in ("a.WEBP", "b.png", "c.mpo")]
     assert im.pictures_in(tmp_path) == here
     nested = [tmp_path / name for name in ("e.png/f.png", "sub/c.jp2")]
     assert im.pictures_in(tmp_path, nested=True) == here + nested
     assert im.pictures_in(tmp_path / "absent") == []
-    assert caplog.messages == [f"{tmp_path / 'absent'}: cannot be read (No such file or directory); it is left out"]
+    (said,) = caplog.messages
+    assert said == f"{tmp_path / 'absent'}: cannot be read (No such file or directory); it is left out"
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------

@@ -78,13 +78,14 @@ def test_a_file_keeps_its_numbers_when_memory_is_given_back(tmp_path):
 
 
 @pytest.mark.parametrize("refused", [True, False])
-def test_blocks_are_taken_at_once_or_counted_where_a_disk_cannot_give_them(tmp_path, monkeypatch, refused):
+def test_blocks_are_taken_at_once_or_counted(tmp_path, monkeypatch, refused):
     def allocate(*_):
         raise OSError(errno.ENOSPC if refused else errno.EOPNOTSUPP, "reason")
 
     monkeypatch.setattr(os, "posix_fallocate", allocate, raising=False)
     shape = (3, 1000, 1000) if refused else (shutil.disk_usage(tmp_path).free, 2)
-    assert f"{tmp_path}: a temporary file of" in refusal(large.Mapped.empty, shape, torch.float32, tmp_path)
+    said = refusal(large.Mapped.empty, shape, torch.float32, tmp_path)
+    assert f"{tmp_path}: a temporary file of" in said
     if not refused:
         assert large.Mapped.empty((3, 1000), torch.float32, tmp_path).shape == (3, 1000)
     assert not list(tmp_path.iterdir())

@@ -35,21 +35,19 @@ def applied(settings: ApplySettings) -> Iterator[Painted]:
     places = _places(settings)
     model = StyleModel.load(settings.model)
     painter, mix = model.painter(settings.device), model.mixture(settings.painting, settings.mix)
+    if not Path(settings.photo).is_dir():
+        yield _painted(settings, painter, mix, *places[0])
+        return
+    files.folder(settings.out)
     skipped = 0
     for source, out in places:
-        begun = time.monotonic()
         try:
-            picture = _painted(settings, painter, mix, source)
+            painted = _painted(settings, painter, mix, source, out)
         except InputError as error:
-            if not Path(settings.photo).is_dir():
-                raise
             logger.warning("%s; it is skipped", error)
             skipped += 1
-            continue
-        files.folder(out.parent)
-        im.save(picture, out, settings.to_dict(), settings.depth == 16)
-        height, width = picture.shape[-2:]
-        yield out, (height, width), time.monotonic() - begun
+        else:
+            yield painted
     if skipped:
         raise InputError(f"photo: {skipped} of {len(places)} in {settings.photo} were skipped")
 
@@ -86,14 +84,16 @@ def _places_of(folder: Path, out: Path) -> list[tuple[Path, Path]]:
     return [(source, out / name) for source, name in zip(sources, names, strict=True)]
 
 
-def _painted(settings: ApplySettings, painter: Painter, mix: Tensor, source: Path) -> Tensor:
+def _painted(settings: ApplySettings, painter: Painter, mix: Tensor, source: Path, out: Path) -> Painted:
     """Paint one photo. What a large one needs is in files."""
+    begun = time.monotonic()
     shape = im.shape_of(source, settings.size)
     photo = im.load_fit(source, shape, folder=None if painter.fits(shape) else tempfile.gettempdir())
     picture = painter(photo, mix, settings.alpha)
     if _range(picture) < LEAST and _range(photo) > 25 * LEAST:
         raise InputError(f"{source}: its picture is one colour everywhere; the model is damaged")
-    return picture
+    im.save(picture, out, settings.to_dict(), settings.depth == 16)
+    return out, shape, time.monotonic() - begun
 
 
 def _range(picture: Tensor) -> float:

@@ -122,7 +122,8 @@ class Painter:
     def __call__(self, photo: Tensor, mix: Tensor, alpha: float = 1.0) -> Tensor:
         """(1, 3, H, W) sRGB in [0, 1], in a file if it is large -> the same, painted.
 
-        mix: (K,) shares of the network's paintings, which add up to 1. alpha: from the photo, 0, to the painted picture, 1.
+        mix: (K,) shares of the network's paintings, which add up to 1. alpha: from the photo, 0, to
+        the painted picture, 1.
         Raises: InputError if the picture is not finite, or the disk is full."""
         height, width = photo.shape[-2:]
         pass_ = Pass(self, mix.to(self.device)[None], self.fits((height, width)))

@@ -99,8 +99,8 @@ def learned(settings: LearnSettings, watch: Callable[[LearningStep], Any] | None
 
     watch: called after each batch. However it ends, a checkpoint is left in the folder. A file that
     is at `out` is only replaced by a finished model.
-    Raises: InputError for what cannot be used or written; KeyboardInterrupt, which says what is left.
-    """
+    Raises: InputError for what cannot be used or written; KeyboardInterrupt, which says what is
+    left."""
     files.check_outputs(settings)
     files.check_place(settings.out)
     learner = Learner(settings, device(settings.device))

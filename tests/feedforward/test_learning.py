@@ -111,6 +111,13 @@ def test_the_command_goes_on_after_an_interruption_and_keeps_what_it_has(lesson,
     assert same(StyleModel.load(lesson.out).network, StyleModel.load(whole.out).network)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Nothing is drawn of learning, which takes longer than to learn."""
+    monkeypatch.setattr(kept.figures, "save_figure", lambda figure, path: path)
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_what_ends_early_leaves_the_model_that_is_there(lesson, capsys, monkeypatch):
     lesson.out.write_bytes(b"an older model")
     for error, code in ((KeyboardInterrupt, 130), (InputError("the disk is gone"), 2)):
@@ -119,7 +126,7 @@ def test_what_ends_early_leaves_the_model_that_is_there(lesson, capsys, monkeypa
             assert cli.main(words(lesson)) == code
         assert lesson.out.read_bytes() == b"an older model"
     said = capsys.readouterr().err
-    assert f"{lesson.out}, which was there before, is left as it was; to go on, run the same" in said
+    assert f"{lesson.out}, which was there before, is left as it was; to go on, run the" in said
     (checkpoint,) = lesson.results.glob("learned/*/checkpoint.safetensors")
     assert nst.Checkpoint.load(checkpoint).data["done"] == 2
 
@@ -138,6 +145,7 @@ def test_a_full_disk_under_the_results_costs_no_model(lesson, monkeypatch, caplo
     assert all("progress is not kept ([Errno 28]" in message for message in caplog.messages)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_full_disk_under_the_model_costs_no_learning(lesson, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -189,6 +197,7 @@ def test_processes_that_are_not_forked_cut_the_same_crops(lesson):
     assert all(torch.equal(crops[i], other[i]) for i in range(8))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_diverges_ends_before_the_network_is_spoilt(lesson, monkeypatch):
     change_at(monkeypatch, 3, lambda found: (found[0], found[1] * float("nan"), found[2]))
     assert "batch 2: the gradient is not finite" in refusal(learned, lesson)
