@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,12 +27,14 @@ import nstlab as nst
 from nstlab import cli
 from nstlab import images as im
 from nstlab.cli import JobSettings
+from nstlab.decoding import ALLOWING
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import ApplySettings, ExportSettings, LearnSettings
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.objectives import total_variation
 from nstlab.recipes.base import known
 from nstlab.settings import field_type
+from nstlab.video.clips import clip
 from nstlab.video.settings import VideoSettings
 from nstlab.weights import TORCHVISION, random_weights
 
@@ -218,6 +221,61 @@ def damage(data, path):
     where = data.draw(st.integers(0, len(content)))
     head, tail = content[:where], content[where:]
     path.write_bytes(data.draw(st.sampled_from([b"", head, head + few + tail[len(few) :], head + few + tail, content + tail])))
+
+
+CLIPS = {"mp4": "libx264", "mkv": "mpeg4", "webm": "libvpx", "avi": "mpeg4", "flv": "flv1", "ts": "mpeg2video"}
+FIELDS = [
+    b"mdhd",
+    b"tkhd",
+    b"stts",
+    b"stsz",
+    b"elst",
+    b"pasp",
+    b"colr",
+    b"avcC",
+    b"strh",
+    b"avih",
+    b"\x44\x89",
+    b"\x2a\xd7\xb1",
+]
+EXTREMES = [bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\0\0\0\1", b"\0\1\0\0", bytes(64)]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Clips of several kinds, two of them with sound."""
+    folder, pictures = tmp_path_factory.mktemp("clips"), [smooth(32, 48, seed) for seed in range(5)]
+    sounds = {"mp4": "aac", "webm": "libopus"}
+    return [
+        make_clip(folder / f"a.{suffix}", pictures, codec=codec, sound=sounds.get(suffix), aspect=Fraction(3, 2))
+        for suffix, codec in CLIPS.items()
+    ]
+
+
+@attack
+@given(data=st.data())
+def test_clips(clips, tmp_path, monkeypatch, data):
+    whole = data.draw(st.sampled_from(clips))
+    content = bytearray(whole.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):  # a field of a header, or anything
+        begin = content.find(field) if (field := data.draw(st.sampled_from(FIELDS))) in content else 0
+        where = begin + data.draw(st.integers(0, 40 if begin else len(content)))
+        new = data.draw(st.sampled_from(EXTREMES) | st.binary(max_size=8))
+        content[where : where + data.draw(st.sampled_from([len(new), 0, 200]))] = new
+    path = tmp_path / whole.name
+    path.write_bytes(content[: data.draw(st.sampled_from([None, len(content) // 2]))])
+    monkeypatch.setenv(ALLOWING, "100000")
+    last = Fraction(-1)
+    try:
+        for frame in clip(path).frames((32, 64)):
+            assert frame.picture.shape == (1, 3, 32, 64)
+            assert 0 <= frame.picture.min() <= frame.picture.max() <= 1
+            assert last < frame.time < frame.until < 2_100_000
+            last = frame.time
+    except nst.InputError as error:
+        message = str(error)
+        assert message.startswith(f"{path}: ")
+        assert "\n" not in message
 
 
 def looked_at(here):

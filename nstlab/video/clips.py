@@ -104,7 +104,8 @@ class _Reading:
         self.converter = Converter(clip.path, shape)
         self.count, self.last = 0, -1 / clip.rate  # frames so far, and the time of the newest
         self.ends: dict[int, Fraction] = {}  # of sound, and of pictures that are repeated, in the clip's time
-        self.begins: dict[int, Fraction] = {}  # of the newest packet of each stream
+        self.newest: dict[int, Fraction] = {}  # when the newest packet of each stream is decoded
+        self.corrupt: dict[int, Fraction] = {}  # and the newest one that is not whole
         self.damaged: InputError | None = None
         self.lacks = False  # whether a part of the file is known to
 
@@ -149,16 +150,18 @@ class _Reading:
     def _note(self, packet: Any) -> None:
         """Look at a packet: how long it lasts, and whether something before it, or a part of it, lacks."""
         index, tick = packet.stream.index, packet.time_base
-        begin = packet.dts if packet.pts is None else packet.pts
+        begin = packet.pts if packet.pts is not None else packet.dts
         if begin is not None and (not packet.size or packet.stream is not self.stream):
             end = (begin + max(packet.duration or 0, 0)) * tick - self.clip.origin
             self.ends[index] = max(self.ends.get(index, end), min(end, Fraction(LONGEST)))
         if packet.dts is not None:
-            gap = packet.dts * tick - self.begins.get(index, packet.dts * tick)
-            self.begins[index] = packet.dts * tick
+            time: Fraction = packet.dts * tick
+            before, self.newest[index] = self.newest.get(index, time), time
+            if packet.is_corrupt:
+                self.corrupt[index] = time
+            near = before - self.corrupt.get(index, before - LONGEST) < SPARE
             # Where recordings were joined, transport streams look damaged, too, but do not lack any time.
-            if packet.is_corrupt and (self.source.format.name != "mpegts" or gap * self.clip.rate > 1.5):
-                self.lacks = True
+            self.lacks |= near and (self.source.format.name != "mpegts" or (time - before) * self.clip.rate > 1.5)
 
     def end(self, last: Frame) -> Fraction:
         """When the clip ends: the last picture is shown for as long as the sound goes on, if that is longer than a frame."""

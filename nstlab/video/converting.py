@@ -1,9 +1,8 @@
 """Decoded frames turned into pictures, by FFmpeg's filters: progressive, in BT.709, upright, on white, with square pixels.
 
 Colours are converted by the matrix and range that the frames are tagged with; where tags lack, small pictures are in BT.601
-and others in BT.709, as players take them. BT.2020 and P3 are mapped to the primaries of BT.709, and high dynamic range
-(PQ, HLG; ITU-R BT.2100) is tone-mapped perceptually by swscale. The primaries of standard definition differ so little from
-those of BT.709 that they are taken as these.
+and others in BT.709, as players take them. BT.2020, P3 and high dynamic range are mapped, see `mapping`. The primaries of
+standard definition differ so little from those of BT.709 that they are taken as these.
 """
 
 from __future__ import annotations
@@ -16,18 +15,20 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nstlab import images as im
 from nstlab.settings import InputError
 from nstlab.video.containers import library
+from nstlab.video.mapping import BT2020, HLG, P3, PQ, mapped
 
 logger = logging.getLogger("nstlab")
 
-HDR = {16: "PQ", 18: "HLG"}  # FFmpeg's numbers of transfer functions
-BT2020, P3 = 9, (11, 12)  # of primaries
-UNTAGGED = (0, 2, 3)  # of matrices: that of RGB, unspecified, reserved; what YUV cannot have counts as not said
+HDR = {PQ: "PQ", HLG: "HLG"}
+UNTAGGED = (0, 2, 3)  # FFmpeg's numbers of matrices: that of RGB, unspecified, reserved; what YUV cannot have is not said
+KNOWN = (*UNTAGGED, 1, 4, 5, 6, 7, 9)  # those by which its filters convert
 SD_SHAPE = (576, 1279)  # the largest height and width of standard definition
 UPRIGHT = (1, 0, 0, 1)
 
@@ -74,7 +75,7 @@ class Converter:
         self.graph: Any = None
         self.kind: Any = None  # of the frames for which the graph is built
         self.interlaced = False
-        self.turns: deque[Turn] = deque()  # of the frames that are in the graph
+        self.frames: deque[tuple[Turn, int, int]] = deque()  # turn and tags of those that are in the graph
         self.said: set[str] = set()
 
     def convert(self, frame: Any) -> Iterator[Tensor]:
@@ -84,12 +85,15 @@ class Converter:
         return self._convert(frame)
 
     def _convert(self, frame: Any) -> Iterator[Tensor]:
+        if frame.colorspace not in KNOWN:
+            self._say("its colours are coded in a way that FFmpeg cannot convert; they may be wrong")
+            frame.colorspace = BT2020 if frame.color_primaries == BT2020 else 2
         kind = (frame.format.name, frame.width, frame.height, *_tags(frame), swaps_sides(turn_of(frame)))
         if kind != self.kind or frame.interlaced_frame > self.interlaced:
             yield from self._finish()
             self.kind, self.interlaced = kind, self.interlaced or frame.interlaced_frame
-            self.graph = self._built(frame)
-        self.turns.append(turn_of(frame))
+            self.graph = self._graph(frame)
+        self.frames.append((turn_of(frame), frame.color_primaries, frame.color_trc))
         self.graph.vpush(frame)
         yield from self._pulled()
 
@@ -106,64 +110,55 @@ class Converter:
                 frame = self.graph.vpull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
-            yield self._picture(frame.to_ndarray(), self.turns.popleft())
+            yield self._picture(frame.to_ndarray(), *self.frames.popleft())
 
-    def _picture(self, values: Any, turn: Turn) -> Tensor:
-        picture = torch.from_numpy(values).permute(2, 0, 1)[None].float() / 255  # (1, 3 or 4, h, w)
-        if picture.shape[1] == 4:  # on white before it is resized: what is transparent has any colour
-            picture = im.resize(1 + picture[:, 3:] * (picture[:, :3] - 1), self._unturned(swaps_sides(turn)))
-        return turned(picture, turn)
+    def _picture(self, values: np.ndarray, turn: Turn, primaries: int, transfer: int) -> Tensor:
+        """A picture of (h, w, 3 or 4) levels."""
+        levels = torch.from_numpy(values.astype(np.float32) / np.iinfo(values.dtype).max)
+        picture = levels.permute(2, 0, 1)[None]
+        colours, alpha = picture[:, :3], picture[:, 3:]
+        if is_wide(primaries, transfer):
+            colours = mapped(colours, primaries, transfer)
+        if alpha.numel():  # on white before it is resized: what is transparent has any colour
+            colours = im.resize(1 + alpha * (colours - 1), self._unturned(turn))
+        return turned(colours, turn)
 
-    def _unturned(self, swapped: bool) -> Sequence[int]:
-        return self.shape[::-1] if swapped else self.shape
+    def _unturned(self, turn: Turn) -> Sequence[int]:
+        return self.shape[::-1] if swaps_sides(turn) else self.shape
 
-    def _built(self, frame: Any) -> Any:
-        """A graph of filters for frames such as this one; without what this FFmpeg cannot do."""
-        options = self._scaling(frame)
-        try:
-            return self._graph(frame, options)
-        except library().FFmpegError:
-            self._say("its colours are coded in a way that this FFmpeg cannot convert; they may be wrong")
-        plain = {name: value for name, value in options.items() if not name.startswith(("in_", "out_", "intent"))}
-        try:
-            return self._graph(frame, plain | {"in_color_matrix": "bt709"})
-        except library().FFmpegError as error:
-            raise InputError(f"{self.path}: its pixels ({frame.format.name}) cannot be read ({error.strerror})") from None
-
-    def _graph(self, frame: Any, options: dict[str, Any]) -> Any:
-        graph, clear = library().filter.Graph(), has_alpha(frame.format)
-        range_, *_ = _tags(frame)
+    def _graph(self, frame: Any) -> Any:
+        """A graph of filters for frames such as this one."""
+        graph = library().filter.Graph()
         nodes = [
             graph.add(
                 "buffer", video_size=f"{frame.width}x{frame.height}", pix_fmt=frame.format.name, time_base="1/1000",
-                colorspace=str(frame.colorspace), range=str(range_),
+                colorspace=str(frame.colorspace), range=str(frame.color_range),
             )
         ]  # fmt: skip
         if self.interlaced:
             nodes.append(graph.add("bwdif", "mode=send_frame:deint=interlaced"))
             self._say("is interlaced; it is deinterlaced")
-        if not clear:
-            height, width = self._unturned(swaps_sides(turn_of(frame)))
-            options = options | {"w": width, "h": height}
-        nodes.append(graph.add("scale", ":".join(f"{name}={value}" for name, value in options.items())))
-        nodes += [graph.add("format", "rgba" if clear else "rgb24"), graph.add("buffersink")]
-        graph.link_nodes(*nodes).configure()
+        if frame.color_trc in HDR:
+            self._say(f"has a high dynamic range ({HDR[frame.color_trc]}); it is tone-mapped to BT.709")
+        wide = is_wide(frame.color_primaries, frame.color_trc)
+        form = "rgba" if has_alpha(frame.format) else "rgb48" if wide else "rgb24"
+        nodes += [graph.add("scale", self._scaling(frame)), graph.add("format", form), graph.add("buffersink")]
+        try:
+            graph.link_nodes(*nodes).configure()
+        except library().FFmpegError as error:
+            raise InputError(f"{self.path}: its pixels ({frame.format.name}) cannot be read ({error.strerror})") from None
         return graph
 
-    def _scaling(self, frame: Any) -> dict[str, Any]:
-        """Options of FFmpeg's filter `scale` for the colours of a frame."""
+    def _scaling(self, frame: Any) -> str:
+        """Options of FFmpeg's filter `scale`: the size of what has no alpha, and the matrix of what does not say it."""
         options: dict[str, Any] = {"flags": "bicubic+accurate_rnd+full_chroma_int"}
-        _, matrix, primaries, transfer = _tags(frame)
-        wide = primaries == BT2020 or transfer in HDR
-        if matrix in UNTAGGED and not frame.format.is_rgb:
+        if not has_alpha(frame.format):
+            options["h"], options["w"] = self._unturned(turn_of(frame))
+        if frame.colorspace in UNTAGGED and not frame.format.is_rgb:
+            wide = frame.color_trc in HDR or frame.color_primaries == BT2020
             small = frame.height <= SD_SHAPE[0] and frame.width <= SD_SHAPE[1]
             options["in_color_matrix"] = "bt2020" if wide else "bt601" if small else "bt709"
-        if wide or primaries in P3:
-            options |= {"out_primaries": "bt709", "out_transfer": "bt709", "intent": "relative_colorimetric"}
-        if transfer in HDR:
-            options |= {"intent": "perceptual"} | ({} if primaries in (BT2020, *P3) else {"in_primaries": "bt2020"})
-            self._say(f"has a high dynamic range ({HDR[transfer]}); it is tone-mapped to BT.709")
-        return options
+        return ":".join(f"{name}={value}" for name, value in options.items())
 
     def _say(self, what: str) -> None:
         if what not in self.said:
@@ -174,6 +169,11 @@ class Converter:
 def _tags(frame: Any) -> tuple[int, int, int, int]:
     """FFmpeg's numbers of a frame's range, matrix, primaries and transfer function."""
     return frame.color_range, frame.colorspace, frame.color_primaries, frame.color_trc
+
+
+def is_wide(primaries: int, transfer: int) -> bool:
+    """Whether colours or luminances go beyond those of BT.709."""
+    return transfer in HDR or primaries in (BT2020, *P3)
 
 
 def has_alpha(form: Any) -> bool:

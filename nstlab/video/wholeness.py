@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-SLACK = 16  # bytes that may lack: some writers count wrongly
+SLACK = 16  # bytes that an AVI may lack: some writers count wrongly
 FILM_BOXES = {b"moov", b"moof", b"mdat"}  # of ISO media
 EBML_MASTERS = {0x18538067, 0x1F43B675}  # Segment and Cluster of Matroska, whose parts are looked at
 TS_PACKETS = {188: 0, 192: 4, 204: 0}  # bytes of a packet of a transport stream: where its sync byte is
@@ -30,7 +30,7 @@ def flaw(path: Path, name: str) -> str | None:
         for begin, length in walk(file, size):
             if length == NOTHING:
                 return f"has a hole at byte {begin:,}"
-            if begin + length > size + SLACK:
+            if begin + length > size:
                 return f"is cut short: at least {begin + length - size:,} bytes lack"
     return None
 
@@ -59,7 +59,7 @@ def _riff(file: BinaryIO, size: int) -> Walk:
     begin = 0
     while begin < size and _at(file, begin, 4) == b"RIFF":
         length = 8 + struct.unpack("<I", _at(file, begin + 4, 4))[0]
-        yield begin, length
+        yield begin, length - SLACK
         begin += length + length % 2
 
 
@@ -126,7 +126,7 @@ def _packets(file: BinaryIO, size: int) -> Walk:
         if all(_at(file, sync + i * length, 1) == b"G" for i in range(min(5, size // length))):
             whole = size // length * length
             if size > whole:
-                yield whole, length + SLACK
+                yield whole, length
             return
 
 
