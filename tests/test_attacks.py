@@ -27,11 +27,11 @@ import nstlab as nst
 from nstlab import cli
 from nstlab import images as im
 from nstlab.cli import JobSettings
-from nstlab.decoding import ALLOWING
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import ApplySettings, ExportSettings, LearnSettings
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.objectives import total_variation
+from nstlab.opening import ALLOWING
 from nstlab.recipes.base import known
 from nstlab.settings import field_type
 from nstlab.video.clips import clip

@@ -13,8 +13,8 @@ from helpers import smooth
 from making import make_clip, told
 from PIL import Image
 
-from nstlab import decoding
 from nstlab import images as im
+from nstlab import opening
 from nstlab.video.clips import clip
 from nstlab.video.containers import videos
 from nstlab.video.writing import write_film
@@ -145,8 +145,8 @@ def test_pixels_and_memory_are_checked_before_a_clip_is_decoded(tmp_path, monkey
         raise AssertionError("it was decoded")
 
     monkeypatch.setattr("nstlab.video.clips.decoded", never)
-    monkeypatch.setenv(decoding.ALLOWING, "4095")
+    monkeypatch.setenv(opening.ALLOWING, "4095")
     assert "64×64 is more than" in refusal(clip, tmp_path / "a.mp4")
-    monkeypatch.delenv(decoding.ALLOWING)
-    monkeypatch.setattr(decoding.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
+    monkeypatch.delenv(opening.ALLOWING)
+    monkeypatch.setattr(opening.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
     assert "GB of memory" in refusal(clip, tmp_path / "a.mp4")
