@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from helpers import as_ranks, smooth
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 import nstlab as nst
 from nstlab.method.conventions import convention_named
@@ -88,6 +88,7 @@ def raised(goal):
 
 @settings(max_examples=20)
 @given(cases())
+@example((TERMS["patches"]((40, 40), (40, 40), ["conv3_1"]), (40, 40), 16, 2))  # no patch begins in the last tiles
 def test_terms_and_gradient_are_those_of_the_plain_definition(case):
     goal, shape, side, ranks = case
     picture, plain = smooth64(*shape, 1), goal.bind(NET, shape)

@@ -57,7 +57,7 @@ class Statistic(Style):
         own = crop.within(crop.wider(self.margin))
         features = features[..., own.rows.start :, own.columns.start :]
         if min(features.shape[-2:]) < WIDTH:  # the last rows or columns begin no patch
-            return features.new_zeros((), dtype=target.dtype)
+            return features[..., :0].sum(dtype=target.dtype)  # 0, with a gradient
         count = [side - WIDTH + 1 for side in features.shape[-2:]]
         return self.statistic(features, target) * prod(count) / prod(side - WIDTH + 1 for side in crop.whole)
 
