@@ -34,7 +34,8 @@ SPARE = 1  # s that the end may lack: some whole files have a few frames less th
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A picture, (1, 3, h, w) sRGB in [0, 1], upright and with square pixels; when it is shown, and until when, in seconds."""
+    """A picture, (1, 3, h, w) sRGB in [0, 1], upright and with square pixels; when it is shown, and
+    until when, in seconds."""
 
     picture: Tensor
     time: Fraction
@@ -45,9 +46,10 @@ class Frame:
 class Clip:
     """A video file, or a folder of pictures.
 
-    shape: (h, w) of its frames. rate: frames a second, on average. length: in seconds, if the file says it. sounds: indices
-    of those of its streams that are sound and can be read, the default one first. video: index of the stream of its frames.
-    origin: time in the file at which the clip begins, in seconds: that of the first picture, or of a sound that is earlier."""
+    shape: (h, w) of its frames. rate: frames a second, on average. length: in seconds, if the file
+    says it. sounds: indices of those of its streams that are sound and can be read, the default one
+    first. video: index of the stream of its frames. origin: time in the file at which the clip
+    begins, in seconds: that of the first picture, or of a sound that is earlier."""
 
     path: Path
     shape: tuple[int, int]
@@ -58,11 +60,11 @@ class Clip:
     origin: Fraction = Fraction(0)
 
     def frames(self, shape: Sequence[int] | None = None) -> Iterator[Frame]:
-        """The frames in their order, the first from the clip's beginning, the last one until its pictures and sound have
-        ended.
+        """The frames in their order, the first from the clip's beginning, the last one until its
+        pictures and sound have ended.
 
-        shape: (h, w) in which they are wanted, if not in their own. Raises InputError where the file is damaged, or, after
-        all frames, if it is known to lack a part."""
+        shape: (h, w) in which they are wanted, if not in their own. Raises InputError where the
+        file is damaged, or, after all frames, if it is known to lack a part."""
         shape = self.shape if shape is None else tuple(shape)
         return self._pictures(shape) if self.path.is_dir() else self._decoded(shape)
 
@@ -103,7 +105,8 @@ class _Reading:
         self.clip, self.source, self.stream = clip, source, source.streams[clip.video]
         self.converter = Converter(clip.path, shape)
         self.count, self.last = 0, -1 / clip.rate  # frames so far, and the time of the newest
-        self.ends: dict[int, Fraction] = {}  # of sound, and of pictures that are repeated, in the clip's time
+        # of sound, and of pictures that are repeated, in the clip's time
+        self.ends: dict[int, Fraction] = {}
         self.newest: dict[int, Fraction] = {}  # when the newest packet of each stream is decoded
         self.corrupt: dict[int, Fraction] = {}  # and the newest one that is not whole
         self.damaged: InputError | None = None
@@ -134,7 +137,8 @@ class _Reading:
             self.damaged = InputError(f"{path}: is damaged after {self.count} frames ({error.strerror})")
 
     def _times(self, frame: Any) -> tuple[Fraction, Fraction]:
-        """When a frame is shown and when it ends: times that do not rise are replaced, those beyond all bounds refused."""
+        """When a frame is shown and when it ends: times that do not rise are replaced, those beyond
+        all bounds refused."""
         step, tick = 1 / self.clip.rate, frame.time_base
         told = None if frame.pts is None else frame.pts * tick - self.clip.origin
         self.last = told if told is not None and told > self.last else self.last + step
@@ -148,7 +152,8 @@ class _Reading:
         return (self.last if self.count else Fraction(0)), until
 
     def _note(self, packet: Any) -> None:
-        """Look at a packet: how long it lasts, and whether something before it, or a part of it, lacks."""
+        """Look at a packet: how long it lasts, and whether something before it, or a part of it,
+        lacks."""
         index, tick = packet.stream.index, packet.time_base
         begin = packet.pts if packet.pts is not None else packet.dts
         if begin is not None and (not packet.size or packet.stream is not self.stream):
@@ -160,11 +165,13 @@ class _Reading:
             if packet.is_corrupt:
                 self.corrupt[index] = time
             near = before - self.corrupt.get(index, before - LONGEST) < SPARE
-            # Where recordings were joined, transport streams look damaged, too, but do not lack any time.
+            # Where recordings were joined, transport streams look damaged, too, but do not lack
+            # any time.
             self.lacks |= near and (self.source.format.name != "mpegts" or (time - before) * self.clip.rate > 1.5)
 
     def end(self, last: Frame) -> Fraction:
-        """When the clip ends: the last picture is shown for as long as the sound goes on, if that is longer than a frame."""
+        """When the clip ends: the last picture is shown for as long as the sound goes on, if that
+        is longer than a frame."""
         until = max(last.until, self.ends.get(self.clip.video, last.until))
         sound = max(self.ends.values(), default=until)
         return sound if sound > until + 1 / self.clip.rate else until
@@ -210,7 +217,8 @@ def clip(source: str | os.PathLike) -> Clip:
 
 
 def _clip(path: Path, index: int, sounds: tuple[int, ...]) -> Clip:
-    """The clip of a file's stream of that index. InputError if its pictures cannot be read, or not be held in memory."""
+    """The clip of a file's stream of that index. InputError if its pictures cannot be read, or not
+    be held in memory."""
     with opened(path) as container:
         stream = container.streams[index]
         aspect = _aspect(stream)
@@ -235,7 +243,8 @@ def _aspect(stream: Any) -> Fraction:
 
 
 def _check_size(path: Path, pixels: Any, aspect: Fraction) -> None:
-    """InputError for more pixels than are allowed, or than memory can hold, before they are decoded."""
+    """InputError for more pixels than are allowed, or than memory can hold, before they are
+    decoded."""
     width, height = pixels.width, pixels.height
     if width and height:  # else only frames tell
         for each in (width, max(1, round(width * aspect))):
@@ -255,9 +264,11 @@ def _begin(stream: Any) -> Fraction:
 
 
 def _length(container: Any, stream: Any, origin: Fraction) -> Fraction | None:
-    """How long, from the origin, a file says that its pictures last, in seconds; None if it does not say, or cannot be."""
+    """How long, from the origin, a file says that its pictures last, in seconds; None if it does
+    not say, or cannot be."""
     end, others = None, len(container.streams) > 1
-    with contextlib.suppress(KeyError, ValueError, ZeroDivisionError):  # Matroska has it as text, 00:01:02.5
+    # Matroska has it as text, 00:01:02.5
+    with contextlib.suppress(KeyError, ValueError, ZeroDivisionError):
         hours, minutes, seconds = map(Fraction, stream.metadata["DURATION"].split(":"))
         end = 3600 * hours + 60 * minutes + seconds
     if stream.duration:
@@ -268,7 +279,8 @@ def _length(container: Any, stream: Any, origin: Fraction) -> Fraction | None:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder, ordered by name, in which 9 comes before 10. InputError if there is none."""
+    """The pictures in a folder, ordered by name, in which 9 comes before 10. InputError if there is
+    none."""
     found = im.pictures_in(folder)
     if not found:
         raise InputError(f"{folder}: there is no picture ({', '.join(im.FORMATS)}) in it")

@@ -38,7 +38,8 @@ def opened(path: Path) -> Iterator[Any]:
     av = library()
     if not path.exists():
         raise InputError(f"{path}: no such file")
-    try:  # whole paths, since a colon ends the name of a protocol; and nothing is read from a network
+    # whole paths, since a colon ends the name of a protocol; and nothing is read from a network
+    try:
         whole = str(files.regular(path).absolute())
         container = av.open(whole, options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
@@ -49,7 +50,8 @@ def opened(path: Path) -> Iterator[Any]:
         if name in LISTS:
             raise InputError(f"{path}: is a list of files; name one of them")
         still = container.metadata.get("major_brand", "").strip() in STILL_BRANDS
-        if still or name.endswith("_pipe") or name in ("image2", "tty"):  # FFmpeg's readers of pictures, and of text
+        # FFmpeg's readers of pictures, and of text
+        if still or name.endswith("_pipe") or name in ("image2", "tty"):
             raise InputError(f"{path}: is not a video ({kind_of(path) or 'a still picture'})")
         if not videos(container):
             raise InputError(f"{path}: has no video stream{_instead(container)}")
@@ -64,10 +66,12 @@ def _instead(container: Any) -> str:
 
 
 def kind_of(path: Path) -> str | None:
-    """What a file is that is no video, in words: a picture, or a text; None if that is not known."""
+    """What a file is that is no video, in words: a picture, or a text; None if that is not
+    known."""
     if path.suffix.lower() in RAW:
         return "a camera's raw picture"
-    with contextlib.suppress(Exception), Image.open(path) as image:  # whatever a damaged file makes its reader raise
+    # whatever a damaged file makes its reader raise
+    with contextlib.suppress(Exception), Image.open(path) as image:
         if getattr(image, "n_frames", 1) > 1 and image.format not in ("TIFF", "MPO"):
             return f"an animated {image.format}, which FFmpeg cannot decode; save its frames as pictures in a folder"
         return f"a still picture, {image.format}"
@@ -82,11 +86,13 @@ def kind_of(path: Path) -> str | None:
     return None
 
 
-# --- streams ----------------------------------------------------------------------------------------------------
+# --- streams ------------------------------------------------------------------------------------
+# ----------------
 
 
 def videos(container: Any) -> list[Any]:
-    """The streams of moving pictures whose codec is known, default ones first; covers and previews are none."""
+    """The streams of moving pictures whose codec is known, default ones first; covers and previews
+    are none."""
     shown = library().stream.Disposition
     no_film = shown.attached_pic | shown.timed_thumbnails
     streams = (stream for stream in container.streams.video if not stream.disposition & no_film)
@@ -119,7 +125,8 @@ def usable_sounds(path: Path) -> tuple[int, ...]:
 
 
 def _try(packet: Any, usable: set[int], errors: dict[int, int]) -> None:
-    """Decode a packet of sound, and note for its stream whether it is usable, or how often it was not."""
+    """Decode a packet of sound, and note for its stream whether it is usable, or how often it was
+    not."""
     index = packet.stream.index
     try:
         if packet.decode():
@@ -132,21 +139,24 @@ def _try(packet: Any, usable: set[int], errors: dict[int, int]) -> None:
 
 
 def decoder_of(stream: Any) -> Any:
-    """The codec context that decodes a stream of pictures: with alpha, and no pictures of more pixels than are allowed."""
+    """The codec context that decodes a stream of pictures: with alpha, and no pictures of more
+    pixels than are allowed."""
     context, av = stream.codec_context, library()
     tags = {name.lower(): value for name, value in stream.metadata.items()}
     if tags.get("alpha_mode") == "1" and context.name in ALPHA_DECODERS:
         with contextlib.suppress(av.codec.codec.UnknownCodecError):  # a build without it
             context = av.CodecContext.create(ALPHA_DECODERS[context.name], "r")
     context.options = {"max_pixels": str(max_pixels())}
-    context.thread_type = "SLICE" if stream.width * stream.height > LARGE else "AUTO"  # several large frames at a time
+    # several large frames at a time
+    context.thread_type = "SLICE" if stream.width * stream.height > LARGE else "AUTO"
     return context
 
 
 def decoded(
     container: Any, stream: Any, others: Sequence[Any] = (), note: Callable[[Any], Any] = lambda packet: None
 ) -> Iterator[Any]:
-    """The frames of a stream of pictures. note: called with each packet of it, and of the others, before it is decoded."""
+    """The frames of a stream of pictures. note: called with each packet of it, and of the others,
+    before it is decoded."""
     decoder = decoder_of(stream)
     for packet in container.demux(stream, *others):
         if packet.dts is None and packet.size == 0:  # the last one of its stream
@@ -154,5 +164,6 @@ def decoded(
                 yield from decoder.decode(packet)
             continue
         note(packet)
-        if packet.stream is stream and packet.size:  # an empty one repeats the picture; a decoder takes it for the end
+        # an empty one repeats the picture; a decoder takes it for the end
+        if packet.stream is stream and packet.size:
             yield from decoder.decode(packet)

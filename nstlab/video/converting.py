@@ -1,8 +1,10 @@
-"""Decoded frames turned into pictures, by FFmpeg's filters: progressive, in BT.709, upright, on white, with square pixels.
+"""Decoded frames turned into pictures, by FFmpeg's filters: progressive, in BT.709, upright, on
+white, with square pixels.
 
-Colours are converted by the matrix and range that the frames are tagged with; where tags lack, small pictures are in BT.601
-and others in BT.709, as players take them. BT.2020, P3 and high dynamic range are mapped, see `mapping`. The primaries of
-standard definition differ so little from those of BT.709 that they are taken as these.
+Colours are converted by the matrix and range that the frames are tagged with; where tags lack,
+small pictures are in BT.601 and others in BT.709, as players take them. BT.2020, P3 and high
+dynamic range are mapped, see `mapping`. The primaries of standard definition differ so little from
+those of BT.709 that they are taken as these.
 """
 
 from __future__ import annotations
@@ -27,12 +29,15 @@ from nstlab.video.mapping import BT2020, HLG, P3, PQ, mapped
 logger = logging.getLogger("nstlab")
 
 HDR = {PQ: "PQ", HLG: "HLG"}
-UNTAGGED = (0, 2, 3)  # FFmpeg's numbers of matrices: that of RGB, unspecified, reserved; what YUV cannot have is not said
+# FFmpeg's numbers of matrices: that of RGB, unspecified, reserved; what YUV cannot have is not
+# said
+UNTAGGED = (0, 2, 3)
 KNOWN = (*UNTAGGED, 1, 4, 5, 6, 7, 9)  # those by which its filters convert
 SD_SHAPE = (576, 1279)  # the largest height and width of standard definition
 UPRIGHT = (1, 0, 0, 1)
 
-Turn = tuple[int, int, int, int]  # a, b, c, d of a display matrix: (x, y) is shown at (ax + cy, bx + dy)
+# a, b, c, d of a display matrix: (x, y) is shown at (ax + cy, bx + dy)
+Turn = tuple[int, int, int, int]
 
 
 def turn_of(frame: Any) -> Turn:
@@ -75,7 +80,8 @@ class Converter:
         self.graph: Any = None
         self.kind: Any = None  # of the frames for which the graph is built
         self.interlaced = False
-        self.frames: deque[tuple[Turn, int, int]] = deque()  # turn and tags of those that are in the graph
+        # turn and tags of those that are in the graph
+        self.frames: deque[tuple[Turn, int, int]] = deque()
         self.said: set[str] = set()
 
     def convert(self, frame: Any) -> Iterator[Tensor]:
@@ -150,7 +156,8 @@ class Converter:
         return graph
 
     def _scaling(self, frame: Any) -> str:
-        """Options of FFmpeg's filter `scale`: the size of what has no alpha, and the matrix of what does not say it."""
+        """Options of FFmpeg's filter `scale`: the size of what has no alpha, and the matrix of what
+        does not say it."""
         options: dict[str, Any] = {"flags": "bicubic+accurate_rnd+full_chroma_int"}
         if not has_alpha(frame.format):
             options["h"], options["w"] = self._unturned(turn_of(frame))

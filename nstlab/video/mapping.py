@@ -1,8 +1,9 @@
 """Pictures with wide colours or a high dynamic range, mapped to BT.709.
 
-Formulas: ITU-R BT.2100 (PQ, HLG), BT.2020 and BT.709 (their transfer function, inverted as it is), BT.2087 (primaries). White
-is at 203 cd/m² (BT.2408). Luminances are mapped by the curve of Reinhard et al. (2002, Photographic Tone Reproduction for
-Digital Images, equation 4), which leaves dark ones as they are and makes the brightest that can be coded white.
+Formulas: ITU-R BT.2100 (PQ, HLG), BT.2020 and BT.709 (their transfer function, inverted as it is),
+BT.2087 (primaries). White is at 203 cd/m² (BT.2408). Luminances are mapped by the curve of Reinhard
+et al. (2002, Photographic Tone Reproduction for Digital Images, equation 4), which leaves dark ones
+as they are and makes the brightest that can be coded white.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from torch import Tensor
 
 WHITE = 203.0  # cd/m²
 PQ, HLG = 16, 18  # FFmpeg's numbers of transfer functions
-PEAKS = {PQ: 10_000.0, HLG: 1000.0}  # cd/m², the brightest that can be coded, or is assumed of a display
+# cd/m², the brightest that can be coded, or is assumed of a display
+PEAKS = {PQ: 10_000.0, HLG: 1000.0}
 BT2020, P3 = 9, (11, 12)  # of primaries
 TO_BT709 = {  # linear R, G, B of primaries -> of BT.709
     BT2020: ((1.6605, -0.5876, -0.0728), (-0.1246, 1.1329, -0.0083), (-0.0182, -0.1006, 1.1187)),
@@ -22,7 +24,8 @@ LUMA = (0.2627, 0.6780, 0.0593)  # luminance of BT.2020's primaries
 
 
 def mapped(picture: Tensor, primaries: int, transfer: int) -> Tensor:
-    """A picture, (1, 3, H, W) with values in [0, 1], as BT.709 has it. Primaries that are not said are those of BT.2020."""
+    """A picture, (1, 3, H, W) with values in [0, 1], as BT.709 has it. Primaries that are not said
+    are those of BT.2020."""
     if transfer in PEAKS:
         light = (_of_pq(picture) if transfer == PQ else _of_hlg(picture)) / WHITE
         luminance = (light * _column(LUMA)).sum(1, keepdim=True)

@@ -1,8 +1,9 @@
 """Whether the file of a clip is whole, as far as its container tells.
 
-Containers say how long their parts are, so that the end of the last part, or a part that begins with nothing sensible, gives
-a cut or a hole away. What no length speaks of is not known here: wrong bytes inside a part, or a file that ends where a part
-does. Formats that are not listed (ASF, MPEG program streams, bare streams) are not looked at.
+Containers say how long their parts are, so that the end of the last part, or a part that begins
+with nothing sensible, gives a cut or a hole away. What no length speaks of is not known here: wrong
+bytes inside a part, or a file that ends where a part does. Formats that are not listed (ASF, MPEG
+program streams, bare streams) are not looked at.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from typing import Any, BinaryIO
 
 SLACK = 16  # bytes that an AVI may lack: some writers count wrongly
 FILM_BOXES = {b"moov", b"moof", b"mdat"}  # of ISO media
-EBML_MASTERS = {0x18538067, 0x1F43B675}  # Segment and Cluster of Matroska, whose parts are looked at
-TS_PACKETS = {188: 0, 192: 4, 204: 0}  # bytes of a packet of a transport stream: where its sync byte is
+# Segment and Cluster of Matroska, whose parts are looked at
+EBML_MASTERS = {0x18538067, 0x1F43B675}
+# bytes of a packet of a transport stream: where its sync byte is
+TS_PACKETS = {188: 0, 192: 4, 204: 0}
 NOTHING = -1  # length of a part that begins with nothing sensible
 
 
 def flaw(path: Path, name: str) -> str | None:
-    """What is wrong with a file in the container of FFmpeg's that name, in words; None if nothing is known to be."""
+    """What is wrong with a file in the container of FFmpeg's that name, in words; None if nothing
+    is known to be."""
     walk = next((walk for names, walk in WALKS.items() if names & set(name.split(","))), None)
     if walk is None:
         return None
@@ -35,7 +39,8 @@ def flaw(path: Path, name: str) -> str | None:
     return None
 
 
-# --- walks: (begin, bytes) of the parts of a file ---------------------------------------------------------------
+# --- walks: (begin, bytes) of the parts of a file
+# ---------------------------------------------------------------
 
 Walk = Iterator[tuple[int, int]]
 
@@ -82,7 +87,8 @@ def _ebml(file: BinaryIO, size: int) -> Walk:
 
 
 def _vint(head: bytes) -> tuple[int | None, int | None, int]:
-    """(number of an element, None if there is none; its length, None if it is open; bytes of both)."""
+    """(number of an element, None if there is none; its length, None if it is open; bytes of
+    both)."""
     first = 9 - head[0].bit_length()
     if first > 4:
         return None, None, 0

@@ -54,7 +54,8 @@ def test_artwork_is_no_film(tmp_path):
 def test_pictures_that_cannot_be_decoded_are_passed_over(tmp_path):
     path = two_films(tmp_path / "a.mkv", (DEFAULT, 0), ("mpeg4", "ffv1"))
     content = path.read_bytes()
-    for other in (b"V_MPEG2".ljust(15, b"\0"), b"V_MPEG4/ISO/XXX"):  # whose decoder makes nothing of it; that nobody knows
+    # whose decoder makes nothing of it; that nobody knows
+    for other in (b"V_MPEG2".ljust(15, b"\0"), b"V_MPEG4/ISO/XXX"):
         path.write_bytes(content.replace(b"V_MPEG4/ISO/ASP", other))
         assert level(path) > 0.6
     path.write_bytes(path.read_bytes().replace(b"V_FFV1", b"V_XXXX"))

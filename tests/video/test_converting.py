@@ -1,4 +1,5 @@
-"""Frames become pictures: with the colours and alpha that they are tagged with, upright, and without fields."""
+"""Frames become pictures: with the colours and alpha that they are tagged with, upright, and
+without fields."""
 
 import logging
 import struct
@@ -15,7 +16,8 @@ from nstlab import images as im
 from nstlab.video.clips import clip
 from nstlab.video.converting import Converter
 
-BT601, BT709, BT2020 = (0.299, 0.114), (0.2126, 0.0722), (0.2627, 0.0593)  # red's and blue's part of luma
+# red's and blue's part of luma
+BT601, BT709, BT2020 = (0.299, 0.114), (0.2126, 0.0722), (0.2627, 0.0593)
 LIMITED, FULL = 1, 2
 SHADES = np.array([[0, 0, 0], [0.2, 0.2, 0.2], [0.5, 0.5, 0.5], [1, 1, 1], [0.6, 0.4, 0.3], [0.3, 0.5, 0.8]])
 
@@ -47,7 +49,8 @@ def bars(frame, count=6):
     ("weights", "matrix", "shape"),
     [
         (BT709, 1, (16, 8)), (BT601, 5, (16, 8)), (BT601, 6, (720, 8)), (BT2020, 9, (16, 8)),
-        (BT601, 2, (480, 8)), (BT601, 2, (576, 8)), (BT709, 2, (720, 8)), (BT709, 2, (16, 214)),  # by convention
+        # by convention
+        (BT601, 2, (480, 8)), (BT601, 2, (576, 8)), (BT709, 2, (720, 8)), (BT709, 2, (16, 214)),
     ],
 )  # fmt: skip
 def test_colours_are_those_of_the_matrix_and_range(weights, matrix, shape, extent):
@@ -56,7 +59,8 @@ def test_colours_are_those_of_the_matrix_and_range(weights, matrix, shape, exten
 
 
 def test_wide_primaries_are_mapped_to_those_of_bt709():
-    mapped = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])  # BT.2087
+    # BT.2087
+    mapped = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
     linear = np.where(SHADES < 0.081, SHADES / 4.5, ((SHADES + 0.099) / 1.099) ** (1 / 0.45)) @ mapped.T
     right = np.where(linear < 0.018, 4.5 * linear, 1.099 * np.maximum(linear, 0) ** 0.45 - 0.099).clip(0, 1)
     found = bars(tagged(SHADES, BT2020, 9, primaries=9, transfer=14))
@@ -158,7 +162,8 @@ def test_what_is_turned_or_mirrored_by_its_file_is_upright(straight, tmp_path, a
 def test_fields_become_frames(tmp_path, caplog):
     comb = torch.zeros(4, 1, 3, 48, 64)
     for i, picture in enumerate(comb):
-        picture[..., ::2, 8 + 8 * i : 24 + 8 * i] = 1  # a bar in the upper field, and later in the lower one
+        # a bar in the upper field, and later in the lower one
+        picture[..., ::2, 8 + 8 * i : 24 + 8 * i] = 1
         picture[..., 1::2, 12 + 8 * i : 28 + 8 * i] = 1
     path = make_clip(tmp_path / "a.mp4", list(comb), options={"x264-params": "tff=1", "qp": "10"})
     with caplog.at_level(logging.WARNING, "nstlab"):

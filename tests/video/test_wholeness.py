@@ -1,4 +1,5 @@
-"""Clips that lack something, or whose times are odd: what there is of them is read, and what lacks is said."""
+"""Clips that lack something, or whose times are odd: what there is of them is read, and what lacks
+is said."""
 
 import struct
 from fractions import Fraction
@@ -62,7 +63,8 @@ def test_a_hole_in_the_middle_is_said_after_what_is_behind_it(contents, tmp_path
     count, said = read(tmp_path / f"a.{suffix}", whole[:begin] + bytes(end - begin) + whole[end:])
     assert 0 < count < 12
     assert said.startswith(f"{tmp_path}")
-    assert suffix != "webm" or ("has a hole" in said and count > 4)  # of a part before it and one behind
+    # of a part before it and one behind
+    assert suffix != "webm" or ("has a hole" in said and count > 4)
 
 
 def test_what_is_appended_to_a_clip_does_not_matter(contents, tmp_path):
