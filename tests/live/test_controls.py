@@ -199,3 +199,10 @@ def test_what_means_nothing_is_hidden_until_it_does(controls):
     assert hidden() == {"region_weights"}
     controls.change(more_paintings=(), regions=3)
     assert hidden() == {"mix", "mix_layers"}
+
+
+def test_a_file_is_shown_by_its_name_on_any_system(small_transfer, tmp_path, monkeypatch):
+    settings = small_transfer.replace(photo=f"{tmp_path.as_posix()}/photo.png")
+    monkeypatch.setattr("os.sep", "\\")  # as on Windows, where both will do
+    widget = Controls(settings, {"photo": ("coffee",)}).views["photo"].widget
+    assert [label for label, _ in widget.options] == ["coffee", "photo.png"]

@@ -28,8 +28,9 @@ LONG = 60.0  # seconds
 
 
 @pytest.fixture
-def make(small_transfer, tmp_path):
+def make(small_transfer, tmp_path, monkeypatch):
     """Makes studios that are closed in the end, with nothing left running."""
+    monkeypatch.setattr(audience, "AWAY", 10 * LONG)  # on a slow machine, too, nobody is missed
     made = []
 
     def make(settings=small_transfer, **options):
