@@ -158,7 +158,8 @@ class _Reading:
         begin = packet.pts if packet.pts is not None else packet.dts
         if begin is not None and (not packet.size or packet.stream is not self.stream):
             end = (begin + max(packet.duration or 0, 0)) * tick - self.clip.origin
-            self.ends[index] = max(self.ends.get(index, end), min(end, Fraction(LONGEST)))
+            if end <= LONGEST:
+                self.ends[index] = max(self.ends.get(index, end), end)
         if packet.dts is not None:
             time: Fraction = packet.dts * tick
             before, self.newest[index] = self.newest.get(index, time), time
