@@ -177,8 +177,7 @@ def _write_gif(out: Path, frames: Sequence[Timed], end: Fraction) -> None:
         try:
             next(made).save(temporary, "GIF", save_all=True, append_images=made, duration=durations, loop=0)
         except OverflowError:  # equal pictures that follow each other become one
-            check_shown(out, end)
-            raise
+            check_shown(out, Fraction(sum(durations), 1000))
 
 
 def _write_video(out: Path, frames: Sequence[Timed], end: Fraction, clip: Clip | None, begin: Fraction) -> None:
@@ -209,9 +208,8 @@ def _encode(
     track: Track | None,
 ) -> None:
     """Write a container with pictures and, if there is a track, the clip's sound, ordered by time."""
-    rate = 25 if clip is None else min(max(1, round(clip.rate)), 1000)
     with library().open(str(path), "w") as container:
-        parts = [_pictures(container, CODECS[path.suffix.lower()], frames, end, rate)]
+        parts = [_pictures(container, CODECS[path.suffix.lower()], frames, end, round(clip.rate) if clip else 25)]
         if clip is not None and track is not None:
             parts.append(packets_of(container, clip, track, begin, end))
         for _, packet in heapq.merge(*parts, key=itemgetter(0)):
@@ -233,13 +231,11 @@ def _pictures(
     stream.pix_fmt, stream.time_base, stream.codec_context.time_base = "yuv420p", tick, tick
     for name, number in COLOURS.items():
         setattr(stream.codec_context, name, number)
-    begin = round(frames[0][1] * TICKS)  # ticks rise, however near to each other times are
-    for (source, _), until in zip(frames, _ends(frames, end), strict=True):
+    for (source, time), until in zip(frames, _ends(frames, end), strict=True):
         frame = av.VideoFrame.from_image(im.to_pil(im.load(source)))
         frame = frame.reformat(format="yuv420p", dst_colorspace=COLOURS["colorspace"])
-        frame.pts, frame.time_base = begin, tick
-        begin = max(begin + 1, round(until * TICKS))
-        frame.duration = begin - frame.pts
+        frame.pts, frame.time_base = round(time * TICKS), tick
+        frame.duration = round(until * TICKS) - frame.pts
         for packet in stream.encode(frame):
             yield packet.dts * packet.time_base, packet
     for packet in stream.encode():

@@ -168,21 +168,6 @@ def test_a_sound_may_change_its_form_on_the_way(tmp_path):
     assert max(packet.pts * packet.time_base for packet in packets if packet.pts is not None) > Fraction(15, 100)
 
 
-def test_times_that_are_nearer_than_a_films_clock_still_rise(kept, tmp_path):
-    near = [(path, i * Fraction(1, 10**7)) for i, (path, _) in enumerate(kept)]
-    for name in ("out.mp4", "out.webm", "out.gif"):
-        write_film(tmp_path / name, near, Fraction(3, 10**7))
-        assert told(tmp_path / name)[0] == 3
-
-
-@pytest.mark.parametrize("rate", [Fraction(1, 10), 100_000])
-def test_clips_of_any_rate_make_a_film(kept, pictures, tmp_path, rate):
-    source = clip(make_clip(tmp_path / "a.mkv", pictures))
-    object.__setattr__(source, "rate", Fraction(rate))
-    write_film(tmp_path / "out.mp4", kept, END, source)
-    assert told(tmp_path / "out.mp4")[0] == 3
-
-
 @pytest.mark.parametrize(("name", "seconds"), [("a.gif", 656), ("a.mp4", 30_000), ("a.webm", 10**15)])
 def test_a_picture_that_is_shown_for_longer_than_a_film_can_is_refused_in_one_line(kept, tmp_path, name, seconds):
     out = tmp_path / name
