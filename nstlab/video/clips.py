@@ -201,7 +201,7 @@ def clip(source: str | os.PathLike) -> Clip:
     with opened(path) as container:
         indices = [stream.index for stream in videos(container)]
         told = sounds(container)
-    usable = usable_sounds(path) if told else ()
+    usable: tuple[int, ...] = usable_sounds(path) if told else ()
     problems = []
     for index in indices:
         try:
