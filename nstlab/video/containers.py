@@ -104,9 +104,9 @@ def _default_first(streams: Any) -> list[Any]:
     return sorted(streams, key=lambda stream: not stream.disposition & default)
 
 
-def sounds(container: Any) -> list[int]:
+def sounds(container: Any) -> tuple[int, ...]:
     """Indices of the streams of sound, whether they can be read or not, default ones first."""
-    return [stream.index for stream in _default_first(container.streams.audio)]
+    return tuple(stream.index for stream in _default_first(container.streams.audio))
 
 
 def usable_sounds(path: Path) -> tuple[int, ...]:
