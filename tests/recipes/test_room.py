@@ -1,16 +1,19 @@
 """Runs that do not fit into memory: tiles, and pictures in files."""
 
+from dataclasses import replace
+
 import pytest
 import safetensors.torch
 import torch
 from faults import raise_at, refusal
+from helpers import as_ranks
 
 from nstlab import images as im
 from nstlab import large
 from nstlab.method.fast import memory
 from nstlab.method.fast.tiles import TiledBound
 from nstlab.recipes import room
-from nstlab.recipes.room import Room, prepare_here
+from nstlab.recipes.room import Room, prepare_here, prepare_together
 from nstlab.runs.store import Store
 
 
@@ -66,6 +69,18 @@ def test_pictures_in_files_make_the_same_pixels(settings, pictures_do_not_fit, t
     in_memory = plan.__class__(**{**vars(plan), "folder": None, "start": plan.start.clone()}).solve()
     assert found.loss == pytest.approx(in_memory.loss, rel=1e-4)
     assert plan.identity() == prepare_here(settings, "cpu", Room(tile="32")).identity()
+
+
+def test_ranks_take_the_memory_of_the_one_that_has_least_and_refuse_to_have_no_tiles(settings):
+    def prepare(team):
+        plan = prepare_here(settings, "cpu", Room(team=team))
+        return replace(plan, tiling=replace(plan.tiling, room=3000 - 1000 * team.rank), on_host=team.rank == 1)
+
+    plans = as_ranks(3, lambda team: prepare_together(lambda: prepare(team), team))
+    assert {(plan.tiling.room, plan.on_host) for plan in plans} == {(1000, True)}
+    assert [plan.tiling.team.rank for plan in plans] == [0, 1, 2]
+    off = as_ranks(2, lambda team: prepare_together(lambda: prepare_here(settings, "cpu", Room("off", team=team)), team))
+    assert "leave out --tile off" in str(off[0])
 
 
 def test_history_in_16_bits_ends_where_float32_does(settings, monkeypatch):
