@@ -148,24 +148,21 @@ def _run(interrupts: _Interrupts, commands: Mapping[str, Subcommand], words: Seq
         command, settings = parse(commands, words, prog, about)
         files.check_outputs(*settings)
         return command.run(*settings)
-    except (InputError, FloatingPointError) as error:
-        say(f"error: {error}")
-        return 2
     except KeyboardInterrupt as interrupt:
-        interrupts.end()
-        say("; ".join(["interrupted", *interrupt.args]))
-        return 130
+        return interrupts.end(*interrupt.args)
     except Exception as error:
-        if interrupts.raised:  # a library has made another error of it
-            interrupts.end()
-            say("interrupted")
-            return 130
-        say(f"error: {_known_failure(error)}")
-        return 2
+        if not interrupts.raised:
+            say(f"error: {_known_failure(error)}")
+            return 2
+        if isinstance(error, InputError) and _follows_interrupt(error):  # a full disk, say
+            return interrupts.end(str(error))
+        return interrupts.end()  # of which a library has made another error
 
 
 def _known_failure(error: Exception) -> str:
-    """What an error of the machine says, such as a full disk; any other error is raised again."""
+    """What is wrong with the input or the machine, such as a full disk; any other error is raised again."""
+    if isinstance(error, (InputError, FloatingPointError)):
+        return str(error)
     if out_of_memory(error):
         return "out of memory; a smaller --size needs less"
     if isinstance(error, OSError):
@@ -188,10 +185,7 @@ class _Interrupts:
 
     def __call__(self, number: int, frame: Any) -> None:
         """Raise KeyboardInterrupt, unless one is being handled: to keep what has been done takes time."""
-        error = sys.exception()
-        while error is not None and not isinstance(error, KeyboardInterrupt):
-            error = error.__context__
-        if error is None:
+        if not _follows_interrupt(sys.exception()):
             self.raised = True
             raise KeyboardInterrupt
 
@@ -206,11 +200,20 @@ class _Interrupts:
             if whole_process and self.raised:
                 before.clear()
 
-    def end(self) -> None:
-        """Ignore more signals, until earlier handlers are restored."""
+    def end(self, *said: str) -> int:
+        """Say that the command was interrupted; return the exit code. More signals are ignored."""
         for number in SIGNALS:
             if signal.getsignal(number) is self:
                 signal.signal(number, signal.SIG_IGN)
+        say("; ".join(["interrupted", *said]))
+        return 130
+
+
+def _follows_interrupt(error: BaseException | None) -> bool:
+    """Whether it is an interrupt, or was raised while one was handled."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     BrokenExecutor,
@@ -227,13 +228,30 @@ def gpu_executor(device: str) -> Iterator[Executor | None]:
     names = context.Queue()
     for i in range(count):
         names.put(visible[i] if len(visible) >= count and visible[i] else str(i))
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(count, context, _take_gpu, (names,)) as executor:
-        yield executor
+        try:
+            yield executor
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
 
 
 def _take_gpu(names: Any) -> None:
-    """Let this process see one GPU only."""
+    """Let this process see one GPU only, and end when the one that started it says so.
+
+    Ctrl-C reaches all of them."""
     os.environ["CUDA_VISIBLE_DEVICES"] = names.get()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(number: int, frame: Any) -> None:
+    """End this process, once; a run that is under way leaves a checkpoint."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(130)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """Sweeps: grids of settings, each run once, in process, in other processes, and on a Dask cluster that loses a worker."""
 
+import contextlib
 import os
 import signal
+import time
 from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import Mock
@@ -172,8 +174,10 @@ def test_what_has_not_begun_is_cancelled_by_ctrl_c(base, root):
 def test_each_gpu_gets_a_process_that_sees_it_alone(monkeypatch, visible, names):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with sweeps.gpu_executor("auto") as executor:
+    with contextlib.suppress(KeyboardInterrupt), sweeps.gpu_executor("auto") as executor:
         assert executor.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() in names
+        executor.submit(time.sleep, 3600)
+        raise KeyboardInterrupt  # which ends them all
     with sweeps.gpu_executor("cpu") as executor:
         assert executor is None  # GPUs that are not asked for are left alone
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
