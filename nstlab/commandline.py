@@ -154,7 +154,7 @@ def _run(interrupts: _Interrupts, commands: Mapping[str, Subcommand], words: Seq
         if not interrupts.raised:
             say(f"error: {_known_failure(error)}")
             return 2
-        if isinstance(error, InputError) and _follows_interrupt(error):  # a full disk, say
+        if isinstance(error, InputError) and follows(error):  # a full disk, say
             return interrupts.end(str(error))
         return interrupts.end()  # of which a library has made another error
 
@@ -185,7 +185,7 @@ class _Interrupts:
 
     def __call__(self, number: int, frame: Any) -> None:
         """Raise KeyboardInterrupt, unless one is being handled: to keep what has been done takes time."""
-        if not _follows_interrupt(sys.exception()):
+        if not follows(sys.exception()):
             self.raised = True
             raise KeyboardInterrupt
 
@@ -195,7 +195,7 @@ class _Interrupts:
 
         whole_process: whether only the process's end follows. After an interrupt, signals are then
         ignored for good, since Python would show a traceback of what it does at its end."""
-        with _handler(self, only_usual=True) as before:
+        with handling(self, only_usual=True) as before:
             yield
             if whole_process and self.raised:
                 before.clear()
@@ -209,15 +209,15 @@ class _Interrupts:
         return 130
 
 
-def _follows_interrupt(error: BaseException | None) -> bool:
-    """Whether it is an interrupt, or was raised while one was handled."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+def follows(error: BaseException | None, kind: type[BaseException] = KeyboardInterrupt) -> bool:
+    """Whether an error is of a kind, by default an interrupt, or was raised while one was handled."""
+    while error is not None and not isinstance(error, kind):
         error = error.__context__
     return error is not None
 
 
 @contextlib.contextmanager
-def _handler(handler: Any, only_usual: bool = False) -> Iterator[dict[int, Any]]:
+def handling(handler: Any, only_usual: bool = False) -> Iterator[dict[int, Any]]:
     """Handle signals in the block; yields the handlers that are restored after it.
 
     only_usual: leave those that somebody else has changed. Only the main thread can handle any."""
@@ -238,7 +238,7 @@ def _handler(handler: Any, only_usual: bool = False) -> Iterator[dict[int, Any]]
 def uninterrupted() -> Iterator[None]:
     """Let signals wait for the end of the block: for libraries that an interrupt would confuse."""
     waiting: list[int] = []
-    with _handler(lambda number, frame: waiting.append(number)):
+    with handling(lambda number, frame: waiting.append(number)):
         yield
     for number in waiting[:1]:
         signal.raise_signal(number)

@@ -16,7 +16,8 @@ import itertools
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     BrokenExecutor,
     CancelledError,
@@ -31,6 +32,7 @@ from typing import Any
 
 import torch
 
+from nstlab import commandline
 from nstlab.method.steps import Step
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings, named
@@ -39,6 +41,7 @@ from nstlab.runs.finished import Case, FinishedRun
 from nstlab.runs.store import Store
 from nstlab.settings import DEVICES, RESULTS, InputError, plain
 
+PATIENCE = 60  # seconds that workers have to keep what they have done when they are to end
 WORKER_TIMEOUT = 10  # seconds within which a scheduler must answer, and between two looks for workers
 
 
@@ -223,35 +226,50 @@ def gpu_executor(device: str) -> Iterator[Executor | None]:
     if count < 2:
         yield None
         return
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     names = context.Queue()
-    for i in range(count):
-        names.put(visible[i] if len(visible) >= count and visible[i] else str(i))
+    for name in _gpu_names(count):
+        names.put(name)
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(count, context, _take_gpu, (names,)) as executor:
         try:
+            with commandline.handling(signal.SIG_IGN):  # workers inherit that; Ctrl-C reaches them, too
+                for _ in range(count):
+                    executor.submit(os.getpid)
             yield executor
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
+            _end_workers(others)
             raise
 
 
-def _take_gpu(names: Any) -> None:
-    """Let this process see one GPU only, and end when the one that started it says so.
+def _gpu_names(count: int) -> list[str]:
+    """What GPUs are called in CUDA_VISIBLE_DEVICES."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return [visible[i] if len(visible) >= count and visible[i] else str(i) for i in range(count)]
 
-    Ctrl-C reaches all of them."""
+
+def _end_workers(others: Container[Any]) -> None:
+    """End the processes that this one started, but for some others."""
+    for attempt in itertools.count():
+        left = [each for each in multiprocessing.active_children() if each not in others]
+        if not left:
+            return
+        for process in left:
+            process.terminate() if attempt < PATIENCE else process.kill()
+        left[0].join(1.0)
+
+
+def _take_gpu(names: Any) -> None:
+    """Let this process see one GPU only, and end when the one that started it says so."""
     os.environ["CUDA_VISIBLE_DEVICES"] = names.get()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
 
 
 def _leave(number: int, frame: Any) -> None:
-    """End this process, once; a run that is under way leaves a checkpoint."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(130)
+    """End what this process does, unless it is keeping what it has done."""
+    if not commandline.follows(sys.exception(), SystemExit):
+        raise SystemExit(130)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Sweeps: grids of settings, each run once, in process, in other processes, and on a Dask cluster that loses a worker."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import time
@@ -170,14 +171,16 @@ def test_what_has_not_begun_is_cancelled_by_ctrl_c(base, root):
     assert [future.cancelled() for future in futures] == [True, True]
 
 
-@pytest.mark.parametrize(("visible", "names"), [("", {"0", "1"}), ("5,7", {"5", "7"})])
-def test_each_gpu_gets_a_process_that_sees_it_alone(monkeypatch, visible, names):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+def test_each_gpu_gets_a_process_that_sees_it_alone_and_all_end_with_this_one(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert sweeps._gpu_names(2) == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with contextlib.suppress(KeyboardInterrupt), sweeps.gpu_executor("auto") as executor:
-        assert executor.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() in names
+        assert executor.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() in {"5", "7"}
         executor.submit(time.sleep, 3600)
-        raise KeyboardInterrupt  # which ends them all
+        raise KeyboardInterrupt
+    assert not multiprocessing.active_children()
     with sweeps.gpu_executor("cpu") as executor:
         assert executor is None  # GPUs that are not asked for are left alone
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
