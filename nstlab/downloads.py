@@ -17,6 +17,8 @@ import torch
 from nstlab import files
 from nstlab.settings import InputError
 
+TIMEOUT = 30.0  # seconds without a byte after which a server is given up
+
 
 @dataclass(frozen=True)
 class Download:
@@ -24,7 +26,7 @@ class Download:
 
     url: str
     sha256: str
-    megabytes: int
+    megabytes: int  # of 2^20 bytes, rounded
 
     @property
     def path(self) -> Path:
@@ -64,7 +66,7 @@ def _fetched(download: Download, progress: Callable[[int, int], None]) -> Path:
     path, part = files.check_place(download.path), files.check_place(download.part)
     if path.is_file() and _is_right(path, download):
         return path
-    _receive(download.url, part, progress)
+    _receive(download.url, part, (download.megabytes + 1) << 20, progress)
     if not _is_right(part, download):
         part.unlink()
         raise InputError(f"{download.url}: the file's hash is not {download.sha256}…; it was removed, please try again")
@@ -96,12 +98,14 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
-def _receive(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
-    """Append what is missing to the partial file; start it anew if the server cannot send a part only."""
+def _receive(url: str, part: Path, most: int, progress: Callable[[int, int], None]) -> None:
+    """Append what is missing to the partial file; start it anew if the server cannot send a part only.
+
+    most: bytes after which no more are received, since the file cannot be the right one."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        response = urllib.request.build_opener(_SameScheme).open(request, timeout=30)
+        response = urllib.request.build_opener(_SameScheme).open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:  # nothing is missing
@@ -110,9 +114,9 @@ def _receive(url: str, part: Path, progress: Callable[[int, int], None]) -> None
     with response, part.open("ab" if response.status == 206 else "wb") as file:
         done = have if response.status == 206 else 0
         total = done + int(response.headers.get("Content-Length") or 0)
-        while chunk := response.read(1 << 20):
+        while done <= most and (chunk := response.read1(1 << 20)):  # what has come, however slowly
             file.write(chunk)
             done += len(chunk)
             progress(done, total)
-    if done < total:
+    if done < total and done <= most:
         raise OSError(f"the connection ended after {done} of {total} bytes")

@@ -176,11 +176,19 @@ def check_picture(image: Tensor, what: str) -> Tensor:
     return image
 
 
+def _check_colours(image: Tensor) -> None:
+    """Raise InputError unless this is one picture of three channels, which can be written."""
+    if check_picture(image, "picture").shape[1] != 3:
+        raise InputError(f"picture: {tuple(image.shape)} has no three channels; expected is (1, 3, H, W)")
+
+
 # --- sizes ------------------------------------------------------------------------------------------------------
 
 
 def fit_size(shape: Sequence[int], size: int, what: Any = "picture") -> tuple[int, int]:
     """(H, W) of the same proportions with the long side `size`. InputError, about `what`, if the short side gets too short."""
+    if not isinstance(size, (int, np.integer)):
+        raise InputError(f"size: {size!r} is not a whole number, the long side in px")
     height, width = shape
     scale = size / max(height, width)
     fitted = max(1, round(height * scale)), max(1, round(width * scale))
@@ -285,7 +293,10 @@ def rings(like: Tensor) -> Tensor:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """An 8-bit RGB Pillow image; values outside [0, 1] are clipped, the others rounded to the nearest level."""
+    """An 8-bit RGB Pillow image; values outside [0, 1] are clipped, the others rounded to the nearest level.
+
+    Raises InputError for what is no picture, such as several at once."""
+    _check_colours(image)
     return Image.fromarray(np.concatenate(list(encoding.rows_of(image, deep=False))))
 
 
@@ -303,7 +314,8 @@ def save(image: Tensor, path: str | os.PathLike, settings: dict[str, Any] | None
     """Write a picture as PNG, JPEG or TIFF, as its suffix says, with `settings` in its metadata (see `read_settings`).
 
     deep: with 16 bits a channel, which a JPEG cannot have. Large pictures are written some rows at a time. The file is written
-    beside its place first and then renamed. Raises InputError if it cannot be written."""
+    beside its place first and then renamed. Raises InputError if it is no picture, or cannot be written."""
+    _check_colours(image)
     path, text = check_writable(path, deep), json.dumps(settings or {})
     form = FORMATS[path.suffix.lower()]
     if form != "JPEG" and (deep or not large.is_small(image)):

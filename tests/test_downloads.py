@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -28,10 +29,12 @@ class Server(http.server.ThreadingHTTPServer):
     cut = None  # the byte at which every answer ends
     ranges = True  # whether it can send a part of the file
     chunked = False
+    silent = endless = False  # whether it falls silent, or never ends, after what is to be sent
     status = 200
     moved = ""  # where it redirects to
     other = b""  # what it answers instead, in no HTTP
     length = ""  # what it says of the length
+    sent = 0  # bytes of an endless answer
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -62,6 +65,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
         self.end_headers()
         body = CONTENT[start : server.cut]
+        if server.silent:
+            self.wfile.write(body)
+            time.sleep(1)
+            return None
+        while server.endless:
+            server.sent += self.wfile.write(bytes(1 << 20))
         return self.wfile.write(b"%x\r\n" % len(CONTENT) + body if server.chunked else body)
 
     def log_message(self, *args):
@@ -113,6 +122,21 @@ def test_a_cut_connection_keeps_its_part_and_the_next_call_goes_on_from_there(se
     assert server.asked == [None, "bytes=1234567-"]
     assert seen[0][0] > 1_234_567
     assert seen[-1] == (len(CONTENT), len(CONTENT))
+
+
+def test_what_a_server_has_sent_before_it_falls_silent_is_kept(server, download, monkeypatch):
+    vars(server).update(cut=1234, silent=True)
+    monkeypatch.setattr(downloads, "TIMEOUT", 0.2)
+    assert "timed out" in refusal(downloads.fetch, download)
+    assert download.part.read_bytes() == CONTENT[:1234]
+
+
+@pytest.mark.parametrize("length", ["", str(10**18)])
+def test_a_server_that_sends_without_end_does_not_fill_the_disk(server, download, length):
+    vars(server).update(endless=True, chunked=False, length=length)
+    assert "hash" in refusal(downloads.fetch, download)
+    assert server.sent < 100 << 20
+    assert not download.part.exists()
 
 
 def test_of_two_downloads_at_once_the_second_is_refused_and_the_first_arrives(server, download):

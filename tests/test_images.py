@@ -221,3 +221,13 @@ def test_a_gif_shows_every_frame_lingers_on_the_last_and_is_no_larger_than_asked
     assert (shown - frames[-1]).abs().mean() < 0.02
     with Image.open(im.save_gif(frames, photo.shape[-2:], tmp_path / "small.gif", size=24)) as gif:
         assert gif.size == (20, 24)
+
+
+def test_what_is_no_single_picture_is_not_written_and_a_size_is_a_whole_number(tmp_path, photo):
+    for odd in (photo[0], torch.cat([photo] * 2), photo[:, :1], photo * float("nan"), photo.numpy(), None):
+        assert "picture: " in refusal(im.save, odd, tmp_path / "a.png")
+        assert "picture: " in refusal(im.to_pil, odd)
+    assert list(tmp_path.iterdir()) == []
+    for odd in ("64", (64, 64), 64.0, float("nan")):
+        assert refusal(im.load, "coffee", odd).startswith("size: ")
+    assert im.load("coffee", np.int64(64)).shape == (1, 3, 43, 64)
