@@ -1,12 +1,14 @@
 """Controls: one value, and a view for every field of every recipe that shows, changes and refuses what the field does."""
 
 import dataclasses
+from pathlib import PureWindowsPath
 
 import ipywidgets as w
 import pytest
 
+from nstlab.live import special
 from nstlab.live.controls import Controls
-from nstlab.live.special import SPECIAL
+from nstlab.live.special import SPECIAL, MixView
 from nstlab.recipes.base import known
 from nstlab.recipes.photoreal import PhotorealSettings
 from nstlab.recipes.reconstruct import ReconstructSettings
@@ -199,3 +201,11 @@ def test_what_means_nothing_is_hidden_until_it_does(controls):
     assert hidden() == {"region_weights"}
     controls.change(more_paintings=(), regions=3)
     assert hidden() == {"mix", "mix_layers"}
+
+
+def test_paintings_are_labelled_by_their_names_in_paths_of_every_system(monkeypatch):
+    settings = TransferSettings("coffee", "/paintings/a.b.jpg", more_paintings=("mosaic", "~nobody/c"))
+    assert MixView().labels(settings) == ["a.b", "mosaic", "c"]
+    monkeypatch.setattr(special, "Path", PureWindowsPath)
+    settings = settings.replace(painting="C:\\gfx\\a.jpg", more_paintings=("C:/gfx/b.jpg",))
+    assert MixView().labels(settings) == ["a", "b"]
