@@ -1,12 +1,14 @@
 """Controls: one value, and a view for every field of every recipe that shows, changes and refuses what the field does."""
 
 import dataclasses
+from pathlib import PureWindowsPath
 
 import ipywidgets as w
 import pytest
 
+from nstlab.live import special
 from nstlab.live.controls import Controls
-from nstlab.live.special import SPECIAL
+from nstlab.live.special import SPECIAL, MixView
 from nstlab.recipes.base import known
 from nstlab.recipes.photoreal import PhotorealSettings
 from nstlab.recipes.reconstruct import ReconstructSettings
@@ -206,3 +208,11 @@ def test_a_file_is_shown_by_its_name_on_any_system(small_transfer, tmp_path, mon
     monkeypatch.setattr("os.sep", "\\")  # as on Windows, where both will do
     widget = Controls(settings, {"photo": ("coffee",)}).views["photo"].widget
     assert [label for label, _ in widget.options] == ["coffee", "photo.png"]
+
+
+def test_paintings_are_labelled_by_their_names_in_paths_of_every_system(monkeypatch):
+    settings = TransferSettings("coffee", "/paintings/a.b.jpg", more_paintings=("mosaic", "~nobody/c"))
+    assert MixView().labels(settings) == ["a.b", "mosaic", "c"]
+    monkeypatch.setattr(special, "Path", PureWindowsPath)
+    settings = settings.replace(painting="C:\\gfx\\a.jpg", more_paintings=("C:/gfx/b.jpg",))
+    assert MixView().labels(settings) == ["a", "b"]
