@@ -212,7 +212,7 @@ def clip(source: str | os.PathLike) -> Clip:
     with opened(path) as container:
         indices = [stream.index for stream in videos(container)]
         told = sounds(container)
-    usable: tuple[int, ...] = usable_sounds(path) if told else ()
+    usable = usable_sounds(path) if told else ()
     problems = []
     for index in indices:
         try:
@@ -222,7 +222,7 @@ def clip(source: str | os.PathLike) -> Clip:
         else:
             if told and not usable:
                 logger.warning("%s: its sound cannot be read; the film is silent", path)
-            elif told and usable[0] != told[0]:
+            elif usable and usable[0] != told[0]:
                 logger.warning("%s: its first sound cannot be read; another one takes its place", path)
             return found
     raise problems[0]
