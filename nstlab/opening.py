@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from nstlab import containers
 from nstlab.containers import Refused, Tags
-from nstlab.deep import DeepPng, DeepTiff, kind_of
+from nstlab.deep import DeepPng, DeepTiff
 from nstlab.files import regular
 from nstlab.settings import MIN_SIDE, InputError
 
@@ -93,6 +93,9 @@ def _image(file: BinaryIO) -> Image.Image:
         if image.tile and image.tile[0].args in DeepPng.KINDS:
             tidied.seek(0)
             image = DeepPng(tidied)
+        elif isinstance(clear := image.info.get("transparency"), int) and image.mode == "L":
+            scale = {"L;2": 85, "L;4": 17}.get(image.tile[0].args if image.tile else "", 1)
+            image.info["transparency"] = clear * scale  # by which Pillow scales its pixels
     elif head.startswith(containers.TIFF):
         page, count = containers.largest_page(file)
         held = file.seek(0, io.SEEK_END) if page.first(containers.COMPRESSION, 1) > 1 else 0  # whole, by its decoder
@@ -100,7 +103,7 @@ def _image(file: BinaryIO) -> Image.Image:
         try:
             image = DeepTiff(page) if page.is_deep else Image.open(page.alone(containers.NEEDED - {containers.SAMPLE_FORMAT}))
         except UnidentifiedImageError:
-            raise Refused(kind_of(page)) from None
+            image = DeepTiff(page)
     else:
         image = _lenient(file, head)
         facts = {"frames": _frames(image, file)}

@@ -86,6 +86,8 @@ def _stored(path: Path, image: Image.Image) -> bytes | None:
     if points := image.info.get("cicp") or boxes.get("nclx"):
         if image.format == "PNG" or profile is None:
             profile = _of_code_points(path, *points[:2]) or profile
+            if points[3:] == (0,):
+                say(path, "its colours are said to be in the range of video, 16 to 235; they are taken as they are")
     elif profile is None and "srgb" not in image.info:
         profile = _of_chunks(path, image) or _of_tags(path, image.info.get("tags"))
     return profile

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -117,6 +118,32 @@ def test_cmyk_in_16_bits_is_that_in_8(tmp_path):
             photometric="separated",
         )
     assert np.abs(levels(tmp_path / "uint8.tif") - levels(tmp_path / "uint16.tif")).max() == 0
+
+
+def test_alpha_beside_colours_in_which_pillow_expects_none(tmp_path):
+    white, clear = 255 - GREY[..., :1], np.full_like(GREY[..., :1], 255)
+    clear[:5] = 0
+    options = {"extrasamples": ["unassalpha"], "planarconfig": "contig"}
+    tiff(tmp_path / "grey.tif", np.concatenate([white, clear], 2), photometric="miniswhite", **options)
+    expected = THREE.copy()
+    expected[:5] = 255
+    assert np.abs(levels(tmp_path / "grey.tif") - expected).max() < 0.1
+    tiff(tmp_path / "cmyk.tif", np.concatenate([COLOURS, clear], 2), photometric="separated", **options)
+    tiff(tmp_path / "opaque.tif", COLOURS, photometric="separated")
+    expected = levels(tmp_path / "opaque.tif")
+    expected[:5] = 255
+    assert np.abs(levels(tmp_path / "cmyk.tif") - expected).max() < 0.1
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_transparent_grey_of_a_png_in_any_depth(tmp_path, bits):
+    row = np.arange(24) % (1 << bits)
+    packed = np.packbits(np.unpackbits(row.astype(np.uint8)[:, None], axis=1)[:, 8 - bits :]).tobytes()
+    header, pixels = struct.pack(">IIBBBBB", 24, 20, bits, 0, 0, 0, 0), zlib.compress((b"\0" + packed) * 20)
+    chunks = ((b"IHDR", header), (b"tRNS", b"\0\1"), (b"IDAT", pixels), (b"IEND", b""))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks))
+    expected = np.where(row == 1, 255, row * 255 / ((1 << bits) - 1))
+    assert np.abs(levels(tmp_path / "a.png") - expected[:, None]).max() < 0.6
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])

@@ -140,6 +140,7 @@ SAID = {
     "gamma of 0": (png(MUTED, chunk(b"gAMA", bytes(4))), "its gamma, 0, cannot be used"),
     "chromaticities of 0": (png(MUTED, chunk(b"cHRM", bytes(32))), "its chromaticities cannot be used"),
     "PQ": (png(MUTED, chunk(b"cICP", b"\x09\x10\0\1")), "its colours (PQ, high dynamic range) cannot be converted"),
+    "range of video": (png(MUTED, chunk(b"cICP", b"\1\1\0\0")), "its colours are said to be in the range of video"),
     "HLG": (avif(9, 18), "its colours (HLG, high dynamic range) cannot be converted"),
     "uncalibrated": (saved("PNG", exif=exif(65535)), "its colours are uncalibrated"),
     "CMYK": (b"", "CMYK without a colour profile"),

@@ -197,3 +197,7 @@ def test_sources_of_weights_are_those_that_there_are():
     assert set(names.DOWNLOADS) == set(weights.SOURCES)
     assert set(names.WEIGHTS) == {"auto", "embedded", "random", *weights.SOURCES}
     assert nearest("xyz", names.WEIGHTS) == ""
+
+
+def test_an_empty_path_is_not_this_folder():
+    assert refusal(VideoSettings, clip="a.mp4", painting="b.png", out="") == "out: name a file or a folder"

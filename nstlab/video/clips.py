@@ -29,6 +29,8 @@ RATE = Fraction(25)  # frames a second of a folder of pictures, and of a clip th
 RATES = (Fraction(1, 1000), 1000)  # those that a clip may say
 LONGEST = 1_000_000  # s: what is beyond it is no time of a clip
 HELD = 6  # frames that a decoder holds at a time, since others are made from them
+DECODED = ("avi", "asf")  # formats that tell when pictures are decoded, not when they are shown
+FROM_ZERO = ("asf", "nut")  # formats whose length is counted from 0, not from the first picture
 SPARE = 1  # s that the end may lack: some whole files have a few frames less than they say
 
 
@@ -107,6 +109,8 @@ class _Reading:
         self.count, self.last = 0, -1 / clip.rate  # frames so far, and the time of the newest
         # of sound, and of pictures that are repeated, in the clip's time
         self.ends: dict[int, Fraction] = {}
+        self.sent: dict[int, int] = {}  # until there is a frame: pts and dts of its packets
+        self.delay = 0  # ticks between the dts of a frame and when it is shown
         self.newest: dict[int, Fraction] = {}  # when the newest packet of each stream is decoded
         self.corrupt: dict[int, Fraction] = {}  # and the newest one that is not whole
         self.damaged: InputError | None = None
@@ -140,7 +144,12 @@ class _Reading:
         """When a frame is shown and when it ends: times that do not rise are replaced, those beyond
         all bounds refused."""
         step, tick = 1 / self.clip.rate, frame.time_base
-        told = None if frame.pts is None else frame.pts * tick - self.clip.origin
+        shown = frame.pts
+        if self.source.format.name in DECODED:  # the first one is shown when it is decoded
+            if not self.count and None not in (frame.dts, shown):
+                self.delay = frame.dts - self.sent.get(shown, shown)
+            shown = None if frame.dts is None else frame.dts - self.delay
+        told = None if shown is None else shown * tick - self.clip.origin
         self.last = told if told is not None and told > self.last else self.last + step
         if self.last > LONGEST:
             raise InputError(
@@ -160,6 +169,9 @@ class _Reading:
             end = (begin + max(packet.duration or 0, 0)) * tick - self.clip.origin
             if end <= LONGEST:
                 self.ends[index] = max(self.ends.get(index, end), end)
+        pts, dts = packet.pts, packet.dts
+        if packet.stream is self.stream and not self.count and pts is not None and dts is not None:
+            self.sent[pts] = dts
         if packet.dts is not None:
             time: Fraction = packet.dts * tick
             before, self.newest[index] = self.newest.get(index, time), time
@@ -211,7 +223,7 @@ def clip(source: str | os.PathLike) -> Clip:
         else:
             if told and not usable:
                 logger.warning("%s: its sound cannot be read; the film is silent", path)
-            elif usable[:1] != told[:1]:
+            elif usable and usable[0] != told[0]:
                 logger.warning("%s: its first sound cannot be read; another one takes its place", path)
             return found
     raise problems[0]
@@ -273,9 +285,10 @@ def _length(container: Any, stream: Any, origin: Fraction) -> Fraction | None:
         hours, minutes, seconds = map(Fraction, stream.metadata["DURATION"].split(":"))
         end = 3600 * hours + 60 * minutes + seconds
     if stream.duration:
-        end = _begin(stream) + stream.duration * stream.time_base
+        begin = 0 if container.format.name in FROM_ZERO else _begin(stream)
+        end = begin + stream.duration * stream.time_base
     elif end is None and container.duration and not others:  # otherwise that of its sound, perhaps
-        end = _begin(stream) + Fraction(container.duration, 1_000_000)
+        end = Fraction(container.duration, 1_000_000)
     return end - origin if end is not None and 0 < end - origin <= LONGEST else None
 
 

@@ -35,6 +35,7 @@ UNTAGGED = (0, 2, 3)
 KNOWN = (*UNTAGGED, 1, 4, 5, 6, 7, 9)  # those by which its filters convert
 SD_SHAPE = (576, 1279)  # the largest height and width of standard definition
 UPRIGHT = (1, 0, 0, 1)
+LOGARITHMIC = (9, 10)  # transfer functions that its filters refuse
 
 # a, b, c, d of a display matrix: (x, y) is shown at (ax + cy, bx + dy)
 Turn = tuple[int, int, int, int]
@@ -94,6 +95,9 @@ class Converter:
         if frame.colorspace not in KNOWN:
             self._say("its colours are coded in a way that FFmpeg cannot convert; they may be wrong")
             frame.colorspace = BT2020 if frame.color_primaries == BT2020 else 2
+        if frame.color_trc in LOGARITHMIC:
+            self._say("its light is coded logarithmically; it is taken for that of BT.709")
+            frame.color_trc = 2
         kind = (frame.format.name, frame.width, frame.height, *_tags(frame), swaps_sides(turn_of(frame)))
         if kind != self.kind or frame.interlaced_frame > self.interlaced:
             yield from self._finish()
@@ -116,6 +120,8 @@ class Converter:
                 frame = self.graph.vpull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
+            except av.FFmpegError as error:
+                raise InputError(f"{self.path}: its colours cannot be converted ({error.strerror})") from None
             yield self._picture(frame.to_ndarray(), *self.frames.popleft())
 
     def _picture(self, values: np.ndarray, turn: Turn, primaries: int, transfer: int) -> Tensor:

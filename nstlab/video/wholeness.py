@@ -136,6 +136,22 @@ def _packets(file: BinaryIO, size: int) -> Walk:
             return
 
 
+def _gif(file: BinaryIO, size: int) -> Walk:
+    """GIF: blocks until ";", which lacks where it is cut."""
+    begin = 13 + _colours(_at(file, 10, 1)[0])
+    while (kind := _at(file, begin, 1)) in (b"!", b",") and begin < size:
+        begin += 2 if kind == b"!" else 11 + _colours(_at(file, begin + 9, 1)[0])
+        while length := _at(file, begin, 1)[0]:
+            begin += 1 + length
+        begin += 1
+    yield begin, NOTHING if begin < size and kind != b";" else 1
+
+
+def _colours(flags: int) -> int:
+    """Bytes of a GIF's table of colours."""
+    return 3 << (flags & 7) + 1 if flags & 128 else 0
+
+
 def _at(file: BinaryIO, begin: int, length: int) -> bytes:
     """Bytes of a file; zeros behind its end."""
     file.seek(begin, io.SEEK_SET)
@@ -148,5 +164,6 @@ WALKS: dict[Any, Callable[[BinaryIO, int], Walk]] = {
     frozenset({"matroska", "webm"}): _ebml,
     frozenset({"flv"}): _flv,
     frozenset({"ogg"}): _ogg,
+    frozenset({"gif"}): _gif,
     frozenset({"mpegts"}): _packets,
 }

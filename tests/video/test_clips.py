@@ -47,6 +47,14 @@ def test_variable_rates_keep_their_times(pictures, tmp_path):
     assert [float(frame.time) for frame in found.frames()] == pytest.approx(times, abs=0.002)
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [("avi", "mpeg4"), ("avi", "libx264"), ("wmv", "libx264")])
+def test_times_are_even_where_a_file_only_tells_when_pictures_are_decoded(pictures, tmp_path, suffix, codec):
+    path = make_clip(tmp_path / f"a.{suffix}", pictures, codec=codec, options={"bf": "2"})
+    frames = list(clip(path).frames())
+    assert [float(frame.time) for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5], abs=0.002)
+    assert float(frames[-1].until) == pytest.approx(0.6, abs=0.002)
+
+
 def test_pixels_that_are_not_square_and_odd_sizes(pictures, tmp_path):
     wide = clip(make_clip(tmp_path / "a.mp4", pictures, aspect=Fraction(3, 2)))
     assert wide.shape == (48, 96)

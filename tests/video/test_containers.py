@@ -46,7 +46,9 @@ def test_the_default_pictures_are_used_else_the_first(tmp_path):
 
 
 def test_artwork_is_no_film(tmp_path):
-    streams = [SimpleNamespace(index=i, disposition=each, codec_context=object()) for i, each in enumerate((ARTWORK, 0))]
+    streams = [
+        SimpleNamespace(index=i, disposition=each, codec_context=object(), frames=0) for i, each in enumerate((ARTWORK, 0))
+    ]
     found = videos(SimpleNamespace(streams=SimpleNamespace(video=streams)))
     assert [stream.index for stream in found] == [1]
 
@@ -107,6 +109,13 @@ def test_a_sound_that_can_be_read_is_used_and_without_one_the_film_is_silent(tmp
     assert "its sound cannot be read; the film is silent" in caplog.text
     write_film(tmp_path / "out.mp4", frames, Fraction(3, 10), found)
     assert told(tmp_path / "out.mp4")[2:] == (["h264"], 0.0)
+
+
+def test_an_animated_avif_is_a_clip_and_not_its_first_picture(tmp_path):
+    shades = [Image.new("RGB", (32, 32), (level, level, level)) for level in (60, 120, 180)]
+    shades[0].save(tmp_path / "a.avif", save_all=True, append_images=shades[1:], duration=100)
+    frames = list(clip(tmp_path / "a.avif").frames())
+    assert [round(float(frame.picture.mean()) * 255) for frame in frames] == pytest.approx([60, 120, 180], abs=3)
 
 
 def test_what_is_no_film_is_told_by_what_it_is(tmp_path):

@@ -106,6 +106,14 @@ def test_colours_that_ffmpeg_cannot_convert_are_read_and_it_is_said(caplog):
     assert np.abs(found - SHADES)[:4].max() < 0.01
 
 
+@pytest.mark.parametrize("transfer", [9, 10])
+def test_logarithmic_light_is_read_as_that_of_bt709_and_it_is_said(transfer, caplog):
+    with caplog.at_level(logging.WARNING, "nstlab"):
+        found = bars(tagged(SHADES, BT709, 1, transfer=transfer))
+    assert "logarithmically" in caplog.text
+    assert np.abs(found - SHADES).max() < 0.01
+
+
 @pytest.mark.parametrize("form", ["rgba", "yuva420p", "yuva444p10le", "gbrap", "ya8", "ayuv64le", "rgba64le", "vuya"])
 def test_what_is_transparent_is_on_white_in_any_format(form):
     clear = np.zeros((32, 32, 4), np.uint8)

@@ -18,7 +18,7 @@ PICTURES = [smooth(32, 48, seed) for seed in range(3)] * 4
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 KINDS = {
     "avi": ("mpeg4", None), "flv": ("flv1", None), "ts": ("mpeg2video", None), "mp4": ("libx264", FRAGMENTED),
-    "webm": ("libvpx", None), "mkv": ("mpeg4", {"live": "1"}),
+    "webm": ("libvpx", None), "mkv": ("mpeg4", {"live": "1"}), "gif": ("gif", None),
 }  # fmt: skip
 
 
@@ -27,7 +27,14 @@ def contents(tmp_path_factory):
     """{suffix: content of a clip of 1.2 s}"""
     folder = tmp_path_factory.mktemp("whole")
     return {
-        suffix: make_clip(folder / f"a.{suffix}", PICTURES, codec=codec, options={"g": "4"}, container=options).read_bytes()
+        suffix: make_clip(
+            folder / f"a.{suffix}",
+            PICTURES,
+            codec=codec,
+            pix_fmt="rgb8" if suffix == "gif" else "yuv420p",
+            options={"g": "4"},
+            container=options,
+        ).read_bytes()
         for suffix, (codec, options) in KINDS.items()
     }
 
@@ -56,7 +63,7 @@ def test_a_clip_that_is_cut_gives_its_frames_and_says_so(contents, tmp_path, suf
         assert said.startswith(f"{path}: ")
 
 
-@pytest.mark.parametrize("suffix", ["webm", "mkv", "flv", "ts"])
+@pytest.mark.parametrize("suffix", ["webm", "mkv", "flv", "ts", "gif"])
 def test_a_hole_in_the_middle_is_said_after_what_is_behind_it(contents, tmp_path, suffix):
     whole = contents[suffix]
     begin, end = (188 * (int(part * len(whole)) // 188) for part in (0.45, 0.7))
@@ -68,8 +75,15 @@ def test_a_hole_in_the_middle_is_said_after_what_is_behind_it(contents, tmp_path
 
 
 def test_what_is_appended_to_a_clip_does_not_matter(contents, tmp_path):
-    for suffix in ("mp4", "webm", "avi"):
+    for suffix in ("mp4", "webm", "avi", "gif"):
         assert read(tmp_path / f"a.{suffix}", contents[suffix] + b"\xff a note, or a player's mark") == (12, "")
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("nut", "ffv1"), ("wmv", "wmv2"), ("mkv", "ffv1")])
+def test_a_clip_that_begins_late_is_whole(tmp_path, suffix, codec):
+    times = [5 + i / 10 for i in range(len(PICTURES))]
+    path = make_clip(tmp_path / f"a.{suffix}", PICTURES, codec=codec, times=times)
+    assert read(path, path.read_bytes().replace(b"DURATION", b"duratiom")) == (12, "")
 
 
 def test_theora_repeats_pictures_with_empty_packets():
