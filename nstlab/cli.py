@@ -187,4 +187,4 @@ def commands() -> dict[str, Subcommand]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
-    return commandline.run_program(commands(), argv, "nstlab", DESCRIPTION)
+    return commandline.run_program(commands, argv, "nstlab", DESCRIPTION)

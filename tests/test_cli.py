@@ -459,7 +459,7 @@ class NoSettings(Settings):
 def program(function, words=()):
     """Run a program whose only command is the function, which returns nothing."""
     command = commandline.Subcommand(lambda settings: function() or 0, (NoSettings,))
-    return commandline.run_program({"do": command}, words, "do")
+    return commandline.run_program(lambda: {"do": command}, words, "do")
 
 
 def both():
@@ -503,6 +503,11 @@ def test_signals_end_a_command_once_and_in_one_line_and_handlers_are_restored(fu
     assert len(said.splitlines()) == 1
     assert done == ["kept"]
     assert [signal.getsignal(number) for number in commandline.SIGNALS] == before
+
+
+def test_a_signal_while_commands_are_imported_ends_in_one_line(capsys):
+    assert commandline.run_program(both, (), "do") == 130
+    assert capsys.readouterr().err == "nstlab: interrupted\n"
 
 
 def test_after_an_interrupt_that_was_swallowed_the_next_one_counts(capsys):
