@@ -505,6 +505,11 @@ def test_signals_end_a_command_once_and_in_one_line_and_handlers_are_restored(fu
     assert [signal.getsignal(number) for number in commandline.SIGNALS] == before
 
 
+def test_a_tile_of_thousands_of_digits_is_refused_in_one_line(capsys):
+    assert cli.main(["transfer", "coffee", "mosaic", "--tile", "9" * 5000]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_signal_while_commands_are_imported_ends_in_one_line(capsys):
     assert commandline.run_program(both, (), "do") == 130
     assert capsys.readouterr().err == "nstlab: interrupted\n"
