@@ -11,4 +11,5 @@ from benchmarks.scene import BenchSettings
 from nstlab.commandline import Subcommand, run_program
 
 if __name__ == "__main__":
-    sys.exit(run_program({"bench": Subcommand(report.bench_command, (BenchSettings,))}, None, "python -m benchmarks"))
+    command = Subcommand(report.bench_command, (BenchSettings,))
+    sys.exit(run_program(lambda: {"bench": command}, None, "python -m benchmarks"))

@@ -19,14 +19,14 @@ from nstlab import commandline
 from nstlab.commandline import Subcommand
 from nstlab.commands import COMMANDS
 from nstlab.recipes.base import RunSettings, known
-from nstlab.settings import MAX_SIDE, RESULTS, TILES, InputError, OutputSettings, one_of, option, printable
+from nstlab.settings import MAX_SIDE, RESULTS, TILES, InputError, OutputSettings, is_whole, one_of, option, printable
 
 DESCRIPTION = "Neural style transfer (Gatys, Ecker, Bethge 2016): repaint a photo in the style of a painting."
 
 
 def _tile(value: str) -> str:
     """One of TILES, or a side in pixels."""
-    if value.isdecimal() and 1 <= int(value) <= MAX_SIDE:
+    if is_whole(value) and 1 <= int(value) <= MAX_SIDE:
         return value
     return one_of("tile", value, TILES)
 
@@ -187,4 +187,4 @@ def commands() -> dict[str, Subcommand]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
-    return commandline.run_program(commands(), argv, "nstlab", DESCRIPTION)
+    return commandline.run_program(commands, argv, "nstlab", DESCRIPTION)

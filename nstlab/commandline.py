@@ -125,13 +125,18 @@ def tell(text: str) -> None:
     print(printable(text))
 
 
-def run_program(commands: Mapping[str, Subcommand], argv: Sequence[str] | None, prog: str, about: str = "") -> int:
+def run_program(
+    commands: Callable[[], Mapping[str, Subcommand]],
+    argv: Sequence[str] | None,
+    prog: str,
+    about: str = "",
+) -> int:
     """Run the command that the words (by default the process's own) ask for. Returns the exit code.
 
+    commands: makes them, once signals are handled, since to import what they need takes a while.
     What cannot be printed, as to a full disk, keeps no command from doing its work."""
     interrupts, words = _Interrupts(), sys.argv[1:] if argv is None else argv
     with _lasting_streams() as stdout, interrupts.handled(whole_process=argv is None):
-        _prepare_log()
         code = _run(interrupts, commands, words, prog, about)
         stdout.flush()
         # a closed pipe is no error: whoever reads it (`head`, say) has seen enough
@@ -142,10 +147,17 @@ def run_program(commands: Mapping[str, Subcommand], argv: Sequence[str] | None, 
         return code
 
 
-def _run(interrupts: _Interrupts, commands: Mapping[str, Subcommand], words: Sequence[str], prog: str, about: str) -> int:
+def _run(
+    interrupts: _Interrupts,
+    commands: Callable[[], Mapping[str, Subcommand]],
+    words: Sequence[str],
+    prog: str,
+    about: str,
+) -> int:
     """Run a command, and say in one line why it ended if that was before its end."""
     try:
-        command, settings = parse(commands, words, prog, about)
+        _prepare_log()
+        command, settings = parse(commands(), words, prog, about)
         files.check_outputs(*settings)
         return command.run(*settings)
     except KeyboardInterrupt as interrupt:

@@ -53,6 +53,11 @@ def printable(text: str, kept: str = "") -> str:
     )
 
 
+def is_whole(text: str) -> bool:
+    """Whether a text is a whole number without a sign; `int` refuses thousands of digits."""
+    return text.isdecimal() and len(text) < 20
+
+
 def user_path(path: str | os.PathLike) -> Path:
     """The path with `~` and `~user` at its beginning replaced by a home folder; `./~` is a file's name."""
     path = Path(os.path.expanduser(path))

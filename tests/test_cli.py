@@ -459,7 +459,7 @@ class NoSettings(Settings):
 def program(function, words=()):
     """Run a program whose only command is the function, which returns nothing."""
     command = commandline.Subcommand(lambda settings: function() or 0, (NoSettings,))
-    return commandline.run_program({"do": command}, words, "do")
+    return commandline.run_program(lambda: {"do": command}, words, "do")
 
 
 def both():
@@ -523,6 +523,16 @@ def test_what_cannot_be_kept_after_an_interrupt_is_said(capsys):
 
     assert program(fails) == 130
     assert capsys.readouterr().err == "nstlab: interrupted; out.png: cannot be written\n"
+
+
+def test_a_tile_of_thousands_of_digits_is_refused_in_one_line(capsys):
+    assert cli.main(["transfer", "coffee", "mosaic", "--tile", "9" * 5000]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_signal_while_commands_are_imported_ends_in_one_line(capsys):
+    assert commandline.run_program(both, (), "do") == 130
+    assert capsys.readouterr().err == "nstlab: interrupted\n"
 
 
 def test_after_an_interrupt_that_was_swallowed_the_next_one_counts(capsys):

@@ -280,4 +280,4 @@ def train_command(options: TrainSettings) -> int:
 
 if __name__ == "__main__":
     command = commandline.Subcommand(train_command, (TrainSettings,))
-    sys.exit(commandline.run_program({"train": command}, None, "python -m training.embedded"))
+    sys.exit(commandline.run_program(lambda: {"train": command}, None, "python -m training.embedded"))

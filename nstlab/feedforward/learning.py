@@ -20,12 +20,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from nstlab import files
 from nstlab import images as im
 from nstlab.devices import device
 from nstlab.feedforward.crops import Crops, photos_in
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.network import TransformNetwork
 from nstlab.feedforward.settings import LearnSettings
+from nstlab.files import NUMBER, TEXT, WHOLE, dict_of, list_of, object_with
 from nstlab.method import VGG19, Checkpoint, content, normalize_activations, style, total_variation
 from nstlab.method.fast.arithmetic import native_halves
 from nstlab.method.fast.tiles import bind
@@ -40,6 +42,7 @@ LARGEST_GRADIENT = 1.0  # norm to which a longer gradient is cut
 MOMENTUM = 0.95  # of Muon
 SMALL, BETAS = 0.2, (0.9, 0.99)  # of Adam: its rate as a part of Muon's
 WORKERS = 8  # processes that cut photos for a GPU
+CHECKPOINT = object_with({"history": list_of(dict_of(NUMBER))}, identity=TEXT, done=WHOLE)
 
 
 class PerceptualLoss:
@@ -116,10 +119,14 @@ def state_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Let an optimizer remember what `state_of` gave."""
-    whole = optimizer.state_dict()
+    """Let an optimizer remember what `state_of` gave. LookupError or ValueError for anything else."""
+    parameters, whole = optimizer.param_groups[0]["params"], optimizer.state_dict()
+    if len(tensors) != len(parameters) * len({key.partition(".")[2] for key in tensors}):
+        raise ValueError("some of what an optimizer remembers is missing")
     for key, t in tensors.items():
         i, _, name = key.partition(".")
+        if t.shape not in (parameters[int(i)].shape, ()):
+            raise ValueError(f"{key} has another shape")
         whole["state"].setdefault(int(i), {})[name] = t
     optimizer.load_state_dict(whole)
 
@@ -197,17 +204,30 @@ class Learner:
         return Checkpoint(tensors, {"identity": self.identity, "done": self.done})
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint; InputError if it is not one of the same learning."""
+        """Go on from a checkpoint; InputError if it is not one of the same learning, or lacks something."""
         if checkpoint.data.get("identity") != self.identity:
             raise InputError("the checkpoint belongs to a learning with other settings, pictures or weights")
+        try:
+            files.check_json(checkpoint.data, CHECKPOINT)
+            if checkpoint.data["done"] > self.settings.steps:
+                raise ValueError("it has seen more batches than there are")
+            self._restore(checkpoint.tensors)
+        except (LookupError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"the checkpoint is not whole, or another version's ({reason:.80})") from None
+        self.done = checkpoint.data["done"]
+
+    def _restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Let the network and its optimizers be as a checkpoint's tensors have them.
+
+        Raises LookupError, ValueError or RuntimeError for others."""
         states: dict[str, dict[str, Tensor]] = {}
-        for key, t in checkpoint.tensors.items():
+        for key, t in tensors.items():
             kind, _, name = key.partition(".")
             states.setdefault(kind, {})[name] = t
         self.network.load_state_dict(states["network"])
         for k, optimizer in enumerate(self.optimizers):
             restore(optimizer, states[str(k)])
-        self.done = checkpoint.data["done"]
 
 
 def learn(

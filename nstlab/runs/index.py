@@ -32,6 +32,7 @@ FINISHED = re.compile(r"[0-9a-f]{16}")  # names of folders
 RUNS, OTHERS = ("runs/*/*",), ("films/*", "learned/*")  # where they are
 KINDS = {"films": "film", "learned": "learning"}
 UNFINISHED = re.compile(r"[0-9a-f]{16}\.(.*\.)?(partial|removed)")
+LATEST = 253402300799  # seconds: the last that a date can name; some file systems know later ones
 INDEX_VERSION = 2  # raised whenever the contents of the index change
 INDEX = object_with(version={"enum": [INDEX_VERSION]}, runs=dict_of(object_with(stamp=list_of(WHOLE), manifest=MANIFEST)))
 Where = Mapping[str, Any] | str | Callable[["pandas.DataFrame"], Any]
@@ -164,7 +165,7 @@ def other_row(folder: Path) -> dict[str, Any]:
         with contextlib.suppress(OSError):  # it is being replaced
             stats.append(path.stat())
     regular = [each for each in stats if stat.S_ISREG(each.st_mode)]
-    newest = max((each.st_mtime for each in regular), default=0.0)
+    newest = min(max((0.0, *(each.st_mtime for each in regular))), LATEST)
     return {
         "id": folder.name,
         "kind": KINDS[folder.parent.name],

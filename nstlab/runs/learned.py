@@ -42,9 +42,12 @@ class _Folder:
         """Go on from the checkpoint, if there is one. InputError if it cannot be used."""
         path = self.path / "checkpoint.safetensors"
         if path.is_file():
-            checkpoint = Checkpoint.load(path)
-            self.learner.resume(checkpoint)
-            self.rows = checkpoint.data["history"]
+            try:
+                checkpoint = Checkpoint.load(path)
+                self.learner.resume(checkpoint)
+            except InputError as error:
+                raise InputError(f"{error}; to begin anew, delete {path}") from None
+            self.rows = checkpoint.data.get("history", [])
 
     def add(self, step: LearningStep) -> None:
         """Add a batch to the history, and keep all if it is time to."""

@@ -17,7 +17,8 @@ CPU = torch.device("cpu")
 
 def bench(words):
     """The command; its exit code."""
-    return commandline.run_program({"bench": commandline.Subcommand(report.bench_command, (BenchSettings,))}, words, "bench")
+    command = commandline.Subcommand(report.bench_command, (BenchSettings,))
+    return commandline.run_program(lambda: {"bench": command}, words, "bench")
 
 
 @pytest.fixture

@@ -248,8 +248,25 @@ def test_a_damaged_checkpoint_is_refused_and_left_as_it_is(lesson):
     content = bytearray(path.read_bytes())
     content[-9] ^= 1
     path.write_bytes(content)
-    assert str(path) in refusal(learned, lesson)
+    assert f"to begin anew, delete {path}" in refusal(learned, lesson)
     assert path.read_bytes() == content
+
+
+def test_a_whole_checkpoint_that_holds_something_else_is_refused_in_one_line(lesson):
+    learner = next(learn(lesson, "cpu")).learner
+    usual = learner.checkpoint()
+    kernel = next(name for name in usual.tensors if name.startswith("0."))
+    weight = next(name for name in usual.tensors if name.startswith("network."))
+    less = [{name: t for name, t in usual.tensors.items() if name != each} for each in (kernel, weight)]
+    short = [usual.tensors | {name: usual.tensors[name][:1]} for name in (kernel, weight)]
+    more = [usual.tensors | {name: torch.zeros(1)} for name in ("0.x.y", "0.999.y", "network.x")]
+    data = [{"done": "1"}, {"done": -1}, {"done": 1.5}, {"done": 10**9}, {"history": 5}]
+    odd = [nst.Checkpoint(usual.tensors, usual.data | each) for each in data]
+    odd += [nst.Checkpoint(tensors, usual.data) for tensors in (*less, *short, *more, {})]
+    odd.append(nst.Checkpoint(usual.tensors, {"identity": learner.identity}))
+    for each in odd:
+        assert "the checkpoint is not whole, or another version's" in refusal(learner.resume, each)
+    learner.resume(usual)
 
 
 @pytest.mark.parametrize(

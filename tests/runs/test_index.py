@@ -260,6 +260,13 @@ def test_films_and_learnings_are_listed_shown_and_removed_too(root, command, pla
     assert sorted(path.name for path in folder.parent.iterdir()) == ["fedcba9876543210.mp4", "notes"]
 
 
+@pytest.mark.parametrize(("time", "date"), [(2.0**40, "9999-12-31T23:59:59"), (-(2.0**40), "1970-01-01T00:00:00")])
+def test_files_of_times_that_no_date_can_name_are_listed(time, date):
+    stat = Mock(st_mode=0o100644, st_size=0, st_mtime=time)
+    film = Mock(**{"parent.name": "films", "rglob.return_value": [Mock(**{"stat.return_value": stat})]})
+    assert index.other_row(film)["changed"].startswith(date)
+
+
 def test_an_id_of_a_run_and_of_a_film_is_neither(root, folder, command):
     film = root / "films" / f"{folder.name[:8]}00000000"
     film.mkdir(parents=True)

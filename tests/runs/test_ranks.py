@@ -172,6 +172,7 @@ def test_a_gpu_is_one_ranks(monkeypatch):
     ("changes", "said"),
     [
         ({"WORLD_SIZE": "two"}, "WORLD_SIZE: 'two' is not allowed; allowed are whole numbers from 1"),
+        ({"WORLD_SIZE": "9" * 5000}, "is not allowed; allowed are whole numbers from 1"),
         ({"RANK": ""}, "RANK: is not set, though WORLD_SIZE is"),
         ({"RANK": "2"}, "RANK: '2' is not allowed; allowed are whole numbers from 0 to 1"),
         ({"LOCAL_RANK": "-1"}, "LOCAL_RANK: '-1' is not allowed"),

@@ -27,7 +27,8 @@ from training.judge import Judge, at_content_error
 def command(*words):
     """`python -m training.embedded`; its exit code."""
     train = commandline.Subcommand(training.train_command, (training.TrainSettings,))
-    return commandline.run_program({"train": train}, [str(word) for word in words], "python -m training.embedded")
+    words = [str(word) for word in words]
+    return commandline.run_program(lambda: {"train": train}, words, "python -m training.embedded")
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from nstlab import large
-from nstlab.settings import InputError
+from nstlab.settings import InputError, is_whole
 
 PIECE = 1 << 24  # numbers that are sent at a time
 BEAT = 5.0  # seconds between two heartbeats of a rank
@@ -267,9 +267,9 @@ def from_launcher(name: str, low: int = 0, high: int | None = None, default: int
         if default is None:
             raise InputError(f"{name}: is not set, though WORLD_SIZE is; torchrun sets both")
         return default
-    if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
+    if not is_whole(text) or int(text) < low or (high is not None and int(text) > high):
         allowed = f"from {low} to {high}" if high is not None else f"from {low}"
-        raise InputError(f"{name}: '{text}' is not allowed; allowed are whole numbers {allowed}")
+        raise InputError(f"{name}: '{text:.40}' is not allowed; allowed are whole numbers {allowed}")
     return int(text)
 
 
