@@ -130,10 +130,9 @@ def _list_runs(results: Path) -> None:
 def notebooks_command(settings: NotebooksSettings) -> int:
     """Run the notebooks, each with a progress bar, or list them."""
     from nstlab.course import notebooks
-    from nstlab.course.experiment import available
 
     if settings.action == "list":
-        print(*available(), sep="\n")
+        print(*(path.stem for path in notebooks.select(settings.names)), sep="\n")
         return 0
     for executed, page, seconds in notebooks.execute(settings):
         commandline.tell(f"{executed}, {page}: done in {seconds:.0f} s")

@@ -64,11 +64,11 @@ class Camera(Page):
         device: str = DEVICES[0],
         begun: Callable[[], None] = lambda: None,
     ):
-        self.model, self.device, self.folder, self.begun = StyleModel.load(model), device, user_path(folder), begun
         self.shown: Tensor | None = None  # the last picture, which can be saved
         self._waiting: Frame | None = None  # the newest frame that is not painted yet
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self.model, self.device, self.folder, self.begun = StyleModel.load(model), device, user_path(folder), begun
         super().__init__(paintings=list(self.model.paintings))
         self.on_msg(self._receive)
 
@@ -179,5 +179,5 @@ def _decoded(frame: bytes) -> Tensor:
             if not MIN_SIDE <= min(image.size) <= max(image.size) <= max(SIDES):
                 raise ValueError
             return picture_of(np.asarray(image.convert("RGB")))
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise InputError(f"camera: a frame is no JPEG with sides from {MIN_SIDE} to {max(SIDES)} px") from None

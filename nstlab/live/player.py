@@ -77,12 +77,12 @@ class FilmPlayer(w.VBox):
         like: Callable[[], RunSettings] | None = None,
         begun: Callable[[], None] = lambda: None,
     ):
+        self._changing = threading.RLock()  # of the state, which the page and the thread change
         self.like, self.begun, self.screen = like, begun, Screen()
         self.controls = Controls(settings, refused=lambda error: self.screen.say(str(error), error=True))
         self.screen.on_msg(self._receive)
         self._places: dict[str, Path] = {}  # of the frames so far, by the names that the page has for them
         self._thread: threading.Thread | None = None
-        self._changing = threading.RLock()  # of the state, which the page and the thread change
         super().__init__([*self.controls.widgets(FILES), self.screen, *self.controls.widgets(FIELDS)])
 
     @property

@@ -176,6 +176,8 @@ class Studio(w.VBox):
 
     def close(self) -> None:
         """End the run and remove all widgets, whether they are shown or not."""
+        if not hasattr(self, "controls"):  # it could not be made
+            return
         self.session.close()
         for page in self._pages:
             page.on_msg(self._receive, remove=True)

@@ -207,7 +207,7 @@ def clip(source: str | os.PathLike) -> Clip:
     if not os.fspath(source):  # which Path takes for this folder
         raise InputError("clip: name a video file, or a folder of pictures")
     path = user_path(source)
-    if path.is_dir():
+    if os.path.isdir(path):  # of a name that no file can have, False
         found = pictures(path)
         return Clip(path, im.shape_of(found[0]), RATE, len(found) / RATE)
     with opened(path) as container:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def library() -> Any:
 def opened(path: Path) -> Iterator[Any]:
     """A video file, open. Raises InputError if it is none, or has no moving pictures."""
     av = library()
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"{path}: no such file")
     # whole paths, since a colon ends the name of a protocol; and nothing is read from a network
     try:

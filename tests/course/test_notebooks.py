@@ -120,6 +120,9 @@ def test_every_exercise_has_a_hidden_solution(name):
 def test_notebooks_are_listed_and_selected_by_name_or_number(capsys):
     assert cli.main(["notebooks", "list"]) == 0
     assert capsys.readouterr().out.split() == list(ALL)
+    assert cli.main(["notebooks", "list", "05", "03"]) == 0
+    assert capsys.readouterr().out.split() == ["05_initialization", "03_alpha_beta"]
+    assert cli.main(["notebooks", "list", "99"]) == 2
     selected = notebooks.select(["03", "05_initialization", "notebooks/01_how_it_works.ipynb"])
     assert [path.stem for path in selected] == ["03_alpha_beta", "05_initialization", "01_how_it_works"]
     assert notebooks.select([]) == list(experiment.available().values())

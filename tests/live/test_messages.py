@@ -1,6 +1,9 @@
 """Attacks on the pages' handlers: whatever a browser sends, the kernel says one line at most, and all goes on."""
 
+import gc
 import logging
+import struct
+import sys
 
 import pytest
 from helpers import smooth, transform_network, until
@@ -121,3 +124,27 @@ def test_what_a_page_shows_cannot_be_changed_by_a_browser(make):
         page._handle_msg({"content": {"data": {"method": "update", "state": state, "buffer_paths": []}}, "buffers": []})
     assert page.get_state() == before
     page.close()
+
+
+def test_a_frame_that_would_be_huge_and_a_clip_that_no_file_can_be_are_told_in_a_line(screens, log):
+    cam, film = screens
+    size = PICTURE.index(b"\xff\xc0") + 5
+    huge = PICTURE[:size] + struct.pack(">HH", 65500, 65500) + PICTURE[size + 4 :]
+    send(cam, ({"do": "frame", "id": 1, "shares": [1, 1, 1], "alpha": 1}, [huge]))
+    until(lambda: cam.sent)
+    assert "no JPEG with sides from" in cam.sent[0]["text"]
+    film.controls.change(clip="x" * 5000)
+    send(film.screen, ({"do": "paint"}, []))
+    film.wait(60)
+    assert film.screen.status["text"].endswith("x: no such file")
+    assert not log
+
+
+@pytest.mark.parametrize("make", [Camera, FilmPlayer, Studio])
+def test_what_cannot_be_made_says_only_that(make, monkeypatch):
+    failed = []
+    monkeypatch.setattr(sys, "unraisablehook", failed.append)
+    with pytest.raises((ValueError, AttributeError)):
+        make("no.safetensors")
+    gc.collect()
+    assert not failed
