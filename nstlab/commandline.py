@@ -153,7 +153,7 @@ def _run(interrupts: _Interrupts, commands: Mapping[str, Subcommand], words: Seq
         return 2
     except KeyboardInterrupt as interrupt:
         interrupts.end()
-        say("; ".join(["interrupted", *interrupt.args]))
+        say("; ".join(filter(None, ["interrupted", *interrupt.args])))
         return 130
     except Exception as error:
         if interrupts.raised:  # a library has made another error of it
