@@ -161,7 +161,7 @@ def _run(
         files.check_outputs(*settings)
         return command.run(*settings)
     except KeyboardInterrupt as interrupt:
-        return interrupts.end(*interrupt.args)
+        return interrupts.end(*filter(None, interrupt.args))
     except Exception as error:
         if not interrupts.raised:
             say(f"error: {_known_failure(error)}")

@@ -423,6 +423,12 @@ def test_ctrl_c_keeps_the_best_picture_if_there_is_one_and_the_next_run_finishes
     assert out.read_bytes() == whole.read_bytes()
 
 
+def test_an_interrupt_that_says_nothing_adds_nothing(command, monkeypatch, capsys):
+    raise_at(monkeypatch, 1, KeyboardInterrupt("", "go on"))
+    assert cli.main(command()) == 130
+    assert capsys.readouterr().err == "nstlab: interrupted; go on\n"
+
+
 SIGNALLED = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which processes started in the background do not have

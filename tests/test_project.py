@@ -55,7 +55,7 @@ def test_every_file_that_is_named_to_contributors_is_there():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     places = [ROOT, ROOT / "nstlab", ROOT / "nstlab" / "terms" / "statistics"]
     paths = {name for name in re.findall(r"`([\w./]+)`", text) if "/" in name or re.search(r"\.(py|toml|md|yml)$", name)}
-    examples = {"notebooks/10_name.ipynb"}
+    examples = {"notebooks/18_name.ipynb"}
     missing = {name for name in paths - examples if not any((place / name).exists() for place in places)}
     for room, about in re.findall(r"^\| `(nstlab/[\w/]+/)` \|(.*)\|$", text, re.M):
         modules = re.findall(r"`(\w+)`", about)

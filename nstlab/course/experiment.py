@@ -32,6 +32,25 @@ def available(folder: Path | None = None) -> dict[str, Path]:
     return found
 
 
+NOTEBOOK = files.object_with(
+    nbformat={"enum": [4]},
+    metadata={"type": "object"},
+    cells=files.list_of(files.object_with(cell_type=files.TEXT, metadata={"type": "object"}, source={})),
+)  # as a JSON Schema
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A notebook, as plain values. Raises InputError if it cannot be read, or is none."""
+    try:
+        notebook = files.read_json(path)
+        files.check_json(notebook, NOTEBOOK)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: is not a notebook, or is damaged ({error})") from None
+    return notebook
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The variables that an experiment's cells leave behind. runs: none if nothing is optimized. curves: of the losses."""
@@ -50,7 +69,7 @@ def cells(name: str) -> list[tuple[str, str]]:
     """[(where it is, its source)] of each cell that defines an experiment, in order. Raises InputError if there are none."""
     found = []
     for path in available().values():
-        for i, cell in enumerate(files.read_json(path)["cells"], 1):
+        for i, cell in enumerate(read(path)["cells"], 1):
             if name in cell["metadata"].get("tags", []):
                 found.append((f"{path.name}, cell {i}", "".join(cell["source"])))
     if not found:

@@ -13,11 +13,12 @@ from typing import Any
 
 from nstlab import files
 from nstlab import images as im
-from nstlab.course.experiment import available
+from nstlab.course.experiment import available, read
 from nstlab.course.settings import NotebooksSettings
 from nstlab.live.static import STATIC
 from nstlab.names import WEIGHTS
 from nstlab.settings import InputError, nearest
+from nstlab.weights import load
 
 
 def select(names: Sequence[str]) -> list[Path]:
@@ -39,6 +40,8 @@ def execute(settings: NotebooksSettings) -> Iterator[tuple[Path, Path, float]]:
     Raises InputError, with the reason, for a notebook that ends in an error; what it showed until then is kept."""
     paths, parameters = select(settings.names), settings.chosen
     parameters |= {"results": str(settings.results.absolute())} | absolute_paths(parameters)
+    for path in paths:
+        read(path)  # refused before any is run
     folder = files.folder(settings.folder)
     for path in paths:
         began = time.perf_counter()
@@ -52,7 +55,7 @@ def execute(settings: NotebooksSettings) -> Iterator[tuple[Path, Path, float]]:
 def absolute_paths(parameters: dict[str, Any]) -> dict[str, str]:
     """The absolute paths of the files among the parameters, since notebooks run in their own folder.
 
-    Raises InputError for pictures and weights that are not there."""
+    Raises InputError for pictures and weights that cannot be used."""
     for name in ("photo", "painting"):
         if name in parameters:
             im.load(parameters[name])
@@ -60,6 +63,8 @@ def absolute_paths(parameters: dict[str, Any]) -> dict[str, str]:
     if weights not in WEIGHTS and not os.path.isfile(weights):
         allowed = f"(allowed: {', '.join(WEIGHTS)} or a file)"
         raise InputError(f"weights: {weights}: no such file{nearest(weights, WEIGHTS)} {allowed}")
+    if "weights" in parameters:
+        load(weights)
     given = {name: Path(parameters[name]) for name in ("photo", "painting", "weights") if name in parameters}
     return {name: str(path.absolute()) for name, path in given.items() if path.is_file()}
 
@@ -81,7 +86,7 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
             return KernelSpecManager(kernel_dirs=[])
 
     bar = {"desc": path.stem, "dynamic_ncols": True, "disable": None}
-    how = {"kernel_name": "python3", "kernel_manager_class": ThisInterpreter, "cwd": str(path.parent)}
+    how = {"kernel_name": "python3", "kernel_manager_class": ThisInterpreter, "cwd": str(path.parent), "language": "python"}
     try:
         papermill.execute_notebook(path, executed, parameters, progress_bar=bar, **how)
     except PapermillExecutionError as error:

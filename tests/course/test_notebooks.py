@@ -140,6 +140,8 @@ def test_notebooks_are_listed_and_selected_by_name_or_number(capsys):
         (["-p", "photo", "nowhere.png"], "nowhere.png: no such file"),
         (["-p", "painting", "mosaik"], "no picture 'mosaik'; did you mean 'mosaic'"),
         (["-p", "weights", "nothing.pth"], "nothing.pth: no such file"),
+        (["-p", "weights", os.devnull], "no such file"),
+        (["-p", "weights", __file__], "is not a file of weights"),
         (["-p", "weights", "embeded"], "embeded: no such file; did you mean 'embedded'"),
     ],
 )
@@ -164,8 +166,7 @@ def test_a_notebook_runs_with_this_python_and_if_it_fails_says_where_and_keeps_w
     other.parent.mkdir(parents=True)
     other.write_text(json.dumps({"argv": ["no-such-python", "{connection_file}"], "display_name": "", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    broken = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
+    broken = nbformat.v4.new_notebook()  # which says nothing of its kernel
     broken.cells = [
         nbformat.v4.new_code_cell(source)
         for source in ("budget = results = None", "import sys; print(sys.executable)", "1 / 0")
@@ -177,3 +178,15 @@ def test_a_notebook_runs_with_this_python_and_if_it_fails_says_where_and_keeps_w
     assert re.search(r"42_broken\.ipynb: cell \d+ ends in ZeroDivisionError: division by zero", capsys.readouterr().err)
     executed = nbformat.read(tmp_path / "results" / "notebooks" / "42_broken.ipynb", as_version=4)
     assert f"{sys.executable}\n" in [output.text for cell in code(executed) for output in cell.outputs if "text" in output]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"nbformat": 4, "metadata": {}, "cells": [{"cell_type": "code"}]}', "\xff"], ids=repr
+)
+def test_a_damaged_notebook_is_refused_before_any_is_run(text, tmp_path, monkeypatch, capsys):
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "41_good.ipynb")
+    (tmp_path / "42_damaged.ipynb").write_bytes(text.encode("latin1"))
+    monkeypatch.setattr(experiment, "FOLDER", tmp_path)
+    for command in ("notebooks", "run"), ("sweep", "E1"):
+        assert cli.main([*command, "--results", str(tmp_path / "results")]) == 2
+        assert "42_damaged.ipynb: is not a notebook, or is damaged" in capsys.readouterr().err
