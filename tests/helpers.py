@@ -16,6 +16,7 @@ import nstlab as nst
 from nstlab.feedforward.network import TransformNetwork
 from nstlab.method.fast.ranks import RankLost, Team
 
+PATIENCE = 300  # seconds: a rank that is a thread may get little of a loaded machine
 CHROMIUM = os.environ.get("NSTLAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -71,7 +72,7 @@ class Table:
     """Where ranks that are threads pass things to each other."""
 
     def __init__(self, size):
-        self.queues, self.barrier, self.sums = defaultdict(queue.Queue), threading.Barrier(size, timeout=60), []
+        self.queues, self.barrier, self.sums = defaultdict(queue.Queue), threading.Barrier(size, timeout=PATIENCE), []
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class ThreadTeam(Team):
         place.add_(new) if add else place.copy_(new)
 
     def _received(self, rank):
-        found = self.store.queues[rank, self.rank].get(timeout=60)
+        found = self.store.queues[rank, self.rank].get(timeout=PATIENCE)
         if isinstance(found, BaseException):
             raise RankLost(f"rank {rank}: {found}")
         return found
@@ -126,5 +127,5 @@ def as_ranks(size, work):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     return results

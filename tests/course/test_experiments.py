@@ -121,7 +121,9 @@ def test_claims_can_be_refuted_by_numbers_and_by_pictures(photo):
 def test_a_command_without_notebooks_says_what_is_missing(options, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "FOLDER", tmp_path)
     assert "there are none" in refusal(carry_out, options("E3"), silent)
-    (tmp_path / "10_new.ipynb").write_text('{"metadata": {}, "nbformat": 4, "cells": [{"metadata": {}, "source": []}]}')
+    (tmp_path / "10_new.ipynb").write_text(
+        '{"metadata": {}, "nbformat": 4, "cells": [{"cell_type": "markdown", "metadata": {}, "source": []}]}'
+    )
     assert "no notebook has cells that are tagged E3" in refusal(carry_out, options("E3"), silent)
 
 
