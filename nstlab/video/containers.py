@@ -88,7 +88,6 @@ def kind_of(path: Path) -> str | None:
 
 
 # --- streams ------------------------------------------------------------------------------------
-# ----------------
 
 
 def videos(container: Any) -> list[Any]:

@@ -39,8 +39,7 @@ def flaw(path: Path, name: str) -> str | None:
     return None
 
 
-# --- walks: (begin, bytes) of the parts of a file
-# ---------------------------------------------------------------
+# --- walks: (begin, bytes) of the parts of a file -------------------------------------------------
 
 Walk = Iterator[tuple[int, int]]
 

@@ -23,7 +23,8 @@ from nstlab import files
 from nstlab import images as im
 from nstlab.opening import MAX_ASPECT
 from nstlab.settings import InputError
-from nstlab.video.clips import Clip, library
+from nstlab.video.clips import Clip
+from nstlab.video.containers import library
 from nstlab.video.sound import Packets, Track, packets_of, tracks
 
 logger = logging.getLogger("nstlab")
