@@ -63,6 +63,8 @@ def recipe_command(settings: RunSettings, job: JobSettings) -> int:
     """Carry out one recipe, on several processes if torchrun has started them."""
     if os.environ.get("WORLD_SIZE", "").strip() in ("", "1"):
         return _carry_out(settings, job)
+    # What PyTorch logs of a lost connection, a stack of forty lines, comes back as an exception, too.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read once, when PyTorch is loaded
     from nstlab.method.fast.ranks import Team
 
     with Team.joined() as team:
@@ -94,9 +96,11 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
     """Carry out one recipe with a progress bar; a finished run that was kept is not computed again."""
     from tqdm import tqdm
 
+    from nstlab import files
     from nstlab import images as im
     from nstlab.runs.store import Store
 
+    files.folder(job.results)  # before the outputs are tried, one of which may have its name
     _check_outputs(job)
     plan, store = _prepared(settings, job, team), Store(job.results)
     try:

@@ -13,6 +13,7 @@ import itertools
 import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, lru_cache
 from math import inf, prod
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -42,8 +43,9 @@ class Pool(nn.Module):
         return pooled(x, self.kind, self.kernel_size, self.stride, **self.options)
 
 
+@cache
 def traced(name: str, pool: str) -> fx.GraphModule:
-    """The graph of a network of torchvision, without weights: preprocessed picture -> {layer: features}."""
+    """The graph of a network of torchvision, without weights: preprocessed picture -> {layer: features}. Never changed."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
     known = architecture(name)
@@ -85,11 +87,14 @@ class _Shapes(fx.Interpreter):
             self.found[n.name] = tuple(result.shape)
         return result
 
-    def of(self, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
-        """For a picture of shape (H, W)."""
-        with contextlib.suppress(RuntimeError, AssertionError):  # a window is larger than what is left of the picture
-            self.run(torch.empty(1, 3, *shape, device="meta"))
-        return self.found
+
+@lru_cache(64)
+def _shapes(module: fx.GraphModule, shape: tuple[int, int]) -> Mapping[str, tuple[int, ...]]:
+    """{node: its shape} for a picture of shape (H, W)."""
+    shapes = _Shapes(module)
+    with contextlib.suppress(RuntimeError, AssertionError):  # a window is larger than what is left of the picture
+        shapes.run(torch.empty(1, 3, *shape, device="meta"))
+    return shapes.found
 
 
 class GraphNetwork(Network):
@@ -126,7 +131,7 @@ class GraphNetwork(Network):
         layout = {4: torch.channels_last}  # as convolutions read it
         state = {key: t.clone(memory_format=layout.get(t.ndim, torch.contiguous_format)) for key, t in state.items()}
         self.module.load_state_dict(state, assign=True)
-        self._blank, self._ended, self._seen = [blank], {}, {}  # no parts of this module
+        self._blank, self._ended = [blank], {}  # no parts of this module
         self._maps = _maps(blank)
         if not self._maps:
             raise InputError(f"network: {name} has no features at positions of a picture; choose another")
@@ -173,24 +178,18 @@ class GraphNetwork(Network):
         return wanted
 
     def shapes(self, layers: Iterable[str], shape: Sequence[int]) -> dict[str, tuple[int, int, int]]:
-        seen = self._shapes(tuple(shape))
+        seen = _shapes(self._blank[0], (shape[0], shape[1]))
         found = {name: seen.get(self._maps[name], ()) for name in layers if name in self._maps}
         return {name: size[1:] for name, size in found.items() if size}
 
-    def _shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        """{node: its shape} for a picture of shape (H, W)."""
-        if shape not in self._seen:
-            self._seen[shape] = _Shapes(self._blank[0]).of(shape)
-        return self._seen[shape]
-
     def computed(self, layers: Collection[str], shape: Sequence[int]) -> int:
-        seen = self._shapes(tuple(shape))
+        seen = _shapes(self._blank[0], (shape[0], shape[1]))
         return sum(prod(seen[node.name]) for node in self._until(frozenset(layers)).graph.nodes if node.name in seen)
 
 
 def _maps(module: fx.GraphModule) -> dict[str, str]:
     """{layer: its node's name} of the layers that are (1, C, h, w), with as many filters whatever the picture's shape."""
-    wide, narrow = (_Shapes(module).of(shape) for shape in (SAMPLE, (SAMPLE[0], SAMPLE[1] * 3 // 4)))
+    wide, narrow = (_shapes(module, shape) for shape in (SAMPLE, (SAMPLE[0], SAMPLE[1] * 3 // 4)))
     nodes = {layer: node.name for layer, node in _layers(module.graph).items()}
 
     def is_map(node: str) -> bool:
@@ -263,5 +262,5 @@ def fields(name: str) -> dict[str, Field]:
             elif isinstance(part, nn.AdaptiveAvgPool2d):  # as in squeeze-and-excitation
                 field = field._replace(across=inf)
         found[node] = field
-    shapes, layers = _Shapes(module).of(SAMPLE), _layers(module.graph)
+    shapes, layers = _shapes(module, SAMPLE), _layers(module.graph)
     return {layer: found[layers[layer]]._replace(filters=shapes[node][1]) for layer, node in _maps(module).items()}

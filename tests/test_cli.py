@@ -260,6 +260,7 @@ def test_neither_picture_nor_animation_takes_the_place_of_an_input_or_a_folder(c
     im.to_pil(im.load(files[0])).save(gif)
     refused(command(photo=gif, frames=2), "out.gif: is the photo")
     assert cli.main(command(photo=gif)) == 0
+    refused(command(out=tmp_path / "both.png", results=tmp_path / "both.png"), "both.png: is a folder")
 
 
 def test_every_field_that_names_a_file_says_whether_it_is_read_or_written():

@@ -136,6 +136,7 @@ class Lesson:
     def learn(self, settings: LearnSettings) -> StyleModel:
         """Learn to paint in one pass, or find what was learnt before. Meanwhile, show the held-out photo as it is painted."""
         photo, report = im.sample(HELD_OUT, PREVIEW), self.report
+        files.folder(self.options.results)
         with Progress(settings.steps, "batch", quiet=report is not None) as progress:
 
             def show(step: LearningStep) -> None:
@@ -169,7 +170,7 @@ class Progress:
     """A bar, and below it the picture being made; nothing if `quiet`, or where nobody looks. Called as sweeps report."""
 
     def __init__(self, total: int, unit: str = "run", quiet: bool = False):
-        self.quiet = quiet or static()
+        self.quiet = quiet or bool(static())
         self.bar = tqdm(total=total, unit=unit, disable=self.quiet)
         self.picture = w.Image(format="jpeg", layout={"width": f"{PREVIEW}px"})
         self.shown = 0.0  # when the picture was shown last, seconds

@@ -14,8 +14,9 @@ from typing import Any
 from nstlab import files
 from nstlab import images as im
 from nstlab.course.experiment import available, read
+from nstlab.course.lesson import BUDGETS
 from nstlab.course.settings import NotebooksSettings
-from nstlab.live.static import STATIC
+from nstlab.live.static import STATIC, STATIC_STEPS
 from nstlab.names import WEIGHTS
 from nstlab.settings import InputError, nearest
 from nstlab.weights import load
@@ -46,7 +47,7 @@ def execute(settings: NotebooksSettings) -> Iterator[tuple[Path, Path, float]]:
     for path in paths:
         began = time.perf_counter()
         executed = folder / path.name
-        with _for_nobody(), _quietly():
+        with _for_nobody(min(STATIC_STEPS, BUDGETS[settings.budget].steps)), _quietly():
             _execute(path, executed, parameters)
             page = _html(executed)
         yield executed, page, time.perf_counter() - began
@@ -108,10 +109,10 @@ def _html(executed: Path) -> Path:
 
 
 @contextmanager
-def _for_nobody() -> Iterator[None]:
-    """Tell the kernels that are started meanwhile that nobody is there to use widgets."""
+def _for_nobody(steps: int) -> Iterator[None]:
+    """Tell the kernels that are started meanwhile that nobody is there to use widgets, whose pictures take so many steps."""
     before = os.environ.get(STATIC)
-    os.environ[STATIC] = "1"
+    os.environ[STATIC] = str(steps)
     try:
         yield
     finally:

@@ -8,19 +8,21 @@ from typing import Any
 from nstlab.figures import contact_sheet
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings
+from nstlab.settings import is_whole
 
-STATIC = "NSTLAB_STATIC"  # environment variable: notebooks show pictures where a widget would be
-STATIC_STEPS = 60  # steps that a static notebook shows the result of
+STATIC = "NSTLAB_STATIC"  # environment variable: notebooks show pictures, which take so many steps, in place of widgets
+STATIC_STEPS = 60  # its usual value
 
 
-def static() -> bool:
-    """Whether the environment says that nobody is there to use widgets."""
-    return os.environ.get(STATIC, "0") not in ("", "0")
+def static() -> int:
+    """If the environment says that nobody is there to use widgets, how many steps to show the result of; else 0."""
+    value = os.environ.get(STATIC, "")
+    return int(value) if is_whole(value) else 0
 
 
 def still(settings: RunSettings, device: str) -> dict[str, Any]:
     """The studio where nobody can use it: inputs and result of its first steps, as Jupyter's data by MIME type."""
-    plan = recipes.prepare(settings.replace(steps=min(settings.steps, STATIC_STEPS)), device)
+    plan = recipes.prepare(settings.replace(steps=min(settings.steps, static())), device)
     result = plan.solve()
     pictures = {name: plan.inputs[role] for name, role in settings.roles().items()} | {"result": result.image}
     title = f"The studio is live in JupyterLab; here, what its first {result.steps} steps make"

@@ -185,9 +185,11 @@ def test_an_environment_that_does_not_say_how_ranks_meet_is_refused(words, monke
     whole = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
     for name, value in (whole | changes).items():
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "set, so that it is undone"), monkeypatch.delenv("TORCH_CPP_LOG_LEVEL")
     assert main(words()) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+    assert os.environ["TORCH_CPP_LOG_LEVEL"] == "FATAL"  # else PyTorch prints forty lines of its own where ranks do not meet
 
 
 def test_an_empty_number_of_ranks_is_one(words, monkeypatch, capsys):
