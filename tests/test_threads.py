@@ -8,7 +8,12 @@ import pytest
 
 from nstlab.threads import POLICY, WAITING
 
-OPENMP = "import torch; torch.ones(1)"  # OpenMP tells what it has read when it is loaded
+OPENMP = """
+import ctypes, importlib.util, pathlib
+folder = pathlib.Path(importlib.util.find_spec("torch").origin).parent / "lib"
+for library in folder.glob("libgomp*"):  # OpenMP tells what it has read when it is loaded, as PyTorch does
+    ctypes.CDLL(str(library))
+"""
 
 
 def told(code, **environment):
@@ -23,8 +28,7 @@ def told(code, **environment):
     return done.stderr
 
 
-COMMAND = "from nstlab import cli; cli.main(['info'])"
-NOTEBOOK = "import nstlab as nst; nst.grey(nst.load('coffee', size=32))"
+COMMAND, NOTEBOOK = f"import nstlab.cli\n{OPENMP}", f"import nstlab as nst\n{OPENMP}"
 WORKER = """
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -44,6 +48,6 @@ def test_threads_let_go_soon_wherever_a_process_begins(code):
 
 @pytest.mark.parametrize(("name", "value"), [("GOMP_SPINCOUNT", "77"), (POLICY, "ACTIVE")])
 def test_what_the_user_has_set_stays(name, value):
-    said = told(f"import nstlab; {OPENMP}", **{name: value})
+    said = told(NOTEBOOK, **{name: value})
     assert f"{name} = '{value}'" in said
     assert f"GOMP_SPINCOUNT = '{WAITING['GOMP_SPINCOUNT']}'" not in said

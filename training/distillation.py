@@ -27,6 +27,7 @@ from training.teachers import Teachers
 JUDGED = ("conv3_3", "conv4_1", "conv4_2")  # layers whose features have to tell a picture from its photo
 STRIDE = {"1": 6, "2": 3, "3": 2, "4": 1, "5": 1}  # positions from one at which features are compared to the next, by block
 FLOOR = 0.03  # part of a channel's usual mean: the least that its error is divided by
+FOOLING_STEPS = 10, 80  # of a picture that fools the student: at least, and fewer than
 PEAK = 20.0  # mean square over squared mean; a channel above it answers too rarely for a stable Gram matrix
 DENSE = 0.2  # squared mean over mean square; a channel of the fifth block above it is less sparse than VGG19's
 FRAMED = 1.3  # mean at the border over mean inside; a channel of the upper blocks above it sees the padding, not the picture
@@ -249,7 +250,7 @@ class Distillation(nn.Module):
 
         optimizer = LBFGS(history=10)
         state = optimizer.init(torch.lerp(photo, noise, mix), evaluate)
-        for _ in range(int(rng.integers(10, 80))):
+        for _ in range(int(rng.integers(*FOOLING_STEPS))):
             state = optimizer.step(state, evaluate)
         return torch.stack([state.x, painting, photo], 1)
 

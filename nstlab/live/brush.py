@@ -16,7 +16,7 @@ from torch import Tensor
 from nstlab import images as im
 from nstlab.labels import PALETTE
 from nstlab.labels import load as load_labels
-from nstlab.live.pages import HERE, Messages, Page, count, script
+from nstlab.live.pages import Messages, Page, count, source
 from nstlab.live.viewer import jpeg
 from nstlab.live.views import View
 from nstlab.recipes.base import RunSettings
@@ -38,8 +38,8 @@ class Brush(Page):
     """The page. It sends {"do": "look"} when it is first seen, {"do": "regions"} with the label pictures of photo and painting
     as PNG, which are to be used, and {"do": "no regions"}."""
 
-    _esm = script("brush.js")
-    _css = HERE / "brush.css"
+    _esm = source("elements.js", "brush.js")
+    _css = source("brush.css")
 
     pictures = t.List().tag(sync=True)  # of photo and painting: [{"name", "picture": JPEG, "labels": PNG, or nothing}]
     palette = t.List(list(PALETTE)).tag(sync=True)

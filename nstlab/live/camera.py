@@ -27,7 +27,7 @@ from nstlab.encoding import picture_of
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import SHIPPED
-from nstlab.live.pages import HERE, Messages, Page, check_message, script, sendable
+from nstlab.live.pages import Messages, Page, check_message, sendable, source
 from nstlab.live.session import explained
 from nstlab.live.viewer import jpeg
 from nstlab.recipes.plan import digest
@@ -50,8 +50,8 @@ class Camera(Page):
     model: what `StyleModel.load` takes. folder: where saved pictures go. device: one of settings.DEVICES. begun: called when
     the camera begins."""
 
-    _esm = script("camera.js")
-    _css = HERE / "screen.css"
+    _esm = source("elements.js", "camera.js")
+    _css = source("screen.css")
 
     paintings = t.List().tag(sync=True)
     sides = t.List(list(SIDES)).tag(sync=True)

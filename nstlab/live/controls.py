@@ -75,6 +75,11 @@ class Controls:
             finally:
                 self._showing = False
 
+    @property
+    def all_widgets(self) -> set[w.Widget]:
+        """The widgets of all fields, whether they are shown or not."""
+        return {view.widget for view in self.views.values()}
+
     def widgets(self, names: Sequence[str]) -> list[w.Widget]:
         """The widgets of these fields, each once, the special ones first."""
         special = [name for fields in SPECIAL for name in fields if name in names]

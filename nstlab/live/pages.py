@@ -17,9 +17,9 @@ LINE = {"type": "string", "maxLength": 1000}
 Messages = Mapping[str, Mapping[str, dict[str, Any]]]  # {what to do: {field: its JSON Schema}}
 
 
-def script(name: str) -> str:
-    """The script of a page, made from elements.js and the file of that name."""
-    return "".join((HERE / part).read_text(encoding="utf-8") for part in ("elements.js", name))
+def source(*names: str) -> str:
+    """The text of a page's files, one after the other. (Of paths, anywidget keeps every widget alive, to reload its files.)"""
+    return "".join((HERE / name).read_text(encoding="utf-8") for name in names)
 
 
 class Page(anywidget.AnyWidget):

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from nstlab import images as im
 from nstlab.live.controls import Controls
-from nstlab.live.pages import HERE, LINE, Messages, Page, check_message, script, sendable
+from nstlab.live.pages import LINE, Messages, Page, check_message, sendable, source
+from nstlab.live.panel import parts_of
 from nstlab.live.session import FRAMES, explained
 from nstlab.live.viewer import jpeg
 from nstlab.recipes.base import RunSettings
@@ -53,8 +54,8 @@ MESSAGES: Messages = {"frame": {"name": LINE}, "paint": {}, "stop": {}}  # that 
 class Screen(Page):
     """The player's page. Traits go to the browser; messages come back through `on_msg`."""
 
-    _esm = script("player.js")
-    _css = HERE / "screen.css"
+    _esm = source("elements.js", "player.js")
+    _css = source("screen.css")
 
     frames = t.List().tag(sync=True)  # [name, when it is shown, until when] of each frame so far, in seconds of the film
     state = t.Unicode(READY).tag(sync=True)
@@ -116,10 +117,11 @@ class FilmPlayer(w.VBox):
         return self.screen.status["text"]
 
     def close(self) -> None:
-        """Stop, and remove all widgets."""
+        """Stop, and remove all widgets, whether they are shown or not."""
         self.stop()
-        for child in self.children:
-            child.close()
+        for part in parts_of(self, *self.controls.all_widgets) - {self}:
+            part.unobserve_all()
+            part.close()
         super().close()
 
     def _receive(self, _: Any, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:

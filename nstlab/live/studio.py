@@ -181,7 +181,7 @@ class Studio(w.VBox):
         self.session.close()
         for page in self._pages:
             page.on_msg(self._receive, remove=True)
-        for part in parts_of(self, *(view.widget for view in self.controls.views.values())) - {self}:
+        for part in parts_of(self, *self.controls.all_widgets) - {self}:
             part.unobserve_all()
             part.close()
         super().close()

@@ -18,7 +18,7 @@ from nstlab import files
 from nstlab import images as im
 from nstlab.figures import COLOURS
 from nstlab.live.film import Snapshot
-from nstlab.live.pages import HERE, LINE, Messages, Page, script, sendable
+from nstlab.live.pages import LINE, Messages, Page, sendable, source
 from nstlab.live.painting import Run
 from nstlab.live.session import Phase
 from nstlab.live.uploads import CHUNK, MAX_BYTES
@@ -75,8 +75,8 @@ MESSAGES: Messages = {  # that its page sends
 class Viewer(Page):
     """The page. Traits go one way, to the browser; messages come back through `on_msg`."""
 
-    _esm = script("view.js")
-    _css = HERE / "view.css"
+    _esm = source("elements.js", "view.js")
+    _css = source("view.css")
 
     picture = t.Bytes().tag(sync=True)
     before = t.Bytes().tag(sync=True)  # what the picture is compared with

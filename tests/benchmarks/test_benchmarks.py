@@ -10,7 +10,9 @@ from benchmarks import feedforward, film, processes, report, speed
 from benchmarks.scene import BenchSettings, Row, Scene
 from nstlab import commandline
 from nstlab.images import resize
+from nstlab.live import studio
 from nstlab.method.network import VGG19
+from nstlab.recipes.transfer import TransferSettings
 
 CPU = torch.device("cpu")
 
@@ -55,6 +57,7 @@ def short(tiny, monkeypatch):
     monkeypatch.setattr(speed, "PAIRS", speed.PAIRS[:1])
     monkeypatch.setattr(speed, "LONG", {32: 1.0, 64: 1.0})
     monkeypatch.setattr(speed, "MOVES", {field: moves[:1] for field, moves in speed.MOVES.items()})
+    monkeypatch.setattr(studio, "first_settings", lambda: TransferSettings("coffee", "mosaic", size=64, levels=1))
     monkeypatch.setattr(feedforward, "SPEEDS", {32: 1})
     monkeypatch.setattr(feedforward, "cold_start", lambda: Row("first picture", {"s": 1.0}))
     monkeypatch.setattr(film, "SIZE", 64)
@@ -85,8 +88,16 @@ def test_two_runs_at_once_are_held_against_one_and_their_threads_against_spinnin
     assert (row.values["two over alone"], row.values["alone over spinning"], row.met) == (both / 10, 0.5, met)
 
 
-def test_a_process_of_its_own_measures_its_peak():
-    assert processes.child("memory", "ours", "64", "cpu")["bytes"] > 0
+@pytest.mark.parametrize("kind", ["ours", "plain"])
+def test_the_peak_of_memory_is_above_what_was_held_before(kind, short, capsys):
+    processes.peak_memory(kind, "64", "cpu")
+    assert json.loads(capsys.readouterr().out)["bytes"] >= 0
+
+
+def test_a_process_of_its_own_measures_its_peak(tiny_file):
+    settings = TransferSettings("coffee", "mosaic", size=64, steps=20, weights=str(tiny_file), normalize=False)
+    found = processes.child("part", json.dumps(settings.to_dict()), "cpu")
+    assert min(found.values()) > 0
 
 
 def test_a_result_is_kept_and_compared(tmp_path, monkeypatch, capsys):

@@ -118,9 +118,10 @@ def test_who_waits_in_the_kernel_is_not_away(make, small_transfer, monkeypatch):
     until(lambda: studio.painting.run.number == 2)
 
 
-def test_a_closed_studio_is_gone(small_transfer, tmp_path):
+@pytest.mark.parametrize("fields", [["size"], None])
+def test_a_closed_studio_is_gone(small_transfer, tmp_path, fields):
     before = ipywidgets.Widget.get_manager_state()["state"].keys()
-    studio = begun(Studio(small_transfer, fields=["size"], results=tmp_path, device="cpu"))
+    studio = begun(Studio(small_transfer, fields, tmp_path, device="cpu"))
     studio.close()
     assert ipywidgets.Widget.get_manager_state()["state"].keys() == before
     live = weakref.ref(studio.painting)

@@ -131,6 +131,9 @@ def test_teachers_that_cannot_teach_are_refused(teacher_file, tmp_path):
 def train(monkeypatch, corpus, teacher_file, distilled_file):
     """Trains as quickly as can be; returns the weights."""
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(training, "FITTED", 2)
+    monkeypatch.setattr(training, "FOOLED", 2)
+    monkeypatch.setattr(distillation, "FOOLING_STEPS", (2, 5))
     monkeypatch.setattr(training, "Corpus", lambda *_: corpus)
 
     def train(folder, report=lambda *_: None, lower=None):
