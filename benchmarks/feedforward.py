@@ -6,6 +6,7 @@ VGG19 sees their pictures.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import subprocess
@@ -19,7 +20,6 @@ from statistics import geometric_mean
 from typing import Any
 
 import matplotlib
-import sklearn.datasets
 import torch
 import tyro
 from torch import Tensor
@@ -54,7 +54,7 @@ COLD = 3.0  # seconds from a cold start
 
 def photos() -> dict[str, str]:
     """{name: file} of photos that no shipped model has learnt from."""
-    pictures = Path(sklearn.datasets.__file__).parent / "images"
+    pictures = Path(str(importlib.util.find_spec("sklearn").origin)).parent / "datasets" / "images"
     hopper = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
     paths = (im.path_of(HELD_OUT), hopper, pictures / "china.jpg", pictures / "flower.jpg")
     return {path.stem: str(path) for path in paths}

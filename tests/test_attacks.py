@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from making import make_clip
 
 import nstlab as nst
-from nstlab import cli
+from nstlab import cli, figures
 from nstlab import images as im
 from nstlab.cli import JobSettings
 from nstlab.feedforward.model import StyleModel
@@ -169,7 +169,8 @@ def test_options(place, drawn):
 
 @attack
 @given(data=st.data())
-def test_models_and_films(place, data):
+def test_models_and_films(place, monkeypatch, data):
+    monkeypatch.setattr(figures, "DPI", 20)  # of the curves of what is learnt, at which nobody looks
     here = place()
     model = here / "model.safetensors"
     if data.draw(st.booleans()):

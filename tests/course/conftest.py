@@ -3,11 +3,13 @@
 import os
 
 import pytest
+import safetensors.torch
 
 import nstlab as nst
 from nstlab import figures
 from nstlab import images as im
 from nstlab.course.settings import SweepSettings
+from nstlab.weights import TORCHVISION
 
 
 @pytest.fixture
@@ -41,3 +43,11 @@ def results(tmp_path_factory):
     """One store for all notebooks and experiments, as a class would have it, and for all processes that run tests."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "course"
+
+
+@pytest.fixture(scope="session")
+def course_weights(tiny, tmp_path_factory):
+    """The weights that notebooks and experiments run with, in a file that has the same name for all of them."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    safetensors.torch.save_file(tiny.tensors, path, {"input": str(TORCHVISION)})
+    return path

@@ -1,6 +1,7 @@
 """Finding or computing runs: nothing is computed twice, lost, or half written, however computing ends."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,16 +119,18 @@ CHANGES = [{}, {"tv": 0.5}, {"steps": 40, "stop_change": 0.9}, *({**SIZES, "opti
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
-@pytest.mark.parametrize("steps", [1, 3, 4, 8])
-def test_an_interrupted_run_goes_on_to_the_same_pixels(plan, store, interrupt, whole, change, steps):
-    partial, seen = interrupt(plan(**change), steps), []
-    assert store.find(plan(**change)) is None
-    assert {"checkpoint.safetensors", "best.png", "history.csv"} <= set(os.listdir(partial))
-    run = store.obtain(plan(**change), seen.append, strict=True).run
-    assert seen[0].index == steps
-    assert same(run, whole(plan(**change)))
-    assert os.listdir(run.folder.parent) == [run.id]
-    assert set(os.listdir(run.folder)) == {"manifest.json", "history.csv", "final.png"}
+def test_an_interrupted_run_goes_on_to_the_same_pixels(plan, store, interrupt, whole, change):
+    uninterrupted = whole(plan(**change))
+    for steps in (1, 3, 4, 8):
+        partial, seen = interrupt(plan(**change), steps), []
+        assert store.find(plan(**change)) is None
+        assert {"checkpoint.safetensors", "best.png", "history.csv"} <= set(os.listdir(partial))
+        run = store.obtain(plan(**change), seen.append, strict=True).run
+        assert seen[0].index == steps
+        assert same(run, uninterrupted)
+        assert os.listdir(run.folder.parent) == [run.id]
+        assert set(os.listdir(run.folder)) == {"manifest.json", "history.csv", "final.png"}
+        shutil.rmtree(run.folder)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
