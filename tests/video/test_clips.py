@@ -55,6 +55,17 @@ def test_times_are_even_where_a_file_only_tells_when_pictures_are_decoded(pictur
     assert float(frames[-1].until) == pytest.approx(0.6, abs=0.002)
 
 
+@pytest.mark.parametrize("rate", [10, 25, 50])
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("h264", "libx264"), ("hevc", "libx265"), ("m2v", "mpeg2video"), ("mpg", "mpeg2video")]
+)
+def test_a_stream_without_a_container_has_the_speed_that_it_tells(pictures, tmp_path, suffix, codec, rate):
+    path = make_clip(tmp_path / f"a.{suffix}", pictures, rate, codec, options={"bf": "2"})
+    found = clip(path)
+    assert (found.rate, list(found.frames())[-1].until) == (rate, Fraction(6, rate))
+    assert [frame.time for frame in found.frames()] == [Fraction(i, rate) for i in range(6)]
+
+
 def test_pixels_that_are_not_square_and_odd_sizes(pictures, tmp_path):
     wide = clip(make_clip(tmp_path / "a.mp4", pictures, aspect=Fraction(3, 2)))
     assert wide.shape == (48, 96)
