@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab.opening import check_memory, check_shape
+from nstlab.opening import LIKE, check_memory, check_shape
 from nstlab.settings import InputError, user_path
 from nstlab.video.containers import decoded, library, opened, sounds, usable_sounds, videos
 from nstlab.video.converting import Converter, shown_shape
@@ -312,5 +312,5 @@ def pictures(folder: Path) -> list[Path]:
     none."""
     found = im.pictures_in(folder)
     if not found:
-        raise InputError(f"{folder}: there is no picture ({', '.join(im.FORMATS)}) in it")
+        raise InputError(f"{folder}: there is no picture in it; allowed are {LIKE}")
     return sorted(found, key=lambda path: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)])

@@ -80,7 +80,10 @@ def check_film(out: Path) -> Path:
     if not out.is_dir():
         raise InputError(f"{out}: is a file; a folder of pictures cannot take its place")
     for path in _numbered(out):
-        if "frame" not in im.read_settings(path):
+        about: dict[str, Any] = {}
+        with contextlib.suppress(InputError):  # it may be anything
+            about = im.read_settings(path)
+        if "frame" not in about:
             raise InputError(f"{path}: is no frame of a film, and would be lost; choose another folder")
     return files.check_place(out / "0.png")
 
