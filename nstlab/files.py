@@ -63,8 +63,11 @@ def check_outputs(*settings: Settings) -> None:
         for field, paths in each.files.items():
             for key, path in _identified(paths, pictures=True):
                 if key in written:
-                    several = isinstance(getattr(each, field, None), tuple)
-                    what = f"one of the {field}" if several else f"the {field}"
+                    what = f"the {field}"
+                    if isinstance(getattr(each, field, None), tuple):
+                        what = f"one of {what}"
+                    elif path not in map(Path, paths):  # but in a folder
+                        what = f"one of the files of {what}"
                     raise InputError(_lost(*written[key], path, what))
 
 

@@ -276,7 +276,7 @@ def test_every_field_that_names_a_file_says_whether_it_is_read_or_written():
     [
         ("apply model photo.png --out model", "the model"),
         ("apply model photos --out painted", "photos/b.png"),  # painted/a.png is a link to it
-        ("apply model photos --out photos", "photos/a.png: is the photo"),
+        ("apply model photos --out photos", "photos/a.png: is one of the files of the photo"),
         ("export model.onnx --out model.onnx", "the model"),
         ("learn painting.png --out weights.safetensors --weights weights.safetensors", "the weights"),
         ("learn painting.png --photos photos --out photos.safetensors", "is one of the photos, photos/b.png"),

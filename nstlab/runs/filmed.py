@@ -296,6 +296,6 @@ def _digest(path: Path) -> str:
     """SHA-256 of a file, or of the pictures of a folder."""
     found = hashlib.sha256()
     for each in pictures(path) if path.is_dir() else [path]:
-        with each.open("rb") as file:
+        with files.regular(each).open("rb") as file:
             found.update(hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest()

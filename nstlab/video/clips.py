@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab.opening import check_memory, check_shape
+from nstlab.opening import LIKE, check_memory, check_shape
 from nstlab.settings import InputError, user_path
 from nstlab.video.containers import decoded, library, opened, sounds, usable_sounds, videos
 from nstlab.video.converting import Converter, shown_shape
@@ -107,6 +107,7 @@ class _Reading:
         self.clip, self.source, self.stream = clip, source, source.streams[clip.video]
         self.converter = Converter(clip.path, shape)
         self.count, self.last = 0, -1 / clip.rate  # frames so far, and the time of the newest
+        self.until = Fraction(0)  # when the newest ends
         # of sound, and of pictures that are repeated, in the clip's time
         self.ends: dict[int, Fraction] = {}
         self.sent: dict[int, int] = {}  # until there is a frame: pts and dts of its packets
@@ -149,7 +150,12 @@ class _Reading:
             if not self.count and None not in (frame.dts, shown):
                 self.delay = frame.dts - self.sent.get(shown, shown)
             shown = None if frame.dts is None else frame.dts - self.delay
-        told = None if shown is None else shown * tick - self.clip.origin
+        if shown is None:
+            told = None
+        elif _is_bare(self.source):  # FFmpeg has counted, in the order in which they are stored
+            told = self.until
+        else:
+            told = shown * tick - self.clip.origin
         self.last = told if told is not None and told > self.last else self.last + step
         if self.last > LONGEST:
             raise InputError(
@@ -157,8 +163,8 @@ class _Reading:
                 f"a clip may last {LONGEST:,} s"
             )
         length = max(frame.duration or 0, 0) * tick
-        until = self.last + (length if 0 < length <= LONGEST else step)
-        return (self.last if self.count else Fraction(0)), until
+        self.until = self.last + (length if 0 < length <= LONGEST else step)
+        return (self.last if self.count else Fraction(0)), self.until
 
     def _note(self, packet: Any) -> None:
         """Look at a packet: how long it lasts, and whether something before it, or a part of it,
@@ -243,7 +249,7 @@ def _clip(path: Path, index: int, sounds: tuple[int, ...]) -> Clip:
         if first is None:
             raise InputError(f"{path}: has no frames")
         _check_size(path, first, aspect)
-        shape, rate = shown_shape(first, aspect), _rate(stream)
+        shape, rate = shown_shape(first, aspect), _rate(container, stream)
         begins = [_begin(container.streams[each]) for each in (index, *sounds[:1])]
         origin = min(begins) if min(begins) + 1 / rate < begins[0] else begins[0]
         return Clip(path, shape, rate, _length(container, stream, origin), sounds, index, origin)
@@ -266,9 +272,16 @@ def _check_size(path: Path, pixels: Any, aspect: Fraction) -> None:
         check_memory(path, HELD * width * height * bits // 8)
 
 
-def _rate(stream: Any) -> Fraction:
+def _is_bare(container: Any) -> bool:
+    """Whether it is no container but a stream alone (H.264, MPEG-2, …), which has no times."""
+    return bool(container.format.flags & library().format.Flags.no_timestamps.value)
+
+
+def _rate(container: Any, stream: Any) -> Fraction:
     """Frames a second, on average; RATE if what the file says cannot be."""
-    told = (Fraction(each) for each in (stream.average_rate, stream.guessed_rate) if each)
+    # the average of a bare stream is what FFmpeg takes where nothing is told
+    average = None if _is_bare(container) else stream.average_rate
+    told = (Fraction(each) for each in (average, stream.guessed_rate) if each)
     return next((rate for rate in told if RATES[0] <= rate <= RATES[1]), RATE)
 
 
@@ -279,6 +292,8 @@ def _begin(stream: Any) -> Fraction:
 def _length(container: Any, stream: Any, origin: Fraction) -> Fraction | None:
     """How long, from the origin, a file says that its pictures last, in seconds; None if it does
     not say, or cannot be."""
+    if _is_bare(container):
+        return None
     end, others = None, len(container.streams) > 1
     # Matroska has it as text, 00:01:02.5
     with contextlib.suppress(KeyError, ValueError, ZeroDivisionError):
@@ -297,5 +312,5 @@ def pictures(folder: Path) -> list[Path]:
     none."""
     found = im.pictures_in(folder)
     if not found:
-        raise InputError(f"{folder}: there is no picture ({', '.join(im.FORMATS)}) in it")
+        raise InputError(f"{folder}: there is no picture in it; allowed are {LIKE}")
     return sorted(found, key=lambda path: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)])

@@ -40,8 +40,8 @@ def opened(path: Path) -> Iterator[Any]:
     if not os.path.exists(path):
         raise InputError(f"{path}: no such file")
     # whole paths, since a colon ends the name of a protocol; and nothing is read from a network
+    whole = str(files.regular(path).absolute())
     try:
-        whole = str(files.regular(path).absolute())
         container = av.open(whole, options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
         reason = kind_of(path) or getattr(error, "strerror", None) or error

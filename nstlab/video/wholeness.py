@@ -2,13 +2,14 @@
 
 Containers say how long their parts are, so that the end of the last part, or a part that begins
 with nothing sensible, gives a cut or a hole away. What no length speaks of is not known here: wrong
-bytes inside a part, or a file that ends where a part does. Formats that are not listed (ASF, MPEG
-program streams, bare streams) are not looked at.
+bytes inside a part, or a file that ends where a part does. Formats that are not listed (MPEG
+program streams, most bare streams) are not looked at.
 """
 
 from __future__ import annotations
 
 import io
+import mmap
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,13 @@ FILM_BOXES = {b"moov", b"moof", b"mdat"}  # of ISO media
 EBML_MASTERS = {0x18538067, 0x1F43B675}
 # bytes of a packet of a transport stream: where its sync byte is
 TS_PACKETS = {188: 0, 192: 4, 204: 0}
+# Header and Data of ASF; its index, which may follow, is not needed
+ASF_OBJECTS = {
+    bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"),
+    bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c"),
+}
+# how a frame of DV begins: its bytes, at 25 Mbit/s
+DV_FRAMES = {b"\x1f\x07\x00\x3f": 120_000, b"\x1f\x07\x00\xbf": 144_000}
 NOTHING = -1  # length of a part that begins with nothing sensible
 
 
@@ -151,6 +159,42 @@ def _colours(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 128 else 0
 
 
+def _objects(file: BinaryIO, size: int) -> Walk:
+    """ASF, WMV: objects with their identity and length, which live films leave open."""
+    begin = 0
+    while begin < size and _at(file, begin, 16) in ASF_OBJECTS:
+        length = struct.unpack("<Q", _at(file, begin + 16, 8))[0]
+        if length < 24:
+            return
+        yield begin, length
+        begin += length
+
+
+def _chunks(file: BinaryIO, size: int) -> Walk:
+    """PNG that is animated: chunks until IEND, which lacks where it is cut."""
+    begin, kind = 8, b""
+    while begin + 8 <= size and kind != b"IEND":
+        length, kind = struct.unpack(">I4s", _at(file, begin, 8))
+        yield begin, 12 + length if kind.isalpha() else NOTHING
+        begin += 12 + length
+    if kind != b"IEND":
+        yield begin, 12
+
+
+def _dv(file: BinaryIO, size: int) -> Walk:
+    """Bare DV: frames of one length, which is twice as much if they have a second channel."""
+    if length := DV_FRAMES.get(_at(file, 0, 4)):
+        length *= 2 if _at(file, length, 2) == b"\x1f\x0f" else 1
+        yield size // length * length, length if size % length else 0
+
+
+def _jpegs(file: BinaryIO, size: int) -> Walk:
+    """Bare Motion JPEG: pictures, the last of which must have an end."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        begin = content.rfind(b"\xff\xd8\xff")
+        yield begin, size - begin if content.rfind(b"\xff\xd9") > begin else size - begin + 2
+
+
 def _at(file: BinaryIO, begin: int, length: int) -> bytes:
     """Bytes of a file; zeros behind its end."""
     file.seek(begin, io.SEEK_SET)
@@ -165,4 +209,8 @@ WALKS: dict[Any, Callable[[BinaryIO, int], Walk]] = {
     frozenset({"ogg"}): _ogg,
     frozenset({"gif"}): _gif,
     frozenset({"mpegts"}): _packets,
+    frozenset({"asf"}): _objects,
+    frozenset({"apng"}): _chunks,
+    frozenset({"dv"}): _dv,
+    frozenset({"mjpeg"}): _jpegs,
 }

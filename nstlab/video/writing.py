@@ -47,6 +47,7 @@ CODECS = {  # suffix: (codec, its options), of good quality
     ),
 }
 GIF_SIDE = 480  # px: long side at which an animation is kept small
+GIF_SHOWN = 2  # hundredths of a second: browsers show what is to be shown for less at a tenth of its speed
 LONGEST = dict.fromkeys(CODECS, (1 << 31) // TICKS) | {".gif": 655.35}  # seconds for which a film can show one picture
 KINDS = tuple(LONGEST)
 
@@ -79,7 +80,10 @@ def check_film(out: Path) -> Path:
     if not out.is_dir():
         raise InputError(f"{out}: is a file; a folder of pictures cannot take its place")
     for path in _numbered(out):
-        if "frame" not in im.read_settings(path):
+        about: dict[str, Any] = {}
+        with contextlib.suppress(InputError):  # it may be anything
+            about = im.read_settings(path)
+        if "frame" not in about:
             raise InputError(f"{path}: is no frame of a film, and would be lost; choose another folder")
     return files.check_place(out / "0.png")
 
@@ -162,23 +166,40 @@ def _write_folder(out: Path, paths: Sequence[Path]) -> None:
 
 
 def _write_gif(out: Path, frames: Sequence[Timed], end: Fraction) -> None:
-    """An animation of at most GIF_SIDE px that is repeated."""
+    """An animation of at most GIF_SIDE px that is repeated; it lasts as long as the frames, some of
+    which are left out, with a warning, if they follow each other too fast for it."""
+    shown, last = _gif_times(frames, end), max(GIF_SHOWN, round(100 * end))
+    if len(shown) < len(frames):
+        logger.warning(
+            "%s: shows %d of %d frames, since an animation shows none for less than %g s",
+            out, len(shown), len(frames), GIF_SHOWN / 100,
+        )  # fmt: skip
     shape = im.shape_of(frames[0][0])
     shape = im.fit_size(shape, min(GIF_SIDE, max(shape)))
 
     def pictures() -> Iterator[Image.Image]:
-        for path, _ in frames:
+        for path, _ in shown:
             yield im.to_pil(im.resize(im.load(path), shape)).quantize(dither=Image.Dither.FLOYDSTEINBERG)
 
-    times = [*(time for _, time in frames), end]
-    ticks = [round(100 * time) for time in times]  # hundredths of a second, whose rounding does not add up
     made = pictures()
     with files.replacing(out) as temporary:
-        durations = [10 * max(2, b - a) for a, b in itertools.pairwise(ticks)]
+        durations = [10 * (b - a) for a, b in itertools.pairwise([*(tick for _, tick in shown), last])]
         try:
             next(made).save(temporary, "GIF", save_all=True, append_images=made, duration=durations, loop=0)
         except OverflowError:  # equal pictures that follow each other become one
             check_shown(out, Fraction(sum(durations), 1000))
+
+
+def _gif_times(frames: Sequence[Timed], end: Fraction) -> list[tuple[Path, int]]:
+    """(file, when it begins) of the frames that an animation shows, in hundredths of a second, whose
+    rounding does not add up: each for GIF_SHOWN or more, and at most 1 late."""
+    shown, earliest = [], 0
+    for path, time in frames:
+        tick = max(earliest, round(100 * time))
+        if not shown or (tick - 100 * time <= 1 and tick + GIF_SHOWN <= round(100 * end)):
+            shown.append((path, tick))
+            earliest = tick + GIF_SHOWN
+    return shown
 
 
 def _write_video(out: Path, frames: Sequence[Timed], end: Fraction, clip: Clip | None, begin: Fraction) -> None:

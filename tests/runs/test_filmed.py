@@ -42,7 +42,7 @@ def settings(scene, tiny_file, painting, tmp_path):
         own = ("weights", str(tiny_file), "normalize", "False", "steps", "12", "levels", "1", *changes.pop("own", ()))
         given = {"size": 64, "steps": 4, "parameters": own, "device": "cpu", "results": tmp_path / "results"}
         given |= {"painting": str(im.save(painting, tmp_path / "painting.png")), "out": tmp_path / "film.mp4"}
-        return VideoSettings(str(source), **given | changes)
+        return VideoSettings(changes.pop("clip", str(source)), **given | changes)
 
     return settings
 
@@ -270,6 +270,19 @@ def test_a_clip_that_is_damaged_gives_the_frames_before(settings, tmp_path, monk
     assert "changes its size" in message
     assert message.endswith("film.mp4 holds what is painted so far, 0.12 s")
     assert told(given.out)[0] == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
+@pytest.mark.parametrize("name", ["0.png", "3.png"])
+def test_a_pipe_among_the_frames_of_a_folder_is_refused_before_it_is_painted(settings, tmp_path, name):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i in range(1, 3):
+        im.save(smooth(48, 64, seed=1), folder / f"{i}.png")
+    os.mkfifo(folder / name)
+    given = settings(clip=str(folder))
+    assert refusal(filmed, given).startswith(f"{folder / name}: is not a regular file")
+    assert not given.out.exists()
 
 
 @pytest.mark.parametrize(

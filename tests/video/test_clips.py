@@ -55,6 +55,17 @@ def test_times_are_even_where_a_file_only_tells_when_pictures_are_decoded(pictur
     assert float(frames[-1].until) == pytest.approx(0.6, abs=0.002)
 
 
+@pytest.mark.parametrize("rate", [10, 25, 50])
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("h264", "libx264"), ("hevc", "libx265"), ("m2v", "mpeg2video"), ("mpg", "mpeg2video")]
+)
+def test_a_stream_without_a_container_has_the_speed_that_it_tells(pictures, tmp_path, suffix, codec, rate):
+    path = make_clip(tmp_path / f"a.{suffix}", pictures, rate, codec, options={"bf": "2"})
+    found = clip(path)
+    assert (found.rate, list(found.frames())[-1].until) == (rate, Fraction(6, rate))
+    assert [frame.time for frame in found.frames()] == [Fraction(i, rate) for i in range(6)]
+
+
 def test_pixels_that_are_not_square_and_odd_sizes(pictures, tmp_path):
     wide = clip(make_clip(tmp_path / "a.mp4", pictures, aspect=Fraction(3, 2)))
     assert wide.shape == (48, 96)
@@ -185,8 +196,10 @@ def test_a_folder_keeps_pictures_that_are_no_frames_and_no_frames_of_a_longer_fi
     check_film(out)
     write_film(out, films[:2], Fraction(2, 10))
     assert sorted(path.name for path in out.iterdir()) == ["000000.png", "000001.png", "notes.png"]
-    im.save(pictures[0], out / "000007.png")
-    assert "000007.png: is no frame of a film" in refusal(check_film, out)
+    other = out / "000007.png"
+    for content in (im.save(pictures[0], other).read_bytes(), b"", b"mine", other.read_bytes()[:30]):
+        other.write_bytes(content)
+        assert refusal(check_film, out) == f"{other}: is no frame of a film, and would be lost; choose another folder"
 
 
 def test_a_film_is_an_animation_or_a_folder_too(kept, pictures, tmp_path):
@@ -223,7 +236,7 @@ def test_what_is_no_clip_is_refused_in_one_line(pictures, tmp_path, kept):
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:0.6\na.mkv\n")
     for name, says in (
         ("nowhere.mp4", "no such file"), ("text.mp4", "is not a video"), ("sound.mp4", "has no video stream"),
-        ("empty", "no picture"), ("list.m3u8", "list"),
+        ("empty", "no picture in it; allowed are PNG, JPEG, TIFF, WebP"), ("list.m3u8", "list"),
     ):  # fmt: skip
         assert says in refusal(clip, tmp_path / name)
     im.save(smooth(20, 20, 1), tmp_path / "9.png")

@@ -1,8 +1,10 @@
 """Which streams of a file are used; and what is no clip is refused by what it is."""
 
 import logging
+import os
 import struct
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 
 import av
@@ -136,6 +138,13 @@ def test_what_is_no_film_is_told_by_what_it_is(tmp_path):
         ("a.txt", "a text"), ("a.nfo", "a text"), ("a.mp4", "an empty file"), ("a.dng", "a camera's raw picture"),
     ):  # fmt: skip
         assert f"{name}: is not a video ({says}" in refusal(clip, tmp_path / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
+def test_a_pipe_and_a_device_are_not_opened_and_named_once(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    for path in (tmp_path / "a.mp4", Path(os.devnull)):
+        assert refusal(clip, path) == f"{path}: is not a regular file but a pipe, a socket or a device"
 
 
 def test_names_in_another_alphabet_do_not_matter(tmp_path):

@@ -13,13 +13,16 @@ from making import make_clip
 
 from nstlab.settings import InputError
 from nstlab.video.clips import LONGEST, RATES, clip
+from nstlab.video.wholeness import flaw
 
 PICTURES = [smooth(32, 48, seed) for seed in range(3)] * 4
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 KINDS = {
     "avi": ("mpeg4", None), "flv": ("flv1", None), "ts": ("mpeg2video", None), "mp4": ("libx264", FRAGMENTED),
-    "webm": ("libvpx", None), "mkv": ("mpeg4", {"live": "1"}), "gif": ("gif", None),
+    "webm": ("libvpx", None), "mkv": ("mpeg4", {"live": "1"}), "gif": ("gif", None), "apng": ("apng", None),
+    "mjpeg": ("mjpeg", None), "wmv": ("wmv2", {"packet_size": "150"}),
 }  # fmt: skip
+FORMATS = {"gif": "rgb8", "apng": "rgb24", "mjpeg": "yuvj420p"}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def contents(tmp_path_factory):
             folder / f"a.{suffix}",
             PICTURES,
             codec=codec,
-            pix_fmt="rgb8" if suffix == "gif" else "yuv420p",
+            pix_fmt=FORMATS.get(suffix, "yuv420p"),
             options={"g": "4"},
             container=options,
         ).read_bytes()
@@ -57,7 +60,7 @@ def test_a_clip_that_is_cut_gives_its_frames_and_says_so(contents, tmp_path, suf
     assert read(path, whole) == (12, "")
     with av.open(str(path)) as container:
         places = [packet.pos for packet in container.demux(video=0) if packet.size]
-    for cut in (places[5] + 30, places[8] - 3, places[10] + 1):
+    for cut in (places[5] + 30, places[8] - 3, places[10] + 4):
         count, said = read(path, whole[: cut + (cut % 188 == 0)])
         assert 0 < count < 12
         assert said.startswith(f"{path}: ")
@@ -74,8 +77,27 @@ def test_a_hole_in_the_middle_is_said_after_what_is_behind_it(contents, tmp_path
     assert suffix != "webm" or ("has a hole" in said and count > 4)
 
 
+@pytest.mark.parametrize("system", [b"\x3f", b"\xbf"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_frames_of_dv_have_one_length(tmp_path, system, channels):
+    length, path = 120_000 if system == b"\x3f" else 144_000, tmp_path / "a.dv"
+    frame = b"".join((head + system).ljust(length, b"v") for head in (b"\x1f\x07\x00", b"\x1f\x0f\x00")[:channels])
+    for lacks in (0, 1, len(frame) // 2, len(frame) - 1):
+        path.write_bytes((3 * frame)[: 3 * len(frame) - lacks])
+        said = f"is cut short: at least {lacks:,} bytes lack" if lacks else None
+        assert flaw(path, "dv") == said
+
+
+def test_the_index_of_a_wmv_is_not_needed_and_a_live_one_has_no_length(contents, tmp_path):
+    whole, path = contents["wmv"], tmp_path / "a.wmv"
+    index, data = whole.index(b"\x90\x08\x00\x33"), whole.index(b"\x36\x26\xb2\x75")
+    assert read(path, whole[:index]) == (12, "")
+    assert "cut short" in read(path, whole[: index - 1])[1]
+    assert read(path, whole[: data + 16] + bytes(8) + whole[data + 24 : index]) == (12, "")
+
+
 def test_what_is_appended_to_a_clip_does_not_matter(contents, tmp_path):
-    for suffix in ("mp4", "webm", "avi", "gif"):
+    for suffix in ("mp4", "webm", "avi", "gif", "apng", "mjpeg", "wmv"):
         assert read(tmp_path / f"a.{suffix}", contents[suffix] + b"\xff a note, or a player's mark") == (12, "")
 
 

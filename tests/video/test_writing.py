@@ -2,17 +2,20 @@
 
 import errno
 import io
+import itertools
 import shutil
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
+import torch
 from faults import refusal
 from helpers import smooth
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from making import make_clip, told
+from PIL import Image, ImageSequence
 
 from nstlab import images as im
 from nstlab.settings import InputError
@@ -183,6 +186,32 @@ def test_equal_pictures_that_become_one_in_a_gif_are_shown_no_longer_than_it_can
     equal = [(path, Fraction(0)), (path, Fraction(400))]
     assert "for 800 s" in refusal(write_film, out, equal, Fraction(800))
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("rate", "count", "shown"),
+    [(10, 3, 3), (50, 10, 10), (60, 60, 50), (Fraction(60_000, 1001), 60, 50), (240, 30, 6), (1000, 5, 1)],
+)
+def test_a_gif_lasts_as_long_as_its_frames_and_says_which_it_leaves_out(tmp_path, caplog, rate, count, shown):
+    frames = [(tmp_path / f"{i}.png", Fraction(i) / rate) for i in range(count)]
+    for i, (path, _) in enumerate(frames):
+        im.save(torch.full((1, 3, 16, 16), i / count), path)
+    end = max(Fraction(count) / rate, Fraction(2, 100))
+    write_film(tmp_path / "a.gif", frames, end)
+    with Image.open(tmp_path / "a.gif") as image:
+        lengths, levels = [], []
+        for each in ImageSequence.Iterator(image):
+            lengths.append(each.info["duration"])
+            levels.append(each.convert("RGB").getpixel((0, 0))[0])
+    assert abs(sum(lengths) - 1000 * end) <= 5
+    assert min(lengths) >= 20
+    assert len(lengths) == shown
+    begins = itertools.accumulate(lengths[:-1], initial=0)
+    which = [round(level / 255 * count) for level in levels]
+    assert all(abs(begin - 1000 * frames[i][1]) <= 10 for begin, i in zip(begins, which, strict=True))
+    said = f"a.gif: shows {shown} of {count} frames" if shown < count else ""
+    assert said in caplog.text
+    assert bool(said) == bool(caplog.text)
 
 
 @pytest.mark.parametrize("where", ["copyfile", "replace"])
