@@ -126,7 +126,7 @@ class ApplySettings(OutputSettings):
     @property
     def outputs(self) -> dict[str, tuple[str | Path, ...]]:
         """The picture, or that of each file in the folder."""
-        if not os.path.isdir(self.photo):
+        if not Path(self.photo).is_dir():  # as `applying` asks
             return super().outputs
         named = {stem for name in os.listdir(self.photo) for stem in (name, Path(name).stem)}
         return {"out": tuple(self.out / f"{stem}.png" for stem in sorted(named))}
