@@ -25,7 +25,7 @@ from nstlab import encoding, large
 from nstlab.decoding import Part, read, resized
 from nstlab.deep import DeepPng, DeepTiff
 from nstlab.files import check_place, parse_json, replacing, shipped
-from nstlab.opening import METADATA_KEY, decode, opened, upright
+from nstlab.opening import METADATA_KEY, decode, load_pixels, opened, upright
 from nstlab.settings import FITS, MIN_SIDE, InputError, nearest, one_of, user_path
 
 UNDECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # of which Pillow reads the header only
@@ -147,7 +147,7 @@ def reopen(path: str | os.PathLike, folder: str | None = None) -> Tensor:
     with opened(path, any_shape=True) as image:
         if isinstance(image, DeepTiff):
             return encoding.picture_of(encoding.read_tiff(Path(path)), folder)
-        image.load()
+        load_pixels(image)
         levels = image.levels.values if isinstance(image, DeepPng) else np.asarray(image.convert("RGB"))
         return encoding.picture_of(levels, folder)
 
@@ -155,7 +155,7 @@ def reopen(path: str | os.PathLike, folder: str | None = None) -> Tensor:
 def verify(path: str | os.PathLike) -> tuple[int, int]:
     """(H, W) of a picture of any size and shape, which is read to its end. InputError if it is damaged."""
     with opened(path, any_shape=True) as image:
-        image.load()
+        load_pixels(image)
         return image.size[::-1]
 
 
