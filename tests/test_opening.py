@@ -83,6 +83,12 @@ def test_what_is_refused_is_told_by_what_it_is(tmp_path, monkeypatch, kind):
     assert says in refusal(im.load, path)
 
 
+@pytest.mark.parametrize("read", [im.load, im.shape_of, im.verify, im.read_settings])
+@pytest.mark.parametrize("name", ["a\0b.png", "\ud800.png"], ids=ascii)
+def test_a_name_that_no_file_can_have_is_refused(read, name):
+    assert "no file can have this name" in refusal(read, name)
+
+
 # --- damage -----------------------------------------------------------------------------------------------------
 
 
