@@ -270,9 +270,16 @@ class Tags:
     def is_deep(self) -> bool:
         """Whether it is one that Pillow misreads: more than 8 bits, other samples than whole
         numbers from 0 on."""
-        if self.first(EXTRA, 0) == 1:  # colours that are multiplied by alpha, which Pillow divides in 8 bits
+        if self.alpha[1] == 1:  # by which colours are multiplied; Pillow divides them in 8 bits
             return True
         return max(self.bits) > 8 or any(form not in (1, 4) for form in self.values(SAMPLE_FORMAT))
+
+    @property
+    def alpha(self) -> tuple[int, int]:
+        """(which of the samples beside the colours is alpha, 1 if colours are multiplied by it, or
+        2); (0, 0) if none is."""
+        kinds = enumerate(self.values(EXTRA))
+        return next(((place, int(kind)) for place, kind in kinds if kind in (1, 2)), (0, 0))
 
     def check(self) -> None:
         """Raise ValueError or zlib.error if pixels that zlib has packed are not those that were
