@@ -185,8 +185,10 @@ def _check_colours(image: Tensor) -> None:
 # --- sizes ------------------------------------------------------------------------------------------------------
 
 
-def fit_size(shape: Sequence[int], size: int, what: Any = "picture") -> tuple[int, int]:
-    """(H, W) of the same proportions with the long side `size`. InputError, about `what`, if the short side gets too short."""
+def fit_size(shape: Sequence[int], size: int, what: Any = "picture", name: str = "size") -> tuple[int, int]:
+    """(H, W) of the same proportions with the long side `size`.
+
+    Raises: InputError, about `what`, if the short side gets too short. name: of the size there."""
     if not isinstance(size, (int, np.integer)):
         raise InputError(f"size: {size!r} is not a whole number, the long side in px")
     height, width = shape
@@ -194,8 +196,8 @@ def fit_size(shape: Sequence[int], size: int, what: Any = "picture") -> tuple[in
     fitted = max(1, round(height * scale)), max(1, round(width * scale))
     if min(fitted) < MIN_SIDE:
         raise InputError(
-            f"{what}: {width}×{height} at size {size} has a side of {min(fitted)} px; "
-            f"size must be {-(-MIN_SIDE * max(height, width) // min(height, width))} or more"
+            f"{what}: {width}×{height} at {name} {size} has a side of {min(fitted)} px; "
+            f"{name} must be {-(-MIN_SIDE * max(height, width) // min(height, width))} or more"
         )
     return fitted
 
