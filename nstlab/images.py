@@ -31,6 +31,7 @@ from nstlab.settings import FITS, MIN_SIDE, InputError, nearest, one_of, user_pa
 UNDECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # of which Pillow reads the header only
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "retina", "hubble_deep_field", "ihc")
+LONGEST_COMMENT = 65533  # bytes, of a JPEG
 ROUNDED = 0.02  # part by which proportions may differ through rounding
 
 logger = logging.getLogger("nstlab")
@@ -334,6 +335,9 @@ def save(image: Tensor, path: str | os.PathLike, settings: dict[str, Any] | None
         extra = {"compression": "tiff_lzw", "tiffinfo": {ExifTags.Base.ImageDescription: text}}
     else:
         extra = {"quality": 95, "subsampling": 0, "comment": text.encode()}
+        if len(extra["comment"]) > LONGEST_COMMENT:
+            del extra["comment"]
+            logger.warning("%s: the settings are too long for a JPEG and are left out", path)
     with replacing(path) as temporary:
         to_pil(image).save(temporary, form, **extra)
     return path
