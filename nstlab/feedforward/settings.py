@@ -90,7 +90,7 @@ class LearnSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _ = self.names  # which are checked
-        if self.out.suffix != ".safetensors":
+        if self.out.suffix.lower() != ".safetensors":
             raise InputError(f"out: {self.out} must be a .safetensors file")
 
     @property
