@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, BinaryIO
 
 from PIL import PngImagePlugin
@@ -18,6 +20,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 LONGEST = 1 << 24  # bytes of metadata that are read at most
 PAGES = 4096  # of a TIFF, which are looked at
+PIECE = 1 << 20  # bytes that are checked at a time
 
 
 class Refused(ValueError):
@@ -75,13 +78,19 @@ def tidied_png(file: BinaryIO, texts: Sequence[bytes]) -> tuple[BinaryIO, dict[s
     """A PNG with no more than its pixels and the metadata that count, in front of them, also those
     that were behind.
 
-    texts: keys of texts that count. Returns the file, and what Pillow does not tell: "frames" and
-    "cicp" (code points of primaries, transfer, matrix, range)."""
+    texts: keys of texts that count. Returns the file, and what Pillow does not tell: "frames",
+    "cicp" (code points of primaries, transfer, matrix, range), and "check", which raises ValueError
+    if the pixels are not those that were written.
+    Raises: ValueError if what else decides the pixels is not what was written."""
     kept: dict[bytes, bytes] = {}
-    facts: dict[str, Any] = {}
+    parts: list[range] = []
+    facts: dict[str, Any] = {"check": partial(_check_all, file, parts)}
     stream, critical, pixels, end = PngImagePlugin.PngStream(io.BytesIO()), [], range(0), b""
     for kind, place in _chunks(file):
+        if kind in (b"IHDR", b"PLTE", b"tRNS"):
+            _check_all(file, [place])
         if kind == b"IDAT":
+            parts.append(place)
             pixels = range(pixels.start or place.start - 8, place.stop + 4)
         elif kind == b"IEND":
             end = _chunk(b"IEND", b"")
@@ -117,6 +126,17 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, range]]:
         position += 12 + size
 
 
+def _check_all(file: BinaryIO, places: Sequence[range]) -> None:
+    """Raise ValueError unless the chunks' data are what their checksums say, which may be cut."""
+    for place in places:
+        checksum, length = 0, 0
+        for piece in _pieces(file, range(place.start - 4, place.stop)):  # of the name, too
+            checksum, length = zlib.crc32(piece, checksum), length + len(piece)
+        told = _at(file, range(place.stop, place.stop + 4))
+        if length < 4 + len(place) or not struct.pack(">I", checksum).startswith(told):
+            raise ValueError("its content and a checksum differ")
+
+
 def _chunk(kind: bytes, data: bytes) -> bytes:
     stream = io.BytesIO()
     PngImagePlugin.putchunk(stream, kind, data)
@@ -138,6 +158,14 @@ def _at(file: BinaryIO, place: range) -> bytes:
         return b""
     file.seek(place.start)
     return file.read(len(place))
+
+
+def _pieces(file: BinaryIO, place: range) -> Iterator[bytes]:
+    """What is there, as far as the file reaches, some of it at a time."""
+    for first in range(place.start, place.stop, PIECE):
+        if not (piece := _at(file, place[first - place.start :][:PIECE])):
+            return
+        yield piece
 
 
 # --- JPEG -------------------------------------------------------------------------------------------------------
@@ -173,6 +201,8 @@ EXTRA, SAMPLE_FORMAT, XMP, EXIF, COLOUR_SPACE, INTEROPERABILITY, PROFILE = 338, 
 NEEDED = {*range(WIDTH, 264), 266, 270, 273, *range(277, 280), 284, *range(290, 294), 301, *range(317, 326), 332}
 NEEDED |= {EXTRA, SAMPLE_FORMAT, *range(340, 348), *range(512, 522), *range(529, 533), PROFILE}
 STORED = {273, 324, 513}  # where pixels are: strips, tiles, an old JPEG
+PACKED = ((273, 279), (324, 325))  # where strips are, and how long; tiles
+DEFLATE, FILL_ORDER = (8, 32946), 266  # compressions that are zlib's; whether bits are reversed
 RAW = (32803, 34892)  # photometrics: colour filter array, linear raw
 
 
@@ -240,9 +270,27 @@ class Tags:
     def is_deep(self) -> bool:
         """Whether it is one that Pillow misreads: more than 8 bits, other samples than whole
         numbers from 0 on."""
-        if self.first(EXTRA, 0) == 1:  # colours that are multiplied by alpha, which Pillow divides in 8 bits
+        if self.alpha[1] == 1:  # by which colours are multiplied; Pillow divides them in 8 bits
             return True
         return max(self.bits) > 8 or any(form not in (1, 4) for form in self.values(SAMPLE_FORMAT))
+
+    @property
+    def alpha(self) -> tuple[int, int]:
+        """(which of the samples beside the colours is alpha, 1 if colours are multiplied by it, or
+        2); (0, 0) if none is."""
+        kinds = enumerate(self.values(EXTRA))
+        return next(((place, int(kind)) for place, kind in kinds if kind in (1, 2)), (0, 0))
+
+    def check(self) -> None:
+        """Raise ValueError or zlib.error if pixels that zlib has packed are not those that were
+        written. libtiff does not look at their checksums."""
+        if self.first(COMPRESSION, 1) not in DEFLATE or self.first(FILL_ORDER, 1) != 1:
+            return
+        for starts, lengths in PACKED:
+            places = zip(self.values(starts), self.values(lengths), strict=False)
+            for start, length in dict.fromkeys(places):
+                if length:
+                    _check_packed(self._file, range(int(start), int(start + length)))
 
     def alone(self, kept: set[int]) -> BinaryIO:
         """A file whose only page this is, with the tags that are kept."""
@@ -252,6 +300,17 @@ class Tags:
         entries = [self.raw[tag] for tag in sorted(self.raw.keys() & kept)]
         directory = struct.pack(self.order + ("Q" if self.big else "H"), len(entries)) + b"".join(entries) + self._word.pack(0)
         return io.BufferedReader(Spliced(self._file, [head, range(len(head), length), bytes(place - length), directory]))
+
+
+def _check_packed(file: BinaryIO, place: range) -> None:
+    """Unpack what zlib has packed, and forget it."""
+    unpacker = zlib.decompressobj()
+    for piece in _pieces(file, place):
+        found = unpacker.decompress(piece, PIECE)
+        while not unpacker.eof and (unpacker.unconsumed_tail or len(found) == PIECE):
+            found = unpacker.decompress(unpacker.unconsumed_tail, PIECE)
+    if not unpacker.eof:
+        raise ValueError("its pixels end too early")
 
 
 def pages(file: BinaryIO) -> list[Tags]:

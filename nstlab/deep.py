@@ -126,6 +126,11 @@ class DeepTiff(ImageFile.ImageFile):
         mode = MODES[page.first(containers.PHOTOMETRIC, 0)]
         if values.shape[:2] != self.size[::-1] or values.shape[2] < len(mode):
             raise ValueError("its pixels are not as many as its header says")
+        place = len(mode) + page.alpha[0]
+        if place >= values.shape[2]:
+            alpha = ""
+        elif place > len(mode):  # behind a sample that says nothing
+            values = values[..., [*range(len(mode)), place]]
         if mode == "LAB":
             if values.dtype != np.uint16:
                 raise Refused(kind_of(page))
@@ -134,7 +139,7 @@ class DeepTiff(ImageFile.ImageFile):
         white, black = white_of(values[..., : len(mode)], bits), 0.0
         if page.first(containers.PHOTOMETRIC, 0) == 0:
             white, black = black, white
-        self.levels = Levels(values, mode, black, white, alpha if values.shape[2] > len(mode) else "")
+        self.levels = Levels(values, mode, black, white, alpha)
 
     def _values(self) -> tuple[np.ndarray, str]:
         """((H, W, C), the kind of alpha), by tifffile, or by Pillow for compressions that tifffile
@@ -143,7 +148,7 @@ class DeepTiff(ImageFile.ImageFile):
 
         page = self.page
         kinds = {1: "premultiplied", 2: "straight"}
-        alpha = kinds.get(page.first(containers.EXTRA, 0), "")
+        alpha = kinds.get(page.alpha[1], "")
         try:
             self.fp.seek(0)
             with tifffile.TiffFile(self.fp) as file:

@@ -42,9 +42,13 @@ def shipped(*parts: str) -> Path:
 def regular(path: str | os.PathLike) -> Path:
     """The path, if it names a regular file or a link to one: reading a pipe or a device might never end.
 
-    Raises: InputError for anything else that is there; FileNotFoundError and other OSErrors as `os.stat` does."""
+    Raises: InputError for anything else that is there, and for what no file can be called;
+    FileNotFoundError and other OSErrors as `os.stat` does."""
     path = user_path(path)
-    mode = os.stat(path).st_mode
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError:
+        raise InputError(f"{path}: no file can have this name") from None
     if stat.S_ISDIR(mode):
         raise InputError(f"{path}: is a folder; a file is needed")
     if not stat.S_ISREG(mode):

@@ -25,12 +25,13 @@ from nstlab import encoding, large
 from nstlab.decoding import Part, read, resized
 from nstlab.deep import DeepPng, DeepTiff
 from nstlab.files import check_place, parse_json, replacing, shipped
-from nstlab.opening import METADATA_KEY, decode, opened, upright
+from nstlab.opening import METADATA_KEY, decode, load_pixels, opened, upright
 from nstlab.settings import FITS, MIN_SIDE, InputError, nearest, one_of, user_path
 
 UNDECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # of which Pillow reads the header only
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "retina", "hubble_deep_field", "ihc")
+LONGEST_COMMENT = 65533  # bytes, of a JPEG
 ROUNDED = 0.02  # part by which proportions may differ through rounding
 
 logger = logging.getLogger("nstlab")
@@ -147,7 +148,7 @@ def reopen(path: str | os.PathLike, folder: str | None = None) -> Tensor:
     with opened(path, any_shape=True) as image:
         if isinstance(image, DeepTiff):
             return encoding.picture_of(encoding.read_tiff(Path(path)), folder)
-        image.load()
+        load_pixels(image)
         levels = image.levels.values if isinstance(image, DeepPng) else np.asarray(image.convert("RGB"))
         return encoding.picture_of(levels, folder)
 
@@ -155,7 +156,7 @@ def reopen(path: str | os.PathLike, folder: str | None = None) -> Tensor:
 def verify(path: str | os.PathLike) -> tuple[int, int]:
     """(H, W) of a picture of any size and shape, which is read to its end. InputError if it is damaged."""
     with opened(path, any_shape=True) as image:
-        image.load()
+        load_pixels(image)
         return image.size[::-1]
 
 
@@ -185,8 +186,10 @@ def _check_colours(image: Tensor) -> None:
 # --- sizes ------------------------------------------------------------------------------------------------------
 
 
-def fit_size(shape: Sequence[int], size: int, what: Any = "picture") -> tuple[int, int]:
-    """(H, W) of the same proportions with the long side `size`. InputError, about `what`, if the short side gets too short."""
+def fit_size(shape: Sequence[int], size: int, what: Any = "picture", name: str = "size") -> tuple[int, int]:
+    """(H, W) of the same proportions with the long side `size`.
+
+    Raises: InputError, about `what`, if the short side gets too short. name: of the size there."""
     if not isinstance(size, (int, np.integer)):
         raise InputError(f"size: {size!r} is not a whole number, the long side in px")
     height, width = shape
@@ -194,8 +197,8 @@ def fit_size(shape: Sequence[int], size: int, what: Any = "picture") -> tuple[in
     fitted = max(1, round(height * scale)), max(1, round(width * scale))
     if min(fitted) < MIN_SIDE:
         raise InputError(
-            f"{what}: {width}×{height} at size {size} has a side of {min(fitted)} px; "
-            f"size must be {-(-MIN_SIDE * max(height, width) // min(height, width))} or more"
+            f"{what}: {width}×{height} at {name} {size} has a side of {min(fitted)} px; "
+            f"{name} must be {-(-MIN_SIDE * max(height, width) // min(height, width))} or more"
         )
     return fitted
 
@@ -332,6 +335,9 @@ def save(image: Tensor, path: str | os.PathLike, settings: dict[str, Any] | None
         extra = {"compression": "tiff_lzw", "tiffinfo": {ExifTags.Base.ImageDescription: text}}
     else:
         extra = {"quality": 95, "subsampling": 0, "comment": text.encode()}
+        if len(extra["comment"]) > LONGEST_COMMENT:
+            del extra["comment"]
+            logger.warning("%s: the settings are too long for a JPEG and are left out", path)
     with replacing(path) as temporary:
         to_pil(image).save(temporary, form, **extra)
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import ctypes
 import functools
 import io
 import logging
@@ -68,10 +69,11 @@ def opened(path: str | os.PathLike, any_shape: bool = False) -> Iterator[Image.I
     becomes an InputError.
 
     Sides that are not allowed are refused, unless it may have `any_shape`. In `image.info`, "tags"
-    are the containers.Tags of a TIFF or of EXIF data, "frames" and "cicp" see
-    `containers.tidied_png`."""
+    are the containers.Tags of a TIFF or of EXIF data, "frames", "cicp" and "check" see
+    `containers.tidied_png`. `decode` or `load_pixels` reads the pixels."""
     if max_pixels() > MAX_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels()
+    _silence_libtiff()
     for name in ("PIL", "tifffile"):  # which log what we tell in our own words
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # Opened as a file: given a path, Pillow maps uncompressed TIFFs into memory, and then transposes them wrongly.
@@ -80,6 +82,15 @@ def opened(path: str | os.PathLike, any_shape: bool = False) -> Iterator[Image.I
         if not any_shape:
             check_shape(path, *image.size)
         yield image
+
+
+@functools.cache
+def _silence_libtiff() -> None:
+    """Keep libtiff from writing to stderr what Pillow raises, too. On Windows it is hidden."""
+    with contextlib.suppress(OSError, AttributeError):
+        handle = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
+        handle.argtypes, handle.restype = [ctypes.c_void_p], ctypes.c_void_p
+        handle(None)
 
 
 def _image(file: BinaryIO) -> Image.Image:
@@ -99,7 +110,7 @@ def _image(file: BinaryIO) -> Image.Image:
     elif head.startswith(containers.TIFF):
         page, count = containers.largest_page(file)
         held = file.seek(0, io.SEEK_END) if page.first(containers.COMPRESSION, 1) > 1 else 0  # whole, by its decoder
-        facts = {"frames": count, "tags": page, "held": held}
+        facts = {"frames": count, "tags": page, "held": held, "check": page.check}
         try:
             image = DeepTiff(page) if page.is_deep else Image.open(page.alone(containers.NEEDED - {containers.SAMPLE_FORMAT}))
         except UnidentifiedImageError:
@@ -229,6 +240,13 @@ def check_shape(path: str | os.PathLike, width: int, height: int) -> None:
 def decode(path: str | os.PathLike, image: Image.Image, more: int = 0) -> None:
     """Decode the pixels. InputError, before that, if they and `more` bytes do not fit into the free memory."""
     check_memory(path, getattr(image, "cost", 8) * image.width * image.height + image.info.get("held", 0) + more)
+    load_pixels(image)
+
+
+def load_pixels(image: Image.Image) -> None:
+    """Decode the pixels, if they are those that were written: decoders do not look at all
+    checksums."""
+    image.info.pop("check", lambda: None)()
     image.load()
 
 

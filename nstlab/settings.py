@@ -169,8 +169,8 @@ def _element(name: str, value: Any, wanted: type, opt: Option) -> Any:
     value = plain(value)
     if wanted is bool:
         value = {"true": True, "false": False}.get(str(value).lower(), value)
-    elif wanted is Path and value == "":  # which Path takes for this folder
-        raise InputError(f"{name}: name a file or a folder")
+    elif value == "" and (wanted is Path or opt.reads):  # which Path takes for this folder
+        raise InputError(f"{name}: name {opt.allowed() if opt.choices else 'a file or a folder'}")
     elif isinstance(value, _CONVERTED[wanted]) and not isinstance(value, bool):
         with contextlib.suppress(ValueError, OverflowError):
             value = user_path(value) if wanted is Path else wanted(value)

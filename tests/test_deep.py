@@ -135,6 +135,20 @@ def test_alpha_beside_colours_in_which_pillow_expects_none(tmp_path):
     assert np.abs(levels(tmp_path / "cmyk.tif") - expected).max() < 0.1
 
 
+@pytest.mark.parametrize("compression", ["none", "zlib"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("extras", [("unspecified", "unassalpha"), ("unspecified", "assocalpha")])
+def test_alpha_counts_although_another_sample_is_before_it(tmp_path, kind, extras, compression):
+    for colours in (RGB, GREY):
+        seen = np.round(colours * ALPHA) if "assocalpha" in extras else colours
+        stored = np.concatenate([seen, 255 - GREY, COLOURS[..., 3:]], 2).astype(kind)
+        stored *= np.iinfo(kind).max // 255
+        options = {"extrasamples": extras, "compression": compression, "planarconfig": "contig"}
+        options["photometric"] = "rgb" if colours is RGB else "minisblack"
+        path = tiff(tmp_path / "a.tif", stored, **options)
+        assert np.abs(levels(path) - over_white(colours)).max() < 2
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_a_transparent_grey_of_a_png_in_any_depth(tmp_path, bits):
     row = np.arange(24) % (1 << bits)

@@ -199,6 +199,15 @@ def test_a_picture_without_settings_has_none(tmp_path, photo):
     assert str(tmp_path / "e.png") in refusal(im.read_settings, tmp_path / "e.png")
 
 
+def test_settings_that_are_too_long_for_a_jpeg_cost_no_picture(tmp_path, photo, caplog):
+    path, fits = tmp_path / "a.jpg", {"a": "x" * (im.LONGEST_COMMENT - len('{"a": ""}'))}
+    assert im.read_settings(im.save(photo, path, fits)) == fits
+    assert not caplog.messages
+    assert im.read_settings(im.save(photo, path, {"a": fits["a"] + "x"})) == {}
+    assert caplog.messages == [f"{path}: the settings are too long for a JPEG and are left out"]
+    assert im.load(path).shape == photo.shape
+
+
 @pytest.mark.skipif(os.name != "posix", reason="POSIX file modes")
 def test_a_written_file_has_the_usual_mode_and_a_refused_one_is_not_there(tmp_path, photo):
     (tmp_path / "usual").touch()

@@ -1,6 +1,8 @@
 """Opening: what a file is that is refused, and metadata that never cost a picture."""
 
+import contextlib
 import io
+import os
 import struct
 import zlib
 
@@ -13,6 +15,7 @@ from PIL import Image
 
 from nstlab import cli, opening
 from nstlab import images as im
+from nstlab.settings import InputError
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
 
@@ -78,6 +81,86 @@ def test_what_is_refused_is_told_by_what_it_is(tmp_path, monkeypatch, kind):
     path.write_bytes(content)
     assert refusal(im.load, path).startswith(f"{path}: is ")
     assert says in refusal(im.load, path)
+
+
+@pytest.mark.parametrize("read", [im.load, im.shape_of, im.verify, im.read_settings])
+@pytest.mark.parametrize("name", ["a\0b.png", "\ud800.png"], ids=ascii)
+def test_a_name_that_no_file_can_have_is_refused(read, name):
+    assert "no file can have this name" in refusal(read, name)
+
+
+# --- damage -----------------------------------------------------------------------------------------------------
+
+
+def wrong(content, at, count=1):
+    """The content with bytes that are inverted."""
+    part = bytes(byte ^ 255 for byte in content[at : at + count])
+    return content[:at] + part + content[at + count :]
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_whose_pixels_are_not_those_that_were_written_is_refused(tmp_path, channels, depth):
+    clear = chunk(b"tRNS", bytes(2 * channels))
+    whole, path = png(ARRAY[..., :channels].astype(depth), clear), tmp_path / "a.png"
+    first, length = whole.index(b"IDAT") + 4, len(whole)
+    path.write_bytes(whole)
+    for read in (im.load, im.verify, im.reopen, im.format_of):
+        read(path)
+    places = [whole.index(b"tRNS") + 4, whole.index(b"IHDR") + 9, length - 13]
+    for at in (*places, *range(first - 8, length - 12, 97)):
+        path.write_bytes(wrong(whole, at))
+        for read in (im.load, im.verify, im.reopen, im.format_of):
+            assert "is damaged" in refusal(read, path) or "(or damaged)" in refusal(read, path)
+    path.write_bytes(wrong(whole, first + 9))
+    assert "(its content and a checksum differ)" in refusal(im.load, path)
+    assert im.shape_of(path) == (20, 24)  # for which the header is enough
+
+
+def test_a_png_that_lacks_no_more_than_its_end_is_read(tmp_path):
+    whole, path = png(ARRAY), tmp_path / "a.png"
+    for cut in (12, 14, 16):
+        path.write_bytes(whole[:-cut])
+        assert np.array_equal(levels(path).round(), ARRAY)
+    path.write_bytes(whole[:-17])
+    assert "is damaged" in refusal(im.load, path)
+
+
+NOISE = np.random.default_rng(1).integers(0, 256, (64, 48, 3), dtype=np.uint8) // 32 * 32
+PACKED = {"rows": {"rowsperstrip": 20}, "tiles": {"tile": (16, 16)}}
+PACKED["planes"] = {"planarconfig": "separate"}
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("how", PACKED)
+def test_a_tiff_whose_pixels_are_not_those_that_were_packed_is_refused(tmp_path, capfd, how, kind):
+    array, path = NOISE.astype(kind), tmp_path / "a.tif"
+    array = np.moveaxis(array, 2, 0).copy() if how == "planes" else array
+    whole = tiff((array, {"photometric": "rgb", "compression": "zlib", **PACKED[how]}))
+    path.write_bytes(whole)
+    im.load(path)
+    with tifffile.TiffFile(path) as file:
+        places = list(zip(file.pages[0].dataoffsets, file.pages[0].databytecounts, strict=True))
+    for start, length in places[:: len(places) - 1]:
+        for first in range(start + 10, start + length - 4, length // 3):
+            path.write_bytes(whole[:first] + bytes(40) + whole[first + 40 :])
+            for read in (im.load, im.verify, im.format_of):
+                assert "is damaged" in refusal(read, path)
+    assert im.shape_of(path) == NOISE.shape[:2]
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="libtiff is out of reach")
+@pytest.mark.parametrize("compression", ["group4", "tiff_lzw"])
+def test_a_decoder_says_nothing_of_its_own(tmp_path, capfd, compression):
+    image, path = Image.fromarray(NOISE), tmp_path / "a.tif"
+    image = image.convert("1") if compression == "group4" else image
+    image.save(path, compression=compression)
+    whole = path.read_bytes()
+    path.write_bytes(wrong(whole, 100, 200))
+    with contextlib.suppress(InputError):
+        im.load(path)
+    assert capfd.readouterr().err == ""
 
 
 # --- metadata ---------------------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from faults import refusal
 
-from nstlab import names, weights
+from nstlab import cli, names, weights
 from nstlab.architectures import architecture
 from nstlab.cli import JobSettings
+from nstlab.course.settings import SweepSettings
 from nstlab.feedforward.settings import ApplySettings, LearnSettings
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.names import LAYERS
@@ -27,8 +28,8 @@ CLASSES = (*known().values(), JobSettings, LearnSettings, ApplySettings, VideoSe
 def make(cls=TransferSettings, **changes):
     """Settings of pictures that need not exist."""
     pictures = {f.name: f"{f.name}.png" for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
-    more = {"paintings": ("painting.png",)} if cls is LearnSettings else {}  # one or more
-    return cls(**pictures | more | changes)
+    more = {LearnSettings: {"paintings": ("painting.png",)}, SweepSettings: {"experiment": "E1"}}
+    return cls(**pictures | more.get(cls, {}) | changes)
 
 
 def comes_back(settings):
@@ -199,5 +200,19 @@ def test_sources_of_weights_are_those_that_there_are():
     assert nearest("xyz", names.WEIGHTS) == ""
 
 
-def test_an_empty_path_is_not_this_folder():
-    assert refusal(VideoSettings, clip="a.mp4", painting="b.png", out="") == "out: name a file or a folder"
+def test_an_empty_name_of_a_file_is_refused_wherever_one_is_named():
+    classes = {cls for each in cli.commands().values() for cls in each.settings}
+    every = [(cls, *field) for cls in classes for field in cls.options()]
+    naming = {
+        (cls, name): field_type(kind)[1]
+        for cls, name, kind, opt in every
+        if field_type(kind)[0] is Path or opt.reads or opt.output
+    }
+    fields = {name for _, name in naming}
+    assert fields >= {"photo", "mask", "more_paintings", "photos", "clip", "model", "out", "init"}
+    for (cls, name), many in naming.items():
+        for empty in (("",), ("a.png", "")) if many else ("",):
+            assert refusal(make, cls, **{name: empty}).startswith(f"{name}: name "), (cls, name)
+    assert refusal(make, ApplySettings, model="") == "model: name a file or a folder"
+    assert refusal(make, weights="") == f"weights: name {', '.join(names.WEIGHTS)} or a path"
+    assert (make().mask, make().more_paintings, make(VideoSettings).model) == (None, (), None)

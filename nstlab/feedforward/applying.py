@@ -80,7 +80,9 @@ def _places_of(folder: Path, out: Path) -> list[tuple[Path, Path]]:
     names = [f"{s.stem if one else s.name}.png" for s, one in zip(sources, alone, strict=True)]
     counts = Counter(map(str.casefold, names))
     if twice := [name for name in names if counts[name.casefold()] > 1]:
-        raise InputError(f"out: two photos would become {out / twice[0]}; rename one of them")
+        places = zip(sources, map(str.casefold, names), strict=True)
+        same = " and ".join(source.name for source, name in places if name == twice[0].casefold())
+        raise InputError(f"out: {same} would become {out / twice[0]}; rename one of them")
     return [(source, out / name) for source, name in zip(sources, names, strict=True)]
 
 

@@ -27,7 +27,7 @@ def exported(settings: ExportSettings) -> Path:
         import onnxscript  # noqa: F401
     except ImportError:
         raise InputError("ONNX files need more packages; install them: pip install 'nstlab[onnx]'") from None
-    if settings.out.suffix != ".onnx":
+    if settings.out.suffix.lower() != ".onnx":
         raise InputError(f"out: {settings.out} must be an .onnx file")
     files.check_outputs(settings)
     files.check_place(settings.out)

@@ -138,7 +138,8 @@ class Learner:
         s = self.settings = settings
         self.device, self.done = device, 0
         for source in s.paintings:  # first all that is quickly checked
-            im.shape_of(source, s.painting_size)
+            own, name = im.shape_of(source), "size × style_scale"
+            im.fit_size(own, s.painting_size, im.path_of(source), name)
         self.crops = Crops(photos_in(s.photos), s.size, s.crop, s.seed, s.steps * s.batch)
         net = normalize_activations(VGG19(s.weights)).to(device)
         self.loss = PerceptualLoss(s, net)

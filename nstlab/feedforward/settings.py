@@ -90,7 +90,7 @@ class LearnSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _ = self.names  # which are checked
-        if self.out.suffix != ".safetensors":
+        if self.out.suffix.lower() != ".safetensors":
             raise InputError(f"out: {self.out} must be a .safetensors file")
 
     @property
@@ -126,7 +126,7 @@ class ApplySettings(OutputSettings):
     @property
     def outputs(self) -> dict[str, tuple[str | Path, ...]]:
         """The picture, or that of each file in the folder."""
-        if not os.path.isdir(self.photo):
+        if not Path(self.photo).is_dir():  # as `applying` asks
             return super().outputs
         named = {stem for name in os.listdir(self.photo) for stem in (name, Path(name).stem)}
         return {"out": tuple(self.out / f"{stem}.png" for stem in sorted(named))}

@@ -113,8 +113,10 @@ class VideoSettings(Settings):
 
     @property
     def files(self) -> dict[str, tuple[str | Path, ...]]:
-        """Those of the recipe's settings, too, such as masks and weights."""
-        return self.frame_settings("").files | super().files
+        """Those of the recipe's settings, too, such as masks and weights; its photo is the clip."""
+        frame = self.frame_settings(self.clip)
+        photo, own = frame.field_of("content"), frame.files
+        return {name: own[name] for name in own if name != photo} | super().files
 
     @property
     def span(self) -> tuple[Fraction, Fraction | None]:

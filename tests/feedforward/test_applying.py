@@ -78,6 +78,21 @@ def test_no_output_takes_the_place_of_a_photo(apply, tmp_path):
     assert "there is no picture" in apply("photos", out="painted")[1]
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("A.PNG", "a.png", "b.png"), "A.PNG and a.png would become {}/A.PNG.png"),
+        (("a.jpg", "a.png", "a.png.jpg"), "a.png and a.png.jpg would become {}/a.png.png"),
+    ],
+)
+def test_photos_whose_pictures_would_have_one_name_are_named(apply, tmp_path, names, said):
+    (tmp_path / "photos").mkdir()
+    for name in names:
+        (tmp_path / "photos" / name).touch()
+    if len(list((tmp_path / "photos").iterdir())) == len(names):  # unless case says nothing there
+        assert said.format(tmp_path / "painted") in apply("photos", out="painted")[1]
+
+
 @pytest.fixture
 def photos(tmp_path):
     """A folder of photos of several formats, and of what is none."""

@@ -288,4 +288,7 @@ def test_folders_without_photos_and_paintings_that_are_none_are_refused(lesson, 
     assert "there is no picture" in refusal(learn, lesson.replace(photos=(tmp_path / "empty",)), "cpu")
     assert "is not a folder" in refusal(learn, lesson.replace(photos=(tmp_path / "absent",)), "cpu")
     assert "no picture 'nothing'" in refusal(learn, lesson.replace(paintings=("nothing",)), "cpu")
+    said = refusal(learn, lesson.replace(paintings=("mosaic",), style_scale=0.1), "cpu")
+    assert "1024×800 at size × style_scale 6 has a side of 5 px" in said
+    assert "size × style_scale must be 21 or more" in said
     assert json.dumps(lesson.to_dict())

@@ -13,7 +13,7 @@ import nstlab as nst
 from nstlab.feedforward import model as models
 from nstlab.feedforward.export import exported
 from nstlab.feedforward.model import StyleModel
-from nstlab.feedforward.settings import ExportSettings
+from nstlab.feedforward.settings import ExportSettings, LearnSettings
 
 
 @pytest.mark.parametrize("kind", ["instance", "batch"])
@@ -127,7 +127,9 @@ def test_the_shipped_model_has_the_projects_paintings_and_is_small():
 def test_an_onnx_file_gives_the_same_pictures_at_any_size(model, tmp_path):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
-    path = exported(ExportSettings(str(model.save(tmp_path / "m.safetensors")), tmp_path / "m.onnx"))
+    saved = str(model.save(tmp_path / "m.safetensors"))
+    path = exported(ExportSettings(saved, tmp_path / "M.ONNX"))  # capitals as for pictures
+    assert LearnSettings("ink.png", out=tmp_path / "M.SAFETENSORS").out.suffix == ".SAFETENSORS"
     session = runtime.InferenceSession(path)
     assert json.loads(session.get_modelmeta().custom_metadata_map["paintings"]) == list(model.paintings)
     exact, mix = StyleModel.load(tmp_path / "m.safetensors").network, model.mixture(["oil", "chalk"], [2, 1])[None]

@@ -111,8 +111,11 @@ def test_blends_and_the_temporal_term_are_of_what_can_be_relied_on(photo):
     assert next(iter(temporal(held).weights)) == "temporal"
 
 
+NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+
+
 @checks(max_examples=15)
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=3))
+@given(st.lists(NAME, max_size=3))
 def test_what_is_written_for_a_film_is_read_again_whatever_its_names_hold(names):
     film = VideoSettings("clip.mp4", "a, b.jpg", parameters=words({"more_paintings": names, "seed": 3}))
     frame = film.frame_settings("photo.png", 60)
