@@ -7,7 +7,6 @@ Each command imports only what it needs, so that `nstlab --help` answers at once
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -65,6 +64,8 @@ def recipe_command(settings: RunSettings, job: JobSettings) -> int:
         return _carry_out(settings, job)
     # What PyTorch logs of a lost connection, a stack of forty lines, comes back as an exception, too.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read once, when PyTorch is loaded
+    if os.environ.get("RANK", "").strip() not in ("", "0"):
+        commandline.hush()  # the first rank tells the user what is to be told
     from nstlab.method.fast.ranks import Team
 
     with Team.joined() as team:
@@ -79,7 +80,6 @@ def _serve(settings: RunSettings, job: JobSettings, team: Any) -> int:
     """Evaluate tiles for the first rank, which tells the user what is to be told, also of what goes wrong here."""
     from nstlab.method.fast.tiles import serve
 
-    logging.getLogger("nstlab").setLevel(logging.ERROR)
     try:
         plan = _prepared(settings, job, team)
         serve(plan.objective, plan.net, plan.start, plan.tiling)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import io
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -23,6 +25,8 @@ from nstlab import files
 from nstlab.settings import InputError, Option, Settings, field_type, printable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LOG = "nstlab"  # the name of the lab's log
+NEGATIVE = re.compile(r"-(\.?\d.*|nan|inf(inity)?)$", re.IGNORECASE)  # words that are no options
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,20 @@ class Subcommand:
 # --- from settings to options -----------------------------------------------------------------------------------
 
 
+class _Positional(str):
+    """A word from behind "--": no option, whatever it looks like."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Raises InputError where argparse would print its usage and exit."""
+
+    def __init__(self, **how: Any):
+        super().__init__(**how)
+        self._negative_number_matcher = NEGATIVE  # argparse's own takes -1e3 for an option
+        self.register("type", None, str)  # of a _Positional, too
+
+    def _parse_optional(self, word: str) -> Any:
+        return None if isinstance(word, _Positional) else super()._parse_optional(word)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {self.prog} --help")
@@ -107,9 +123,14 @@ def parse(
 def _found(parser: _Parser, words: list[str]) -> dict[str, Any]:
     """The fields that the words give a value. Options may stand between positional arguments; --style_layers will do, too."""
     end = words.index("--") if "--" in words else len(words)  # behind which nothing is an option
-    words[:end] = [re.sub(r"^--\w+", lambda option: option[0].replace("_", "-"), word) for word in words[:end]]
-    parse = parser.parse_intermixed_args if end == len(words) else parser.parse_args  # the former does not know "--"
-    return vars(parse(words))
+    dashed = [re.sub(r"^--\w+", lambda name: name[0].replace("_", "-"), each) for each in words[:end]]
+    # argparse cannot have both "--" and options in between; one that nobody can write does instead
+    parser.add_argument("--_", action="store_true", help=argparse.SUPPRESS)
+    behind = ["--_", *map(_Positional, words[end + 1 :])] if end < len(words) else []
+    found, unknown = parser.parse_known_intermixed_args(dashed + behind)
+    if unknown:
+        parser.error(f"unrecognized arguments: {shlex.join(unknown)}")
+    return vars(found)
 
 
 # --- running ----------------------------------------------------------------------------------------------------
@@ -158,8 +179,13 @@ def _run(
     try:
         _prepare_log()
         command, settings = parse(commands(), words, prog, about)
+        _check_surroundings()
         files.check_outputs(*settings)
         return command.run(*settings)
+    except SystemExit as end:
+        if end.code:
+            raise
+        return 0  # after --help
     except KeyboardInterrupt as interrupt:
         return interrupts.end(*filter(None, interrupt.args))
     except Exception as error:
@@ -169,6 +195,25 @@ def _run(
         if isinstance(error, InputError) and follows(error):  # a full disk, say
             return interrupts.end(str(error))
         return interrupts.end()  # of which a library has made another error
+
+
+def _check_surroundings() -> None:
+    """Raise InputError where a library would end the process, or say more than a line."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise InputError(f"the current folder is gone ({error.strerror}); go to another") from None
+    if not (names := [name for name in os.environ if name.startswith("TQDM_")]):
+        return
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            from tqdm import tqdm  # which reads them now
+
+            with tqdm(total=1, disable=False) as bar:
+                bar.update()
+    except Exception as error:  # whatever a bar of such a form can raise
+        said = f"{', '.join(names)}: no progress bar can be shown like this ({error})"
+        raise InputError(said) from None
 
 
 def _known_failure(error: Exception) -> str:
@@ -217,7 +262,8 @@ class _Interrupts:
         for number in SIGNALS:
             if signal.getsignal(number) is self:
                 signal.signal(number, signal.SIG_IGN)
-        say("; ".join(["interrupted", *said]))
+        if logging.getLogger(LOG).isEnabledFor(logging.WARNING):
+            say("; ".join(["interrupted", *said]))
         return 130
 
 
@@ -321,10 +367,15 @@ class _OneLine(logging.Formatter):
 def _prepare_log() -> None:
     """Show warnings and notes of the lab on stderr, and no other package's."""
     handler = logging.StreamHandler()
-    handler.addFilter(logging.Filter("nstlab"))
+    handler.addFilter(logging.Filter(LOG))
     handler.setFormatter(_OneLine("nstlab: %(message)s"))
     logging.basicConfig(handlers=[handler])
-    logging.getLogger("nstlab").setLevel(logging.INFO)
+    logging.getLogger(LOG).setLevel(logging.INFO)
+
+
+def hush() -> None:
+    """Let this process tell of errors only: another one tells the rest, also of an interrupt."""
+    logging.getLogger(LOG).setLevel(logging.ERROR)
 
 
 def print_table(rows: Sequence[Sequence[Any]]) -> None:

@@ -108,7 +108,7 @@ def _receive(url: str, part: Path, most: int, progress: Callable[[int, int], Non
         response = urllib.request.build_opener(_SameScheme).open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # nothing is missing
+        if error.code == 416 and have:  # nothing is missing
             return
         raise
     with response, part.open("ab" if response.status == 206 else "wb") as file:

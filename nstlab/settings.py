@@ -27,16 +27,23 @@ MAX_SIDE = 16384  # px
 MIN_SIDE = 16  # px; the fifth block of VGG19 sees one position for every 16 pixels
 RESULTS = "results"  # folder in which runs are kept
 LIVE, START = "live", "start"  # fields that may change during a run; fields that matter only when it begins
+LONG = 1000  # characters; a longer message is cut in its middle
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of what a terminal obeys or hides
 JOINERS = "\u200c\u200d"  # which are part of words and emoji
 GROUPS = (LIVE, START, "pictures", "regions", "network", "optimizer")  # the groups of a recipe's fields
 
 
 class InputError(ValueError):
-    """The user gave something that cannot be used. The message is one line: the problem, and what is allowed."""
+    """The user gave something that cannot be used.
+
+    The message is one line: the problem, and what is allowed. If it is long, as with a word of
+    thousands of letters, its beginning and its end."""
 
     def __init__(self, message: str):
-        super().__init__(printable(" ".join(message.splitlines())))
+        line = " ".join(message.splitlines())
+        if len(line) > LONG:
+            line = f"{line[: LONG // 2]} … {line[-LONG // 2 :]}"
+        super().__init__(printable(line))
 
 
 def printable(text: str, kept: str = "") -> str:

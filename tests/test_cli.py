@@ -4,11 +4,13 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import safetensors.torch
@@ -18,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import nstlab as nst
-from nstlab import cli, commandline, weights
+from nstlab import __main__, cli, commandline, weights
 from nstlab import images as im
 from nstlab.course import report
 from nstlab.method.fast import memory
@@ -186,10 +188,17 @@ def refused(tmp_path, monkeypatch, capsys, evaluations):
         ("transfer coffee", "PAINTING"),
         ("transfer coffee mosaic chelsea", "chelsea"),
         ("transfer coffee mosaic --sise 32", "unrecognized arguments: --sise 32; see nstlab transfer --help"),
+        ("transfer coffee mosaic ''", "unrecognized arguments: ''; see nstlab transfer --help"),
+        ("transfer coffee mosaic 'a b' c", "unrecognized arguments: 'a b' c; see nstlab transfer --help"),
         ("transfer coffee mosaic --size", "--size"),
         ("transfer coffee mosaic --size 8", "size: 8 is not allowed; allowed is from 16 to 16384 px"),
         ("transfer rocket mosaic --size 16", "rocket"),
         ("transfer coffee mosaic --alpha -1", "alpha: -1"),
+        ("transfer coffee mosaic --alpha -1e3", "alpha: -1000.0 is not allowed"),
+        ("transfer coffee mosaic --alpha -.5", "alpha: -0.5 is not allowed"),
+        ("transfer coffee mosaic --alpha -nan", "alpha: nan is not allowed"),
+        ("transfer coffee mosaic --alpha -Infinity", "alpha: -inf is not allowed"),
+        ("transfer coffee mosaic --style-weights 1 -2e0", "style_weights: -2.0 is not allowed"),
         ("transfer coffee mosaic --normalize maybe", "normalize: 'maybe'"),
         ("transfer coffee mosaic --style-layers conv1_1 conv9_9", "'conv9_9'"),
         ("transfer coffee mosaic --style-weights 1 2", "style_weights"),
@@ -203,12 +212,33 @@ def refused(tmp_path, monkeypatch, capsys, evaluations):
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA"),
         ),
         ("transfer --size=32 -- --no_photo.png mosaic", "--no_photo.png: no such file"),
+        ("transfer --size=32 coffee --seed 1 -- --help", "no picture '--help'"),
+        ("transfer coffee --style-layers conv1_1 -- -1e3.png", "-1e3.png: no such file"),
+        ("transfer -- coffee --size", "no picture '--size'"),
+        ("learn mosaic --size 8 -- coffee", "size: 8 is not allowed"),
         ("fetch --weights vgg16", "imagenet, caffe"),
         ("info --size 3", "--size"),
     ],
 )
 def test_words_that_cannot_be_meant_are_refused(refused, words, says):
-    refused(words.split(), says)
+    refused(shlex.split(words), says)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("{}", "choose from 'transfer', "),
+        ("transfer coffee mosaic {}", "see nstlab transfer --help"),
+        ("transfer coffee mosaic --optimizer {}", "is not one of lbfgs, "),
+        ("transfer coffee mosaic --tile {}", "is not one of auto, off"),
+        ("transfer coffee mosaic --depth {}", "is not an int"),
+        ("sweep {}", "is not one of E1, "),
+    ],
+)
+@pytest.mark.parametrize("word", ["x" * 5000, "9" * 5000, "x y " * 1250])
+def test_of_a_word_of_thousands_of_letters_a_part_is_said(refused, words, says, word):
+    said = refused([word if each == "{}" else each for each in words.split()], word[:100].rstrip(), says)
+    assert len(said) < 1200
 
 
 PICTURES = "photo painting init"
@@ -532,9 +562,10 @@ def test_what_cannot_be_kept_after_an_interrupt_is_said(capsys):
     assert capsys.readouterr().err == "nstlab: interrupted; out.png: cannot be written\n"
 
 
-def test_a_tile_of_thousands_of_digits_is_refused_in_one_line(capsys):
-    assert cli.main(["transfer", "coffee", "mosaic", "--tile", "9" * 5000]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+def test_a_signal_while_the_program_is_imported_ends_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "main", Mock(side_effect=KeyboardInterrupt))  # which no handler has seen
+    assert __main__.main() == 130
+    assert capsys.readouterr().err == "nstlab: interrupted\n"
 
 
 def test_a_signal_while_commands_are_imported_ends_in_one_line(capsys):
@@ -603,6 +634,37 @@ def test_what_cannot_be_printed_keeps_no_command_from_its_work(tmp_path, monkeyp
     assert (sys.stdout, sys.stderr) == streams
     if err is None and code:
         assert f"nstlab: error: the output: {out.strerror if isinstance(out, OSError) else out}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["--help", "transfer --help", ""])
+def test_help_that_cannot_be_printed_is_no_success(monkeypatch, capsys, words):
+    monkeypatch.setattr(sys, "stdout", Broken(OSError(28, "No space left on device")))
+    assert cli.main(words.split()) == 2
+    assert capsys.readouterr().err == "nstlab: error: the output: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a folder that is in use cannot be deleted")
+def test_a_current_folder_that_is_gone_is_said_before_a_library_wants_it(tmp_path, monkeypatch, capsys):
+    gone, work = tmp_path / "gone", Mock()
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert program(work) == 2
+    assert capsys.readouterr().err.startswith("nstlab: error: the current folder is gone (")
+    work.assert_not_called()
+    assert cli.main(["--help"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("NCOLS", "abc"), ("MININTERVAL", ""), ("BAR_FORMAT", "{nothing}"), ("FILE", "bar.txt")]
+)
+def test_variables_that_progress_bars_cannot_use_are_named(monkeypatch, capsys, name, value):
+    for module in [each for each in sys.modules if each.partition(".")[0] == "tqdm"]:
+        monkeypatch.delitem(sys.modules, module)  # which reads them when it is imported
+    monkeypatch.setenv(f"TQDM_{name}", value)
+    assert program(lambda: None) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"nstlab: error: TQDM_{name}: no progress bar can be shown like this (")
 
 
 def test_the_log_has_the_labs_lines_and_no_other_packages(monkeypatch, capsys):

@@ -162,6 +162,7 @@ def test_of_two_downloads_at_once_the_second_is_refused_and_the_first_arrives(se
         ({"other": b"220 no HTTP here\r\n"}, "220 no HTTP here"),
         ({"status": 404}, "Not Found"),
         ({"status": 503}, "Service Unavailable"),
+        ({"status": 416}, "Requested Range Not Satisfiable"),
         ({"chunked": True, "cut": 1_000_000}, ""),
     ],
     ids=str,

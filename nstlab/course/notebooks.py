@@ -88,6 +88,7 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
 
     bar = {"desc": path.stem, "dynamic_ncols": True, "disable": None}
     how = {"kernel_name": "python3", "kernel_manager_class": ThisInterpreter, "cwd": str(path.parent), "language": "python"}
+    how |= {"extra_arguments": ["--log-level=ERROR"]}  # of the kernel: `_quietly` is for this process
     try:
         papermill.execute_notebook(path, executed, parameters, progress_bar=bar, **how)
     except PapermillExecutionError as error:

@@ -51,8 +51,13 @@ class Room:
         """How many bytes a run may take on a device."""
         if self.memory is None:
             return round(SPARE * memory.available(device) / self.team.here)
-        taken = 0 if device.type == "cuda" else psutil.Process().memory_info().rss + UNSEEN
-        return max(0, round(self.memory * 1e9) - taken)
+        return max(0, round(self.memory * 1e9) - self.taken(device))
+
+    def taken(self, device: torch.device) -> int:
+        """How many bytes of `memory` the process takes before the run has any."""
+        if self.memory is None or device.type == "cuda":
+            return 0
+        return psutil.Process().memory_info().rss + UNSEEN
 
 
 def prepare_here(settings: RunSettings, on: str | torch.device = DEVICES[0], room: Room | None = None) -> Plan:
@@ -120,11 +125,11 @@ def fitted(plan: Plan, room: Room) -> Plan:
     if room.tile == TILES[1] and room.team.size > 1:
         raise InputError(f"tile: several ranks share a picture's tiles; leave out --tile {TILES[1]}")
     if room.tile == TILES[1] or (room.side is None and room.team.size == 1 and whole <= free):
-        return _checked(plan, free, offer=room.tile == TILES[1])
+        return _checked(plan, room, free, offer=room.tile == TILES[1])
     if not is_fast(plan.net):
         if room.side is not None or room.team.size > 1:
             raise InputError("tile: only vgg19 and vgg16, without a temperature, can be evaluated in tiles")
-        return _checked(plan, free)
+        return _checked(plan, room, free)
     most, least, pictures = _features(plan, plan.net), _features(plan, plan.net, LEAST**2), plan.pictures_needed()
 
     def cut(left: int, **where: Any) -> Plan:
@@ -138,14 +143,17 @@ def fitted(plan: Plan, room: Room) -> Plan:
     else:
         free -= memory.BANDS
     if not plan.settings.streams or free < least:
-        return _checked(plan, room.bytes(device))
+        return _checked(plan, room, room.bytes(device))
     return cut(free, on_host=True, folder=room.folder or tempfile.gettempdir())
 
 
-def _checked(plan: Plan, free: int, offer: bool = False) -> Plan:
-    """The plan, if it needs no more than is free."""
+def _checked(plan: Plan, room: Room, free: int, offer: bool = False) -> Plan:
+    """The plan, if it needs no more than is free in the room."""
     if plan.memory_needed() > free:
-        raise InputError(plan.memory_message(free) + ("; --tile auto takes less" if offer and is_fast(plan.net) else ""))
+        said = plan.memory_message(free)
+        if taken := room.taken(plan.net.device) / 1e9:
+            said += f"; --memory {room.memory:g} includes the process, which takes {taken:.2f} GB itself"
+        raise InputError(said + ("; --tile auto takes less" if offer and is_fast(plan.net) else ""))
     return plan
 
 

@@ -220,6 +220,10 @@ def _folders(root: str | Path, names: re.Pattern, beginning: str = "", places: S
 
 def _only(found: Sequence[Path], run_id: str, root: str | Path) -> Path:
     """The one folder that was found for an id."""
+    left = _folders(root, UNFINISHED, run_id, RUNS + OTHERS) if run_id and not found else []
+    if left:
+        what = f"no finished run has an id that begins with '{run_id}'"
+        raise InputError(f"{what}; {left[0]} is under way or interrupted")
     if len(found) != 1 or not run_id:
         what = f"{len(found)} runs have ids that begin" if found and run_id else "no run has an id that begins"
         raise InputError(f"{what} with '{run_id}' in {root}; `nstlab runs` lists them")

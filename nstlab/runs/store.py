@@ -210,7 +210,7 @@ class _Recorder:
         with files.writing(self.folder.parent):
             if anew:
                 files.delete(self.folder)
-            (self.folder / "frames").mkdir(parents=True, exist_ok=True)
+        files.folder(self.folder / "frames")
         files.remove_leftovers(self.folder)
 
     def save(self) -> None:

@@ -192,7 +192,8 @@ def _raise_first(failed: Sequence[tuple[Case, Exception]], total: int) -> None:
         return
     case, error = failed[0]
     count = f"{len(failed)} of {total} runs failed"
-    if isinstance(error, (InputError, CancelledError, BrokenExecutor)) or _is_dask(error):
+    lost = isinstance(error, CancelledError)  # with its scheduler, which is no fault of the case
+    if not lost and (isinstance(error, (InputError, BrokenExecutor)) or _is_dask(error)):
         reason = str(error) or type(error).__name__
         raise InputError(f"{case}: {reason} ({count}); what is finished is kept") from error
     error.add_note(f"in the sweep's case {case}; {count}")
@@ -317,7 +318,7 @@ def _lost_in_one_line(address: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_dask(error):
+        if not (isinstance(error, CancelledError) or _is_dask(error)):
             raise
         lost = f"dask: the scheduler at {address} is lost ({type(error).__name__})"
         raise InputError(f"{lost}; what is finished is kept; start it and run the same again") from None

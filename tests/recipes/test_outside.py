@@ -44,8 +44,7 @@ def test_it_runs_from_the_command_line_and_is_found_again(settings, tmp_path, ca
     assert cli.main(words) == 0
     assert "found in" in capsys.readouterr().out
     assert nst.load(tmp_path / "out.png").shape == (1, 3, 48, 40)
-    with pytest.raises(SystemExit):
-        cli.main(["tint", "--help"])
+    assert cli.main(["tint", "--help"]) == 0
     said = capsys.readouterr().out
     assert "Give PHOTO the mean activations of PAINTING" in said
     assert "--strength" in said

@@ -1,5 +1,6 @@
 """Runs that do not fit into memory: tiles, and pictures in files."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -57,7 +58,16 @@ def test_memory_decides_what_is_cut(settings, monkeypatch, tmp_path):
     assert "--tile auto takes less" in refusal(prepare_here, settings, "cpu", Room(tile="off"))
     monkeypatch.setattr(memory, "available", lambda device: 1000)
     assert "needs about" in refusal(prepare_here, settings, "cpu")
+    assert "includes the process" not in refusal(prepare_here, settings, "cpu")
     assert "only vgg19" in refusal(prepare_here, settings.replace(temperature=1.0), "cpu", Room(tile="32"))
+
+
+@pytest.mark.parametrize("tile", ["auto", "off", "32"])
+def test_what_the_process_itself_takes_is_said_where_memory_is_too_little(settings, monkeypatch, tile):
+    monkeypatch.setattr(room, "UNSEEN", 1 << 30)
+    message = refusal(prepare_here, settings, "cpu", Room(tile=tile, memory=0.5))
+    assert "0.00 GB can be had" in message
+    assert re.search(r"--memory 0\.5 includes the process, which takes \d\.\d\d GB itself", message)
 
 
 def test_pictures_in_files_make_the_same_pixels(settings, pictures_do_not_fit, tmp_path):

@@ -193,6 +193,9 @@ def test_what_is_left_of_unfinished_runs_is_listed_and_can_be_removed(root, comm
     left = root / "runs" / "transfer" / f"0123456789abcdef{name}"
     left.mkdir()
     assert str(left) in "\n".join(command("runs")[1])
+    code, (said,) = command("runs", "show", "01234567")
+    assert code == 2
+    assert said.endswith(f"an id that begins with '01234567'; {left} is under way or interrupted")
     assert index.remove_runs(["01234567"], root) == [left]
     assert index.unfinished(root) == []
     assert len(index.rows(root)) == 4

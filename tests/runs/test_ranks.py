@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -190,6 +191,15 @@ def test_an_environment_that_does_not_say_how_ranks_meet_is_refused(words, monke
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
     assert os.environ["TORCH_CPP_LOG_LEVEL"] == "FATAL"  # else PyTorch prints forty lines of its own where ranks do not meet
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", "nstlab: interrupted\n"), ("1", "")])
+def test_of_an_interrupt_the_first_rank_tells_alone(words, monkeypatch, capsys, rank, said):
+    for name, value in {"WORLD_SIZE": "2", "RANK": rank, "TORCH_CPP_LOG_LEVEL": "FATAL"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Team, "joined", Mock(side_effect=KeyboardInterrupt))
+    assert main(words()) == 130
+    assert capsys.readouterr().err == said
 
 
 def test_an_empty_number_of_ranks_is_one(words, monkeypatch, capsys):

@@ -185,6 +185,15 @@ def test_what_stands_in_a_runs_place_gives_way_and_what_a_link_names_does_not(pl
     assert os.listdir(mine) == ["mine.txt"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links and pipes")
+@pytest.mark.parametrize("stand", ["a pipe", "a file", "a broken link"])
+def test_what_stands_in_the_place_of_progress_pictures_is_named(plan, store, interrupt, stand):
+    frames = interrupt(plan()) / "frames"
+    frames.rmdir()
+    {"a pipe": os.mkfifo, "a file": Path.touch, "a broken link": partial(os.symlink, "no")}[stand](frames)
+    assert refusal(store.obtain, plan()).startswith(f"{frames}: cannot be written")
+
+
 # --- checkpoints ------------------------------------------------------------------------------------------------
 
 

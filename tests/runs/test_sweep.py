@@ -151,7 +151,7 @@ def test_workers_find_the_pictures_from_another_folder_and_must_share_the_result
     [
         (None, "no worker is left"),
         (BrokenExecutor("a process died"), "seed 0: a process died (2 of 2 runs failed)"),
-        (CancelledError(), "seed 0: CancelledError (2 of 2 runs failed)"),
+        (CancelledError(), "dask: the scheduler at tcp://here is lost (CancelledError); what is finished is kept"),
     ],
 )
 def test_workers_that_are_lost_are_one_line_and_not_a_wait(base, root, monkeypatch, error, says):
@@ -160,7 +160,8 @@ def test_workers_that_are_lost_are_one_line_and_not_a_wait(base, root, monkeypat
     for future in futures if error else ():
         future.set_exception(error)
     executor = Mock(submit=Mock(side_effect=futures), alive=lambda: False)
-    message = refusal(Sweep(base, {"seed": range(2)}).run, root, executor)
+    run = sweeps._lost_in_one_line("tcp://here")(Sweep(base, {"seed": range(2)}).run)
+    message = refusal(run, root, executor)
     assert says in message.replace("seed 1", "seed 0")  # whichever is looked at first
 
 
