@@ -200,12 +200,16 @@ class Settings:
     """Base of all settings: immutable, validated when made, converted to and from plain JSON values."""
 
     def __post_init__(self) -> None:
-        for name, annotation, opt in self.options():
-            object.__setattr__(self, name, self._checked(name, annotation, opt))
+        for name, _, _ in self.options():
+            object.__setattr__(self, name, self.checked(name, getattr(self, name)))
 
-    def _checked(self, name: str, annotation: Any, opt: Option) -> Any:
-        value, (wanted, many, optional) = plain(getattr(self, name)), field_type(annotation)
-        name = name.rstrip("_")  # from_, since Python has a word for itself
+    @classmethod
+    def checked(cls, field: str, value: Any) -> Any:
+        """A value for a field, in the field's type. InputError for an unknown field, and for what it may not be."""
+        cls._require(field)
+        value, (wanted, many, optional) = plain(value), field_type(_annotations(cls)[field])
+        opt = cls.option_of(field)
+        name = field.rstrip("_")  # from_, since Python has a word for itself
         if value is None and optional:
             return None
         if not many:
@@ -214,6 +218,13 @@ class Settings:
         if not isinstance(values, (tuple, list)):
             raise InputError(f"{name}: {value!r} is not a list")
         return tuple(_element(name, v, wanted, opt) for v in values)
+
+    @classmethod
+    def _require(cls, field: str) -> None:
+        """Raise InputError unless there is such a field."""
+        names = list(cls.__dataclass_fields__)
+        if field not in names:
+            raise InputError(f"{cls.__name__} has no setting '{field}'{nearest(field, names)}")
 
     @classmethod
     def options(cls) -> Iterator[tuple[str, Any, Option]]:
@@ -236,7 +247,8 @@ class Settings:
     def files(self) -> dict[str, tuple[str | Path, ...]]:
         """{field: paths} of the files and folders that are read, rather than samples or choices."""
         named = self._named(name for name, _, opt in self.options() if opt.reads)
-        existing = {name: tuple(filter(os.path.exists, each)) for name, each in named.items()}
+        # By Path, as they are opened, for which `a.png/` is `a.png`.
+        existing = {name: tuple(p for p in each if os.path.exists(Path(p))) for name, each in named.items()}
         return {name: paths for name, paths in existing.items() if paths}
 
     @property
@@ -257,13 +269,11 @@ class Settings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`. InputError for a required field that is missing, and for an unknown one."""
-        fields = {f.name: f for f in dataclasses.fields(cls)}
         for name in values:
-            if name not in fields:
-                raise InputError(f"{cls.__name__} has no setting '{name}'{nearest(name, list(fields))}")
-        for name, field in fields.items():
-            if field.default is dataclasses.MISSING and name not in values:
-                raise InputError(f"{cls.__name__}: '{name}' is missing")
+            cls._require(name)
+        for field in dataclasses.fields(cls):
+            if field.default is dataclasses.MISSING and field.name not in values:
+                raise InputError(f"{cls.__name__}: '{field.name}' is missing")
         return cls(**values)
 
     def replace(self, **changes: Any) -> Self:

@@ -281,8 +281,10 @@ def test_neither_picture_nor_animation_takes_the_place_of_an_input_or_a_folder(c
         both = tmp_path / f"{role}_too.png"
         before = path.read_bytes()
         both.write_bytes(before)
-        refused(command(**{"out": both, role: both}), f"is the {role}, which would be lost")
+        for end in ("", "/", "/."):  # a path is the same file with them
+            refused(command(**{"out": both, role: f"{both}{end}"}), f"is the {role}, which would be lost")
         assert both.read_bytes() == before
+    refused(command(out=tmp_path / "both.png", results=tmp_path / "both.png"), "both.png: is a folder")
     gif = tmp_path / "out.gif"
     gif.mkdir()
     refused(command(frames=3), "out.gif: is a folder")
@@ -290,7 +292,6 @@ def test_neither_picture_nor_animation_takes_the_place_of_an_input_or_a_folder(c
     im.to_pil(im.load(files[0])).save(gif)
     refused(command(photo=gif, frames=2), "out.gif: is the photo")
     assert cli.main(command(photo=gif)) == 0
-    refused(command(out=tmp_path / "both.png", results=tmp_path / "both.png"), "both.png: is a folder")
 
 
 def test_every_field_that_names_a_file_says_whether_it_is_read_or_written():

@@ -56,6 +56,7 @@ class Controls:
         """Change fields as a user does, so that `changed` is called. Raises InputError, and nothing has changed."""
         with self.lock:
             before = self.settings
+            values = {name: before.checked(name, value) for name, value in values.items()}
             follow = carried(before, values) if isinstance(before, RunSettings) else {}
             self.show(before.replace(**{**follow, **values}))
             names = [name for name in self.views if getattr(before, name) != getattr(self.settings, name)]

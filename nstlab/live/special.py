@@ -117,8 +117,9 @@ class MixView(BarsView):
     field, about = "mix", "share of each painting"
 
     def labels(self, settings: RunSettings) -> list[str]:
-        several = [settings.inputs[role].source for role in settings.paintings] if settings.more_paintings else []
-        return [Path(name).stem for name in several]
+        if not settings.more_paintings and not settings.mix:  # one painting, whose share is all
+            return []
+        return [Path(settings.inputs[role].source).stem for role in settings.paintings]
 
     def open(self, settings: RunSettings) -> float:
         return 1 / (1 + len(settings.more_paintings))

@@ -6,6 +6,7 @@ from pathlib import PureWindowsPath
 import ipywidgets as w
 import pytest
 
+import nstlab as nst
 from nstlab.live import special
 from nstlab.live.controls import Controls
 from nstlab.live.special import SPECIAL, MixView
@@ -92,6 +93,16 @@ def test_a_moved_widget_changes_its_field_and_is_told(controls, told):
     assert {"convention", "beta", "style_layers"} <= set(told[-1])
     special_first_and_each_once = [controls.views[name].widget for name in ("beta", "style_weights", "size")]
     assert controls.widgets(["size", "style_weights", "alpha", "beta"]) == special_first_and_each_once
+
+
+@pytest.mark.parametrize("name", [*vars(TRANSFER)])
+@pytest.mark.parametrize("value", [5, -0.5, None, "4", "no such", ("a", 3), [], {"a": 1}, b"x", object], ids=repr)
+def test_any_value_is_taken_or_refused_and_then_nothing_has_changed(controls, name, value):
+    controls.show(before := TRANSFER.replace(style_weights=(1.0,) * 5))
+    try:
+        controls.change(**{name: value})
+    except nst.InputError:
+        assert controls.settings == before
 
 
 def test_a_new_field_shows_up_by_itself():
