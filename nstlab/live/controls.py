@@ -76,10 +76,11 @@ class Controls:
             finally:
                 self._showing = False
 
-    @property
-    def all_widgets(self) -> set[w.Widget]:
-        """The widgets of all fields, whether they are shown or not."""
-        return {view.widget for view in self.views.values()}
+    def close_in(self, owner: w.Widget) -> None:
+        """Close all that a widget contains, and the controls that it does not show."""
+        for part in parts_of(owner, *(view.widget for view in self.views.values())) - {owner}:
+            part.unobserve_all()
+            part.close()
 
     def widgets(self, names: Sequence[str]) -> list[w.Widget]:
         """The widgets of these fields, each once, the special ones first."""
@@ -119,3 +120,11 @@ def carried(settings: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
         known, mean = dict(zip(settings.style_layers, weights, strict=True)), sum(weights) / len(weights)
         found["style_weights"] = tuple(known.get(name, mean) for name in values["style_layers"])
     return found
+
+
+def parts_of(*widgets: w.Widget) -> set[w.Widget]:
+    """Widgets, all that they contain, and their layouts and styles."""
+    parts = {widget for widget in widgets if isinstance(widget, w.Widget)}
+    for widget in tuple(parts):
+        parts |= parts_of(*getattr(widget, "children", ()), getattr(widget, "layout", None), getattr(widget, "style", None))
+    return parts

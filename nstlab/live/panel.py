@@ -45,11 +45,3 @@ def restart_buttons(restart: Callable[[bool], None]) -> w.Widget:
     for button in (first, current):
         button.layout.width = "auto"
     return w.HBox([first, current])
-
-
-def parts_of(*widgets: w.Widget) -> set[w.Widget]:
-    """Widgets, all that they contain, and their layouts and styles."""
-    parts = {widget for widget in widgets if isinstance(widget, w.Widget)}
-    for widget in tuple(parts):
-        parts |= parts_of(*getattr(widget, "children", ()), getattr(widget, "layout", None), getattr(widget, "style", None))
-    return parts

@@ -22,7 +22,6 @@ from tqdm import tqdm
 from nstlab import images as im
 from nstlab.live.controls import Controls
 from nstlab.live.pages import LINE, Messages, Page, check_message, sendable, source
-from nstlab.live.panel import parts_of
 from nstlab.live.session import FRAMES, explained
 from nstlab.live.viewer import jpeg
 from nstlab.recipes.base import RunSettings
@@ -119,9 +118,7 @@ class FilmPlayer(w.VBox):
     def close(self) -> None:
         """Stop, and remove all widgets, whether they are shown or not."""
         self.stop()
-        for part in parts_of(self, *self.controls.all_widgets) - {self}:
-            part.unobserve_all()
-            part.close()
+        self.controls.close_in(self)
         super().close()
 
     def _receive(self, _: Any, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:

@@ -29,7 +29,7 @@ from nstlab.live.controls import Controls
 from nstlab.live.film import Snapshot
 from nstlab.live.pages import check_message
 from nstlab.live.painting import Back, Change, Painting, Restart, Save
-from nstlab.live.panel import panel, parts_of, restart_buttons
+from nstlab.live.panel import panel, restart_buttons
 from nstlab.live.player import FilmPlayer
 from nstlab.live.session import OVER, Phase, Session, explained
 from nstlab.live.static import static, still
@@ -181,9 +181,7 @@ class Studio(w.VBox):
         self.session.close()
         for page in self._pages:
             page.on_msg(self._receive, remove=True)
-        for part in parts_of(self, *self.controls.all_widgets) - {self}:
-            part.unobserve_all()
-            part.close()
+        self.controls.close_in(self)
         super().close()
 
     # --- from the user
@@ -192,7 +190,8 @@ class Studio(w.VBox):
         """Tabs that are no part of the painting, by their titles. Meanwhile it pauses."""
         tabs: dict[str, w.Widget] = {}
         if repaints(type(self.settings)):
-            film = VideoSettings("", self.settings.inputs["style"].source, device=self.device, results=self.results)
+            style = self.settings.inputs["style"].source
+            film = VideoSettings("clip.mp4", style, device=self.device, results=self.results)
             tabs["Film"] = FilmPlayer(film, lambda: self.settings, self._yield)
         return tabs | {"Camera": Camera(SHIPPED, self.results / "camera", self.device, self._yield)}
 

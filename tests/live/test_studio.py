@@ -14,7 +14,7 @@ from helpers import until
 from nstlab import images as im
 from nstlab.live import audience
 from nstlab.live import session as sessions
-from nstlab.live.panel import parts_of
+from nstlab.live.controls import parts_of
 from nstlab.live.session import Phase
 from nstlab.live.studio import Studio
 from nstlab.live.uploads import CHUNK, MAX_BYTES
