@@ -117,6 +117,8 @@ class FilmPlayer(w.VBox):
 
     def close(self) -> None:
         """Stop, and remove all widgets, whether they are shown or not."""
+        if not hasattr(self, "controls"):  # it could not be made
+            return
         self.stop()
         self.controls.close_in(self)
         super().close()

@@ -106,7 +106,7 @@ def screens(tmp_path, log):
     path = StyleModel(transform_network(), ("ink", "oil", "chalk")).save(tmp_path / "m.safetensors")
     cam, film = (
         Camera(path, tmp_path / "camera", "cpu"),
-        FilmPlayer(VideoSettings("", "mosaic", device="cpu", results=tmp_path)),
+        FilmPlayer(VideoSettings("clip.mp4", "mosaic", device="cpu", results=tmp_path)),
     )
     cam.sent = []
     cam.send = lambda content, buffers=None: cam.sent.append(content)

@@ -101,14 +101,14 @@ def test_stopped_it_keeps_what_it_has_and_goes_on_to_the_same_film(player, setti
 
 
 def test_what_is_wrong_is_said_and_mended_by_a_control(player, settings, tmp_path):
-    for name, value, said in [
-        ("clip", "", "clip: name a video file, or a folder of pictures"),
-        ("clip", "none.mp4", "none.mp4: no such file"),
-    ]:
-        player.controls.change(**{name: value})
-        tell(player, "paint")
-        assert player.wait(60) == said
-        assert (player.screen.state, player.screen.status["error"]) == ("ready", True)
+    clip = player.controls.views["clip"].widget
+    clip.value = ""
+    assert player.screen.status == {"text": "clip: name a file or a folder", "error": True}
+    assert clip.value == settings.clip
+    player.controls.change(clip="none.mp4")
+    tell(player, "paint")
+    assert player.wait(60) == "none.mp4: no such file"
+    assert (player.screen.state, player.screen.status["error"]) == ("ready", True)
     player.controls.views["from_"].widget.value = 2.0
     player.controls.views["to"].widget.value = "1"
     assert player.screen.status == {"text": "to: 1 s is not after the film's beginning, 2 s", "error": True}
