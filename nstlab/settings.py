@@ -176,7 +176,7 @@ def _element(name: str, value: Any, wanted: type, opt: Option) -> Any:
     value = plain(value)
     if wanted is bool:
         value = {"true": True, "false": False}.get(str(value).lower(), value)
-    elif value == "" and (wanted is Path or opt.reads):  # which Path takes for this folder
+    elif value in ("", None) and (wanted is Path or opt.reads):  # Path takes "" for this folder
         raise InputError(f"{name}: name {opt.allowed() if opt.choices else 'a file or a folder'}")
     elif isinstance(value, _CONVERTED[wanted]) and not isinstance(value, bool):
         with contextlib.suppress(ValueError, OverflowError):
