@@ -21,6 +21,7 @@ from nstlab.live.static import STATIC
 
 ALL = {name: nbformat.read(path, as_version=4) for name, path in experiment.available().items()}
 LESSONS = [name for name in ALL if name != "00_studio"]
+TRAINED = ("03_alpha_beta", "11_regions")  # of which a solution, or the regions, ask for a network that has learned to see
 
 
 def code(notebook, *kinds):
@@ -76,7 +77,7 @@ def in_one_kernel(kernel, monkeypatch):
 @pytest.mark.usefixtures("in_one_kernel")
 @pytest.mark.filterwarnings("default")  # Jupyter's own
 def test_a_notebook_runs(name, results, course_weights, capsys):
-    parameters = ["-p", "seed", "1", "-p", "weights", str(course_weights)]
+    parameters = ["-p", "seed", "1", "-p", "weights", "embedded" if name in TRAINED else str(course_weights)]
     assert cli.main(["notebooks", "run", name, "--budget", "smoke", "--results", str(results), *parameters]) == 0
     assert f"{name}.ipynb" in capsys.readouterr().out
     assert (results / "notebooks" / f"{name}.html").stat().st_size > 100_000
