@@ -60,11 +60,17 @@ class Room:
         return psutil.Process().memory_info().rss + UNSEEN
 
 
-def prepare_here(settings: RunSettings, on: str | torch.device = DEVICES[0], room: Room | None = None) -> Plan:
-    """`plan.prepare` for a run on this machine: in tiles if its features take more memory than is free, or than `room` allows.
+def prepare_here(
+    settings: RunSettings,
+    on: str | torch.device = DEVICES[0],
+    room: Room | None = None,
+    known: Plan | None = None,
+) -> Plan:
+    """`plan.prepare` for a run on this machine: in tiles if its features take more memory than is
+    free, or than `room` allows.
 
     Raises: InputError as it does, and for a run for which not even tiles help."""
-    return loaded(fitted(outline(settings, on), room or Room()))
+    return loaded(fitted(outline(settings, on, known), room or Room()))
 
 
 def prepare_together(prepare: Callable[[], Plan], team: Team) -> Plan:

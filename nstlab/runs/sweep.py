@@ -130,11 +130,11 @@ def _points(key: str | tuple[str, ...], values: Any) -> list[tuple[str, dict[str
 
 
 def _run_here(store: Store, cases: Sequence[Case], device: str, report: Report) -> list[FinishedRun]:
-    """Carry out one case after the other in this process."""
-    done, failed = [], []
+    """Carry out one case after the other in this process; those with the same network share it."""
+    done, failed, plan = [], [], None
     for case in cases:
         try:
-            plan = prepare_here(case.settings, device)
+            plan = prepare_here(case.settings, device, known=plan)
             run, found = store.obtain(plan, lambda step, case=case: report(case, step, None))
         except Exception as error:
             failed.append((case, error))

@@ -16,6 +16,7 @@ from faults import raise_at, refusal
 from helpers import until
 
 from nstlab.method.fast import arithmetic
+from nstlab.recipes import plan as plans
 from nstlab.recipes.plan import Plan
 from nstlab.runs import sweep as sweeps
 from nstlab.runs.sweep import Sweep
@@ -163,6 +164,16 @@ def test_workers_that_are_lost_are_one_line_and_not_a_wait(base, root, monkeypat
     run = sweeps._lost_in_one_line("tcp://here")(Sweep(base, {"seed": range(2)}).run)
     message = refusal(run, root, executor)
     assert says in message.replace("seed 1", "seed 0")  # whichever is looked at first
+
+
+def test_cases_with_the_same_network_share_it_and_come_out_as_they_do_alone(base, root, monkeypatch):
+    networks = []
+    monkeypatch.setattr(plans, "network", lambda *which, make=plans.network: networks.append(make(*which)) or networks[-1])
+    done = Sweep(base, {"pool": ["avg", "max"], "beta": [1.0, 100.0]}).run(root)
+    assert [net.pool for net in networks] == ["avg", "max"]
+    for finished in done:
+        alone = plans.prepare(finished.settings, "cpu").solve().image
+        assert float((finished.picture - alone).abs().max()) <= 0.5001 / 255
 
 
 def test_what_has_not_begun_is_cancelled_by_ctrl_c(base, root):
