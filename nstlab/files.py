@@ -102,6 +102,8 @@ def folder(path: str | os.PathLike) -> Path:
     """The folder, made if it does not exist yet. InputError if it cannot be made."""
     path = user_path(path)
     with writing(path):
+        if os.path.isfile(path):
+            raise InputError(f"{path}: is a file; a folder is needed")
         path.mkdir(parents=True, exist_ok=True)
     return path
 

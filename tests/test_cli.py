@@ -255,6 +255,7 @@ PICTURES = "photo painting init"
         (PICTURES + " out weights", "folder.png", "is a folder"),
         (PICTURES + " out weights", "pipe.png", "is not a regular file"),
         (PICTURES + " out weights results", "x" * 300 + ".png", "too long"),
+        ("results", "small.png", "is a file; a folder is needed"),
         ("out", "a.webp", ".png, .jpg"),
         ("out", "a", ".png, .jpg"),
         ("out", "nowhere/a.png", "there is no folder"),

@@ -28,6 +28,11 @@ class Page(anywidget.AnyWidget):
     def set_state(self, sync_data: Mapping[str, Any]) -> None:
         """Ignore what the browser says of the traits."""
 
+    def close(self) -> None:
+        """Remove the widget, and its layout, which ipywidgets would keep."""
+        self.layout.close()
+        super().close()
+
 
 def count(buffers: int) -> dict[str, Any]:
     """The schema of a message's `buffers`, of which there are so many."""

@@ -154,7 +154,11 @@ def _run_elsewhere(executor: Executor, store: Store, cases: Sequence[Case], devi
     inputs = [_inputs(recipes.prepare(case.settings, "cpu")) for case in cases]  # all of them, before anything runs
     try:
         for case, each in zip(cases, inputs, strict=True):
-            futures[executor.submit(work, case.settings.recipe, case.settings.absolute(), root, device, each)] = case
+            try:
+                job = case.settings.recipe, case.settings.absolute(), root, device, each
+                futures[executor.submit(work, *job)] = case
+            except RuntimeError as error:  # its workers have died, or it was shut down
+                failed.append((case, BrokenExecutor(str(error))))
         for future in _as_completed(futures, getattr(executor, "alive", lambda: True)):
             case = futures[future]
             try:

@@ -279,8 +279,8 @@ def _is_bare(container: Any) -> bool:
 
 def _rate(container: Any, stream: Any) -> Fraction:
     """Frames a second, on average; RATE if what the file says cannot be."""
-    # the average of a bare stream is what FFmpeg takes where nothing is told
-    average = None if _is_bare(container) else stream.average_rate
+    # The average of a bare stream is what FFmpeg takes where nothing is told.
+    average = stream.codec_context.framerate if _is_bare(container) else stream.average_rate
     told = (Fraction(each) for each in (average, stream.guessed_rate) if each)
     return next((rate for rate in told if RATES[0] <= rate <= RATES[1]), RATE)
 

@@ -4,6 +4,7 @@ import io
 import threading
 import time
 
+import ipywidgets
 import pytest
 import torch
 from faults import refusal
@@ -180,3 +181,10 @@ def test_a_studio_has_the_camera_in_a_tab_and_pauses_for_it(small_transfer, tmp_
     until(lambda: studio.session.phase is Phase.PAUSED)
     studio.close()
     assert camera._thread is None
+
+
+def test_a_closed_camera_leaves_no_widget(tmp_path):
+    path = StyleModel(transform_network(), ("ink", "oil", "chalk")).save(tmp_path / "m.safetensors")
+    before = ipywidgets.Widget.get_manager_state()["state"].keys()
+    Camera(path, tmp_path / "camera", "cpu").close()
+    assert ipywidgets.Widget.get_manager_state()["state"].keys() == before

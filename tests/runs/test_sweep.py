@@ -166,6 +166,21 @@ def test_workers_that_are_lost_are_one_line_and_not_a_wait(base, root, monkeypat
     assert says in message.replace("seed 1", "seed 0")  # whichever is looked at first
 
 
+def test_an_executor_that_takes_no_work_is_one_line_and_what_it_has_taken_is_kept(base, root, workers):
+    whole, taken = workers.submit, []
+
+    def submit(*job):
+        if taken:
+            workers.shutdown(wait=False)
+        taken.append(job)
+        return whole(*job)
+
+    workers.submit = submit
+    message = refusal(Sweep(base, {"seed": range(3)}).run, root, workers)
+    assert "seed 1: cannot schedule new futures after shutdown (2 of 3 runs failed); what is finished is kept" in message
+    assert len(list(root.glob("runs/transfer/*/final.png"))) == 1
+
+
 def test_cases_with_the_same_network_share_it_and_come_out_as_they_do_alone(base, root, monkeypatch):
     networks = []
     monkeypatch.setattr(plans, "network", lambda *which, make=plans.network: networks.append(make(*which)) or networks[-1])

@@ -66,6 +66,16 @@ def test_a_stream_without_a_container_has_the_speed_that_it_tells(pictures, tmp_
     assert [frame.time for frame in found.frames()] == [Fraction(i, rate) for i in range(6)]
 
 
+@pytest.mark.parametrize("rate", [12, 13, Fraction(12000, 1001), 110, 120, 240])
+@pytest.mark.parametrize(("suffix", "codec"), [("h264", "libx264"), ("hevc", "libx265"), ("m4v", "mpeg4")])
+def test_a_bare_stream_has_any_speed_that_it_tells(pictures, tmp_path, suffix, codec, rate):
+    found = clip(make_clip(tmp_path / f"a.{suffix}", pictures, rate, codec))
+    assert found.rate == rate
+    times = [frame.time for frame in found.frames()]
+    assert list(map(float, times)) == pytest.approx([float(i / rate) for i in range(6)], abs=1e-5)
+    assert float(list(found.frames())[-1].until) == pytest.approx(float(6 / rate), abs=1e-5)
+
+
 def test_pixels_that_are_not_square_and_odd_sizes(pictures, tmp_path):
     wide = clip(make_clip(tmp_path / "a.mp4", pictures, aspect=Fraction(3, 2)))
     assert wide.shape == (48, 96)
