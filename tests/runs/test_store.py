@@ -191,7 +191,8 @@ def test_what_stands_in_the_place_of_progress_pictures_is_named(plan, store, int
     frames = interrupt(plan()) / "frames"
     frames.rmdir()
     {"a pipe": os.mkfifo, "a file": Path.touch, "a broken link": partial(os.symlink, "no")}[stand](frames)
-    assert refusal(store.obtain, plan()).startswith(f"{frames}: cannot be written")
+    says = "is a file; a folder is needed" if stand == "a file" else "cannot be written"
+    assert refusal(store.obtain, plan()).startswith(f"{frames}: {says}")
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------
