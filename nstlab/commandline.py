@@ -124,7 +124,8 @@ def _found(parser: _Parser, words: list[str]) -> dict[str, Any]:
     """The fields that the words give a value. Options may stand between positional arguments; --style_layers will do, too."""
     end = words.index("--") if "--" in words else len(words)  # behind which nothing is an option
     dashed = [re.sub(r"^--\w+", lambda name: name[0].replace("_", "-"), each) for each in words[:end]]
-    # argparse cannot have both "--" and options in between; one that nobody can write does instead
+    # argparse cannot have both "--" and options in between. In its place, a flag ends the values of
+    # the option before it; nobody can type the flag, since underscores become hyphens.
     parser.add_argument("--_", action="store_true", help=argparse.SUPPRESS)
     behind = ["--_", *map(_Positional, words[end + 1 :])] if end < len(words) else []
     found, unknown = parser.parse_known_intermixed_args(dashed + behind)

@@ -86,7 +86,7 @@ def tidied_png(file: BinaryIO, texts: Sequence[bytes]) -> tuple[BinaryIO, dict[s
     parts: list[range] = []
     facts: dict[str, Any] = {"check": partial(_check_all, file, parts)}
     stream, critical, pixels, end = PngImagePlugin.PngStream(io.BytesIO()), [], range(0), b""
-    for kind, place in _chunks(file):
+    for kind, place in png_chunks(file):
         if kind in (b"IHDR", b"PLTE", b"tRNS"):
             _check_all(file, [place])
         if kind == b"IDAT":
@@ -114,7 +114,7 @@ def tidied_png(file: BinaryIO, texts: Sequence[bytes]) -> tuple[BinaryIO, dict[s
     return io.BufferedReader(Spliced(file, [PNG, *critical, *kept.values(), pixels, end])), facts
 
 
-def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, range]]:
+def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, range]]:
     """(kind, where its data are) of each chunk of a PNG, as far as the file reaches."""
     length = file.seek(0, io.SEEK_END)
     position = len(PNG)

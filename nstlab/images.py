@@ -334,10 +334,11 @@ def save(image: Tensor, path: str | os.PathLike, settings: dict[str, Any] | None
     elif form == "TIFF":
         extra = {"compression": "tiff_lzw", "tiffinfo": {ExifTags.Base.ImageDescription: text}}
     else:
-        extra = {"quality": 95, "subsampling": 0, "comment": text.encode()}
-        if len(extra["comment"]) > LONGEST_COMMENT:
-            del extra["comment"]
+        comment = text.encode()
+        if len(comment) > LONGEST_COMMENT:
+            comment = b""
             logger.warning("%s: the settings are too long for a JPEG and are left out", path)
+        extra = {"quality": 95, "subsampling": 0, "comment": comment}
     with replacing(path) as temporary:
         to_pil(image).save(temporary, form, **extra)
     return path

@@ -222,9 +222,9 @@ class Settings:
     @classmethod
     def _require(cls, field: str) -> None:
         """Raise InputError unless there is such a field."""
-        names = list(cls.__dataclass_fields__)
-        if field not in names:
-            raise InputError(f"{cls.__name__} has no setting '{field}'{nearest(field, names)}")
+        fields = cls.__dataclass_fields__
+        if field not in fields:
+            raise InputError(f"{cls.__name__} has no setting '{field}'{nearest(field, list(fields))}")
 
     @classmethod
     def options(cls) -> Iterator[tuple[str, Any, Option]]:

@@ -6,14 +6,13 @@ import sys
 
 import platformdirs
 import pytest
-import safetensors.torch
 import torch
-from helpers import local_cluster, smooth
+from helpers import local_cluster, smooth, weights_file
 from hypothesis import settings
 
 from nstlab import images as im
 from nstlab.method.network import VGG19
-from nstlab.weights import TORCHVISION, Weights, random_weights
+from nstlab.weights import Weights, random_weights
 from nstlab.recipes.transfer import TransferSettings
 
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # Jupyter's grammar of IRIs: builds for seconds, unused here
@@ -48,9 +47,7 @@ def net(tiny) -> VGG19:
 @pytest.fixture
 def tiny_file(tiny, tmp_path):
     """The tiny weights in a safetensors file that names its preprocessing."""
-    path = tmp_path / "tiny.safetensors"
-    safetensors.torch.save_file(tiny.tensors, path, {"input": str(TORCHVISION)})
-    return path
+    return weights_file(tiny, tmp_path)
 
 
 @pytest.fixture

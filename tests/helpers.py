@@ -9,12 +9,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 
 import nstlab as nst
 from nstlab.feedforward.network import TransformNetwork
 from nstlab.method.fast.ranks import RankLost, Team
+from nstlab.weights import TORCHVISION
 
 PATIENCE = 300  # seconds: a rank that is a thread may get little of a loaded machine
 CHROMIUM = os.environ.get("NSTLAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -32,6 +34,13 @@ def local_cluster(workers):
     return distributed.LocalCluster(
         n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
     )
+
+
+def weights_file(weights, folder):
+    """A file of weights that names its preprocessing, tiny.safetensors in a folder."""
+    path = folder / "tiny.safetensors"
+    safetensors.torch.save_file(weights.tensors, path, {"input": str(TORCHVISION)})
+    return path
 
 
 def until(wanted, seconds=60.0):

@@ -20,14 +20,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from nstlab import files
 from nstlab import images as im
 from nstlab.devices import device
 from nstlab.feedforward.crops import Crops, photos_in
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.network import TransformNetwork
 from nstlab.feedforward.settings import LearnSettings
-from nstlab.files import NUMBER, TEXT, WHOLE, dict_of, list_of, object_with
+from nstlab.files import NUMBER, TEXT, WHOLE, check_json, dict_of, list_of, object_with
 from nstlab.method import VGG19, Checkpoint, content, normalize_activations, style, total_variation
 from nstlab.method.fast.arithmetic import native_halves
 from nstlab.method.fast.tiles import bind
@@ -138,8 +137,8 @@ class Learner:
         s = self.settings = settings
         self.device, self.done = device, 0
         for source in s.paintings:  # first all that is quickly checked
-            own, name = im.shape_of(source), "size × style_scale"
-            im.fit_size(own, s.painting_size, im.path_of(source), name)
+            shape, path = im.shape_of(source), im.path_of(source)
+            im.fit_size(shape, s.painting_size, path, "size × style_scale")
         self.crops = Crops(photos_in(s.photos), s.size, s.crop, s.seed, s.steps * s.batch)
         net = normalize_activations(VGG19(s.weights)).to(device)
         self.loss = PerceptualLoss(s, net)
@@ -209,7 +208,7 @@ class Learner:
         if checkpoint.data.get("identity") != self.identity:
             raise InputError("the checkpoint belongs to a learning with other settings, pictures or weights")
         try:
-            files.check_json(checkpoint.data, CHECKPOINT)
+            check_json(checkpoint.data, CHECKPOINT)
             if checkpoint.data["done"] > self.settings.steps:
                 raise ValueError("it has seen more batches than there are")
             self._restore(checkpoint.tensors)

@@ -106,6 +106,7 @@ class _Reading:
     def __init__(self, clip: Clip, source: Any, shape: Sequence[int]):
         self.clip, self.source, self.stream = clip, source, source.streams[clip.video]
         self.converter = Converter(clip.path, shape)
+        self.is_bare = _is_bare(source)
         self.count, self.last = 0, -1 / clip.rate  # frames so far, and the time of the newest
         self.until = Fraction(0)  # when the newest ends
         # of sound, and of pictures that are repeated, in the clip's time
@@ -152,7 +153,7 @@ class _Reading:
             shown = None if frame.dts is None else frame.dts - self.delay
         if shown is None:
             told = None
-        elif _is_bare(self.source):  # FFmpeg has counted, in the order in which they are stored
+        elif self.is_bare:  # FFmpeg has counted, in the order in which they are stored
             told = self.until
         else:
             told = shown * tick - self.clip.origin

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from nstlab.containers import PNG, png_chunks
+
 SLACK = 16  # bytes that an AVI may lack: some writers count wrongly
 FILM_BOXES = {b"moov", b"moof", b"mdat"}  # of ISO media
 # Segment and Cluster of Matroska, whose parts are looked at
@@ -172,13 +174,12 @@ def _objects(file: BinaryIO, size: int) -> Walk:
 
 def _chunks(file: BinaryIO, size: int) -> Walk:
     """PNG that is animated: chunks until IEND, which lacks where it is cut."""
-    begin, kind = 8, b""
-    while begin + 8 <= size and kind != b"IEND":
-        length, kind = struct.unpack(">I4s", _at(file, begin, 8))
-        yield begin, 12 + length if kind.isalpha() else NOTHING
-        begin += 12 + length
+    kind, end = b"", len(PNG)
+    for kind, data in png_chunks(file):
+        yield data.start - 8, 12 + len(data) if kind.isalpha() else NOTHING
+        end = data.stop + 4
     if kind != b"IEND":
-        yield begin, 12
+        yield end, 12
 
 
 def _dv(file: BinaryIO, size: int) -> Walk:

@@ -3,13 +3,12 @@
 import os
 
 import pytest
-import safetensors.torch
+from helpers import weights_file
 
 import nstlab as nst
 from nstlab import figures
 from nstlab import images as im
 from nstlab.course.settings import SweepSettings
-from nstlab.weights import TORCHVISION
 
 
 @pytest.fixture
@@ -48,6 +47,4 @@ def results(tmp_path_factory):
 @pytest.fixture(scope="session")
 def course_weights(tiny, tmp_path_factory):
     """The weights that notebooks and experiments run with, in a file that has the same name for all of them."""
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    safetensors.torch.save_file(tiny.tensors, path, {"input": str(TORCHVISION)})
-    return path
+    return weights_file(tiny, tmp_path_factory.mktemp("weights"))

@@ -3,13 +3,12 @@
 import itertools
 
 import pytest
-import safetensors.torch
+from helpers import weights_file
 
 from nstlab.recipes.plan import prepare
 from nstlab.recipes.texture import TextureSettings
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs.store import Store
-from nstlab.weights import TORCHVISION
 
 
 @pytest.fixture
@@ -56,8 +55,7 @@ def interrupt(store):
 def stored_runs(tmp_path_factory, tiny):
     """A folder of results with three transfers that differ in β, and a texture; to be copied, not changed."""
     folder = tmp_path_factory.mktemp("stored")
-    safetensors.torch.save_file(tiny.tensors, folder / "tiny.safetensors", {"input": str(TORCHVISION)})
-    common = {"weights": folder / "tiny.safetensors", "size": 32, "steps": 3, "normalize": False}
+    common = {"weights": weights_file(tiny, folder), "size": 32, "steps": 3, "normalize": False}
     store = Store(folder / "results")
     for beta in (1.0, 10.0, 100.0):
         store.obtain(prepare(TransferSettings("coffee", "mosaic", beta=beta, **common), "cpu"))
