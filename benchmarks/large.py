@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,8 +21,7 @@ from nstlab.method.fast.tiles import serve
 from nstlab.recipes.room import Room, prepare_here
 from nstlab.recipes.transfer import TransferSettings
 
-BUDGET = "1.5"  # GB that the process may take
-SIZES = (1024, 2048, 4096, 8192)  # px
+BUDGETS = {1024: "1.5", 2048: "1.5", 4096: "3", 6000: "5"}  # GB that the process may take, by the size in px
 BOTH = (1024, 2048)  # px: sizes that are measured without tiles, too; only the first one fits into the budget as a whole
 FLAT = 1.25  # the time per pixel of any larger size over that of any other
 RANKED = 2048  # px: where ranks are compared
@@ -35,16 +33,16 @@ def large(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     whole, cut, peaks = {}, {}, {}
     for size in BOTH:
         whole[size] = process(size, "off", "100", device)["seconds a megapixel"]
-    for size in SIZES:
-        found = process(size, "auto", BUDGET, device)
+    for size, budget in BUDGETS.items():
+        found = process(size, "auto", budget, device)
         cut[size], peaks[size] = found["seconds a megapixel"], found["peak"] / 1e9
         values = {"peak, GB": peaks[size], "s a megapixel": cut[size]}
         if size in whole:
             values |= {"whole, s a megapixel": whole[size], "tiles over whole": cut[size] / whole[size]}
-        kept = peaks[size] <= float(BUDGET) and (size != BOTH[0] or values["tiles over whole"] <= 1.3)
-        target = f"{BUDGET} GB or less" + (", tiles over whole 1.3 or less" if size == BOTH[0] else "")
-        yield Row(f"{size} px with {BUDGET} GB", values, target, kept)
-    beyond = [cut[size] for size in SIZES if size > BOTH[0]]  # where a whole picture's features do not fit
+        kept = peaks[size] <= float(budget) and (size != BOTH[0] or values["tiles over whole"] <= 1.3)
+        target = f"{budget} GB or less" + (", tiles over whole 1.3 or less" if size == BOTH[0] else "")
+        yield Row(f"{size} px with {budget} GB", values, target, kept)
+    beyond = [cut[size] for size in BUDGETS if size > BOTH[0]]  # where a whole picture's features do not fit
     growth = max(beyond) / min(beyond)
     yield Row("time per pixel beyond, longest over shortest", {"ratio": growth}, f"{FLAT} or less", growth <= FLAT)
     if device.type == "cpu" and hasattr(os, "sched_setaffinity"):
@@ -82,13 +80,12 @@ def measure(words: Sequence[str], team: Team) -> None:
     settings = TransferSettings(*PAIRS[0], size=int(size), steps=int(steps), levels=1, weights="embedded")
     peak, done = [0], threading.Event()
     threading.Thread(target=watch, args=(peak, done), daemon=True).start()
-    with tempfile.TemporaryDirectory(dir=".") as folder:
-        plan = prepare_here(settings, device, Room(tile, float(memory), folder, team))
-        if not team.leads:
-            serve(plan.objective, plan.net, plan.start, plan.tiling)
-            return
-        moments = [(step.evaluations, time.perf_counter()) for step in plan.steps()]
-        team.order(do="end")
+    plan = prepare_here(settings, device, Room(tile, float(memory), team))
+    if not team.leads:
+        serve(plan.objective, plan.net, plan.start, plan.tiling)
+        return
+    moments = [(step.evaluations, time.perf_counter()) for step in plan.steps()]
+    team.order(do="end")
     (first, began), (last, ended) = moments[0], moments[-1]
     done.set()
     height, width = plan.shape

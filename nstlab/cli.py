@@ -112,7 +112,7 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
         best = store.partial(plan) / "best.png"
         if not best.is_file():
             raise
-        im.save(im.reopen(best, plan.folder), job.out, settings.to_dict(), job.depth == 16)
+        im.save(im.reopen(best), job.out, settings.to_dict(), job.depth == 16)
         said = f"the best picture so far is {job.out}; to go on, run the same command again (--resume)"
         raise KeyboardInterrupt(said) from None
     except Exception as error:
@@ -120,24 +120,23 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
             raise
         raise InputError("out of memory: " + plan.memory_message(plan.memory_needed() // 2, found=False)) from None
     how = f"found in {stored.folder}" if found else f"done in {stored.manifest['result']['seconds']:.0f} s"
-    _write_outputs(stored, settings, job, how, plan.folder)
+    _write_outputs(stored, settings, job, how)
     return 0
 
 
 def _prepared(settings: RunSettings, job: JobSettings, team: Any) -> Any:
     """The plan; if it is a large one, what it needs is said. team: the processes, None if there is one."""
-    from nstlab import files
     from nstlab.recipes.room import Room, prepare_here, prepare_together
 
     def prepare() -> Any:
-        room = Room(job.tile, job.memory, str(files.folder(job.results)))
+        room = Room(job.tile, job.memory)
         if team is None:
             return prepare_here(settings, job.device, room)
         return prepare_here(settings, team.device(job.device), replace(room, team=team))
 
     plan = prepare() if team is None else prepare_together(prepare, team)
     if plan.tiling is not None and (team is None or team.leads):
-        where = f", pictures in files in {plan.folder}" if plan.folder else ", pictures on the host" if plan.on_host else ""
+        where = ", pictures on the host" if plan.on_host else ""
         size = f"{plan.shape[1]}×{plan.shape[0]}"
         commandline.say(f"{size} in tiles, with {plan.memory_needed() / 1e9:.2f} GB of memory for the run{where}")
     return plan
@@ -162,13 +161,13 @@ def _show_step(bar: Any, step: Any) -> None:
         bar.write(f"nstlab: step {step.index}: {step.event}", file=sys.stderr)
 
 
-def _write_outputs(stored: Any, settings: RunSettings, job: JobSettings, how: str, folder: str | None) -> None:
-    """Put the picture (and the animation) where the user wants them, and say so in one line. folder: see `im.reopen`."""
+def _write_outputs(stored: Any, settings: RunSettings, job: JobSettings, how: str) -> None:
+    """Put the picture (and the animation) where the user wants them, and say so in one line."""
     from nstlab import images as im
     from nstlab.method.steps import Status
 
     deep, result, places = job.depth == 16, stored.manifest["result"], str(job.out)
-    picture = im.reopen(stored.deep_picture if deep else stored.picture, folder)
+    picture = im.reopen(stored.deep_picture if deep else stored.picture)
     if job.frames:  # first, because more can go wrong with it
         frames = itertools.chain(map(im.reopen, stored.some_frames(job.frames)), [picture])
         places += f" and {im.save_gif(frames, picture.shape[-2:], job.animation)}"

@@ -8,8 +8,6 @@ from typing import Self
 
 from torch import Tensor
 
-from nstlab import large
-
 
 @dataclass(frozen=True)
 class Crop:
@@ -70,6 +68,6 @@ def added(total: Tensor | None, part: Tensor) -> Tensor:
 def collected(total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
     """All features of a layer, with those of a crop filled in: for `Term.gathered`. They are where the picture is."""
     if total is None:
-        total = large.zeros(picture, (*features.shape[:2], *crop.whole), features.dtype)
+        total = picture.new_zeros(*features.shape[:2], *crop.whole, dtype=features.dtype)
     crop.of(total).copy_(features)
     return total

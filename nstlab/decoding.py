@@ -8,7 +8,7 @@ floating-point numbers some rows at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import ceil, prod
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from nstlab import large, profiles
+from nstlab import profiles
 from nstlab.deep import DeepPng, DeepTiff, Levels, white_of
 from nstlab.opening import decode, opened, orientation, say, upright
 from nstlab.profiles import Convert
@@ -32,19 +32,18 @@ Use = Callable[[tuple[int, int]], tuple[Part, tuple[int, int]]]  # full (H, W) -
 # --- pixels -----------------------------------------------------------------------------------------------------
 
 
-def read(path: Path, use: Use, folder: str | None = None) -> Tensor:
-    """The part of a picture that is used, at the (H, W) in which it is used: (1, 3, H, W) in [0, 1]; in a file in a folder,
-    if one is given and it is large."""
+def read(path: Path, use: Use) -> Tensor:
+    """The part of a picture that is used, at the (H, W) in which it is used: (1, 3, H, W) in [0, 1]."""
     with opened(path) as image:
         (_, _, height, width), shape = use(upright(image))
         shrunk = image.width * image.height > LARGE and image.format in ("JPEG", "MPO")  # whose decoders can shrink
         if shrunk:  # to twice what is needed: the filter does the rest
             factor = min(height / shape[0], width / shape[1]) / 2
             image.draft(None, (ceil(image.width / factor), ceil(image.height / factor)))
-        decode(path, image, more=0 if folder else 4 * 3 * (image.height + 2 * shape[0]) * shape[1])
+        decode(path, image, more=4 * 3 * (image.height + 2 * shape[0]) * shape[1])
         pixels = Pixels(path, image)
         part, exact = use(pixels.shape)
-        return _scaled(pixels, part, shape if shrunk else exact, folder)
+        return _scaled(pixels, part, shape if shrunk else exact)
 
 
 def read_labels(path: Path) -> tuple[Tensor, np.ndarray | None]:
@@ -52,19 +51,18 @@ def read_labels(path: Path) -> tuple[Tensor, np.ndarray | None]:
     with opened(path) as image:
         decode(path, image, more=4 * 3 * 2 * image.width * image.height)
         pixels = Pixels(path, image, convert=False)
-        return _scaled(pixels, (0, 0, *pixels.shape), pixels.shape, None), pixels.numbers()
+        return _scaled(pixels, (0, 0, *pixels.shape), pixels.shape), pixels.numbers()
 
 
-def _scaled(pixels: Pixels, part: Part, shape: tuple[int, int], folder: str | None) -> Tensor:
+def _scaled(pixels: Pixels, part: Part, shape: tuple[int, int]) -> Tensor:
     """A part of a picture at (H, W), as `images.resize` makes it: first its rows, some at a time, then its columns."""
     top, left, height, width = part
-    narrow = large.blank((1, 3, height, shape[1]), folder)
+    narrow = torch.empty(1, 3, height, shape[1])
     for box in _boxes(left, top, width, height):
         band = torch.from_numpy(pixels.part(box)).permute(2, 0, 1)[None].contiguous()
         band = band if width == shape[1] else interpolated(band, (band.shape[-2], shape[1]))
         narrow[..., box[1] - top : box[3] - top, :] = band
-        large.release(narrow)
-    return resized(narrow, shape, folder)
+    return resized(narrow, shape)
 
 
 def _boxes(left: int, top: int, width: int, height: int) -> list[Box]:
@@ -73,42 +71,16 @@ def _boxes(left: int, top: int, width: int, height: int) -> list[Box]:
     return [(left, top + y, left + width, top + min(y + rows, height)) for y in range(0, height, rows)]
 
 
-def resized(picture: Tensor, shape: Sequence[int], folder: str | None = None) -> Tensor:
+def resized(picture: Tensor, shape: Sequence[int]) -> Tensor:
     """(1, 3, h, w) -> (1, 3, H, W), as `interpolated`, in [0, 1]."""
     if tuple(picture.shape[-2:]) != tuple(shape):
-        picture = interpolated(picture, shape, folder)
-    return large.over(lambda picture: picture.clamp_(0, 1), picture)
+        picture = interpolated(picture, shape)
+    return picture.clamp_(0, 1)
 
 
-def interpolated(values: Tensor, shape: Sequence[int], folder: str | None = None) -> Tensor:
-    """(1, C, h, w) -> (1, C, H, W), in any range, by antialiased bicubic interpolation, which may overshoot.
-
-    If either is large, its rows are interpolated first, some at a time, and then its columns. The result is in a file in the
-    folder, if one is given, or in that in which the values are."""
-    folder, (height, width) = folder or large.folder_of(values), shape
-    lead = values.shape[:-2]
-    if large.is_small(values) and prod(lead) * height * width <= (large.LARGE if folder is None else large.SMALL):
-        return F.interpolate(values, tuple(shape), mode="bicubic", antialias=True, align_corners=False)
-    narrow = _along(values, (values.shape[-2], width), -2, folder)
-    return _along(narrow, shape, -1, folder)
-
-
-def _along(values: Tensor, shape: Sequence[int], across: int, folder: str | None) -> Tensor:
-    """The values interpolated in one dimension, parts of the other one at a time."""
-    made = (
-        large.blank((*values.shape[:-2], *shape), folder, values.dtype)
-        if folder
-        else values.new_empty(*values.shape[:-2], *shape)
-    )
-    most, length = max(values.numel(), made.numel()), shape[across]
-    each = max(1, length * large.BAND // most)
-    for first in range(0, length, each):
-        part = values.narrow(across, first, min(each, length - first))
-        wanted = [part.shape[i] if i == across else shape[i] for i in (-2, -1)]
-        new = F.interpolate(part, wanted, mode="bicubic", antialias=True, align_corners=False)
-        made.narrow(across, first, part.shape[across]).copy_(new)
-        large.release(values, made)
-    return made
+def interpolated(values: Tensor, shape: Sequence[int]) -> Tensor:
+    """(1, C, h, w) -> (1, C, H, W), in any range, by antialiased bicubic interpolation, which may overshoot."""
+    return F.interpolate(values, tuple(shape), mode="bicubic", antialias=True, align_corners=False)
 
 
 # --- colours ----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import torch
 from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
-from nstlab import encoding, large
+from nstlab import encoding
 from nstlab.decoding import Part, read, resized
 from nstlab.deep import DeepPng, DeepTiff
 from nstlab.files import check_place, parse_json, replacing, shipped
@@ -118,13 +118,9 @@ def load(source: str | os.PathLike, size: int | None = None) -> Tensor:
     return read(path, lambda shape: ((0, 0, *shape), shape if size is None else fit_size(shape, size, path)))
 
 
-def load_fit(
-    source: str | os.PathLike, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0, folder: str | None = None
-) -> Tensor:
-    """`fit(load(source), shape, how, scale)`, without holding the picture at its full size.
-
-    folder: where a large picture is kept in a file rather than in memory, see `large`."""
-    return read(path_of(source), lambda own: fitting(own, shape, how, scale), folder)
+def load_fit(source: str | os.PathLike, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0) -> Tensor:
+    """`fit(load(source), shape, how, scale)`, without holding the picture at its full size."""
+    return read(path_of(source), lambda own: fitting(own, shape, how, scale))
 
 
 def shape_of(source: str | os.PathLike, size: int | None = None) -> tuple[int, int]:
@@ -141,16 +137,14 @@ def format_of(path: str | os.PathLike) -> str:
         return image.format
 
 
-def reopen(path: str | os.PathLike, folder: str | None = None) -> Tensor:
-    """Read a picture that `save` wrote, (1, 3, H, W) in [0, 1], of any size and shape. InputError if it is damaged.
-
-    folder: where a large one is kept in a file rather than in memory."""
+def reopen(path: str | os.PathLike) -> Tensor:
+    """Read a picture that `save` wrote, (1, 3, H, W) in [0, 1], of any size and shape. InputError if it is damaged."""
     with opened(path, any_shape=True) as image:
         if isinstance(image, DeepTiff):
-            return encoding.picture_of(encoding.read_tiff(Path(path)), folder)
+            return encoding.picture_of(encoding.read_tiff(Path(path)))
         load_pixels(image)
         levels = image.levels.values if isinstance(image, DeepPng) else np.asarray(image.convert("RGB"))
-        return encoding.picture_of(levels, folder)
+        return encoding.picture_of(levels)
 
 
 def verify(path: str | os.PathLike) -> tuple[int, int]:
@@ -172,7 +166,7 @@ def check_picture(image: Tensor, what: str) -> Tensor:
     if image.ndim != 4 or len(image) != 1 or not image.numel() or not image.is_floating_point():
         shape = tuple(image.shape)
         raise InputError(f"{what}: {shape} {image.dtype} is not a picture; expected is (1, 3, H, W), floating-point")
-    if not (image.is_meta or bool(large.sums(lambda x: (~x.isfinite()).sum(), image) == 0)):
+    if not (image.is_meta or bool(image.isfinite().all())):
         raise InputError(f"{what}: has values that are not finite")
     return image
 
@@ -208,11 +202,9 @@ def alike(shape: Sequence[int], other: Sequence[int]) -> bool:
     return abs(shape[1] * other[0] / (shape[0] * other[1]) - 1) <= ROUNDED
 
 
-def resize(image: Tensor, shape: Sequence[int], folder: str | None = None) -> Tensor:
-    """The picture at (H, W), by antialiased bicubic interpolation of its sRGB values; (1, 3, H, W) in [0, 1].
-
-    folder: where a large one is kept in a file, by default that of the picture, if it is in one."""
-    return image if tuple(image.shape[-2:]) == tuple(shape) else resized(image, shape, folder)
+def resize(image: Tensor, shape: Sequence[int]) -> Tensor:
+    """The picture at (H, W), by antialiased bicubic interpolation of its sRGB values; (1, 3, H, W) in [0, 1]."""
+    return image if tuple(image.shape[-2:]) == tuple(shape) else resized(image, shape)
 
 
 def fit(image: Tensor, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0) -> Tensor:
@@ -300,7 +292,7 @@ def to_pil(image: Tensor) -> Image.Image:
 
     Raises InputError for what is no picture, such as several at once."""
     _check_colours(image)
-    return Image.fromarray(np.concatenate(list(encoding.rows_of(image, deep=False))))
+    return Image.fromarray(encoding.levels_of(image))
 
 
 def check_writable(path: str | os.PathLike, deep: bool = False) -> Path:
@@ -316,17 +308,17 @@ def check_writable(path: str | os.PathLike, deep: bool = False) -> Path:
 def save(image: Tensor, path: str | os.PathLike, settings: dict[str, Any] | None = None, deep: bool = False) -> Path:
     """Write a picture as PNG, JPEG or TIFF, as its suffix says, with `settings` in its metadata (see `read_settings`).
 
-    deep: with 16 bits a channel, which a JPEG cannot have. Large pictures are written some rows at a time. The file is written
+    deep: with 16 bits a channel, which a JPEG cannot have. The file is written
     beside its place first and then renamed. Raises InputError if it is no picture, or cannot be written."""
     _check_colours(image)
     path, text = check_writable(path, deep), json.dumps(settings or {})
     form = FORMATS[path.suffix.lower()]
-    if form != "JPEG" and (deep or not large.is_small(image)):
+    if deep:
         with replacing(path) as temporary:
             if form == "PNG":
-                encoding.write_png(temporary, image, deep, METADATA_KEY, text)
+                encoding.write_png(temporary, image, METADATA_KEY, text)
             else:
-                encoding.write_tiff(temporary, image, deep, text)
+                encoding.write_tiff(temporary, image, text)
         return path
     if form == "PNG":
         extra: dict[str, Any] = {"pnginfo": PngImagePlugin.PngInfo()}

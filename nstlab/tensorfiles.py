@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import mmap
-import os
 import pickle
-import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from nstlab import files, large
+from nstlab import files
 from nstlab.settings import InputError
 
 
@@ -85,46 +80,3 @@ def finite(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not tensor.isfinite().all():
             raise InputError(f"{path}: {name} holds numbers that are not finite; the file is damaged")
     return found
-
-
-# --- large tensors, which the library would hold in memory -------------------------------------------------------
-
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # as safetensors files say
-PIECE = 1 << 24  # bytes that are read or written at a time
-
-
-def pieces(tensor: Tensor) -> Iterator[memoryview]:
-    """A tensor's bytes, some at a time, which may be written."""
-    content = tensor.flatten().view(torch.uint8).numpy().data
-    for first in range(0, len(content), PIECE):
-        yield content[first : first + PIECE]
-        large.release(tensor)
-
-
-def write_large(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file: the length of the header, the header, the numbers."""
-    names, end = {dtype: name for name, dtype in DTYPES.items()}, 0
-    header: dict[str, Any] = {"__metadata__": metadata}
-    for name, t in tensors.items():
-        header[name] = {"dtype": names[t.dtype], "shape": list(t.shape), "data_offsets": [end, end + t.nbytes]}
-        end += t.nbytes
-    text = json.dumps(header).encode()
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for piece in itertools.chain(*map(pieces, tensors.values())):
-            file.write(piece)
-
-
-def read_large(path: str | os.PathLike, folder: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file whose header the library has found to be right."""
-    tensors = {}
-    with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = files.parse_json(file.read(length))
-        for name, about in header.items():
-            if name != "__metadata__":
-                tensors[name] = large.blank(about["shape"], folder, DTYPES[about["dtype"]])
-                file.seek(8 + length + about["data_offsets"][0])
-                for piece in pieces(tensors[name]):
-                    file.readinto(piece)
-    return tensors

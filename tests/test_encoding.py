@@ -1,25 +1,17 @@
-"""Pictures written some rows at a time: read again by Pillow and tifffile, and by the PNG specification."""
+"""Pictures written with 16 bits: read again by Pillow and tifffile, and by the PNG specification."""
 
 import io
 import struct
 import zlib
 
 import numpy as np
-import pytest
 import tifffile
 import torch
 from faults import refusal
 from helpers import smooth
 from PIL import Image, ImageCms
 
-from nstlab import encoding, large
 from nstlab import images as im
-
-
-@pytest.fixture(autouse=True)
-def many_bands(monkeypatch):
-    monkeypatch.setattr(encoding, "BAND", 100)
-    monkeypatch.setattr(encoding, "TILE", 16)
 
 
 def pixels_of(png: bytes) -> np.ndarray:
@@ -53,14 +45,3 @@ def test_16_bits_come_back_with_profile_and_settings(tmp_path):
             assert "sRGB" in ImageCms.getProfileDescription(profile)
     assert torch.allclose(im.load(tmp_path / "a.png"), picture, atol=1 / 255)
     assert "a.jpg: a JPEG has 8 bits" in refusal(im.save, picture, tmp_path / "a.jpg", deep=True)
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_a_large_picture_in_8_bits_is_what_pillow_would_write(tmp_path, name, monkeypatch):
-    picture = smooth(37, 41, 0)
-    plain = im.reopen(im.save(picture, tmp_path / f"plain_{name}"))
-    monkeypatch.setattr(large, "LARGE", 500)
-    mapped = large.Mapped.empty(picture.shape, torch.float32, tmp_path)
-    mapped.copy_(picture)
-    for each in (picture, mapped):
-        assert torch.equal(im.reopen(im.save(each, tmp_path / name)), plain)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -87,10 +86,11 @@ def _places_of(folder: Path, out: Path) -> list[tuple[Path, Path]]:
 
 
 def _painted(settings: ApplySettings, painter: Painter, mix: Tensor, source: Path, out: Path) -> Painted:
-    """Paint one photo. What a large one needs is in files."""
+    """Paint one photo."""
     begun = time.monotonic()
     shape = im.shape_of(source, settings.size)
-    photo = im.load_fit(source, shape, folder=None if painter.fits(shape) else tempfile.gettempdir())
+    painter.check_memory(shape)
+    photo = im.load_fit(source, shape)
     picture = painter(photo, mix, settings.alpha)
     if _range(picture) < LEAST and _range(photo) > 25 * LEAST:
         raise InputError(f"{source}: its picture is one colour everywhere; the model is damaged")

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nstlab import files, large, tensorfiles
+from nstlab import files
 from nstlab.method.objectives import Objective
 from nstlab.method.optimizers import Evaluation, Optimizer, State
 from nstlab.settings import InputError, user_path
@@ -37,19 +37,14 @@ class Checkpoint:
         metadata = {"format": FORMAT, "data": data, "checksum": checksum(self.tensors, data)}
         with files.replacing(path) as temporary:
             try:
-                if any(isinstance(t, large.Mapped) for t in self.tensors.values()):
-                    tensorfiles.write_large(temporary, self.tensors, metadata)
-                else:
-                    safetensors.torch.save_file(self.tensors, temporary, metadata)
+                safetensors.torch.save_file(self.tensors, temporary, metadata)
             except SafetensorError as error:
                 raise InputError(f"{path}: the checkpoint cannot be written ({error})") from None
         return user_path(path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike, folder: str | None = None) -> Checkpoint:
-        """Read a file that `save` wrote; InputError if it is missing, damaged or something else.
-
-        folder: where large tensors are kept in files rather than in memory."""
+    def load(cls, path: str | os.PathLike) -> Checkpoint:
+        """Read a file that `save` wrote; InputError if it is missing, damaged or something else."""
         try:
             with safe_open(files.regular(path), "pt") as file:
                 metadata = file.metadata() or {}
@@ -57,10 +52,7 @@ class Checkpoint:
                     raise InputError(f"{path}: is not a checkpoint of this version of nstlab")
                 # Copied, because a file's tensors are not aligned in memory, which on some processors changes the last bits
                 # of products.
-                names = file.keys() if folder is None else ()
-                tensors = {name: file.get_tensor(name).clone() for name in names}
-            if folder is not None:
-                tensors = tensorfiles.read_large(path, folder)
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             if checksum(tensors, metadata["data"]) != metadata["checksum"]:
                 raise ValueError("its checksum is another")
             return cls(tensors, files.parse_json(metadata["data"]))
@@ -100,6 +92,5 @@ def checksum(tensors: dict[str, Tensor], data: str) -> str:
     total = zlib.crc32(data.encode())
     for name, tensor in sorted(tensors.items()):
         total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
-        for piece in tensorfiles.pieces(tensor):
-            total = zlib.crc32(piece, total)
+        total = zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data, total)
     return f"{total:08x}"

@@ -28,7 +28,6 @@ import torch
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab import large
 from nstlab.decoding import interpolated
 from nstlab.method.checkpoint import Checkpoint
 from nstlab.method.fast.arithmetic import FINE, Arithmetic, arithmetic_of
@@ -78,7 +77,7 @@ class _Run:
         """x (1, 3, H, W) -> loss / scale, its gradient, each term's unweighted value; see Bound.evaluate."""
         self.evaluations += 1
         loss, grad, values = self.bound.evaluate(x if isinstance(self.bound, TiledBound) else x.to(self.net.device))
-        return Evaluation(loss.to(x.device), large.placed(grad.to(x.device), x), values.to(x.device))
+        return Evaluation(loss.to(x.device), grad.to(x.device), values.to(x.device))
 
     def begin(self, x: Tensor) -> None:
         """Start at x, without curvature."""
@@ -200,8 +199,7 @@ def minimize(
     Raises: InputError if the start is no picture, weights are not allowed, or a checkpoint does not fit;
     FloatingPointError if the loss of the first picture, or its gradient, is not finite."""
     im.check_picture(start, "start")
-    if not isinstance(start, large.Mapped):
-        start = start.detach().to(net.device if tiling is None else start.device, net.dtype)
+    start = start.detach().to(net.device if tiling is None else start.device, net.dtype)
     schedule = pyramid(start.shape[-2:], steps, levels, partial(objective.too_small, net))
     run = _Run(objective, net, schedule, optimizer or LBFGS(), stop_loss, stop_change, finish, tiling)
     if checkpoint is not None:
@@ -232,11 +230,9 @@ def _next_level(run: _Run, start: Tensor) -> None:
     run.index = run.done()  # a size that was left early counts as done, so that the total number of steps stays the same
     run.level += 1
     best, shape = run.best.x, run.schedule[run.level].shape
-    folder = large.folder_of(start)
-    change = interpolated(large.over(torch.sub, best, im.resize(start, best.shape[-2:])), shape, folder)
+    change = interpolated(best - im.resize(start, best.shape[-2:]), shape)
     run.bind(run.bound.weights)
-    added = large.over(lambda start, change: (start + change).clamp(0, 1), im.resize(start, shape), change)
-    pictures = im.resize(best, shape, folder), added
+    pictures = im.resize(best, shape), change.add_(im.resize(start, shape)).clamp_(0, 1)
     losses = torch.stack([run.evaluate(x).loss for x in pictures]).nan_to_num(math.inf)
     run.begin(pictures[int(losses.argmin())])
 

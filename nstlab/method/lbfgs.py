@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from nstlab import large
 from nstlab.method.optimizers import (
     BOUNDS,
     EXPLODED,
@@ -26,6 +26,7 @@ from nstlab.names import HISTORY
 FIRST_STEP = 0.01  # root mean square change of a pixel in a first step along the gradient
 LONGEST_STEP = 0.25  # root mean square change of a pixel in any step
 SHORTEST_STEP = 1e-7  # below this, float32 pixels do not change
+LARGE = 1 << 22  # numbers; the history of larger pictures, most of the optimizer's memory, is kept in 16 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +45,12 @@ class Curvature:
         tensors = dict(self.tensors)
         if not tensors:
             small = torch.float32 if s.device.type == "mps" else torch.float64
-            make = large.zeros if large.is_small(s) else large.unset  # of a large picture, only slots in use are read
-            tensors["pairs"] = make(s, (2, slots, s.numel()), _type_of_pairs(s))
+            tensors["pairs"] = torch.zeros(2, slots, s.numel(), dtype=_type_of_pairs(s), device=s.device)
             tensors["sy"] = tensors["yy"] = torch.zeros(slots, slots, dtype=small, device=s.device)
         slot = next(i for i in range(slots) if i not in self.order)
-        rows = _rows(tensors["pairs"], s, max(slot, *self.order, 0))
-        large.write(s, rows, (0, slot))
-        large.write(by, rows, (1, slot))
-        products = _products(rows, y, slots).to(tensors["sy"].dtype)
+        tensors["pairs"][0, slot] = s.flatten()
+        tensors["pairs"][1, slot] = by.flatten()
+        products = _products(tensors["pairs"], y).to(tensors["sy"].dtype)
         tensors["sy"], tensors["yy"] = tensors["sy"].clone(), tensors["yy"].clone()
         tensors["sy"][:, slot] = products[0]
         tensors["yy"][:, slot] = tensors["yy"][slot, :] = products[1]
@@ -60,44 +59,64 @@ class Curvature:
     def product(self, g: Tensor, bg: Tensor) -> Tensor:
         """H g, by the compact representation, given B g. The scale γ of the initial H is that of the newest pair."""
         pairs, sy, yy = (self.tensors[name] for name in ("pairs", "sy", "yy"))
-        rows, slots = _rows(pairs, g, max(self.order)), pairs.shape[1]
         order = torch.tensor(self.order, pin_memory=g.is_cuda).to(g.device, non_blocking=True)  # does not wait for a GPU
-        sg, yg = _products(rows, g, slots).to(sy.dtype)[:, order]
+        sg, yg = _products(pairs, g).to(sy.dtype)[:, order]
         r, yy = sy[order][:, order].triu(), yy[order][:, order]
         gamma = r[-1, -1] / yy[-1, -1]
         q = torch.linalg.solve_triangular(r, sg[:, None], upper=True)[:, 0]
         p = r.diagonal() * q + gamma * (yy @ q - yg)
         p = torch.linalg.solve_triangular(r.T, p[:, None], upper=False)[:, 0]
-        coefficients = sy.new_zeros(2, slots).index_copy(1, order, torch.stack([p, -gamma * q]))
-        coefficients = coefficients[:, : rows.shape[1]]
-        coefficients, gamma = coefficients.to(g.dtype).flatten(), gamma.to(g.dtype)
-
-        def combined(bg: Tensor, rows: Tensor) -> Tensor:
-            return (gamma * bg.flatten() + coefficients @ _matrix(rows, bg.dtype)).view_as(bg)
-
-        return large.over(combined, bg, rows, planes=2 * rows.shape[1])
+        coefficients = sy.new_zeros(2, pairs.shape[1]).index_copy(1, order, torch.stack([p, -gamma * q])).to(g.dtype)
+        return _add_combination((gamma.to(g.dtype) * bg).flatten(), coefficients, pairs).view_as(bg)
 
 
 def _type_of_pairs(picture: Tensor) -> torch.dtype:
     """The type in which the pairs of a picture are kept: they are most of the optimizer's memory, and need no more."""
-    return picture.dtype if picture.numel() <= large.LARGE else torch.bfloat16
+    return picture.dtype if picture.numel() <= LARGE else torch.bfloat16
 
 
-def _rows(pairs: Tensor, like: Tensor, last: int) -> Tensor:
-    """(2, slots, n) -> (2, slots, *like.shape), a view; of a large picture's slots, those up to the last one that is used."""
-    end = pairs.shape[1] if large.is_small(like) else last + 1
-    return large.view(pairs, lambda pairs: pairs.view(*pairs.shape[:2], *like.shape)[:, :end])
+def _bytes_of_pair(picture: Tensor) -> int:
+    return 2 * picture.numel() * _type_of_pairs(picture).itemsize
 
 
-def _matrix(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """(2, K, …) -> (2 K, m)."""
-    return rows.flatten(2).flatten(0, 1).to(dtype)
+def _products(pairs: Tensor, v: Tensor) -> Tensor:
+    """(2, K, n), v of n numbers -> (2, K): the scalar product of each row with v."""
+    rows, v = pairs.flatten(0, 1), v.flatten()
+    if rows.dtype == v.dtype:
+        return (rows @ v).view(pairs.shape[:2])
+    products = v.new_empty(len(rows))
+    for i, row in enumerate(rows):
+        products[i] = row.to(v.dtype) @ v  # one row widened at a time
+    return products.view(pairs.shape[:2])
 
 
-def _products(rows: Tensor, v: Tensor, slots: int) -> Tensor:
-    """(2, K, …), (…) -> (2, slots): the scalar product of each row with v, and 0 for slots without a row."""
-    found = large.sums(lambda v, rows: _matrix(rows, v.dtype) @ v.flatten(), v, rows, planes=2 * rows.shape[1])
-    return torch.nn.functional.pad(found.view(2, -1), (0, slots - rows.shape[1]))
+def _add_combination(total: Tensor, coefficients: Tensor, pairs: Tensor) -> Tensor:
+    """(n,), (2, K), (2, K, n) -> (n,): add the weighted sum of all rows to a total."""
+    rows, coefficients = pairs.flatten(0, 1), coefficients.flatten()
+    if rows.dtype == total.dtype:
+        return total.add_(coefficients @ rows)
+    for coefficient, row in zip(coefficients, rows, strict=True):
+        total.addcmul_(coefficient, row.to(total.dtype))
+    return total
+
+
+def smoothed(picture: Tensor, cutoff: float) -> Tensor:
+    """(…, H, W), each spatial frequency f, in cycles per pixel, weighted by 1 / sqrt(1 + (f / cutoff)²)."""
+    height, width = picture.shape[-2:]
+    weights = _weights(height, width, cutoff, picture.device, picture.dtype)
+    result = torch.empty_like(picture)
+    planes = picture.flatten(0, -3) if picture.numel() > LARGE else picture[None]  # large spectra are held one at a time
+    for plane, into in zip(planes, result.view_as(planes), strict=True):
+        into.copy_(torch.fft.irfft2(torch.fft.rfft2(plane).mul_(weights), s=(height, width)))
+    return result
+
+
+@lru_cache(maxsize=4)
+def _weights(height: int, width: int, cutoff: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(H, W // 2 + 1): those of all frequencies; kept, since to make them costs a GPU as much as a tenth of a step."""
+    down = torch.fft.fftfreq(height, device=device, dtype=dtype)[:, None]
+    across = torch.fft.rfftfreq(width, device=device, dtype=dtype)
+    return (1 + (down**2 + across**2) / cutoff**2).rsqrt()
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -156,7 +175,7 @@ class LBFGS:
     """
 
     history: int = HISTORY
-    memory: int | None = 2 << 30
+    memory: int | None = 1 << 30
     bounds: tuple[float, float] | None = BOUNDS
     smooth: float | None = 0.03
     first_step: float = FIRST_STEP
@@ -169,8 +188,11 @@ class LBFGS:
 
     def pairs(self, x: Tensor) -> int:
         """How many curvature pairs are kept for a picture: `history`, or fewer if memory does not allow it."""
-        each = 2 * x.numel() * _type_of_pairs(x).itemsize
-        return self.history if self.memory is None else max(1, min(self.history, self.memory // each - 1))
+        return self.history if self.memory is None else max(1, min(self.history, self.memory // _bytes_of_pair(x) - 1))
+
+    def bytes_kept(self, x: Tensor) -> int:
+        """Bytes of the pairs that are kept for a picture, with the slot for the next one."""
+        return (self.pairs(x) + 1) * _bytes_of_pair(x)
 
     def step(self, state: State, evaluate: Evaluate) -> State:
         trial, event = self._search(state, self._direction(state), evaluate)
@@ -180,8 +202,8 @@ class LBFGS:
         length = math.sqrt(trial.ss / trial.x.numel())
         if event or not trial.sy > self.curvature * math.sqrt(trial.ss * trial.yy):
             return replace(new, numbers={"order": [], "length": length})
-        s = large.over(torch.sub, trial.x, state.x)
-        y = large.over(lambda g, old, x: (g - old) * self._free(x, old), trial.at.grad, state.at.grad, state.x)
+        s = trial.x - state.x
+        y = (trial.at.grad - state.at.grad).masked_fill_(self._held(state), 0)
         curvature = Curvature(state.numbers["order"], state.tensors).added(s, y, self._smoothed(y), self.pairs(s) + 1)
         return replace(new, tensors=curvature.tensors, numbers={"order": curvature.order, "length": length})
 
@@ -192,28 +214,30 @@ class LBFGS:
         numbers = {"order": [], "length": max(length, SHORTEST_STEP / 10)}
         return replace(state, tensors={}, numbers=numbers, event=event, stalled=stalled)
 
-    def _free(self, x: Tensor, g: Tensor) -> Tensor:
-        """1 where a pixel may move, 0 where it is at a bound and would be pushed outwards."""
+    def _held(self, state: State) -> Tensor:
+        """Where a pixel is at a bound and would be pushed outwards."""
+        x, g = state.x, state.at.grad
         if self.bounds is None:
-            return torch.ones_like(x)
+            return torch.zeros((), dtype=torch.bool, device=x.device)
         low, high = self.bounds
-        return 1.0 - (((x <= low) & (g > 0)) | ((x >= high) & (g < 0))).to(x.dtype)
+        return ((x <= low) & (g > 0)).logical_or_((x >= high) & (g < 0))
 
     def _smoothed(self, v: Tensor) -> Tensor:
         """B v, for v of shape (…, H, W); v itself if it has fewer than two dimensions."""
         if self.smooth is None or v.ndim < 2:
             return v
-        return large.smoothed(v, self.smooth)
+        return smoothed(v, self.smooth)
 
     def _direction(self, state: State) -> Tensor:
         """-H g for the free pixels, at most LONGEST_STEP long; along the gradient if there is no curvature."""
-        g = large.over(lambda g, x: g * self._free(x, g), state.at.grad, state.x)
+        held = self._held(state)
+        g = state.at.grad.masked_fill(held, 0)
         bg = self._smoothed(g)
         if state.numbers["order"]:
-            d, sign = Curvature(state.numbers["order"], state.tensors).product(g, bg), -1.0
+            d = Curvature(state.numbers["order"], state.tensors).product(g, bg).neg_()
         else:
-            d, sign = bg, -state.numbers["length"] / rms(bg).clamp_min(torch.finfo(g.dtype).tiny)
-        d = large.over(lambda d, x, g: sign * d * self._free(x, g), d, state.x, state.at.grad)
+            d = bg * (-state.numbers["length"] / rms(bg).clamp_min(torch.finfo(g.dtype).tiny))
+        d.masked_fill_(held, 0)
         return _limited(d) if state.numbers["order"] else d
 
     # --- the line search along d: x + t d, clipped; first t = 1
@@ -236,16 +260,16 @@ class LBFGS:
 
     def _try(self, state: State, d: Tensor, t: float, evaluate: Evaluate) -> _Trial:
         """Evaluate the picture x + t d, clipped."""
-        x = large.over(lambda x, d: clipped(x + t * d, self.bounds), state.x, d)
+        x = clipped(torch.add(state.x, d, alpha=t), self.bounds)
         at = evaluate(x)
-        products = large.sums(_step_products, x, state.x, at.grad, state.at.grad)
+        products = _step_products(x, state.x, at.grad, state.at.grad)
         return _Trial(x, at, *torch.cat([at.loss[None], products]).tolist())  # the only transfer from the device
 
 
 def _limited(d: Tensor) -> Tensor:
     """d, shortened to LONGEST_STEP if it is longer."""
     factor = (LONGEST_STEP / rms(d).clamp_min(torch.finfo(d.dtype).tiny)).clamp(max=1.0)
-    return large.over(lambda d: d * factor, d)
+    return d.mul_(factor)
 
 
 def _cubic_minimum(f0: float, slope0: float, f1: float, slope1: float) -> float:

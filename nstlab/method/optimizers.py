@@ -22,7 +22,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from nstlab import large
 from nstlab.names import RATE
 
 EXPLOSION = 10.0  # a first-order step explodes if it makes the loss this many times larger; a line search, its square
@@ -72,19 +71,19 @@ class Optimizer(Protocol):
 
 def rms(x: Tensor) -> Tensor:
     """Root mean square, a scalar."""
-    return (large.sums(lambda x: x.square().sum(), x) / x.numel()).sqrt()
+    return (x.square().sum() / x.numel()).sqrt()
 
 
 def clipped(x: Tensor, bounds: tuple[float, float] | None) -> Tensor:
     """x with its pixels kept within the bounds, if there are any."""
-    return x if bounds is None else large.over(lambda x: x.clamp(*bounds), x)
+    return x if bounds is None else x.clamp(*bounds)
 
 
 def started(x: Tensor, evaluate: Evaluate, numbers: dict[str, Any]) -> State:
     """The state at a first picture; FloatingPointError if its loss or gradient is not finite."""
     at = evaluate(x)
     loss = float(at.loss)
-    if not (math.isfinite(loss) and math.isfinite(float(large.sums(torch.sum, at.grad)))):
+    if not (math.isfinite(loss) and math.isfinite(float(at.grad.sum()))):
         raise FloatingPointError("the loss of the first picture, or its gradient, is not finite")
     return State(x, at, loss, numbers=numbers)
 

@@ -10,7 +10,6 @@ from functools import cached_property
 
 from torch import Tensor
 
-from nstlab import large
 from nstlab.method.checkpoint import MEMORY, Checkpoint
 from nstlab.method.fast.graphs import to_host
 from nstlab.method.optimizers import State
@@ -118,7 +117,7 @@ class Step:
 
     def unfinished(self) -> Tensor:
         """The picture of this step as it is optimized, from which another run may go on: a detached copy, clipped to [0, 1]."""
-        return large.over(_shown, self._state.x)
+        return _shown(self._state.x)
 
     def preview(self) -> Callable[[], Tensor]:
         """Begin to copy the picture of this step to the host, without waiting; calling what is returned gives the copy."""
@@ -126,7 +125,7 @@ class Step:
 
     def best(self) -> Tensor:
         """The picture with the lowest loss at this size so far, a detached copy, finished and clipped to [0, 1]."""
-        return self._finish(large.over(_shown, self._best.x))
+        return self._finish(_shown(self._best.x))
 
     def light(self) -> Step:
         """A copy to keep, without the optimizer's memory; it cannot make a checkpoint."""
@@ -159,8 +158,8 @@ def _shown(picture: Tensor) -> Tensor:
 
 
 def _kept(tensor: Tensor) -> Tensor:
-    """A copy on the CPU; one in a file is not copied, so that it is that of the step until the step after the next one."""
-    return tensor if isinstance(tensor, large.Mapped) else tensor.detach().cpu().contiguous().clone()
+    """A copy on the CPU."""
+    return tensor.detach().cpu().contiguous().clone()
 
 
 @dataclass(frozen=True, eq=False)

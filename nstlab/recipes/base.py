@@ -225,11 +225,6 @@ class RunSettings(Settings):
         return pictures
 
     @property
-    def streams(self) -> bool:
-        """Whether pictures may be larger than memory: whether nothing is made of them at once but features."""
-        return not self.finishes
-
-    @property
     def finishes(self) -> bool:
         """Whether pictures of the run are `finished` before they are shown and kept."""
         return False

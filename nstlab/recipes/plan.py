@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from nstlab import images as im
-from nstlab import labels, large
+from nstlab import labels
 from nstlab.devices import device
 from nstlab.method import engine
 from nstlab.method.fast import memory
@@ -51,8 +51,8 @@ _OPTIMIZERS: dict[str, Callable[[RunSettings], Optimizer]] = {
 @dataclass(frozen=True, eq=False)
 class Plan:
     """All that a run needs. inputs: the pictures that were read or found, by role, (1, 3, H, W) sRGB in [0, 1]. prepared: what
-    the recipe made of them for its objective. tiling, folder, on_host: how it fits into memory, see `room`: in tiles; with
-    pictures in files in a folder; with pictures on the host rather than on the device."""
+    the recipe made of them for its objective. tiling, on_host: how it fits into memory, see `room`: in tiles; with pictures on
+    the host rather than on the device."""
 
     settings: RunSettings
     net: Network
@@ -61,7 +61,6 @@ class Plan:
     inputs: dict[str, Tensor]
     prepared: Mapping[str, Tensor]
     tiling: Tiling | None = None
-    folder: str | None = None
     on_host: bool = False
 
     @property
@@ -173,19 +172,20 @@ class Plan:
     def memory_needed(self, shape: Sequence[int] | None = None) -> int:
         """Bytes that the run needs, including its pictures; estimated, at its own size or another (H, W)."""
         if self.tiling is not None:
-            pictures = memory.BANDS if self.folder else 0 if self.on_host else self.pictures_needed()
-            return self.tiling.room + pictures
+            return self.tiling.room + (0 if self.on_host else self.pictures_needed())
         shape = self.shape if shape is None else shape
         run = memory.needed(self.net, self.layers, shape, self.optimizer) + 4 * self.objective.working(self.net, shape)
         others = {tuple(other) for other in self.objective.target_shapes(shape)} - {tuple(shape)}
         targets = [memory.of_evaluation(self.net, self.layers, other) + 12 * prod(other) for other in others]
         return run + max(targets, default=0)
 
-    def pictures_needed(self) -> int:
-        """Bytes of pictures, history and targets with positions: what tiles do not make smaller."""
+    def pictures_needed(self, shape: Sequence[int] | None = None) -> int:
+        """Bytes of pictures, history and targets with positions, at the run's size or another (H, W): what tiles do not make
+        smaller."""
+        shape = self.shape if shape is None else shape
         actives = [each for each in self.objective.active(self.objective.weights) if each.term.positional]
-        features = sum(prod(self.net.shapes([each.read], self.shape)[each.read]) for each in actives)
-        return memory.of_pixels(self.net, self.shape, self.optimizer) + self.net.dtype.itemsize * features
+        features = sum(prod(self.net.shapes([each.read], shape)[each.read]) for each in actives)
+        return memory.of_pixels(self.net, shape, self.optimizer) + self.net.dtype.itemsize * features
 
     def check_memory(self) -> None:
         """InputError, with the size that would fit, if the run needs more memory than is free. The memory that the plan's
@@ -198,15 +198,11 @@ class Plan:
         if self.memory_needed() > room:
             raise InputError(self.memory_message(room))
 
-    def memory_message(self, room: int, found: bool = True) -> str:
-        """Why the run does not fit, and the size that would; `room` is the number of bytes that were found free, or a guess."""
-        fits = memory.largest_size(self.memory_needed, self.start.shape[-2:], room)
-        message = f"size {self.settings.size} needs about {self.memory_needed() / 1e9:.2f} GB of memory"
-        if found:
-            message += f", {room / 1e9:.2f} GB can be had"
-        if not fits:
-            return f"{message}; not even the smallest size fits"
-        return f"{message}; --size {fits} {'would' if found else 'should'} fit"
+    def memory_message(self, room: int, found: bool = True, needed: Callable[[Sequence[int]], int] | None = None) -> str:
+        """Why the run does not fit, and the size that would; `room` is the number of bytes that were found free, or a guess.
+
+        needed: the bytes that it takes at a size (H, W), if not `memory_needed`."""
+        return memory.too_little(self.settings.size, needed or self.memory_needed, self.shape, room, found)
 
 
 def digest(image: Tensor) -> str:
@@ -214,7 +210,6 @@ def digest(image: Tensor) -> str:
     found = hashlib.sha256(str(tuple(image.shape)).encode())
     for plane in image.detach().cpu().flatten(0, -3).contiguous():
         found.update(plane.numpy().data)
-        large.release(image)
     return found.hexdigest()
 
 
@@ -258,10 +253,10 @@ def _start(settings: RunSettings, like: Tensor, pictures: Mapping[str, Tensor]) 
     """(first picture, of the shape of `like`; {"init": picture} if it was read from a file, else {})."""
     name, shape = settings.init, like.shape[-2:]
     if name in _DRAWN:
-        return large.placed(_DRAWN[name](like, settings.seed), like), {}
+        return _DRAWN[name](like, settings.seed), {}
     if name in pictures:
         return im.fit(pictures[name], shape), {}
-    image = im.load_fit(name, shape, folder=large.folder_of(like))
+    image = im.load_fit(name, shape)
     return image, {"init": image}
 
 
@@ -290,12 +285,12 @@ def loaded(plan: Plan) -> Plan:
     """The plan that an outline becomes with its pictures."""
     settings, shape = plan.settings, plan.shape
     pictures = {
-        role: labels.load(each.source) if each.labels else im.load_fit(each.source, shape, each.fit, each.scale, plan.folder)
+        role: labels.load(each.source) if each.labels else im.load_fit(each.source, shape, each.fit, each.scale)
         for role, each in settings.inputs.items()
     }
     pictures |= settings.found(pictures, plan.net)
     prepared = settings.prepared(pictures)
-    start, extra = _start(settings, large.blank((1, 3, *shape), plan.folder), prepared)
+    start, extra = _start(settings, torch.empty(1, 3, *shape), prepared)
     goal = objective(settings, prepared, shape)
     start = start if plan.on_host else start.to(plan.net.device)
     made = replace(plan, objective=goal, start=start, inputs=pictures | extra, prepared=prepared)

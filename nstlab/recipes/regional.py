@@ -54,10 +54,6 @@ class RegionalSettings(PaintedSettings):
         return self.mask is not None or self.regions > 1
 
     @property
-    def streams(self) -> bool:
-        return super().streams and not self.by_region
-
-    @property
     def inputs(self) -> dict[str, Input]:
         found = super().inputs
         if self.mask is None or self.painting_mask is None:

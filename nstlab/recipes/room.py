@@ -1,4 +1,4 @@
-"""How a run fits into memory: whole; its features in tiles; or, beyond that, its pictures in files, too.
+"""How a run fits into memory: whole, or its features in tiles.
 
 The gradient is the same in each case. Tiles cost time: features are computed twice unless there is room to keep them, and a
 tile is read with what lies around it.
@@ -7,8 +7,7 @@ tile is read with what lies around it.
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,12 +33,10 @@ class Room:
     """What a run may take.
 
     tile: one of settings.TILES, or the side of tiles in pixels. memory: gigabytes that the process may take, by default what is
-    free; on a GPU, of the GPU's memory. folder: where pictures larger than that are kept, by default the system's for
-    temporary files. team: the processes that share the run; memory is that of each."""
+    free; on a GPU, of the GPU's memory. team: the processes that share the run; memory is that of each."""
 
     tile: str = TILES[0]
     memory: float | None = None
-    folder: str | None = None
     team: Team = Team(0, 1)
 
     @property
@@ -143,24 +140,24 @@ def fitted(plan: Plan, room: Room) -> Plan:
 
     if free - pictures >= least:
         return cut(free - pictures)
-    if device.type == "cuda":
-        if pictures <= Room(team=room.team).bytes(torch.device("cpu")) and free >= least:
-            return cut(free, on_host=True)
-    else:
-        free -= memory.BANDS
-    if not plan.settings.streams or free < least:
-        return _checked(plan, room, room.bytes(device))
-    return cut(free, on_host=True, folder=room.folder or tempfile.gettempdir())
+    if device.type == "cuda" and pictures <= Room(team=room.team).bytes(torch.device("cpu")) and free >= least:
+        return cut(free, on_host=True)
+    raise InputError(_too_large(plan, room, free, lambda shape: plan.pictures_needed(shape) + least))
 
 
 def _checked(plan: Plan, room: Room, free: int, offer: bool = False) -> Plan:
     """The plan, if it needs no more than is free in the room."""
     if plan.memory_needed() > free:
-        said = plan.memory_message(free)
-        if taken := room.taken(plan.net.device) / 1e9:
-            said += f"; --memory {room.memory:g} includes the process, which takes {taken:.2f} GB itself"
-        raise InputError(said + ("; --tile auto takes less" if offer and is_fast(plan.net) else ""))
+        raise InputError(_too_large(plan, room, free) + ("; --tile auto takes less" if offer and is_fast(plan.net) else ""))
     return plan
+
+
+def _too_large(plan: Plan, room: Room, free: int, needed: Callable[[Sequence[int]], int] | None = None) -> str:
+    """Why a run does not fit, and what would; needed: see `Plan.memory_message`."""
+    message = plan.memory_message(free, needed=needed)
+    if taken := room.taken(plan.net.device) / 1e9:
+        message += f"; --memory {room.memory:g} includes the process, which takes {taken:.2f} GB itself"
+    return message
 
 
 def _features(plan: Plan, net: VGG, pixels: float = math.inf) -> int:

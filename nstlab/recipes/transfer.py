@@ -78,10 +78,6 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
         return made
 
     @property
-    def streams(self) -> bool:
-        return super().streams and self.colour == COLOURS[0]
-
-    @property
     def finishes(self) -> bool:
         return self.colour == "luminance" or self.match_histogram
 

@@ -64,7 +64,7 @@ class Store:
     def checkpoint(self, plan: Plan) -> Checkpoint | None:
         """The checkpoint of the plan's interrupted run, if there is one. Raises InputError if it is damaged."""
         path = self.partial(plan) / "checkpoint.safetensors"
-        return Checkpoint.load(path, plan.folder) if path.is_file() else None
+        return Checkpoint.load(path) if path.is_file() else None
 
     def find(self, plan: Plan, frames: int = 0, deep: bool = False) -> StoredRun | None:
         """The plan's finished run, if it is whole and has at least `frames` progress pictures and, if `deep`, 16 bits."""

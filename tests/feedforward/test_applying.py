@@ -1,6 +1,6 @@
 """`nstlab apply`: photos and folders in, pictures out; nothing lost."""
 
-import errno
+import re
 
 import pytest
 import torch
@@ -139,14 +139,10 @@ def test_a_model_that_shows_nothing_of_a_photo_is_refused(model, apply, tmp_path
     assert not (tmp_path / "out.png").exists()
 
 
-def test_a_full_disk_under_features_in_files_is_told_in_one_line(apply, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("nstlab.large.SMALL", 100)
-    monkeypatch.setattr("nstlab.feedforward.painter.SHARE", 0.0)
-    monkeypatch.setattr("nstlab.large.os.posix_fallocate", full, raising=False)
+def test_a_picture_beyond_the_memory_is_refused_with_the_size_that_fits(apply, tmp_path, monkeypatch):
+    monkeypatch.setattr("nstlab.method.fast.memory.available", lambda device: 100_000)
     code, said = apply()
     assert (code, len(said.splitlines())) == (2, 1)
-    assert "cannot be made (No space left on device)" in said
+    assert (fits := re.search(r"size 48 needs about 0\.00 GB of memory, 0\.00 GB can be had; --size (\d+) would fit", said))
     assert not (tmp_path / "out.png").exists()
+    assert apply("photo.png", "--size", fits[1])[0] == 0

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from helpers import transform_network
 
-from nstlab.feedforward import painter as painters
 from nstlab.feedforward.network import Layer, TransformNetwork
 from nstlab.feedforward.painter import Painter, folded
 
@@ -73,16 +72,11 @@ def test_an_enlarging_layer_reflects_the_picture_before_it_is_enlarged():
 
 @pytest.mark.parametrize("kind", ["instance", "batch"])
 @pytest.mark.parametrize("shape", [(64, 64), (61, 83)])
-def test_the_painter_gives_the_networks_pictures_whole_and_in_bands_from_files(kind, shape, tmp_path, monkeypatch):
+def test_the_painter_gives_the_networks_pictures(kind, shape):
     net, photo = transform_network(kind).double(), torch.rand(1, 3, *shape)
     with torch.no_grad():
         wanted = net(photo.double(), MIX.double()[None]).float()
-    painter = Painter(net.float(), torch.device("cpu"), torch.float32, str(tmp_path))
-    torch.testing.assert_close(painter(photo, MIX), wanted, rtol=0, atol=1e-5)
-    monkeypatch.setattr(painters, "SHARE", 0.0)
-    monkeypatch.setattr(painters, "BAND", 8 * 24 * 8)
-    monkeypatch.setattr("nstlab.large.SMALL", 0)
-    assert not painter.fits(shape)
+    painter = Painter(net.float(), torch.device("cpu"), torch.float32)
     torch.testing.assert_close(painter(photo, MIX), wanted, rtol=0, atol=1e-5)
 
 

@@ -1,38 +1,26 @@
-"""Runs that do not fit into memory: tiles, and pictures in files."""
+"""Runs whose features do not fit into memory: tiles."""
 
 import re
 from dataclasses import replace
 
 import pytest
-import safetensors.torch
 import torch
 from faults import raise_at, refusal
 from helpers import as_ranks
 
 from nstlab import images as im
-from nstlab import large
+from nstlab.method import lbfgs
 from nstlab.method.fast import memory
 from nstlab.method.fast.tiles import TiledBound
 from nstlab.recipes import room
 from nstlab.recipes.room import Room, prepare_here, prepare_together
 from nstlab.runs.store import Store
+from nstlab.settings import InputError
 
 
 @pytest.fixture
 def settings(small_transfer):
     return small_transfer.replace(size=96, steps=8, levels=2)
-
-
-@pytest.fixture
-def tiny_is_large(monkeypatch):
-    """Everything is computed in bands, and kept in files where that is asked for."""
-    for name, value in {"LARGE": 1000, "SMALL": 500, "BAND": 3000, "STRIP": 10}.items():
-        monkeypatch.setattr(large, name, value)
-
-
-@pytest.fixture
-def pictures_do_not_fit(monkeypatch, tiny_is_large):
-    monkeypatch.setattr(memory, "of_pixels", lambda *args: 1 << 60)
 
 
 def solved(settings, **room):
@@ -45,15 +33,15 @@ def test_a_run_in_tiles_is_the_run(settings):
     assert (cut.image - plain.image).abs().mean() < 1e-3
 
 
-def test_memory_decides_what_is_cut(settings, monkeypatch, tmp_path):
+def test_memory_decides_what_is_cut(settings, monkeypatch):
     settings = settings.replace(history=1, size=160)
     assert prepare_here(settings, "cpu").tiling is None
     whole = prepare_here(settings, "cpu").memory_needed()
     monkeypatch.setattr(room, "LEAST", 48)
     monkeypatch.setattr(room, "SPARE", 1.0)
     monkeypatch.setattr(memory, "available", lambda device: whole - 1)
-    plan = prepare_here(settings, "cpu", Room(folder=str(tmp_path)))
-    assert (plan.folder, plan.on_host) == (None, False)
+    plan = prepare_here(settings, "cpu")
+    assert not plan.on_host
     assert plan.tiling.room + plan.pictures_needed() == plan.memory_needed() <= whole
     assert "--tile auto takes less" in refusal(prepare_here, settings, "cpu", Room(tile="off"))
     monkeypatch.setattr(memory, "available", lambda device: 1000)
@@ -70,15 +58,12 @@ def test_what_the_process_itself_takes_is_said_where_memory_is_too_little(settin
     assert re.search(r"--memory 0\.5 includes the process, which takes \d\.\d\d GB itself", message)
 
 
-def test_pictures_in_files_make_the_same_pixels(settings, pictures_do_not_fit, tmp_path):
-    plan = prepare_here(settings, "cpu", Room(tile="32", folder=str(tmp_path)))
-    assert (plan.folder, isinstance(plan.start, large.Mapped)) == (str(tmp_path), True)
-    found = plan.solve()
-    assert isinstance(found.image, large.Mapped)
-    assert plan.memory_needed() == plan.tiling.room + memory.BANDS
-    in_memory = plan.__class__(**{**vars(plan), "folder": None, "start": plan.start.clone()}).solve()
-    assert found.loss == pytest.approx(in_memory.loss, rel=1e-4)
-    assert plan.identity() == prepare_here(settings, "cpu", Room(tile="32")).identity()
+@pytest.mark.parametrize("changes", [{"colour": "luminance"}, {"colour": "matched"}, {"regions": 2}, {"match_histogram": True}])
+def test_colours_and_regions_go_in_tiles_like_everything_else(settings, changes):
+    settings = settings.replace(steps=3, **changes)
+    plain, cut = solved(settings), solved(settings, tile="32")
+    assert cut.loss == pytest.approx(plain.loss, rel=1e-3)
+    assert (cut.image - plain.image).abs().mean() < 1e-3
 
 
 def test_ranks_take_the_memory_of_the_one_that_has_least_and_refuse_to_have_no_tiles(settings):
@@ -95,27 +80,30 @@ def test_ranks_take_the_memory_of_the_one_that_has_least_and_refuse_to_have_no_t
 
 def test_history_in_16_bits_ends_where_float32_does(settings, monkeypatch):
     exact = solved(settings)
-    monkeypatch.setattr(large, "LARGE", 1000)
+    monkeypatch.setattr(lbfgs, "LARGE", 1000)
     assert solved(settings).loss == pytest.approx(exact.loss, rel=0.02)
 
 
-def test_an_interrupted_run_with_pictures_in_files_goes_on_to_the_same_pixels(
-    settings, pictures_do_not_fit, tmp_path, monkeypatch
-):
-    where = Room(tile="32", folder=str(tmp_path))
-    whole = Store(tmp_path / "whole").obtain(prepare_here(settings, "cpu", where)).run
-    store, plan = Store(tmp_path / "halves"), prepare_here(settings, "cpu", where)
+def test_a_run_in_tiles_goes_on_to_the_same_pixels_after_an_interruption(settings, tmp_path, monkeypatch):
+    whole = Store(tmp_path / "whole").obtain(prepare_here(settings, "cpu", Room(tile="32"))).run
+    store, plan = Store(tmp_path / "halves"), prepare_here(settings, "cpu", Room(tile="32"))
     with monkeypatch.context() as context:
         raise_at(context, 11, kind=TiledBound)
         with pytest.raises(KeyboardInterrupt):
             store.obtain(plan)
-    checkpoint = store.partial(plan) / "checkpoint.safetensors"
-    assert safetensors.torch.load_file(checkpoint)["x"].shape == plan.start.shape
-    again = store.obtain(prepare_here(settings, "cpu", where)).run
+    again = store.obtain(prepare_here(settings, "cpu", Room(tile="32"))).run
     assert torch.equal(im.reopen(again.picture), im.reopen(whole.picture))
     assert again.manifest["result"]["loss"] == whole.manifest["result"]["loss"]
 
 
-def test_what_needs_whole_pictures_is_refused_if_they_do_not_fit(settings, pictures_do_not_fit):
-    for changes in ({"colour": "luminance"}, {"regions": 2}, {"match_histogram": True}):
-        assert "needs about" in refusal(prepare_here, settings.replace(**changes), "cpu", Room(tile="32"))
+def test_what_is_too_large_even_in_tiles_is_told_with_a_size_that_fits(settings, monkeypatch):
+    monkeypatch.setattr(room, "LEAST", 32)
+    monkeypatch.setattr(memory, "available", lambda device: 12_000_000)
+    settings = settings.replace(size=480, history=1)
+    message = refusal(prepare_here, settings, "cpu")
+    told = r"^size 480 needs about 0\.\d\d GB of memory, 0\.01 GB can be had; --size (\d+) would fit$"
+    told = r"^size 480 needs about 0\.\d\d GB of memory, 0\.01 GB can be had; --size (\d+) would fit$"
+    fits = int(re.search(told, message)[1])
+    assert prepare_here(settings.replace(size=fits), "cpu").tiling is not None
+    with pytest.raises(InputError):
+        prepare_here(settings.replace(size=fits + 32), "cpu")

@@ -8,7 +8,6 @@ from math import prod
 import psutil
 import torch
 
-from nstlab import large
 from nstlab.method.fast.arithmetic import FINE, arithmetic_of
 from nstlab.method.fast.propagation import Layout
 from nstlab.method.lbfgs import LBFGS
@@ -16,9 +15,7 @@ from nstlab.method.network import Network, is_fast
 from nstlab.method.optimizers import Optimizer
 from nstlab.settings import MIN_SIDE
 
-PICTURES = 27  # tensors of the image's size held at once: inputs, start, gradients, steps, trials of the line search
-LARGE_PICTURES = 16  # the same for large pictures, which are computed with in bands
-BANDS = 256 << 20  # bytes held at once of pictures that are in files
+PICTURES = 10  # tensors of the image
 AUTOGRAD = 1.5  # what is held at once when autograd computes a gradient, over all features that are computed
 SMOOTHING = 4  # copies of features that are read if they are smoothed
 
@@ -57,10 +54,8 @@ def of_evaluation(net: Network, layers: Sequence[str], shape: Sequence[int]) -> 
 def of_pixels(net: Network, shape: Sequence[int], optimizer: Optimizer) -> int:
     """Bytes of all tensors of an image's shape (H, W) that are held at once, including the optimizer's history."""
     picture = torch.empty((1, 3, *shape), dtype=net.dtype, device="meta")
-    if large.is_small(picture) or not isinstance(optimizer, LBFGS):
-        pairs = optimizer.pairs(picture) + 1 if isinstance(optimizer, LBFGS) else 1
-        return (2 * pairs + PICTURES) * picture.nbytes
-    return (optimizer.pairs(picture) + 1 + LARGE_PICTURES) * picture.nbytes  # two in 16 bits take as much as one picture
+    history = optimizer.bytes_kept(picture) if isinstance(optimizer, LBFGS) else 2 * picture.nbytes
+    return history + PICTURES * picture.nbytes
 
 
 def needed(net: Network, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer) -> int:
@@ -76,3 +71,16 @@ def largest_size(needed: Callable[[Sequence[int]], int], shape: Sequence[int], r
         if min(smaller) >= MIN_SIDE and needed(smaller) <= room:
             return size
     return None
+
+
+def too_little(size: int, needed: Callable[[Sequence[int]], int], shape: Sequence[int], room: int, found: bool = True) -> str:
+    """Why a picture of shape (H, W), asked for with this size, does not fit, and the size that would.
+
+    room: the bytes that were found free or, if not `found`, a guess."""
+    fits = largest_size(needed, shape, room)
+    message = f"size {size} needs about {needed(shape) / 1e9:.2f} GB of memory"
+    if found:
+        message += f", {room / 1e9:.2f} GB can be had"
+    if not fits:
+        return f"{message}; not even the smallest size fits"
+    return f"{message}; --size {fits} {'would' if found else 'should'} fit"

@@ -27,10 +27,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from nstlab import large
 from nstlab.settings import InputError, is_whole
 
-PIECE = 1 << 24  # numbers that are sent at a time
 BEAT = 5.0  # seconds between two heartbeats of a rank
 MISSED = 36  # heartbeats, three minutes: a library that writes a large file may hold the interpreter for a while
 MEETING = 600.0  # seconds within which all ranks have to be there
@@ -145,20 +143,16 @@ class Team:
 
     def give(self, picture: Tensor, rows: slice, rank: int) -> None:
         """Send some rows of a picture to a rank."""
-        for band in _bands(picture, rows):
-            with self._reported():
-                dist.send(picture[..., band, :].contiguous(), rank)
-            large.release(picture)
+        with self._reported():
+            dist.send(picture[..., rows, :].contiguous(), rank)
 
     def take(self, picture: Tensor, rows: slice, rank: int, add: bool = False) -> None:
         """Receive some rows of a picture from a rank, or add them to what is there."""
-        for band in _bands(picture, rows):
-            place = picture[..., band, :]
-            new = torch.empty_like(place, memory_format=torch.contiguous_format)
-            with self._reported():
-                dist.recv(new, rank)
-            place.add_(new) if add else place.copy_(new)
-            large.release(picture)
+        place = picture[..., rows, :]
+        new = torch.empty_like(place, memory_format=torch.contiguous_format)
+        with self._reported():
+            dist.recv(new, rank)
+        place.add_(new) if add else place.copy_(new)
 
     # --- ranks that are lost
 
@@ -271,13 +265,6 @@ def from_launcher(name: str, low: int = 0, high: int | None = None, default: int
         allowed = f"from {low} to {high}" if high is not None else f"from {low}"
         raise InputError(f"{name}: '{text:.40}' is not allowed; allowed are whole numbers {allowed}")
     return int(text)
-
-
-def _bands(picture: Tensor, rows: slice) -> Iterator[slice]:
-    """Rows of a picture, some at a time; the same ones on both sides."""
-    each = max(1, PIECE * picture.shape[-2] // picture.numel())
-    for first in range(rows.start, rows.stop, each):
-        yield slice(first, min(first + each, rows.stop))
 
 
 def spanned(spans: Sequence[slice]) -> slice:

@@ -18,7 +18,6 @@ from math import prod
 import torch
 from torch import Tensor
 
-from nstlab import large
 from nstlab.crops import Crop, added
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.evaluation import ByHand, FastBound, unit_of, vjp_of_part
@@ -117,7 +116,7 @@ class Windows:
     def _window(self, picture: Tensor, i: int) -> Tensor:
         """The pixels of a tile's window, on the network's device."""
         window = self.tiles[i].window
-        return large.part(picture, window.rows, window.columns).to(self.net.device, self.net.dtype)
+        return picture[..., window.rows, window.columns].contiguous().to(self.net.device, self.net.dtype)
 
     def rows(self, rank: int) -> slice:
         """The rows of the picture that a rank's tiles read."""
@@ -185,7 +184,7 @@ def bind(
 
 @dataclass
 class TiledBound(ByHand):
-    """A `Bound` that evaluates tile by tile. The picture may be on another device than the network, and in a file."""
+    """A `Bound` that evaluates tile by tile. The picture may be on another device than the network."""
 
     net: VGG
     arithmetic: Arithmetic = field(kw_only=True)
@@ -236,7 +235,6 @@ class TiledBound(ByHand):
             for active in reads.get(read, ()):
                 for crop, f in _pieces(term, tile, read, features):
                     totals[active.key] = term.gathered(totals.get(active.key), f, crop, picture)
-            large.release(*totals.values())
         if not term.positional:
             windows.team.sum(totals.values())
         return {key: self._placed(term.settled(total)) for key, total in totals.items()}
@@ -257,7 +255,6 @@ class TiledBound(ByHand):
                 for crop, f in _pieces(active.term, tile, read, features):
                     part = active.term.part(f, self.targets.get(active.key), crop)
                     found[active.key] = added(found.get(active.key), part)
-            large.release(*self.targets.values())
         windows.team.sum(found.values())
         total, values, slopes = self.sloped(actives, found, self._blanks(at))
         unit = unit_of(slopes.values(), self.arithmetic, self.shape)
@@ -272,11 +269,10 @@ class TiledBound(ByHand):
                     slope = slopes[active.key] * (1.0 if read == PIXELS else unit)
                     change = vjp_of_part(active.term, slope, f, self.targets.get(active.key), crop)
                     tile.inside(read, crop.wider(active.term.margin)).of(into).add_(change)
-            large.release(*self.targets.values())
 
-        grad = large.zeros(image)
+        grad = torch.zeros_like(image)
         for tile, change in windows.backward(image, inject):
-            large.put(grad, tile.window.rows, tile.window.columns, change.to(grad), add=True)
+            grad[..., tile.window.rows, tile.window.columns] += change.to(grad)
         windows.collect(grad)
         return total, grad, values
 
@@ -328,7 +324,7 @@ def serve(objective: Objective, net: VGG, start: Tensor, tiling: Tiling) -> None
         if order["do"] == "bind":
             bound, arithmetic = None, Arithmetic(getattr(torch, order["dtype"]), order["tf32"])
             bound = _ServingBound(objective, net, tuple(order["shape"]), arithmetic=arithmetic, tiling=tiling)
-            image = large.zeros(start, (1, 3, *order["shape"]))
+            image = start.new_zeros(1, 3, *order["shape"])
         elif bound is not None and order["do"] == "targets":
             bound._compute_targets(order["weights"])
         elif bound is not None:
