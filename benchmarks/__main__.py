@@ -8,7 +8,7 @@ import sys
 
 from benchmarks import report
 from benchmarks.scene import BenchSettings
-from nstlab.commandline import Subcommand, run_program
+from nstlab.cli.program import Subcommand, run_program
 
 if __name__ == "__main__":
     command = Subcommand(report.bench_command, (BenchSettings,))

@@ -16,8 +16,8 @@ from torch import Tensor
 
 import nstlab as nst
 from benchmarks.scene import PAIRS
-from nstlab import weights
 from nstlab.method.conventions import CONVENTIONS
+from nstlab.networks import weights
 from nstlab.recipes import plan as recipes
 
 

@@ -21,8 +21,9 @@ import tyro
 from torch import Tensor
 
 import nstlab as nst
-from nstlab import figures, images
+from nstlab import figures
 from nstlab.course.measurements import fine_energy, ssim
+from nstlab.pictures import images
 from nstlab.recipes import plan as recipes
 from training.corpus import SCIKIT_LEARN
 from training.judge import Judge

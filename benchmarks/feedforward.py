@@ -25,17 +25,18 @@ from torch import Tensor
 
 from benchmarks.scene import BenchSettings, Row
 from benchmarks.speed import alternating
-from nstlab import figures, files
-from nstlab import images as im
+from nstlab import figures
+from nstlab.base import files
+from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS
 from nstlab.course import report
 from nstlab.feedforward.crops import HELD_OUT
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import SHIPPED
-from nstlab.method.network import VGG19
-from nstlab.method.normalization import normalize_activations
 from nstlab.method.objectives import content, style
-from nstlab.names import CONTENT_LAYERS, STYLE_LAYERS
+from nstlab.networks.normalization import normalize_activations
+from nstlab.networks.vgg import VGG19
+from nstlab.pictures import images as im
 from nstlab.recipes.plan import prepare
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs.store import Store

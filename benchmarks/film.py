@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.scene import BenchSettings, Row
-from nstlab import files
-from nstlab import images as im
+from nstlab.base import files
 from nstlab.course import report as gallery
-from nstlab.runs.filmed import Film, filmed
+from nstlab.pictures import images as im
+from nstlab.video.filmed import Film, filmed
 from nstlab.video.flow import dis, end_point_error, reliable, temporal_error
 from nstlab.video.moving import MovingScene
 from nstlab.video.settings import VideoSettings

@@ -18,7 +18,7 @@ import torch
 from benchmarks.scene import PAIRS, BenchSettings, Row
 from nstlab.method.fast.ranks import Team
 from nstlab.method.fast.tiles import serve
-from nstlab.recipes.room import Room, prepare_here
+from nstlab.recipes.capacity import Room, prepare_here
 from nstlab.recipes.transfer import TransferSettings
 
 BUDGETS = {1024: "1.5", 2048: "1.5", 4096: "3", 6000: "5"}  # GB that the process may take, by the size in px

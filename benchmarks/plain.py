@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nstlab.method.network import VGG19
-from nstlab.names import LAYERS
+from nstlab.base.names import LAYERS
+from nstlab.networks.vgg import VGG19
 
 HISTORY = 100
 

@@ -20,14 +20,14 @@ import torch
 
 from benchmarks.scene import PAIRS, BenchSettings, Row, full_width, scene
 from benchmarks.speed import GROWING, growth_row
-from nstlab import images as im
-from nstlab.architectures import ARCHITECTURES
+from nstlab.base.threads import POLICY, WAITING
 from nstlab.method.engine import minimize
 from nstlab.method.lbfgs import LBFGS
+from nstlab.networks.architectures import ARCHITECTURES
+from nstlab.pictures import images as im
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.terms import statistics
-from nstlab.threads import POLICY, WAITING
 
 PART = 512  # px: long side where parts are compared
 KEPT = 4  # curvature pairs where memory is compared

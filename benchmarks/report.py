@@ -13,9 +13,9 @@ import torch
 
 from benchmarks import feedforward, film, large, processes, speed
 from benchmarks.scene import BenchSettings, Row
-from nstlab import files
+from nstlab.base import files
+from nstlab.base.settings import InputError
 from nstlab.recipes import plan as recipes
-from nstlab.settings import InputError
 
 ROWS = {  # by what can be asked for, in the order of the table
     "start": processes.start_up,

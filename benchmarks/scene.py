@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.plain import PlainLoop
-from nstlab import images as im
+from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS, WEIGHTS
+from nstlab.base.settings import DEVICES, Settings, option
 from nstlab.method.fast import tiles as fast
 from nstlab.method.fast.arithmetic import Arithmetic
-from nstlab.method.network import VGG19
-from nstlab.method.normalization import normalize_activations
 from nstlab.method.objectives import Bound, Objective, content, style
-from nstlab.names import CONTENT_LAYERS, STYLE_LAYERS, WEIGHTS
-from nstlab.settings import DEVICES, Settings, option
-from nstlab.weights import Weights, random_weights
+from nstlab.networks.normalization import normalize_activations
+from nstlab.networks.vgg import VGG19
+from nstlab.networks.weights import Weights, random_weights
+from nstlab.pictures import images as im
 
 BENCHES = (
     "start", "two", "evaluation", "long", "growth", "memory", "parts", "large", "feedforward", "film", "live",

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.scene import PAIRS, BenchSettings, Row, Scene, full_width, scene, with_precision
-from nstlab import images as im
 from nstlab.method.engine import minimize
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of, native_halves
 from nstlab.method.fast.graphs import Replayed
+from nstlab.pictures import images as im
 
 RUNS = 5  # of each that is timed, after two that are not
 EVALUATIONS = 300  # of the plain loop, whose loss is to be reached

@@ -14,7 +14,7 @@ to be known before PyTorch is loaded.
 
 import lazy_loader
 
-from nstlab.threads import share_cores
+from nstlab.base.threads import share_cores
 
 share_cores()
 

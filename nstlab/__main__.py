@@ -8,7 +8,7 @@ def main() -> int:
 
     Ctrl-C is handled as soon as the program is imported; until then, it ends the process here."""
     try:
-        from nstlab import cli
+        from nstlab.cli import main as cli
 
         return cli.main()
     except KeyboardInterrupt:

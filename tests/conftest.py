@@ -10,9 +10,9 @@ import torch
 from helpers import local_cluster, smooth, weights_file
 from hypothesis import settings
 
-from nstlab import images as im
-from nstlab.method.network import VGG19
-from nstlab.weights import Weights, random_weights
+from nstlab.pictures import images as im
+from nstlab.networks.vgg import VGG19
+from nstlab.networks.weights import Weights, random_weights
 from nstlab.recipes.transfer import TransferSettings
 
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # Jupyter's grammar of IRIs: builds for seconds, unused here

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from nstlab.base.settings import InputError
 from nstlab.method.fast.evaluation import FastBound
 from nstlab.method.objectives import Bound
-from nstlab.settings import InputError
 
 
 def raise_at(

@@ -5,7 +5,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from nstlab import images as im
+from nstlab.pictures import images as im
 
 
 def make_clip(

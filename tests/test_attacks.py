@@ -24,19 +24,19 @@ from hypothesis import strategies as st
 from making import make_clip
 
 import nstlab as nst
-from nstlab import cli, figures
-from nstlab import images as im
-from nstlab.cli import JobSettings
+from nstlab.base.settings import field_type
+from nstlab.cli import main as cli
+from nstlab.cli.main import JobSettings
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import ApplySettings, ExportSettings, LearnSettings
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.objectives import total_variation
-from nstlab.opening import ALLOWING
+from nstlab.networks.weights import TORCHVISION, random_weights
+from nstlab.pictures import images as im
+from nstlab.pictures.opening import ALLOWING
 from nstlab.recipes.base import known
-from nstlab.settings import field_type
 from nstlab.video.clips import clip
 from nstlab.video.settings import VideoSettings
-from nstlab.weights import TORCHVISION, random_weights
 
 FEW = 30
 CASES = int(os.environ.get("NSTLAB_ATTACKS", FEW))
@@ -170,7 +170,7 @@ def test_options(place, drawn):
 @attack
 @given(data=st.data())
 def test_models_and_films(place, monkeypatch, data):
-    monkeypatch.setattr(figures, "DPI", 20)  # of the curves of what is learnt, at which nobody looks
+    monkeypatch.setattr("nstlab.figures.base.DPI", 20)  # of the curves of what is learnt, at which nobody looks
     here = place()
     model = here / "model.safetensors"
     if data.draw(st.booleans()):

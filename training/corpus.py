@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nstlab import images as im
+from nstlab.base.settings import InputError
 from nstlab.feedforward import drawing
 from nstlab.feedforward.crops import HELD_OUT as HELD_OUT  # the photo that judges may use
 from nstlab.feedforward.crops import PHOTOS  # from scikit-image
-from nstlab.settings import InputError
+from nstlab.pictures import images as im
 
 SCIKIT_LEARN = ("china.jpg", "flower.jpg")
 DRAWN = 540  # procedural pictures

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nstlab.base.names import CONVOLUTIONS, STYLE_LAYERS
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.optimizers import Evaluation
-from nstlab.names import CONVOLUTIONS, STYLE_LAYERS
 from training.corpus import Corpus
 from training.student import TINY, WIDTHS, Stack
 from training.teachers import Teachers

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from nstlab import commandline, files
-from nstlab.method.network import VGG19
-from nstlab.method.normalization import normalize_activations
-from nstlab.names import CONVOLUTIONS, DOWNLOADS
-from nstlab.settings import InputError, Settings, option
-from nstlab.weights import TORCHVISION, Weights
+from nstlab.base import files
+from nstlab.base.names import CONVOLUTIONS, DOWNLOADS
+from nstlab.base.settings import InputError, Settings, option
+from nstlab.cli import program
+from nstlab.networks.normalization import normalize_activations
+from nstlab.networks.vgg import VGG19
+from nstlab.networks.weights import TORCHVISION, Weights
 from training import scoring
 from training.corpus import Corpus
 from training.distillation import Distillation
@@ -279,5 +280,5 @@ def train_command(options: TrainSettings) -> int:
 
 
 if __name__ == "__main__":
-    command = commandline.Subcommand(train_command, (TrainSettings,))
-    sys.exit(commandline.run_program(lambda: {"train": command}, None, "python -m training.embedded"))
+    command = program.Subcommand(train_command, (TrainSettings,))
+    sys.exit(program.run_program(lambda: {"train": command}, None, "python -m training.embedded"))

@@ -11,11 +11,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from nstlab import images as im
-from nstlab.method.network import VGG19
-from nstlab.method.normalization import normalization_images, normalize_activations
-from nstlab.names import LAYERS
-from nstlab.weights import TORCHVISION, Weights
+from nstlab.base.names import LAYERS
+from nstlab.networks.normalization import normalization_images, normalize_activations
+from nstlab.networks.vgg import VGG19
+from nstlab.networks.weights import TORCHVISION, Weights
+from nstlab.pictures import images as im
 from training.corpus import PHOTOS
 from training.distillation import PEAK
 

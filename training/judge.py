@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nstlab import images as im
-from nstlab.method.network import VGG19
+from nstlab.base.names import rectified
 from nstlab.method.statistics import gram
-from nstlab.names import rectified
-from nstlab.weights import Weights
+from nstlab.networks.vgg import VGG19
+from nstlab.networks.weights import Weights
+from nstlab.pictures import images as im
 
 STYLE = ("conv1_1", "conv2_1", "conv3_1")
 CONTENT = "conv3_3"

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nstlab.names import CONVOLUTIONS
-from nstlab.weights import TORCHVISION, Preprocessing
+from nstlab.base.names import CONVOLUTIONS
+from nstlab.networks.weights import TORCHVISION, Preprocessing
 
 LOWER, UPPER = CONVOLUTIONS[:8], CONVOLUTIONS[8:]  # conv1_1 to conv3_4, which are trained first, and the others
 WIDTHS = {name: (32, 64, 128, 256, 256)[int(name[4]) - 1] for name in CONVOLUTIONS}  # half of VGG19's

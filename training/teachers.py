@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nstlab.method.network import VGG19
-from nstlab.method.normalization import normalization_images, normalize_activations
-from nstlab.names import CONVOLUTIONS
-from nstlab.settings import InputError
-from nstlab.weights import Weights
+from nstlab.base.names import CONVOLUTIONS
+from nstlab.base.settings import InputError
+from nstlab.networks.normalization import normalization_images, normalize_activations
+from nstlab.networks.vgg import VGG19
+from nstlab.networks.weights import Weights
 from training.student import Stack, fast
 
 Target = tuple[str, str]  # (teacher, its layer)

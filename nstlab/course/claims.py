@@ -10,8 +10,8 @@ from typing import Any
 import ipywidgets as w
 from IPython.display import Markdown
 
+from nstlab.base.settings import one_of
 from nstlab.live.static import static
-from nstlab.settings import one_of
 
 
 @dataclass(frozen=True)

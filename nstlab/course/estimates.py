@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nstlab.base.settings import DEVICES
 from nstlab.recipes import plan as recipes
 from nstlab.runs.store import Store
 from nstlab.runs.sweep import Sweep
-from nstlab.settings import DEVICES
 
 OVERHEAD = 1.15  # time of a whole run over that of its first steps: the history grows, and the store writes
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import nstlab
-from nstlab import figures, files
+from nstlab import figures
+from nstlab.base import files
+from nstlab.base.settings import InputError
 from nstlab.course.claims import Claim, Guess
 from nstlab.course.lesson import Lesson
 from nstlab.course.settings import PARAMETERS, SweepSettings
 from nstlab.runs.finished import FinishedRun
 from nstlab.runs.sweep import Report
-from nstlab.settings import InputError
 
 FOLDER = files.shipped("notebooks")
 

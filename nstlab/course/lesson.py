@@ -24,24 +24,26 @@ from IPython.display import display
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from nstlab import figures, files, weights
-from nstlab import images as im
+from nstlab import figures
+from nstlab.base import files
+from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS
+from nstlab.base.settings import InputError
 from nstlab.course import estimates
 from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS, SweepSettings
 from nstlab.feedforward.crops import HELD_OUT
+from nstlab.feedforward.learned import learned
 from nstlab.feedforward.learning import LearningStep
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import LearnSettings
 from nstlab.live.static import static
 from nstlab.live.viewer import jpeg
-from nstlab.method.network import VGG19
-from nstlab.method.normalization import normalize_activations
-from nstlab.names import CONTENT_LAYERS, STYLE_LAYERS
-from nstlab.runs.filmed import Film, FrameDone, filmed
+from nstlab.networks import weights
+from nstlab.networks.normalization import normalize_activations
+from nstlab.networks.vgg import VGG19
+from nstlab.pictures import images as im
 from nstlab.runs.finished import FinishedRun
-from nstlab.runs.learned import learned
 from nstlab.runs.sweep import Report, Sweep, dask
-from nstlab.settings import InputError
+from nstlab.video.filmed import Film, FrameDone, filmed
 from nstlab.video.settings import VideoSettings, words
 
 PREVIEW = 240  # px: long side of the picture that is shown while it is made

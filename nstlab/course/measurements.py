@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nstlab import colour
+from nstlab.pictures import colour
 
 
 def _array(image: Tensor) -> np.ndarray:

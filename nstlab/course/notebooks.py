@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nstlab import files
-from nstlab import images as im
+from nstlab.base import files
+from nstlab.base.names import WEIGHTS
+from nstlab.base.settings import InputError, nearest
 from nstlab.course.experiment import available, read
 from nstlab.course.lesson import BUDGETS
 from nstlab.course.settings import NotebooksSettings
 from nstlab.live.static import STATIC, STATIC_STEPS
-from nstlab.names import WEIGHTS
-from nstlab.settings import InputError, nearest
-from nstlab.weights import load
+from nstlab.networks.weights import load
+from nstlab.pictures import images as im
 
 
 def select(names: Sequence[str]) -> list[Path]:

@@ -9,12 +9,14 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from nstlab import figures, files, weights
+from nstlab import figures
+from nstlab.base import files
+from nstlab.base.names import WEIGHTS
+from nstlab.base.settings import InputError
 from nstlab.course.claims import table
 from nstlab.course.experiment import Outcome
 from nstlab.course.settings import EXPERIMENT_IDS, SweepSettings
-from nstlab.names import WEIGHTS
-from nstlab.settings import InputError
+from nstlab.networks import weights
 
 BEFORE = ("transfers", "poster", "paintings", "film")  # parts of the gallery before the experiments
 GALLERY_BYTES = 300_000  # of a picture in the gallery, at most

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nstlab.files import shipped
-from nstlab.names import WEIGHTS
-from nstlab.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, Settings, nearest, option, paired
+from nstlab.base.files import shipped
+from nstlab.base.names import WEIGHTS
+from nstlab.base.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, Settings, nearest, option, paired
 
 EXPERIMENT_IDS = tuple(f"E{i}" for i in range(1, 22))
 BUDGET_NAMES = ("quick", "paper", "smoke")

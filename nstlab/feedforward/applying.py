@@ -10,12 +10,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nstlab import files
-from nstlab import images as im
+from nstlab.base import files
+from nstlab.base.settings import InputError
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import ApplySettings
-from nstlab.settings import InputError
+from nstlab.pictures import images as im
 
 Painted = tuple[Path, tuple[int, int], float]  # where a picture is, its (H, W), the seconds that it took
 LEAST = 1 / 255  # difference in a picture that shows anything

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from nstlab import images as im
+from nstlab.base.settings import InputError
 from nstlab.feedforward import drawing
-from nstlab.settings import InputError
+from nstlab.pictures import images as im
 
 HELD_OUT = "rocket"  # the sample photo that models are judged by, which no network learns from
 PHOTOS = tuple(name for name in im.PHOTOS if name != HELD_OUT)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from nstlab import commandline, files
+from nstlab.base import files, signals
+from nstlab.base.settings import InputError
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import ExportSettings
-from nstlab.settings import InputError
 
 OPSET = 18
 
@@ -34,7 +34,7 @@ def exported(settings: ExportSettings) -> Path:
     model = StyleModel.load(settings.model)
     size = torch.export.Dim.DYNAMIC
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with commandline.uninterrupted(), warnings.catch_warnings():
+    with signals.uninterrupted(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about what the exporter does itself
         program = torch.onnx.export(
             model.network,

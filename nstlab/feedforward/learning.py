@@ -20,19 +20,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from nstlab import images as im
-from nstlab.devices import device
+from nstlab.base.devices import device
+from nstlab.base.files import NUMBER, TEXT, WHOLE, check_json, dict_of, list_of, object_with
+from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS
+from nstlab.base.settings import DEVICES, InputError
 from nstlab.feedforward.crops import Crops, photos_in
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.network import TransformNetwork
 from nstlab.feedforward.settings import LearnSettings
-from nstlab.files import NUMBER, TEXT, WHOLE, check_json, dict_of, list_of, object_with
-from nstlab.method import VGG19, Checkpoint, content, normalize_activations, style, total_variation
+from nstlab.method import Checkpoint, content, style, total_variation
 from nstlab.method.fast.arithmetic import native_halves
 from nstlab.method.fast.tiles import bind
-from nstlab.method.network import Network
-from nstlab.names import CONTENT_LAYERS, STYLE_LAYERS
-from nstlab.settings import DEVICES, InputError
+from nstlab.networks.normalization import normalize_activations
+from nstlab.networks.vgg import VGG19, Network
+from nstlab.pictures import images as im
 
 EDITION = 1  # increased where the same settings give another network than before
 WARM = 30  # steps of rising rates

@@ -20,8 +20,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from nstlab import files, tensorfiles
-from nstlab.devices import device
+from nstlab.base import files, tensorfiles
+from nstlab.base.devices import device
+from nstlab.base.settings import DEVICES, InputError, nearest, user_path
 from nstlab.feedforward.network import TransformNetwork
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import (
@@ -31,7 +32,6 @@ from nstlab.feedforward.settings import (
     composed,
     painting_names,
 )
-from nstlab.settings import DEVICES, InputError, nearest, user_path
 
 FORMAT = "nstlab model 1"
 ALLOWED = -1e3, 1e3  # numbers of a network; those of the shipped one are below 3

@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nstlab import devices
+from nstlab.base import devices
+from nstlab.base.settings import InputError
 from nstlab.feedforward.network import CONTRAST, EPSILON, Layer, Normalization, TransformNetwork
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import native_halves
-from nstlab.settings import InputError
 
 SPARE = 0.9  # of the free memory, for a picture's features: others need some, too
 

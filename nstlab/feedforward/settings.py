@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nstlab.base.names import WEIGHTS
+from nstlab.base.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, OutputSettings, Settings, option
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION
-from nstlab.names import WEIGHTS
-from nstlab.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, OutputSettings, Settings, option
 
 SHIPPED = "shipped"  # the name of the model that comes with the lab
 NORMALIZATIONS = ("instance", "batch")

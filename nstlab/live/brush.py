@@ -13,15 +13,15 @@ import torch.nn.functional as F
 import traitlets as t
 from torch import Tensor
 
-from nstlab import images as im
-from nstlab.labels import PALETTE
-from nstlab.labels import load as load_labels
+from nstlab.base.settings import InputError
 from nstlab.live.pages import Messages, Page, count, source
 from nstlab.live.viewer import jpeg
 from nstlab.live.views import View
+from nstlab.pictures import images as im
+from nstlab.pictures.labels import PALETTE
+from nstlab.pictures.labels import load as load_labels
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.plan import Plan
-from nstlab.settings import InputError
 
 SIDE = 384  # px: long side of the pictures that one brushes on
 ROLES = ("content", "style")  # whose regions they are

@@ -21,17 +21,17 @@ import traitlets as t
 from PIL import Image
 from torch import Tensor
 
-from nstlab import files
-from nstlab import images as im
-from nstlab.encoding import picture_of
+from nstlab.base import files
+from nstlab.base.settings import DEVICES, MIN_SIDE, RESULTS, InputError, user_path
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import SHIPPED
 from nstlab.live.pages import Messages, Page, check_message, sendable, source
 from nstlab.live.session import explained
 from nstlab.live.viewer import jpeg
+from nstlab.pictures import images as im
+from nstlab.pictures.encoding import picture_of
 from nstlab.recipes.plan import digest
-from nstlab.settings import DEVICES, MIN_SIDE, RESULTS, InputError, user_path
 
 SIDES = (192, 256, 384, 512)  # px: long sides of frames that are offered
 SIDE = SIDES[1]  # at first

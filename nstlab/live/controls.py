@@ -16,12 +16,12 @@ from typing import Any
 
 import ipywidgets as w
 
-from nstlab.architectures import architecture
+from nstlab.base.names import ANY_NETWORKS, PRECISIONS, WEIGHTS
+from nstlab.base.settings import InputError, Settings
 from nstlab.live.special import NEEDED, SPECIAL
 from nstlab.live.views import View, field_view
-from nstlab.names import ANY_NETWORKS, PRECISIONS, WEIGHTS
+from nstlab.networks.architectures import architecture
 from nstlab.recipes.base import RunSettings
-from nstlab.settings import InputError, Settings
 
 
 class Controls:

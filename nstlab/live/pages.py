@@ -8,10 +8,10 @@ from typing import Any
 
 import anywidget
 
-from nstlab import files
-from nstlab.settings import InputError
+from nstlab.base import files
+from nstlab.base.settings import InputError
 
-HERE = Path(__file__).parent
+PAGE = Path(__file__).parent / "page"
 LINE = {"type": "string", "maxLength": 1000}
 
 Messages = Mapping[str, Mapping[str, dict[str, Any]]]  # {what to do: {field: its JSON Schema}}
@@ -19,7 +19,7 @@ Messages = Mapping[str, Mapping[str, dict[str, Any]]]  # {what to do: {field: it
 
 def source(*names: str) -> str:
     """The text of a page's files, one after the other. (Of paths, anywidget keeps every widget alive, to reload its files.)"""
-    return "".join((HERE / name).read_text(encoding="utf-8") for name in names)
+    return "".join((PAGE / name).read_text(encoding="utf-8") for name in names)
 
 
 class Page(anywidget.AnyWidget):

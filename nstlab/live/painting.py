@@ -19,17 +19,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nstlab import files
-from nstlab import images as im
+from nstlab.base import files
+from nstlab.base.settings import DEVICES, InputError
 from nstlab.live.film import Film, Snapshot
 from nstlab.method.fast import memory
 from nstlab.method.steps import Step
+from nstlab.pictures import images as im
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.plan import Plan
 from nstlab.runs.store import Store
 from nstlab.runs.stored import Record, StoredRun
-from nstlab.settings import DEVICES, InputError
 
 # --- commands ---------------------------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets as w
 
+from nstlab.base.settings import GROUPS, START, InputError, nearest
 from nstlab.live.controls import Controls
-from nstlab.settings import GROUPS, START, InputError, nearest
 
 
 def panel(

@@ -19,15 +19,15 @@ import ipywidgets as w
 import traitlets as t
 from tqdm import tqdm
 
-from nstlab import images as im
+from nstlab.base.settings import LIVE
 from nstlab.live.controls import Controls
 from nstlab.live.pages import LINE, Messages, Page, check_message, sendable, source
 from nstlab.live.session import FRAMES, explained
 from nstlab.live.viewer import jpeg
+from nstlab.pictures import images as im
 from nstlab.recipes.base import RunSettings
-from nstlab.runs.filmed import FrameDone, filmed
 from nstlab.runs.source import needed_fields
-from nstlab.settings import LIVE
+from nstlab.video.filmed import FrameDone, filmed
 from nstlab.video.settings import VideoSettings, words
 
 FILES = ("clip", "out")  # fields that get a control above the picture

@@ -23,8 +23,8 @@ from collections.abc import Callable, Generator, Sequence
 from enum import StrEnum
 from typing import Protocol
 
+from nstlab.base.settings import InputError
 from nstlab.method.steps import Step
-from nstlab.settings import InputError
 
 logger = logging.getLogger("nstlab")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from nstlab.figures import contact_sheet
+from nstlab.base.settings import is_whole
+from nstlab.figures.sheets import contact_sheet
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings
-from nstlab.settings import is_whole
 
 STATIC = "NSTLAB_STATIC"  # environment variable: notebooks show pictures, which take so many steps, in place of widgets
 STATIC_STEPS = 60  # its usual value

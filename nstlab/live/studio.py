@@ -18,8 +18,7 @@ from typing import Any
 
 import ipywidgets as w
 
-from nstlab import images as im
-from nstlab import labels
+from nstlab.base.settings import DEVICES, LIVE, RESULTS, START, one_of, user_path
 from nstlab.feedforward.settings import SHIPPED
 from nstlab.live import brush, viewer
 from nstlab.live.audience import Audience
@@ -35,11 +34,12 @@ from nstlab.live.session import OVER, Phase, Session, explained
 from nstlab.live.static import static, still
 from nstlab.live.uploads import Uploads
 from nstlab.live.viewer import Viewer
+from nstlab.pictures import images as im
+from nstlab.pictures import labels
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs import source
 from nstlab.runs.store import Store
-from nstlab.settings import DEVICES, LIVE, RESULTS, START, one_of, user_path
 from nstlab.video.settings import VideoSettings, repaints
 
 

@@ -7,9 +7,9 @@ import os
 import re
 from pathlib import Path
 
-from nstlab import files
-from nstlab import images as im
-from nstlab.settings import InputError
+from nstlab.base import files
+from nstlab.base.settings import InputError
+from nstlab.pictures import images as im
 
 CHUNK = 1 << 20  # bytes of a file in one message; servers refuse messages of 10 MB
 MAX_BYTES = 200 << 20  # bytes of a file

@@ -14,17 +14,17 @@ from typing import Any
 import traitlets as t
 from torch import Tensor
 
-from nstlab import files
-from nstlab import images as im
-from nstlab.figures import COLOURS
+from nstlab.base import files
+from nstlab.base.settings import InputError
+from nstlab.figures.base import COLOURS
 from nstlab.live.film import Snapshot
 from nstlab.live.pages import LINE, Messages, Page, sendable, source
 from nstlab.live.painting import Run
 from nstlab.live.session import Phase
 from nstlab.live.uploads import CHUNK, MAX_BYTES
 from nstlab.method.steps import Step
+from nstlab.pictures import images as im
 from nstlab.runs.stored import COLUMNS, Record
-from nstlab.settings import InputError
 
 PICTURE_SIDE = 512  # px: long side of the live picture, at most
 THUMB_SIDE = 160  # px: long side of an input or a snapshot

@@ -9,8 +9,8 @@ from typing import Any
 
 import ipywidgets as w
 
+from nstlab.base.settings import Option, field_type
 from nstlab.recipes.base import RunSettings
-from nstlab.settings import Option, field_type
 
 LOOK = {"style": {"description_width": "8.5em"}, "layout": {"width": "auto"}}
 ROUNDED = 0.51  # steps of a slider by which browsers may round its value before they send it back

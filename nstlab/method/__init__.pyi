@@ -2,9 +2,6 @@ from .checkpoint import Checkpoint as Checkpoint
 from .engine import minimize as minimize
 from .engine import solve as solve
 from .lbfgs import LBFGS as LBFGS
-from .network import VGG19 as VGG19
-from .normalization import mean_activations as mean_activations
-from .normalization import normalize_activations as normalize_activations
 from .objectives import Objective as Objective
 from .objectives import content as content
 from .objectives import style as style

@@ -15,10 +15,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nstlab import files
+from nstlab.base import files
+from nstlab.base.settings import InputError, user_path
 from nstlab.method.objectives import Objective
 from nstlab.method.optimizers import Evaluation, Optimizer, State
-from nstlab.settings import InputError, user_path
 
 FORMAT = "nstlab checkpoint 3"
 MEMORY = "memory."  # prefix of the names of the optimizer's tensors

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nstlab.names import CONTENT_LAYERS, CONVOLUTIONS, STYLE_LAYERS
-from nstlab.settings import one_of
+from nstlab.base.names import CONTENT_LAYERS, CONVOLUTIONS, STYLE_LAYERS
+from nstlab.base.settings import one_of
 
 DEFAULT_CONVENTION = "mean"
 

@@ -27,17 +27,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nstlab import images as im
-from nstlab.decoding import interpolated
+from nstlab.base.names import STEPS
 from nstlab.method.checkpoint import Checkpoint
 from nstlab.method.fast.arithmetic import FINE, Arithmetic, arithmetic_of
 from nstlab.method.fast.tiles import TiledBound, Tiling, bind
 from nstlab.method.lbfgs import LBFGS
-from nstlab.method.network import Network
 from nstlab.method.objectives import Bound, Objective
 from nstlab.method.optimizers import Evaluation, Optimizer, State
 from nstlab.method.steps import Best, Finish, Level, Result, Status, Step, pyramid, unfinished
-from nstlab.names import STEPS
+from nstlab.networks.vgg import Network
+from nstlab.pictures import images as im
+from nstlab.pictures.decoding import interpolated
 
 ALGORITHM = 3  # increased whenever the same settings give other pixels than before; part of a run's id
 WINDOW = 10  # steps over which `stop_change` measures progress

@@ -9,6 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from nstlab.base.names import HISTORY
 from nstlab.method.optimizers import (
     BOUNDS,
     EXPLODED,
@@ -21,7 +22,6 @@ from nstlab.method.optimizers import (
     rms,
     started,
 )
-from nstlab.names import HISTORY
 
 FIRST_STEP = 0.01  # root mean square change of a pixel in a first step along the gradient
 LONGEST_STEP = 0.25  # root mean square change of a pixel in any step

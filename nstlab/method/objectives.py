@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nstlab import images as im
-from nstlab.architectures import DEFAULT_NETWORK, architecture
+from nstlab.base.settings import FITS, InputError, nearest
 from nstlab.method.conventions import DEFAULT_CONVENTION, convention_named
-from nstlab.method.network import Network
 from nstlab.method.terms import PIXELS, Content, Style, Term, TotalVariation
-from nstlab.settings import FITS, InputError, nearest
+from nstlab.networks.architectures import DEFAULT_NETWORK, architecture
+from nstlab.networks.vgg import Network
+from nstlab.pictures import images as im
 
 LARGEST_WEIGHT = 1e30  # its product with a loss is still a float32 number
 

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from nstlab.names import RATE
+from nstlab.base.names import RATE
 
 EXPLOSION = 10.0  # a first-order step explodes if it makes the loss this many times larger; a line search, its square
 BOUNDS = (0.0, 1.0)  # black and white

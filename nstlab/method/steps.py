@@ -10,11 +10,11 @@ from functools import cached_property
 
 from torch import Tensor
 
+from nstlab.base.names import FULL
+from nstlab.base.settings import MIN_SIDE
 from nstlab.method.checkpoint import MEMORY, Checkpoint
 from nstlab.method.fast.graphs import to_host
 from nstlab.method.optimizers import State
-from nstlab.names import FULL
-from nstlab.settings import MIN_SIDE
 
 
 class Status(StrEnum):

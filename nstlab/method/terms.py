@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from nstlab import images as im
-from nstlab.crops import Crop, added, collected
+from nstlab.base.names import rectified
+from nstlab.base.settings import FITS, MIN_SIDE
 from nstlab.method.conventions import Convention
+from nstlab.method.crops import Crop, added, collected
 from nstlab.method.statistics import gram, mean_square_error, total_variation
-from nstlab.names import rectified
-from nstlab.settings import FITS, MIN_SIDE
+from nstlab.pictures import images as im
 
 PIXELS = "pixels"  # stands for a layer where a term reads the image itself
 

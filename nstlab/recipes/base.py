@@ -30,16 +30,16 @@ from functools import cache, partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
-from nstlab.architectures import ARCHITECTURES, DEFAULT_NETWORK, Architecture, architecture, known_network
+from nstlab.base.names import FULL, HISTORY, OPTIMIZERS, POOLS, PRECISIONS, RATE, STEPS, WEIGHTS
+from nstlab.base.settings import FITS, GROUPS, MAX_SIDE, MIN_SIDE, InputError, Settings, one_of, option
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
-from nstlab.names import FULL, HISTORY, OPTIMIZERS, POOLS, PRECISIONS, RATE, STEPS, WEIGHTS
-from nstlab.settings import FITS, GROUPS, MAX_SIDE, MIN_SIDE, InputError, Settings, one_of, option
+from nstlab.networks.architectures import ARCHITECTURES, DEFAULT_NETWORK, Architecture, architecture, known_network
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nstlab.method.network import Network
     from nstlab.method.objectives import Objective
+    from nstlab.networks.vgg import Network
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _find() -> None:
     """Import the files in which recipes are defined."""
     folder = importlib.import_module("nstlab.recipes")
     for module in pkgutil.iter_modules(folder.__path__, "nstlab.recipes."):
-        if not module.name.endswith((".base", ".plan", ".room")):
+        if not module.name.endswith((".base", ".plan", ".capacity")):
             importlib.import_module(module.name)
     for entry in entry_points(group="nstlab.recipes"):
         entry.load()

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from nstlab import method
-from nstlab.architectures import architecture, known_network
+from nstlab.base.settings import FITS, InputError
 from nstlab.method.conventions import CONVENTIONS
+from nstlab.networks.architectures import architecture, known_network
 from nstlab.recipes.base import Input, RunSettings, live_field, network_field, picture_field
-from nstlab.settings import FITS, InputError
 from nstlab.terms import statistics
 
 if TYPE_CHECKING:

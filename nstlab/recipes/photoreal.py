@@ -49,7 +49,7 @@ class PhotorealSettings(RegionalSettings, recipe="photoreal"):
         made = super().prepared(pictures)
         if self.init != "matched":
             return made
-        from nstlab.colour import matched_colours
+        from nstlab.pictures.colour import matched_colours
 
         photo, reference = made["content"], made["style"]
         if "regions" not in made:

@@ -21,23 +21,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nstlab import images as im
-from nstlab import labels
-from nstlab.devices import device
+from nstlab.base.devices import device
+from nstlab.base.names import CONTENT_LAYERS, FULL, STYLE_LAYERS, rectified
+from nstlab.base.settings import DEVICES, LIVE, MAX_SIDE, START, InputError
 from nstlab.method import engine
 from nstlab.method.fast import memory
 from nstlab.method.fast import tiles as fast
 from nstlab.method.fast.arithmetic import arithmetic_of
 from nstlab.method.fast.tiles import Tiling
 from nstlab.method.lbfgs import LBFGS
-from nstlab.method.network import Network
-from nstlab.method.normalization import normalize_activations
 from nstlab.method.objectives import Objective, total_variation
 from nstlab.method.optimizers import Adam, GradientDescent, Optimizer
-from nstlab.names import CONTENT_LAYERS, FULL, STYLE_LAYERS, rectified
-from nstlab.networks import loss_network
+from nstlab.networks.graph import loss_network
+from nstlab.networks.normalization import normalize_activations
+from nstlab.networks.vgg import Network
+from nstlab.pictures import images as im
+from nstlab.pictures import labels
 from nstlab.recipes.base import RunSettings
-from nstlab.settings import DEVICES, LIVE, MAX_SIDE, START, InputError
 
 logger = logging.getLogger("nstlab")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nstlab import method
+from nstlab.base.names import CONTENT_LAYERS
 from nstlab.method.conventions import CONVENTIONS
-from nstlab.names import CONTENT_LAYERS
 from nstlab.recipes.base import DRAWN, Filled, RunSettings, first_picture, live_field, picture
 
 if TYPE_CHECKING:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nstlab import method, terms
-from nstlab.names import STYLE_LAYERS, rectified
+from nstlab.base.names import STYLE_LAYERS, rectified
+from nstlab.base.settings import InputError
 from nstlab.recipes.base import Input, live_field, region_field
 from nstlab.recipes.painted import PaintedSettings
-from nstlab.settings import InputError
 from nstlab.terms import statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nstlab.method.network import Network
+    from nstlab.networks.vgg import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class RegionalSettings(PaintedSettings):
         """The label pictures of the regions that are to be found."""
         if self.regions == 1:
             return {}
-        from nstlab import labels
+        from nstlab.pictures import labels
 
         photo, painting = (pictures[role].to(net.device) for role in ("content", "style"))
         known = STYLE_LAYERS if self.architecture.blocks else self.architecture.style_layers or self.style_layers
@@ -77,8 +77,8 @@ class RegionalSettings(PaintedSettings):
         """The inputs, with masks of the regions, (1, R, H, W), in the photo's shape and in the painting's."""
         if "mask" not in pictures:
             return pictures
-        from nstlab import images as im
-        from nstlab import labels
+        from nstlab.pictures import images as im
+        from nstlab.pictures import labels
 
         mask, own, photo, painting = (pictures[role] for role in ("mask", "painting_mask", "content", "style"))
         if self.mask:  # what is found belongs to the painting as it is in the run already

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nstlab import method
-from nstlab.names import COLOURS
+from nstlab.base.names import COLOURS
+from nstlab.base.settings import InputError
 from nstlab.recipes.base import FAST, Filled, first_picture, length, live_field, picture, picture_field
 from nstlab.recipes.regional import RegionalSettings
-from nstlab.settings import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nstlab.method.network import Network
+    from nstlab.networks.vgg import Network
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
 
     def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The inputs, with colours as Gatys et al. 2016 ("Preserving Color in Neural Artistic Style Transfer") have them."""
-        from nstlab import colour
+        from nstlab.pictures import colour
 
         made, photo = dict(super().prepared(pictures)), pictures["content"]
         if self.colour != COLOURS[0]:
@@ -82,7 +82,7 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
         return self.colour == "luminance" or self.match_histogram
 
     def finished(self, picture: Tensor, pictures: Mapping[str, Tensor]) -> Tensor:
-        from nstlab import colour
+        from nstlab.pictures import colour
 
         if self.colour == "luminance":
             picture = colour.with_luminance(pictures["content"], picture)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from nstlab import figures
-from nstlab import images as im
+from nstlab.pictures import images as im
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings
 from nstlab.runs.stored import StoredRun

@@ -17,12 +17,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nstlab import files
-from nstlab.files import WHOLE, dict_of, list_of, object_with
+from nstlab.base import files
+from nstlab.base.files import WHOLE, dict_of, list_of, object_with
+from nstlab.base.settings import RESULTS, InputError, nearest, user_path
 from nstlab.recipes import base
-from nstlab.runs.store import Store
 from nstlab.runs.stored import MANIFEST, StoredRun
-from nstlab.settings import RESULTS, InputError, nearest, user_path
 
 if TYPE_CHECKING:
     import pandas
@@ -208,7 +207,7 @@ def remove_runs(run_ids: Sequence[str], root: str | Path = RESULTS) -> list[Path
         folders.append(_only(found, each, root))
     folders = list(dict.fromkeys(folders))  # two ids may begin the same one
     for folder in folders:
-        with Store(root).locked(folder), files.writing(folder):
+        with files.locked_results(root, folder), files.writing(folder):
             files.delete(files.set_aside(folder))
     return folders
 

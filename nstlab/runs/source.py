@@ -6,8 +6,8 @@ import dataclasses
 import shlex
 from typing import Any
 
+from nstlab.base.settings import DEVICES
 from nstlab.recipes.base import RunSettings
-from nstlab.settings import DEVICES
 
 
 def needed_fields(settings: RunSettings) -> dict[str, Any]:

@@ -12,25 +12,24 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nstlab import files
-from nstlab import images as im
+from nstlab.base import files
+from nstlab.base.settings import InputError, user_path
 from nstlab.method.checkpoint import Checkpoint
 from nstlab.method.engine import drained
 from nstlab.method.steps import Result, Status, Step
+from nstlab.pictures import images as im
 from nstlab.recipes.plan import Plan
 from nstlab.runs.stored import Record, StoredRun, read_rows, run_id, write_manifest, write_rows
-from nstlab.settings import InputError, user_path
 
 logger = logging.getLogger("nstlab")
 
 CHECKPOINT_EVERY = 20.0  # seconds between two checkpoints, at least
 CHECKPOINT_SHARE = 0.05  # part of the time that writing checkpoints may take, at most
-POLL = 0.5  # seconds between two attempts to lock a run that another process is computing
 
 
 class Obtained(NamedTuple):
@@ -91,7 +90,7 @@ class Store:
         Raises InputError if the run needs more memory than is free, and if files cannot be written."""
         if resume and (run := self.find(plan, frames, deep)):
             return Obtained(run, found=True)
-        with self.locked(self.folder(plan), wait=not strict):
+        with files.locked_results(self.root, self.folder(plan), wait=not strict):
             if resume and (run := self.find(plan, frames, deep)):  # another process has just finished it
                 return Obtained(run, found=True)
             plan.check_memory()
@@ -114,7 +113,7 @@ class Store:
         result = record.last.result()
         left = record.last.index if result.status is Status.LEFT else None
         run = self.stored(plan.recipe, run_id(plan, record.changes, left))
-        with self.locked(run.folder):
+        with files.locked_results(self.root, run.folder):
             if run.is_whole():
                 return run
             recorder = _Recorder(plan, run.folder.with_suffix(".kept.partial"), record)  # an interrupted run's folder stays
@@ -127,16 +126,6 @@ class Store:
             except BaseException:
                 shutil.rmtree(recorder.folder, ignore_errors=True)
                 raise
-
-    @contextlib.contextmanager
-    def locked(self, folder: Path, wait: bool = False) -> Iterator[None]:
-        """Lock a run's folder, finished and partial, against other processes; the lock ends with this process, however it ends.
-
-        wait: for another process that holds the lock, rather than raise InputError."""
-        name = f"{folder.parent.name}-{folder.name.partition('.')[0]}"
-        held = f"results: {folder} is being computed by another process; wait for it to end"
-        with files.locked(files.folder(Path(self.root) / "locks") / name, held, POLL if wait else None):
-            yield
 
     def _interrupted(self, plan: Plan, frames: int) -> tuple[Checkpoint | None, list[dict[str, Any]]]:
         """The checkpoint of an interrupted run and its history up to there; (None, []) if there is none.

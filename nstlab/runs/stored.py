@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nstlab import files
-from nstlab import images as im
-from nstlab.files import NUMBER, TEXT, WHOLE, dict_of, list_of, object_with
+from nstlab.base import files
+from nstlab.base.files import NUMBER, TEXT, WHOLE, dict_of, list_of, object_with
+from nstlab.base.settings import InputError
 from nstlab.method.steps import Result, Status, Step
+from nstlab.pictures import images as im
 from nstlab.recipes.plan import Plan
-from nstlab.settings import InputError
 
 if TYPE_CHECKING:
     import pandas

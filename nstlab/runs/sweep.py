@@ -32,14 +32,14 @@ from typing import Any
 
 import torch
 
-from nstlab import commandline
+from nstlab.base import signals
+from nstlab.base.settings import DEVICES, RESULTS, InputError, plain
 from nstlab.method.steps import Step
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings, named
-from nstlab.recipes.room import prepare_here
+from nstlab.recipes.capacity import prepare_here
 from nstlab.runs.finished import Case, FinishedRun
 from nstlab.runs.store import Store
-from nstlab.settings import DEVICES, RESULTS, InputError, plain
 
 PATIENCE = 60  # seconds that workers have to keep what they have done when they are to end
 WORKER_TIMEOUT = 10  # seconds within which a scheduler must answer, and between two looks for workers
@@ -238,7 +238,7 @@ def gpu_executor(device: str) -> Iterator[Executor | None]:
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(count, context, _take_gpu, (names,)) as executor:
         try:
-            with commandline.handling(signal.SIG_IGN):  # workers inherit that; Ctrl-C reaches them, too
+            with signals.handling(signal.SIG_IGN):  # workers inherit that; Ctrl-C reaches them, too
                 for _ in range(count):
                     executor.submit(os.getpid)
             yield executor
@@ -273,7 +273,7 @@ def _take_gpu(names: Any) -> None:
 
 def _leave(number: int, frame: Any) -> None:
     """End what this process does, unless it is keeping what it has done."""
-    if not commandline.follows(sys.exception(), SystemExit):
+    if not signals.follows(sys.exception(), SystemExit):
         raise SystemExit(130)
 
 

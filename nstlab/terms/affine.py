@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nstlab import images as im
-from nstlab.crops import Crop
+from nstlab.method.crops import Crop
 from nstlab.method.fast.evaluation import VJPS
 from nstlab.method.terms import PixelTerm
+from nstlab.pictures import images as im
 
 RIDGE = 1e-5  # variance of a window's colours that is taken for noise; rounding to 8 bits makes 1.3e-6
 BAND = 64  # rows of windows for which it is computed at a time, in some kilobytes a pixel

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from nstlab import images as im
-from nstlab.colour import luminance
-from nstlab.crops import Crop
+from nstlab.method.crops import Crop
 from nstlab.method.terms import PixelTerm
+from nstlab.pictures import images as im
+from nstlab.pictures.colour import luminance
 
 PAPER = 1 / 12  # of the long side: the reach within which the brightest tone is taken for paper
 GRAIN = 0.15  # how much darker than the paper around it a pixel may be and still be white: paper's grain, a scanner's noise

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nstlab.crops import Crop, added
+from nstlab.method.crops import Crop, added
 from nstlab.method.fast.evaluation import VJPS
 from nstlab.method.objectives import Objective, term
 from nstlab.method.statistics import gram, positions

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from nstlab import images as im
-from nstlab.crops import Crop
+from nstlab.method.crops import Crop
 from nstlab.method.terms import PixelTerm
+from nstlab.pictures import images as im
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -16,9 +16,9 @@ from typing import Any
 
 from torch import Tensor
 
-from nstlab import images as im
-from nstlab.opening import LIKE, check_memory, check_shape
-from nstlab.settings import InputError, user_path
+from nstlab.base.settings import InputError, user_path
+from nstlab.pictures import images as im
+from nstlab.pictures.opening import LIKE, check_memory, check_shape
 from nstlab.video.containers import decoded, library, opened, sounds, usable_sounds, videos
 from nstlab.video.converting import Converter, shown_shape
 from nstlab.video.wholeness import flaw

@@ -11,10 +11,10 @@ from typing import Any
 
 from PIL import Image
 
-from nstlab import files
-from nstlab.decoding import LARGE
-from nstlab.opening import max_pixels
-from nstlab.settings import InputError
+from nstlab.base import files
+from nstlab.base.settings import InputError
+from nstlab.pictures.decoding import LARGE
+from nstlab.pictures.opening import max_pixels
 
 LISTS = {"hls", "concat", "dash"}  # formats of files that only name others
 RAW = {".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".srf", ".raf", ".orf", ".rw2", ".pef", ".srw", ".3fr", ".iiq"}

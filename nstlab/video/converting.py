@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nstlab import images as im
-from nstlab.settings import InputError
+from nstlab.base.settings import InputError
+from nstlab.pictures import images as im
 from nstlab.video.containers import library
 from nstlab.video.mapping import BT2020, HLG, P3, PQ, mapped
 

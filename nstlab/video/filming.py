@@ -12,15 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nstlab import images as im
 from nstlab import method, terms
-from nstlab.devices import device
+from nstlab.base.devices import device
+from nstlab.base.names import PRECISIONS
 from nstlab.feedforward.model import StyleModel
 from nstlab.method.fast.arithmetic import arithmetic_of
-from nstlab.names import PRECISIONS
+from nstlab.pictures import images as im
 from nstlab.recipes.base import RunSettings
+from nstlab.recipes.capacity import Room
 from nstlab.recipes.plan import Plan, prepare
-from nstlab.recipes.room import Room
 from nstlab.video.flow import FLOWS, reliable, warped
 from nstlab.video.settings import VideoSettings
 

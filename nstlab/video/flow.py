@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from skimage.color import hsv2rgb
 from torch import Tensor
 
-from nstlab import tensorfiles, weights
-from nstlab.colour import luminance
-from nstlab.names import RAFT
-from nstlab.settings import InputError
+from nstlab.base import tensorfiles
+from nstlab.base.names import RAFT
+from nstlab.base.settings import InputError
+from nstlab.networks import weights
+from nstlab.pictures.colour import luminance
 
 OCCLUDED = 0.01, 0.5  # Ruder et al. 2016, equation 5: part of the flows' squared lengths, and squared pixels
 BOUNDARY = 0.01, 0.002  # and equation 6

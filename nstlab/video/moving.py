@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nstlab import files
-from nstlab import images as im
+from nstlab.base import files
+from nstlab.pictures import images as im
 from nstlab.video.flow import inside, pixels, read, warped
 
 

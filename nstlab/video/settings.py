@@ -11,8 +11,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from nstlab.base.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, Settings, field_type, option, paired
 from nstlab.recipes.base import MAIN, RunSettings, known, named
-from nstlab.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, Settings, field_type, option, paired
 
 FLOW_NAMES = ("dis", "raft")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nstlab.containers import PNG, png_chunks
+from nstlab.pictures.containers import PNG, png_chunks
 
 SLACK = 16  # bytes that an AVI may lack: some writers count wrongly
 FILM_BOXES = {b"moov", b"moof", b"mdat"}  # of ISO media

@@ -19,10 +19,10 @@ from typing import Any
 
 from PIL import Image
 
-from nstlab import files
-from nstlab import images as im
-from nstlab.opening import MAX_ASPECT
-from nstlab.settings import InputError
+from nstlab.base import files
+from nstlab.base.settings import InputError
+from nstlab.pictures import images as im
+from nstlab.pictures.opening import MAX_ASPECT
 from nstlab.video.clips import Clip
 from nstlab.video.containers import library
 from nstlab.video.sound import Packets, Track, packets_of, tracks

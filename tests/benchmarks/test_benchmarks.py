@@ -8,10 +8,10 @@ import torch
 
 from benchmarks import feedforward, film, processes, report, speed
 from benchmarks.scene import BenchSettings, Row, Scene
-from nstlab import commandline
-from nstlab.images import resize
+from nstlab.cli import program
 from nstlab.live import studio
-from nstlab.method.network import VGG19
+from nstlab.networks.vgg import VGG19
+from nstlab.pictures.images import resize
 from nstlab.recipes.transfer import TransferSettings
 
 CPU = torch.device("cpu")
@@ -19,8 +19,8 @@ CPU = torch.device("cpu")
 
 def bench(words):
     """The command; its exit code."""
-    command = commandline.Subcommand(report.bench_command, (BenchSettings,))
-    return commandline.run_program(lambda: {"bench": command}, words, "bench")
+    command = program.Subcommand(report.bench_command, (BenchSettings,))
+    return program.run_program(lambda: {"bench": command}, words, "bench")
 
 
 @pytest.fixture

@@ -6,15 +6,14 @@ import pytest
 from helpers import weights_file
 
 import nstlab as nst
-from nstlab import figures
-from nstlab import images as im
 from nstlab.course.settings import SweepSettings
+from nstlab.pictures import images as im
 
 
 @pytest.fixture
 def small(tmp_path, photo, painting, tiny_file, monkeypatch):
     """What options and lessons have in common; and figures have few pixels, since nobody looks at them."""
-    monkeypatch.setattr(figures, "DPI", 20)
+    monkeypatch.setattr("nstlab.figures.base.DPI", 20)
     paths = {name: im.save(picture, tmp_path / f"{name}.png") for name, picture in (("photo", photo), ("painting", painting))}
     common = {"budget": "smoke", "weights": str(tiny_file), "results": tmp_path / "results"}
     return common | {name: str(path) for name, path in paths.items()}

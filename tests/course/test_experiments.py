@@ -8,15 +8,15 @@ import safetensors.torch
 from faults import raise_at, refusal
 
 import nstlab as nst
-from nstlab import cli
+from nstlab.cli import main as cli
 from nstlab.course import experiment, report
 from nstlab.course.claims import Claim
 from nstlab.course.experiment import carry_out, cells
 from nstlab.course.lesson import BUDGETS
 from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS, SweepSettings
 from nstlab.feedforward import crops
+from nstlab.networks.weights import TORCHVISION
 from nstlab.runs import index
-from nstlab.weights import TORCHVISION
 
 
 def silent(*_):

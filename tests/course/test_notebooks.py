@@ -12,12 +12,12 @@ import pytest
 from faults import refusal
 from jupyter_client.manager import KernelManager
 
-from nstlab import cli
-from nstlab import images as im
+from nstlab.cli import main as cli
 from nstlab.course import experiment, notebooks
 from nstlab.course.exercises import EXERCISES
 from nstlab.course.settings import EXPERIMENT_IDS, NotebooksSettings
 from nstlab.live.static import STATIC
+from nstlab.pictures import images as im
 
 ALL = {name: nbformat.read(path, as_version=4) for name, path in experiment.available().items()}
 LESSONS = [name for name in ALL if name != "00_studio"]

@@ -9,8 +9,8 @@ from helpers import CHROMIUM
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from nstlab import films
 from nstlab.course.pages import PageExporter
+from nstlab.figures import animation
 
 
 def test_a_page_has_its_formulas_and_pictures_and_loads_nothing():
@@ -31,7 +31,7 @@ def test_a_page_has_its_formulas_and_pictures_and_loads_nothing():
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
 def test_a_browser_without_a_network_shows_formulas_and_films_and_asks_for_nothing(tmp_path):
-    film = films.film([torch.zeros(1, 3, 16, 24), torch.ones(1, 3, 16, 24)], [2.0, 1.0])
+    film = animation.film([torch.zeros(1, 3, 16, 24), torch.ones(1, 3, 16, 24)], [2.0, 1.0])
     output = new_output("display_data", {"text/html": film._repr_html_()})
     cells = [new_markdown_cell("$$\\sum_i x_i^2$$"), new_code_cell("film", outputs=[output])]
     cells.append(new_code_cell("answer = 42", metadata={"tags": ["solution"]}))

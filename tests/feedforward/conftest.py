@@ -3,9 +3,9 @@
 import pytest
 from helpers import transform_network
 
-from nstlab import images as im
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import LearnSettings
+from nstlab.pictures import images as im
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def model():
 @pytest.fixture
 def lesson(photo, painting, tiny_file, tmp_path, monkeypatch):
     """Settings with which two paintings are learnt in a second; what is drawn of it is small."""
-    monkeypatch.setattr("nstlab.figures.DPI", 20)
+    monkeypatch.setattr("nstlab.figures.base.DPI", 20)
     files = [im.save(painting, tmp_path / "hills.png"), im.save(photo.flip(1), tmp_path / "waves.png")]
     (tmp_path / "photos").mkdir()
     im.save(photo, tmp_path / "photos" / "a.png"), im.save(painting, tmp_path / "photos" / "b.png")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from helpers import smooth
 
-from nstlab import cli
-from nstlab import images as im
+from nstlab.cli import main as cli
+from nstlab.pictures import images as im
 
 
 @pytest.fixture

@@ -11,15 +11,15 @@ from faults import change_at, raise_at, refusal
 from helpers import transform_network
 
 import nstlab as nst
-from nstlab import cli
-from nstlab import images as im
+from nstlab.base.settings import InputError
+from nstlab.cli import main as cli
+from nstlab.feedforward import learned as kept
 from nstlab.feedforward.crops import Crops, photos_in
+from nstlab.feedforward.learned import learned
 from nstlab.feedforward.learning import PerceptualLoss, learn
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import LearnSettings
-from nstlab.runs import learned as kept
-from nstlab.runs.learned import learned
-from nstlab.settings import InputError
+from nstlab.pictures import images as im
 
 
 def last(steps):

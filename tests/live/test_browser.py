@@ -14,9 +14,9 @@ from making import make_clip
 from serving import TOKEN, serving
 
 import nstlab as nst
-from nstlab import images as im
 from nstlab.live.audience import AWAY
 from nstlab.live.studio import first_settings
+from nstlab.pictures import images as im
 
 HERE = Path(__file__).parents[2]
 SCREENSHOTS = HERE / "results" / "screenshots"

@@ -9,11 +9,11 @@ from faults import refusal
 from PIL import Image
 
 import nstlab as nst
-from nstlab import images as im
-from nstlab import labels
-from nstlab.encoding import picture_of
 from nstlab.live.brush import NONE, SIDE, RegionsView
 from nstlab.live.studio import Studio
+from nstlab.pictures import images as im
+from nstlab.pictures import labels
+from nstlab.pictures.encoding import picture_of
 from nstlab.recipes.transfer import TransferSettings
 
 

@@ -11,12 +11,12 @@ from faults import refusal
 from helpers import smooth, transform_network, until
 from PIL import Image
 
-from nstlab import images as im
 from nstlab.feedforward.model import StyleModel
 from nstlab.live.camera import Camera
 from nstlab.live.session import Phase
 from nstlab.live.studio import Studio
 from nstlab.live.viewer import jpeg
+from nstlab.pictures import images as im
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import ipywidgets as w
 import pytest
 
 import nstlab as nst
+from nstlab.base.settings import option
 from nstlab.live import special
 from nstlab.live.controls import Controls
 from nstlab.live.special import SPECIAL, MixView
@@ -16,7 +17,6 @@ from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.sketch import SketchSettings
 from nstlab.recipes.texture import TextureSettings
 from nstlab.recipes.transfer import TransferSettings
-from nstlab.settings import option
 
 TRANSFER = TransferSettings("coffee", "mosaic")
 MADE = {

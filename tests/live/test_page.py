@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nstlab import images as im
 from nstlab.live import viewer
 from nstlab.live.audience import ANSWER_WAIT, AWAY, Audience
 from nstlab.live.uploads import CHUNK, MOST, Uploads
 from nstlab.live.viewer import POINTS, Viewer, curve_points, evaluation_rate, jpeg
+from nstlab.pictures import images as im
 from nstlab.runs.stored import Record
 
 

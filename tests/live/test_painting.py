@@ -10,11 +10,11 @@ from faults import refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nstlab import images as im
 from nstlab.live.film import LENGTH, Film, Snapshot
 from nstlab.live.painting import Back, Change, Painting, Restart, Save
 from nstlab.method.fast.propagation import Propagation
 from nstlab.method.terms import Content, Style
+from nstlab.pictures import images as im
 from nstlab.recipes.plan import Plan, prepare
 from nstlab.runs.store import Store
 from nstlab.runs.stored import run_id

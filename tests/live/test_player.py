@@ -10,13 +10,13 @@ from making import make_clip, told
 from PIL import Image
 
 import nstlab as nst
-from nstlab import images as im
-from nstlab.encoding import picture_of
 from nstlab.live.player import FilmPlayer, painted_like
 from nstlab.live.session import Phase
 from nstlab.live.studio import Studio
-from nstlab.runs.filmed import filmed
+from nstlab.pictures import images as im
+from nstlab.pictures.encoding import picture_of
 from nstlab.video import filming
+from nstlab.video.filmed import filmed
 from nstlab.video.settings import VideoSettings
 
 

@@ -11,7 +11,6 @@ import torch
 from faults import refusal
 from helpers import until
 
-from nstlab import images as im
 from nstlab.live import audience
 from nstlab.live import session as sessions
 from nstlab.live.controls import parts_of
@@ -20,6 +19,7 @@ from nstlab.live.studio import Studio
 from nstlab.live.uploads import CHUNK, MAX_BYTES
 from nstlab.live.viewer import jpeg
 from nstlab.method.lbfgs import LBFGS
+from nstlab.pictures import images as im
 from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.texture import TextureSettings
 from nstlab.terms.statistics import kind

@@ -8,8 +8,8 @@ from faults import refusal
 import nstlab as nst
 from nstlab.method.checkpoint import Checkpoint
 from nstlab.method.engine import minimize
-from nstlab.method.network import VGG19
 from nstlab.method.optimizers import Adam, GradientDescent
+from nstlab.networks.vgg import VGG19
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from nstlab.method.engine import minimize, solve
 from nstlab.method.fast import arithmetic
 from nstlab.method.fast.convolutions import OneDNN
 from nstlab.method.lbfgs import LBFGS
-from nstlab.method.network import VGG19
 from nstlab.method.optimizers import Adam, GradientDescent
 from nstlab.method.steps import Level, Status, pyramid
+from nstlab.networks.vgg import VGG19
 
 OPTIMIZERS = [LBFGS(history=3), Adam(), GradientDescent()]
 

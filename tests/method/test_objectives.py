@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import nstlab as nst
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.fast import tiles as fast
-from nstlab.method.network import VGG19
 from nstlab.method.objectives import Objective, content, style, total_variation
+from nstlab.networks.vgg import VGG19
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import torch
 from faults import refusal
 
 import nstlab as nst
-from nstlab.architectures import ARCHITECTURES
+from nstlab.networks.architectures import ARCHITECTURES
+from nstlab.networks.weights import random_weights
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import known
 from nstlab.terms import statistics
-from nstlab.weights import random_weights
 
 WIDTHS = (4, 6, 8, 8, 8)
 

@@ -4,7 +4,7 @@ import pytest
 from faults import refusal
 from helpers import smooth
 
-from nstlab import images as im
+from nstlab.pictures import images as im
 from nstlab.recipes.plan import prepare
 
 

@@ -7,7 +7,7 @@ from faults import refusal
 from helpers import Means
 
 import nstlab as nst
-from nstlab import cli
+from nstlab.cli import main as cli
 from nstlab.live.session import Phase
 from nstlab.recipes import base
 from nstlab.recipes.base import RunSettings, first_picture, live_field, picture

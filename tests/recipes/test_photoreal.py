@@ -6,8 +6,8 @@ from faults import refusal
 from helpers import smooth
 
 import nstlab as nst
-from nstlab import images as im
-from nstlab.colour import matched_colours
+from nstlab.pictures import images as im
+from nstlab.pictures.colour import matched_colours
 from nstlab.recipes.photoreal import PhotorealSettings
 from nstlab.recipes.transfer import TransferSettings
 

@@ -6,10 +6,10 @@ from faults import refusal
 from safetensors.torch import save_file
 
 import nstlab as nst
-from nstlab import images as im
+from nstlab.base.settings import FITS
+from nstlab.pictures import images as im
 from nstlab.recipes.base import named
 from nstlab.recipes.plan import outline, prepare
-from nstlab.settings import FITS
 
 
 @pytest.fixture

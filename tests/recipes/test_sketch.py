@@ -5,7 +5,7 @@ import torch
 from faults import refusal
 
 import nstlab as nst
-from nstlab import images as im
+from nstlab.pictures import images as im
 from nstlab.recipes.sketch import SketchSettings
 
 

@@ -7,8 +7,8 @@ from faults import refusal
 from PIL import Image
 
 import nstlab as nst
-from nstlab import images as im
-from nstlab import labels
+from nstlab.pictures import images as im
+from nstlab.pictures import labels
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs.stored import run_id
 

@@ -12,8 +12,9 @@ import torch
 from faults import refusal
 
 import nstlab as nst
-from nstlab import cli
-from nstlab import images as im
+from nstlab.base import files
+from nstlab.cli import main as cli
+from nstlab.pictures import images as im
 from nstlab.runs import index
 from nstlab.runs.stored import StoredRun
 
@@ -204,7 +205,7 @@ def test_what_is_left_of_unfinished_runs_is_listed_and_can_be_removed(root, comm
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_run_that_is_being_computed_is_not_removed(root, folder, finished):
     folder = folder if finished else folder.rename(folder.with_suffix(".partial"))
-    with nst.Store(root).locked(folder):
+    with files.locked_results(root, folder):
         assert "is being computed" in refusal(index.remove_runs, [folder.name[:10]], root)
     assert (folder / "final.png").is_file()
 
@@ -253,7 +254,7 @@ def test_films_and_learnings_are_listed_shown_and_removed_too(root, command, pla
     assert lines[-1].endswith(str(folder))
     assert len(nst.runs(root=root)) == 4
     assert any(line.split() == ["kind", kind] for line in command("runs", "show", "01234567")[1])
-    with nst.Store(root).locked(folder):
+    with files.locked_results(root, folder):
         code, (said,) = command("runs", "rm", "01234567")
         assert (code, folder.is_dir()) == (2, True)
         assert "by another process" in said

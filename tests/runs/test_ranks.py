@@ -12,17 +12,17 @@ import torch
 from faults import refusal
 from helpers import until
 
-from nstlab import images as im
-from nstlab.cli import main
+from nstlab.cli.main import main
 from nstlab.method.fast.ranks import Team, spanned
-from nstlab.recipes.room import Room, prepare_here
+from nstlab.pictures import images as im
+from nstlab.recipes.capacity import Room, prepare_here
 from nstlab.runs.index import rows
 from nstlab.runs.store import Store
 
 LAUNCHER = """
 import importlib, json, os, signal, socket, sys
-from nstlab.cli import main
-ranks, store, room = map(importlib.import_module, ("nstlab.method.fast.ranks", "nstlab.runs.store", "nstlab.recipes.room"))
+from nstlab.cli.main import main
+ranks, store, room = map(importlib.import_module, ("nstlab.method.fast.ranks", "nstlab.runs.store", "nstlab.recipes.capacity"))
 ranks.BEAT, ranks.MISSED = 0.1, 20
 store.CHECKPOINT_EVERY, store.CHECKPOINT_SHARE = 0.0, 1e9
 

@@ -4,7 +4,8 @@ import shlex
 
 import pytest
 
-from nstlab import cli, commandline
+from nstlab.cli import main as cli
+from nstlab.cli import program
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.texture import TextureSettings
@@ -31,7 +32,7 @@ def test_script_and_command_make_the_settings_again(settings):
     names = {}
     exec(source.python(settings).split("plan =")[0], names)
     assert names["settings"] == settings
-    _, made = commandline.parse(cli.commands(), shlex.split(source.command(settings))[1:], "nstlab")
+    _, made = program.parse(cli.commands(), shlex.split(source.command(settings))[1:], "nstlab")
     assert made[0] == settings
 
 

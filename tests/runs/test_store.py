@@ -16,10 +16,11 @@ import torch
 from faults import raise_at, refusal
 from helpers import until
 
-from nstlab import cli, files
-from nstlab import images as im
+from nstlab.base import files
+from nstlab.base.names import OPTIMIZERS
+from nstlab.cli import main as cli
 from nstlab.method.checkpoint import Checkpoint
-from nstlab.names import OPTIMIZERS
+from nstlab.pictures import images as im
 from nstlab.runs import store as stores
 from nstlab.runs.store import Store
 from nstlab.runs.stored import Record, read_rows
@@ -276,7 +277,7 @@ def test_an_earlier_run_that_cannot_give_way_stays_whole(plan, store, monkeypatc
 def test_a_store_may_be_in_a_home_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    with Store("~/r").locked(Path("runs/transfer/0")):
+    with files.locked_results("~/r", Path("runs/transfer/0")):
         assert os.listdir(tmp_path / "r" / "locks") == ["transfer-0"]
 
 
@@ -284,7 +285,7 @@ def test_a_store_may_be_in_a_home_folder(monkeypatch, tmp_path):
 
 
 def test_a_run_under_way_is_refused_to_a_strict_process_and_waited_for_by_another(plan, store, monkeypatch):
-    monkeypatch.setattr(stores, "POLL", 0.01)
+    monkeypatch.setattr(files, "POLL", 0.01)
     waiting, refused, seen = [], [], []
 
     def watch(step):
@@ -304,7 +305,7 @@ def test_a_run_under_way_is_refused_to_a_strict_process_and_waited_for_by_anothe
 
 SLOW = """
     import sys, time
-    from nstlab import cli
+    from nstlab.cli import main as cli
     from nstlab.method.fast.evaluation import FastBound
     from nstlab.runs import store
     store.CHECKPOINT_EVERY, store.CHECKPOINT_SHARE = 0.0, 1e9

@@ -11,11 +11,11 @@ import safetensors.torch
 import torch
 from faults import refusal
 
-from nstlab import images as im
+from nstlab.networks.weights import TORCHVISION, random_weights
+from nstlab.pictures import images as im
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs import stored
 from nstlab.runs.stored import read_rows, run_id, write_rows
-from nstlab.weights import TORCHVISION, random_weights
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from nstlab import images as im
 from nstlab.method.conventions import convention_named
 from nstlab.method.fast.evaluation import vjp, vjp_by_autograd
 from nstlab.method.objectives import term
+from nstlab.pictures import images as im
 from nstlab.terms.affine import Affine, guided, matting_laplacian
 
 

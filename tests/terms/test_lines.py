@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from nstlab.colour import luminance
 from nstlab.method.conventions import convention_named
+from nstlab.pictures.colour import luminance
 from nstlab.terms.lines import Lines, on_white
 
 

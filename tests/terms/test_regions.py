@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import nstlab as nst
+from nstlab.base.settings import InputError
 from nstlab.method.statistics import gram
-from nstlab.settings import InputError
 from nstlab.terms.regions import RegionStyle, carried_down, region_styles
 
 

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from nstlab import commandline, weights
-from nstlab import images as im
+from nstlab.base.names import CONVOLUTIONS, rectified
+from nstlab.cli import program
 from nstlab.feedforward import drawing
-from nstlab.method.network import VGG19
-from nstlab.method.normalization import normalize_activations
-from nstlab.names import CONVOLUTIONS, rectified
-from nstlab.weights import TORCHVISION, Weights, load_file, random_weights
+from nstlab.networks import weights
+from nstlab.networks.normalization import normalize_activations
+from nstlab.networks.vgg import VGG19
+from nstlab.networks.weights import TORCHVISION, Weights, load_file, random_weights
+from nstlab.pictures import images as im
 from training import corpus as corpora
 from training import distillation, finishing, scoring, student, teachers
 from training import embedded as training
@@ -26,9 +27,9 @@ from training.judge import Judge, at_content_error
 
 def command(*words):
     """`python -m training.embedded`; its exit code."""
-    train = commandline.Subcommand(training.train_command, (training.TrainSettings,))
+    train = program.Subcommand(training.train_command, (training.TrainSettings,))
     words = [str(word) for word in words]
-    return commandline.run_program(lambda: {"train": train}, words, "python -m training.embedded")
+    return program.run_program(lambda: {"train": train}, words, "python -m training.embedded")
 
 
 @pytest.fixture(scope="module")

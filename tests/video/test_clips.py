@@ -12,8 +12,8 @@ from helpers import smooth
 from making import make_clip, told
 from PIL import Image
 
-from nstlab import images as im
-from nstlab.settings import InputError
+from nstlab.base.settings import InputError
+from nstlab.pictures import images as im
 from nstlab.video.clips import clip
 from nstlab.video.writing import check_film, write_film
 

@@ -15,8 +15,8 @@ from helpers import smooth
 from making import make_clip, told
 from PIL import Image
 
-from nstlab import images as im
-from nstlab import opening
+from nstlab.pictures import images as im
+from nstlab.pictures import opening
 from nstlab.video.clips import clip
 from nstlab.video.containers import videos
 from nstlab.video.writing import write_film

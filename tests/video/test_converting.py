@@ -12,7 +12,7 @@ import torch
 from helpers import smooth
 from making import make_clip
 
-from nstlab import images as im
+from nstlab.pictures import images as im
 from nstlab.video.clips import clip
 from nstlab.video.converting import Converter
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as checks
 from hypothesis import strategies as st
 
-from nstlab import images as im
+from nstlab.pictures import images as im
 from nstlab.video.filming import Filming, Held, Seen, alike, recoloured, temporal
 from nstlab.video.flow import FLOWS, dis, reliable
 from nstlab.video.moving import MovingScene

@@ -4,7 +4,7 @@ import pytest
 import torch
 from faults import refusal
 
-from nstlab import images as im
+from nstlab.pictures import images as im
 from nstlab.video import flow as flows
 from nstlab.video.filming import Filming
 from nstlab.video.flow import dis, end_point_error, raft, reliable, temporal_error, warped

@@ -11,7 +11,7 @@ from faults import read_or_refused, refusal
 from helpers import smooth
 from making import make_clip
 
-from nstlab.settings import InputError
+from nstlab.base.settings import InputError
 from nstlab.video.clips import LONGEST, RATES, clip
 from nstlab.video.wholeness import flaw
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from making import make_clip, told
 from PIL import Image, ImageSequence
 
-from nstlab import images as im
-from nstlab.settings import InputError
+from nstlab.base.settings import InputError
+from nstlab.pictures import images as im
 from nstlab.video import sound, writing
 from nstlab.video.clips import clip
 from nstlab.video.writing import check_shown, check_sound, film_shape, write_film

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from nstlab import colour
 from nstlab.course.checks import choice, exercise, hint, random
+from nstlab.pictures import colour
 
 # --- 10 colour --------------------------------------------------------------------------------------------------------
 

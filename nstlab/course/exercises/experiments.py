@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nstlab.base.names import BLOCKS, CONVOLUTIONS
 from nstlab.course.checks import choice, close, exercise, hint, random, word
 from nstlab.course.lesson import Lesson
-from nstlab.method.network import VGG19
-from nstlab.names import BLOCKS, CONVOLUTIONS
+from nstlab.networks.vgg import VGG19
 from nstlab.recipes import plan as recipes
 from nstlab.runs.finished import FinishedRun
 from nstlab.runs.sweep import Sweep

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from nstlab.architectures import DEFAULT_NETWORK, architecture
 from nstlab.course import measurements as measure
 from nstlab.course.checks import close, exercise, hint, random
 from nstlab.method.statistics import gram
+from nstlab.networks.architectures import DEFAULT_NETWORK, architecture
 from nstlab.runs.finished import FinishedRun
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from nstlab.method.network import Network
+from nstlab.networks.vgg import Network
 
 FINE = {torch.bfloat16: 0.2}  # part of the last size's steps that is done in float32 after steps in a coarser type
 

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nstlab.crops import Crop
+from nstlab.method.crops import Crop
 from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.graphs import Replayed
 from nstlab.method.fast.propagation import Propagation
-from nstlab.method.network import VGG
 from nstlab.method.objectives import ActiveLayer, Bound
 from nstlab.method.statistics import positions
 from nstlab.method.terms import PIXELS, Content, Style, Term
+from nstlab.networks.vgg import VGG
 
 # --- vector-Jacobian products of statistics ---------------------------------------------------------------------
 # (term, gradient at the statistic, features, target, into, add): write the gradient at the features into `into`, or add it

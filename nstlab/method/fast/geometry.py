@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from nstlab.crops import Crop
-from nstlab.method.network import VGG, halvings
+from nstlab.base.names import POOL, rectified
+from nstlab.method.crops import Crop
 from nstlab.method.terms import PIXELS
-from nstlab.names import POOL, rectified
+from nstlab.networks.vgg import VGG, halvings
 
 AGAIN = 0.45  # what computing features a second time costs, of what an evaluation costs
 

@@ -8,12 +8,12 @@ from math import prod
 import psutil
 import torch
 
+from nstlab.base.settings import MIN_SIDE
 from nstlab.method.fast.arithmetic import FINE, arithmetic_of
 from nstlab.method.fast.propagation import Layout
 from nstlab.method.lbfgs import LBFGS
-from nstlab.method.network import Network, is_fast
 from nstlab.method.optimizers import Optimizer
-from nstlab.settings import MIN_SIDE
+from nstlab.networks.vgg import Network, is_fast
 
 PICTURES = 10  # tensors of the image
 AUTOGRAD = 1.5  # what is held at once when autograd computes a gradient, over all features that are computed

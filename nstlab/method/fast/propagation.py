@@ -33,7 +33,7 @@ from torch import Tensor
 
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.convolutions import Convolution, CuDNN, OneDNN
-from nstlab.method.network import VGG
+from nstlab.networks.vgg import VGG
 
 Inject = Callable[[str, Tensor, Tensor], None]  # (layer, its features, where to write the gradient of the loss there)
 BUDGET = 1 << 30  # bytes; if features in 16 bits take more, those of the first block are computed twice

@@ -27,7 +27,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from nstlab.settings import InputError, is_whole
+from nstlab.base.settings import InputError, is_whole
 
 BEAT = 5.0  # seconds between two heartbeats of a rank
 MISSED = 36  # heartbeats, three minutes: a library that writes a large file may hold the interpreter for a while

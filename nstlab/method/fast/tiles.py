@@ -18,16 +18,16 @@ from math import prod
 import torch
 from torch import Tensor
 
-from nstlab.crops import Crop, added
+from nstlab.base.settings import InputError
+from nstlab.method.crops import Crop, added
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.evaluation import ByHand, FastBound, unit_of, vjp_of_part
 from nstlab.method.fast.geometry import Tile, best_sides, grid_of, halo_of, tiled
 from nstlab.method.fast.propagation import Layout, Propagation
 from nstlab.method.fast.ranks import Team, spanned
-from nstlab.method.network import VGG, Network, is_fast
 from nstlab.method.objectives import ActiveLayer, Bound, Objective
 from nstlab.method.terms import PIXELS, Term
-from nstlab.settings import InputError
+from nstlab.networks.vgg import VGG, Network, is_fast
 
 WINDOW = 96  # bytes a pixel, beside features: the window as it is and preprocessed, and its gradient on the way back
 CHUNK = 1 << 21  # numbers of a layer's features that are copied at a time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nstlab.crops import Crop, added
+from nstlab.method.crops import Crop, added
 from nstlab.method.fast.evaluation import VJPS, put
 from nstlab.method.statistics import gram, positions, widened
 from nstlab.method.terms import Style

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nstlab.crops import Crop, collected
+from nstlab.base.settings import InputError
+from nstlab.method.crops import Crop, collected
 from nstlab.method.statistics import widened
 from nstlab.method.terms import Style
-from nstlab.settings import InputError
 
 WIDTH = 3  # positions, of a patch
 KNOWN = 2048  # patches of the painting, at most; of more, those on a grid are taken

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nstlab.crops import Crop
+from nstlab.method.crops import Crop
 from nstlab.method.statistics import positions, widened
 from nstlab.method.terms import Style
 

@@ -1,0 +1,193 @@
+"""The command line, generated from the settings classes: `nstlab transfer PHOTO PAINTING --size 256 …`.
+
+Exit codes: 0 done, 2 bad input (one line on stderr says what is wrong and what is allowed), 130 interrupted.
+Each command imports only what it needs, so that `nstlab --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nstlab.base.settings import MAX_SIDE, RESULTS, TILES, InputError, OutputSettings, is_whole, one_of, option, printable
+from nstlab.cli import console, program
+from nstlab.cli.commands import COMMANDS
+from nstlab.cli.program import Subcommand
+from nstlab.recipes.base import RunSettings, known
+
+DESCRIPTION = "Neural style transfer (Gatys, Ecker, Bethge 2016): repaint a photo in the style of a painting."
+
+
+def _tile(value: str) -> str:
+    """One of TILES, or a side in pixels."""
+    if is_whole(value) and 1 <= int(value) <= MAX_SIDE:
+        return value
+    return one_of("tile", value, TILES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings(OutputSettings):
+    """Where and how a run is carried out. None of it changes the picture."""
+
+    out: Path = option(Path("out.png"), "where the picture goes: .png, .jpg or .tif", output=True)
+    results: Path = option(Path(RESULTS), "folder in which runs are kept")
+    resume: bool = option(True, "use the same run if it was kept, finished or not; --no-resume computes it anew")
+    tile: str = option(
+        TILES[0], "compute features in tiles; auto: where memory is short; or the tiles' side in px", choices=TILES,
+        parse=_tile,
+    )  # fmt: skip
+    memory: float | None = option(None, "gigabytes that the run may take (default: what is free)", low=0.5)
+    frames: int = option(0, "keep this many progress pictures, and an animated GIF beside the output", low=0, high=500)
+
+    @property
+    def animation(self) -> Path:
+        """Where the animation goes, if there is one."""
+        return self.out.with_suffix(".gif")
+
+    @property
+    def outputs(self) -> dict[str, tuple[str | Path, ...]]:
+        """The picture, and the animation."""
+        return {"out": (self.out, self.animation) if self.frames else (self.out,)}
+
+
+# --- recipes ----------------------------------------------------------------------------------------------------
+
+
+def recipe_command(settings: RunSettings, job: JobSettings) -> int:
+    """Carry out one recipe, on several processes if torchrun has started them."""
+    if os.environ.get("WORLD_SIZE", "").strip() in ("", "1"):
+        return _carry_out(settings, job)
+    # What PyTorch logs of a lost connection, a stack of forty lines, comes back as an exception, too.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read once, when PyTorch is loaded
+    if os.environ.get("RANK", "").strip() not in ("", "0"):
+        console.hush()  # the first rank tells the user what is to be told
+    from nstlab.method.fast.ranks import Team
+
+    with Team.joined() as team:
+        if not team.leads:
+            return _serve(settings, job, team)
+        code = _carry_out(settings, job, team)
+        team.order(do="end")
+        return code
+
+
+def _serve(settings: RunSettings, job: JobSettings, team: Any) -> int:
+    """Evaluate tiles for the first rank, which tells the user what is to be told, also of what goes wrong here."""
+    from nstlab.method.fast.tiles import serve
+
+    try:
+        plan = _prepared(settings, job, team)
+        serve(plan.objective, plan.net, plan.start, plan.tiling)
+    except Exception as error:
+        team.fail(error)
+        told = isinstance(error, (InputError, OSError)) or program.out_of_memory(error)
+        if team.outlives_first() and told:
+            return 2
+        raise
+    return 0
+
+
+def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int:
+    """Carry out one recipe with a progress bar; a finished run that was kept is not computed again."""
+    from tqdm import tqdm
+
+    from nstlab.base import files
+    from nstlab.pictures import images as im
+    from nstlab.runs.store import Store
+
+    files.folder(job.results)  # before the outputs are tried, one of which may have its name
+    _check_outputs(job)
+    plan, store = _prepared(settings, job, team), Store(job.results)
+    try:
+        with tqdm(total=plan.total, unit="step", dynamic_ncols=True, disable=None) as bar:
+            stored, found = store.obtain(
+                plan, lambda step: _show_step(bar, step), job.frames, job.resume, strict=True, deep=job.depth == 16
+            )
+    except KeyboardInterrupt:
+        best = store.partial(plan) / "best.png"
+        if not best.is_file():
+            raise
+        im.save(im.reopen(best), job.out, settings.to_dict(), job.depth == 16)
+        said = f"the best picture so far is {job.out}; to go on, run the same command again (--resume)"
+        raise KeyboardInterrupt(said) from None
+    except Exception as error:
+        if isinstance(error, InputError) or not program.out_of_memory(error):
+            raise
+        raise InputError("out of memory: " + plan.memory_message(plan.memory_needed() // 2, found=False)) from None
+    how = f"found in {stored.folder}" if found else f"done in {stored.manifest['result']['seconds']:.0f} s"
+    _write_outputs(stored, settings, job, how)
+    return 0
+
+
+def _prepared(settings: RunSettings, job: JobSettings, team: Any) -> Any:
+    """The plan; if it is a large one, what it needs is said. team: the processes, None if there is one."""
+    from nstlab.recipes.capacity import Room, prepare_here, prepare_together
+
+    def prepare() -> Any:
+        room = Room(job.tile, job.memory)
+        if team is None:
+            return prepare_here(settings, job.device, room)
+        return prepare_here(settings, team.device(job.device), replace(room, team=team))
+
+    plan = prepare() if team is None else prepare_together(prepare, team)
+    if plan.tiling is not None and (team is None or team.leads):
+        where = ", pictures on the host" if plan.on_host else ""
+        size = f"{plan.shape[1]}×{plan.shape[0]}"
+        console.say(f"{size} in tiles, with {plan.memory_needed() / 1e9:.2f} GB of memory for the run{where}")
+    return plan
+
+
+def _check_outputs(job: JobSettings) -> None:
+    """Raise InputError, before any work, if an output cannot be written."""
+    from nstlab.base import files
+    from nstlab.pictures import images as im
+
+    im.check_writable(job.out, deep=job.depth == 16)
+    if job.frames:
+        files.check_place(job.animation)
+
+
+def _show_step(bar: Any, step: Any) -> None:
+    """Move the progress bar to a step, with its loss and terms."""
+    bar.update(step.index - bar.n)
+    terms = " ".join(f"{name} {value:.3g}" for name, value in step.terms.items())
+    bar.set_postfix_str(printable(f"loss {step.loss:.4g}, {terms}"), refresh=False)
+    if step.event:
+        bar.write(f"nstlab: step {step.index}: {step.event}", file=sys.stderr)
+
+
+def _write_outputs(stored: Any, settings: RunSettings, job: JobSettings, how: str) -> None:
+    """Put the picture (and the animation) where the user wants them, and say so in one line."""
+    from nstlab.method.steps import Status
+    from nstlab.pictures import images as im
+
+    deep, result, places = job.depth == 16, stored.manifest["result"], str(job.out)
+    picture = im.reopen(stored.deep_picture if deep else stored.picture)
+    if job.frames:  # first, because more can go wrong with it
+        frames = itertools.chain(map(im.reopen, stored.some_frames(job.frames)), [picture])
+        places += f" and {im.save_gif(frames, picture.shape[-2:], job.animation)}"
+    im.save(picture, job.out, settings.to_dict(), deep)
+    why = "" if result["status"] == Status.FINISHED else f" ({result['status']})"
+    console.tell(
+        f"{places}: {how}, {result['steps']} steps{why}, {result['evaluations']} evaluations, "
+        f"loss {result['loss']:.4g}, events: {'; '.join(result['events']) or 'none'}"
+    )
+
+
+# --- the program ------------------------------------------------------------------------------------------------
+
+
+def commands() -> dict[str, Subcommand]:
+    """{name: subcommand}: one for each recipe, then the lab's own."""
+    recipes = {name: Subcommand(recipe_command, (settings, JobSettings)) for name, settings in known().items()}
+    return recipes | COMMANDS
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code."""
+    return program.run_program(commands, argv, "nstlab", DESCRIPTION)

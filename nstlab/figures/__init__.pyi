@@ -1,0 +1,11 @@
+from .animation import film as film
+from .base import Shown as Shown
+from .base import save_figure as save_figure
+from .curves import loss_curves as loss_curves
+from .curves import valley as valley
+from .layers import feature_maps as feature_maps
+from .layers import matrices as matrices
+from .layers import receptive_fields as receptive_fields
+from .sheets import before_after as before_after
+from .sheets import contact_sheet as contact_sheet
+from .tiles import tile_map as tile_map
