@@ -21,7 +21,7 @@ from benchmarks.scene import BenchSettings, Row
 from nstlab.base import files
 from nstlab.course import report as gallery
 from nstlab.pictures import images as im
-from nstlab.video.filmed import Film, filmed
+from nstlab.video.filmed import Film, paint_film
 from nstlab.video.flow import dis, end_point_error, reliable, temporal_error
 from nstlab.video.moving import MovingScene
 from nstlab.video.settings import VideoSettings
@@ -68,7 +68,7 @@ def compared(name: str, settings: VideoSettings, folder: Path, motion: Motion | 
     """(the row of a clip, its films: of frames that are painted alone, and held to each other). Later frames are measured."""
     films, found = [], []
     for kind, changes in (("alone", {"earlier": ()}), ("held", {})):
-        made = filmed(settings.replace(out=folder / f"{kind}.mp4", results=folder / "results", **changes))
+        made = paint_film(settings.replace(out=folder / f"{kind}.mp4", results=folder / "results", **changes))
         motion = found_motion(made) if motion is None else motion
         frames = made.frames
         errors = [temporal_error(b, a, *of) for (a, b), of in zip(itertools.pairwise(frames), motion, strict=True)]

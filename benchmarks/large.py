@@ -18,7 +18,7 @@ import torch
 from benchmarks.scene import PAIRS, BenchSettings, Row
 from nstlab.method.fast.ranks import Team
 from nstlab.method.fast.tiles import serve
-from nstlab.recipes.capacity import Room, prepare_here
+from nstlab.recipes.capacity import MemoryBudget, prepare_here
 from nstlab.recipes.transfer import TransferSettings
 
 BUDGETS = {1024: "1.5", 2048: "1.5", 4096: "3", 6000: "5"}  # GB that the process may take, by the size in px
@@ -80,12 +80,12 @@ def measure(words: Sequence[str], team: Team) -> None:
     settings = TransferSettings(*PAIRS[0], size=int(size), steps=int(steps), levels=1, weights="embedded")
     peak, done = [0], threading.Event()
     threading.Thread(target=watch, args=(peak, done), daemon=True).start()
-    plan = prepare_here(settings, device, Room(tile, float(memory), team))
+    plan = prepare_here(settings, device, MemoryBudget(tile, float(memory), team))
     if not team.leads:
         serve(plan.objective, plan.net, plan.start, plan.tiling)
         return
     moments = [(step.evaluations, time.perf_counter()) for step in plan.steps()]
-    team.order(do="end")
+    team.broadcast(do="end")
     (first, began), (last, ended) = moments[0], moments[-1]
     done.set()
     height, width = plan.shape

@@ -8,8 +8,8 @@
     for step in nst.minimize(goal, net, start=nst.noise(photo, seed=0), steps=300):
         print(step.index, step.loss, step.terms)
 
-Names are imported when they are first used, so that `import nstlab` costs nothing. It only sets how threads wait, which has
-to be known before PyTorch is loaded.
+Names are imported when they are first used, so that `import nstlab` costs nothing. It only sets how
+threads wait, which has to be known before PyTorch is loaded.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""What `import nstlab as nst` offers; the one list of it, read by editors and by the package itself."""
+"""What `import nstlab as nst` offers: the one list, read by editors and by the package."""
 
 from .base.devices import device as device
 from .base.names import CONTENT_LAYERS as CONTENT_LAYERS
@@ -61,6 +61,7 @@ from .method.steps import Step as Step
 from .method.steps import pyramid as pyramid
 from .method.terms import Term as Term
 from .networks.architectures import ARCHITECTURES as ARCHITECTURES
+from .networks.base import Network as Network
 from .networks.graph import GraphNetwork as GraphNetwork
 from .networks.graph import fields as fields
 from .networks.graph import loss_network as loss_network
@@ -69,7 +70,6 @@ from .networks.normalization import normalize_activations as normalize_activatio
 from .networks.preprocessing import Preprocessing as Preprocessing
 from .networks.vgg import VGG16 as VGG16
 from .networks.vgg import VGG19 as VGG19
-from .networks.vgg import Network as Network
 from .networks.weights import Weights as Weights
 from .networks.weights import fetched as fetched
 from .pictures.colour import luminance as luminance
@@ -93,7 +93,7 @@ from .recipes.base import RunSettings as RunSettings
 from .recipes.base import first_picture as first_picture
 from .recipes.base import live_field as live_field
 from .recipes.base import picture as picture
-from .recipes.capacity import Room as Room
+from .recipes.capacity import MemoryBudget as MemoryBudget
 from .recipes.capacity import prepare_here as prepare_here
 from .recipes.photoreal import PhotorealSettings as PhotorealSettings
 from .recipes.plan import Plan as Plan
@@ -110,7 +110,7 @@ from .runs.store import Store as Store
 from .runs.stored import run_id as run_id
 from .runs.sweep import Sweep as Sweep
 from .terms.affine import guided as guided
-from .video.filmed import filmed as filmed
+from .video.filmed import paint_film as paint_film
 from .video.flow import dis as dis
 from .video.flow import flow_picture as flow_picture
 from .video.flow import reliable as reliable

@@ -104,10 +104,10 @@ class ThreadTeam(Team):
                 self.store.sums.clear()
             self.store.barrier.wait()
 
-    def give(self, picture, rows, rank):
+    def send(self, picture, rows, rank):
         self.store.queues[self.rank, rank].put(picture[..., rows, :].clone())
 
-    def take(self, picture, rows, rank, add=False):
+    def receive(self, picture, rows, rank, add=False):
         place, new = picture[..., rows, :], self._received(rank)
         assert new.shape == place.shape
         place.add_(new) if add else place.copy_(new)

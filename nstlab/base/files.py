@@ -1,4 +1,5 @@
-"""Files: opened only if regular, tried before work is done, replaced whole or not at all; and JSON that may hold anything.
+"""Files: opened only if regular, tried before work is done, replaced whole or not at all; and JSON
+that may hold anything.
 
 What cannot be used raises InputError, in one line that names the file.
 """
@@ -24,24 +25,27 @@ from typing import Any
 from nstlab.base.settings import InputError, Settings, user_path
 
 logger = logging.getLogger("nstlab")
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # errors of folders that know none
+# errors of folders that know none
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 LONGEST = 64 << 20  # bytes; longer JSON is not read
 POLL = 0.5  # seconds between two attempts to lock results that another process is computing
 TEMPORARY = ".nstlab-"  # the beginning of the names of files that are still being written
 
 
-# --- files ------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def shipped(*parts: str) -> Path:
-    """A folder that comes with the project: inside an installed package, or beside the package in a checkout."""
+    """A folder that comes with the project: inside an installed package, or beside the package in a
+    checkout."""
     here = Path(__file__).parents[1]
     inside = here.joinpath(*parts)
     return inside if inside.is_dir() else here.parent.joinpath(*parts)
 
 
 def regular(path: str | os.PathLike) -> Path:
-    """The path, if it names a regular file or a link to one: reading a pipe or a device might never end.
+    """The path, if it names a regular file or a link to one: reading a pipe or a device might never
+    end.
 
     Raises: InputError for anything else that is there, and for what no file can be called;
     FileNotFoundError and other OSErrors as `os.stat` does."""
@@ -62,7 +66,10 @@ def check_outputs(*settings: Settings) -> None:
 
     A folder stands for the files in it; of one that is read, only pictures count."""
     written = {
-        key: (path, field) for each in settings for field, paths in each.outputs.items() for key, path in _identified(paths)
+        key: (path, field)
+        for each in settings
+        for field, paths in each.outputs.items()
+        for key, path in _identified(paths)
     }
     for each in settings if written else ():
         for field, paths in each.files.items():
@@ -77,12 +84,15 @@ def check_outputs(*settings: Settings) -> None:
 
 
 def _lost(out: Path, option: str, path: Path, what: str) -> str:
-    """Why a file that is read, and is `what`, may not be written; option: the setting that names it."""
+    """Why a file that is read, and is `what`, may not be written; option: the setting that names
+    it."""
     which = "" if str(out) == str(path) else f", {path}"
     return f"{out}: is {what}{which}, which would be lost; choose another --{option}"
 
 
-def _identified(paths: Iterable[str | os.PathLike], pictures: bool = False) -> Iterator[tuple[tuple[int, int], Path]]:
+def _identified(
+    paths: Iterable[str | os.PathLike], pictures: bool = False
+) -> Iterator[tuple[tuple[int, int], Path]]:
     """(device and number, path) of the files, and of those in the folders, that exist: a link has
     the numbers of its file. pictures: of those in folders, only what is named as a picture."""
     for path in map(Path, paths):
@@ -110,7 +120,8 @@ def folder(path: str | os.PathLike) -> Path:
 
 
 def check_place(path: str | os.PathLike) -> Path:
-    """The path, if a file can be written there, which is tried; else InputError, before any work is done."""
+    """The path, if a file can be written there, which is tried; else InputError, before any work is
+    done."""
     path = user_path(path)
     with writing(path):
         with contextlib.suppress(FileNotFoundError):
@@ -125,21 +136,25 @@ def check_place(path: str | os.PathLike) -> Path:
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Turn what goes wrong in the block, such as a full disk, into an InputError that names the path."""
+    """Turn what goes wrong in the block, such as a full disk, into an InputError that names the
+    path."""
     try:
         yield
     except InputError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise InputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+        raise InputError(
+            f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})"
+        ) from None
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path`, which takes its place if the block succeeds and is deleted if it fails.
+    """A temporary path beside `path`, which takes its place if the block succeeds and is deleted if
+    it fails.
 
-    So the file is whole or not there, whenever the process is killed. If `path` is a link, the link stays and the file that
-    it names is replaced. An OSError becomes an InputError."""
+    So the file is whole or not there, whenever the process is killed. If `path` is a link, the link
+    stays and the file that it names is replaced. An OSError becomes an InputError."""
     path = user_path(path)
     with writing(path):
         temporary = _temporary(path)
@@ -162,7 +177,8 @@ def _temporary(path: str | os.PathLike) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files below a folder that were left by processes killed while they wrote."""
+    """Delete the temporary files below a folder that were left by processes killed while they
+    wrote."""
     for leftover in folder.rglob(f"{TEMPORARY}*"):
         with contextlib.suppress(OSError):
             leftover.unlink()
@@ -192,7 +208,9 @@ def locked(path: Path, held: str, wait: float | None = None) -> Iterator[None]:
                 if kind is SoftFileLock or getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
                     raise
     if isinstance(lock, SoftFileLock):
-        logger.warning("%s: has no locks; the file %s is one until this ends", path.parent, lock.lock_file)
+        logger.warning(
+            "%s: has no locks; the file %s is one until this ends", path.parent, lock.lock_file
+        )
     try:
         yield
     finally:
@@ -201,9 +219,11 @@ def locked(path: Path, held: str, wait: float | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked_results(root: str | os.PathLike, place: Path, wait: bool = False) -> Iterator[None]:
-    """Hold the lock of a folder of results, finished and partial, against other processes; it ends with this process.
+    """Hold the lock of a folder of results, finished and partial, against other processes; it ends
+    with this process.
 
-    root: the folder of all results. wait: for another process that holds the lock, rather than raise InputError."""
+    root: the folder of all results. wait: for another process that holds the lock, rather than
+    raise InputError."""
     name = f"{place.parent.name}-{place.name.partition('.')[0]}"
     held = f"results: {place} is being computed by another process; wait for it to end"
     with locked(folder(Path(root) / "locks") / name, held, POLL if wait else None):
@@ -211,7 +231,8 @@ def locked_results(root: str | os.PathLike, place: Path, wait: bool = False) -> 
 
 
 def delete(path: Path) -> None:
-    """Delete a folder with everything in it, or a file, if it exists; only the link if it is one."""
+    """Delete a folder with everything in it, or a file, if it exists; only the link if it is
+    one."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -219,16 +240,18 @@ def delete(path: Path) -> None:
 
 
 def set_aside(folder: Path) -> Path:
-    """Rename a folder, at once, so that half of it is never found while it is deleted: its new path."""
+    """Rename a folder, at once, so that half of it is never found while it is deleted: its new
+    path."""
     name = f"{folder.name.partition('.')[0]}.{uuid.uuid4().hex[:8]}.removed"
     return folder.rename(folder.with_name(name))
 
 
-# --- JSON -------------------------------------------------------------------------------------------------------
+# --- JSON -----------------------------------------------------------------------------------------
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """A file's JSON as plain values. ValueError if it is not JSON (InputError if not a regular file), OSError if unreadable."""
+    """A file's JSON as plain values. ValueError if it is not JSON (InputError if not a regular
+    file), OSError if unreadable."""
     path = regular(path)
     if path.stat().st_size > LONGEST:
         raise ValueError(f"has more than {LONGEST >> 20} MB")
@@ -236,7 +259,8 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON as plain values. ValueError if it is not JSON, if it holds NaN or infinity, or if it is nested too deeply."""
+    """JSON as plain values. ValueError if it is not JSON, if it holds NaN or infinity, or if it is
+    nested too deeply."""
 
     def refuse(number: str) -> Any:
         raise ValueError(f"{number} is not a number")

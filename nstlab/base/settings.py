@@ -1,7 +1,8 @@
 """Settings: the default, range, unit and help of each field, written once.
 
-Command-line options, studio controls, sweep axes, stored JSON and validation are all derived from the fields of settings
-classes. This module imports nothing heavy (no torch), so that `nstlab --help` answers at once.
+Command-line options, studio controls, sweep axes, stored JSON and validation are all derived from
+the fields of settings classes. This module imports nothing heavy (no torch), so that `nstlab
+--help` answers at once.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ from pathlib import Path
 from typing import Any, Self
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-TILES = ("auto", "off")  # whether pictures are evaluated in tiles, see recipes.room
-FITS = ("stretch", "crop", "area", "own")  # ways to give a painting the photo's shape, see images.fit
+TILES = ("auto", "off")  # whether pictures are evaluated in tiles, see recipes.capacity
+# ways to give a painting the photo's shape, see images.fit
+FITS = ("stretch", "crop", "area", "own")
 MAX_SIDE = 16384  # px
 MIN_SIDE = 16  # px; the fifth block of VGG19 sees one position for every 16 pixels
 RESULTS = "results"  # folder in which runs are kept
-LIVE, START = "live", "start"  # fields that may change during a run; fields that matter only when it begins
+# fields that may change during a run; fields that matter only when it begins
+LIVE, START = "live", "start"
 LONG = 1000  # characters; a longer message is cut in its middle
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of what a terminal obeys or hides
 JOINERS = "\u200c\u200d"  # which are part of words and emoji
-GROUPS = (LIVE, START, "pictures", "regions", "network", "optimizer")  # the groups of a recipe's fields
+# the groups of a recipe's fields
+GROUPS = (LIVE, START, "pictures", "regions", "network", "optimizer")
 
 
 class InputError(ValueError):
@@ -66,13 +70,15 @@ def is_whole(text: str) -> bool:
 
 
 def user_path(path: str | os.PathLike) -> Path:
-    """The path with `~` and `~user` at its beginning replaced by a home folder; `./~` is a file's name."""
+    """The path with `~` and `~user` at its beginning replaced by a home folder; `./~` is a file's
+    name."""
     path = Path(os.path.expanduser(path))
     return path.absolute() if str(path).startswith("~") else path  # so that nobody expands it again
 
 
 def nearest(name: str, allowed: Sequence[str]) -> str:
-    """A suggestion for a misspelt name, "; did you mean 'conv4_2'?", or "" if no allowed name is close to it."""
+    """A suggestion for a misspelt name, "; did you mean 'conv4_2'?", or "" if no allowed name is
+    close to it."""
     near = difflib.get_close_matches(name, allowed, n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
 
@@ -80,7 +86,9 @@ def nearest(name: str, allowed: Sequence[str]) -> str:
 def one_of(what: str, value: str, allowed: Sequence[str]) -> str:
     """The value, if it is allowed; InputError naming `what` and the allowed values otherwise."""
     if value not in allowed:
-        raise InputError(f"{what}: '{value}' is not one of {', '.join(allowed)}{nearest(str(value), allowed)}")
+        raise InputError(
+            f"{what}: '{value}' is not one of {', '.join(allowed)}{nearest(str(value), allowed)}"
+        )
     return value
 
 
@@ -94,12 +102,16 @@ class Option:
     unit: str = ""
     choices: tuple[str, ...] = ()
     or_path: bool = False  # a path of a file that is read is allowed besides the choices
-    reserved: tuple[str, ...] = ()  # words that are never taken for a path, because they are choices of other recipes
+    # words that are never taken for a path, because they are choices of other recipes
+    reserved: tuple[str, ...] = ()
     log: bool = False  # its slider is logarithmic
-    parse: Callable[[Any], Any] | None = None  # turns what users write into the stored value, element by element
+    # turns what users write into the stored value, element by element
+    parse: Callable[[Any], Any] | None = None
     layers: bool = False  # names layers of the network
-    identity: bool = True  # part of a run's id; paths and devices are not (the contents of files are hashed instead)
-    later: bool = False  # added when runs were kept already: at its default, it is not part of an id
+    # part of a run's id; paths and devices are not (the contents of files are hashed instead)
+    identity: bool = True
+    # added when runs were kept already: at its default, it is not part of an id
+    later: bool = False
     positional: bool = False  # positional on the command line, although it has a default
     short: str = ""  # a short name on the command line, such as "-p"
     pairs: bool = False  # takes two words at a time on the command line, and may be repeated
@@ -120,19 +132,33 @@ class Option:
         if self.low is None:
             return "a finite number"
         unit = f" {self.unit}" if self.unit else ""
-        return f"{self.low:g} or more{unit}" if self.high is None else f"from {self.low:g} to {self.high:g}{unit}"
+        return (
+            f"{self.low:g} or more{unit}"
+            if self.high is None
+            else f"from {self.low:g} to {self.high:g}{unit}"
+        )
 
     def check(self, name: str, value: Any) -> Any:
-        """One value, or one element of a tuple, parsed. InputError, with the field's name, if it is not allowed."""
+        """One value, or one element of a tuple, parsed. InputError, with the field's name, if it is
+        not allowed."""
         if self.parse is not None:
             return self.parse(value)
-        if self.choices and value not in self.choices and (not self.or_path or value in self.reserved):
-            raise InputError(f"{name}: '{value}' is not one of {self.allowed()}{nearest(str(value), self.choices)}")
+        if (
+            self.choices
+            and value not in self.choices
+            and (not self.or_path or value in self.reserved)
+        ):
+            raise InputError(
+                f"{name}: '{value}' is not one of "
+                f"{self.allowed()}{nearest(str(value), self.choices)}"
+            )
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             low = -math.inf if self.low is None else self.low
             high = math.inf if self.high is None else self.high
             if not low <= value <= high or value in (math.inf, -math.inf):
-                raise InputError(f"{name}: {value!s:.40} is not allowed; allowed is {self.allowed()}")
+                raise InputError(
+                    f"{name}: {value!s:.40} is not allowed; allowed is {self.allowed()}"
+                )
         return value
 
 
@@ -154,7 +180,8 @@ def _annotations(cls: type) -> dict[str, Any]:
 
 
 def field_type(annotation: Any) -> tuple[type, bool, bool]:
-    """What a field's annotation says: (the type of one element, whether the field is a tuple, whether it may be None)."""
+    """What a field's annotation says: (the type of one element, whether the field is a tuple,
+    whether it may be None)."""
     optional = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     if optional:
         annotation = next(a for a in typing.get_args(annotation) if a is not type(None))
@@ -164,15 +191,18 @@ def field_type(annotation: Any) -> tuple[type, bool, bool]:
 
 
 def plain(value: Any) -> Any:
-    """The value, with NumPy's numbers and arrays (common in grids) turned into Python's numbers and lists."""
+    """The value, with NumPy's numbers and arrays (common in grids) turned into Python's numbers and
+    lists."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-_CONVERTED = {int: (str,), float: (int, str), Path: (str,), str: (int, Path)}  # what may be given for a type, besides itself
+# what may be given for a type, besides itself
+_CONVERTED = {int: (str,), float: (int, str), Path: (str,), str: (int, Path)}
 
 
 def _element(name: str, value: Any, wanted: type, opt: Option) -> Any:
-    """One value of the wanted type, checked; numbers, truth values and paths may be given as text."""
+    """One value of the wanted type, checked; numbers, truth values and paths may be given as
+    text."""
     value = plain(value)
     if wanted is bool:
         value = {"true": True, "false": False}.get(str(value).lower(), value)
@@ -186,7 +216,9 @@ def _element(name: str, value: Any, wanted: type, opt: Option) -> Any:
     elif opt.reads and isinstance(value, str):
         value = os.path.expanduser(value)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        raise InputError(f"{name}: {value!r} is not {'an' if wanted is int else 'a'} {wanted.__name__}")
+        raise InputError(
+            f"{name}: {value!r} is not {'an' if wanted is int else 'a'} {wanted.__name__}"
+        )
     return opt.check(name, value)
 
 
@@ -197,7 +229,8 @@ def _written(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """Base of all settings: immutable, validated when made, converted to and from plain JSON values."""
+    """Base of all settings: immutable, validated when made, converted to and from plain JSON
+    values."""
 
     def __post_init__(self) -> None:
         for name, _, _ in self.options():
@@ -205,7 +238,8 @@ class Settings:
 
     @classmethod
     def checked(cls, field: str, value: Any) -> Any:
-        """A value for a field, in the field's type. InputError for an unknown field, and for what it may not be."""
+        """A value for a field, in the field's type. InputError for an unknown field, and for what
+        it may not be."""
         cls._require(field)
         value, (wanted, many, optional) = plain(value), field_type(_annotations(cls)[field])
         opt = cls.option_of(field)
@@ -224,7 +258,9 @@ class Settings:
         """Raise InputError unless there is such a field."""
         fields = cls.__dataclass_fields__
         if field not in fields:
-            raise InputError(f"{cls.__name__} has no setting '{field}'{nearest(field, list(fields))}")
+            raise InputError(
+                f"{cls.__name__} has no setting '{field}'{nearest(field, list(fields))}"
+            )
 
     @classmethod
     def options(cls) -> Iterator[tuple[str, Any, Option]]:
@@ -240,7 +276,9 @@ class Settings:
     def _named(self, names: Iterable[str]) -> dict[str, tuple[str | Path, ...]]:
         """{field: values} of some fields, without those that are left open."""
         values = {name: getattr(self, name) for name in names}
-        several = {name: each if isinstance(each, tuple) else (each,) for name, each in values.items()}
+        several = {
+            name: each if isinstance(each, tuple) else (each,) for name, each in values.items()
+        }
         return {name: each for name, each in several.items() if each not in ((), (None,))}
 
     @property
@@ -248,7 +286,9 @@ class Settings:
         """{field: paths} of the files and folders that are read, rather than samples or choices."""
         named = self._named(name for name, _, opt in self.options() if opt.reads)
         # By Path, as they are opened, for which `a.png/` is `a.png`.
-        existing = {name: tuple(p for p in each if os.path.exists(Path(p))) for name, each in named.items()}
+        existing = {
+            name: tuple(p for p in each if os.path.exists(Path(p))) for name, each in named.items()
+        }
         return {name: paths for name, paths in existing.items() if paths}
 
     @property
@@ -257,18 +297,22 @@ class Settings:
         return self._named(name for name, _, opt in self.options() if opt.output)
 
     def to_dict(self, identity: bool = False) -> dict[str, Any]:
-        """The settings as plain JSON values; with `identity`, only the fields that decide the result's pixels."""
+        """The settings as plain JSON values; with `identity`, only the fields that decide the
+        result's pixels."""
         defaults, values = {f.name: f.default for f in dataclasses.fields(self)}, {}
         for name, _, opt in self.options():
             value = getattr(self, name)
             if identity and (not opt.identity or (opt.later and value == defaults[name])):
                 continue
-            values[name] = [_written(v) for v in value] if isinstance(value, tuple) else _written(value)
+            values[name] = (
+                [_written(v) for v in value] if isinstance(value, tuple) else _written(value)
+            )
         return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`. InputError for a required field that is missing, and for an unknown one."""
+        """The inverse of `to_dict`. InputError for a required field that is missing, and for an
+        unknown one."""
         for name in values:
             cls._require(name)
         for field in dataclasses.fields(cls):
@@ -278,7 +322,9 @@ class Settings:
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed, validated again."""
-        return self.from_dict({f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | changes)
+        return self.from_dict(
+            {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | changes
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,7 +332,9 @@ class OutputSettings(Settings):
     """Where a picture is computed, and how it is written."""
 
     device: str = option(DEVICES[0], "where to compute", choices=DEVICES)
-    depth: int = option(8, "bits of each channel of the output, 8 or 16; a .jpg has 8", low=8, high=16)
+    depth: int = option(
+        8, "bits of each channel of the output, 8 or 16; a .jpg has 8", low=8, high=16
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

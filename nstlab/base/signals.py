@@ -13,12 +13,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """The handler of signals while a command runs. raised: whether it has interrupted the command."""
+    """The handler of signals while a command runs. raised: whether it has interrupted the
+    command."""
 
     raised = False
 
     def __call__(self, number: int, frame: Any) -> None:
-        """Raise KeyboardInterrupt, unless one is being handled: to keep what has been done takes time."""
+        """Raise KeyboardInterrupt, unless one is being handled: to keep what has been done takes
+        time."""
         if not follows(sys.exception()):
             self.raised = True
             raise KeyboardInterrupt
@@ -42,7 +44,8 @@ class Interrupts:
 
 
 def follows(error: BaseException | None, kind: type[BaseException] = KeyboardInterrupt) -> bool:
-    """Whether an error is of a kind, by default an interrupt, or was raised while one was handled."""
+    """Whether an error is of a kind, by default an interrupt, or was raised while one was
+    handled."""
     while error is not None and not isinstance(error, kind):
         error = error.__context__
     return error is not None
@@ -56,7 +59,9 @@ def handling(handler: Any, only_usual: bool = False) -> Iterator[dict[int, Any]]
     before: dict[int, Any] = {}
     for number in SIGNALS if threading.current_thread() is threading.main_thread() else ():
         earlier = signal.getsignal(number)
-        usual = earlier in (signal.SIG_DFL, signal.default_int_handler) or isinstance(earlier, Interrupts)
+        usual = earlier in (signal.SIG_DFL, signal.default_int_handler) or isinstance(
+            earlier, Interrupts
+        )
         if usual or not only_usual:
             before[number] = signal.signal(number, handler)
     try:

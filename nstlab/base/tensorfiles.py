@@ -1,4 +1,5 @@
-"""Files of named tensors: safetensors files and PyTorch state dicts, read without running any code that is in them."""
+"""Files of named tensors: safetensors files and PyTorch state dicts, read without running any code
+that is in them."""
 
 from __future__ import annotations
 
@@ -18,15 +19,19 @@ from nstlab.base.settings import InputError
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file and its metadata (a state dict has none); the format is detected from the content.
+    """The tensors of a file and its metadata (a state dict has none); the format is detected from
+    the content.
 
-    Raises: FileNotFoundError; InputError, in one line, for a file that is damaged or holds something else."""
+    Raises: FileNotFoundError; InputError, in one line, for a file that is damaged or holds
+    something else."""
     try:
         return _read(path)
     except (FileNotFoundError, InputError):
         raise
     except pickle.UnpicklingError:
-        raise InputError(f"{path}: is not a file of weights, is damaged, or holds more than tensors") from None
+        raise InputError(
+            f"{path}: is not a file of weights, is damaged, or holds more than tensors"
+        ) from None
     except Exception as error:  # a damaged file can make its reader raise anything
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path}: is not a file of weights, or is damaged ({reason})") from None
@@ -45,38 +50,60 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise InputError(f"{path}: holds a {type(state).__name__}, not a state dict")
-    return {name: t for name, t in state.items() if isinstance(name, str) and isinstance(t, Tensor)}, {}
+    return {
+        name: t for name, t in state.items() if isinstance(name, str) and isinstance(t, Tensor)
+    }, {}
 
 
 def _check_pickle(path: Path) -> None:
-    """Refuse a pickle that would take more memory than its size: a compressed archive, which PyTorch never writes, or one
-    that asks for an array of bytes, which no weights need."""
+    """Refuse a pickle that would take more memory than its size: a compressed archive, which
+    PyTorch never writes, or one that asks for an array of bytes, which no weights need."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(part.file_size for part in archive.infolist())
         if unpacked > path.stat().st_size:
-            raise InputError(f"{path}: would unpack to {unpacked / 1e9:.2f} GB; files of weights are not compressed")
+            raise InputError(
+                f"{path}: would unpack to {unpacked / 1e9:.2f} GB; files of weights are not "
+                "compressed"
+            )
     if path.stat().st_size:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
             if content.find(b"bytearray") >= 0:
                 raise InputError(f"{path}: holds more than tensors")
 
 
 def check_stored(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """InputError unless every number of these tensors is in the file: no sparse tensor, and no view that repeats a few
-    numbers a thousand times."""
+    """InputError unless every number of these tensors is in the file: no sparse tensor, and no view
+    that repeats a few numbers a thousand times."""
     for name, tensor in tensors.items():
-        plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and tensor.is_floating_point()
+        plain = (
+            tensor.layout == torch.strided
+            and tensor.device.type == "cpu"
+            and tensor.is_floating_point()
+        )
         if not plain or tensor.nbytes > tensor.untyped_storage().nbytes():
-            raise InputError(f"{path}: {name} does not consist of stored numbers; expected are plain tensors of floats")
+            raise InputError(
+                f"{path}: {name} does not consist of stored numbers; expected are plain tensors "
+                "of floats"
+            )
     if sum(tensor.nbytes for tensor in tensors.values()) > path.stat().st_size:
-        raise InputError(f"{path}: its tensors share their numbers; expected are tensors that are each stored")
+        raise InputError(
+            f"{path}: its tensors share their numbers; expected are tensors that are each stored"
+        )
 
 
 def finite(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors as float32; InputError if a number is not finite."""
-    found = {name: tensor.resolve_neg().to(torch.float32).contiguous() for name, tensor in tensors.items()}
+    found = {
+        name: tensor.resolve_neg().to(torch.float32).contiguous()
+        for name, tensor in tensors.items()
+    }
     for name, tensor in found.items():
         if not tensor.isfinite().all():
-            raise InputError(f"{path}: {name} holds numbers that are not finite; the file is damaged")
+            raise InputError(
+                f"{path}: {name} holds numbers that are not finite; the file is damaged"
+            )
     return found

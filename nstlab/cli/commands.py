@@ -1,6 +1,8 @@
-"""The lab's own commands: sweeps, runs, notebooks, learning and applying models, weights, this machine.
+"""The lab's own commands: sweeps, runs, notebooks, learning and applying models, weights, this
+machine.
 
-Each function carries out one command and returns its exit code. It imports only what it needs, so that help is there at once.
+Each function carries out one command and returns its exit code. It imports only what it needs, so
+that help is there at once.
 """
 
 from __future__ import annotations
@@ -38,8 +40,12 @@ def network_option(default: str | None, help: str, more: tuple[str, ...] = ()) -
 class FetchSettings(Settings):
     """Download optional weights and check their hash. Nothing else ever downloads anything."""
 
-    network: str = network_option(DEFAULT_NETWORK, f"whose weights; {RAFT} is for films with --flow raft", (RAFT,))
-    weights: str = option(DOWNLOADS[0], "imagenet: torchvision's; caffe: the original VGG19", choices=DOWNLOADS)
+    network: str = network_option(
+        DEFAULT_NETWORK, f"whose weights; {RAFT} is for films with --flow raft", (RAFT,)
+    )
+    weights: str = option(
+        DOWNLOADS[0], "imagenet: torchvision's; caffe: the original VGG19", choices=DOWNLOADS
+    )
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,9 @@ class RunsSettings(Settings):
     """List the runs, films and learnings that are kept, show some of them, or remove some."""
 
     action: str = option(RUN_ACTIONS[0], "what to do", choices=RUN_ACTIONS, positional=True)
-    ids: tuple[str, ...] = option((), "what to show or remove; the first letters of an id are enough", positional=True)
+    ids: tuple[str, ...] = option(
+        (), "what to show or remove; the first letters of an id are enough", positional=True
+    )
     results: Path = option(Path(RESULTS), "folder in which runs are kept")
 
     def __post_init__(self) -> None:
@@ -55,12 +63,15 @@ class RunsSettings(Settings):
         if self.action == "list" and self.ids:
             raise InputError(f"runs list: takes no ids; given: {' '.join(self.ids)}")
         if self.action != "list" and not self.ids:
-            raise InputError(f"runs {self.action}: needs an id, or several; `nstlab runs` lists them")
+            raise InputError(
+                f"runs {self.action}: needs an id, or several; `nstlab runs` lists them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class InfoSettings(Settings):
-    """Print versions, devices, and the weights and sample pictures found on this machine; or what layers a network has."""
+    """Print versions, devices, and the weights and sample pictures found on this machine; or what
+    layers a network has."""
 
     network: str | None = network_option(None, "the network")
 
@@ -140,10 +151,11 @@ def notebooks_command(settings: NotebooksSettings) -> int:
 
 
 def learn_command(settings: LearnSettings) -> int:
-    """Learn to paint, with a progress bar, and say where the model is and where its pictures are."""
+    """Learn to paint, with a progress bar, and say where the model is and where its pictures
+    are."""
     from tqdm import tqdm
 
-    from nstlab.feedforward.learned import learned
+    from nstlab.feedforward.learned import train
 
     begun, step = time.monotonic(), None
     with tqdm(total=settings.steps, unit="batch", dynamic_ncols=True, disable=None) as bar:
@@ -155,8 +167,12 @@ def learn_command(settings: LearnSettings) -> int:
             terms = " ".join(f"{name} {value:.3g}" for name, value in step.terms.items())
             bar.set_postfix_str(f"loss {step.loss:.3g}, {terms}", refresh=False)
 
-        folder = learned(settings, show)
-    how = f"learnt in {time.monotonic() - begun:.0f} s, loss {step.loss:.3g}" if step else "was learnt already"
+        folder = train(settings, show)
+    how = (
+        f"learnt in {time.monotonic() - begun:.0f} s, loss {step.loss:.3g}"
+        if step
+        else "was learnt already"
+    )
     console.tell(f"{settings.out}: {how}; curves and pictures are in {folder}")
     return 0
 
@@ -165,7 +181,7 @@ def video_command(settings: VideoSettings) -> int:
     """Paint a film, with a progress bar that shows the newest frame's file."""
     from tqdm import tqdm
 
-    from nstlab.video.filmed import filmed
+    from nstlab.video.filmed import paint_film
 
     begun, painted = time.monotonic(), 0
     with tqdm(unit="frame", dynamic_ncols=True, disable=None) as bar:
@@ -178,10 +194,16 @@ def video_command(settings: VideoSettings) -> int:
             bar.set_postfix_str(printable(f"{frame.path}"), refresh=False)
 
         try:
-            film = filmed(settings, show)
+            film = paint_film(settings, show)
         except KeyboardInterrupt as interrupt:
-            raise KeyboardInterrupt(*interrupt.args, "to go on, run the same command again") from None
-    how = f"painted now: {painted}, in {time.monotonic() - begun:.0f} s" if painted else "painted already"
+            raise KeyboardInterrupt(
+                *interrupt.args, "to go on, run the same command again"
+            ) from None
+    how = (
+        f"painted now: {painted}, in {time.monotonic() - begun:.0f} s"
+        if painted
+        else "painted already"
+    )
     about = f"{float(film.end):.2f} s, frames: {len(film.times)}, {how}; they are in {film.path}"
     console.tell(f"{settings.out}: {about}")
     return 0
@@ -189,9 +211,9 @@ def video_command(settings: VideoSettings) -> int:
 
 def apply_command(settings: ApplySettings) -> int:
     """Paint one photo, or all in a folder."""
-    from nstlab.feedforward.applying import applied
+    from nstlab.feedforward.applying import apply_model
 
-    for out, shape, seconds in applied(settings):
+    for out, shape, seconds in apply_model(settings):
         console.tell(f"{out}: {shape[1]}×{shape[0]}, painted in {seconds:.2f} s")
     return 0
 

@@ -26,10 +26,15 @@ def tell(text: str) -> None:
 
 def print_table(rows: Sequence[Sequence[Any]]) -> None:
     """Print rows in columns that line up, numbers with four digits."""
-    lines = [[printable(f"{cell:.4g}" if isinstance(cell, float) else str(cell)) for cell in row] for row in rows]
+    lines = [
+        [printable(f"{cell:.4g}" if isinstance(cell, float) else str(cell)) for cell in row]
+        for row in rows
+    ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        print("  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
+        print(
+            "  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=True)).rstrip()
+        )
 
 
 class LastingStream:

@@ -24,7 +24,14 @@ from nstlab.recipes import plan as recipes
 
 def print_machine() -> None:
     """Print versions, devices, memory, weights and sample pictures of this machine."""
-    print("nstlab", version("nstlab"), "- python", platform.python_version(), "- torch", torch.__version__)
+    print(
+        "nstlab",
+        version("nstlab"),
+        "- python",
+        platform.python_version(),
+        "- torch",
+        torch.__version__,
+    )
     for name in DEVICES[1:]:
         with contextlib.suppress(InputError):
             print(f"device   {name}: {_capacity(recipes.device(name))}")
@@ -32,7 +39,10 @@ def print_machine() -> None:
         missing = f"not here; nstlab fetch --weights {name} ({download.megabytes} MB)"
         print(f"weights  {name}: {download.path if download.path.is_file() else missing}")
     embedded = weights.load("embedded")
-    print(f"weights  embedded: {embedded.metadata.get('title', '')}; the ImageNet VGG19 remains the reference")
+    print(
+        f"weights  embedded: {embedded.metadata.get('title', '')}; the ImageNet VGG19 remains the "
+        "reference"
+    )
     print("networks", ", ".join(ARCHITECTURES), "(nstlab info --network NAME lists its layers)")
     print("fetched ", ", ".join(weights.fetched()) or "none; nstlab fetch --network NAME")
     print("samples ", ", ".join(im.samples()))
@@ -48,16 +58,31 @@ def print_network(name: str) -> None:
         read = " ".join(role for role, layers in roles.items() if layer in layers)
         rows.append((layer, field.depth, field.filters, field.stride, field.across, read))
     print_table(rows)
-    print("\ndepth: convolutions up to it; sees: its receptive field. Input:", weights.trained_with(name))
+    print(
+        "\ndepth: convolutions up to it; sees: its receptive field. Input:",
+        weights.trained_with(name),
+    )
     download = weights.download(name)
-    here, missing = download.path.is_file(), f"not here; nstlab fetch --network {name} ({download.megabytes} MB)"
+    here, missing = (
+        download.path.is_file(),
+        f"not here; nstlab fetch --network {name} ({download.megabytes} MB)",
+    )
     print("weights  imagenet:", download.path if here else missing)
 
 
 def _capacity(device: torch.device) -> str:
     """A device's free memory, its arithmetic, and the largest pictures that fit there."""
     nets = {"embedded": normalize_activations(VGG19("embedded"))}
-    nets["VGG19"] = normalize_activations(VGG19(weights.random_weights(0)), [im.sample("coffee", 32)])  # for its size alone
-    sides = [f"{recipes.largest_square(net.to(device), device)} px with {name}" for name, net in nets.items()]
+    # for its size alone
+    nets["VGG19"] = normalize_activations(
+        VGG19(weights.random_weights(0)), [im.sample("coffee", 32)]
+    )
+    sides = [
+        f"{recipes.largest_square(net.to(device), device)} px with {name}"
+        for name, net in nets.items()
+    ]
     arithmetic = arithmetic_of(nets["embedded"]).name
-    return f"{memory.available(device) / 1e9:.1f} GB free, {arithmetic}; room for a square of {', '.join(sides)}"
+    return (
+        f"{memory.available(device) / 1e9:.1f} GB free, {arithmetic}; room for a square of "
+        f"{', '.join(sides)}"
+    )

@@ -1,7 +1,8 @@
-"""The command line, generated from the settings classes: `nstlab transfer PHOTO PAINTING --size 256 …`.
+"""The command line, generated from the settings classes: `nstlab transfer PHOTO PAINTING --size 256
+…`.
 
-Exit codes: 0 done, 2 bad input (one line on stderr says what is wrong and what is allowed), 130 interrupted.
-Each command imports only what it needs, so that `nstlab --help` answers at once.
+Exit codes: 0 done, 2 bad input (one line on stderr says what is wrong and what is allowed), 130
+interrupted. Each command imports only what it needs, so that `nstlab --help` answers at once.
 """
 
 from __future__ import annotations
@@ -14,13 +15,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nstlab.base.settings import MAX_SIDE, RESULTS, TILES, InputError, OutputSettings, is_whole, one_of, option, printable
+from nstlab.base.settings import (
+    MAX_SIDE,
+    RESULTS,
+    TILES,
+    InputError,
+    OutputSettings,
+    is_whole,
+    one_of,
+    option,
+    printable,
+)
 from nstlab.cli import console, program
 from nstlab.cli.commands import COMMANDS
 from nstlab.cli.program import Subcommand
 from nstlab.recipes.base import RunSettings, known
 
-DESCRIPTION = "Neural style transfer (Gatys, Ecker, Bethge 2016): repaint a photo in the style of a painting."
+DESCRIPTION = (
+    "Neural style transfer (Gatys, Ecker, Bethge 2016): repaint a photo in the style of a painting."
+)
 
 
 def _tile(value: str) -> str:
@@ -36,13 +49,24 @@ class JobSettings(OutputSettings):
 
     out: Path = option(Path("out.png"), "where the picture goes: .png, .jpg or .tif", output=True)
     results: Path = option(Path(RESULTS), "folder in which runs are kept")
-    resume: bool = option(True, "use the same run if it was kept, finished or not; --no-resume computes it anew")
+    resume: bool = option(
+        True, "use the same run if it was kept, finished or not; --no-resume computes it anew"
+    )
     tile: str = option(
-        TILES[0], "compute features in tiles; auto: where memory is short; or the tiles' side in px", choices=TILES,
+        TILES[0],
+        "compute features in tiles; auto: where memory is short; or the tiles' side in px",
+        choices=TILES,
         parse=_tile,
-    )  # fmt: skip
-    memory: float | None = option(None, "gigabytes that the run may take (default: what is free)", low=0.5)
-    frames: int = option(0, "keep this many progress pictures, and an animated GIF beside the output", low=0, high=500)
+    )
+    memory: float | None = option(
+        None, "gigabytes that the run may take (default: what is free)", low=0.5
+    )
+    frames: int = option(
+        0,
+        "keep this many progress pictures, and an animated GIF beside the output",
+        low=0,
+        high=500,
+    )
 
     @property
     def animation(self) -> Path:
@@ -55,14 +79,15 @@ class JobSettings(OutputSettings):
         return {"out": (self.out, self.animation) if self.frames else (self.out,)}
 
 
-# --- recipes ----------------------------------------------------------------------------------------------------
+# --- recipes --------------------------------------------------------------------------------------
 
 
 def recipe_command(settings: RunSettings, job: JobSettings) -> int:
     """Carry out one recipe, on several processes if torchrun has started them."""
     if os.environ.get("WORLD_SIZE", "").strip() in ("", "1"):
         return _carry_out(settings, job)
-    # What PyTorch logs of a lost connection, a stack of forty lines, comes back as an exception, too.
+    # What PyTorch logs of a lost connection, a stack of forty lines, comes back as an exception,
+    # too.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read once, when PyTorch is loaded
     if os.environ.get("RANK", "").strip() not in ("", "0"):
         console.hush()  # the first rank tells the user what is to be told
@@ -72,12 +97,13 @@ def recipe_command(settings: RunSettings, job: JobSettings) -> int:
         if not team.leads:
             return _serve(settings, job, team)
         code = _carry_out(settings, job, team)
-        team.order(do="end")
+        team.broadcast(do="end")
         return code
 
 
 def _serve(settings: RunSettings, job: JobSettings, team: Any) -> int:
-    """Evaluate tiles for the first rank, which tells the user what is to be told, also of what goes wrong here."""
+    """Evaluate tiles for the first rank, which tells the user what is to be told, also of what goes
+    wrong here."""
     from nstlab.method.fast.tiles import serve
 
     try:
@@ -93,7 +119,8 @@ def _serve(settings: RunSettings, job: JobSettings, team: Any) -> int:
 
 
 def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int:
-    """Carry out one recipe with a progress bar; a finished run that was kept is not computed again."""
+    """Carry out one recipe with a progress bar; a finished run that was kept is not computed
+    again."""
     from tqdm import tqdm
 
     from nstlab.base import files
@@ -106,39 +133,56 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
     try:
         with tqdm(total=plan.total, unit="step", dynamic_ncols=True, disable=None) as bar:
             stored, found = store.obtain(
-                plan, lambda step: _show_step(bar, step), job.frames, job.resume, strict=True, deep=job.depth == 16
+                plan,
+                lambda step: _show_step(bar, step),
+                job.frames,
+                job.resume,
+                strict=True,
+                deep=job.depth == 16,
             )
     except KeyboardInterrupt:
         best = store.partial(plan) / "best.png"
         if not best.is_file():
             raise
         im.save(im.reopen(best), job.out, settings.to_dict(), job.depth == 16)
-        said = f"the best picture so far is {job.out}; to go on, run the same command again (--resume)"
+        said = (
+            f"the best picture so far is {job.out}; to go on, run the same command again (--resume)"
+        )
         raise KeyboardInterrupt(said) from None
     except Exception as error:
         if isinstance(error, InputError) or not program.out_of_memory(error):
             raise
-        raise InputError("out of memory: " + plan.memory_message(plan.memory_needed() // 2, found=False)) from None
-    how = f"found in {stored.folder}" if found else f"done in {stored.manifest['result']['seconds']:.0f} s"
+        raise InputError(
+            "out of memory: " + plan.memory_message(plan.memory_needed() // 2, found=False)
+        ) from None
+    how = (
+        f"found in {stored.folder}"
+        if found
+        else f"done in {stored.manifest['result']['seconds']:.0f} s"
+    )
     _write_outputs(stored, settings, job, how)
     return 0
 
 
 def _prepared(settings: RunSettings, job: JobSettings, team: Any) -> Any:
-    """The plan; if it is a large one, what it needs is said. team: the processes, None if there is one."""
-    from nstlab.recipes.capacity import Room, prepare_here, prepare_together
+    """The plan; if it is a large one, what it needs is said. team: the processes, None if there is
+    one."""
+    from nstlab.recipes.capacity import MemoryBudget, prepare_here, prepare_together
 
     def prepare() -> Any:
-        room = Room(job.tile, job.memory)
+        budget = MemoryBudget(job.tile, job.memory)
         if team is None:
-            return prepare_here(settings, job.device, room)
-        return prepare_here(settings, team.device(job.device), replace(room, team=team))
+            return prepare_here(settings, job.device, budget)
+        return prepare_here(settings, team.device(job.device), replace(budget, team=team))
 
     plan = prepare() if team is None else prepare_together(prepare, team)
     if plan.tiling is not None and (team is None or team.leads):
         where = ", pictures on the host" if plan.on_host else ""
         size = f"{plan.shape[1]}×{plan.shape[0]}"
-        console.say(f"{size} in tiles, with {plan.memory_needed() / 1e9:.2f} GB of memory for the run{where}")
+        console.say(
+            f"{size} in tiles, with {plan.memory_needed() / 1e9:.2f} GB of memory for the "
+            f"run{where}"
+        )
     return plan
 
 
@@ -179,12 +223,15 @@ def _write_outputs(stored: Any, settings: RunSettings, job: JobSettings, how: st
     )
 
 
-# --- the program ------------------------------------------------------------------------------------------------
+# --- the program ----------------------------------------------------------------------------------
 
 
 def commands() -> dict[str, Subcommand]:
     """{name: subcommand}: one for each recipe, then the lab's own."""
-    recipes = {name: Subcommand(recipe_command, (settings, JobSettings)) for name, settings in known().items()}
+    recipes = {
+        name: Subcommand(recipe_command, (settings, JobSettings))
+        for name, settings in known().items()
+    }
     return recipes | COMMANDS
 
 

@@ -1,6 +1,8 @@
-"""A program made from settings classes: its options, its help, and what happens when something goes wrong.
+"""A program made from settings classes: its options, its help, and what happens when something goes
+wrong.
 
-Exit codes: 0 done, 2 bad input (one line on stderr says what is wrong and what is allowed), 130 interrupted.
+Exit codes: 0 done, 2 bad input (one line on stderr says what is wrong and what is allowed), 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -29,13 +31,14 @@ NEGATIVE = re.compile(r"-(\.?\d.*|nan|inf(inity)?)$", re.IGNORECASE)  # words th
 
 @dataclass(frozen=True)
 class Subcommand:
-    """One thing that a program does: a function of its settings, one object of each class, that returns the exit code."""
+    """One thing that a program does: a function of its settings, one object of each class, that
+    returns the exit code."""
 
     run: Callable[..., int]
     settings: tuple[type[Settings], ...]
 
 
-# --- from settings to options -----------------------------------------------------------------------------------
+# --- from settings to options ---------------------------------------------------------------------
 
 
 class _Positional(str):
@@ -58,8 +61,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(prog: str, command: Subcommand) -> _Parser:
-    """The parser of one command's words. It holds only what is given, as text: the settings check it and know the defaults."""
-    parser = _Parser(prog=prog, description=command.settings[0].__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    """The parser of one command's words. It holds only what is given, as text: the settings check
+    it and know the defaults."""
+    parser = _Parser(
+        prog=prog,
+        description=command.settings[0].__doc__,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
     for cls in command.settings:
         for field, (_, annotation, opt) in zip(dataclasses.fields(cls), cls.options(), strict=True):
             _add_option(parser, field, annotation, opt)
@@ -73,18 +82,34 @@ def _add_option(parser: _Parser, field: dataclasses.Field, annotation: Any, opt:
     if default not in (dataclasses.MISSING, None, ()):
         help += f" (default: {default})"
     help = help.replace("%", "%%")  # which argparse would fill in
-    option_names = [name for name in (opt.short, "--" + field.name.rstrip("_").replace("_", "-")) if name]  # --from: from_
+    # --from: from_
+    option_names = [
+        name for name in (opt.short, "--" + field.name.rstrip("_").replace("_", "-")) if name
+    ]
     if default is dataclasses.MISSING:
         parser.add_argument(field.name, metavar=field.name.upper(), help=help)
     elif opt.positional:
-        parser.add_argument(field.name, metavar=field.name.upper(), nargs="*" if many else "?", help=help)
+        parser.add_argument(
+            field.name, metavar=field.name.upper(), nargs="*" if many else "?", help=help
+        )
     elif element is bool and default is not None:
-        parser.add_argument(*option_names, dest=field.name, action=argparse.BooleanOptionalAction, help=help)
+        parser.add_argument(
+            *option_names, dest=field.name, action=argparse.BooleanOptionalAction, help=help
+        )
     elif opt.pairs:
-        parser.add_argument(*option_names, dest=field.name, metavar=("NAME", "VALUE"), nargs=2, action="extend", help=help)
+        parser.add_argument(
+            *option_names,
+            dest=field.name,
+            metavar=("NAME", "VALUE"),
+            nargs=2,
+            action="extend",
+            help=help,
+        )
     else:
         metavar = _metavar(field.name, element, opt)
-        parser.add_argument(*option_names, dest=field.name, metavar=metavar, nargs="*" if many else None, help=help)
+        parser.add_argument(
+            *option_names, dest=field.name, metavar=metavar, nargs="*" if many else None, help=help
+        )
 
 
 def _metavar(name: str, element: type, opt: Option) -> str:
@@ -98,7 +123,8 @@ def _metavar(name: str, element: type, opt: Option) -> str:
 def parse(
     commands: Mapping[str, Subcommand], argv: Sequence[str], prog: str, about: str = ""
 ) -> tuple[Subcommand, list[Settings]]:
-    """(the command that the words ask for, its settings). A program with a single command has no word for it.
+    """(the command that the words ask for, its settings). A program with a single command has no
+    word for it.
 
     Raises InputError for words that cannot be understood, and SystemExit(0) after --help."""
     words = list(argv)
@@ -114,14 +140,20 @@ def parse(
             top.error("a command comes first")
         command, prog, words = commands[name], f"{prog} {name}", words[1:]
     found = _found(_parser(prog, command), words)
-    made = [cls(**{name: found[name] for name, *_ in cls.options() if name in found}) for cls in command.settings]
+    made = [
+        cls(**{name: found[name] for name, *_ in cls.options() if name in found})
+        for cls in command.settings
+    ]
     return command, made
 
 
 def _found(parser: _Parser, words: list[str]) -> dict[str, Any]:
-    """The fields that the words give a value. Options may stand between positional arguments; --style_layers will do, too."""
+    """The fields that the words give a value. Options may stand between positional arguments;
+    --style_layers will do, too."""
     end = words.index("--") if "--" in words else len(words)  # behind which nothing is an option
-    dashed = [re.sub(r"^--\w+", lambda name: name[0].replace("_", "-"), each) for each in words[:end]]
+    dashed = [
+        re.sub(r"^--\w+", lambda name: name[0].replace("_", "-"), each) for each in words[:end]
+    ]
     # argparse cannot have both "--" and options in between. In its place, a flag ends the values of
     # the option before it; nobody can type the flag, since underscores become hyphens.
     parser.add_argument("--_", action="store_true", help=argparse.SUPPRESS)
@@ -132,7 +164,7 @@ def _found(parser: _Parser, words: list[str]) -> dict[str, Any]:
     return vars(found)
 
 
-# --- running ----------------------------------------------------------------------------------------------------
+# --- running --------------------------------------------------------------------------------------
 
 
 def run_program(
@@ -214,7 +246,8 @@ def _check_surroundings() -> None:
 
 
 def _known_failure(error: Exception) -> str:
-    """What is wrong with the input or the machine, such as a full disk; any other error is raised again."""
+    """What is wrong with the input or the machine, such as a full disk; any other error is raised
+    again."""
     if isinstance(error, (InputError, FloatingPointError)):
         return str(error)
     if out_of_memory(error):
@@ -226,4 +259,6 @@ def _known_failure(error: Exception) -> str:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether an error, by whatever library, says that memory ran out."""
-    return isinstance(error, MemoryError) or bool(re.search(r"out of memory|can't allocate|not enough memory", str(error)))
+    return isinstance(error, MemoryError) or bool(
+        re.search(r"out of memory|can't allocate|not enough memory", str(error))
+    )

@@ -13,11 +13,13 @@ from nstlab.recipes import plan as recipes
 from nstlab.runs.store import Store
 from nstlab.runs.sweep import Sweep
 
-OVERHEAD = 1.15  # time of a whole run over that of its first steps: the history grows, and the store writes
+# time of a whole run over that of its first steps: the history grows, and the store writes
+OVERHEAD = 1.15
 
 
 def estimate(sweep: Sweep, results: str | Path, device: str = DEVICES[0]) -> str:
-    """A line that says what a sweep will run, and how long that takes; runs that are in the store take no time."""
+    """A line that says what a sweep will run, and how long that takes; runs that are in the store
+    take no time."""
     store, plan, missing = Store(results), None, 0
     steps, seconds, rates = 0, 0.0, {}
     for case in sweep.cases:
@@ -33,15 +35,28 @@ def estimate(sweep: Sweep, results: str | Path, device: str = DEVICES[0]) -> str
     runs = f"{len(sweep.cases)} runs at {sweep.base.size} px, {steps} steps in all"
     if not missing:
         return f"{runs}: kept from before"
-    found = f" ({len(sweep.cases) - missing} runs are kept from before)" if missing < len(sweep.cases) else ""
+    found = (
+        f" ({len(sweep.cases) - missing} runs are kept from before)"
+        if missing < len(sweep.cases)
+        else ""
+    )
     return f"{runs}: about {max(1, round(seconds))} s on this machine{found}"
 
 
 def _kind(plan: recipes.Plan) -> tuple[Any, ...]:
-    """What a step's time depends on: the picture's size, the network, what is read of it, and how pixels are changed."""
+    """What a step's time depends on: the picture's size, the network, what is read of it, and how
+    pixels are changed."""
     s = plan.settings
-    network = [getattr(s, name) for name, _, opt in s.options() if opt.group == "network"]  # the statistic, too
-    return plan.recipe, *plan.start.shape, *network, *plan.layers, *plan.objective.weights, s.optimizer
+    # the statistic, too
+    network = [getattr(s, name) for name, _, opt in s.options() if opt.group == "network"]
+    return (
+        plan.recipe,
+        *plan.start.shape,
+        *network,
+        *plan.layers,
+        *plan.objective.weights,
+        s.optimizer,
+    )
 
 
 def seconds_per_step(plan: recipes.Plan) -> float:
@@ -59,4 +74,6 @@ def seconds_per_step(plan: recipes.Plan) -> float:
 def _full_steps(plan: recipes.Plan) -> float:
     """Steps of a run, those at smaller sizes counted by their share of the pixels."""
     height, width = plan.start.shape[-2:]
-    return sum(level.steps * level.shape[0] * level.shape[1] / (height * width) for level in plan.schedule)
+    return sum(
+        level.steps * level.shape[0] * level.shape[1] / (height * width) for level in plan.schedule
+    )

@@ -1,7 +1,8 @@
 """The experiments. Each is defined once, in a notebook, by the cells that are tagged with its name.
 
-`nstlab sweep E3` runs these cells with its own options, and nothing else of the notebook. They may use `nst`, `lesson` and the
-notebook's parameters. What they leave behind is the experiment's outcome, see `Outcome`.
+`nstlab sweep E3` runs these cells with its own options, and nothing else of the notebook. They may
+use `nst`, `lesson` and the notebook's parameters. What they leave behind is the experiment's
+outcome, see `Outcome`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ FOLDER = files.shipped("notebooks")
 
 
 def available(folder: Path | None = None) -> dict[str, Path]:
-    """The numbered notebooks of a folder (default: FOLDER) by name, in order. Raises InputError where there are none."""
+    """The numbered notebooks of a folder (default: FOLDER) by name, in order. Raises InputError
+    where there are none."""
     folder = FOLDER if folder is None else folder
     found = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
     if not found:
@@ -36,7 +38,9 @@ def available(folder: Path | None = None) -> dict[str, Path]:
 NOTEBOOK = files.object_with(
     nbformat={"enum": [4]},
     metadata={"type": "object"},
-    cells=files.list_of(files.object_with(cell_type=files.TEXT, metadata={"type": "object"}, source={})),
+    cells=files.list_of(
+        files.object_with(cell_type=files.TEXT, metadata={"type": "object"}, source={})
+    ),
 )  # as a JSON Schema
 
 
@@ -54,7 +58,8 @@ def read(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The variables that an experiment's cells leave behind. runs: none if nothing is optimized. curves: of the losses."""
+    """The variables that an experiment's cells leave behind. runs: none if nothing is optimized.
+    curves: of the losses."""
 
     title: str
     guess: Guess
@@ -67,7 +72,8 @@ class Outcome:
 
 
 def cells(name: str) -> list[tuple[str, str]]:
-    """[(where it is, its source)] of each cell that defines an experiment, in order. Raises InputError if there are none."""
+    """[(where it is, its source)] of each cell that defines an experiment, in order. Raises
+    InputError if there are none."""
     found = []
     for path in available().values():
         for i, cell in enumerate(read(path)["cells"], 1):
@@ -79,8 +85,13 @@ def cells(name: str) -> list[tuple[str, str]]:
 
 
 def carry_out(options: SweepSettings, report: Report) -> Outcome:
-    """Run an experiment's cells. Raises InputError if the weights end too early for what is compared."""
-    given = {name: getattr(options, name) for name, _, _ in SweepSettings.options() if name not in ("experiment", "gallery")}
+    """Run an experiment's cells. Raises InputError if the weights end too early for what is
+    compared."""
+    given = {
+        name: getattr(options, name)
+        for name, _, _ in SweepSettings.options()
+        if name not in ("experiment", "gallery")
+    }
     names: dict[str, Any] = {name: given[name] for name in ("budget", *PARAMETERS, "results")}
     names |= {"nst": nstlab, "lesson": Lesson(report=report, **given)}
     try:
@@ -88,4 +99,6 @@ def carry_out(options: SweepSettings, report: Report) -> Outcome:
             exec(compile(source, where, "exec"), names)
     except InputError as error:
         raise InputError(f"{options.experiment}: {error}") from error
-    return Outcome(**{field.name: names[field.name] for field in fields(Outcome) if field.name in names})
+    return Outcome(
+        **{field.name: names[field.name] for field in fields(Outcome) if field.name in names}
+    )

@@ -1,7 +1,8 @@
 """What the experiments measure: pure functions, most of them from pictures to numbers.
 
-A picture is (1, 3, H, W) float32, sRGB in [0, 1]; two pictures that are compared have the same shape. What scikit-image can
-measure is left to it. Structure is measured on the luminance, colour on the sRGB values.
+A picture is (1, 3, H, W) float32, sRGB in [0, 1]; two pictures that are compared have the same
+shape. What scikit-image can measure is left to it. Structure is measured on the luminance, colour
+on the sRGB values.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def luminance(image: Tensor) -> np.ndarray:
     return colour.luminance(image.detach().cpu().double())[0, 0].numpy()
 
 
-# --- likeness ---------------------------------------------------------------------------------------------------
+# --- likeness -------------------------------------------------------------------------------------
 
 
 def psnr(image: Tensor, reference: Tensor) -> float:
@@ -38,10 +39,16 @@ def psnr(image: Tensor, reference: Tensor) -> float:
 
 
 def ssim(image: Tensor, reference: Tensor) -> float:
-    """Structural similarity of the luminances, in [-1, 1] (Wang et al. 2004, with Gaussian windows of σ = 1.5 px)."""
+    """Structural similarity of the luminances, in [-1, 1] (Wang et al. 2004, with Gaussian windows
+    of σ = 1.5 px)."""
     from skimage.metrics import structural_similarity
 
-    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    options = {
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "data_range": 1.0,
+    }
     return float(structural_similarity(luminance(image), luminance(reference), **options))
 
 
@@ -56,8 +63,9 @@ def correlation(image: Tensor, reference: Tensor) -> float:
 
 
 def edge_correlation(image: Tensor, reference: Tensor) -> float:
-    """Pearson's correlation of the strength of edges (Sobel's gradient of the luminance), in [-1, 1]: 1 if they are in the same
-    places and equally strong relative to each other; 0 if one picture has none."""
+    """Pearson's correlation of the strength of edges (Sobel's gradient of the luminance), in [-1,
+    1]: 1 if they are in the same places and equally strong relative to each other; 0 if one picture
+    has none."""
     from skimage.filters import sobel
 
     return _pearson(sobel(luminance(image)), sobel(luminance(reference)))
@@ -69,11 +77,12 @@ def _pearson(a: np.ndarray, b: np.ndarray) -> float:
     return float((a * b).sum()) / norm if norm > 1e-12 else 0.0
 
 
-# --- structure --------------------------------------------------------------------------------------------------
+# --- structure ------------------------------------------------------------------------------------
 
 
 def _power(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(frequency in cycles per pixel, power of the luminance at it), both (H, W); the corners reach √½.
+    """(frequency in cycles per pixel, power of the luminance at it), both (H, W); the corners reach
+    √½.
 
     The mean is subtracted first, and a Hann window hides the jump between opposite borders."""
     values = luminance(image)
@@ -84,21 +93,22 @@ def _power(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fine_energy(image: Tensor, above: float = 1 / 8) -> float:
-    """The share of the luminance's power, in [0, 1], at frequencies above so many cycles per pixel: by default, in structure
-    finer than eight pixels."""
+    """The share of the luminance's power, in [0, 1], at frequencies above so many cycles per pixel:
+    by default, in structure finer than eight pixels."""
     frequency, power = _power(image)
     return float(power[frequency > above].sum() / max(power.sum(), 1e-300))
 
 
 def mean_wavelength(image: Tensor) -> float:
-    """The inverse of the luminance's mean frequency, weighted by power, in pixels; infinite for a constant picture."""
+    """The inverse of the luminance's mean frequency, weighted by power, in pixels; infinite for a
+    constant picture."""
     frequency, power = _power(image)
     return float(power.sum() / (power * frequency).sum()) if power.sum() > 1e-12 else math.inf
 
 
 def autocorrelation_length(image: Tensor) -> float:
-    """Distance in pixels at which the luminance's autocorrelation, averaged over directions, falls below 1/e; half the short
-    side if it never does."""
+    """Distance in pixels at which the luminance's autocorrelation, averaged over directions, falls
+    below 1/e; half the short side if it never does."""
     radius, covariance = _autocovariance(luminance(image))
     longest = float(min(image.shape[-2:]) // 2)
     if covariance[0] <= 1e-12:
@@ -113,19 +123,28 @@ def autocorrelation_length(image: Tensor) -> float:
 
 
 def _autocovariance(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mean distance in pixels, mean autocovariance) in rings of one pixel, up to half the short side, of values (H, W).
+    """(mean distance in pixels, mean autocovariance) in rings of one pixel, up to half the short
+    side, of values (H, W).
 
-    The picture is not continued periodically: the sum over each overlap is divided by the overlap's size."""
+    The picture is not continued periodically: the sum over each overlap is divided by the overlap's
+    size."""
     height, width = values.shape
     shape = (2 * height, 2 * width)  # padded with zeros, so that nothing wraps around
 
     def overlapping(a: np.ndarray) -> np.ndarray:
         return np.fft.irfft2(np.abs(np.fft.rfft2(a, shape)) ** 2, shape)
 
-    down, across = np.fft.fftfreq(2 * height, 1 / (2 * height)), np.fft.fftfreq(2 * width, 1 / (2 * width))
+    down, across = (
+        np.fft.fftfreq(2 * height, 1 / (2 * height)),
+        np.fft.fftfreq(2 * width, 1 / (2 * width)),
+    )
     distance = np.hypot(down[:, None], across[None])
     ring = np.rint(distance).astype(int)
-    near = (ring <= min(height, width) // 2) & (np.abs(down)[:, None] < height) & (np.abs(across)[None] < width)
+    near = (
+        (ring <= min(height, width) // 2)
+        & (np.abs(down)[:, None] < height)
+        & (np.abs(across)[None] < width)
+    )
     sums, sizes = overlapping(values - values.mean())[near], overlapping(np.ones_like(values))[near]
     count = np.bincount(ring[near])
     covariance = np.bincount(ring[near], sums / np.maximum(sizes, 0.5)) / count
@@ -133,35 +152,41 @@ def _autocovariance(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def coherence(image: Tensor, reach: float = 10.0) -> float:
-    """How far strokes keep their direction, in [0, 1]: 1 if all edges within `reach` pixels (σ of a Gaussian) run the same way,
-    0 if they run in all directions. A mean over the picture, weighted by the strength of the edges.
+    """How far strokes keep their direction, in [0, 1]: 1 if all edges within `reach` pixels (σ of a
+    Gaussian) run the same way, 0 if they run in all directions. A mean over the picture, weighted
+    by the strength of the edges.
 
-    From the structure tensor of the luminance, smoothed by 2 px: Σ (λ₁ - λ₂) / Σ (λ₁ + λ₂) of its eigenvalues (Bigün and
-    Granlund 1987). It tells long strokes from blobs, which the spectrum and the autocorrelation cannot."""
+    From the structure tensor of the luminance, smoothed by 2 px: Σ (λ₁ - λ₂) / Σ (λ₁ + λ₂) of its
+    eigenvalues (Bigün and Granlund 1987). It tells long strokes from blobs, which the spectrum and
+    the autocorrelation cannot."""
     from skimage.feature import structure_tensor, structure_tensor_eigenvalues
     from skimage.filters import gaussian
 
-    tensor = structure_tensor(gaussian(luminance(image), 2.0), sigma=reach, mode="reflect", order="rc")
+    tensor = structure_tensor(
+        gaussian(luminance(image), 2.0), sigma=reach, mode="reflect", order="rc"
+    )
     large, small = structure_tensor_eigenvalues(tensor)
     return float((large - small).sum() / max(float((large + small).sum()), 1e-300))
 
 
 def sparseness(maps: Tensor) -> float:
-    """Features (1, C, h, w) -> in [0, 1]: 0 for constant maps, near 1 for a few peaks. One minus squared mean over mean square
-    (Treves and Rolls 1991), averaged over the channels that answer at all."""
+    """Features (1, C, h, w) -> in [0, 1]: 0 for constant maps, near 1 for a few peaks. One minus
+    squared mean over mean square (Treves and Rolls 1991), averaged over the channels that answer at
+    all."""
     values = maps[0].flatten(1).double()
     spread = values.mean(1).square() / values.square().mean(1).clamp_min(1e-12)
     return 1 - float(spread[values.amax(1) > 0].mean())
 
 
-# --- colour -----------------------------------------------------------------------------------------------------
+# --- colour ---------------------------------------------------------------------------------------
 
 
 def colour_distance(image: Tensor, reference: Tensor) -> float:
-    """Fréchet distance between the two pictures' colours, taken as normal distributions; the shapes may differ.
+    """Fréchet distance between the two pictures' colours, taken as normal distributions; the shapes
+    may differ.
 
-    d² = |m - n|² + tr(C + D - 2 (C^½ D C^½)^½) for means m, n and covariances C, D of the pixels' sRGB values (Dowson and
-    Landau 1982). The distance from black to white is √3."""
+    d² = |m - n|² + tr(C + D - 2 (C^½ D C^½)^½) for means m, n and covariances C, D of the pixels'
+    sRGB values (Dowson and Landau 1982). The distance from black to white is √3."""
     pixels = [_array(picture).reshape(-1, 3) for picture in (image, reference)]
     (m, n), (c, d) = [p.mean(0) for p in pixels], [np.cov(p.T, bias=True) for p in pixels]
     root = _square_root(c)

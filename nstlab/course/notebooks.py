@@ -1,4 +1,5 @@
-"""Run notebooks from top to bottom, with parameters, by papermill; keep what they show, as notebooks and as HTML."""
+"""Run notebooks from top to bottom, with parameters, by papermill; keep what they show, as
+notebooks and as HTML."""
 
 from __future__ import annotations
 
@@ -30,15 +31,20 @@ def select(names: Sequence[str]) -> list[Path]:
         stem = Path(name).stem
         match = [path for known, path in there.items() if stem in (known, known[:2])]
         if not match:
-            raise InputError(f"there is no notebook '{name}'{nearest(stem, list(there))} (there are: {', '.join(there)})")
+            raise InputError(
+                f"there is no notebook '{name}'{nearest(stem, list(there))} (there are: "
+                f"{', '.join(there)})"
+            )
         found += match
     return found or list(there.values())
 
 
 def execute(settings: NotebooksSettings) -> Iterator[tuple[Path, Path, float]]:
-    """Run each notebook in turn, with a progress bar; yields (the executed notebook, its HTML, seconds).
+    """Run each notebook in turn, with a progress bar; yields (the executed notebook, its HTML,
+    seconds).
 
-    Raises InputError, with the reason, for a notebook that ends in an error; what it showed until then is kept."""
+    Raises InputError, with the reason, for a notebook that ends in an error; what it showed until
+    then is kept."""
     paths, parameters = select(settings.names), settings.chosen
     parameters |= {"results": str(settings.results.absolute())} | absolute_paths(parameters)
     for path in paths:
@@ -54,7 +60,8 @@ def execute(settings: NotebooksSettings) -> Iterator[tuple[Path, Path, float]]:
 
 
 def absolute_paths(parameters: dict[str, Any]) -> dict[str, str]:
-    """The absolute paths of the files among the parameters, since notebooks run in their own folder.
+    """The absolute paths of the files among the parameters, since notebooks run in their own
+    folder.
 
     Raises InputError for pictures and weights that cannot be used."""
     for name in ("photo", "painting"):
@@ -66,7 +73,11 @@ def absolute_paths(parameters: dict[str, Any]) -> dict[str, str]:
         raise InputError(f"weights: {weights}: no such file{nearest(weights, WEIGHTS)} {allowed}")
     if "weights" in parameters:
         load(weights)
-    given = {name: Path(parameters[name]) for name in ("photo", "painting", "weights") if name in parameters}
+    given = {
+        name: Path(parameters[name])
+        for name in ("photo", "painting", "weights")
+        if name in parameters
+    }
     return {name: str(path.absolute()) for name, path in given.items() if path.is_file()}
 
 
@@ -78,7 +89,9 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
         from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
     except ImportError:
-        raise InputError("notebooks: papermill is not installed; pip install 'nstlab[notebooks]'") from None
+        raise InputError(
+            "notebooks: papermill is not installed; pip install 'nstlab[notebooks]'"
+        ) from None
 
     class ThisInterpreter(AsyncKernelManager):
         """For a kernel of this Python, whatever is installed anywhere under the name of python3."""
@@ -87,16 +100,25 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
             return KernelSpecManager(kernel_dirs=[])
 
     bar = {"desc": path.stem, "dynamic_ncols": True, "disable": None}
-    how = {"kernel_name": "python3", "kernel_manager_class": ThisInterpreter, "cwd": str(path.parent), "language": "python"}
-    how |= {"extra_arguments": ["--log-level=ERROR"]}  # of the kernel: `_quietly` is for this process
+    how = {
+        "kernel_name": "python3",
+        "kernel_manager_class": ThisInterpreter,
+        "cwd": str(path.parent),
+        "language": "python",
+    }
+    # of the kernel: `_quietly` is for this process
+    how |= {"extra_arguments": ["--log-level=ERROR"]}
     try:
         papermill.execute_notebook(path, executed, parameters, progress_bar=bar, **how)
     except PapermillExecutionError as error:
         raise InputError(
-            f"{path.name}: cell {error.exec_count} ends in {error.ename}: {error.evalue}; see {executed}"
+            f"{path.name}: cell {error.exec_count} ends in {error.ename}: {error.evalue}; see "
+            f"{executed}"
         ) from None
     except DeadKernelError:
-        raise InputError(f"{path.name}: its kernel died, perhaps for want of memory; see {executed}") from None
+        raise InputError(
+            f"{path.name}: its kernel died, perhaps for want of memory; see {executed}"
+        ) from None
 
 
 def _html(executed: Path) -> Path:
@@ -111,7 +133,8 @@ def _html(executed: Path) -> Path:
 
 @contextmanager
 def _for_nobody(steps: int) -> Iterator[None]:
-    """Tell the kernels that are started meanwhile that nobody is there to use widgets, whose pictures take so many steps."""
+    """Tell the kernels that are started meanwhile that nobody is there to use widgets, whose
+    pictures take so many steps."""
     before = os.environ.get(STATIC)
     os.environ[STATIC] = str(steps)
     try:

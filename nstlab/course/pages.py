@@ -1,4 +1,5 @@
-"""Executed notebooks as pages that need no network: formulas as MathML, solutions folded, and no script."""
+"""Executed notebooks as pages that need no network: formulas as MathML, solutions folded, and no
+script."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 
 class MathRenderer(IPythonRenderer):
-    """Markdown as Jupyter shows it, with formulas as MathML, which browsers show without a script."""
+    """Markdown as Jupyter shows it, with formulas as MathML, which browsers show without a
+    script."""
 
     def block_math(self, body: str) -> str:
         return convert(body, display="block")
@@ -21,15 +23,20 @@ class MathRenderer(IPythonRenderer):
 
 
 class PageExporter(HTMLExporter):
-    """Jupyter's own page, without the scripts that it would load for formulas, diagrams and widgets."""
+    """Jupyter's own page, without the scripts that it would load for formulas, diagrams and
+    widgets."""
 
     raw_template = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_css -%}{{ super() }}
-<style>.jp-InputArea pre {white-space: pre-wrap} summary {margin: 0 0 1em 7em; cursor: pointer}</style>
+<style>
+.jp-InputArea pre {white-space: pre-wrap}
+summary {margin: 0 0 1em 7em; cursor: pointer}
+</style>
 {%- endblock -%}
 {%- block codecell -%}
-{%- if "solution" in cell.metadata.get("tags", []) -%}<details><summary>Solution</summary>{{ super() }}</details>
+{%- if "solution" in cell.metadata.get("tags", []) -%}
+<details><summary>Solution</summary>{{ super() }}</details>
 {%- else -%}{{ super() }}{%- endif -%}
 {%- endblock -%}
 {%- block jupyter_widgets -%}{%- endblock -%}

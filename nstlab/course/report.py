@@ -1,4 +1,5 @@
-"""What an experiment leaves on disk: its sheet, its curves and its claims beside the runs, and its part of the gallery.
+"""What an experiment leaves on disk: its sheet, its curves and its claims beside the runs, and its
+part of the gallery.
 
 `results/sweeps/<id>-<budget>/` gets `sheet.png`, `loss.png` and `claims.md`.
 """
@@ -23,10 +24,13 @@ GALLERY_BYTES = 300_000  # of a picture in the gallery, at most
 
 
 def write(options: SweepSettings, outcome: Outcome) -> list[Path]:
-    """Sheet, curves and claims beside the runs; and in the gallery, if the options name one. Returns what was written."""
+    """Sheet, curves and claims beside the runs; and in the gallery, if the options name one.
+    Returns what was written."""
     folder = files.folder(options.folder)
     shown = {"sheet": outcome.sheet} | ({} if outcome.curves is None else {"loss": outcome.curves})
-    written = [figures.save_figure(figure, folder / f"{name}.png") for name, figure in shown.items()]
+    written = [
+        figures.save_figure(figure, folder / f"{name}.png") for name, figure in shown.items()
+    ]
     written.append(_write_text(folder / "claims.md", table(outcome.claims) + "\n"))
     if options.gallery is None:
         return written
@@ -36,7 +40,11 @@ def write(options: SweepSettings, outcome: Outcome) -> list[Path]:
     places = [options.gallery_pictures[name] for name in shown]
     for place, figure in zip(places, shown.values(), strict=True):
         written.append(figures.save_figure(figure, place, GALLERY_BYTES))
-    return written + hang(options.experiment, _part(options, outcome, [place.name for place in places]), options.gallery)
+    return written + hang(
+        options.experiment,
+        _part(options, outcome, [place.name for place in places]),
+        options.gallery,
+    )
 
 
 def _write_text(path: Path, text: str) -> Path:
@@ -45,7 +53,7 @@ def _write_text(path: Path, text: str) -> Path:
     return path
 
 
-# --- the gallery ------------------------------------------------------------------------------------------------
+# --- the gallery ----------------------------------------------------------------------------------
 
 
 def check_gallery(gallery: Path) -> None:
@@ -54,19 +62,27 @@ def check_gallery(gallery: Path) -> None:
     if page.is_file():
         begins, text = HEAD.split()[:20], page.read_bytes()[: len(HEAD)].decode(errors="replace")
         if text.split()[:20] != begins:
-            raise InputError(f"gallery: {page} is not a gallery's page, and would be lost; choose another folder")
+            raise InputError(
+                f"gallery: {page} is not a gallery's page, and would be lost; choose another folder"
+            )
 
 
 def hang(name: str, text: str, gallery: Path) -> list[Path]:
-    """Write a part of the gallery, in Markdown, and make the gallery's page anew from all its parts.
+    """Write a part of the gallery, in Markdown, and make the gallery's page anew from all its
+    parts.
 
     name: one of BEFORE, or an experiment's id, which a hyphen and more may follow."""
     check_gallery(gallery)
     part = _write_text(files.folder(gallery / "parts") / f"{name}.md", text)
     parts = []
     for name in (*BEFORE, *EXPERIMENT_IDS):
-        parts += [gallery / "parts" / f"{name}.md", *sorted((gallery / "parts").glob(f"{name}-*.md"))]
-    page = "\n".join([HEAD, *(path.read_text(encoding="utf-8") for path in parts if path.is_file())])
+        parts += [
+            gallery / "parts" / f"{name}.md",
+            *sorted((gallery / "parts").glob(f"{name}-*.md")),
+        ]
+    page = "\n".join(
+        [HEAD, *(path.read_text(encoding="utf-8") for path in parts if path.is_file())]
+    )
     return [part, _write_text(gallery / "README.md", page)]
 
 
@@ -75,21 +91,29 @@ def _part(options: SweepSettings, outcome: Outcome, pictures: Sequence[str]) -> 
     shown = "\n".join(f"![{outcome.title}]({name})" for name in pictures)
     again = f"{_made_with(outcome)}. Again: `{_command(options)}`"
     question = f"{outcome.guess.question} {outcome.answer[0].upper()}{outcome.answer[1:]}."
-    return "\n\n".join([f"## {outcome.title}", question, shown, table(outcome.claims), again]) + "\n"
+    return (
+        "\n\n".join([f"## {outcome.title}", question, shown, table(outcome.claims), again]) + "\n"
+    )
 
 
 def _aside(options: SweepSettings, outcome: Outcome) -> str:
     """The claims with weights from a file, which stand below those of the usual weights."""
     lesson, name = outcome.lesson, Path(options.weights).stem
     layers = f"content {' '.join(lesson.content_layers)}, style {' '.join(lesson.style_layers)}"
-    return f"The same with the weights `{name}` ({layers}, unless varied):\n\n{table(outcome.claims)}\n"
+    return (
+        f"The same with the weights `{name}` ({layers}, unless "
+        f"varied):\n\n{table(outcome.claims)}\n"
+    )
 
 
 def _made_with(outcome: Outcome) -> str:
     """The pictures, their size, the time they took, and the weights."""
     lesson, runs = outcome.lesson, outcome.runs
     if not runs:
-        return f"{lesson.options.photo}, {2 * lesson.size} px; weights: {weights.load(lesson.options.weights).source}"
+        return (
+            f"{lesson.options.photo}, {2 * lesson.size} px; weights: "
+            f"{weights.load(lesson.options.weights).source}"
+        )
     manifest, settings = runs[0].stored.manifest, runs[0].settings
     pictures = ", ".join(Path(getattr(settings, name)).stem for name in settings.roles())
     seconds = sum(run.result["seconds"] for run in runs)
@@ -112,7 +136,8 @@ def _command(options: SweepSettings) -> str:
 
 HEAD = """# Gallery
 
-The classic experiments, each with its claims and the numbers that confirm or refute them. Pictures, tables and this page are
-made by the command below each; runs are kept in `results/`, so that a second time costs nothing. Thresholds are ours where the
-sources give none. The [notebooks](../../notebooks/README.md) teach and vary them, with the same runs.
+The classic experiments, each with its claims and the numbers that confirm or refute them.
+Pictures, tables and this page are made by the command below each; runs are kept in `results/`, so
+that a second time costs nothing. Thresholds are ours where the sources give none. The
+[notebooks](../../notebooks/README.md) teach and vary them, with the same runs.
 """

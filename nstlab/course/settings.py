@@ -1,4 +1,5 @@
-"""Settings of the course's commands, `nstlab sweep` and `nstlab notebooks`. Imports nothing heavy."""
+"""Settings of the course's commands, `nstlab sweep` and `nstlab notebooks`. Imports nothing
+heavy."""
 
 from __future__ import annotations
 
@@ -8,32 +9,59 @@ from typing import Any
 
 from nstlab.base.files import shipped
 from nstlab.base.names import WEIGHTS
-from nstlab.base.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, Settings, nearest, option, paired
+from nstlab.base.settings import (
+    DEVICES,
+    MAX_SIDE,
+    MIN_SIDE,
+    RESULTS,
+    InputError,
+    Settings,
+    nearest,
+    option,
+    paired,
+)
 
 EXPERIMENT_IDS = tuple(f"E{i}" for i in range(1, 22))
 BUDGET_NAMES = ("quick", "paper", "smoke")
 NOTEBOOK_ACTIONS = ("run", "list")
 BUDGET_HELP = "quick: minutes on a laptop; paper: as published; smoke: seconds"
-PARAMETERS = ("size", "seed", "photo", "painting", "weights")  # of notebooks, besides budget and results
+# of notebooks, besides budget and results
+PARAMETERS = ("size", "seed", "photo", "painting", "weights")
 
 
 @dataclass(frozen=True)
 class SweepSettings(Settings):
-    """Carry out one of the classic experiments: its runs, its sheet, and the table of its claims."""
+    """Carry out one of the classic experiments: its runs, its sheet, and the table of its
+    claims."""
 
-    experiment: str = option(help="E1 or another, see notebooks and gallery", choices=EXPERIMENT_IDS)
+    experiment: str = option(
+        help="E1 or another, see notebooks and gallery", choices=EXPERIMENT_IDS
+    )
     budget: str = option(BUDGET_NAMES[0], BUDGET_HELP, choices=BUDGET_NAMES)
     photo: str = option("coffee", "a picture file, or the name of a sample", paths=True)
     painting: str = option("swirl_strokes", "a picture file, or the name of a sample", paths=True)
-    size: int | None = option(None, "long side (default: the budget's)", low=MIN_SIDE, high=MAX_SIDE, unit="px")
-    steps: int | None = option(None, "optimizer steps (default: the budget's)", low=1, high=1_000_000)
-    seed: int = option(0, "seed of the noise; the first of several where seeds are varied", low=0, high=2**63 - 5)
-    weights: str = option(WEIGHTS[0], "where VGG19's weights come from", choices=WEIGHTS, or_path=True)
+    size: int | None = option(
+        None, "long side (default: the budget's)", low=MIN_SIDE, high=MAX_SIDE, unit="px"
+    )
+    steps: int | None = option(
+        None, "optimizer steps (default: the budget's)", low=1, high=1_000_000
+    )
+    seed: int = option(
+        0, "seed of the noise; the first of several where seeds are varied", low=0, high=2**63 - 5
+    )
+    weights: str = option(
+        WEIGHTS[0], "where VGG19's weights come from", choices=WEIGHTS, or_path=True
+    )
     results: Path = option(Path(RESULTS), "folder in which runs are kept", identity=False)
     device: str = option(DEVICES[0], "where to compute", choices=DEVICES, identity=False)
-    dask: str | None = option(None, "address of a Dask scheduler whose workers carry out the runs", identity=False)
+    dask: str | None = option(
+        None, "address of a Dask scheduler whose workers carry out the runs", identity=False
+    )
     gallery: Path | None = option(
-        None, "folder of the gallery, for a small sheet and the page with the claims", output=True, identity=False
+        None,
+        "folder of the gallery, for a small sheet and the page with the claims",
+        output=True,
+        identity=False,
     )
 
     @property
@@ -57,13 +85,23 @@ class SweepSettings(Settings):
 
 @dataclass(frozen=True)
 class NotebooksSettings(Settings):
-    """Run the notebooks from top to bottom, and keep them with their results and as HTML; or list them."""
+    """Run the notebooks from top to bottom, and keep them with their results and as HTML; or list
+    them."""
 
-    action: str = option(NOTEBOOK_ACTIONS[0], "what to do", choices=NOTEBOOK_ACTIONS, positional=True)
-    names: tuple[str, ...] = option((), "notebooks by name or number: 03 (default: all)", positional=True)
+    action: str = option(
+        NOTEBOOK_ACTIONS[0], "what to do", choices=NOTEBOOK_ACTIONS, positional=True
+    )
+    names: tuple[str, ...] = option(
+        (), "notebooks by name or number: 03 (default: all)", positional=True
+    )
     budget: str = option(BUDGET_NAMES[0], BUDGET_HELP, choices=BUDGET_NAMES)
-    parameters: tuple[str, ...] = option((), "a parameter and its value: -p seed 3; may be repeated", short="-p", pairs=True)
-    results: Path = option(Path(RESULTS), "folder in which runs are kept; executed notebooks go into its folder notebooks")
+    parameters: tuple[str, ...] = option(
+        (), "a parameter and its value: -p seed 3; may be repeated", short="-p", pairs=True
+    )
+    results: Path = option(
+        Path(RESULTS),
+        "folder in which runs are kept; executed notebooks go into its folder notebooks",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,6 +129,8 @@ class NotebooksSettings(Settings):
         for name in given:
             if name not in PARAMETERS:
                 allowed = f"(allowed: {', '.join(PARAMETERS)})"
-                raise InputError(f"parameters: there is no '{name}'{nearest(name, PARAMETERS)} {allowed}")
+                raise InputError(
+                    f"parameters: there is no '{name}'{nearest(name, PARAMETERS)} {allowed}"
+                )
         checked = SweepSettings.from_dict({"experiment": EXPERIMENT_IDS[0], **given})
         return {"budget": self.budget} | {name: getattr(checked, name) for name in given}

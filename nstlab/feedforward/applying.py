@@ -17,13 +17,14 @@ from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import ApplySettings
 from nstlab.pictures import images as im
 
-Painted = tuple[Path, tuple[int, int], float]  # where a picture is, its (H, W), the seconds that it took
+# where a picture is, its (H, W), the seconds that it took
+Painted = tuple[Path, tuple[int, int], float]
 LEAST = 1 / 255  # difference in a picture that shows anything
 
 logger = logging.getLogger("nstlab")
 
 
-def applied(settings: ApplySettings) -> Iterator[Painted]:
+def apply_model(settings: ApplySettings) -> Iterator[Painted]:
     """Paint the photo, or each photo in the folder, and yield what was written.
 
     Photos of a folder that cannot be used are named in warnings, and the others painted.
@@ -85,7 +86,9 @@ def _places_of(folder: Path, out: Path) -> list[tuple[Path, Path]]:
     return [(source, out / name) for source, name in zip(sources, names, strict=True)]
 
 
-def _painted(settings: ApplySettings, painter: Painter, mix: Tensor, source: Path, out: Path) -> Painted:
+def _painted(
+    settings: ApplySettings, painter: Painter, mix: Tensor, source: Path, out: Path
+) -> Painted:
     """Paint one photo."""
     begun = time.monotonic()
     shape = im.shape_of(source, settings.size)

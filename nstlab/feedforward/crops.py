@@ -1,4 +1,5 @@
-"""What a network learns from: parts of photos, each by its number, so that an interrupted learning goes on with the same."""
+"""What a network learns from: parts of photos, each by its number, so that an interrupted learning
+goes on with the same."""
 
 from __future__ import annotations
 
@@ -20,15 +21,18 @@ from nstlab.pictures import images as im
 
 HELD_OUT = "rocket"  # the sample photo that models are judged by, which no network learns from
 PHOTOS = tuple(name for name in im.PHOTOS if name != HELD_OUT)
-DRAWN, DRAWN_SHARE, DRAWN_SIDE = 36, 0.3, 288  # procedural pictures beside the sample photos; share of crops; their side
-AREA = 0.45, 2.0  # of a crop's area in a photo at the size that is learnt: smaller ones are enlarged
+# procedural pictures beside the sample photos; share of crops; their side
+DRAWN, DRAWN_SHARE, DRAWN_SIDE = 36, 0.3, 288
+# of a crop's area in a photo at the size that is learnt: smaller ones are enlarged
+AREA = 0.45, 2.0
 KEPT = 300  # photos that are held decoded
 
 logger = logging.getLogger("nstlab")
 
 
 def photos_in(folders: Sequence[Path]) -> list[Path]:
-    """All pictures in these folders and the folders in them, by name. InputError for a folder that is none, or has none."""
+    """All pictures in these folders and the folders in them, by name. InputError for a folder that
+    is none, or has none."""
     found = []
     for folder in folders:
         if not folder.is_dir():
@@ -61,11 +65,12 @@ def drawn(i: int) -> Tensor:
 
 
 class Crops(Dataset):
-    """Square parts of photos, (3, side, side) sRGB in [0, 1]: enlarged or reduced, mirrored, in other colours and contrasts.
+    """Square parts of photos, (3, side, side) sRGB in [0, 1]: enlarged or reduced, mirrored, in
+    other colours and contrasts.
 
-    size: long side at which photos are taken. photos: files; by default the sample photos, and with them pictures that are
-    drawn (see `drawing`), since these are few. Damaged ones are left out, with a warning.
-    Raises: InputError if none of the photos can be used."""
+    size: long side at which photos are taken. photos: files; by default the sample photos, and with
+    them pictures that are drawn (see `drawing`), since these are few. Damaged ones are left out,
+    with a warning. Raises: InputError if none of the photos can be used."""
 
     def __init__(self, photos: Sequence[Path], size: int, side: int, seed: int, count: int):
         from torchvision.transforms import v2
@@ -75,7 +80,12 @@ class Crops(Dataset):
         part = side * side / (0.75 * size * size)  # of a photo whose sides are 4:3
         self.changed = v2.Compose(
             [
-                v2.RandomResizedCrop(side, (min(1.0, part * AREA[0]), min(1.0, part * AREA[1])), (0.9, 1.1), antialias=True),
+                v2.RandomResizedCrop(
+                    side,
+                    (min(1.0, part * AREA[0]), min(1.0, part * AREA[1])),
+                    (0.9, 1.1),
+                    antialias=True,
+                ),
                 v2.RandomHorizontalFlip(),
                 v2.ColorJitter(0.4, 0.4, 0.4, 0.1),
             ]

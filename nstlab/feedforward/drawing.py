@@ -1,11 +1,13 @@
-"""Procedural pictures to train on: noise, leaves, strokes, dots, cells and waves, from a seed and without limit.
+"""Procedural pictures to train on: noise, leaves, strokes, dots, cells and waves, from a seed and
+without limit.
 
-They show a network what photos lack: paint strokes of every width along a flow, flat saturated areas, outlines,
-stripes, and noise of every spectrum. Each function takes a NumPy generator and a side n in pixels and returns
-(n, n, 3) sRGB, nominally in [0, 1]; `draw` clips.
+They show a network what photos lack: paint strokes of every width along a flow, flat saturated
+areas, outlines, stripes, and noise of every spectrum. Each function takes a NumPy generator and a
+side n in pixels and returns (n, n, 3) sRGB, nominally in [0, 1]; `draw` clips.
 
-Dead leaves (overlapping shapes of power-law sizes): Lee, Mumford and Huang 2001. Procedural pictures teach early
-layers nearly as well as photos: Baradad et al. 2021, "Learning to see by looking at noise".
+Dead leaves (overlapping shapes of power-law sizes): Lee, Mumford and Huang 2001. Procedural
+pictures teach early layers nearly as well as photos: Baradad et al. 2021, "Learning to see by
+looking at noise".
 """
 
 from __future__ import annotations
@@ -19,8 +21,11 @@ from PIL import Image, ImageDraw
 FIELD = 64  # side of the smooth fields that steer strokes and dots
 
 
-def coloured_noise(rng: np.random.Generator, n: int, exponent: float, channels: int = 3) -> np.ndarray:
-    """(n, n, channels) periodic Gaussian noise of amplitude spectrum 1/f^exponent, mean 0 and deviation 1."""
+def coloured_noise(
+    rng: np.random.Generator, n: int, exponent: float, channels: int = 3
+) -> np.ndarray:
+    """(n, n, channels) periodic Gaussian noise of amplitude spectrum 1/f^exponent, mean 0 and
+    deviation 1."""
     frequency = np.hypot(np.fft.fftfreq(n)[:, None], np.fft.fftfreq(n)[None])
     amplitude = 1 / np.maximum(frequency, 1 / n) ** exponent
     z = np.fft.ifft2(np.fft.fft2(rng.normal(size=(channels, n, n))) * amplitude).real
@@ -29,7 +34,8 @@ def coloured_noise(rng: np.random.Generator, n: int, exponent: float, channels: 
 
 
 def palette(rng: np.random.Generator, count: int) -> np.ndarray:
-    """(count, 3) colours around a random line in colour space: a painting, like most pictures, has few hues."""
+    """(count, 3) colours around a random line in colour space: a painting, like most pictures, has
+    few hues."""
     a, b = rng.random(3), rng.random(3)
     spread = rng.choice([0.05, 0.15, 0.35])
     return (a + rng.random((count, 1)) * (b - a) + rng.normal(0, spread, (count, 3))).clip(0, 1)
@@ -79,13 +85,19 @@ def leaves(rng: np.random.Generator, n: int) -> np.ndarray:
             pen.ellipse((x - radius, y - radius * 0.8, x + radius, y + radius * 0.8), fill, outline)
             continue
         turns = rng.uniform(0, 2 * math.pi) + np.arange(corners) * 2 * math.pi / corners
-        pen.polygon([(x + radius * math.cos(t), y + radius * math.sin(t)) for t in turns], fill, outline)
+        pen.polygon(
+            [(x + radius * math.cos(t), y + radius * math.sin(t)) for t in turns], fill, outline
+        )
     return _reduced(image, n)
 
 
 def strokes(rng: np.random.Generator, n: int) -> np.ndarray:
     """Curved brush strokes along a smooth flow, coloured by a smooth picture."""
-    flow, ground, colours = _Field(rng, n, rng.uniform(1.2, 2.2)), _Field(rng, n, 1.6), palette(rng, 24)
+    flow, ground, colours = (
+        _Field(rng, n, rng.uniform(1.2, 2.2)),
+        _Field(rng, n, 1.6),
+        palette(rng, 24),
+    )
     bend, jitter = rng.uniform(0.5, 3), rng.choice([1, 4, 24])
     width, length = rng.choice([2, 4, 7, 12]), rng.choice([4, 10, 20])
     image, pen = _canvas(n, colours[0])
@@ -97,7 +109,9 @@ def strokes(rng: np.random.Generator, n: int) -> np.ndarray:
             angle = bend * flow(x, y)
             x, y = x + 0.7 * width * math.cos(angle), y + 0.7 * width * math.sin(angle)
             points.append((x, y))
-        pen.line(points, _paint(colours[shade]), int(width * rng.uniform(0.6, 1.4)) + 1, joint="curve")
+        pen.line(
+            points, _paint(colours[shade]), int(width * rng.uniform(0.6, 1.4)) + 1, joint="curve"
+        )
     return _reduced(image, n)
 
 
@@ -127,7 +141,8 @@ def cells(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def waves(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Stripes and swirls: a wave of a warped coordinate, between two colours or through a palette."""
+    """Stripes and swirls: a wave of a warped coordinate, between two colours or through a
+    palette."""
     warp = coloured_noise(rng, n, rng.uniform(1.3, 2.5), 1)[..., 0] * rng.uniform(0, 0.25)
     y, x = np.mgrid[:n, :n] / n
     turn = rng.uniform(0, 2 * math.pi)
@@ -140,12 +155,21 @@ def waves(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 KINDS: tuple[Callable[[np.random.Generator, int], np.ndarray], ...] = (
-    clouds, leaves, leaves, strokes, strokes, strokes, dots, cells, waves,
-)  # fmt: skip
+    clouds,
+    leaves,
+    leaves,
+    strokes,
+    strokes,
+    strokes,
+    dots,
+    cells,
+    waves,
+)
 
 
 def draw(seed: int, n: int = 256) -> np.ndarray:
-    """The procedural picture of that seed, (n, n, 3) uint8; some are blends of two, some lie on a rough canvas."""
+    """The procedural picture of that seed, (n, n, 3) uint8; some are blends of two, some lie on a
+    rough canvas."""
     rng = np.random.default_rng([20161, seed])
     image = KINDS[seed % len(KINDS)](rng, n)
     if rng.random() < 0.3:

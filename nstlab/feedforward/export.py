@@ -1,4 +1,5 @@
-"""Models for other programs: an ONNX file, for pictures of any size and all mixtures of the model's paintings."""
+"""Models for other programs: an ONNX file, for pictures of any size and all mixtures of the model's
+paintings."""
 
 from __future__ import annotations
 
@@ -20,13 +21,16 @@ OPSET = 18
 def exported(settings: ExportSettings) -> Path:
     """Write the model as `settings.out`, whose metadata name the paintings; returns its path.
 
-    Its inputs are `photo`, (1, 3, H, W) sRGB in [0, 1], and `mix`, (1, paintings), shares that add up to 1; its output is
-    `picture`, (1, 3, H, W). Raises InputError without nstlab[onnx], and for a model or a place that cannot be used."""
+    Its inputs are `photo`, (1, 3, H, W) sRGB in [0, 1], and `mix`, (1, paintings), shares that add
+    up to 1; its output is `picture`, (1, 3, H, W). Raises InputError without nstlab[onnx], and for
+    a model or a place that cannot be used."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError:
-        raise InputError("ONNX files need more packages; install them: pip install 'nstlab[onnx]'") from None
+        raise InputError(
+            "ONNX files need more packages; install them: pip install 'nstlab[onnx]'"
+        ) from None
     if settings.out.suffix.lower() != ".onnx":
         raise InputError(f"out: {settings.out} must be an .onnx file")
     files.check_outputs(settings)

@@ -1,7 +1,8 @@
-"""What is kept of learning: a folder with the checkpoint, the curves, and the held-out photo painted by the network so far.
+"""What is kept of learning: a folder with the checkpoint, the curves, and the held-out photo
+painted by the network so far.
 
-`results/learned/<id>/`: the id is a hash of settings, paintings, photos and the loss model's weights. An interrupted learning
-goes on from its checkpoint; a finished one is not done again.
+`results/learned/<id>/`: the id is a hash of settings, paintings, photos and the loss model's
+weights. An interrupted learning goes on from its checkpoint; a finished one is not done again.
 """
 
 from __future__ import annotations
@@ -53,7 +54,10 @@ class _Folder:
         """Add a batch to the history, and keep all if it is time to."""
         self.batches.append({"loss": step.loss, **step.terms})
         if len(self.batches) == AVERAGED or step.index == self.learner.settings.steps:
-            mean = {name: sum(row[name] for row in self.batches) / len(self.batches) for name in self.batches[0]}
+            mean = {
+                name: sum(row[name] for row in self.batches) / len(self.batches)
+                for name in self.batches[0]
+            }
             self.rows.append({"step": step.index, "level": 0, **mean})
             self.batches.clear()
             if time.monotonic() - self.saved > EVERY:
@@ -89,15 +93,18 @@ class _Folder:
 
 
 def sheet(learner: Learner) -> figures.Shown:
-    """The held-out photo, the paintings, and the photo painted like each of them by the network so far."""
+    """The held-out photo, the paintings, and the photo painted like each of them by the network so
+    far."""
     photo, model = im.sample(HELD_OUT, SHOWN), learner.model()
     painter = model.painter(learner.device)
     painted = [painter(photo, model.mixture([name])) for name in model.paintings]
     paintings = [im.load(source, SHOWN) for source in learner.settings.paintings]
-    return figures.contact_sheet([paintings, painted], ["painting", "painted"], model.paintings, inputs={"photo": photo})
+    return figures.contact_sheet(
+        [paintings, painted], ["painting", "painted"], model.paintings, inputs={"photo": photo}
+    )
 
 
-def learned(settings: LearnSettings, watch: Callable[[LearningStep], Any] | None = None) -> Path:
+def train(settings: LearnSettings, watch: Callable[[LearningStep], Any] | None = None) -> Path:
     """Learn, or go on with it, and write the model to `settings.out`; returns the folder.
 
     watch: called after each batch. However it ends, a checkpoint is left in the folder. A file that

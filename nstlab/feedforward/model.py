@@ -1,4 +1,5 @@
-"""Models: a learnt `TransformNetwork`, the names of its paintings, and the settings that it was learnt with, in one file.
+"""Models: a learnt `TransformNetwork`, the names of its paintings, and the settings that it was
+learnt with, in one file.
 
 The file is a safetensors file, which cannot hold code; its numbers have 16 bits, the averages of
 batch normalization 32.
@@ -57,25 +58,41 @@ class StyleModel:
     def load(cls, source: str | os.PathLike = SHIPPED) -> Self:
         """Read a model: a file that `save` wrote, or the one that comes with the lab, 'shipped'.
 
-        Raises: InputError, in one line, if there is no such file, or it is damaged or holds something else."""
-        path = PLACE if str(source) == SHIPPED and not os.path.exists(SHIPPED) else user_path(source)
+        Raises: InputError, in one line, if there is no such file, or it is damaged or holds
+        something else."""
+        path = (
+            PLACE if str(source) == SHIPPED and not os.path.exists(SHIPPED) else user_path(source)
+        )
         try:
             tensors, metadata = tensorfiles.read(path)
         except FileNotFoundError:
-            raise InputError(f"{path}: no such file; a model is a file that `nstlab learn` made, or '{SHIPPED}'") from None
+            raise InputError(
+                f"{path}: no such file; a model is a file that `nstlab learn` made, or '{SHIPPED}'"
+            ) from None
         about = _about(path, metadata)
         tensorfiles.check_stored(path, tensors)
-        width = len(tensors["down.kernel"]) if "down.kernel" in tensors and tensors["down.kernel"].ndim else 0
+        width = (
+            len(tensors["down.kernel"])
+            if "down.kernel" in tensors and tensors["down.kernel"].ndim
+            else 0
+        )
         if not 8 <= width <= LARGEST_WIDTH:
-            raise InputError(f"{path}: is not a model of nstlab, or is damaged (its network has no width)")
+            raise InputError(
+                f"{path}: is not a model of nstlab, or is damaged (its network has no width)"
+            )
         network = TransformNetwork(len(about["paintings"]), width, about["normalization"])
         shapes = {name: t.shape for name, t in network.state_dict().items()}
         if shapes != {name: t.shape for name, t in tensors.items()}:
-            raise InputError(f"{path}: is not a model of nstlab, or is damaged (its tensors are not those of its network)")
+            raise InputError(
+                f"{path}: is not a model of nstlab, or is damaged (its tensors are not those of "
+                "its network)"
+            )
         tensors = tensorfiles.finite(path, tensors)
         _check_numbers(path, tensors)
         network.load_state_dict(tensors, assign=True)
-        return cls(network.eval().requires_grad_(False), tuple(about["paintings"]), about["settings"])
+        return cls(
+            network.eval().requires_grad_(False), tuple(about["paintings"]), about["settings"]
+        )
 
     def save(self, path: str | os.PathLike, **about: str) -> Path:
         """Write one file, whole or not at all, with more `about` it in its metadata.
@@ -96,17 +113,22 @@ class StyleModel:
         return user_path(path)
 
     def mixture(self, paintings: Sequence[str] = (), shares: Sequence[float] = ()) -> Tensor:
-        """(K,) shares, which add up to 1, of these paintings, by default the first one, in equal parts unless `shares` says
-        how. InputError for a painting that the model does not have, and for shares that do not fit."""
+        """(K,) shares, which add up to 1, of these paintings, by default the first one, in equal
+        parts unless `shares` says how. InputError for a painting that the model does not have, and
+        for shares that do not fit."""
         paintings = tuple(map(composed, paintings)) or self.paintings[:1]
         for name in paintings:
             if name not in self.paintings:
                 raise InputError(
-                    f"painting: the model has no '{name}'{nearest(name, self.paintings)} (it has: {', '.join(self.paintings)})"
+                    f"painting: the model has no '{name}'{nearest(name, self.paintings)} (it has: "
+                    f"{', '.join(self.paintings)})"
                 )
         shares = tuple(shares) or (1.0,) * len(paintings)
         if len(shares) != len(paintings) or not sum(shares) > 0 or min(shares) < 0:
-            raise InputError(f"mix: give a share, 0 or more, for each of {len(paintings)} paintings; at least one more than 0")
+            raise InputError(
+                f"mix: give a share, 0 or more, for each of {len(paintings)} paintings; at least "
+                "one more than 0"
+            )
         mix = torch.zeros(len(self.paintings))
         for name, share in zip(paintings, shares, strict=True):
             mix[self.paintings.index(name)] += share / sum(shares)
@@ -120,16 +142,23 @@ class StyleModel:
     def digest(self) -> str:
         """SHA-256 of its weights and of the names of its paintings."""
         tensors = self.network.state_dict().values()
-        return sha256(json.dumps(self.paintings).encode() + b"".join(t.numpy().tobytes() for t in tensors)).hexdigest()
+        return sha256(
+            json.dumps(self.paintings).encode() + b"".join(t.numpy().tobytes() for t in tensors)
+        ).hexdigest()
 
     @cached_property
     def _painter(self) -> Painter:
         return self.painter()
 
     def __call__(
-        self, photo: Tensor, paintings: str | Sequence[str] = (), shares: Sequence[float] = (), alpha: float = 1.0
+        self,
+        photo: Tensor,
+        paintings: str | Sequence[str] = (),
+        shares: Sequence[float] = (),
+        alpha: float = 1.0,
     ) -> Tensor:
-        """The photo, (1, 3, H, W) sRGB in [0, 1], painted like a mixture of its paintings (see `mixture`).
+        """The photo, (1, 3, H, W) sRGB in [0, 1], painted like a mixture of its paintings (see
+        `mixture`).
 
         alpha: from the photo, 0, to the painted picture, 1."""
         paintings = (paintings,) if isinstance(paintings, str) else paintings

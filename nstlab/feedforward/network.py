@@ -1,11 +1,13 @@
-"""The image transformation network: photo in, painted picture out, one set of convolutions for several paintings.
+"""The image transformation network: photo in, painted picture out, one set of convolutions for
+several paintings.
 
-Its plan is that of Johnson, Alahi and Fei-Fei 2016 ("Perceptual Losses for Real-Time Style Transfer"): two convolutions that
-halve the picture, residual blocks, two that double it. What makes it paint like one painting or another are the scales and
-shifts of its normalizations alone (Dumoulin, Shlens, Kudlur 2017, "A Learned Representation for Artistic Style"), which can be
-mixed. Three things differ from Johnson's: pictures are continued by reflection, so that no frame appears; they are enlarged by
-repeating positions before a convolution, which leaves no checkerboard (Odena et al. 2016); and nothing but the last convolution
-is computed at the full size.
+Its plan is that of Johnson, Alahi and Fei-Fei 2016 ("Perceptual Losses for Real-Time Style
+Transfer"): two convolutions that halve the picture, residual blocks, two that double it. What makes
+it paint like one painting or another are the scales and shifts of its normalizations alone
+(Dumoulin, Shlens, Kudlur 2017, "A Learned Representation for Artistic Style"), which can be mixed.
+Three things differ from Johnson's: pictures are continued by reflection, so that no frame appears;
+they are enlarged by repeating positions before a convolution, which leaves no checkerboard (Odena
+et al. 2016); and nothing but the last convolution is computed at the full size.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ CONTRAST = 4.0  # pixels from 0 to 1 become numbers from -2 to 2
 class Normalization(nn.Module):
     """Normalization of each channel, then a scale and a shift, of which each painting has its own.
 
-    kind: "instance", by the mean and variance over the positions of one picture (Ulyanov et al. 2016), or "batch", over those
-    of all pictures of a batch, and after training over those of all training."""
+    kind: "instance", by the mean and variance over the positions of one picture (Ulyanov et al.
+    2016), or "batch", over those of all pictures of a batch, and after training over those of all
+    training."""
 
     mean: Tensor
     variance: Tensor
@@ -37,7 +40,10 @@ class Normalization(nn.Module):
     def __init__(self, paintings: int, channels: int, kind: str):
         super().__init__()
         self.kind = kind
-        self.scale, self.shift = nn.Parameter(torch.ones(paintings, channels)), nn.Parameter(torch.zeros(paintings, channels))
+        self.scale, self.shift = (
+            nn.Parameter(torch.ones(paintings, channels)),
+            nn.Parameter(torch.zeros(paintings, channels)),
+        )
         if not self.alone:
             self.register_buffer("mean", torch.zeros(channels))
             self.register_buffer("variance", torch.ones(channels))
@@ -48,7 +54,8 @@ class Normalization(nn.Module):
         return self.kind == NORMALIZATIONS[0]
 
     def affine(self, mix: Tensor) -> tuple[Tensor, Tensor]:
-        """(scales, shifts), each (B, C), of mixtures of the paintings, (B, K), whose shares add up to 1."""
+        """(scales, shifts), each (B, C), of mixtures of the paintings, (B, K), whose shares add up
+        to 1."""
         return mix @ self.scale, mix @ self.shift
 
     def forward(self, x: Tensor, mix: Tensor) -> Tensor:
@@ -62,7 +69,9 @@ class Normalization(nn.Module):
         """(mean, variance) by which x is normalized, each (B or 1, C, 1, 1)."""
         if not (self.alone or self.training):
             return self.mean.view(1, -1, 1, 1), self.variance.view(1, -1, 1, 1)
-        variance, mean = torch.var_mean(x, (2, 3) if self.alone else (0, 2, 3), correction=0, keepdim=True)
+        variance, mean = torch.var_mean(
+            x, (2, 3) if self.alone else (0, 2, 3), correction=0, keepdim=True
+        )
         if not self.alone:
             with torch.no_grad():
                 self.mean.lerp_(mean.flatten().to(self.mean), MOMENTUM)
@@ -71,11 +80,19 @@ class Normalization(nn.Module):
 
 
 class Layer(nn.Module):
-    """A convolution of a picture that is continued by reflection, and, if there is a `norm`, that after it.
+    """A convolution of a picture that is continued by reflection, and, if there is a `norm`, that
+    after it.
 
     enlarge: each position is first repeated so many times in both directions."""
 
-    def __init__(self, channels: tuple[int, int], kernel: int, norm: Normalization | None, stride: int = 1, enlarge: int = 1):
+    def __init__(
+        self,
+        channels: tuple[int, int],
+        kernel: int,
+        norm: Normalization | None,
+        stride: int = 1,
+        enlarge: int = 1,
+    ):
         super().__init__()
         self.stride, self.enlarge, self.norm, self.around = stride, enlarge, norm, kernel // 2
         self.shape = (*reversed(channels), kernel, kernel)  # (O, I, k, k)
@@ -89,8 +106,12 @@ class Layer(nn.Module):
         return self.kernel.view(self.shape)
 
     def forward(self, x: Tensor, mix: Tensor) -> Tensor:
-        """(B, C, h, w), (B, K) -> (B, D, h · enlarge / stride, w · enlarge / stride), rounded up."""
-        x, more = F.pad(x, (-(-self.around // self.enlarge),) * 4, mode="reflect"), -self.around % self.enlarge
+        """(B, C, h, w), (B, K) -> (B, D, h · enlarge / stride, w · enlarge / stride), rounded
+        up."""
+        x, more = (
+            F.pad(x, (-(-self.around // self.enlarge),) * 4, mode="reflect"),
+            -self.around % self.enlarge,
+        )
         if self.enlarge > 1:
             x = F.interpolate(x, scale_factor=float(self.enlarge))
             x = x[..., more : x.shape[-2] - more, more : x.shape[-1] - more]
@@ -99,9 +120,11 @@ class Layer(nn.Module):
 
 
 class TransformNetwork(nn.Module):
-    """Paint photos: (B, 3, H, W) sRGB in [0, 1] and mixtures (B, K) of the K paintings -> (B, 3, H, W) sRGB in (0, 1).
+    """Paint photos: (B, 3, H, W) sRGB in [0, 1] and mixtures (B, K) of the K paintings -> (B, 3, H,
+    W) sRGB in (0, 1).
 
-    width: filters of the residual blocks. kind: of `Normalization`. Kernels are not set before they are `drawn` or loaded."""
+    width: filters of the residual blocks. kind: of `Normalization`. Kernels are not set before they
+    are `drawn` or loaded."""
 
     def __init__(self, paintings: int, width: int = WIDTH, kind: str = NORMALIZATIONS[0]):
         super().__init__()
@@ -112,7 +135,9 @@ class TransformNetwork(nn.Module):
 
         self.first = Layer((3, half), 5, norm(half), stride=2)
         self.down = Layer((half, width), 3, norm(width), stride=2)
-        self.blocks = nn.ModuleList(Layer((width, width), 3, norm(width)) for _ in range(2 * BLOCKS))
+        self.blocks = nn.ModuleList(
+            Layer((width, width), 3, norm(width)) for _ in range(2 * BLOCKS)
+        )
         self.up = Layer((width, half), 3, norm(half), enlarge=2)
         self.last = Layer((half, 3), 5, None, enlarge=2)
 
@@ -122,7 +147,8 @@ class TransformNetwork(nn.Module):
         return zip(self.blocks[::2], self.blocks[1::2], strict=True)  # type: ignore[arg-type]
 
     def drawn(self, seed: int) -> Self:
-        """This network with random kernels, as in He et al. 2015: normal with variance 2 / (k² · input channels)."""
+        """This network with random kernels, as in He et al. 2015: normal with variance 2 / (k² ·
+        input channels)."""
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, kernel in self.named_parameters():

@@ -1,8 +1,9 @@
 """The pictures of a `TransformNetwork` sooner.
 
-- 16 bits where the device multiplies faster in them, and all convolutions in the layout that they read.
-- A convolution of a picture in which each position is repeated is one of the picture itself, with four times as many filters,
-  whose answers lie side by side: nothing is enlarged first.
+- 16 bits where the device multiplies faster in them, and all convolutions in the layout that they
+  read.
+- A convolution of a picture in which each position is repeated is one of the picture itself, with
+  four times as many filters, whose answers lie side by side: nothing is enlarged first.
 
 A picture is computed whole, since means and variances are those of all its positions.
 """
@@ -30,7 +31,8 @@ SPARE = 0.9  # of the free memory, for a picture's features: others need some, t
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A layer as it is computed: a convolution that sees `around` positions on each side, and what follows it.
+    """A layer as it is computed: a convolution that sees `around` positions on each side, and what
+    follows it.
 
     norm: its normalization, if it has one."""
 
@@ -46,7 +48,10 @@ class Step:
         """A layer's step, with convolutions in this type."""
         weight, bias, times = layer.weight.detach(), getattr(layer, "bias", None), layer.enlarge
         if times > 1:
-            weight, bias = folded(weight, times), None if bias is None else bias.repeat_interleave(times**2)
+            weight, bias = (
+                folded(weight, times),
+                None if bias is None else bias.repeat_interleave(times**2),
+            )
         weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         bias = None if bias is None else bias.detach().to(dtype)
         return cls(weight, bias, -(-layer.around // times), layer.stride, times, layer.norm)
@@ -58,8 +63,8 @@ class Step:
         return x if self.enlarge == 1 else F.pixel_shuffle(x, self.enlarge)
 
     def normalized(self, y: Tensor, mix: Tensor) -> Tensor:
-        """y, (1, C, h, w), by its own mean and variance or by those of the training, as the layer has it; scaled and shifted
-        as a mixture, (1, K), has it."""
+        """y, (1, C, h, w), by its own mean and variance or by those of the training, as the layer
+        has it; scaled and shifted as a mixture, (1, K), has it."""
         if self.norm is None:
             return y
         moments = (None, None) if self.norm.alone else (self.norm.mean, self.norm.variance)
@@ -68,10 +73,11 @@ class Step:
 
 
 def folded(weight: Tensor, times: int) -> Tensor:
-    """(O, I, k, k), kernels for a picture whose positions are repeated -> (O times², I, n, n), those for the picture itself.
+    """(O, I, k, k), kernels for a picture whose positions are repeated -> (O times², I, n, n),
+    those for the picture itself.
 
-    Filter O times² + a times + b of the result answers at row a and column b of what each position is repeated to, in the order
-    of `torch.nn.functional.pixel_shuffle`."""
+    Filter O times² + a times + b of the result answers at row a and column b of what each position
+    is repeated to, in the order of `torch.nn.functional.pixel_shuffle`."""
     outputs, inputs, kernel, _ = weight.shape
     around = kernel // 2
     side = 2 * -(-around // times) + 1
@@ -87,15 +93,20 @@ class Painter:
 
     dtype: of the convolutions; by default 16 bits where the device is faster in them."""
 
-    def __init__(self, network: TransformNetwork, device: torch.device, dtype: torch.dtype | None = None):
+    def __init__(
+        self, network: TransformNetwork, device: torch.device, dtype: torch.dtype | None = None
+    ):
         devices.set_exact_convolutions()
         halves = native_halves(device)
         self.device, self.dtype = device, dtype or (halves[0] if halves else torch.float32)
         network = copy.deepcopy(network).to(device)
         self.first, self.down, self.up, self.last = (
-            Step.of(layer, self.dtype) for layer in (network.first, network.down, network.up, network.last)
+            Step.of(layer, self.dtype)
+            for layer in (network.first, network.down, network.up, network.last)
         )
-        self.pairs = [(Step.of(one, self.dtype), Step.of(two, self.dtype)) for one, two in network.pairs]
+        self.pairs = [
+            (Step.of(one, self.dtype), Step.of(two, self.dtype)) for one, two in network.pairs
+        ]
 
     @torch.no_grad()
     def __call__(self, photo: Tensor, mix: Tensor, alpha: float = 1.0) -> Tensor:
@@ -110,16 +121,21 @@ class Painter:
         def layer(step: Step, x: Tensor) -> Tensor:
             return step.normalized(step.convolved(x), mix).relu_()
 
-        x = layer(self.down, layer(self.first, (CONTRAST * (photo.to(self.device) - 0.5)).to(self.dtype)))
+        x = layer(
+            self.down, layer(self.first, (CONTRAST * (photo.to(self.device) - 0.5)).to(self.dtype))
+        )
         for one, two in self.pairs:
             x = two.normalized(two.convolved(layer(one, x)), mix).add_(x)
-        painted = torch.sigmoid(self.last.convolved(layer(self.up, x)).float())[:, :, :height, :width].to(photo)
+        painted = torch.sigmoid(self.last.convolved(layer(self.up, x)).float())[
+            :, :, :height, :width
+        ].to(photo)
         if not painted.isfinite().all():
             raise InputError("model: its picture is not finite; the model is damaged")
         return torch.lerp(photo, painted, alpha)
 
     def check_memory(self, shape: Sequence[int]) -> None:
-        """InputError, with the size that would fit, if a picture of shape (H, W) needs more memory than is free."""
+        """InputError, with the size that would fit, if a picture of shape (H, W) needs more memory
+        than is free."""
         free = round(SPARE * memory.available(self.device))
         if self.memory_needed(shape) > free:
             raise InputError(memory.too_little(max(shape), self.memory_needed, shape, free))

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nstlab.base.names import WEIGHTS
-from nstlab.base.settings import DEVICES, MAX_SIDE, MIN_SIDE, RESULTS, InputError, OutputSettings, Settings, option
+from nstlab.base.settings import (
+    DEVICES,
+    MAX_SIDE,
+    MIN_SIDE,
+    RESULTS,
+    InputError,
+    OutputSettings,
+    Settings,
+    option,
+)
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION
 
 SHIPPED = "shipped"  # the name of the model that comes with the lab
@@ -58,31 +67,51 @@ def painting_names(names: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class LearnSettings(Settings):
-    """Learn to paint like PAINTING, or several, in one pass: make a MODEL for `nstlab apply`. Half an hour on two cores."""
+    """Learn to paint like PAINTING, or several, in one pass: make a MODEL for `nstlab apply`. Half
+    an hour on two cores."""
 
-    paintings: tuple[str, ...] = option((), "picture files, or names of samples", positional=True, paths=True, identity=False)
-    out: Path = option(Path("model.safetensors"), "where the model goes", output=True, identity=False)
+    paintings: tuple[str, ...] = option(
+        (), "picture files, or names of samples", positional=True, paths=True, identity=False
+    )
+    out: Path = option(
+        Path("model.safetensors"), "where the model goes", output=True, identity=False
+    )
     photos: tuple[Path, ...] = option(
-        (), "folders of photos to learn from (default: the sample photos and procedural pictures)", paths=True,
+        (),
+        "folders of photos to learn from (default: the sample photos and procedural pictures)",
+        paths=True,
         identity=False,
-    )  # fmt: skip
+    )
     size: int = option(
-        512, "long side at which photos and paintings are learnt; apply it to photos of about this", low=MIN_SIDE,
-        high=MAX_SIDE, unit="px",
-    )  # fmt: skip
-    style_scale: float = option(1.0, "size of the strokes: the paintings are scaled by this", low=0.1, high=10)
+        512,
+        "long side at which photos and paintings are learnt; apply it to photos of about this",
+        low=MIN_SIDE,
+        high=MAX_SIDE,
+        unit="px",
+    )
+    style_scale: float = option(
+        1.0, "size of the strokes: the paintings are scaled by this", low=0.1, high=10
+    )
     crop: int = option(256, "side of the parts of photos in a batch", low=64, high=2048, unit="px")
     alpha: float = option(USUAL.alpha, "content weight α", low=0, high=1e12)
     beta: float = option(USUAL.beta, "style weight β", low=1e-9, high=1e15)
     tv: float = option(0.0, "weight of total variation", low=0, high=1e15)
-    width: int = option(WIDTH, "filters of the network's residual blocks", low=8, high=LARGEST_WIDTH)
-    normalization: str = option(NORMALIZATIONS[0], "over one picture, or over a batch", choices=NORMALIZATIONS)
+    width: int = option(
+        WIDTH, "filters of the network's residual blocks", low=8, high=LARGEST_WIDTH
+    )
+    normalization: str = option(
+        NORMALIZATIONS[0], "over one picture, or over a batch", choices=NORMALIZATIONS
+    )
     steps: int = option(2000, "batches to learn from", low=1, high=10_000_000)
     batch: int = option(4, "pictures in a batch", low=1, high=64)
     rate: float = option(0.02, "learning rate", low=1e-6, high=1)
     seed: int = option(0, "seed of the first network and of the batches", low=0, high=2**31 - 1)
     weights: str = option(
-        WEIGHTS[0], "where the weights of VGG19, the loss model, come from", choices=WEIGHTS, or_path=True, identity=False
+        WEIGHTS[0],
+        "where the weights of VGG19, the loss model, come from",
+        choices=WEIGHTS,
+        or_path=True,
+        identity=False,
     )
     device: str = option(DEVICES[0], "where to compute", choices=DEVICES, identity=False)
     results: Path = option(Path(RESULTS), "folder in which progress is kept", identity=False)
@@ -116,12 +145,20 @@ class ApplySettings(OutputSettings):
     """Paint PHOTO, or each photo in a folder, with a MODEL that was learnt: in a blink."""
 
     model: str = option(help=f"a file that `nstlab learn` made, or '{SHIPPED}'", paths=True)
-    photo: str = option(help="a picture file, the name of a sample, or a folder of pictures", paths=True)
-    out: Path = option(Path("out.png"), "where the picture goes, .png, .jpg or .tif; for a folder, a folder", output=True)
+    photo: str = option(
+        help="a picture file, the name of a sample, or a folder of pictures", paths=True
+    )
+    out: Path = option(
+        Path("out.png"),
+        "where the picture goes, .png, .jpg or .tif; for a folder, a folder",
+        output=True,
+    )
     painting: tuple[str, ...] = option((), "the model's paintings to mix (default: the first)")
     mix: tuple[float, ...] = option((), "share of each painting (default: equal)", low=0, high=1e12)
     alpha: float = option(1.0, "from the photo, 0, to the painted picture, 1", low=0, high=1)
-    size: int | None = option(None, "long side (default: the photo's own)", low=MIN_SIDE, high=MAX_SIDE, unit="px")
+    size: int | None = option(
+        None, "long side (default: the photo's own)", low=MIN_SIDE, high=MAX_SIDE, unit="px"
+    )
 
     @property
     def outputs(self) -> dict[str, tuple[str | Path, ...]]:

@@ -1,4 +1,5 @@
-"""Pictures of results, as matplotlib Figures, never pyplot's state. Names are imported when they are first used."""
+"""Pictures of results, as matplotlib Figures, never pyplot's state. Names are imported when they
+are first used."""
 
 import lazy_loader
 

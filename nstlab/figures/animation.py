@@ -24,15 +24,29 @@ class Animation:
     def __init__(self, frames: Sequence[Image.Image], milliseconds: int):
         buffer = io.BytesIO()
         times = [milliseconds] * (len(frames) - 1) + [LAST_FRAME]
-        frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=times, loop=0, quality=80)
+        frames[0].save(
+            buffer,
+            "WEBP",
+            save_all=True,
+            append_images=frames[1:],
+            duration=times,
+            loop=0,
+            quality=80,
+        )
         self.data = buffer.getvalue()
 
     def _repr_html_(self) -> str:
-        return f'<img alt="a film" src="data:image/webp;base64,{base64.b64encode(self.data).decode()}">'
+        return (
+            '<img alt="a film" '
+            f'src="data:image/webp;base64,{base64.b64encode(self.data).decode()}">'
+        )
 
 
-def film(pictures: Sequence[Tensor], losses: Sequence[float], title: str = "", milliseconds: int = 200) -> Animation:
-    """How a picture was made: a film of the pictures beside the curve of their losses, on a log axis.
+def film(
+    pictures: Sequence[Tensor], losses: Sequence[float], title: str = "", milliseconds: int = 200
+) -> Animation:
+    """How a picture was made: a film of the pictures beside the curve of their losses, on a log
+    axis.
 
     At most FRAMES of the pictures are shown, each for so many milliseconds."""
     height, width = pictures[0].shape[-2:]
@@ -47,7 +61,9 @@ def film(pictures: Sequence[Tensor], losses: Sequence[float], title: str = "", m
     canvas.draw()  # once: all but the picture and the mark, which take a hundredth of the time
     still = canvas.copy_from_bbox(figure.bbox)
     frames = []
-    for i in sorted({round(j) for j in np.linspace(0, len(pictures) - 1, min(FRAMES, len(pictures)))}):
+    for i in sorted(
+        {round(j) for j in np.linspace(0, len(pictures) - 1, min(FRAMES, len(pictures)))}
+    ):
         shown.set_data(np.asarray(im.to_pil(pictures[i])))
         mark.set_data([i], [losses[i]])
         canvas.restore_region(still)

@@ -1,7 +1,7 @@
 """The look that all figures share, and how they are shown and written.
 
-A figure is independent of pyplot and of any global state, so that threads, notebooks and scripts can make it.
-Pictures are (1, 3, H, W) sRGB in [0, 1].
+A figure is independent of pyplot and of any global state, so that threads, notebooks and scripts
+can make it. Pictures are (1, 3, H, W) sRGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -35,11 +35,14 @@ QUALITIES = (92, 85, 75, 65, 50, 35)  # of JPEGs, tried in turn
 
 
 class Shown(Figure):
-    """A figure that notebooks show as it is, without pyplot's machinery. about: what is on it, for those who cannot see it."""
+    """A figure that notebooks show as it is, without pyplot's machinery. about: what is on it, for
+    those who cannot see it."""
 
     about: str = "a figure"
 
-    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
+    def _repr_mimebundle_(
+        self, **options: Any
+    ) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
         return {"image/png": self._repr_png_()}, {"image/png": {"alt": self.about}}
 
     def _repr_png_(self) -> bytes:
@@ -55,7 +58,9 @@ def new_figure(width: float, height: float, title: str) -> Shown:
     FigureCanvasAgg(figure)
     if title:
         figure.about = title
-        figure.suptitle(escaped(title), fontsize=TITLE, color=INK, x=0.01, ha="left", fontweight="bold")
+        figure.suptitle(
+            escaped(title), fontsize=TITLE, color=INK, x=0.01, ha="left", fontweight="bold"
+        )
     return figure
 
 
@@ -71,7 +76,9 @@ def styled_axes(axes: Axes, x: str, y: str) -> Axes:
 
 
 def legend(figure: Shown, curves: Sequence[Any], names: Sequence[str]) -> None:
-    figure.legend(curves, names, fontsize=SMALL, frameon=False, labelcolor=INK, loc="outside right upper")
+    figure.legend(
+        curves, names, fontsize=SMALL, frameon=False, labelcolor=INK, loc="outside right upper"
+    )
 
 
 def picture_cells(figure: Shown, rows: int, columns: int, **ratios: Any) -> np.ndarray:
@@ -99,13 +106,15 @@ def wrapped(text: str, inches: float) -> str:
 
 
 def escaped(text: str) -> str:
-    """The text as matplotlib takes it literally; otherwise a single dollar sign would begin a formula."""
+    """The text as matplotlib takes it literally; otherwise a single dollar sign would begin a
+    formula."""
     return text.replace("$", r"\$")
 
 
 def save_figure(figure: Shown, path: str | Path, largest: int | None = None) -> Path:
-    """Write a figure as PNG or JPEG, as its ending says, whole or not at all. A JPEG gets a lower quality if it needs more than
-    `largest` bytes. Raises InputError if it cannot be written, or is still too large."""
+    """Write a figure as PNG or JPEG, as its ending says, whole or not at all. A JPEG gets a lower
+    quality if it needs more than `largest` bytes. Raises InputError if it cannot be written, or is
+    still too large."""
     path = im.check_writable(Path(path))
     picture = Image.open(io.BytesIO(figure._repr_png_())).convert("RGB")
     kind = im.FORMATS[path.suffix.lower()]

@@ -24,16 +24,21 @@ if TYPE_CHECKING:
 
 
 def loss_curves(
-    histories: Mapping[str, pandas.DataFrame], terms: Sequence[str] = ("loss",), against: str = "evaluations", title: str = ""
+    histories: Mapping[str, pandas.DataFrame],
+    terms: Sequence[str] = ("loss",),
+    against: str = "evaluations",
+    title: str = "",
 ) -> Shown:
     """Losses on log axes, a panel for each term, a curve for each history.
 
-    Only steps at the full size are drawn, since losses at different sizes cannot be compared. against: "evaluations", "seconds"
-    or "step"."""
+    Only steps at the full size are drawn, since losses at different sizes cannot be compared.
+    against: "evaluations", "seconds" or "step"."""
     figure, curves = new_figure(1.2 + 4.2 * len(terms), 3.6, title), {}
     for panel, term in zip(figure.subplots(1, len(terms), squeeze=False)[0], terms, strict=True):
         styled_axes(
-            panel, "seconds (s)" if against == "seconds" else against, "total loss" if term == "loss" else f"{term} loss"
+            panel,
+            "seconds (s)" if against == "seconds" else against,
+            "total loss" if term == "loss" else f"{term} loss",
         )
         for i, (name, history) in enumerate(histories.items()):
             full = history[history["level"] == history["level"].max()]
@@ -41,7 +46,14 @@ def loss_curves(
                 continue
             colour, style = COLOURS[i % len(COLOURS)], STYLES[i // len(COLOURS) % len(STYLES)]
             marker = "o" if len(full) == 1 else ""
-            (curve,) = panel.plot(full[against], full[term], marker=marker, color=colour, linestyle=style, linewidth=1.6)
+            (curve,) = panel.plot(
+                full[against],
+                full[term],
+                marker=marker,
+                color=colour,
+                linestyle=style,
+                linewidth=1.6,
+            )
             curves.setdefault(escaped(name), curve)
         panel.set_yscale("log")
         if against == "evaluations":
@@ -52,9 +64,14 @@ def loss_curves(
 
 
 def valley(
-    height: Callable[[Tensor], Tensor], paths: Mapping[str, np.ndarray], x: Sequence[float], y: Sequence[float], title: str = ""
+    height: Callable[[Tensor], Tensor],
+    paths: Mapping[str, np.ndarray],
+    x: Sequence[float],
+    y: Sequence[float],
+    title: str = "",
 ) -> Shown:
-    """Paths (steps, 2) over the contours of a function of two numbers, and the function along each path, on a log axis.
+    """Paths (steps, 2) over the contours of a function of two numbers, and the function along each
+    path, on a log axis.
 
     height: (..., 2) -> (...), positive. x, y: the ranges that are shown."""
     figure = new_figure(9.5, 3.8, title)
@@ -62,7 +79,9 @@ def valley(
     across, up = torch.linspace(*x, 200), torch.linspace(*y, 200)
     ground = height(torch.stack(torch.meshgrid(across, up, indexing="xy"), -1))
     levels = np.geomspace(max(float(ground.min()), 1e-3), float(ground.max()), 16)
-    styled_axes(plane, "x", "y").contour(across, up, ground, levels=levels, colors="#bbbbbb", linewidths=0.7)
+    styled_axes(plane, "x", "y").contour(
+        across, up, ground, levels=levels, colors="#bbbbbb", linewidths=0.7
+    )
     styled_axes(curve, "step", "value").set_yscale("log")
     for (name, path), colour in zip(paths.items(), COLOURS, strict=False):
         plane.plot(*path.T, color=colour, marker=".", markersize=3, linewidth=1.2, label=name)

@@ -23,27 +23,41 @@ from nstlab.figures.base import (
 )
 
 
-def feature_maps(features: Mapping[str, Tensor], photo: Tensor, count: int = 6, title: str = "") -> Shown:
+def feature_maps(
+    features: Mapping[str, Tensor], photo: Tensor, count: int = 6, title: str = ""
+) -> Shown:
     """The photo, and maps of some layers that differ from each other, one row for each layer.
 
-    features: {layer: (1, C, h, w)}. count: maps of each layer. Black is 0, or the map's lowest value if that is negative; white
-    is what only one position in two hundred exceeds."""
+    features: {layer: (1, C, h, w)}. count: maps of each layer. Black is 0, or the map's lowest
+    value if that is negative; white is what only one position in two hundred exceeds."""
     sides = next(iter(features.values())).shape[-2:]
     height, width = (max(NARROW, 0.9 * PICTURE * side / max(sides)) for side in sides)
-    figure = new_figure((width + 0.06) * (count + 1) + 0.4, (height + 0.1) * len(features) + 0.6, title)
+    figure = new_figure(
+        (width + 0.06) * (count + 1) + 0.4, (height + 0.1) * len(features) + 0.6, title
+    )
     cells = picture_cells(figure, len(features), count + 1)
     show_input(cells[0, 0], photo, "photo")
     for row, (layer, maps) in zip(cells[:, 1:], features.items(), strict=True):
         maps = maps.detach()[0].float().cpu()
         for cell, channel in zip(row, _unlike(maps, count), strict=False):
-            black, white = min(0.0, float(maps[channel].min())), float(maps[channel].quantile(0.995))
-            cell.imshow(maps[channel].numpy(), cmap="gray", vmin=black, vmax=max(white, black + 1e-6), interpolation="nearest")
+            black, white = (
+                min(0.0, float(maps[channel].min())),
+                float(maps[channel].quantile(0.995)),
+            )
+            cell.imshow(
+                maps[channel].numpy(),
+                cmap="gray",
+                vmin=black,
+                vmax=max(white, black + 1e-6),
+                interpolation="nearest",
+            )
         row[0].set_ylabel(f"{layer}\n{maps.shape[1]}×{maps.shape[2]}", fontsize=LABEL, color=INK)
     return figure
 
 
 def _unlike(maps: Tensor, count: int) -> list[int]:
-    """Channels of maps (C, h, w) that answer strongly, each as little correlated with those before it as can be."""
+    """Channels of maps (C, h, w) that answer strongly, each as little correlated with those before
+    it as can be."""
     flat = maps.flatten(1) - maps.flatten(1).mean(1, keepdim=True)
     strength, order = flat.norm(dim=1).sort(descending=True)
     strong = order[: max(1, min(4 * count, int((strength > 0).sum())))]
@@ -57,13 +71,15 @@ def _unlike(maps: Tensor, count: int) -> list[int]:
 
 
 def receptive_fields(photo: Tensor, widths: Mapping[str, int], title: str = "") -> Shown:
-    """The photo, and on it the square that one position in the middle of each layer sees. widths: {layer: pixels}."""
+    """The photo, and on it the square that one position in the middle of each layer sees. widths:
+    {layer: pixels}."""
     height, width = photo.shape[-2:]
     figure = new_figure(2.4 * PICTURE + 1.8, 2.4 * PICTURE * height / width + 0.5, title)
     cell, squares = picture_cells(figure, 1, 1)[0, 0], []
     show(cell, photo)
     for side, colour in zip(widths.values(), COLOURS, strict=False):
-        corner = (width - side - 1) / 2, (height - side - 1) / 2  # pixels are drawn around whole numbers
+        # pixels are drawn around whole numbers
+        corner = (width - side - 1) / 2, (height - side - 1) / 2
         squares.append(Rectangle(corner, side, side, fill=False, edgecolor=colour, linewidth=2.2))
         cell.add_patch(squares[-1])
     legend(figure, squares, [f"{layer}: {side} px" for layer, side in widths.items()])
@@ -71,11 +87,20 @@ def receptive_fields(photo: Tensor, widths: Mapping[str, int], title: str = "") 
 
 
 def matrices(shown: Mapping[str, Tensor], title: str = "") -> Shown:
-    """Matrices (N, N) of values that are not negative, side by side, on one logarithmic scale of grey."""
+    """Matrices (N, N) of values that are not negative, side by side, on one logarithmic scale of
+    grey."""
     figure = new_figure(0.6 + 2.6 * len(shown), 2.9, title)
     values = {name: matrix.detach().float().cpu().numpy() for name, matrix in shown.items()}
     top = max(float(matrix.max()) for matrix in values.values())
-    for cell, (name, matrix) in zip(picture_cells(figure, 1, len(values))[0], values.items(), strict=True):
-        cell.imshow(np.log10(matrix.clip(top * 1e-4) / top), cmap="gray", vmin=-4, vmax=0, interpolation="nearest")
+    for cell, (name, matrix) in zip(
+        picture_cells(figure, 1, len(values))[0], values.items(), strict=True
+    ):
+        cell.imshow(
+            np.log10(matrix.clip(top * 1e-4) / top),
+            cmap="gray",
+            vmin=-4,
+            vmax=0,
+            interpolation="nearest",
+        )
         cell.set_title(name, fontsize=LABEL, color=INK)
     return figure

@@ -25,14 +25,18 @@ if TYPE_CHECKING:
 
 
 def tile_map(picture: Tensor, tiles: Sequence[Tile], number: int, title: str = "") -> Shown:
-    """The picture with the tiles that cover it, and one of them: its own pixels, and dimmed around them its halo."""
+    """The picture with the tiles that cover it, and one of them: its own pixels, and dimmed around
+    them its halo."""
     height, width = picture.shape[-2:]
     figure = new_figure(8.4, 0.6 + 4.1 * height / width, title)
     whole, one = figure.subplots(1, 2)
     own, window = tiles[number].own, tiles[number].window
     dim = torch.full(window.shape, 0.45)
     own.within(window).of(dim).fill_(1.0)
-    for cell, shown, name in ((whole, picture, "all tiles"), (one, 1 - dim * (1 - window.of(picture)), "one, with its halo")):
+    for cell, shown, name in (
+        (whole, picture, "all tiles"),
+        (one, 1 - dim * (1 - window.of(picture)), "one, with its halo"),
+    ):
         show(cell, shown)
         cell.set_title(name, fontsize=LABEL, color=INK)
     for tile in tiles:

@@ -1,4 +1,5 @@
-"""Whether anybody is watching a studio's page, judged by how it answers the pictures that it is sent."""
+"""Whether anybody is watching a studio's page, judged by how it answers the pictures that it is
+sent."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ ANSWER_WAIT = 1.0  # seconds to wait for the answer to a picture before the next
 
 
 class Audience:
-    """Whoever watches the page. Every message from it counts as an answer to the pictures sent so far.
+    """Whoever watches the page. Every message from it counts as an answer to the pictures sent so
+    far.
 
     away: whether the painting is paused because nobody is watching.
     waiting: whether somebody waits in the kernel itself, and so need not watch."""
@@ -27,7 +29,8 @@ class Audience:
         self._unanswered.clear()
 
     def sent(self) -> None:
-        """Note that a picture is on its way to the page. Before the first answer there is nobody to miss."""
+        """Note that a picture is on its way to the page. Before the first answer there is nobody to
+        miss."""
         if self._came:
             self._unanswered.append(self.clock())
 

@@ -1,4 +1,5 @@
-"""The regions of photo and painting, shown as colours over both; they are made and changed with a brush."""
+"""The regions of photo and painting, shown as colours over both; they are made and changed with a
+brush."""
 
 from __future__ import annotations
 
@@ -25,37 +26,43 @@ from nstlab.recipes.plan import Plan
 
 SIDE = 384  # px: long side of the pictures that one brushes on
 ROLES = ("content", "style")  # whose regions they are
-NONE: dict[str, Any] = {"mask": None, "painting_mask": None, "regions": 1}  # settings without regions
+# settings without regions
+NONE: dict[str, Any] = {"mask": None, "painting_mask": None, "regions": 1}
 
 Labelled = tuple[str, Tensor, Tensor | None]  # name, picture, its label picture
 Loader = Callable[[], list[Labelled]]
 
 
-MESSAGES: Messages = {"look": {}, "regions": {"buffers": count(2)}, "no regions": {}}  # that its page sends
+# that its page sends
+MESSAGES: Messages = {"look": {}, "regions": {"buffers": count(2)}, "no regions": {}}
 
 
 class Brush(Page):
-    """The page. It sends {"do": "look"} when it is first seen, {"do": "regions"} with the label pictures of photo and painting
-    as PNG, which are to be used, and {"do": "no regions"}."""
+    """The page. It sends {"do": "look"} when it is first seen, {"do": "regions"} with the label
+    pictures of photo and painting as PNG, which are to be used, and {"do": "no regions"}."""
 
     _esm = source("elements.js", "brush.js")
     _css = source("brush.css")
 
-    pictures = t.List().tag(sync=True)  # of photo and painting: [{"name", "picture": JPEG, "labels": PNG, or nothing}]
+    # of photo and painting: [{"name", "picture": JPEG, "labels": PNG, or nothing}]
+    pictures = t.List().tag(sync=True)
     palette = t.List(list(PALETTE)).tag(sync=True)
 
 
 class RegionsView(View):
-    """The label pictures of the settings, or those that a run has found, over photo and painting."""
+    """The label pictures of the settings, or those that a run has found, over photo and
+    painting."""
 
     def __init__(self) -> None:
         super().__init__("mask", Brush())
         self._shown: Any = None  # the settings that concern it, of what is shown
         self._run = 0  # the number of the last run
-        self._found: tuple[Any, Loader] | None = None  # what it has found, and for which such settings
+        # what it has found, and for which such settings
+        self._found: tuple[Any, Loader] | None = None
         self._load: Loader | None = None  # what is to be shown when somebody looks
         self._seen = False
-        self._changing = threading.Lock()  # of what is to be shown, which the page's thread and the session's change
+        # of what is to be shown, which the page's thread and the session's change
+        self._changing = threading.Lock()
 
     def watch(self, moved: Callable[[], None]) -> None:
         """What the page sends goes to the studio, which keeps files."""
@@ -77,7 +84,8 @@ class RegionsView(View):
         if number != self._run:
             self._run, self._found = number, None
             if plan.settings.regions > 1:
-                masks = plan.inputs["mask"], plan.inputs["painting_mask"]  # not the plan, whose memory the next run needs
+                # not the plan, whose memory the next run needs
+                masks = plan.inputs["mask"], plan.inputs["painting_mask"]
                 load = partial(_of_run, plan.settings, plan.start.shape[-2:], masks)
                 self._found = _concern(plan.settings), load
                 self._offer(load)
@@ -108,7 +116,8 @@ class RegionsView(View):
 
 
 def _concern(settings: RunSettings) -> tuple[dict[str, str], tuple[str | None, str | None], int]:
-    """({name: file} of photo and painting, their label pictures, how many regions are to be found)."""
+    """({name: file} of photo and painting, their label pictures, how many regions are to be
+    found)."""
     files = {name: getattr(settings, name) for name in map(settings.field_of, ROLES)}
     return files, (settings.mask, settings.painting_mask), settings.regions
 
@@ -116,11 +125,15 @@ def _concern(settings: RunSettings) -> tuple[dict[str, str], tuple[str | None, s
 def _read(files: Mapping[str, str], labels: tuple[str | None, str | None]) -> list[Labelled]:
     """Photo and painting with their labels, from files."""
     pairs = zip(files.items(), labels, strict=True)
-    return [(name, im.load(file, SIDE), None if label is None else load_labels(label)) for (name, file), label in pairs]
+    return [
+        (name, im.load(file, SIDE), None if label is None else load_labels(label))
+        for (name, file), label in pairs
+    ]
 
 
 def _of_run(settings: RunSettings, shape: Sequence[int], masks: Sequence[Tensor]) -> list[Labelled]:
-    """The same, of regions that a run of shape (H, W) has found; in the whole painting, of which it may have used a part."""
+    """The same, of regions that a run of shape (H, W) has found; in the whole painting, of which it
+    may have used a part."""
     made = []
     for role, labels in zip(ROLES, masks, strict=True):
         each = settings.inputs[role]
@@ -128,7 +141,13 @@ def _of_run(settings: RunSettings, shape: Sequence[int], masks: Sequence[Tensor]
         (top, left, height, width), _ = im.fitting(picture.shape[-2:], shape, each.fit, each.scale)
         part = F.interpolate(labels, (height, width), mode="nearest")
         down, across = picture.shape[-2] - top - height, picture.shape[-1] - left - width
-        made.append((settings.field_of(role), picture, F.pad(part, (left, across, top, down), mode="replicate")))
+        made.append(
+            (
+                settings.field_of(role),
+                picture,
+                F.pad(part, (left, across, top, down), mode="replicate"),
+            )
+        )
     return made
 
 

@@ -1,10 +1,12 @@
-"""The camera of whoever looks, painted live: the page sends a frame when the one before has come back painted.
+"""The camera of whoever looks, painted live: the page sends a frame when the one before has come
+back painted.
 
-    nst.Camera()                                    # in a notebook; or in the studio, in a tab of its own
+    nst.Camera()                  # in a notebook; or in the studio, in a tab of its own
     nst.Camera("model.safetensors")
 
-The page (camera.js) asks for the camera when its button is pressed, and lets go of it when it is no longer seen. A frame is
-painted in a thread; of several that wait, only the newest. Nothing is kept but what is saved.
+The page (camera.js) asks for the camera when its button is pressed, and lets go of it when it is no
+longer seen. A frame is painted in a thread; of several that wait, only the newest. Nothing is kept
+but what is saved.
 """
 
 from __future__ import annotations
@@ -45,10 +47,11 @@ Frame = tuple[Mapping[str, Any], bytes]  # what the page says about a frame, and
 
 
 class Camera(Page):
-    """The camera's picture, painted, with a slider for the share of each of a model's paintings and one for the strength.
+    """The camera's picture, painted, with a slider for the share of each of a model's paintings and
+    one for the strength.
 
-    model: what `StyleModel.load` takes. folder: where saved pictures go. device: one of settings.DEVICES. begun: called when
-    the camera begins."""
+    model: what `StyleModel.load` takes. folder: where saved pictures go. device: one of
+    settings.DEVICES. begun: called when the camera begins."""
 
     _esm = source("elements.js", "camera.js")
     _css = source("screen.css")
@@ -68,7 +71,12 @@ class Camera(Page):
         self._waiting: Frame | None = None  # the newest frame that is not painted yet
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self.model, self.device, self.folder, self.begun = StyleModel.load(model), device, user_path(folder), begun
+        self.model, self.device, self.folder, self.begun = (
+            StyleModel.load(model),
+            device,
+            user_path(folder),
+            begun,
+        )
         super().__init__(paintings=list(self.model.paintings))
         self.on_msg(self._receive)
 
@@ -77,7 +85,9 @@ class Camera(Page):
         self._begin(stop=True)
         super().close()
 
-    def painted(self, painter: Painter, frame: bytes, shares: Sequence[float], alpha: float) -> Tensor:
+    def painted(
+        self, painter: Painter, frame: bytes, shares: Sequence[float], alpha: float
+    ) -> Tensor:
         """A frame, a JPEG, painted by one of the model's painters: (1, 3, H, W) sRGB in [0, 1].
 
         Raises InputError for what is no small picture, and for shares that do not fit."""
@@ -130,11 +140,14 @@ class Camera(Page):
                 self._thread = self._waiting = self.shown = None
                 self._changed.notify()
             elif self._thread is None:
-                self._thread = threading.Thread(target=self._paint, name="nstlab camera", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._paint, name="nstlab camera", daemon=True
+                )
                 self._thread.start()
 
     def _paint(self) -> None:
-        """Paint the newest frame, until the thread is no longer wanted. If it dies, another can begin."""
+        """Paint the newest frame, until the thread is no longer wanted. If it dies, another can
+        begin."""
         own, painter = threading.current_thread(), None
         try:
             while (newest := self._next(own)) is not None:
@@ -171,7 +184,8 @@ def _said(error: Exception) -> dict[str, Any]:
 
 
 def _decoded(frame: bytes) -> Tensor:
-    """A JPEG as (1, 3, H, W) sRGB in [0, 1]. InputError for anything else, and for one that is too small or too large."""
+    """A JPEG as (1, 3, H, W) sRGB in [0, 1]. InputError for anything else, and for one that is too
+    small or too large."""
     try:
         if len(frame) > MOST_BYTES:
             raise ValueError
@@ -180,4 +194,6 @@ def _decoded(frame: bytes) -> Tensor:
                 raise ValueError
             return picture_of(np.asarray(image.convert("RGB")))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise InputError(f"camera: a frame is no JPEG with sides from {MIN_SIDE} to {max(SIDES)} px") from None
+        raise InputError(
+            f"camera: a frame is no JPEG with sides from {MIN_SIDE} to {max(SIDES)} px"
+        ) from None

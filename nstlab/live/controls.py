@@ -1,10 +1,12 @@
 """Controls for settings: one value, of which all widgets are views.
 
-    controls = Controls(TransferSettings("coffee", "mosaic"), changed=lambda names: print(names, controls.settings))
+    settings = TransferSettings("coffee", "mosaic")
+    controls = Controls(settings, changed=lambda names: print(names, controls.settings))
     display(*controls.widgets(["size", "pool"]))
 
-`controls.settings` always holds settings that are allowed. A widget that is moved changes them, and all widgets then show them.
-What is not allowed is refused, with the reason, and the widget shows the old value again.
+`controls.settings` always holds settings that are allowed. A widget that is moved changes them, and
+all widgets then show them. What is not allowed is refused, with the reason, and the widget shows
+the old value again.
 """
 
 from __future__ import annotations
@@ -25,10 +27,12 @@ from nstlab.recipes.base import RunSettings
 
 
 class Controls:
-    """Settings, such as those of a recipe, and a view for each field, in `views` by the fields' names.
+    """Settings, such as those of a recipe, and a view for each field, in `views` by the fields'
+    names.
 
-    menus: choices to offer for some fields, such as sample pictures. changed: called with the names of the fields that were
-    changed. refused: called with the reason why a widget's new value is not allowed."""
+    menus: choices to offer for some fields, such as sample pictures. changed: called with the names
+    of the fields that were changed. refused: called with the reason why a widget's new value is not
+    allowed."""
 
     def __init__(
         self,
@@ -47,19 +51,24 @@ class Controls:
                 self.views |= dict.fromkeys(fields, make())
         for name, annotation, opt in settings.options():
             if name not in self.views:
-                self.views[name] = field_view(name, annotation, opt, getattr(settings, name), (menus or {}).get(name, ()))
+                self.views[name] = field_view(
+                    name, annotation, opt, getattr(settings, name), (menus or {}).get(name, ())
+                )
         for view in set(self.views.values()):
             view.watch(partial(self._moved, view))
         self.show(settings)
 
     def change(self, **values: Any) -> None:
-        """Change fields as a user does, so that `changed` is called. Raises InputError, and nothing has changed."""
+        """Change fields as a user does, so that `changed` is called. Raises InputError, and nothing
+        has changed."""
         with self.lock:
             before = self.settings
             values = {name: before.checked(name, value) for name, value in values.items()}
             follow = carried(before, values) if isinstance(before, RunSettings) else {}
             self.show(before.replace(**{**follow, **values}))
-            names = [name for name in self.views if getattr(before, name) != getattr(self.settings, name)]
+            names = [
+                name for name in self.views if getattr(before, name) != getattr(self.settings, name)
+            ]
             if names:
                 self.changed(names)
 
@@ -72,7 +81,9 @@ class Controls:
                     view.show(settings)
                 for name, needed in NEEDED.items():
                     if name in self.views:
-                        self.views[name].widget.layout.display = None if needed(settings) else "none"
+                        self.views[name].widget.layout.display = (
+                            None if needed(settings) else "none"
+                        )
             finally:
                 self._showing = False
 
@@ -100,9 +111,10 @@ class Controls:
 
 
 def carried(settings: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What changes with these values. Of other style layers, those that stay keep their weights, and new ones get the mean of
-    all. Another number of paintings has no shares yet, and other regions no weights; regions are found or given, not both.
-    Another network has weights of its own, and cannot always rescale or be computed in 16 bits."""
+    """What changes with these values. Of other style layers, those that stay keep their weights,
+    and new ones get the mean of all. Another number of paintings has no shares yet, and other
+    regions no weights; regions are found or given, not both. Another network has weights of its
+    own, and cannot always rescale or be computed in 16 bits."""
     found: dict[str, Any] = {}
     if values.get("network", settings.network) != settings.network:
         if not architecture(values["network"]).blocks:
@@ -117,7 +129,10 @@ def carried(settings: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
         found |= {"mix": (), "mix_layers": ()}
     weights = getattr(settings, "style_weights", ())
     if weights and "style_layers" in values:
-        known, mean = dict(zip(settings.style_layers, weights, strict=True)), sum(weights) / len(weights)
+        known, mean = (
+            dict(zip(settings.style_layers, weights, strict=True)),
+            sum(weights) / len(weights),
+        )
         found["style_weights"] = tuple(known.get(name, mean) for name in values["style_layers"])
     return found
 
@@ -126,5 +141,9 @@ def parts_of(*widgets: w.Widget) -> set[w.Widget]:
     """Widgets, all that they contain, and their layouts and styles."""
     parts = {widget for widget in widgets if isinstance(widget, w.Widget)}
     for widget in tuple(parts):
-        parts |= parts_of(*getattr(widget, "children", ()), getattr(widget, "layout", None), getattr(widget, "style", None))
+        parts |= parts_of(
+            *getattr(widget, "children", ()),
+            getattr(widget, "layout", None),
+            getattr(widget, "style", None),
+        )
     return parts

@@ -14,9 +14,11 @@ SECOND = 4  # step of a run's second snapshot
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A picture to go back to, (1, 3, H, W) in [0, 1], as it was optimized and as it was shown, with its settings.
+    """A picture to go back to, (1, 3, H, W) in [0, 1], as it was optimized and as it was shown,
+    with its settings.
 
-    count: the number of its step among those of all runs. run, index: the number of its run, and of the step in that run."""
+    count: the number of its step among those of all runs. run, index: the number of its run, and of
+    the step in that run."""
 
     count: int
     run: int
@@ -28,7 +30,8 @@ class Snapshot:
 
 @dataclass
 class Film:
-    """Keeps up to LENGTH snapshots, oldest first: from steps 0, 4, 8, 16, … of each run, and from before each change."""
+    """Keeps up to LENGTH snapshots, oldest first: from steps 0, 4, 8, 16, … of each run, and from
+    before each change."""
 
     frames: list[Snapshot] = field(default_factory=list)
 
@@ -40,10 +43,13 @@ class Film:
     def add(self, snapshot: Snapshot) -> None:
         """Keep a snapshot, unless its step has one already.
 
-        If there are then too many, the one nearest to its neighbours goes; the first and the last always stay."""
+        If there are then too many, the one nearest to its neighbours goes; the first and the last
+        always stay."""
         if self.frames and self.frames[-1].count == snapshot.count:
             return
         frames = [*self.frames, snapshot]
         if len(frames) > LENGTH:
-            del frames[min(range(1, LENGTH), key=lambda i: frames[i + 1].count - frames[i - 1].count)]
+            del frames[
+                min(range(1, LENGTH), key=lambda i: frames[i + 1].count - frames[i - 1].count)
+            ]
         self.frames = frames  # replaced whole, since other threads read it

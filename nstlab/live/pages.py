@@ -18,7 +18,8 @@ Messages = Mapping[str, Mapping[str, dict[str, Any]]]  # {what to do: {field: it
 
 
 def source(*names: str) -> str:
-    """The text of a page's files, one after the other. (Of paths, anywidget keeps every widget alive, to reload its files.)"""
+    """The text of a page's files, one after the other. (Of paths, anywidget keeps every widget
+    alive, to reload its files.)"""
     return "".join((PAGE / name).read_text(encoding="utf-8") for name in names)
 
 
@@ -44,11 +45,15 @@ def check_message(content: Any, buffers: Sequence[Any], known: Messages) -> None
     its fields; the number of its buffers counts as a field, `buffers`."""
     do = content.get("do") if isinstance(content, dict) else None
     if not isinstance(do, str) or do not in known:
-        raise InputError(f"the page has sent a message that is unknown here (known: {', '.join(known)})")
+        raise InputError(
+            f"the page has sent a message that is unknown here (known: {', '.join(known)})"
+        )
     try:
         files.check_json(content | {"buffers": len(buffers)}, files.object_with(**known[do]))
     except ValueError as error:
-        raise InputError(f"the page has sent a message '{do}' that cannot be used: {error}") from None
+        raise InputError(
+            f"the page has sent a message '{do}' that cannot be used: {error}"
+        ) from None
 
 
 def sendable(text: str) -> str:

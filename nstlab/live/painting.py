@@ -3,10 +3,12 @@
     painting = Painting(TransferSettings("coffee", "mosaic", size=256), store)
     steps = painting.steps()
     step = next(steps)
-    step = steps.send([Change(painting.settings.replace(beta=300.0))])   # only weights: the run goes on
-    step = steps.send([Change(painting.settings.replace(pool="max"))])   # more than weights: a new run from this picture
+    settings = painting.settings
+    step = steps.send([Change(settings.replace(beta=300.0))])  # only weights: the run goes on
+    step = steps.send([Change(settings.replace(pool="max"))])  # more: a new run from this picture
 
-All of it is one generator of steps that takes commands, without threads and without widgets. A `Session` drains it.
+All of it is one generator of steps that takes commands, without threads and without widgets. A
+`Session` drains it.
 """
 
 from __future__ import annotations
@@ -31,19 +33,21 @@ from nstlab.recipes.plan import Plan
 from nstlab.runs.store import Store
 from nstlab.runs.stored import Record, StoredRun
 
-# --- commands ---------------------------------------------------------------------------------------------------
+# --- commands -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class LiveCommand:
-    """What can be sent to a painting. An urgent command is obeyed even while the painting is paused."""
+    """What can be sent to a painting. An urgent command is obeyed even while the painting is
+    paused."""
 
     urgent: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, eq=False)
 class Change(LiveCommand):
-    """Paint with these settings from now on. The run goes on if only weights differ; else a new one begins."""
+    """Paint with these settings from now on. The run goes on if only weights differ; else a new one
+    begins."""
 
     urgent: ClassVar[bool] = False
     settings: RunSettings
@@ -51,7 +55,8 @@ class Change(LiveCommand):
 
 @dataclass(frozen=True, eq=False)
 class Restart(LiveCommand):
-    """Begin a new run with these settings, from the first picture that they name or from the `current` one."""
+    """Begin a new run with these settings, from the first picture that they name or from the
+    `current` one."""
 
     settings: RunSettings
     current: bool = False
@@ -81,14 +86,15 @@ class News:
     saved: StoredRun | None = None
 
 
-# --- one run ----------------------------------------------------------------------------------------------------
+# --- one run --------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
 class Run:
     """One of a painting's runs: its plan, and its record for the store.
 
-    number: 1 for the first run. given: whether it begins from another picture than its settings name."""
+    number: 1 for the first run. given: whether it begins from another picture than its settings
+    name."""
 
     number: int
     plan: Plan
@@ -113,11 +119,13 @@ class Run:
     def close(self) -> None:
         """End the run, and free the memory that its steps hold."""
         self._steps.close()
-        self._steps = (step for step in ())  # Python 3.12 keeps the variables of a generator that is closed
+        # Python 3.12 keeps the variables of a generator that is closed
+        self._steps = (step for step in ())
         self.over = True
 
     def described(self, settings: RunSettings, folder: Path) -> RunSettings:
-        """The settings, changed to begin where this run began. A picture that no setting names is written to the folder.
+        """The settings, changed to begin where this run began. A picture that no setting names is
+        written to the folder.
 
         Raises InputError if it cannot be written."""
         settings = settings.replace(init=self.plan.settings.init, seed=self.plan.settings.seed)
@@ -130,17 +138,19 @@ class Run:
         return settings.replace(init=str(path))
 
 
-# --- the painting -----------------------------------------------------------------------------------------------
+# --- the painting ---------------------------------------------------------------------------------
 
 
 class Painting:
     """A picture that is painted by one run after another.
 
-    settings: what it is painted with. run: the current run, None before the first one. step: the last step that was made, by
-    whichever run. count: the number of that step among those of all runs. film: snapshots to go back to.
-    news: what became of commands, oldest first."""
+    settings: what it is painted with. run: the current run, None before the first one. step: the
+    last step that was made, by whichever run. count: the number of that step among those of all
+    runs. film: snapshots to go back to. news: what became of commands, oldest first."""
 
-    def __init__(self, settings: RunSettings, store: Store, device: str | torch.device = DEVICES[0]):
+    def __init__(
+        self, settings: RunSettings, store: Store, device: str | torch.device = DEVICES[0]
+    ):
         self.settings, self.store, self.device = settings, store, device
         self.run: Run | None = None
         self.step: Step | None = None
@@ -149,11 +159,12 @@ class Painting:
         self.news: list[News] = []
 
     def steps(self) -> Generator[Step | None, Sequence[LiveCommand] | None, None]:
-        """Yield steps without end; commands may be sent to it. None means that the run is over and nothing is left to do.
+        """Yield steps without end; commands may be sent to it. None means that the run is over and
+        nothing is left to do.
 
-        It begins from the current picture, if there is one. Resumed after None, it begins a new run from that run's picture.
-        A command that cannot be obeyed changes nothing, and `news` says why. Raises InputError if the first run cannot
-        begin."""
+        It begins from the current picture, if there is one. Resumed after None, it begins a new run
+        from that run's picture. A command that cannot be obeyed changes nothing, and `news` says
+        why. Raises InputError if the first run cannot begin."""
         commands: list[LiveCommand] = [Restart(self.settings, current=self.step is not None)]
         try:
             while True:
@@ -176,8 +187,9 @@ class Painting:
     def _save_first(
         self, commands: list[LiveCommand]
     ) -> Generator[Step | None, Sequence[LiveCommand] | None, list[LiveCommand]]:
-        """Save the run if that is commanded, and return the other commands. Since saving makes no step, it works in a pause:
-        the last step is yielded again, and commands that are not urgent wait for the next one."""
+        """Save the run if that is commanded, and return the other commands. Since saving makes no
+        step, it works in a pause: the last step is yielded again, and commands that are not urgent
+        wait for the next one."""
         while any(isinstance(command, Save) for command in commands):
             commands = [command for command in commands if not isinstance(command, Save)]
             try:
@@ -210,11 +222,14 @@ class Painting:
         return step
 
     def _obey(self, commands: Sequence[Change | Restart | Back]) -> dict[str, float]:
-        """Take over the last command's settings: begin a new run if that is needed, else return the weights to change.
+        """Take over the last command's settings: begin a new run if that is needed, else return the
+        weights to change.
 
         Raises InputError, and nothing has changed."""
         settings = commands[-1].settings
-        begin = next((command for command in reversed(commands) if not isinstance(command, Change)), None)
+        begin = next(
+            (command for command in reversed(commands) if not isinstance(command, Change)), None
+        )
         weights = None
         if begin is None and not self.run.over:
             weights = self.run.plan.steering(settings)
@@ -222,7 +237,9 @@ class Painting:
             self._begin(settings, begin or commands[-1])
             changed = {}
         else:
-            changed = {name: value for name, value in weights.items() if value != self.step.weights[name]}
+            changed = {
+                name: value for name, value in weights.items() if value != self.step.weights[name]
+            }
             if changed:
                 self._keep()
         self.settings = settings
@@ -233,17 +250,20 @@ class Painting:
         old, free = self.run, memory.available(recipes.device(self.device))
         if old is not None and not old.over:
             free += old.plan.memory_needed()  # which the current run is about to give up
-        plan = recipes.prepare(settings, self.device, None if old is None else old.plan, free).widened()
+        plan = recipes.prepare(
+            settings, self.device, None if old is None else old.plan, free
+        ).with_all_layers()
         picture = self._first_picture(command, plan.start.shape)
         if picture is not None:
-            plan = plan.begun_with(picture)
+            plan = plan.starting_from(picture)
         self._keep()
         if old is not None:
             old.close()  # before the next run takes memory of its own
         self.run = Run(1 if old is None else old.number + 1, plan, given=picture is not None)
 
     def _first_picture(self, command: Change | Restart | Back, shape: torch.Size) -> Tensor | None:
-        """The picture from which a new run of this shape begins; None for the one that its settings name."""
+        """The picture from which a new run of this shape begins; None for the one that its settings
+        name."""
         match command:
             case Back():
                 return command.snapshot.picture
@@ -254,5 +274,11 @@ class Painting:
     def _keep(self) -> None:
         """Add the current picture to the film, with the settings that it was painted with."""
         if self.step is not None:
-            picture, shown = (im.quantized(each) for each in (self.step.unfinished(), self.step.snapshot()))
-            self.film.add(Snapshot(self.count, self.run.number, self.step.index, self.settings, picture, shown))
+            picture, shown = (
+                im.quantized(each) for each in (self.step.unfinished(), self.step.snapshot())
+            )
+            self.film.add(
+                Snapshot(
+                    self.count, self.run.number, self.step.index, self.settings, picture, shown
+                )
+            )

@@ -11,24 +11,34 @@ from nstlab.live.controls import Controls
 
 
 def panel(
-    controls: Controls, fields: Sequence[str] | None, buttons: w.Widget, more: Mapping[str, w.Widget] | None = None
+    controls: Controls,
+    fields: Sequence[str] | None,
+    buttons: w.Widget,
+    more: Mapping[str, w.Widget] | None = None,
 ) -> w.Widget:
-    """The controls: the named fields alone; or all in tabs, one for each group, and `more` tabs by their titles.
+    """The controls: the named fields alone; or all in tabs, one for each group, and `more` tabs by
+    their titles.
 
     Raises InputError for an unknown name."""
     if fields is not None:
         for name in fields:
             if name not in controls.views:
-                raise InputError(f"fields: there is no setting '{name}'{nearest(name, list(controls.views))}")
+                raise InputError(
+                    f"fields: there is no setting '{name}'{nearest(name, list(controls.views))}"
+                )
         whole = w.VBox([*controls.widgets(fields), buttons])
     else:
         groups: dict[str, list[str]] = {group: [] for group in GROUPS}
         pictures = controls.settings.roles()
-        for name, _, opt in sorted(controls.settings.options(), key=lambda field: field[0] not in pictures):
+        for name, _, opt in sorted(
+            controls.settings.options(), key=lambda field: field[0] not in pictures
+        ):
             groups[opt.group or GROUPS[-1]].append(name)
         start = w.HBox(controls.widgets(groups.pop(START)))
         start.add_class("nst-start")
-        tabs = {group.capitalize(): controls.widgets(names) for group, names in groups.items() if names}
+        tabs = {
+            group.capitalize(): controls.widgets(names) for group, names in groups.items() if names
+        }
         next(iter(tabs.values())).extend([start, buttons])
         tabs |= {title: [widget] for title, widget in (more or {}).items()}
         whole = w.Tab([w.VBox(widgets) for widgets in tabs.values()], titles=tuple(tabs))
@@ -37,9 +47,14 @@ def panel(
 
 
 def restart_buttons(restart: Callable[[bool], None]) -> w.Widget:
-    """Two buttons that begin a new run; `restart` is told whether it begins from the current picture."""
-    first = w.Button(description="Restart", tooltip="Begin again from the first picture that is chosen here")
-    current = w.Button(description="Restart from current", tooltip="Begin again from the picture as it is")
+    """Two buttons that begin a new run; `restart` is told whether it begins from the current
+    picture."""
+    first = w.Button(
+        description="Restart", tooltip="Begin again from the first picture that is chosen here"
+    )
+    current = w.Button(
+        description="Restart from current", tooltip="Begin again from the picture as it is"
+    )
     first.on_click(lambda _: restart(False))
     current.on_click(lambda _: restart(True))
     for button in (first, current):

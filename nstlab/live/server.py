@@ -12,14 +12,16 @@ from jupyter_server.base.handlers import Template404
 from tornado.routing import PathMatches, Rule
 
 SLASH = r"(?:/|\\|%2f|%5c)"
-ODD = "|".join([
-    r".*%(?:[01][0-9a-f]|7f)",  # control characters
-    rf".*{SLASH}(?:\.|%2e)+(?:{SLASH}|$)",  # "." and ".." as parts of a path
-    r".*(?:[^/%]|%..){256}",  # names longer than any file's
-    r".{4096}",
-    r".*/voila/templates/(?![\w-]+/static/.)",
-    r".*/nbconvert/",  # which the app does not need
-])  # fmt: skip
+ODD = "|".join(
+    [
+        r".*%(?:[01][0-9a-f]|7f)",  # control characters
+        rf".*{SLASH}(?:\.|%2e)+(?:{SLASH}|$)",  # "." and ".." as parts of a path
+        r".*(?:[^/%]|%..){256}",  # names longer than any file's
+        r".{4096}",
+        r".*/voila/templates/(?![\w-]+/static/.)",
+        r".*/nbconvert/",  # which the app does not need
+    ]
+)
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:

@@ -1,15 +1,18 @@
-"""A generator of steps, driven in a thread: start it, pause it, make single steps, stop it, and send it messages.
+"""A generator of steps, driven in a thread: start it, pause it, make single steps, stop it, and
+send it messages.
 
     session = Session(painting.steps, show)   # show(session) is called at most five times a second
     session.start()
     session.send(Change(settings))            # returns at once; the next step is made with it
     session.wait()                            # where there is no browser
 
-One worker thread drives the generator. All other threads only say what is to happen next, under one lock. The worker takes all
-messages that have come by the time it begins a step. The watcher is not shown each step, but always the last one for now.
+One worker thread drives the generator. All other threads only say what is to happen next, under one
+lock. The worker takes all messages that have come by the time it begins a step. The watcher is not
+shown each step, but always the last one for now.
 
-The generator never ends by itself. It yields None when it has nothing to do until a message comes or `start` is called again;
-the session then rests. An exception in the worker ends the session, and is kept in `error`.
+The generator never ends by itself. It yields None when it has nothing to do until a message comes
+or `start` is called again; the session then rests. An exception in the worker ends the session, and
+is kept in `error`.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ FRAMES = 5.0  # times a second that the watcher is called, at most
 
 
 class Message(Protocol):
-    """What can be sent to the generator. An urgent message is delivered even while the session is paused."""
+    """What can be sent to the generator. An urgent message is delivered even while the session is
+    paused."""
 
     urgent: bool
 
@@ -56,7 +60,8 @@ OVER = (Phase.STOPPED, Phase.FAILED)
 
 
 def explained(error: Exception) -> str:
-    """What to tell the user of an error that has just been caught. One that is not about the user's input is logged."""
+    """What to tell the user of an error that has just been caught. One that is not about the user's
+    input is logged."""
     if isinstance(error, InputError):
         return str(error)
     logger.exception("something failed while a picture was painted")
@@ -70,10 +75,13 @@ class _Stopped(Exception):
 class Session:
     """A worker thread that drives one generator of steps.
 
-    make: called in the worker, begins the generator. watcher: called in the worker with the session, after steps and whenever
-    the phase has changed. Methods may be called from any thread and return at once, except `wait` and `close`."""
+    make: called in the worker, begins the generator. watcher: called in the worker with the
+    session, after steps and whenever the phase has changed. Methods may be called from any thread
+    and return at once, except `wait` and `close`."""
 
-    def __init__(self, make: Callable[[], Steps], watcher: Callable[[Session], None] = lambda session: None):
+    def __init__(
+        self, make: Callable[[], Steps], watcher: Callable[[Session], None] = lambda session: None
+    ):
         self.make, self.watcher = make, watcher
         self.phase, self.step, self.error = Phase.READY, None, ""
         self._shown = 0.0  # when the watcher was last called
@@ -110,10 +118,14 @@ class Session:
             self._changed.notify_all()
 
     def wait(self, seconds: float | None = None) -> Phase:
-        """Wait until the session is over or rests, or for so many seconds; return its phase then."""
+        """Wait until the session is over or rests, or for so many seconds; return its phase
+        then."""
         if self._worker is not None:
             with self._changed:
-                self._changed.wait_for(lambda: self.phase in OVER or (self.phase is Phase.RESTING and self._idle), seconds)
+                self._changed.wait_for(
+                    lambda: self.phase in OVER or (self.phase is Phase.RESTING and self._idle),
+                    seconds,
+                )
             if self.phase in OVER:
                 self._worker.join()
         return self.phase
@@ -135,7 +147,9 @@ class Session:
             self._changed.notify_all()
             if self._worker is None:
                 self.phase = Phase.PREPARING
-                self._worker = threading.Thread(target=self._work, name="nstlab session", daemon=True)
+                self._worker = threading.Thread(
+                    target=self._work, name="nstlab session", daemon=True
+                )
                 self._worker.start()
 
     # --- the worker
@@ -162,8 +176,9 @@ class Session:
         return messages
 
     def _received(self) -> Sequence[Message] | None:
-        """Return all messages, for the next step; it counts unless one of them is urgent. If there is nothing to do, wait for
-        something; but return None if the phase does not say so yet, since the watcher must not be called under the lock."""
+        """Return all messages, for the next step; it counts unless one of them is urgent. If there
+        is nothing to do, wait for something; but return None if the phase does not say so yet,
+        since the watcher must not be called under the lock."""
         with self._changed:
             if self.phase is not Phase.RUNNING:
                 self._changed.wait_for(lambda: not self._idle)

@@ -1,4 +1,5 @@
-"""Views of their own for some fields: α/β, the content layer, the weights of layers and paintings, smoothing, regions."""
+"""Views of their own for some fields: α/β, the content layer, the weights of layers and paintings,
+smoothing, regions."""
 
 from __future__ import annotations
 
@@ -21,10 +22,17 @@ class RatioView(View):
 
     def __init__(self) -> None:
         slider = w.FloatLogSlider(
-            1e-3, base=10, min=-9, max=3, step=0.05, readout_format=".1e", description="α/β",
+            1e-3,
+            base=10,
+            min=-9,
+            max=3,
+            step=0.05,
+            readout_format=".1e",
+            description="α/β",
             tooltip="content over style: to the left more painting, to the right more photo",
-            style={"description_width": "2.5em"}, layout={"width": "auto"},
-        )  # fmt: skip
+            style={"description_width": "2.5em"},
+            layout={"width": "auto"},
+        )
         super().__init__("beta", slider)
 
     def shown(self, settings: RunSettings) -> float:
@@ -33,7 +41,8 @@ class RatioView(View):
         return min(max(settings.alpha / settings.beta, low), high) if settings.beta else high
 
     def read(self, settings: RunSettings) -> dict[str, Any]:
-        alpha = settings.alpha or CONVENTIONS[settings.convention].alpha  # with 0 the photo could never come back
+        # with 0 the photo could never come back
+        alpha = settings.alpha or CONVENTIONS[settings.convention].alpha
         return {"alpha": alpha, "beta": float(f"{alpha / self.widget.value:.4g}")}
 
 
@@ -44,7 +53,9 @@ class ContentLayerView(LayersView):
 
     def __init__(self) -> None:
         help = "the layer whose features are to match the photo's"
-        super().__init__("content_layers", w.Dropdown(description="content layer", tooltip=help, **LOOK))
+        super().__init__(
+            "content_layers", w.Dropdown(description="content layer", tooltip=help, **LOOK)
+        )
 
 
 class BarsView(View):
@@ -92,9 +103,16 @@ class BarsView(View):
 
     def _slider(self, label: str) -> w.FloatSlider:
         slider = w.FloatSlider(
-            0, min=0, max=1, step=0.01, orientation="vertical", readout_format=".2f", description=label[:SHORT], tooltip=label,
+            0,
+            min=0,
+            max=1,
+            step=0.01,
+            orientation="vertical",
+            readout_format=".2f",
+            description=label[:SHORT],
+            tooltip=label,
             layout={"width": "50px", "height": "150px"},
-        )  # fmt: skip
+        )
         slider.observe(lambda _: self.moved(), names="value")
         return slider
 
@@ -126,19 +144,26 @@ class MixView(BarsView):
 
 
 class SmoothingView(View):
-    """A slider for total variation, from none over small to large. It shows the nearest of its values."""
+    """A slider for total variation, from none over small to large. It shows the nearest of its
+    values."""
 
     def __init__(self) -> None:
         labels = [f"{10 ** (k / 4):.2g}" for k in range(-20, 17)]
         options = [("off", 0.0), *((label, float(label)) for label in labels)]
         help = "weight of total variation: smooths the picture"
-        super().__init__("tv", w.SelectionSlider(options=options, description="smoothing (tv)", tooltip=help, **LOOK))
+        super().__init__(
+            "tv",
+            w.SelectionSlider(options=options, description="smoothing (tv)", tooltip=help, **LOOK),
+        )
 
     def shown(self, settings: RunSettings) -> float:
-        return min((value for _, value in self.widget.options), key=lambda value: abs(value - settings.tv))
+        return min(
+            (value for _, value in self.widget.options), key=lambda value: abs(value - settings.tv)
+        )
 
 
-SPECIAL: Mapping[tuple[str, ...], Callable[[], View]] = {  # what has a view of its own, in the order in which it is placed
+# what has a view of its own, in the order in which it is placed
+SPECIAL: Mapping[tuple[str, ...], Callable[[], View]] = {
     ("alpha", "beta"): RatioView,
     ("content_layers",): ContentLayerView,
     ("style_weights",): EqualizerView,
@@ -147,7 +172,8 @@ SPECIAL: Mapping[tuple[str, ...], Callable[[], View]] = {  # what has a view of 
     ("tv",): SmoothingView,
 }
 
-NEEDED: Mapping[str, Callable[[Any], bool]] = {  # fields that mean something only with these settings, and are hidden otherwise
+# fields that mean something only with these settings, and are hidden otherwise
+NEEDED: Mapping[str, Callable[[Any], bool]] = {
     "mix": lambda settings: bool(settings.more_paintings),
     "mix_layers": lambda settings: bool(settings.more_paintings),
     "region_weights": lambda settings: settings.by_region,

@@ -10,20 +10,28 @@ from nstlab.figures.sheets import contact_sheet
 from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings
 
-STATIC = "NSTLAB_STATIC"  # environment variable: notebooks show pictures, which take so many steps, in place of widgets
+# environment variable: notebooks show pictures, which take so many steps, in place of widgets
+STATIC = "NSTLAB_STATIC"
 STATIC_STEPS = 60  # its usual value
 
 
 def static() -> int:
-    """If the environment says that nobody is there to use widgets, how many steps to show the result of; else 0."""
+    """If the environment says that nobody is there to use widgets, how many steps to show the
+    result of; else 0."""
     value = os.environ.get(STATIC, "")
     return int(value) if is_whole(value) else 0
 
 
 def still(settings: RunSettings, device: str) -> dict[str, Any]:
-    """The studio where nobody can use it: inputs and result of its first steps, as Jupyter's data by MIME type."""
+    """The studio where nobody can use it: inputs and result of its first steps, as Jupyter's data
+    by MIME type."""
     plan = recipes.prepare(settings.replace(steps=min(settings.steps, static())), device)
     result = plan.solve()
-    pictures = {name: plan.inputs[role] for name, role in settings.roles().items()} | {"result": result.image}
+    pictures = {name: plan.inputs[role] for name, role in settings.roles().items()} | {
+        "result": result.image
+    }
     title = f"The studio is live in JupyterLab; here, what its first {result.steps} steps make"
-    return {"image/png": contact_sheet([[*pictures.values()]], [""], [*pictures], title)._repr_png_(), "text/plain": title}
+    return {
+        "image/png": contact_sheet([[*pictures.values()]], [""], [*pictures], title)._repr_png_(),
+        "text/plain": title,
+    }

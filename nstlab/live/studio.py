@@ -4,9 +4,9 @@
     nst.Studio()                                                  # in a notebook
     nst.Studio(nst.TextureSettings("mosaic"), fields=["style_layers", "pool"])
 
-It joins the parts: `Controls` hold the settings, a `Painting` paints, a `Session` drives it in a thread, and the `Viewer` shows
-it. Each callback here only turns what the user did into a command, and each frame into what is shown. Nothing is painted while
-nobody is watching.
+It joins the parts: `Controls` hold the settings, a `Painting` paints, a `Session` drives it in a
+thread, and the `Viewer` shows it. Each callback here only turns what the user did into a command,
+and each frame into what is shown. Nothing is painted while nobody is watching.
 """
 
 from __future__ import annotations
@@ -44,19 +44,21 @@ from nstlab.video.settings import VideoSettings, repaints
 
 
 def first_settings() -> TransferSettings:
-    """The settings a studio opens with: they show something within seconds, and go on for long enough to be steered."""
+    """The settings a studio opens with: they show something within seconds, and go on for long
+    enough to be steered."""
     return TransferSettings("coffee", "swirl_strokes", size=256, steps=1000, levels=1)
 
 
 class Studio(w.VBox):
-    """Controls and a live view of one painting. In a notebook, it begins to paint as soon as somebody sees it.
+    """Controls and a live view of one painting. In a notebook, it begins to paint as soon as
+    somebody sees it.
 
-    settings: of any recipe; what the controls show at first.
-    fields: names of the settings that get a control; by default all of them, in tabs.
-    results: folder of the store, and for uploads. device: where to compute, one of settings.DEVICES.
-    start: whether to begin by itself.
-    In a script, or a notebook without a browser, call `studio.resume()`, then `studio.wait()`. Where the environment says that
-    notebooks are static (STATIC), the studio is shown as the picture that its first steps make."""
+    settings: of any recipe; what the controls show at first. fields: names of the settings that get
+    a control; by default all of them, in tabs. results: folder of the store, and for uploads.
+    device: where to compute, one of settings.DEVICES. start: whether to begin by itself. In a
+    script, or a notebook without a browser, call `studio.resume()`, then `studio.wait()`. Where the
+    environment says that notebooks are static (STATIC), the studio is shown as the picture that its
+    first steps make."""
 
     def __init__(
         self,
@@ -68,23 +70,38 @@ class Studio(w.VBox):
     ):
         settings = first_settings() if settings is None else settings
         self.results, self.device, self.eager = user_path(results), device, start
-        self.view, self.audience, self.uploads = Viewer(), Audience(), Uploads(self.results / "uploads")
+        self.view, self.audience, self.uploads = (
+            Viewer(),
+            Audience(),
+            Uploads(self.results / "uploads"),
+        )
         self.painting = Painting(settings, Store(self.results), device)
         self.session = Session(self.painting.steps, self._show)
-        menus = dict.fromkeys(settings.roles(), tuple(im.samples())) | {"init": settings.option_of("init").choices}
-        self.controls = Controls(settings, menus, self._moved, lambda error: self.view.say(str(error), "error"))
+        menus = dict.fromkeys(settings.roles(), tuple(im.samples())) | {
+            "init": settings.option_of("init").choices
+        }
+        self.controls = Controls(
+            settings, menus, self._moved, lambda error: self.view.say(str(error), "error")
+        )
         self.editor: RegionsView | None = self.controls.views.get("mask")
         for page in self._pages:
             page.on_msg(self._receive)
         self._show_inputs()
         buttons = restart_buttons(lambda current: self._try(lambda: self.restart(current)))
-        layout = w.Box([panel(self.controls, fields, buttons, self._more() if fields is None else {}), self.view])
+        layout = w.Box(
+            [
+                panel(self.controls, fields, buttons, self._more() if fields is None else {}),
+                self.view,
+            ]
+        )
         layout.add_class("nst-layout")
         super().__init__([layout])
         self.add_class("nst-studio")
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        return still(self.settings, self.device) if static() else super()._repr_mimebundle_(**options)
+        return (
+            still(self.settings, self.device) if static() else super()._repr_mimebundle_(**options)
+        )
 
     @property
     def settings(self) -> RunSettings:
@@ -129,7 +146,8 @@ class Studio(w.VBox):
             self.session.send(Back(snapshot))
 
     def save(self) -> None:
-        """Write the run to the store, as far as it has come, with its changes. Raises InputError if no step has been made."""
+        """Write the run to the store, as far as it has come, with its changes. Raises InputError if
+        no step has been made."""
         with self.controls.lock:
             if self._waiting:  # no worker is there to do it
                 self.painting.save()
@@ -145,18 +163,22 @@ class Studio(w.VBox):
         return source.python(settings, self.device), source.command(settings, self.device)
 
     def upload(self, field: str, name: str, data: bytes) -> None:
-        """Take a file for "photo" or "painting". Raises InputError if it does not pass the checks of all pictures."""
+        """Take a file for "photo" or "painting". Raises InputError if it does not pass the checks
+        of all pictures."""
         one_of("upload", field, list(self.settings.roles()))
         self.controls.change(**{field: str(self.uploads.keep(name, data))})
 
     def use_regions(self, photo: bytes, painting: bytes) -> None:
-        """Take the label pictures of photo and painting, as PNG: they are kept, and the run begins again with them.
+        """Take the label pictures of photo and painting, as PNG: they are kept, and the run begins
+        again with them.
 
         Raises InputError for what is no label picture, or lacks a region that the photo has."""
         kept = {
-            name: str(self.uploads.keep(f"{name}.png", data)) for name, data in (("mask", photo), ("painting_mask", painting))
+            name: str(self.uploads.keep(f"{name}.png", data))
+            for name, data in (("mask", photo), ("painting_mask", painting))
         }
-        labels.masks(*map(labels.load, kept.values()))  # refused before anything changes: the page keeps what was painted
+        # refused before anything changes: the page keeps what was painted
+        labels.masks(*map(labels.load, kept.values()))
         self.controls.change(**NONE | kept)
 
     def leave_regions(self) -> None:
@@ -165,7 +187,8 @@ class Studio(w.VBox):
         self.controls.change(**NONE)
 
     def wait(self, seconds: float | None = None) -> Phase:
-        """Wait until the run is over, or for so many seconds; return the phase. Meanwhile it paints whether watched or not."""
+        """Wait until the run is over, or for so many seconds; return the phase. Meanwhile it paints
+        whether watched or not."""
         self.audience.waiting = True
         if self.audience.away:
             self.resume()
@@ -206,7 +229,8 @@ class Studio(w.VBox):
         return self.session.phase in (Phase.READY, *OVER)
 
     def _open(self) -> None:
-        """Make a new session if the old one is over. One that has not begun takes the settings of the controls."""
+        """Make a new session if the old one is over. One that has not begun takes the settings of
+        the controls."""
         self.audience.away = False
         if self.session.phase in OVER:
             self.session = Session(self.painting.steps, self._show)
@@ -214,7 +238,8 @@ class Studio(w.VBox):
             self.painting.settings = self.settings
 
     def _moved(self, names: Sequence[str]) -> None:
-        """React to changed fields: some may change while the run goes on, some count only when one begins."""
+        """React to changed fields: some may change while the run goes on, some count only when one
+        begins."""
         if self.view.message["kind"] == "error":
             self.view.say("")
         groups = {self.settings.option_of(name).group for name in names} - {START}
@@ -277,7 +302,9 @@ class Studio(w.VBox):
 
     def _begin_watched(self) -> None:
         """Go on, or begin, now that somebody is watching."""
-        if self.audience.away or (self.eager and self.session.phase is Phase.READY and self.painting.run is None):
+        if self.audience.away or (
+            self.eager and self.session.phase is Phase.READY and self.painting.run is None
+        ):
             self.resume()
 
     def _yield(self) -> None:
@@ -286,7 +313,8 @@ class Studio(w.VBox):
             self.pause()
 
     def _pause_unwatched(self) -> None:
-        """Pause, since nobody is watching any more; unless somebody has paused it or waits in the kernel."""
+        """Pause, since nobody is watching any more; unless somebody has paused it or waits in the
+        kernel."""
         with self.controls.lock:
             self.uploads.forget()
             painting = self.session.phase in (Phase.PREPARING, Phase.RUNNING)
@@ -297,7 +325,8 @@ class Studio(w.VBox):
     # --- to the user, in the session's thread
 
     def _show(self, session: Session) -> None:
-        """Show how the painting stands. No picture is sent while another is on its way, unless it is the last one for now."""
+        """Show how the painting stands. No picture is sent while another is on its way, unless it
+        is the last one for now."""
         running = session.phase is Phase.RUNNING
         if running and self.audience.gone:
             self._pause_unwatched()
@@ -322,13 +351,17 @@ class Studio(w.VBox):
         self.view.show_inputs({name: getattr(settings, name) for name in settings.roles()})
 
     def _show_news(self) -> None:
-        """Say what became of commands. After a refusal the controls show the painting's settings again, except those for a
-        start, which were not refused."""
+        """Say what became of commands. After a refusal the controls show the painting's settings
+        again, except those for a start, which were not refused."""
         while self.painting.news:
             news = self.painting.news.pop(0)
             self.view.say(news.text, "note" if news.saved else "error")
             if news.saved is None:
                 with self.controls.lock:
                     shown = self.settings
-                    starts = {name: getattr(shown, name) for name, _, opt in shown.options() if opt.group == START}
+                    starts = {
+                        name: getattr(shown, name)
+                        for name, _, opt in shown.options()
+                        if opt.group == START
+                    }
                     self.controls.show(self.painting.settings.replace(**starts))

@@ -1,4 +1,5 @@
-"""Files that are uploaded from the page: in parts, since servers refuse large messages, and kept only if they are pictures."""
+"""Files that are uploaded from the page: in parts, since servers refuse large messages, and kept
+only if they are pictures."""
 
 from __future__ import annotations
 
@@ -26,9 +27,12 @@ class Uploads:
     def part(self, upload: str, number: int, count: int, name: str, data: bytes) -> bytes | None:
         """Take part `number` of `count` of a file; return the whole file once all parts have come.
 
-        Raises InputError for a file of more than MAX_BYTES, of which the page sends one part without data."""
+        Raises InputError for a file of more than MAX_BYTES, of which the page sends one part
+        without data."""
         if count * CHUNK > MAX_BYTES:
-            raise InputError(f"{name}: has more than {MAX_BYTES >> 20} MB, the most that can be uploaded")
+            raise InputError(
+                f"{name}: has more than {MAX_BYTES >> 20} MB, the most that can be uploaded"
+            )
         if not 0 <= number < count or len(data) > CHUNK:
             raise InputError(f"{name}: part {number} of {count} cannot be used")
         parts = self._parts.setdefault(upload, {})
@@ -45,12 +49,17 @@ class Uploads:
         self._parts.clear()
 
     def keep(self, name: str, data: bytes) -> Path:
-        """Write a file if it passes the checks of all pictures. Its new name says what it is and depends on what it holds.
+        """Write a file if it passes the checks of all pictures. Its new name says what it is and
+        depends on what it holds.
 
-        Raises InputError, with the name that the user knows, if it is no picture or cannot be written."""
+        Raises InputError, with the name that the user knows, if it is no picture or cannot be
+        written."""
         stem = re.sub(r"[^\w-]+", "_", Path(name).stem)[:50] or "picture"
         try:
-            bare = files.folder(self.folder.absolute()) / f"{stem}-{hashlib.sha256(data).hexdigest()[:8]}"
+            bare = (
+                files.folder(self.folder.absolute())
+                / f"{stem}-{hashlib.sha256(data).hexdigest()[:8]}"
+            )
             with files.replacing(bare) as temporary:
                 temporary.write_bytes(data)
                 suffix = im.format_of(temporary).lower()
@@ -59,4 +68,6 @@ class Uploads:
                 os.replace(bare, path)
             return path
         except InputError as error:
-            raise InputError(re.sub(r"^.*?: ", lambda _: f"{name}: ", str(error), count=1)) from None
+            raise InputError(
+                re.sub(r"^.*?: ", lambda _: f"{name}: ", str(error), count=1)
+            ) from None

@@ -1,6 +1,8 @@
-"""What a studio shows of a painting: one widget, whose traits are the picture, its inputs, curves, events and snapshots.
+"""What a studio shows of a painting: one widget, whose traits are the picture, its inputs, curves,
+events and snapshots.
 
-Its page (view.js) draws them, and sends what the user does as messages {"do": ...}. Pictures go to the page as JPEGs.
+Its page (view.js) draws them, and sends what the user does as messages {"do": ...}. Pictures go to
+the page as JPEGs.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ QUALITY = 88  # of JPEGs
 POINTS = 240  # of a curve, at most; a screen shows no more
 EVENTS = 30  # that are shown
 RATE_STEPS = 20  # steps over which the rate is measured
-WORDS = {Phase.RUNNING: "painting", Phase.RESTING: "finished"}  # for a phase, where the page does not use its own name
+# for a phase, where the page does not use its own name
+WORDS = {Phase.RUNNING: "painting", Phase.RESTING: "finished"}
 
 
 def jpeg(picture: Tensor, side: int = PICTURE_SIDE) -> bytes:
@@ -46,7 +49,8 @@ def jpeg(picture: Tensor, side: int = PICTURE_SIDE) -> bytes:
 
 
 def curve_points(record: Record) -> dict[str, Any]:
-    """Each term's loss at every step, thinned out to about POINTS, and the steps at which weights were changed.
+    """Each term's loss at every step, thinned out to about POINTS, and the steps at which weights
+    were changed.
 
     A term that was not evaluated at a step is 0 there, which a log axis leaves out."""
     rows = record.rows[:: max(1, -(-len(record.rows) // POINTS))]
@@ -55,7 +59,12 @@ def curve_points(record: Record) -> dict[str, Any]:
     names = list(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
     series = {name: [float(f"{row.get(name, 0.0):.4g}") for row in rows] for name in names}
     marks = [step for step, _ in record.changes][-POINTS:]
-    return {"steps": [row["step"] for row in rows], "series": series, "marks": marks, "colours": list(COLOURS[: len(names)])}
+    return {
+        "steps": [row["step"] for row in rows],
+        "series": series,
+        "marks": marks,
+        "colours": list(COLOURS[: len(names)]),
+    }
 
 
 def evaluation_rate(record: Record) -> float:
@@ -99,7 +108,8 @@ class Viewer(Page):
         self.message = {"text": sendable(text), "kind": kind}
 
     def show_inputs(self, files: Mapping[str, str]) -> None:
-        """Show the pictures in these files, by role ("photo", "painting"), if they are others than before and can be read.
+        """Show the pictures in these files, by role ("photo", "painting"), if they are others than
+        before and can be read.
 
         The first one gives the result its shape, and is what it is compared with."""
         self._wanted = files
@@ -131,7 +141,9 @@ class Viewer(Page):
         self.film = [
             {
                 "id": snapshot.count,
-                "label": f"step {snapshot.index}" if snapshot.run == 1 else f"run {snapshot.run}: {snapshot.index}",
+                "label": f"step {snapshot.index}"
+                if snapshot.run == 1
+                else f"run {snapshot.run}: {snapshot.index}",
                 "thumb": jpeg(snapshot.shown, THUMB_SIDE),
             }
             for snapshot in film
@@ -139,8 +151,16 @@ class Viewer(Page):
 
     def show_status(self, phase: Phase, step: Step | None, run: Run | None, away: bool) -> None:
         """Say what the session does, how far the run has come, and how fast."""
-        text = "paused: nobody is looking" if phase is Phase.PAUSED and away else WORDS.get(phase, phase.value)
+        text = (
+            "paused: nobody is looking"
+            if phase is Phase.PAUSED and away
+            else WORDS.get(phase, phase.value)
+        )
         if step is not None:
             text += f" · step {step.index} of {run.plan.total}"
         rate = evaluation_rate(run.record) if phase is Phase.RUNNING and run is not None else 0.0
-        self.status = {"state": phase.value, "text": text, "rate": f"{rate:.1f} evaluations/s" if rate else ""}
+        self.status = {
+            "state": phase.value,
+            "text": text,
+            "rate": f"{rate:.1f} evaluations/s" if rate else "",
+        }

@@ -27,13 +27,15 @@ class View:
         self.widget.observe(lambda _: moved(), names="value")
 
     def show(self, settings: RunSettings) -> None:
-        """Let the widget show the settings. If it does, it is left alone, since the user may still be moving it."""
+        """Let the widget show the settings. If it does, it is left alone, since the user may still
+        be moving it."""
         value = self.shown(settings)
         if not shows(self.widget, value):
             self.widget.value = value
 
     def changes(self, settings: RunSettings) -> dict[str, Any]:
-        """The fields with other values than in these settings, now that the widget has been moved."""
+        """The fields with other values than in these settings, now that the widget has been
+        moved."""
         return {} if shows(self.widget, self.shown(settings)) else self.read(settings)
 
     def shown(self, settings: RunSettings) -> Any:
@@ -55,7 +57,8 @@ def shows(widget: w.Widget, value: Any) -> bool:
 
 
 class MenuView(View):
-    """A menu of (label, value) pairs, from which one value is chosen, or several. Values that it lacks are added."""
+    """A menu of (label, value) pairs, from which one value is chosen, or several. Values that it
+    lacks are added."""
 
     def show(self, settings: RunSettings) -> None:
         shown = self.shown(settings)
@@ -67,13 +70,15 @@ class MenuView(View):
 
 
 class LayersView(MenuView):
-    """A menu of the network's layers, from which one is chosen, or several. single: whether one is chosen where several could
-    be; several together are then one more choice."""
+    """A menu of the network's layers, from which one is chosen, or several. single: whether one is
+    chosen where several could be; several together are then one more choice."""
 
     single = False
 
     def show(self, settings: RunSettings) -> None:
-        offered = [(name, (name,) if self.single else name) for name in settings.architecture.offered]
+        offered = [
+            (name, (name,) if self.single else name) for name in settings.architecture.offered
+        ]
         if list(self.widget.options)[: len(offered)] != offered:
             self.widget.options = offered
         super().show(settings)
@@ -100,8 +105,11 @@ def text_of(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def field_view(name: str, annotation: Any, opt: Option, value: Any, menu: Sequence[str] = ()) -> View:
-    """The view for a field: its widget depends on what the field may hold, or is a menu. Its tooltip is the field's help."""
+def field_view(
+    name: str, annotation: Any, opt: Option, value: Any, menu: Sequence[str] = ()
+) -> View:
+    """The view for a field: its widget depends on what the field may hold, or is a menu. Its
+    tooltip is the field's help."""
     wanted, many, optional = field_type(annotation)
     label = name.rstrip("_").replace("_", " ") + (f" ({opt.unit})" if opt.unit else "")
     bounds = f" ({opt.allowed()})" if opt.low is not None or opt.choices else ""
@@ -117,9 +125,16 @@ def field_view(name: str, annotation: Any, opt: Option, value: Any, menu: Sequen
     if opt.choices:
         return TextView(name, w.Combobox(options=opt.choices, ensure_option=False, **typed))
     if opt.log and opt.low and opt.high:
-        return View(name, w.FloatLogSlider(step=0.05, min=math.log10(opt.low), max=math.log10(opt.high), **typed))
-    ends = {"min": -1e18 if opt.low is None else opt.low, "max": 1e18 if opt.high is None else opt.high}
-    if wanted is int and not many and value is not None:  # one that may be None has the convention's value by now
+        return View(
+            name,
+            w.FloatLogSlider(step=0.05, min=math.log10(opt.low), max=math.log10(opt.high), **typed),
+        )
+    ends = {
+        "min": -1e18 if opt.low is None else opt.low,
+        "max": 1e18 if opt.high is None else opt.high,
+    }
+    # one that may be None has the convention's value by now
+    if wanted is int and not many and value is not None:
         few = opt.high is not None and opt.high - opt.low <= 100
         return View(name, (w.IntSlider if few else w.BoundedIntText)(**ends, **typed))
     if many or optional or wanted in (str, Path):

@@ -1,4 +1,5 @@
-"""The method: Gatys, Ecker, Bethge 2016, from statistics to the engine. Names are imported when they are first used."""
+"""The method: Gatys, Ecker, Bethge 2016, from statistics to the engine. Names are imported when
+they are first used."""
 
 import lazy_loader
 

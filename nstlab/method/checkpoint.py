@@ -1,4 +1,5 @@
-"""Checkpoints: the state of a run between two steps, kept in one safetensors file with a checksum."""
+"""Checkpoints: the state of a run between two steps, kept in one safetensors file with a
+checksum."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Checkpoint:
     data: dict[str, Any]
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write one safetensors file, completely or not at all; InputError if it cannot be written."""
+        """Write one safetensors file, completely or not at all; InputError if it cannot be
+        written."""
         data = json.dumps(self.data)
         metadata = {"format": FORMAT, "data": data, "checksum": checksum(self.tensors, data)}
         with files.replacing(path) as temporary:
@@ -50,8 +52,8 @@ class Checkpoint:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:
                     raise InputError(f"{path}: is not a checkpoint of this version of nstlab")
-                # Copied, because a file's tensors are not aligned in memory, which on some processors changes the last bits
-                # of products.
+                # Copied, because a file's tensors are not aligned in memory, which on some
+                # processors changes the last bits of products.
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             if checksum(tensors, metadata["data"]) != metadata["checksum"]:
                 raise ValueError("its checksum is another")
@@ -59,10 +61,17 @@ class Checkpoint:
         except InputError:
             raise
         except (OSError, SafetensorError, ValueError, KeyError) as error:
-            raise InputError(f"{path}: is missing or damaged ({error}); without a checkpoint a run cannot be resumed") from None
+            raise InputError(
+                f"{path}: is missing or damaged ({error}); without a checkpoint a run cannot "
+                "be resumed"
+            ) from None
 
     def check(
-        self, objective: Objective, shapes: Sequence[Sequence[int]], optimizer: Optimizer, dtype: torch.dtype = torch.float32
+        self,
+        objective: Objective,
+        shapes: Sequence[Sequence[int]],
+        optimizer: Optimizer,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         """InputError unless a run of this objective can resume from here.
 
@@ -71,24 +80,41 @@ class Checkpoint:
         if level >= len(shapes) or tuple(self.tensors["x"].shape[-2:]) != tuple(shapes[level]):
             raise InputError("the checkpoint belongs to a run with other sizes")
         if self.data["optimizer"] != repr(optimizer):
-            raise InputError(f"the checkpoint belongs to a run with another optimizer: {self.data['optimizer']}")
+            raise InputError(
+                f"the checkpoint belongs to a run with another optimizer: {self.data['optimizer']}"
+            )
         terms = objective.active_terms(self.data["weights"])
-        if self.data["weights"].keys() != objective.weights.keys() or len(terms) != len(self.tensors["values"]):
+        if self.data["weights"].keys() != objective.weights.keys() or len(terms) != len(
+            self.tensors["values"]
+        ):
             raise InputError("the checkpoint belongs to a run of another objective")
         if self.tensors["x"].dtype != dtype:
             raise InputError("the checkpoint belongs to a run in another type of numbers")
 
     def state(self, device: torch.device) -> State:
         """The optimizer's state on a device."""
-        narrow = {torch.float64: torch.float32} if device.type == "mps" else {}  # MPS has no float64
-        tensors = {name: t.to(device, narrow.get(t.dtype, t.dtype)) for name, t in self.tensors.items()}
-        memory = {name.removeprefix(MEMORY): t for name, t in tensors.items() if name.startswith(MEMORY)}
+        # MPS has no float64
+        narrow = {torch.float64: torch.float32} if device.type == "mps" else {}
+        tensors = {
+            name: t.to(device, narrow.get(t.dtype, t.dtype)) for name, t in self.tensors.items()
+        }
+        memory = {
+            name.removeprefix(MEMORY): t for name, t in tensors.items() if name.startswith(MEMORY)
+        }
         at = Evaluation(tensors["loss"], tensors["grad"], tensors["values"])
-        return State(tensors["x"], at, self.data["loss"], memory, self.data["numbers"], stalled=self.data["stalled"])
+        return State(
+            tensors["x"],
+            at,
+            self.data["loss"],
+            memory,
+            self.data["numbers"],
+            stalled=self.data["stalled"],
+        )
 
 
 def checksum(tensors: dict[str, Tensor], data: str) -> str:
-    """CRC-32 of all names, shapes, numbers and data; it finds any damage, and costs less than writing the file."""
+    """CRC-32 of all names, shapes, numbers and data; it finds any damage, and costs less than
+    writing the file."""
     total = zlib.crc32(data.encode())
     for name, tensor in sorted(tensors.items()):
         total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)

@@ -1,4 +1,5 @@
-"""How published codes scale their losses, since α/β means nothing without it; and how each begins a run.
+"""How published codes scale their losses, since α/β means nothing without it; and how each begins a
+run.
 
 Each is tested against its formula on random features. Imports nothing heavy.
 """
@@ -15,8 +16,8 @@ DEFAULT_CONVENTION = "mean"
 
 @dataclass(frozen=True)
 class Convention:
-    """How one published code scales its losses, and how it begins. With mean Gram matrices G = F Fᵀ / M of N channels, M
-    positions:
+    """How one published code scales its losses, and how it begins. With mean Gram matrices G = F Fᵀ
+    / M of N channels, M positions:
 
     content = content_factor · (Σ or mean over elements of) (F - P)²
     style   = Σ_l w_l · style_factor / N_l^style_power · Σ (G_l - A_l)²,   w_l = 1/|L| or 1
@@ -47,14 +48,17 @@ class Convention:
 
 CONVENTIONS = {
     "mean": Convention(
-        "the paper's, with the content loss averaged over its elements: independent of the picture's size",
+        "the paper's, with the content loss averaged over its elements: independent of the "
+        "picture's size",
         alpha=1.0, beta=20.0, tv=0.0, content_factor=0.5, content_mean=True,
-        style_factor=0.25, style_power=2, average_layers=True, rectified=True, normalize=True, levels=2, steps=40,
+        style_factor=0.25, style_power=2, average_layers=True, rectified=True, normalize=True,
+        levels=2, steps=40,
     ),
     "paper": Convention(
         "Gatys, Ecker, Bethge 2016, equations 1 to 5",
         alpha=1.0, beta=1e3, tv=0.0, content_factor=0.5, content_mean=False,
-        style_factor=0.25, style_power=2, average_layers=True, rectified=True, normalize=True, init="white",
+        style_factor=0.25, style_power=2, average_layers=True, rectified=True, normalize=True,
+        init="white",
     ),
     "notebook": Convention(
         "the authors' PyTorch notebook: MSE of features, MSE of Gram/M weighted by 1/N²",
@@ -64,11 +68,12 @@ CONVENTIONS = {
     "neural-style": Convention(
         "J. Johnson's neural-style: MSE of features, MSE of Gram/(N M), total variation",
         alpha=5.0, beta=100.0, tv=1e-3, content_factor=1.0, content_mean=True,
-        style_factor=1.0, style_power=4, average_layers=False, rectified=True, normalize=False, tv_per_element=False,
-        init="grey", steps=1000,
+        style_factor=1.0, style_power=4, average_layers=False, rectified=True, normalize=False,
+        tv_per_element=False, init="grey", steps=1000,
     ),
     "tutorial": Convention(
-        "the PyTorch tutorial: MSE of features, MSE of Gram/(N M), convolutions read before their ReLU",
+        "the PyTorch tutorial: MSE of features, MSE of Gram/(N M), convolutions read before "
+        "their ReLU",
         alpha=1.0, beta=1e6, tv=0.0, content_factor=1.0, content_mean=True,
         style_factor=1.0, style_power=4, average_layers=False, rectified=False, normalize=False,
         content_layers=("conv2_2",), style_layers=CONVOLUTIONS[:5], steps=300,

@@ -1,4 +1,5 @@
-"""Parts of a picture, or of a layer's features, by rows and columns: what a tile stands for, and what is read for it."""
+"""Parts of a picture, or of a layer's features, by rows and columns: what a tile stands for, and
+what is read for it."""
 
 from __future__ import annotations
 
@@ -51,9 +52,9 @@ class Crop:
         rows = slice(self.rows.start - top, self.rows.stop - top)
         return Crop(rows, slice(self.columns.start - left, self.columns.stop - left), other.shape)
 
-    def placed(self, values: Tensor) -> Tensor:
-        """(…, m), numbers of each position here -> (…, M), with zeros for all others; in an order in which crops of a grid
-        do not overlap."""
+    def scatter(self, values: Tensor) -> Tensor:
+        """(…, m), numbers of each position here -> (…, M), with zeros for all others; in an order
+        in which crops of a grid do not overlap."""
         (height, _), first = self.shape, self.rows.start * self.whole[1]
         made = values.new_zeros(*values.shape[:-1], prod(self.whole))
         made.narrow(-1, first + height * self.columns.start, values.shape[-1]).copy_(values)
@@ -65,8 +66,9 @@ def added(total: Tensor | None, part: Tensor) -> Tensor:
     return part if total is None else total.add_(part)
 
 
-def collected(total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
-    """All features of a layer, with those of a crop filled in: for `Term.gathered`. They are where the picture is."""
+def fill_positions(total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
+    """All features of a layer, with those of a crop filled in: for `Term.accumulate_target`. They
+    are where the picture is."""
     if total is None:
         total = picture.new_zeros(*features.shape[:2], *crop.whole, dtype=features.dtype)
     crop.of(total).copy_(features)

@@ -5,11 +5,15 @@
 
 It guarantees:
 1. The result is never worse than the best picture seen.
-2. An evaluation that is not finite, or explodes, never reaches the picture; it is reported in `step.event`.
-3. If the run is interrupted at any moment, the last step has the best picture and a usable checkpoint.
-4. A run resumed from a checkpoint makes the same pixels as one that did not stop, on the same machine.
+2. An evaluation that is not finite, or explodes, never reaches the picture; it is reported in
+   `step.event`.
+3. If the run is interrupted at any moment, the last step has the best picture and a usable
+   checkpoint.
+4. A run resumed from a checkpoint makes the same pixels as one that did not stop, on the same
+   machine.
 5. The same objective, start and machine make the same pixels.
-6. Weights may change between steps (`run.send({"style": 500.0})` instead of `next(run)`); curvature is then forgotten.
+6. Weights may change between steps (`run.send({"style": 500.0})` instead of `next(run)`); curvature
+   is then forgotten.
 
 The engine prints nothing and writes no file; its caller does.
 """
@@ -35,11 +39,12 @@ from nstlab.method.lbfgs import LBFGS
 from nstlab.method.objectives import Bound, Objective
 from nstlab.method.optimizers import Evaluation, Optimizer, State
 from nstlab.method.steps import Best, Finish, Level, Result, Status, Step, pyramid, unfinished
-from nstlab.networks.vgg import Network
+from nstlab.networks.base import Network
 from nstlab.pictures import images as im
 from nstlab.pictures.decoding import interpolated
 
-ALGORITHM = 3  # increased whenever the same settings give other pixels than before; part of a run's id
+# increased whenever the same settings give other pixels than before; part of a run's id
+ALGORITHM = 3
 WINDOW = 10  # steps over which `stop_change` measures progress
 
 
@@ -70,13 +75,18 @@ class _Run:
     def bind(self, weights: Mapping[str, float]) -> None:
         """Bind the objective at the present size, with these weights."""
         vars(self).pop("bound", None)  # its memory is free before the next one takes its own
-        self.bound = bind(self.objective, self.net, self.schedule[self.level].shape, self.arithmetic, self.tiling)
+        self.bound = bind(
+            self.objective, self.net, self.schedule[self.level].shape, self.arithmetic, self.tiling
+        )
         self.bound.reweight(weights)
 
     def evaluate(self, x: Tensor) -> Evaluation:
-        """x (1, 3, H, W) -> loss / scale, its gradient, each term's unweighted value; see Bound.evaluate."""
+        """x (1, 3, H, W) -> loss / scale, its gradient, each term's unweighted value; see
+        Bound.evaluate."""
         self.evaluations += 1
-        loss, grad, values = self.bound.evaluate(x if isinstance(self.bound, TiledBound) else x.to(self.net.device))
+        loss, grad, values = self.bound.evaluate(
+            x if isinstance(self.bound, TiledBound) else x.to(self.net.device)
+        )
         return Evaluation(loss.to(x.device), grad.to(x.device), values.to(x.device))
 
     def begin(self, x: Tensor) -> None:
@@ -86,9 +96,12 @@ class _Run:
         self.recent = []
 
     def resume(self, checkpoint: Checkpoint, start: Tensor) -> None:
-        """Go on where a checkpoint was made; InputError if it belongs to another run or is damaged."""
+        """Go on where a checkpoint was made; InputError if it belongs to another run or is
+        damaged."""
         data, tensors, device = checkpoint.data, checkpoint.tensors, start.device
-        checkpoint.check(self.objective, [level.shape for level in self.schedule], self.optimizer, self.net.dtype)
+        checkpoint.check(
+            self.objective, [level.shape for level in self.schedule], self.optimizer, self.net.dtype
+        )
         self.index, self.level, self.fine = data["index"], data["level"], data["fine"]
         self.evaluations, self.events = data["evaluations"], tuple(data["events"])
         self.bind(data["weights"])
@@ -117,9 +130,15 @@ class _Run:
 
     @property
     def coarse(self) -> bool:
-        """Whether the last size is computed in 16 bits to save time, so that its last steps are still to be done in float32."""
+        """Whether the last size is computed in 16 bits to save time, so that its last steps are
+        still to be done in float32."""
         last = self.level == len(self.schedule) - 1
-        return last and not self.fine and self.net.precision == "auto" and self.arithmetic.dtype.itemsize < 4
+        return (
+            last
+            and not self.fine
+            and self.net.precision == "auto"
+            and self.arithmetic.dtype.itemsize < 4
+        )
 
     @property
     def finishing(self) -> int:
@@ -149,7 +168,11 @@ class _Run:
             return Status.REACHED
         if self.state.stalled and not (self.coarse and self.index < self.done()):
             return Status.STALLED
-        if self.stop_change is not None and len(self.recent) > WINDOW and self.progress() < self.stop_change:
+        if (
+            self.stop_change is not None
+            and len(self.recent) > WINDOW
+            and self.progress() < self.stop_change
+        ):
             return Status.CONVERGED
         return Status.FINISHED if self.index >= self.done() else Status.RUNNING
 
@@ -164,10 +187,24 @@ class _Run:
     def report(self) -> Step:
         """The present state as a `Step`."""
         return Step(
-            self.index, self.loss(self.state.loss), self.evaluations, time.perf_counter() - self.began, self.level,
-            self.state.event, self.status, dict(self.bound.weights), self.bound.scale, tuple(self.bound.names), self.state,
-            self.best, self.events, tuple(self.recent), repr(self.optimizer), self.fine, self.finish,
-        )  # fmt: skip
+            self.index,
+            self.loss(self.state.loss),
+            self.evaluations,
+            time.perf_counter() - self.began,
+            self.level,
+            self.state.event,
+            self.status,
+            dict(self.bound.weights),
+            self.bound.scale,
+            tuple(self.bound.names),
+            self.state,
+            self.best,
+            self.events,
+            tuple(self.recent),
+            repr(self.optimizer),
+            self.fine,
+            self.finish,
+        )
 
 
 def minimize(
@@ -186,22 +223,29 @@ def minimize(
     """Yield a Step for the first picture (index 0) and after every step; return the Result.
 
     Args:
-        start: the first picture, (1, 3, H, W) sRGB in [0, 1]; its size is that of the result. Coarser sizes reduce it.
-        steps: at the full size (see `pyramid`). Sizes that are too small for a layer of the objective are left out.
+        start: the first picture, (1, 3, H, W) sRGB in [0, 1]; its size is that of the result.
+        Coarser sizes reduce it.
+        steps: at the full size (see `pyramid`). Sizes that are too small for a layer of the
+        objective are left out.
         optimizer: LBFGS() by default.
         stop_loss: stop as soon as the total loss, at full size, is at most this.
-        stop_change: leave a size when the last ten steps lowered the loss by less than this part of it.
+        stop_change: leave a size when the last ten steps lowered the loss by less than this part of
+        it.
         checkpoint: resume an earlier run of the same objective, network, start and schedule.
-        finish: (1, 3, H, W) in [0, 1] -> the same, for the pictures of steps and result; the optimizer does not see it.
-        tiling: how pictures whose features take too much memory are evaluated in tiles; they stay on the device of the start.
-    `send(changes)` in place of next() sets weights, by their names in `objective.weights`, before the next step.
-    A step that is kept keeps its pictures in memory; see `Step.light`.
-    Raises: InputError if the start is no picture, weights are not allowed, or a checkpoint does not fit;
+        finish: (1, 3, H, W) in [0, 1] -> the same, for the pictures of steps and result; the
+        optimizer does not see it.
+        tiling: how pictures whose features take too much memory are evaluated in tiles; they stay
+        on the device of the start.
+    `send(changes)` in place of next() sets weights, by their names in `objective.weights`, before
+    the next step. A step that is kept keeps its pictures in memory; see `Step.light`. Raises:
+    InputError if the start is no picture, weights are not allowed, or a checkpoint does not fit;
     FloatingPointError if the loss of the first picture, or its gradient, is not finite."""
     im.check_picture(start, "start")
     start = start.detach().to(net.device if tiling is None else start.device, net.dtype)
     schedule = pyramid(start.shape[-2:], steps, levels, partial(objective.too_small, net))
-    run = _Run(objective, net, schedule, optimizer or LBFGS(), stop_loss, stop_change, finish, tiling)
+    run = _Run(
+        objective, net, schedule, optimizer or LBFGS(), stop_loss, stop_change, finish, tiling
+    )
     if checkpoint is not None:
         run.resume(checkpoint, start)
     else:
@@ -225,9 +269,11 @@ def _reweight(run: _Run, changes: Mapping[str, float] | None) -> None:
 
 
 def _next_level(run: _Run, start: Tensor) -> None:
-    """Begin the next size with the best picture of this one enlarged, or with the start plus the enlarged change that this
-    size made to it, which keeps the start's details: whichever has the lower loss."""
-    run.index = run.done()  # a size that was left early counts as done, so that the total number of steps stays the same
+    """Begin the next size with the best picture of this one enlarged, or with the start plus the
+    enlarged change that this size made to it, which keeps the start's details: whichever has the
+    lower loss."""
+    # a size that was left early counts as done, so that the total number of steps stays the same
+    run.index = run.done()
     run.level += 1
     best, shape = run.best.x, run.schedule[run.level].shape
     change = interpolated(best - im.resize(start, best.shape[-2:]), shape)

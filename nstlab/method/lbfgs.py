@@ -26,16 +26,19 @@ from nstlab.method.optimizers import (
 FIRST_STEP = 0.01  # root mean square change of a pixel in a first step along the gradient
 LONGEST_STEP = 0.25  # root mean square change of a pixel in any step
 SHORTEST_STEP = 1e-7  # below this, float32 pixels do not change
-LARGE = 1 << 22  # numbers; the history of larger pictures, most of the optimizer's memory, is kept in 16 bits
+# numbers; the history of larger pictures, most of the optimizer's memory, is kept in 16 bits
+LARGE = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
 class Curvature:
-    """What is known of the inverse Hessian H, from pairs of a step s and the change y of the gradient in it, n = x.numel().
+    """What is known of the inverse Hessian H, from pairs of a step s and the change y of the
+    gradient in it, n = x.numel().
 
-    tensors: `pairs`, one matrix (2, slots, n) of s and B y, in 16 bits for large pictures; `sy` and `yy`, (slots, slots), all
-    products s_i·y_j and y_i·B y_j. order: the slots used, oldest first. One slot is always free, so
-    that the previous state stays valid while the next pair is written, even if the step is interrupted."""
+    tensors: `pairs`, one matrix (2, slots, n) of s and B y, in 16 bits for large pictures; `sy` and
+    `yy`, (slots, slots), all products s_i·y_j and y_i·B y_j. order: the slots used, oldest first.
+    One slot is always free, so that the previous state stays valid while the next pair is written,
+    even if the step is interrupted."""
 
     order: list[int]
     tensors: dict[str, Tensor]
@@ -45,7 +48,9 @@ class Curvature:
         tensors = dict(self.tensors)
         if not tensors:
             small = torch.float32 if s.device.type == "mps" else torch.float64
-            tensors["pairs"] = torch.zeros(2, slots, s.numel(), dtype=_type_of_pairs(s), device=s.device)
+            tensors["pairs"] = torch.zeros(
+                2, slots, s.numel(), dtype=_type_of_pairs(s), device=s.device
+            )
             tensors["sy"] = tensors["yy"] = torch.zeros(slots, slots, dtype=small, device=s.device)
         slot = next(i for i in range(slots) if i not in self.order)
         tensors["pairs"][0, slot] = s.flatten()
@@ -57,21 +62,28 @@ class Curvature:
         return Curvature([*self.order, slot][-(slots - 1) :], tensors)
 
     def product(self, g: Tensor, bg: Tensor) -> Tensor:
-        """H g, by the compact representation, given B g. The scale γ of the initial H is that of the newest pair."""
+        """H g, by the compact representation, given B g. The scale γ of the initial H is that of
+        the newest pair."""
         pairs, sy, yy = (self.tensors[name] for name in ("pairs", "sy", "yy"))
-        order = torch.tensor(self.order, pin_memory=g.is_cuda).to(g.device, non_blocking=True)  # does not wait for a GPU
+        # does not wait for a GPU
+        order = torch.tensor(self.order, pin_memory=g.is_cuda).to(g.device, non_blocking=True)
         sg, yg = _products(pairs, g).to(sy.dtype)[:, order]
         r, yy = sy[order][:, order].triu(), yy[order][:, order]
         gamma = r[-1, -1] / yy[-1, -1]
         q = torch.linalg.solve_triangular(r, sg[:, None], upper=True)[:, 0]
         p = r.diagonal() * q + gamma * (yy @ q - yg)
         p = torch.linalg.solve_triangular(r.T, p[:, None], upper=False)[:, 0]
-        coefficients = sy.new_zeros(2, pairs.shape[1]).index_copy(1, order, torch.stack([p, -gamma * q])).to(g.dtype)
+        coefficients = (
+            sy.new_zeros(2, pairs.shape[1])
+            .index_copy(1, order, torch.stack([p, -gamma * q]))
+            .to(g.dtype)
+        )
         return _add_combination((gamma.to(g.dtype) * bg).flatten(), coefficients, pairs).view_as(bg)
 
 
 def _type_of_pairs(picture: Tensor) -> torch.dtype:
-    """The type in which the pairs of a picture are kept: they are most of the optimizer's memory, and need no more."""
+    """The type in which the pairs of a picture are kept: they are most of the optimizer's memory,
+    and need no more."""
     return picture.dtype if picture.numel() <= LARGE else torch.bfloat16
 
 
@@ -101,19 +113,24 @@ def _add_combination(total: Tensor, coefficients: Tensor, pairs: Tensor) -> Tens
 
 
 def smoothed(picture: Tensor, cutoff: float) -> Tensor:
-    """(…, H, W), each spatial frequency f, in cycles per pixel, weighted by 1 / sqrt(1 + (f / cutoff)²)."""
+    """(…, H, W), each spatial frequency f, in cycles per pixel, weighted by 1 / sqrt(1 + (f /
+    cutoff)²)."""
     height, width = picture.shape[-2:]
     weights = _weights(height, width, cutoff, picture.device, picture.dtype)
     result = torch.empty_like(picture)
-    planes = picture.flatten(0, -3) if picture.numel() > LARGE else picture[None]  # large spectra are held one at a time
+    # large spectra are held one at a time
+    planes = picture.flatten(0, -3) if picture.numel() > LARGE else picture[None]
     for plane, into in zip(planes, result.view_as(planes), strict=True):
         into.copy_(torch.fft.irfft2(torch.fft.rfft2(plane).mul_(weights), s=(height, width)))
     return result
 
 
 @lru_cache(maxsize=4)
-def _weights(height: int, width: int, cutoff: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(H, W // 2 + 1): those of all frequencies; kept, since to make them costs a GPU as much as a tenth of a step."""
+def _weights(
+    height: int, width: int, cutoff: float, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """(H, W // 2 + 1): those of all frequencies; kept, since to make them costs a GPU as much as a
+    tenth of a step."""
     down = torch.fft.fftfreq(height, device=device, dtype=dtype)[:, None]
     across = torch.fft.rfftfreq(width, device=device, dtype=dtype)
     return (1 + (down**2 + across**2) / cutoff**2).rsqrt()
@@ -124,14 +141,16 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _step_products(x: Tensor, old: Tensor, grad: Tensor, old_grad: Tensor) -> Tensor:
-    """(g·s, s·y, y·y, s·s) of the step s from the old picture, the change y of the gradient, and the old gradient g."""
+    """(g·s, s·y, y·y, s·s) of the step s from the old picture, the change y of the gradient, and
+    the old gradient g."""
     s, y = x - old, grad - old_grad
     return torch.stack([_dot(old_grad, s), _dot(s, y), _dot(y, y), _dot(s, s)])
 
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """A point of the line search, and products of the step s to it and of the change y of the gradient."""
+    """A point of the line search, and products of the step s to it and of the change y of the
+    gradient."""
 
     x: Tensor
     at: Evaluation
@@ -149,29 +168,33 @@ class _Trial:
 
 @dataclass(frozen=True)
 class LBFGS:
-    """Limited-memory BFGS (Nocedal 1980; Liu and Nocedal 1989), independent of the objective's scale.
+    """Limited-memory BFGS (Nocedal 1980; Liu and Nocedal 1989), independent of the objective's
+    scale.
 
-    The direction uses the compact representation of the inverse Hessian (Byrd, Nocedal, Schnabel 1994, theorem 2.2):
-    two products of the history, kept as one matrix, with a vector, and small triangular systems in float64.
+    The direction uses the compact representation of the inverse Hessian (Byrd, Nocedal, Schnabel
+    1994, theorem 2.2): two products of the history, kept as one matrix, with a vector, and small
+    triangular systems in float64.
 
-    Departures from the textbook, and from torch.optim.LBFGS, whose absolute thresholds stall on a small loss and explode on
-    a large one:
+    Departures from the textbook, and from torch.optim.LBFGS, whose absolute thresholds stall on a
+    small loss and explode on a large one:
 
     - The first step has a length in pixel units.
     - A pair (s, y) is kept if s·y is positive relative to |s| |y|.
-    - The line search asks only for sufficient decrease (Armijo), which the quasi-Newton step nearly always gives at once,
-      so that an iteration costs about one evaluation.
-    - Pixels stay within `bounds`, by two-metric projection (Bertsekas 1982; Gafni and Bertsekas 1984): pixels that are at a
-      bound and are pushed outwards are left out of the step, and the step is clipped. Otherwise the network would respond to
-      values that are lost when the picture is saved.
-    - The initial inverse Hessian is not γ I but γ B, where B weights the spatial frequency f (cycles per pixel) by
-      1 / sqrt(1 + (f / smooth)²), about as the amplitudes of natural images fall off: most of what has to change is larger
-      than a pixel.
+    - The line search asks only for sufficient decrease (Armijo), which the quasi-Newton step nearly
+      always gives at once, so that an iteration costs about one evaluation.
+    - Pixels stay within `bounds`, by two-metric projection (Bertsekas 1982; Gafni and Bertsekas
+      1984): pixels that are at a bound and are pushed outwards are left out of the step, and the
+      step is clipped. Otherwise the network would respond to values that are lost when the picture
+      is saved.
+    - The initial inverse Hessian is not γ I but γ B, where B weights the spatial frequency f
+      (cycles per pixel) by 1 / sqrt(1 + (f / smooth)²), about as the amplitudes of natural images
+      fall off: most of what has to change is larger than a pixel.
 
-    history: curvature pairs kept. memory: bytes that they may take, None for no limit. bounds: of a pixel, None for no
-    limits. smooth: in cycles per pixel, None for B = I. first_step: root mean square change of a pixel in a step along the
-    gradient. decrease: the part of the change g·s that the line search asks for. curvature: the smallest s·y / (|s| |y|) of a
-    pair that is kept. trials: the most evaluations in a step.
+    history: curvature pairs kept. memory: bytes that they may take, None for no limit. bounds: of a
+    pixel, None for no limits. smooth: in cycles per pixel, None for B = I. first_step: root mean
+    square change of a pixel in a step along the gradient. decrease: the part of the change g·s that
+    the line search asks for. curvature: the smallest s·y / (|s| |y|) of a pair that is kept.
+    trials: the most evaluations in a step.
     """
 
     history: int = HISTORY
@@ -187,8 +210,13 @@ class LBFGS:
         return started(clipped(x, self.bounds), evaluate, {"order": [], "length": self.first_step})
 
     def pairs(self, x: Tensor) -> int:
-        """How many curvature pairs are kept for a picture: `history`, or fewer if memory does not allow it."""
-        return self.history if self.memory is None else max(1, min(self.history, self.memory // _bytes_of_pair(x) - 1))
+        """How many curvature pairs are kept for a picture: `history`, or fewer if memory does not
+        allow it."""
+        return (
+            self.history
+            if self.memory is None
+            else max(1, min(self.history, self.memory // _bytes_of_pair(x) - 1))
+        )
 
     def bytes_kept(self, x: Tensor) -> int:
         """Bytes of the pairs that are kept for a picture, with the slot for the next one."""
@@ -204,11 +232,16 @@ class LBFGS:
             return replace(new, numbers={"order": [], "length": length})
         s = trial.x - state.x
         y = (trial.at.grad - state.at.grad).masked_fill_(self._held(state), 0)
-        curvature = Curvature(state.numbers["order"], state.tensors).added(s, y, self._smoothed(y), self.pairs(s) + 1)
-        return replace(new, tensors=curvature.tensors, numbers={"order": curvature.order, "length": length})
+        curvature = Curvature(state.numbers["order"], state.tensors).added(
+            s, y, self._smoothed(y), self.pairs(s) + 1
+        )
+        return replace(
+            new, tensors=curvature.tensors, numbers={"order": curvature.order, "length": length}
+        )
 
     def _forget(self, state: State, event: str) -> State:
-        """The same picture without curvature; the next step goes along the gradient, and less far."""
+        """The same picture without curvature; the next step goes along the gradient, and less
+        far."""
         length = min(state.numbers["length"], self.first_step) / 10
         stalled = not event and not state.numbers["order"] and length < SHORTEST_STEP
         numbers = {"order": [], "length": max(length, SHORTEST_STEP / 10)}
@@ -229,7 +262,8 @@ class LBFGS:
         return smoothed(v, self.smooth)
 
     def _direction(self, state: State) -> Tensor:
-        """-H g for the free pixels, at most LONGEST_STEP long; along the gradient if there is no curvature."""
+        """-H g for the free pixels, at most LONGEST_STEP long; along the gradient if there is no
+        curvature."""
         held = self._held(state)
         g = state.at.grad.masked_fill(held, 0)
         bg = self._smoothed(g)
@@ -263,7 +297,8 @@ class LBFGS:
         x = clipped(torch.add(state.x, d, alpha=t), self.bounds)
         at = evaluate(x)
         products = _step_products(x, state.x, at.grad, state.at.grad)
-        return _Trial(x, at, *torch.cat([at.loss[None], products]).tolist())  # the only transfer from the device
+        # the only transfer from the device
+        return _Trial(x, at, *torch.cat([at.loss[None], products]).tolist())
 
 
 def _limited(d: Tensor) -> Tensor:
@@ -273,8 +308,8 @@ def _limited(d: Tensor) -> Tensor:
 
 
 def _cubic_minimum(f0: float, slope0: float, f1: float, slope1: float) -> float:
-    """Where the cubic with these values and slopes at 0 and 1 is lowest, kept within [0.05, 0.9] (Nocedal and Wright 2006,
-    equation 3.59)."""
+    """Where the cubic with these values and slopes at 0 and 1 is lowest, kept within [0.05, 0.9]
+    (Nocedal and Wright 2006, equation 3.59)."""
     a = slope0 + slope1 - 3 * (f1 - f0)
     root = a * a - slope0 * slope1
     if not (math.isfinite(root) and root > 0):

@@ -1,15 +1,18 @@
-"""What the engine needs of an optimizer, and the two of first order: Adam and gradient descent. (L-BFGS is in lbfgs.)
+"""What the engine needs of an optimizer, and the two of first order: Adam and gradient descent.
+(L-BFGS is in lbfgs.)
 
     state = optimizer.init(x, evaluate)            # evaluates once
-    state = optimizer.step(state, evaluate)        # changes nothing in place, may evaluate several times
+    state = optimizer.step(state, evaluate)        # changes nothing in place; evaluates
 
-`evaluate(x) -> Evaluation` gives loss and gradient. An optimizer is a frozen record of its options. Everything that changes
-is in the `State`: plain tensors and numbers, which can be stored and resumed from. Lengths of steps are in pixel units, in
-which 1 is the distance from black to white, so that nothing depends on the scale of the objective.
+`evaluate(x) -> Evaluation` gives loss and gradient. An optimizer is a frozen record of its options.
+Everything that changes is in the `State`: plain tensors and numbers, which can be stored and
+resumed from. Lengths of steps are in pixel units, in which 1 is the distance from black to white,
+so that nothing depends on the scale of the objective.
 
-The guard: a picture whose loss is not finite, or explodes, never becomes the state's picture. The optimizer goes back,
-shortens its step, forgets what it knew of curvature, and says so in `state.event`. Pixels stay in [0, 1], unless `bounds`
-says otherwise, so that the reported loss is that of the picture as it is saved.
+The guard: a picture whose loss is not finite, or explodes, never becomes the state's picture. The
+optimizer goes back, shortens its step, forgets what it knew of curvature, and says so in
+`state.event`. Pixels stay in [0, 1], unless `bounds` says otherwise, so that the reported loss is
+that of the picture as it is saved.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from torch import Tensor
 
 from nstlab.base.names import RATE
 
-EXPLOSION = 10.0  # a first-order step explodes if it makes the loss this many times larger; a line search, its square
+# a first-order step explodes if it makes the loss this many times larger; a line search, its square
+EXPLOSION = 10.0
 BOUNDS = (0.0, 1.0)  # black and white
 NOT_FINITE = "loss not finite, rolled back"
 EXPLODED = "loss exploded, rolled back"
@@ -32,7 +36,8 @@ EXPLODED = "loss exploded, rolled back"
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """loss (scalar) and gradient (of the picture's shape) at a picture; `values` are those of the terms, for the record."""
+    """loss (scalar) and gradient (of the picture's shape) at a picture; `values` are those of the
+    terms, for the record."""
 
     loss: Tensor
     grad: Tensor
@@ -46,7 +51,8 @@ Evaluate = Callable[[Tensor], Evaluation]
 class State:
     """A picture x, its evaluation, and the optimizer's memory: `tensors` and `numbers` by name.
 
-    event: what the guard did in the last step, or "". stalled: no step that lowers the loss was found."""
+    event: what the guard did in the last step, or "". stalled: no step that lowers the loss was
+    found."""
 
     x: Tensor
     at: Evaluation
@@ -65,7 +71,8 @@ class Optimizer(Protocol):
         ...
 
     def step(self, state: State, evaluate: Evaluate) -> State:
-        """Return the next state; a picture whose loss is not finite, or explodes, is never in it."""
+        """Return the next state; a picture whose loss is not finite, or explodes, is never in
+        it."""
         ...
 
 
@@ -88,28 +95,32 @@ def started(x: Tensor, evaluate: Evaluate, numbers: dict[str, Any]) -> State:
     return State(x, at, loss, numbers=numbers)
 
 
-# --- first order ------------------------------------------------------------------------------------------------
+# --- first order ----------------------------------------------------------------------------------
 
 
 def _guarded(state: State, x: Tensor, evaluate: Evaluate, tensors: dict, numbers: dict) -> State:
-    """The state at x. If picture or loss are not finite there, or the loss explodes: the old state with half the rate and
-    without memory. (A picture of NaN may have a finite loss, since a ReLU can turn NaN into 0.)"""
+    """The state at x. If picture or loss are not finite there, or the loss explodes: the old state
+    with half the rate and without memory. (A picture of NaN may have a finite loss, since a ReLU
+    can turn NaN into 0.)"""
     at = evaluate(x)
     loss, *sums = torch.stack([at.loss, at.grad.abs().sum(), x.abs().sum()]).tolist()
     finite = all(map(math.isfinite, (loss, *sums)))
     if finite and loss <= EXPLOSION * state.loss:
         return State(x, at, loss, tensors, numbers)
     event = EXPLODED if finite else NOT_FINITE
-    kept = {name: value for name, value in numbers.items() if name != "count"} | {"rate": numbers["rate"] / 2}
+    kept = {name: value for name, value in numbers.items() if name != "count"} | {
+        "rate": numbers["rate"] / 2
+    }
     return replace(state, tensors={}, numbers=kept, event=event)
 
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma and Ba 2015). `rate` is about the change of each pixel in a step; black to white is 1.
+    """Adam (Kingma and Ba 2015). `rate` is about the change of each pixel in a step; black to white
+    is 1.
 
-    Departure from the paper: epsilon is relative to the root mean square of the gradient, so that the scale of the objective
-    does not matter."""
+    Departure from the paper: epsilon is relative to the root mean square of the gradient, so that
+    the scale of the objective does not matter."""
 
     rate: float = RATE
     betas: tuple[float, float] = (0.9, 0.999)
@@ -126,13 +137,22 @@ class Adam:
         v = state.tensors.get("v", torch.zeros_like(g)).lerp(g * g, 1 - b2)
         root = (v / (1 - b2**count)).sqrt()
         rate = state.numbers["rate"]
-        x = state.x - rate / (1 - b1**count) * m / (root + self.epsilon * rms(root) + torch.finfo(g.dtype).tiny)
-        return _guarded(state, clipped(x, self.bounds), evaluate, {"m": m, "v": v}, {"rate": rate, "count": count})
+        x = state.x - rate / (1 - b1**count) * m / (
+            root + self.epsilon * rms(root) + torch.finfo(g.dtype).tiny
+        )
+        return _guarded(
+            state,
+            clipped(x, self.bounds),
+            evaluate,
+            {"m": m, "v": v},
+            {"rate": rate, "count": count},
+        )
 
 
 @dataclass(frozen=True)
 class GradientDescent:
-    """Plain gradient descent: x - c ∇L, with c such that the first step changes pixels by `rate` (root mean square)."""
+    """Plain gradient descent: x - c ∇L, with c such that the first step changes pixels by `rate`
+    (root mean square)."""
 
     rate: float = RATE
     bounds: tuple[float, float] | None = BOUNDS

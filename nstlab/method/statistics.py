@@ -1,9 +1,10 @@
 """Statistics of feature maps: pure functions, each a mean over positions.
 
-Because they are means over positions, the statistic of an image is the weighted mean of the statistics of its tiles; of other
-statistics, such as the covariance, it is a function of means that has to be taken last.
-Shapes: features are (B, C, H, W), read as M = B·H·W positions of N = C channels. Features in 16 bits give float32
-statistics that are practically those of the same features in float32.
+Because they are means over positions, the statistic of an image is the weighted mean of the
+statistics of its tiles; of other statistics, such as the covariance, it is a function of means that
+has to be taken last. Shapes: features are (B, C, H, W), read as M = B·H·W positions of N = C
+channels. Features in 16 bits give float32 statistics that are practically those of the same
+features in float32.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ PARTS = (8, 32)  # fewest and most parts into which the positions of 16-bit feat
 
 
 def positions(features: Tensor) -> Tensor:
-    """(B, C, H, W) -> (M, N): one row for each position; no copy if the features are channels-last."""
+    """(B, C, H, W) -> (M, N): one row for each position; no copy if the features are
+    channels-last."""
     return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
 
 
 def gram(features: Tensor) -> Tensor:
     """(B, C, H, W) -> (C, C): the Gram matrix G_ij = 1/M Σ_k F_ik F_jk.
 
-    Gatys et al. 2016, equation 3, divided by the number of positions M, so that it does not grow with the image."""
+    Gatys et al. 2016, equation 3, divided by the number of positions M, so that it does not grow
+    with the image."""
     return _mean_outer_product(positions(features))
 
 
@@ -38,7 +41,8 @@ def moments(features: Tensor) -> Tensor:
 
 
 def centred(moments: Tensor) -> Tensor:
-    """(C, C + 1) of `moments` -> (C, C): the covariance, G - m mᵀ, which is no mean over positions itself."""
+    """(C, C + 1) of `moments` -> (C, C): the covariance, G - m mᵀ, which is no mean over positions
+    itself."""
     return moments[:, :-1] - moments[:, -1:] * moments[:, -1]
 
 
@@ -54,11 +58,12 @@ def _mean_outer_product(rows: Tensor) -> Tensor:
     if rows.dtype.itemsize > 2 or parts < PARTS[0]:
         rows = widened(rows)
         return rows.T @ rows / m
-    # A matrix product in 16 bits is rounded to 16 bits. Summing the products of several parts in float32 averages the
-    # rounding errors out.
+    # A matrix product in 16 bits is rounded to 16 bits. Summing the products of several parts in
+    # float32 averages the rounding errors out.
     each = m // parts
     split, rest = rows[: parts * each].view(parts, each, n), rows[parts * each :].to(torch.float32)
-    means = torch.baddbmm(rows.new_zeros(()), split.transpose(1, 2), split, beta=0, alpha=1 / each)  # (parts, N, N)
+    # (parts, N, N)
+    means = torch.baddbmm(rows.new_zeros(()), split.transpose(1, 2), split, beta=0, alpha=1 / each)
     return (means.sum(0, dtype=torch.float32) * each + rest.T @ rest) / m
 
 
@@ -79,9 +84,10 @@ def mean_square_error(features: Tensor, target: Tensor) -> Tensor:
 
 
 def total_variation(image: Tensor) -> Tensor:
-    """(B, C, H, W) -> scalar: mean squared vertical plus mean squared horizontal difference of neighbours.
+    """(B, C, H, W) -> scalar: mean squared vertical plus mean squared horizontal difference of
+    neighbours.
 
-    A checkerboard of zeros and ones has exactly 2.0. (Rudin, Osher, Fatemi 1992; squared as in Mahendran and Vedaldi
-    2015 with β = 2.)"""
+    A checkerboard of zeros and ones has exactly 2.0. (Rudin, Osher, Fatemi 1992; squared as in
+    Mahendran and Vedaldi 2015 with β = 2.)"""
     down, across = image.diff(dim=-2), image.diff(dim=-1)
     return down.square().mean() + across.square().mean()

@@ -28,7 +28,8 @@ class Status(StrEnum):
     STALLED = "no step lowers the loss"
 
 
-Finish = Callable[[Tensor], Tensor]  # what is done to pictures that are shown or kept; the loss is that of unfinished ones
+# what is done to pictures that are shown or kept; the loss is that of unfinished ones
+Finish = Callable[[Tensor], Tensor]
 
 
 def unfinished(picture: Tensor) -> Tensor:
@@ -45,25 +46,36 @@ class Level:
 
 
 def pyramid(
-    shape: Sequence[int], steps: int, levels: int = 1, too_small: Callable[[Sequence[int]], object] | None = None
+    shape: Sequence[int],
+    steps: int,
+    levels: int = 1,
+    too_small: Callable[[Sequence[int]], object] | None = None,
 ) -> tuple[Level, ...]:
-    """A schedule from coarse to fine: at most `levels` sizes, each twice the one before, with `steps` at the last one, which
-    is `shape` (H, W) itself, and half as many at each of the others. Sizes with a side below 2 · MIN_SIDE are left out, and
-    those that are `too_small`.
+    """A schedule from coarse to fine: at most `levels` sizes, each twice the one before, with
+    `steps` at the last one, which is `shape` (H, W) itself, and half as many at each of the others.
+    Sizes with a side below 2 · MIN_SIDE are left out, and those that are `too_small`.
 
-    If there are coarser sizes, a size of more than FULL pixels has fewer steps, in proportion: what the coarser ones have
-    painted is there already, and only details are new."""
+    If there are coarser sizes, a size of more than FULL pixels has fewer steps, in proportion: what
+    the coarser ones have painted is there already, and only details are new."""
     height, width = shape
-    factors = [2**k for k in reversed(range(levels)) if k == 0 or min(height, width) // 2**k >= 2 * MIN_SIDE]
+    factors = [
+        2**k
+        for k in reversed(range(levels))
+        if k == 0 or min(height, width) // 2**k >= 2 * MIN_SIDE
+    ]
     each = [(height // f, width // f, steps if f == 1 else steps // 2) for f in factors]
     while len(each) > 1 and too_small is not None and too_small(each[0][:2]):
         each.pop(0)
-    return tuple(Level((h, w), round(count * min(1.0, FULL / max(h, w))) if len(each) > 1 else count) for h, w, count in each)
+    return tuple(
+        Level((h, w), round(count * min(1.0, FULL / max(h, w))) if len(each) > 1 else count)
+        for h, w, count in each
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The picture with the lowest loss at the present size and weights; FloatingPointError if the loss is not finite."""
+    """The picture with the lowest loss at the present size and weights; FloatingPointError if the
+    loss is not finite."""
 
     loss: float
     x: Tensor
@@ -76,11 +88,13 @@ class Best:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """The state of a run after a step. Pictures are (1, 3, H, W) sRGB in [0, 1], at this step's size.
+    """The state of a run after a step. Pictures are (1, 3, H, W) sRGB in [0, 1], at this step's
+    size.
 
-    index: number of steps done; 0 is the first picture. loss: the weighted total. evaluations, seconds: since the start.
-    level: index of the size in the schedule. event: what the optimizer's guard did in this step, or "". events: all so far.
-    weights: by name, as in `Objective.weights`."""
+    index: number of steps done; 0 is the first picture. loss: the weighted total. evaluations,
+    seconds: since the start. level: index of the size in the schedule. event: what the optimizer's
+    guard did in this step, or "". events: all so far. weights: by name, as in
+    `Objective.weights`."""
 
     index: int
     loss: float
@@ -116,15 +130,18 @@ class Step:
         return self._finish(self.unfinished())
 
     def unfinished(self) -> Tensor:
-        """The picture of this step as it is optimized, from which another run may go on: a detached copy, clipped to [0, 1]."""
+        """The picture of this step as it is optimized, from which another run may go on: a detached
+        copy, clipped to [0, 1]."""
         return _shown(self._state.x)
 
     def preview(self) -> Callable[[], Tensor]:
-        """Begin to copy the picture of this step to the host, without waiting; calling what is returned gives the copy."""
+        """Begin to copy the picture of this step to the host, without waiting; calling what is
+        returned gives the copy."""
         return to_host(self.snapshot())
 
     def best(self) -> Tensor:
-        """The picture with the lowest loss at this size so far, a detached copy, finished and clipped to [0, 1]."""
+        """The picture with the lowest loss at this size so far, a detached copy, finished and
+        clipped to [0, 1]."""
         return self._finish(_shown(self._best.x))
 
     def light(self) -> Step:
@@ -136,19 +153,45 @@ class Step:
         terms = dict(zip(self._names, self._best.values.tolist(), strict=True))
         status = Status.LEFT if self.status is Status.RUNNING else self.status
         return Result(
-            self.best(), self._best.loss * self._scale, terms, status, self.index, self.evaluations, self.seconds, self.events
+            self.best(),
+            self._best.loss * self._scale,
+            terms,
+            status,
+            self.index,
+            self.evaluations,
+            self.seconds,
+            self.events,
         )
 
     def checkpoint(self) -> Checkpoint:
-        """All that is needed to resume from here. To be called before the step after the next one begins."""
+        """All that is needed to resume from here. To be called before the step after the next one
+        begins."""
         state, best = self._state, self._best
-        tensors = {"x": state.x, "grad": state.at.grad, "values": state.at.values, "loss": state.at.loss}
+        tensors = {
+            "x": state.x,
+            "grad": state.at.grad,
+            "values": state.at.values,
+            "loss": state.at.loss,
+        }
         tensors |= {"best_x": best.x} if best.x is not state.x else {}
         tensors |= {"best_values": best.values}
         tensors |= {f"{MEMORY}{name}": tensor for name, tensor in state.tensors.items()}
-        data = {name: getattr(self, name) for name in ("index", "evaluations", "seconds", "level", "weights")}
-        data |= {"loss": state.loss, "best_loss": best.loss, "numbers": state.numbers, "stalled": state.stalled}
-        data |= {"events": list(self.events), "recent": list(self._recent), "optimizer": self._optimizer, "fine": self._fine}
+        data = {
+            name: getattr(self, name)
+            for name in ("index", "evaluations", "seconds", "level", "weights")
+        }
+        data |= {
+            "loss": state.loss,
+            "best_loss": best.loss,
+            "numbers": state.numbers,
+            "stalled": state.stalled,
+        }
+        data |= {
+            "events": list(self.events),
+            "recent": list(self._recent),
+            "optimizer": self._optimizer,
+            "fine": self._fine,
+        }
         return Checkpoint({name: _kept(t) for name, t in tensors.items()}, data)
 
 
@@ -164,7 +207,8 @@ def _kept(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The best picture of the last size, (1, 3, H, W) sRGB in [0, 1], and how the run came to it."""
+    """The best picture of the last size, (1, 3, H, W) sRGB in [0, 1], and how the run came to
+    it."""
 
     image: Tensor
     loss: float

@@ -1,7 +1,8 @@
 """The terms of an objective: content, style and total variation.
 
-A term is a *statistic* of each of its layers (a mean over positions), and a *score* of that statistic against its target.
-How the score is scaled is said by the term's `Convention`, and tested for each convention against its published formula.
+A term is a *statistic* of each of its layers (a mean over positions), and a *score* of that
+statistic against its target. How the score is scaled is said by the term's `Convention`, and tested
+for each convention against its published formula.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from nstlab.base.names import rectified
 from nstlab.base.settings import FITS, MIN_SIDE
 from nstlab.method.conventions import Convention
-from nstlab.method.crops import Crop, added, collected
+from nstlab.method.crops import Crop, added, fill_positions
 from nstlab.method.statistics import gram, mean_square_error, total_variation
 from nstlab.pictures import images as im
 
@@ -25,10 +26,11 @@ PIXELS = "pixels"  # stands for a layer where a term reads the image itself
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One kind of error, measured on some layers. Subclasses define the `statistic` and its `score`.
+    """One kind of error, measured on some layers. Subclasses define the `statistic` and its
+    `score`.
 
-    The term's value is Σ_l layer_weights_l · score(statistic(F_l), target_l). image: (1, 3, H, W) sRGB in [0, 1], from whose
-    features the targets are made; None if there are no targets."""
+    The term's value is Σ_l layer_weights_l · score(statistic(F_l), target_l). image: (1, 3, H, W)
+    sRGB in [0, 1], from whose features the targets are made; None if there are no targets."""
 
     name: str
     layers: tuple[str, ...]
@@ -36,19 +38,22 @@ class Term:
     convention: Convention
     image: Tensor | None = None
     margin: ClassVar[int] = 0  # positions around those of a crop that `part` sees, too
-    least: ClassVar[int] = 1  # positions that a layer must have in height and width, for the picture and for the target
+    # positions that a layer must have in height and width, for the picture and for the target
+    least: ClassVar[int] = 1
     positional: ClassVar[bool] = False  # whether targets have as many positions as the picture
     _made: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What `make` makes, kept by a key: for tensors of one size and device, which a GPU must not wait for each time."""
+        """What `make` makes, kept by a key: for tensors of one size and device, which a GPU must
+        not wait for each time."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The network's layers that are read for `layers`, in the same order: after the ReLU if the convention says so."""
+        """The network's layers that are read for `layers`, in the same order: after the ReLU if the
+        convention says so."""
         return tuple(map(rectified, self.layers)) if self.convention.rectified else self.layers
 
     def with_layers(self, names: Iterable[str]) -> Term:
@@ -56,7 +61,9 @@ class Term:
         if self.reads == (PIXELS,):
             return self
         more = tuple(name for name in names if name not in self.layers)
-        return dataclasses.replace(self, layers=self.layers + more, layer_weights=self.layer_weights + (0.0,) * len(more))
+        return dataclasses.replace(
+            self, layers=self.layers + more, layer_weights=self.layer_weights + (0.0,) * len(more)
+        )
 
     def target_shape(self, shape: Sequence[int]) -> Sequence[int]:
         """(H, W) of the picture from which the targets are made, for an image of shape (H, W)."""
@@ -67,7 +74,8 @@ class Term:
         return None if self.image is None else im.resize(self.image, self.target_shape(shape))
 
     def target(self, features: Tensor) -> Tensor:
-        """What a layer's statistic is compared with, made from the features of `target_image` there."""
+        """What a layer's statistic is compared with, made from the features of `target_image`
+        there."""
         return self.statistic(features, None)
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
@@ -83,32 +91,39 @@ class Term:
     def part(self, features: Tensor, target: Tensor | None, crop: Crop) -> Tensor:
         """What some positions add to the statistic, which is the sum over all crops.
 
-        features: those of the crop, with `margin` more on each side. target: that of all positions."""
+        features: those of the crop, with `margin` more on each side. target: that of all
+        positions."""
         return crop.share * self.statistic(features, self.cut(target, crop, features))
 
     def cut(self, target: Tensor | None, crop: Crop, like: Tensor) -> Tensor | None:
-        """What of the target is that of the crop, on the device of `like`: all, unless the target has positions itself."""
+        """What of the target is that of the crop, on the device of `like`: all, unless the target
+        has positions itself."""
         return target
 
-    def gathered(self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
-        """`total`, None at first, with what a crop of a picture's features adds to what `settled` makes the target of."""
+    def accumulate_target(
+        self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor
+    ) -> Tensor:
+        """`total`, None at first, with what a crop of a picture's features adds to what
+        `finalize_target` makes the target of."""
         return added(total, self.part(features, None, crop))
 
-    def settled(self, total: Tensor) -> Tensor:
+    def finalize_target(self, total: Tensor) -> Tensor:
         """The target, given what all crops together are."""
         return total
 
-    def working(self, filters: int, positions: int) -> int:
-        """About how many numbers its statistic and gradient at a layer hold at once, beside the features: for estimates of
-        memory, in which a Gram matrix counts nothing."""
+    def workspace(self, filters: int, positions: int) -> int:
+        """About how many numbers its statistic and gradient at a layer hold at once, beside the
+        features: for estimates of memory, in which a Gram matrix counts nothing."""
         return 0
 
 
 @dataclass(frozen=True, eq=False)
 class Content(Term):
-    """½ Σ_ij (F_ij - P_ij)² (Gatys et al. 2016, equation 1), or its mean over elements, by convention.
+    """½ Σ_ij (F_ij - P_ij)² (Gatys et al. 2016, equation 1), or its mean over elements, by
+    convention.
 
-    The gradient at the convolution is F - P where F > 0, and 0 elsewhere (equation 2; divided by N·M for the mean)."""
+    The gradient at the convolution is F - P where F > 0, and 0 elsewhere (equation 2; divided by
+    N·M for the mean)."""
 
     positional = True
 
@@ -122,8 +137,10 @@ class Content(Term):
     def cut(self, target: Tensor, crop: Crop, like: Tensor) -> Tensor:
         return crop.of(target).to(like.device)
 
-    def gathered(self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
-        return collected(total, features, crop, picture)
+    def accumulate_target(
+        self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor
+    ) -> Tensor:
+        return fill_positions(total, features, crop, picture)
 
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
         elements = 1 if self.convention.content_mean else features.numel()
@@ -132,12 +149,15 @@ class Content(Term):
 
 @dataclass(frozen=True, eq=False)
 class Style(Term):
-    """1/(4 N²) Σ_ij (G_ij - A_ij)² with G = F Fᵀ / M (Gatys et al. 2016, equations 3 to 5), or as the convention has it.
+    """1/(4 N²) Σ_ij (G_ij - A_ij)² with G = F Fᵀ / M (Gatys et al. 2016, equations 3 to 5), or as
+    the convention has it.
 
-    The gradient at the convolution is 1/(N² M) (Fᵀ (G - A))_ji where F > 0, and 0 elsewhere (equation 6).
+    The gradient at the convolution is 1/(N² M) (Fᵀ (G - A))_ji where F > 0, and 0 elsewhere
+    (equation 6).
 
-    fit, scale: how the painting gets the shape of the image, see images.fit. fitted: the (H, W) of the images for which that
-    has been done already; for images of another size, the painting is then enlarged or reduced as they are."""
+    fit, scale: how the painting gets the shape of the image, see images.fit. fitted: the (H, W) of
+    the images for which that has been done already; for images of another size, the painting is
+    then enlarged or reduced as they are."""
 
     fit: str = FITS[0]
     scale: float = 1.0
@@ -149,7 +169,9 @@ class Style(Term):
         own = self.image.shape[-2:]
         if self.fitted is None:
             return im.fitting(own, shape, self.fit, self.scale)[1]
-        return [max(MIN_SIDE, round(o * s / f)) for o, s, f in zip(own, shape, self.fitted, strict=True)]
+        return [
+            max(MIN_SIDE, round(o * s / f)) for o, s, f in zip(own, shape, self.fitted, strict=True)
+        ]
 
     def target_image(self, shape: Sequence[int]) -> Tensor | None:
         if self.image is None or self.fitted is not None:
@@ -180,8 +202,8 @@ class PixelTerm(Term):
 class TotalVariation(PixelTerm):
     """Mean squared difference of neighbouring pixels.
 
-    neural-style takes half the sum over pixel values from 0 to 255; here, half the mean times the number of values (its sum
-    leaves out one row and one column)."""
+    neural-style takes half the sum over pixel values from 0 to 255; here, half the mean times the
+    number of values (its sum leaves out one row and one column)."""
 
     margin = 1
 
@@ -190,10 +212,19 @@ class TotalVariation(PixelTerm):
 
     def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
         (height, width), (top, left) = crop.whole, (crop.rows.start, crop.columns.start)
-        own = features[..., min(1, top) :, min(1, left) :]  # with one more row below, and one column to the right
-        down = own.diff(dim=-2)[..., : crop.shape[0], : crop.shape[1]].square().sum() / ((height - 1) * width)
-        across = own.diff(dim=-1)[..., : crop.shape[0], : crop.shape[1]].square().sum() / (height * (width - 1))
+        # with one more row below, and one column to the right
+        own = features[..., min(1, top) :, min(1, left) :]
+        down = own.diff(dim=-2)[..., : crop.shape[0], : crop.shape[1]].square().sum() / (
+            (height - 1) * width
+        )
+        across = own.diff(dim=-1)[..., : crop.shape[0], : crop.shape[1]].square().sum() / (
+            height * (width - 1)
+        )
         return (down + across) / features.shape[:-2].numel()
 
     def score(self, statistic: Tensor, target: None, features: Tensor) -> Tensor:
-        return statistic if self.convention.tv_per_element else 0.5 * 255.0**2 * features.numel() * statistic
+        return (
+            statistic
+            if self.convention.tv_per_element
+            else 0.5 * 255.0**2 * features.numel() * statistic
+        )

@@ -1,12 +1,14 @@
-"""The networks that can be the loss model: their layers by name, and those that are read unless others are asked for.
+"""The networks that can be the loss model: their layers by name, and those that are read unless
+others are asked for.
 
-To add one of torchvision's classifiers, add it to ARCHITECTURES. Its entry names layers as its paper does, each with a node of
-the graph that torchvision's feature extraction finds, and chooses layers: for style one at each resolution, as VGG19's conv1_1
-to conv5_1 are; for content the one whose receptive field is nearest to that of VGG19's conv4_2, 84 px, or a paper's.
-Everything else is torchvision's own: the graph, the weights with their hash, the preprocessing.
+To add one of torchvision's classifiers, add it to ARCHITECTURES. Its entry names layers as its
+paper does, each with a node of the graph that torchvision's feature extraction finds, and chooses
+layers: for style one at each resolution, as VGG19's conv1_1 to conv5_1 are; for content the one
+whose receptive field is nearest to that of VGG19's conv4_2, 84 px, or a paper's. Everything else is
+torchvision's own: the graph, the weights with their hash, the preprocessing.
 
-Any other classifier of torchvision can be named as well, at your own risk: its layers are the graph's nodes, and layers have to
-be chosen. Imports nothing heavy.
+Any other classifier of torchvision can be named as well, at your own risk: its layers are the
+graph's nodes, and layers have to be chosen. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ DEFAULT_NETWORK = "vgg19"
 class Architecture:
     """A network's layers.
 
-    nodes: {layer: node of torchvision's graph}, in the network's order. style_layers, content_layers: what is read by default;
-    for a VGG, by convention. blocks: a VGG's convolutions in each block. options: for torchvision's builder."""
+    nodes: {layer: node of torchvision's graph}, in the network's order. style_layers,
+    content_layers: what is read by default; for a VGG, by convention. blocks: a VGG's convolutions
+    in each block. options: for torchvision's builder."""
 
     name: str
     nodes: Mapping[str, str]
@@ -56,31 +59,49 @@ class Architecture:
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """The layers to choose from, without poolings, and without ReLUs, which are read by their convolutions' names."""
+        """The layers to choose from, without poolings, and without ReLUs, which are read by their
+        convolutions' names."""
         twins = {RECTIFIED.get(name) for name in self.layers}
-        return tuple(name for name in self.layers if name not in twins and not name.startswith(POOL))
+        return tuple(
+            name for name in self.layers if name not in twins and not name.startswith(POOL)
+        )
 
     def has(self, layers: Iterable[str]) -> bool:
         """Whether it has all of these layers."""
         return all(name in self.nodes for name in layers)
 
     def layer(self, name: str | int) -> str:
-        """The name of a layer, given that name, or for a VGG the index that tutorials use (1 = conv1_1, 4 = conv2_2).
+        """The name of a layer, given that name, or for a VGG the index that tutorials use (1 =
+        conv1_1, 4 = conv2_2).
 
         Raises InputError for a layer that the network does not have."""
         text = str(name).strip()
-        if self.blocks and text.isdecimal() and len(text) < 3 and 1 <= int(text) <= len(self.convolutions):
+        if (
+            self.blocks
+            and text.isdecimal()
+            and len(text) < 3
+            and 1 <= int(text) <= len(self.convolutions)
+        ):
             return self.convolutions[int(text) - 1]
         if text in self.nodes:
             return text
-        raise InputError(f"{self.title} has no layer '{text}'{nearest(text, self.layers)} (allowed: {self._allowed()})")
+        raise InputError(
+            f"{self.title} has no layer '{text}'{nearest(text, self.layers)} (allowed: "
+            f"{self._allowed()})"
+        )
 
     def _allowed(self) -> str:
         if self.blocks:
             last = self.convolutions[-1]
-            reach = f"conv1_1 to {last}, relu1_1 to {RECTIFIED[last]}, pool1 to pool{len(self.blocks)}"
+            reach = (
+                f"conv1_1 to {last}, relu1_1 to {RECTIFIED[last]}, pool1 to pool{len(self.blocks)}"
+            )
             return f"{reach}, or an index from 1 to {len(self.convolutions)}"
-        return ", ".join(self.layers) if self.style_layers else f"those that `nstlab info --network {self.name}` lists"
+        return (
+            ", ".join(self.layers)
+            if self.style_layers
+            else f"those that `nstlab info --network {self.name}` lists"
+        )
 
 
 def _vgg(name: str, blocks: tuple[int, ...]) -> Architecture:
@@ -90,8 +111,12 @@ def _vgg(name: str, blocks: tuple[int, ...]) -> Architecture:
 
 _ALEXNET = "conv1 relu1 pool1 conv2 relu2 pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool5"
 _SQUEEZENET = "conv1 relu1 pool1 fire2 fire3 pool3 fire4 fire5 pool5 fire6 fire7 fire8 fire9"
-_INCEPTIONS = [f"inception{name}" for name in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")]
-_BOTTLENECKS = [f"layer{stage}.{i}" for stage, count in enumerate((3, 4, 6, 3), 1) for i in range(count)]
+_INCEPTIONS = [
+    f"inception{name}" for name in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
+]
+_BOTTLENECKS = [
+    f"layer{stage}.{i}" for stage, count in enumerate((3, 4, 6, 3), 1) for i in range(count)
+]
 
 
 def _numbered(names: str) -> dict[str, str]:
@@ -108,10 +133,13 @@ ARCHITECTURES = {
             "alexnet", _numbered(_ALEXNET),
             style_layers=("conv1", "conv2", "conv3", "conv4", "conv5"), content_layers=("conv3",),
         ),
-        Architecture(  # Szegedy et al. 2014; convolutions are followed by batch normalization and ReLU
-            "googlenet", {"relu1": "conv1", "pool1": "maxpool1", "relu2": "conv2", "relu3": "conv3", "pool2": "maxpool2"}
-            | {name: name for name in _INCEPTIONS},
-            style_layers=("relu1", "relu3", "inception3a", "inception4a", "inception5a"), content_layers=("inception4a",),
+        # Szegedy et al. 2014; convolutions are followed by batch normalization and ReLU
+        Architecture(
+            "googlenet",
+            {"relu1": "conv1", "pool1": "maxpool1", "relu2": "conv2", "relu3": "conv3"}
+            | {"pool2": "maxpool2"} | {name: name for name in _INCEPTIONS},
+            style_layers=("relu1", "relu3", "inception3a", "inception4a", "inception5a"),
+            content_layers=("inception4a",),
             options={"transform_input": True, "aux_logits": False, "init_weights": False},
         ),
         Architecture(  # Iandola et al. 2016
@@ -119,15 +147,19 @@ ARCHITECTURES = {
             style_layers=("conv1", "fire2", "fire4", "fire6", "fire8"), content_layers=("fire5",),
         ),
         Architecture(  # He et al. 2015; these layers are those of Wang et al. 2021
-            "resnet50", {"relu1": "relu", "pool1": "maxpool"} | {name: name for name in _BOTTLENECKS},
-            style_layers=("relu1", "layer1.2", "layer2.3", "layer3.5", "layer4.2"), content_layers=("layer3.5",),
+            "resnet50",
+            {"relu1": "relu", "pool1": "maxpool"} | {name: name for name in _BOTTLENECKS},
+            style_layers=("relu1", "layer1.2", "layer2.3", "layer3.5", "layer4.2"),
+            content_layers=("layer3.5",),
         ),
     )
 }  # fmt: skip
 
 
-OPTIONS: Mapping[str, Mapping[str, Any]] = {  # for torchvision's builder, of networks that have no entry
-    "inception_v3": {"transform_input": True, "init_weights": False},  # as its trained weights need it
+# for torchvision's builder, of networks that have no entry
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    # as its trained weights need it
+    "inception_v3": {"transform_input": True, "init_weights": False},
 }
 
 
@@ -144,16 +176,21 @@ def architecture(name: str) -> Architecture:
     others = models.list_models(module=models)
     if name not in others:
         raise InputError(
-            f"network: '{name}' is not one of {', '.join(ARCHITECTURES)}{nearest(name, [*ARCHITECTURES, *others])} "
+            f"network: '{name}' is not one of "
+            f"{', '.join(ARCHITECTURES)}{nearest(name, [*ARCHITECTURES, *others])} "
             "(or any other classifier of torchvision, at your own risk)"
         )
     options = OPTIONS.get(name, {})
     try:
         nodes = get_graph_node_names(untrained(name, options), suppress_diff_warning=True)[1]
     except Exception as error:  # whatever a tracer may raise
-        raise InputError(f"network: '{name}' cannot be traced ({type(error).__name__}); choose another") from None
+        raise InputError(
+            f"network: '{name}' cannot be traced ({type(error).__name__}); choose another"
+        ) from None
     # The first one is the picture. A name such as conv1 would be read as relu1, which there is not.
-    return Architecture(name, {node: node for node in nodes[1:] if node not in RECTIFIED}, options=options)
+    return Architecture(
+        name, {node: node for node in nodes[1:] if node not in RECTIFIED}, options=options
+    )
 
 
 def untrained(name: str, options: Mapping[str, Any]) -> nn.Module:

@@ -1,4 +1,5 @@
-"""Large files from the network: put into place only when whole and checked by hash, and continued where a download stopped."""
+"""Large files from the network: put into place only when whole and checked by hash, and continued
+where a download stopped."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ TIMEOUT = 30.0  # seconds without a byte after which a server is given up
 
 @dataclass(frozen=True)
 class Download:
-    """A file that `fetch` can get. `sha256` is the beginning of its hash, which is part of the file's name."""
+    """A file that `fetch` can get. `sha256` is the beginning of its hash, which is part of the
+    file's name."""
 
     url: str
     sha256: str
@@ -39,12 +41,15 @@ class Download:
         return self.path.with_suffix(".part")
 
 
-def fetch(download: Download, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
-    """Download a file into its place and check its hash; an interrupted download continues where it stopped.
+def fetch(
+    download: Download, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Path:
+    """Download a file into its place and check its hash; an interrupted download continues where it
+    stopped.
 
     Args: progress: called with the number of bytes received and the number in all (0 if unknown).
-    Returns: the file's path; one that is there already is checked and kept.
-    Raises: InputError if it cannot be had (what has come is kept) or if its hash is wrong (then it is removed)."""
+    Returns: the file's path; one that is there already is checked and kept. Raises: InputError if
+    it cannot be had (what has come is kept) or if its hash is wrong (then it is removed)."""
     path = download.path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,10 +58,15 @@ def fetch(download: Download, progress: Callable[[int, int], None] = lambda done
             return _fetched(download, progress)
     except InputError:
         raise
-    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: malformed headers
+    except (
+        OSError,
+        ValueError,
+        http.client.HTTPException,
+    ) as error:  # ValueError: malformed headers
         reason = getattr(error, "reason", None) or error
         raise InputError(
-            f"{download.url} could not be downloaded ({reason}); run the same command again to go on, or put the "
+            f"{download.url} could not be downloaded ({reason}); run the same command again to go "
+            "on, or put the "
             f"file at {path} by hand"
         ) from None
 
@@ -69,7 +79,10 @@ def _fetched(download: Download, progress: Callable[[int, int], None]) -> Path:
     _receive(download.url, part, (download.megabytes + 1) << 20, progress)
     if not _is_right(part, download):
         part.unlink()
-        raise InputError(f"{download.url}: the file's hash is not {download.sha256}…; it was removed, please try again")
+        raise InputError(
+            f"{download.url}: the file's hash is not {download.sha256}…; it was removed, please "
+            "try again"
+        )
     return part.replace(path)
 
 
@@ -82,7 +95,9 @@ def _is_right(path: Path, download: Download) -> bool:
 class _SameScheme(urllib.request.HTTPRedirectHandler):
     """Follows redirections, but never from https to http, or to ftp."""
 
-    def redirect_request(self, request: urllib.request.Request, *rest: Any) -> urllib.request.Request | None:
+    def redirect_request(
+        self, request: urllib.request.Request, *rest: Any
+    ) -> urllib.request.Request | None:
         scheme = urllib.parse.urlsplit(rest[-1]).scheme
         if scheme != request.type:
             raise OSError(f"the server redirects from {request.type} to {scheme}")
@@ -99,7 +114,8 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
 
 
 def _receive(url: str, part: Path, most: int, progress: Callable[[int, int], None]) -> None:
-    """Append what is missing to the partial file; start it anew if the server cannot send a part only.
+    """Append what is missing to the partial file; start it anew if the server cannot send a part
+    only.
 
     most: bytes after which no more are received, since the file cannot be the right one."""
     have = part.stat().st_size if part.exists() else 0

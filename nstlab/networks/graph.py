@@ -1,8 +1,9 @@
-"""Any of torchvision's classifiers as the loss model, through its graph: layers by name, evaluation no deeper than needed.
+"""Any of torchvision's classifiers as the loss model, through its graph: layers by name, evaluation
+no deeper than needed.
 
-The graph is that of torchvision's feature extraction (torch.fx). Three things are changed in it: nothing is computed in place,
-since features that are read have to stay; poolings that reduce the picture can be exchanged; and it ends at the deepest layer
-that is read.
+The graph is that of torchvision's feature extraction (torch.fx). Three things are changed in it:
+nothing is computed in place, since features that are read have to stay; poolings that reduce the
+picture can be exchanged; and it ends at the deepest layer that is read.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from torch import Tensor, fx, nn
 from nstlab.base.names import POOL, POOLS, PRECISIONS, WEIGHTS
 from nstlab.base.settings import InputError
 from nstlab.networks.architectures import DEFAULT_NETWORK, architecture, untrained
-from nstlab.networks.vgg import VGG16, VGG19, Network, pooled
+from nstlab.networks.base import Network, pooled
+from nstlab.networks.vgg import VGG16, VGG19
 from nstlab.networks.weights import WIDTHS, Weights
 from nstlab.networks.weights import load as load_weights
 
@@ -45,7 +47,8 @@ class Pool(nn.Module):
 
 @cache
 def traced(name: str, pool: str) -> fx.GraphModule:
-    """The graph of a network of torchvision, without weights: preprocessed picture -> {layer: features}. Never changed."""
+    """The graph of a network of torchvision, without weights: preprocessed picture -> {layer:
+    features}. Never changed."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
     known = architecture(name)
@@ -53,7 +56,8 @@ def traced(name: str, pool: str) -> fx.GraphModule:
     for path, part in [*model.named_modules()]:
         if getattr(part, "inplace", False):
             vars(part)["inplace"] = False
-        if pool != "max" and isinstance(part, nn.MaxPool2d) and _first(part.stride) > 1:  # those within a layer stay
+        # those within a layer stay
+        if pool != "max" and isinstance(part, nn.MaxPool2d) and _first(part.stride) > 1:
             model.set_submodule(path, Pool(pool, part))
     nodes, leaves = {node: layer for layer, node in known.nodes.items()}, {"leaf_modules": [Pool]}
     made = create_feature_extractor(model, None, nodes, nodes, leaves, suppress_diff_warning=True)
@@ -92,7 +96,8 @@ class _Shapes(fx.Interpreter):
 def _shapes(module: fx.GraphModule, shape: tuple[int, int]) -> Mapping[str, tuple[int, ...]]:
     """{node: its shape} for a picture of shape (H, W)."""
     shapes = _Shapes(module)
-    with contextlib.suppress(RuntimeError, AssertionError):  # a window is larger than what is left of the picture
+    # a window is larger than what is left of the picture
+    with contextlib.suppress(RuntimeError, AssertionError):
         shapes.run(torch.empty(1, 3, *shape, device="meta"))
     return shapes.found
 
@@ -101,15 +106,16 @@ class GraphNetwork(Network):
     """A classifier of torchvision.
 
     Args:
-        name: one of architectures.ARCHITECTURES except the VGGs; or another classifier's, at your own risk.
+        name: one of architectures.ARCHITECTURES except the VGGs; or another classifier's, at your
+        own risk.
         weights: a `Weights`, "auto" or "imagenet" (torchvision's), "random", or a path.
-        pool: "max" (as it was trained), "avg" or "l2", which take the place of the poolings that reduce the picture (of those
-            that are modules of the network).
+        pool: "max" (as it was trained), "avg" or "l2", which take the place of the poolings that
+            reduce the picture (of those that are modules of the network).
         precision, temperature: see `Network`.
         seed: of random weights.
-    Activations are normalized where they are read, since not every network's weights can be scaled without changing what it
-    computes.
-    Raises: InputError for an unknown name and for weights that cannot be used.
+    Activations are normalized where they are read, since not every network's weights can be scaled
+    without changing what it computes. Raises: InputError for an unknown name and for weights that
+    cannot be used.
     """
 
     def __init__(
@@ -123,27 +129,38 @@ class GraphNetwork(Network):
     ):
         if architecture(name).blocks:
             raise InputError(f"{name}: is a VGG; use `loss_network`")
-        weights, blank = weights if isinstance(weights, Weights) else load_weights(weights, seed, name), traced(name, pool)
+        weights, blank = (
+            weights if isinstance(weights, Weights) else load_weights(weights, seed, name),
+            traced(name, pool),
+        )
         weights = replace(weights, tensors=_needed(blank, weights, name), network=name)
         super().__init__(weights, pool, precision, temperature)
         self.module = copy.deepcopy(blank)
-        state = {key: weights.tensors.get(key, torch.zeros(())) for key in blank.state_dict()}  # zeros for unused counters
+        # zeros for unused counters
+        state = {key: weights.tensors.get(key, torch.zeros(())) for key in blank.state_dict()}
         layout = {4: torch.channels_last}  # as convolutions read it
-        state = {key: t.clone(memory_format=layout.get(t.ndim, torch.contiguous_format)) for key, t in state.items()}
+        state = {
+            key: t.clone(memory_format=layout.get(t.ndim, torch.contiguous_format))
+            for key, t in state.items()
+        }
         self.module.load_state_dict(state, assign=True)
         self._blank, self._ended = [blank], {}  # no parts of this module
         self._maps = _maps(blank)
         if not self._maps:
-            raise InputError(f"network: {name} has no features at positions of a picture; choose another")
+            raise InputError(
+                f"network: {name} has no features at positions of a picture; choose another"
+            )
 
     @property
-    def gauged(self) -> tuple[str, ...]:
+    def normalized_layers(self) -> tuple[str, ...]:
         return tuple(self._maps)
 
     def normalize(self, means: Mapping[str, Tensor]) -> None:
         for name, mean in means.items():
             buffer = self._mean_of(name)
-            self.register_buffer(buffer, mean.mean().to(self.device, self.dtype) * getattr(self, buffer, 1.0))
+            self.register_buffer(
+                buffer, mean.mean().to(self.device, self.dtype) * getattr(self, buffer, 1.0)
+            )
         self.normalized = True
 
     def _mean_of(self, layer: str) -> str:
@@ -172,23 +189,35 @@ class GraphNetwork(Network):
         wanted = {self.architecture.layer(layer) for layer in layers}
         for name in sorted(wanted, key=self.architecture.layers.index):
             if name not in self._maps:
-                raise InputError(f"{name} of {self.weights.network} has no positions; choose a layer before it")
+                raise InputError(
+                    f"{name} of {self.weights.network} has no positions; choose a layer before it"
+                )
             if shape is not None and not self.shapes([name], shape):
-                raise InputError(f"a picture of {shape[1]}×{shape[0]} is too small for {name} of {self.weights.network}")
+                raise InputError(
+                    f"a picture of {shape[1]}×{shape[0]} is too small for {name} of "
+                    f"{self.weights.network}"
+                )
         return wanted
 
-    def shapes(self, layers: Iterable[str], shape: Sequence[int]) -> dict[str, tuple[int, int, int]]:
+    def shapes(
+        self, layers: Iterable[str], shape: Sequence[int]
+    ) -> dict[str, tuple[int, int, int]]:
         seen = _shapes(self._blank[0], (shape[0], shape[1]))
         found = {name: seen.get(self._maps[name], ()) for name in layers if name in self._maps}
         return {name: size[1:] for name, size in found.items() if size}
 
     def computed(self, layers: Collection[str], shape: Sequence[int]) -> int:
         seen = _shapes(self._blank[0], (shape[0], shape[1]))
-        return sum(prod(seen[node.name]) for node in self._until(frozenset(layers)).graph.nodes if node.name in seen)
+        return sum(
+            prod(seen[node.name])
+            for node in self._until(frozenset(layers)).graph.nodes
+            if node.name in seen
+        )
 
 
 def _maps(module: fx.GraphModule) -> dict[str, str]:
-    """{layer: its node's name} of the layers that are (1, C, h, w), with as many filters whatever the picture's shape."""
+    """{layer: its node's name} of the layers that are (1, C, h, w), with as many filters whatever
+    the picture's shape."""
     wide, narrow = (_shapes(module, shape) for shape in (SAMPLE, (SAMPLE[0], SAMPLE[1] * 3 // 4)))
     nodes = {layer: node.name for layer, node in _layers(module.graph).items()}
 
@@ -200,38 +229,50 @@ def _maps(module: fx.GraphModule) -> dict[str, str]:
 
 
 def _needed(blank: fx.GraphModule, weights: Weights, network: str) -> dict[str, Tensor]:
-    """The tensors among the weights that the graph has; InputError if they are not those of the network."""
+    """The tensors among the weights that the graph has; InputError if they are not those of the
+    network."""
     found = {}
     for key, own in blank.state_dict().items():
         if not own.is_floating_point():
             if own.ndim:
-                raise InputError(f"network: {network} has tables of whole numbers ({key}); choose another")
+                raise InputError(
+                    f"network: {network} has tables of whole numbers ({key}); choose another"
+                )
             continue  # a counter of batch normalization
         given = weights.tensors.get(key)
         if given is None or given.shape != own.shape:
             has = "is missing" if given is None else f"has the shape {tuple(given.shape)}"
-            raise InputError(f"{weights.source}: not the weights of {network}; {key} {has}, expected is {tuple(own.shape)}")
+            raise InputError(
+                f"{weights.source}: not the weights of {network}; {key} {has}, expected is "
+                f"{tuple(own.shape)}"
+            )
         found[key] = given
     return found
 
 
-def loss_network(name: str = DEFAULT_NETWORK, rescale_pool: bool = False, **options: Any) -> Network:
-    """The network of that name: `VGG19`, `VGG16` or a `GraphNetwork`, which say what the options are.
+def loss_network(
+    name: str = DEFAULT_NETWORK, rescale_pool: bool = False, **options: Any
+) -> Network:
+    """The network of that name: `VGG19`, `VGG16` or a `GraphNetwork`, which say what the options
+    are.
 
     Raises InputError for what it cannot have."""
     if kind := {kind.NAME: kind for kind in (VGG19, VGG16)}.get(name):
         return kind(rescale_pool=rescale_pool, **options)
     if rescale_pool:
-        raise InputError(f"rescale_pool: by how much poolings differ is known for VGGs, not for {name}; leave it out")
+        raise InputError(
+            f"rescale_pool: by how much poolings differ is known for VGGs, not for {name}; "
+            "leave it out"
+        )
     return GraphNetwork(name, **options)
 
 
-# --- what layers see --------------------------------------------------------------------------------------------
+# --- what layers see ------------------------------------------------------------------------------
 
 
 class Field(NamedTuple):
-    """What a position of a layer sees: convolutions up to it, pixels from one position to the next, pixels across; and how many
-    filters the layer has."""
+    """What a position of a layer sees: convolutions up to it, pixels from one position to the next,
+    pixels across; and how many filters the layer has."""
 
     depth: int = 0
     stride: int = 1
@@ -245,22 +286,34 @@ class Field(NamedTuple):
 
 
 def fields(name: str) -> dict[str, Field]:
-    """What each layer of a network sees, of those that have positions. InputError for an unknown network."""
+    """What each layer of a network sees, of those that have positions. InputError for an unknown
+    network."""
     known = architecture(name)
     if known.blocks:
         steps = {"conv": (3, 1, True), "relu": (1, 1, False), POOL: (2, 2, False)}
-        seen = itertools.accumulate(known.layers, lambda field, layer: field.behind(*steps[layer[:4]]), initial=Field())
+        seen = itertools.accumulate(
+            known.layers, lambda field, layer: field.behind(*steps[layer[:4]]), initial=Field()
+        )
         each = dict(zip(known.layers, list(seen)[1:], strict=True))
-        return {layer: field._replace(filters=WIDTHS[int(layer[4]) - 1]) for layer, field in each.items()}
+        return {
+            layer: field._replace(filters=WIDTHS[int(layer[4]) - 1])
+            for layer, field in each.items()
+        }
     module, found = traced(name, "max"), {}
     for node in module.graph.nodes:
         before = [found[each] for each in node.all_input_nodes if each in found]
-        field = Field(*map(max, zip(*before, strict=True))) if before else Field()  # of several, the one that sees most
+        # of several, the one that sees most
+        field = Field(*map(max, zip(*before, strict=True))) if before else Field()
         for part in module.get_submodule(node.target).modules() if node.op == "call_module" else ():
             if isinstance(part, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
-                field = field.behind(_first(part.kernel_size), _first(part.stride), isinstance(part, nn.Conv2d))
+                field = field.behind(
+                    _first(part.kernel_size), _first(part.stride), isinstance(part, nn.Conv2d)
+                )
             elif isinstance(part, nn.AdaptiveAvgPool2d):  # as in squeeze-and-excitation
                 field = field._replace(across=inf)
         found[node] = field
     shapes, layers = _shapes(module, SAMPLE), _layers(module.graph)
-    return {layer: found[layers[layer]]._replace(filters=shapes[node][1]) for layer, node in _maps(module).items()}
+    return {
+        layer: found[layers[layer]]._replace(filters=shapes[node][1])
+        for layer, node in _maps(module).items()
+    }

@@ -1,8 +1,9 @@
 """How pictures are prepared for a network's weights.
 
-Preprocessing belongs to the weights. Two are in use: torchvision's (RGB in [0, 1], mean and standard deviation of ImageNet)
-and the original's (BGR in [0, 255], mean subtracted: Simonyan and Zisserman's Caffe model). A safetensors file may state its
-own in its metadata, as `input`: "BGR, 0-255, mean 103.939/116.779/123.68 subtracted, std 1".
+Preprocessing belongs to the weights. Two are in use: torchvision's (RGB in [0, 1], mean and
+standard deviation of ImageNet) and the original's (BGR in [0, 255], mean subtracted: Simonyan and
+Zisserman's Caffe model). A safetensors file may state its own in its metadata, as `input`: "BGR,
+0-255, mean 103.939/116.779/123.68 subtracted, std 1".
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from nstlab.base.settings import InputError
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Turns sRGB in [0, 1] into the network's input: (image[order] · scale - mean) / std, channels in `order`."""
+    """Turns sRGB in [0, 1] into the network's input: (image[order] · scale - mean) / std, channels
+    in `order`."""
 
     order: str = "RGB"
     scale: float = 1.0
@@ -29,27 +31,39 @@ class Preprocessing:
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) sRGB in [0, 1] -> (B, 3, H, W) as the weights expect it."""
         if image.shape[1] != 3:
-            raise InputError(f"a picture has 3 channels, (1, 3, H, W); this one has {image.shape[1]}")
+            raise InputError(
+                f"a picture has 3 channels, (1, 3, H, W); this one has {image.shape[1]}"
+            )
         if self.order == "BGR":
             image = image.flip(1)
-        channels = zip(image.unbind(1), self.mean, self.std, strict=True)  # plain numbers, so that nothing is sent to a device
+        # plain numbers, so that nothing is sent to a device
+        channels = zip(image.unbind(1), self.mean, self.std, strict=True)
         return torch.stack([x * (self.scale / std) - mean / std for x, mean, std in channels], 1)
 
     def __str__(self) -> str:
         mean, std = ("/".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
-        return f"{self.order}, 0-{self.scale:g}, mean {mean} subtracted, std {std if len(set(self.std)) > 1 else self.std[0]}"
+        return (
+            f"{self.order}, 0-{self.scale:g}, mean {mean} subtracted, std "
+            f"{std if len(set(self.std)) > 1 else self.std[0]}"
+        )
 
     @classmethod
     def parse(cls, text: str) -> Preprocessing:
         """Read what str() writes; InputError for anything else."""
         one = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
         number = rf"({one}(?:/{one}/{one})?)"
-        match = re.fullmatch(rf"(RGB|BGR), 0-(1|255), mean {number} subtracted, std {number}", text.strip())
+        match = re.fullmatch(
+            rf"(RGB|BGR), 0-(1|255), mean {number} subtracted, std {number}", text.strip()
+        )
         if match is None:
-            raise InputError(f"input '{text}' is not of the form 'BGR, 0-255, mean 1/2/3 subtracted, std 1'")
+            raise InputError(
+                f"input '{text}' is not of the form 'BGR, 0-255, mean 1/2/3 subtracted, std 1'"
+            )
         mean, std = _three(match[3]), _three(match[4])
         if not (1e-9 <= min(std) <= max(std) <= 1e9 and max(map(abs, mean)) <= 1e9):
-            raise InputError(f"input '{text}': allowed are a std from 1e-9 to 1e9, and a mean from -1e9 to 1e9")
+            raise InputError(
+                f"input '{text}': allowed are a std from 1e-9 to 1e9, and a mean from -1e9 to 1e9"
+            )
         return cls(match[1], float(match[2]), mean, std)
 
 

@@ -1,145 +1,32 @@
-"""The loss model: a network with named layers, exchangeable pooling, and evaluation no deeper than needed.
+"""VGG19 and VGG16 (Simonyan, Zisserman 2014), the paper's loss model; average pooling: Gatys,
+Ecker, Bethge 2016, section 2.
 
-VGG19 and VGG16 are here (Simonyan, Zisserman 2014; average pooling: Gatys, Ecker, Bethge 2016, section 2), others elsewhere.
-`conv1_1` … `conv5_4` are the outputs of a VGG's convolutions before their ReLU, `relu1_1` … `relu5_4` after it, and `pool1` …
-`pool5` the outputs of the poolings. The network owns its preprocessing, because that belongs to the weights.
+`conv1_1` … `conv5_4` are the outputs of the convolutions before their ReLU, `relu1_1` … `relu5_4`
+after it, and `pool1` … `pool5` the outputs of the poolings.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from math import inf, prod
+from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, TypeGuard
+from typing import ClassVar, TypeGuard
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from nstlab.base import devices
 from nstlab.base.names import POOL, POOLS, PRECISIONS, WEIGHTS
-from nstlab.base.settings import InputError, one_of
-from nstlab.networks.architectures import ARCHITECTURES, Architecture, architecture
+from nstlab.base.settings import InputError
+from nstlab.networks.architectures import ARCHITECTURES
+from nstlab.networks.base import Network, pooled
 from nstlab.networks.weights import Weights
 from nstlab.networks.weights import load as load_weights
 
-# Average and L2 pooling of a trained VGG19's features give smaller values than max pooling, by these factors
-# (K. Crowson's style-transfer-pytorch uses 2 and 0.78 · 2). `rescale_pool` multiplies by them.
+# Average and L2 pooling of a trained VGG19's features give smaller values than max pooling, by
+# these factors (K. Crowson's style-transfer-pytorch uses 2 and 0.78 · 2). `rescale_pool` multiplies
+# by them.
 POOL_GAIN = {"avg": 2.0, "max": 1.0, "l2": 1.56}
-
-
-def pooled(x: Tensor, kind: str, *window: Any, **options: Any) -> Tensor:
-    """Pooling of a kind in names.POOLS; further arguments as of torch's functions: kernel size, stride, padding, …"""
-    if kind == "max":
-        return F.max_pool2d(x, *window, **options)
-    options |= {"count_include_pad": False} if options else {}
-    if kind == "avg":
-        return F.avg_pool2d(x, *window, **options)
-    # The small constant keeps the root's gradient finite where all values are 0, as is common after a ReLU.
-    return (F.avg_pool2d(x * x, *window, **options) + 1e-12).sqrt()
-
-
-def softened(features: Tensor, temperature: float) -> Tensor:
-    """1 + T (N·M softmax(F / T) - 1), the softmax over all N channels and M positions of (B, N, H, W); F itself if T is 0.
-
-    Wang, Li, Vasconcelos 2021 ("Rethinking and Improving the Robustness of Image Style Transfer"), whose T is 1; here times
-    N·M: to take away the peaks that residual networks' activations have. The mean is 1; the higher T, the nearer it comes to
-    F - mean(F) + 1, so that losses keep their size."""
-    if not temperature:
-        return features
-    share = features[0].numel() * (features / temperature).flatten(1).softmax(1).view_as(features)
-    return 1 + temperature * (share - 1)
-
-
-class Network(nn.Module):
-    """What every loss model is: `net(image, layers)` -> {layer: features}; no parameter ever requires a gradient.
-
-    weights: what it has learned. pool: one of names.POOLS. precision: one of names.PRECISIONS, for evaluations by the engine,
-    see fast.arithmetic; a direct call computes in the type of the weights, float32. temperature: of `softened`; 0 leaves
-    activations as they are. normalized: whether they are, see `normalize_activations`. gain: a factor of all poolings."""
-
-    def __init__(self, weights: Weights, pool: str, precision: str, temperature: float):
-        super().__init__()
-        devices.set_exact_convolutions()
-        self.weights, self.temperature = weights, temperature
-        self.normalized, self.gain = False, 1.0
-        self.pool = one_of("pool", pool, POOLS)
-        self.precision = one_of("precision", precision, PRECISIONS)
-        if not 0 <= temperature < inf:
-            raise InputError(f"temperature: {temperature} is not allowed; allowed is 0 or more")
-        if self.plain and precision not in PRECISIONS[:2]:
-            raise InputError(
-                f"precision: '{precision}' is for VGGs without a temperature; allowed: {', '.join(PRECISIONS[:2])}"
-            )
-
-    @property
-    def plain(self) -> bool:
-        """Whether it is evaluated by autograd, in float32: the fast path knows only VGGs whose activations are not smoothed."""
-        return True
-
-    @property
-    def architecture(self) -> Architecture:
-        """The names of its layers."""
-        return architecture(self.weights.network)
-
-    @property
-    def gauged(self) -> tuple[str, ...]:
-        """The layers by whose mean activations, after the ReLU, it is normalized."""
-        raise NotImplementedError
-
-    def normalize(self, means: Mapping[str, Tensor]) -> None:
-        """Divide each filter's activations by the number given for it: {layer: (C,)} for the layers that are `gauged`."""
-        raise NotImplementedError
-
-    def forward(self, image: Tensor, layers: Iterable[str | int]) -> dict[str, Tensor]:
-        """Compute the features of some layers, and nothing beyond the deepest of them.
-
-        image: (B, 3, H, W) sRGB in [0, 1] -> {name: (B, C, h, w)} in the order of the network, new tensors at each call.
-        Raises InputError if the weights lack a layer or the image is too small for one."""
-        wanted = self.require(layers, image.shape[-2:])
-        found = self.unsoftened(image, wanted)
-        return {name: softened(f, self.temperature) for name, f in found.items()}
-
-    def unsoftened(self, image: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
-        """What `forward` computes, whatever the temperature, for layers that are there."""
-        return self.features(self.weights.preprocessing(image).contiguous(memory_format=torch.channels_last), layers)
-
-    def features(self, x: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
-        """The features of these layers of a preprocessed image, before they are smoothed."""
-        raise NotImplementedError
-
-    def require(self, layers: Iterable[str | int], shape: Sequence[int] | None = None) -> set[str]:
-        """Check that the weights, and an image of shape (H, W), reach as far as these layers; return the layers' names.
-
-        Raises InputError if they do not."""
-        raise NotImplementedError
-
-    def reaches(self, layer: str, shape: Sequence[int]) -> bool:
-        """Tell whether the weights, and an image of shape (H, W), reach as far as the layer."""
-        try:
-            self.require([layer], shape)
-        except InputError:
-            return False
-        return True
-
-    def shapes(self, layers: Iterable[str], shape: Sequence[int]) -> dict[str, tuple[int, int, int]]:
-        """{layer: (C, h, w)} of the features of an image of shape (H, W)."""
-        raise NotImplementedError
-
-    def computed(self, layers: Collection[str], shape: Sequence[int]) -> int:
-        """How many numbers are computed for these layers of an image of shape (H, W): all of them are kept by autograd."""
-        raise NotImplementedError
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(itertools.chain(self.buffers(), self.parameters())).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the weights."""
-        return next(itertools.chain(self.buffers(), self.parameters())).dtype
 
 
 class VGG(Network):
@@ -147,12 +34,14 @@ class VGG(Network):
 
     Args:
         weights: a `Weights`, one of names.WEIGHTS, or a path.
-        pool: "avg" (the paper's), "max" (as the network was trained), "l2" (root of the mean square).
-        rescale_pool: make up for the smaller values of average and L2 pooling; off is the paper's plain pooling.
+        pool: "avg" (the paper's), "max" (as the network was trained), "l2" (root of the mean
+        square).
+        rescale_pool: make up for the smaller values of average and L2 pooling; off is the paper's
+        plain pooling.
         precision, temperature: see `Network`.
         seed: of random weights.
-    The activations are those of the weights as they are; `normalize_activations` scales them as the paper does.
-    Raises: InputError for an unknown name and for weights that cannot be used.
+    The activations are those of the weights as they are; `normalize_activations` scales them as the
+    paper does. Raises: InputError for an unknown name and for weights that cannot be used.
     """
 
     NAME: ClassVar[str]
@@ -166,32 +55,38 @@ class VGG(Network):
         seed: int = 0,
         temperature: float = 0.0,
     ):
-        weights = weights if isinstance(weights, Weights) else load_weights(weights, seed, self.NAME)
+        weights = (
+            weights if isinstance(weights, Weights) else load_weights(weights, seed, self.NAME)
+        )
         if weights.network != self.NAME:
-            raise InputError(f"{self.NAME}: the weights '{weights.source}' are those of {weights.network}")
+            raise InputError(
+                f"{self.NAME}: the weights '{weights.source}' are those of {weights.network}"
+            )
         super().__init__(weights, pool, precision, temperature)
         self.gain = POOL_GAIN[pool] if rescale_pool else 1.0
         for name, tensor in weights.tensors.items():
-            layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format  # as the convolutions read it
+            # as the convolutions read it
+            layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
             self.register_buffer(name.replace(".", "_"), tensor.clone(memory_format=layout))
 
     @property
-    def plain(self) -> bool:
+    def uses_autograd(self) -> bool:
         return self.temperature > 0
 
     @property
     def sequence(self) -> tuple[str, ...]:
-        """All layers that a VGG of this depth has, in order, whether or not the weights reach them."""
+        """All layers that a VGG of this depth has, in order, whether or not the weights reach
+        them."""
         return ARCHITECTURES[self.NAME].layers
 
     @property
-    def gauged(self) -> tuple[str, ...]:
+    def normalized_layers(self) -> tuple[str, ...]:
         return self.weights.layers
 
     def normalize(self, means: Mapping[str, Tensor]) -> None:
-        """Scale the weights of each convolution, and those of the next one back, so that the network computes the same function
-        up to the scale of each channel: ReLU and the three poolings commute with positive scales (Gatys et al. 2016,
-        section 2)."""
+        """Scale the weights of each convolution, and those of the next one back, so that the
+        network computes the same function up to the scale of each channel: ReLU and the three
+        poolings commute with positive scales (Gatys et al. 2016, section 2)."""
         back: Tensor | float = 1.0  # scale of the layer's inputs, to be multiplied back
         for layer in self.weights.layers:
             weight, bias = self.convolution(layer)
@@ -212,7 +107,8 @@ class VGG(Network):
         return found
 
     def layer(self, name: str, x: Tensor) -> Tensor:
-        """Compute one layer of `sequence` from the output of the one before (conv1_1: from the preprocessed image)."""
+        """Compute one layer of `sequence` from the output of the one before (conv1_1: from the
+        preprocessed image)."""
         if name.startswith(POOL):
             return self.pooled(x)
         if name.startswith("relu"):
@@ -220,7 +116,8 @@ class VGG(Network):
         return F.conv2d(x, *self.convolution(name), padding=1)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H // 2, W // 2); an odd last row or column is dropped, as in VGG."""
+        """(B, C, H, W) -> (B, C, H // 2, W // 2); an odd last row or column is dropped, as in
+        VGG."""
         small = pooled(x, self.pool, 2)
         return small if self.gain == 1 else self.gain * small
 
@@ -229,21 +126,28 @@ class VGG(Network):
         return getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias")
 
     def tensors(self) -> dict[str, Tensor]:
-        """Copies of all weights and biases as they are used, by name: {"conv1_1.weight": (O, I, 3, 3), …}."""
-        return {name: getattr(self, name.replace(".", "_")).clone() for name in self.weights.tensors}
+        """Copies of all weights and biases as they are used, by name: {"conv1_1.weight": (O, I, 3,
+        3), …}."""
+        return {
+            name: getattr(self, name.replace(".", "_")).clone() for name in self.weights.tensors
+        }
 
     def require(self, layers: Iterable[str | int], shape: Sequence[int] | None = None) -> set[str]:
         wanted = {self.architecture.layer(layer) for layer in layers}
         missing = [name for name in self.path(wanted) if name not in self.weights.layers]
         if missing:
             raise InputError(
-                f"the weights '{self.weights.source}' end at {self.weights.layers[-1]} and lack {', '.join(missing)}; "
+                f"the weights '{self.weights.source}' end at {self.weights.layers[-1]} and lack "
+                f"{', '.join(missing)}; "
                 f"choose layers up to {self.weights.layers[-1]}, or other weights"
             )
         smallest = 2 ** max(map(halvings, wanted), default=0)
         if shape is not None and min(shape) < smallest:
             deepest = max(wanted, key=self.sequence.index)
-            raise InputError(f"a picture of {shape[1]}×{shape[0]} is too small for {deepest}: {smallest} px at least")
+            raise InputError(
+                f"a picture of {shape[1]}×{shape[0]} is too small for {deepest}: {smallest} px "
+                "at least"
+            )
         return wanted
 
     def path(self, layers: Iterable[str]) -> list[str]:
@@ -252,14 +156,21 @@ class VGG(Network):
 
     def until(self, layers: Iterable[str]) -> tuple[str, ...]:
         """All layers that have to be computed for these layers."""
-        return self.sequence[: max((self.sequence.index(layer) for layer in layers), default=-1) + 1]
+        return self.sequence[
+            : max((self.sequence.index(layer) for layer in layers), default=-1) + 1
+        ]
 
     def channels(self, layer: str) -> int:
         """The number of feature maps in a layer."""
         return self.weights.tensors[f"{self.path([layer])[-1]}.bias"].numel()
 
-    def shapes(self, layers: Iterable[str], shape: Sequence[int]) -> dict[str, tuple[int, int, int]]:
-        return {name: (self.channels(name), shape[0] >> halvings(name), shape[1] >> halvings(name)) for name in layers}
+    def shapes(
+        self, layers: Iterable[str], shape: Sequence[int]
+    ) -> dict[str, tuple[int, int, int]]:
+        return {
+            name: (self.channels(name), shape[0] >> halvings(name), shape[1] >> halvings(name))
+            for name in layers
+        }
 
     def computed(self, layers: Collection[str], shape: Sequence[int]) -> int:
         return sum(map(prod, self.shapes(self.until(layers), shape).values()))
@@ -267,7 +178,7 @@ class VGG(Network):
 
 def is_fast(net: Network) -> TypeGuard[VGG]:
     """Whether the fast path can evaluate the network."""
-    return not net.plain
+    return not net.uses_autograd
 
 
 class VGG19(VGG):

@@ -1,8 +1,8 @@
 """Where a network's weights come from.
 
-Files are safetensors files or PyTorch state dicts, with torchvision's names (`features.0.weight`, with or without the
-classifier); those of a VGG may have the authors' (`conv1_1.weight`), any widths, and may end early: the network then has fewer
-layers.
+Files are safetensors files or PyTorch state dicts, with torchvision's names (`features.0.weight`,
+with or without the classifier); those of a VGG may have the authors' (`conv1_1.weight`), any
+widths, and may end early: the network then has fewer layers.
 
 Nothing is downloaded unless `nstlab fetch` is called.
 """
@@ -34,15 +34,16 @@ logger = logging.getLogger("nstlab")
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of a VGG's five blocks
 EMBEDDED = Path(__file__).parents[1] / "embedded" / "embedded.safetensors"
-CAFFE_BIAS_SUM = 29.9405  # sum of the original's conv1_1 biases, by which it is recognized under any names
+# sum of the original's conv1_1 biases, by which it is recognized under any names
+CAFFE_BIAS_SUM = 29.9405
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
     """What a network has learned, and the preprocessing of its input.
 
-    tensors: of a VGG `conv1_1.weight` (O, I, 3, 3), `conv1_1.bias` (O,) and so on; of others by torchvision's names. All are
-    float32, on the CPU. source: where they come from."""
+    tensors: of a VGG `conv1_1.weight` (O, I, 3, 3), `conv1_1.bias` (O,) and so on; of others by
+    torchvision's names. All are float32, on the CPU. source: where they come from."""
 
     tensors: dict[str, Tensor]
     preprocessing: Preprocessing
@@ -53,7 +54,11 @@ class Weights:
     @property
     def layers(self) -> tuple[str, ...]:
         """The names of a VGG's convolutions, from conv1_1 on without a gap."""
-        return tuple(name for name in architecture(self.network).convolutions if f"{name}.weight" in self.tensors)
+        return tuple(
+            name
+            for name in architecture(self.network).convolutions
+            if f"{name}.weight" in self.tensors
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -64,23 +69,32 @@ class Weights:
         return total.hexdigest()
 
 
-# --- reading files ----------------------------------------------------------------------------------------------
+# --- reading files --------------------------------------------------------------------------------
 
 
-def load_file(path: str | Path, source: str | None = None, network: str = DEFAULT_NETWORK) -> Weights:
+def load_file(
+    path: str | Path, source: str | None = None, network: str = DEFAULT_NETWORK
+) -> Weights:
     """Read a network's weights from a file in any of the formats named above.
 
-    Raises: InputError, in one line, if there is no such file, or it is damaged or holds something else."""
+    Raises: InputError, in one line, if there is no such file, or it is damaged or holds something
+    else."""
     path, known = Path(path), architecture(network)
     try:
         names, metadata = tensorfiles.read(path)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; weights are {', '.join(WEIGHTS)}, or a path") from None
+        raise InputError(
+            f"{path}: no such file; weights are {', '.join(WEIGHTS)}, or a path"
+        ) from None
     if known.blocks:
         tensors = _convolutions(names, known)
         _check_chain(path, tensors, known)
-    else:  # counters, which batch normalization keeps, are no weights; the rest is checked where the network is built
-        tensors = {_present_name(name): t.detach() for name, t in names.items() if t.is_floating_point()}
+    else:
+        # Counters, which batch normalization keeps, are no weights; the rest is checked where the
+        # network is built.
+        tensors = {
+            _present_name(name): t.detach() for name, t in names.items() if t.is_floating_point()
+        }
     tensorfiles.check_stored(path, tensors)
     tensors = tensorfiles.finite(path, tensors)
     try:
@@ -91,19 +105,24 @@ def load_file(path: str | Path, source: str | None = None, network: str = DEFAUL
 
 
 def _present_name(name: str) -> str:
-    """The name of a tensor in torchvision's networks now: DenseNets' files have older ones, norm.1 for norm1."""
-    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", name.removeprefix("module."))
+    """The name of a tensor in torchvision's networks now: DenseNets' files have older ones, norm.1
+    for norm1."""
+    return re.sub(
+        r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", name.removeprefix("module.")
+    )
 
 
 def _sequential_names(known: Architecture) -> dict[str, str]:
-    """{torchvision's name: a VGG's layer}, {"features.0": "conv1_1", …}; torchvision counts ReLUs and poolings too."""
+    """{torchvision's name: a VGG's layer}, {"features.0": "conv1_1", …}; torchvision counts ReLUs
+    and poolings too."""
     return {f"features.{index}": name for index, name in enumerate(known.layers)}
 
 
 def _convolutions(tensors: Mapping[str, Tensor], known: Architecture) -> dict[str, Tensor]:
     """The convolutions of a VGG among the tensors, under our names."""
     ours = _sequential_names(known)
-    bare = any(re.fullmatch(r"\d+\.(weight|bias)", name) for name in tensors)  # vgg19().features alone
+    # vgg19().features alone
+    bare = any(re.fullmatch(r"\d+\.(weight|bias)", name) for name in tensors)
     found = {}
     for name, tensor in tensors.items():
         layer, _, part = name.removeprefix("module.").rpartition(".")
@@ -115,31 +134,40 @@ def _convolutions(tensors: Mapping[str, Tensor], known: Architecture) -> dict[st
 
 
 def _check_chain(path: Path, tensors: Mapping[str, Tensor], known: Architecture) -> None:
-    """InputError unless the shapes are those of a VGG's chain of 3×3 convolutions, from conv1_1 on without a gap."""
+    """InputError unless the shapes are those of a VGG's chain of 3×3 convolutions, from conv1_1 on
+    without a gap."""
     layers = [name for name in known.convolutions if f"{name}.weight" in tensors]
     if not layers or tuple(layers) != known.convolutions[: len(layers)]:
         raise InputError(
-            f"{path}: no {known.title} weights found; expected are names like 'conv1_1.weight' or 'features.0.weight', "
+            f"{path}: no {known.title} weights found; expected are names like 'conv1_1.weight' or "
+            "'features.0.weight', "
             f"from conv1_1 on without a gap"
         )
     if len(tensors) > 2 * len(layers):
         other = next(name for name in tensors if name.rpartition(".")[0] not in layers)
-        raise InputError(f"{path}: holds {other}, which {known.title} does not have; is it another network's?")
+        raise InputError(
+            f"{path}: holds {other}, which {known.title} does not have; is it another network's?"
+        )
     inputs = 3
     for name in layers:
         weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias")
         fits = weight.ndim == 4 and weight.shape[1:] == (inputs, 3, 3) and len(weight) > 0
         if not fits or bias is None or bias.shape != weight.shape[:1]:
             raise InputError(
-                f"{path}: {name} has the shape {tuple(weight.shape)}; expected is (N, {inputs}, 3, 3), and N biases"
+                f"{path}: {name} has the shape {tuple(weight.shape)}; expected is (N, {inputs}, "
+                "3, 3), and N biases"
             )
         inputs = weight.shape[0]
 
 
 def _preprocessing(
-    names: Mapping[str, Tensor], tensors: Mapping[str, Tensor], metadata: Mapping[str, str], known: Architecture
+    names: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    known: Architecture,
 ) -> Preprocessing:
-    """What the metadata state; else the original's, if the names or the biases are the original's; else torchvision's."""
+    """What the metadata state; else the original's, if the names or the biases are the original's;
+    else torchvision's."""
     if "input" in metadata:
         return Preprocessing.parse(metadata["input"])
     if not known.blocks:
@@ -148,18 +176,20 @@ def _preprocessing(
     return CAFFE if original or "conv1_1.weight" in names else TORCHVISION
 
 
-# --- sources ----------------------------------------------------------------------------------------------------
+# --- sources --------------------------------------------------------------------------------------
 
 
 SOURCES = {  # VGG19's
     "imagenet": Download("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "dcbb9e9d", 548),
-    "caffe": Download("https://web.eecs.umich.edu/~justincj/models/vgg19-d01eb7cb.pth", "d01eb7cb", 548),
+    "caffe": Download(
+        "https://web.eecs.umich.edu/~justincj/models/vgg19-d01eb7cb.pth", "d01eb7cb", 548
+    ),
 }
 
 
 def _edition(network: str) -> Any:
-    """torchvision's weights of a network, with their metadata: of a classifier the first edition, whose
-    training was its paper's, if there is one."""
+    """torchvision's weights of a network, with their metadata: of a classifier the first edition,
+    whose training was its paper's, if there is one."""
     from torchvision import models
 
     editions = models.get_model_weights(network)
@@ -167,7 +197,8 @@ def _edition(network: str) -> Any:
 
 
 def published(network: str) -> Download:
-    """Where torchvision has a network's weights: a file whose name ends in the beginning of its hash."""
+    """Where torchvision has a network's weights: a file whose name ends in the beginning of its
+    hash."""
     chosen = _edition(network)
     sha256 = Path(chosen.url).stem.rpartition("-")[2]
     return Download(chosen.url, sha256, round(chosen.meta["_file_size"]))
@@ -181,11 +212,14 @@ def _published(network: str) -> tuple[Download, Preprocessing]:
 
 
 def download(network: str = DEFAULT_NETWORK, name: str = DOWNLOADS[0]) -> Download:
-    """Where a network's weights of that name, one of names.DOWNLOADS, can be had. InputError if there are none."""
+    """Where a network's weights of that name, one of names.DOWNLOADS, can be had. InputError if
+    there are none."""
     if network == DEFAULT_NETWORK:
         return SOURCES[name]
     if name != DOWNLOADS[0]:
-        raise InputError(f"weights: '{name}' are {DEFAULT_NETWORK.upper()}'s; for {network} it is {DOWNLOADS[0]}")
+        raise InputError(
+            f"weights: '{name}' are {DEFAULT_NETWORK.upper()}'s; for {network} it is {DOWNLOADS[0]}"
+        )
     return published(network) if network == RAFT else _published(network)[0]
 
 
@@ -194,9 +228,11 @@ def fetched() -> tuple[str, ...]:
     return tuple(name for name in ARCHITECTURES if download(name).path.is_file())
 
 
-def random_weights(seed: int = 0, widths: tuple[int, ...] = WIDTHS, network: str = DEFAULT_NETWORK) -> Weights:
-    """Random weights, of a VGG as in He et al. 2015: normal with variance 2 / (9 · input channels), biases 0; of others as
-    torchvision draws them. widths: channels of a VGG's blocks."""
+def random_weights(
+    seed: int = 0, widths: tuple[int, ...] = WIDTHS, network: str = DEFAULT_NETWORK
+) -> Weights:
+    """Random weights, of a VGG as in He et al. 2015: normal with variance 2 / (9 · input channels),
+    biases 0; of others as torchvision draws them. widths: channels of a VGG's blocks."""
     known, source = architecture(network), f"random (seed {seed})"
     if not known.blocks:
         from torchvision import models
@@ -209,7 +245,9 @@ def random_weights(seed: int = 0, widths: tuple[int, ...] = WIDTHS, network: str
     generator, inputs, tensors = torch.Generator().manual_seed(seed), 3, {}
     for name in known.convolutions:
         outputs = widths[int(name[4]) - 1]
-        tensors[f"{name}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
+        tensors[f"{name}.weight"] = (
+            torch.randn(outputs, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
+        )
         tensors[f"{name}.bias"] = torch.zeros(outputs)
         inputs = outputs
     return Weights(tensors, TORCHVISION, source, network=network)
@@ -222,10 +260,15 @@ def _downloaded(name: str, network: str) -> Weights:
         of = "" if network == DEFAULT_NETWORK else f" of {network}"
         which = f"--weights {name}" if network == DEFAULT_NETWORK else f"--network {network}"
         raise InputError(
-            f"the {name} weights{of} are not on this machine; get them ({wanted.megabytes} MB) with: nstlab fetch {which}"
+            f"the {name} weights{of} are not on this machine; get them ({wanted.megabytes} MB) "
+            f"with: nstlab fetch {which}"
         )
     found = load_file(wanted.path, name, network)
-    return replace(found, preprocessing=CAFFE) if name == "caffe" else replace(found, preprocessing=trained_with(network))
+    return (
+        replace(found, preprocessing=CAFFE)
+        if name == "caffe"
+        else replace(found, preprocessing=trained_with(network))
+    )
 
 
 def trained_with(network: str) -> Preprocessing:
@@ -234,8 +277,8 @@ def trained_with(network: str) -> Preprocessing:
 
 
 def _auto(network: str) -> Weights:
-    """The ImageNet weights if they are on this machine, else the embedded ones; logs which. Other networks than VGG19 have only
-    the former."""
+    """The ImageNet weights if they are on this machine, else the embedded ones; logs which. Other
+    networks than VGG19 have only the former."""
     if network != DEFAULT_NETWORK:
         return _downloaded(DOWNLOADS[0], network)
     if SOURCES["imagenet"].path.is_file():
@@ -243,7 +286,8 @@ def _auto(network: str) -> Weights:
         return _downloaded("imagenet", network)
     weights = load_file(EMBEDDED, "embedded")
     _say(
-        f"weights: embedded ({weights.metadata.get('title', 'small network')}). The ImageNet VGG19 remains the reference: "
+        f"weights: embedded ({weights.metadata.get('title', 'small network')}). The ImageNet "
+        "VGG19 remains the reference: "
         f"nstlab fetch --weights imagenet ({SOURCES['imagenet'].megabytes} MB)"
     )
     return weights
@@ -258,8 +302,9 @@ def _say(message: str) -> None:
 def load(source: str | Path = WEIGHTS[0], seed: int = 0, network: str = DEFAULT_NETWORK) -> Weights:
     """Load a network's weights by name, one of names.WEIGHTS, or from a file.
 
-    source: "auto" takes the ImageNet weights if they are on this machine, else, for VGG19, the embedded ones. seed: of random
-    weights. Raises InputError for an unknown name, a missing download or an unusable file."""
+    source: "auto" takes the ImageNet weights if they are on this machine, else, for VGG19, the
+    embedded ones. seed: of random weights. Raises InputError for an unknown name, a missing
+    download or an unusable file."""
     name = os.path.expanduser(str(source))
     match name:
         case "auto":
@@ -270,10 +315,14 @@ def load(source: str | Path = WEIGHTS[0], seed: int = 0, network: str = DEFAULT_
             return load_file(EMBEDDED, "embedded")
         case "embedded":
             raise InputError(
-                f"weights: embedded ones are {DEFAULT_NETWORK.upper()}'s; {network} has {', '.join(ANY_NETWORKS)}, or a path"
+                f"weights: embedded ones are {DEFAULT_NETWORK.upper()}'s; {network} has "
+                f"{', '.join(ANY_NETWORKS)}, or a path"
             )
         case "imagenet" | "caffe":
             return _downloaded(name, network)
     if not os.path.exists(name) and not Path(name).suffix:
-        raise InputError(f"weights: there is no '{name}'{nearest(name, WEIGHTS)} (allowed: {', '.join(WEIGHTS)}, or a path)")
+        raise InputError(
+            f"weights: there is no '{name}'{nearest(name, WEIGHTS)} (allowed: "
+            f"{', '.join(WEIGHTS)}, or a path)"
+        )
     return load_file(name, network=network)

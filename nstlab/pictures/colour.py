@@ -1,8 +1,8 @@
 """Colour: what a picture's colours are, and how they become another's.
 
-Pictures are (1, 3, H, W) sRGB in [0, 1]. The luminance is that of the encoded values (luma). Adding the same to all three
-channels changes it and nothing else: in YIQ, I and Q stay as they are (Gatys et al. 2016, "Preserving Color in Neural Artistic
-Style Transfer").
+Pictures are (1, 3, H, W) sRGB in [0, 1]. The luminance is that of the encoded values (luma). Adding
+the same to all three channels changes it and nothing else: in YIQ, I and Q stay as they are (Gatys
+et al. 2016, "Preserving Color in Neural Artistic Style Transfer").
 """
 
 from __future__ import annotations
@@ -11,36 +11,42 @@ import torch
 from torch import Tensor
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of sRGB's primaries (ITU-R BT.709)
-DISTINCT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: for all eyes
+# Okabe and Ito: for all eyes
+DISTINCT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 PASSES = 2  # of matching colours; more lose contrast to clipping
 DARKEST = 1e-5  # least variance of a colour, so that a grey picture's can be matched
 
 
 def luminance(image: Tensor) -> Tensor:
     """(1, 3, H, W) -> the same in grey: each channel is the luminance."""
-    channels = zip(image.split(1, 1), LUMINANCE, strict=True)  # plain numbers, so that nothing is sent to a device
+    # plain numbers, so that nothing is sent to a device
+    channels = zip(image.split(1, 1), LUMINANCE, strict=True)
     return sum(x * share for x, share in channels).expand_as(image).contiguous()
 
 
 def with_luminance(image: Tensor, other: Tensor) -> Tensor:
-    """The picture with the luminance of another one of its shape; clipped where no colour is as bright."""
+    """The picture with the luminance of another one of its shape; clipped where no colour is as
+    bright."""
     return (image + luminance(other) - luminance(image)).clamp(0, 1)
 
 
 def matched_luminance(image: Tensor, reference: Tensor) -> Tensor:
-    """A picture in grey, with the mean and the deviation of the reference's luminance; the shapes may differ."""
+    """A picture in grey, with the mean and the deviation of the reference's luminance; the shapes
+    may differ."""
     own, wanted = luminance(image), luminance(reference)
     ratio = wanted.std(correction=0) / own.std(correction=0).clamp_min(DARKEST**0.5)
     return ((own - own.mean()) * ratio + wanted.mean()).clamp(0, 1)
 
 
-def matched_colours(image: Tensor, reference: Tensor, weights: Tensor | None = None, others: Tensor | None = None) -> Tensor:
+def matched_colours(
+    image: Tensor, reference: Tensor, weights: Tensor | None = None, others: Tensor | None = None
+) -> Tensor:
     """A picture with the mean and the covariance of the reference's colours; the shapes may differ.
 
-    Each pixel x becomes C^½ D^-½ (x - n) + m, with mean m and covariance C of the reference, n and D of the picture (Gatys et
-    al. 2016, after Hertzmann et al. 2001). What is not in [0, 1] is clipped, which changes mean and covariance, so this is done
-    PASSES times. weights, others: (1, 1, H, W), how far the pixels of the picture and of the reference count; all alike by
-    default."""
+    Each pixel x becomes C^½ D^-½ (x - n) + m, with mean m and covariance C of the reference, n and
+    D of the picture (Gatys et al. 2016, after Hertzmann et al. 2001). What is not in [0, 1] is
+    clipped, which changes mean and covariance, so this is done PASSES times. weights, others: (1,
+    1, H, W), how far the pixels of the picture and of the reference count; all alike by default."""
     (_, m, c), found = _statistics(reference, others), image
     for _ in range(PASSES):
         own, n, d = _statistics(found, weights)
@@ -67,4 +73,6 @@ def matched_histogram(image: Tensor, reference: Tensor) -> Tensor:
     from skimage.exposure import match_histograms
 
     own, wanted = (each.detach()[0].cpu().numpy() for each in (image, reference))
-    return torch.from_numpy(match_histograms(own, wanted, channel_axis=0))[None].to(image).contiguous()
+    return (
+        torch.from_numpy(match_histograms(own, wanted, channel_axis=0))[None].to(image).contiguous()
+    )

@@ -41,7 +41,11 @@ class Spliced(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: sum(map(len, self._pieces))}[whence]
+        base = {
+            io.SEEK_SET: 0,
+            io.SEEK_CUR: self._position,
+            io.SEEK_END: sum(map(len, self._pieces)),
+        }[whence]
         self._position = max(0, base + offset)
         return self._position
 
@@ -67,7 +71,7 @@ class Spliced(io.RawIOBase):
         return done
 
 
-# --- PNG --------------------------------------------------------------------------------------------------------
+# --- PNG ------------------------------------------------------------------------------------------
 
 COLOUR = (b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"eXIf")  # chunks that count
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -94,7 +98,9 @@ def tidied_png(file: BinaryIO, texts: Sequence[bytes]) -> tuple[BinaryIO, dict[s
             pixels = range(pixels.start or place.start - 8, place.stop + 4)
         elif kind == b"IEND":
             end = _chunk(b"IEND", b"")
-        elif len(place) <= LONGEST and (kind in (b"IHDR", b"PLTE", b"acTL", b"cICP", *COLOUR, *TEXTS)):
+        elif len(place) <= LONGEST and (
+            kind in (b"IHDR", b"PLTE", b"acTL", b"cICP", *COLOUR, *TEXTS)
+        ):
             data = _at(file, place)
             name = data.split(b"\0")[0] if kind in TEXTS else kind
             if kind in (b"IHDR", b"PLTE"):
@@ -168,10 +174,16 @@ def _pieces(file: BinaryIO, place: range) -> Iterator[bytes]:
         yield piece
 
 
-# --- JPEG -------------------------------------------------------------------------------------------------------
+# --- JPEG -----------------------------------------------------------------------------------------
 
 JPEG = b"\xff\xd8\xff"
-SEGMENTS = {b"JFIF\0": 14, b"Exif\0\0": 14, b"http://ns.adobe.com/xap/1.0/\0": 29, b"ICC_PROFILE\0": 14, b"Adobe": 12}
+SEGMENTS = {
+    b"JFIF\0": 14,
+    b"Exif\0\0": 14,
+    b"http://ns.adobe.com/xap/1.0/\0": 29,
+    b"ICC_PROFILE\0": 14,
+    b"Adobe": 12,
+}
 
 
 def tidied_jpeg(file: BinaryIO) -> BinaryIO:
@@ -184,21 +196,74 @@ def tidied_jpeg(file: BinaryIO) -> BinaryIO:
         place = range(position, position + 2 + size)
         start = _at(file, place)[4:33]
         is_metadata = 0xE0 <= kind <= 0xEF or kind == 0xFE
-        if not is_metadata or any(start.startswith(name) and size - 2 >= most for name, most in SEGMENTS.items()):
+        if not is_metadata or any(
+            start.startswith(name) and size - 2 >= most for name, most in SEGMENTS.items()
+        ):
             pieces.append(place)
         position = place.stop
     return io.BufferedReader(Spliced(file, [*pieces, range(position, length)]))
 
 
-# --- TIFF and EXIF ----------------------------------------------------------------------------------------------
+# --- TIFF and EXIF --------------------------------------------------------------------------------
 
-FORMATS = {1: "B", 2: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I"}
+FORMATS = {
+    1: "B",
+    2: "B",
+    3: "H",
+    4: "I",
+    5: "II",
+    6: "b",
+    7: "B",
+    8: "h",
+    9: "i",
+    10: "ii",
+    11: "f",
+    12: "d",
+    13: "I",
+}
 FORMATS |= {16: "Q", 17: "q", 18: "Q"}  # of BigTIFF
-KIND, OLD_KIND, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, DESCRIPTION = 254, 255, 256, 257, 258, 259, 262, 270
-ORIENTATION, SAMPLES, PLANES, TRANSFER, WHITE, PRIMARIES, MORE_PAGES = 274, 277, 284, 301, 318, 319, 330
-EXTRA, SAMPLE_FORMAT, XMP, EXIF, COLOUR_SPACE, INTEROPERABILITY, PROFILE = 338, 339, 700, 34665, 40961, 40965, 34675
-# what a page needs to be read: how its pixels are stored, with which tables, its description and its profile
-NEEDED = {*range(WIDTH, 264), 266, 270, 273, *range(277, 280), 284, *range(290, 294), 301, *range(317, 326), 332}
+KIND, OLD_KIND, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, DESCRIPTION = (
+    254,
+    255,
+    256,
+    257,
+    258,
+    259,
+    262,
+    270,
+)
+ORIENTATION, SAMPLES, PLANES, TRANSFER, WHITE, PRIMARIES, MORE_PAGES = (
+    274,
+    277,
+    284,
+    301,
+    318,
+    319,
+    330,
+)
+EXTRA, SAMPLE_FORMAT, XMP, EXIF, COLOUR_SPACE, INTEROPERABILITY, PROFILE = (
+    338,
+    339,
+    700,
+    34665,
+    40961,
+    40965,
+    34675,
+)
+# what a page needs to be read: how its pixels are stored, with which tables, its description and
+# its profile
+NEEDED = {
+    *range(WIDTH, 264),
+    266,
+    270,
+    273,
+    *range(277, 280),
+    284,
+    *range(290, 294),
+    301,
+    *range(317, 326),
+    332,
+}
 NEEDED |= {EXTRA, SAMPLE_FORMAT, *range(340, 348), *range(512, 522), *range(529, 533), PROFILE}
 STORED = {273, 324, 513}  # where pixels are: strips, tiles, an old JPEG
 PACKED = ((273, 279), (324, 325))  # where strips are, and how long; tiles
@@ -212,8 +277,13 @@ class Tags:
 
     def __init__(self, file: BinaryIO, offset: int | None = None):
         head = _at(file, range(16))
-        self._file, self.order, self.big = file, "<" if head[:2] == b"II" else ">", b"+" in head[2:4]
-        self._entry = struct.Struct(self.order + ("HHQ8s" if self.big else "HHI4s"))  # tag, type, count, value or its place
+        self._file, self.order, self.big = (
+            file,
+            "<" if head[:2] == b"II" else ">",
+            b"+" in head[2:4],
+        )
+        # tag, type, count, value or its place
+        self._entry = struct.Struct(self.order + ("HHQ8s" if self.big else "HHI4s"))
         self._word = struct.Struct(self.order + ("Q" if self.big else "I"))
         size = struct.Struct(self.order + ("Q" if self.big else "H"))
         self.offset = offset = self._first(head) if offset is None else offset
@@ -221,7 +291,9 @@ class Tags:
         count = size.unpack(content)[0] if len(content) == size.size else 0
         content = file.read(min(count, LONGEST // 32) * self._entry.size + self._word.size)
         self.raw: dict[int, bytes] = {}
-        for first in range(0, min(count * self._entry.size, len(content) - self._entry.size + 1), self._entry.size):
+        for first in range(
+            0, min(count * self._entry.size, len(content) - self._entry.size + 1), self._entry.size
+        ):
             entry = content[first : first + self._entry.size]
             self.raw.setdefault(self._entry.unpack(entry)[0], entry)
         tail = content[count * self._entry.size :][: self._word.size]
@@ -245,7 +317,11 @@ class Tags:
         if len(place) < size:
             return ()
         found = struct.unpack(f"{self.order}{count * len(form)}{form[0]}", place[:size])
-        return found if len(form) == 1 else tuple(a / b if b else 0.0 for a, b in zip(found[::2], found[1::2], strict=True))
+        return (
+            found
+            if len(form) == 1
+            else tuple(a / b if b else 0.0 for a, b in zip(found[::2], found[1::2], strict=True))
+        )
 
     def first(self, tag: int, default: int) -> int:
         """The first number of a tag, as a whole one."""
@@ -264,7 +340,11 @@ class Tags:
     def bits(self) -> tuple[int, ...]:
         """Bits of each sample."""
         found = tuple(map(int, self.values(BITS))) or (1,)
-        return found * max(1, self.first(SAMPLES, 1)) if len(found) == 1 and self.first(SAMPLES, 1) < 1000 else found
+        return (
+            found * max(1, self.first(SAMPLES, 1))
+            if len(found) == 1 and self.first(SAMPLES, 1) < 1000
+            else found
+        )
 
     @property
     def is_deep(self) -> bool:
@@ -298,8 +378,14 @@ class Tags:
         place = length + -length % 16
         head = _at(self._file, range(8 if self.big else 4)) + self._word.pack(place)
         entries = [self.raw[tag] for tag in sorted(self.raw.keys() & kept)]
-        directory = struct.pack(self.order + ("Q" if self.big else "H"), len(entries)) + b"".join(entries) + self._word.pack(0)
-        return io.BufferedReader(Spliced(self._file, [head, range(len(head), length), bytes(place - length), directory]))
+        directory = (
+            struct.pack(self.order + ("Q" if self.big else "H"), len(entries))
+            + b"".join(entries)
+            + self._word.pack(0)
+        )
+        return io.BufferedReader(
+            Spliced(self._file, [head, range(len(head), length), bytes(place - length), directory])
+        )
 
 
 def _check_packed(file: BinaryIO, place: range) -> None:
@@ -328,7 +414,8 @@ def pages(file: BinaryIO) -> list[Tags]:
 
 
 def largest_page(file: BinaryIO) -> tuple[Tags, int]:
-    """(the largest page of a TIFF that is no thumbnail and no mask, how many such pages there are)."""
+    """(the largest page of a TIFF that is no thumbnail and no mask, how many such pages there
+    are)."""
     found = [tags for tags in pages(file) if tags.pixels and tags.raw.keys() & STORED]
     if any(tags.first(PHOTOMETRIC, 0) in RAW for tags in found):
         raise Refused("a camera raw file; develop it first, into a TIFF or a JPEG")

@@ -1,8 +1,9 @@
 """Picture files turned into pixels, sRGB in [0, 1], in memory in proportion to what is used.
 
-Everything that Pillow reads can be decoded, and deep TIFFs that it misreads. Orientation is applied, colour information is
-converted to sRGB, and transparency is laid over white. Only the decoder's own bytes have the picture's full size: they become
-floating-point numbers some rows at a time.
+Everything that Pillow reads can be decoded, and deep TIFFs that it misreads. Orientation is
+applied, colour information is converted to sRGB, and transparency is laid over white. Only the
+decoder's own bytes have the picture's full size: they become floating-point numbers some rows at a
+time.
 """
 
 from __future__ import annotations
@@ -26,17 +27,20 @@ LARGE = 1 << 24  # pixels; the decoder shrinks JPEGs that have more
 BAND = 1 << 20  # pixels that become floating-point numbers at a time
 Part = tuple[int, int, int, int]  # top, left, height, width
 Box = tuple[int, int, int, int]  # left, top, right, bottom
-Use = Callable[[tuple[int, int]], tuple[Part, tuple[int, int]]]  # full (H, W) -> the part that is used, and its (H, W) in use
+# full (H, W) -> the part that is used, and its (H, W) in use
+Use = Callable[[tuple[int, int]], tuple[Part, tuple[int, int]]]
 
 
-# --- pixels -----------------------------------------------------------------------------------------------------
+# --- pixels ---------------------------------------------------------------------------------------
 
 
 def read(path: Path, use: Use) -> Tensor:
-    """The part of a picture that is used, at the (H, W) in which it is used: (1, 3, H, W) in [0, 1]."""
+    """The part of a picture that is used, at the (H, W) in which it is used: (1, 3, H, W) in [0,
+    1]."""
     with opened(path) as image:
         (_, _, height, width), shape = use(upright(image))
-        shrunk = image.width * image.height > LARGE and image.format in ("JPEG", "MPO")  # whose decoders can shrink
+        # whose decoders can shrink
+        shrunk = image.width * image.height > LARGE and image.format in ("JPEG", "MPO")
         if shrunk:  # to twice what is needed: the filter does the rest
             factor = min(height / shape[0], width / shape[1]) / 2
             image.draft(None, (ceil(image.width / factor), ceil(image.height / factor)))
@@ -47,7 +51,8 @@ def read(path: Path, use: Use) -> Tensor:
 
 
 def read_labels(path: Path) -> tuple[Tensor, np.ndarray | None]:
-    """A label picture at its own size, (1, 3, H, W) in [0, 1], and its numbers, (H, W), if it is made of numbers."""
+    """A label picture at its own size, (1, 3, H, W) in [0, 1], and its numbers, (H, W), if it is
+    made of numbers."""
     with opened(path) as image:
         decode(path, image, more=4 * 3 * 2 * image.width * image.height)
         pixels = Pixels(path, image, convert=False)
@@ -55,7 +60,8 @@ def read_labels(path: Path) -> tuple[Tensor, np.ndarray | None]:
 
 
 def _scaled(pixels: Pixels, part: Part, shape: tuple[int, int]) -> Tensor:
-    """A part of a picture at (H, W), as `images.resize` makes it: first its rows, some at a time, then its columns."""
+    """A part of a picture at (H, W), as `images.resize` makes it: first its rows, some at a time,
+    then its columns."""
     top, left, height, width = part
     narrow = torch.empty(1, 3, height, shape[1])
     for box in _boxes(left, top, width, height):
@@ -68,7 +74,9 @@ def _scaled(pixels: Pixels, part: Part, shape: tuple[int, int]) -> Tensor:
 def _boxes(left: int, top: int, width: int, height: int) -> list[Box]:
     """A part of a picture, in bands."""
     rows = max(1, BAND // width)
-    return [(left, top + y, left + width, top + min(y + rows, height)) for y in range(0, height, rows)]
+    return [
+        (left, top + y, left + width, top + min(y + rows, height)) for y in range(0, height, rows)
+    ]
 
 
 def resized(picture: Tensor, shape: Sequence[int]) -> Tensor:
@@ -79,20 +87,23 @@ def resized(picture: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def interpolated(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """(1, C, h, w) -> (1, C, H, W), in any range, by antialiased bicubic interpolation, which may overshoot."""
+    """(1, C, h, w) -> (1, C, H, W), in any range, by antialiased bicubic interpolation, which may
+    overshoot."""
     return F.interpolate(values, tuple(shape), mode="bicubic", antialias=True, align_corners=False)
 
 
-# --- colours ----------------------------------------------------------------------------------------------------
+# --- colours --------------------------------------------------------------------------------------
 
 ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 GREY = ("1", "L", "LA", "La")
 
 
 class Pixels:
-    """A decoded picture, upright: any part of it in sRGB. What is special about its colours is logged.
+    """A decoded picture, upright: any part of it in sRGB. What is special about its colours is
+    logged.
 
-    convert: whether its colour information counts. Label pictures are numbers, so that theirs does not."""
+    convert: whether its colour information counts. Label pictures are numbers, so that theirs does
+    not."""
 
     def __init__(self, path: Path, image: Image.Image, convert: bool = True):
         self._levels = _levels(image)
@@ -100,7 +111,9 @@ class Pixels:
             ImageOps.exif_transpose(image, in_place=True)
         self._image = image
         self.shape = image.size[::-1] if self._levels is None else self._levels.values.shape[:2]
-        self._mode = self._levels.mode if self._levels else "L" if image.mode in GREY else image.mode
+        self._mode = (
+            self._levels.mode if self._levels else "L" if image.mode in GREY else image.mode
+        )
         if self._mode not in ("L", "CMYK", "LAB"):
             self._mode = "RGB"
         self._convert: Convert | None = None
@@ -110,7 +123,11 @@ class Pixels:
         if self._ignores_alpha:
             say(path, "is transparent everywhere; its colours are used as if it were not")
         if (frames := image.info.get("frames", 1)) > 1:
-            say(path, f"has {frames} pictures; the {'largest' if image.format == 'TIFF' else 'first'} one is used")
+            say(
+                path,
+                f"has {frames} pictures; the {'largest' if image.format == 'TIFF' else 'first'} "
+                "one is used",
+            )
 
     def part(self, box: Box) -> np.ndarray:
         """(h, w, 3) float32, sRGB in [0, 1]."""
@@ -119,7 +136,9 @@ class Pixels:
     def _shallow(self, box: Box) -> np.ndarray:
         image = self._image.crop(box)
         if image.mode in ALPHA or "transparency" in image.info:
-            image = image.convert("RGBA").convert("RGB") if self._ignores_alpha else _over_white(image)
+            image = (
+                image.convert("RGBA").convert("RGB") if self._ignores_alpha else _over_white(image)
+            )
         if image.mode == "P" or self._mode == "L":
             image = image.convert("RGB" if image.mode == "P" else "L")
         image = self._convert(image) if self._convert else image
@@ -145,21 +164,33 @@ class Pixels:
         image, levels = self._image, self._levels
         if levels is not None:
             colours = levels.values[..., : levels.count]
-            return bool(levels.alpha and not levels.values[..., levels.count].any() and (colours != colours[:1, :1]).any())
+            return bool(
+                levels.alpha
+                and not levels.values[..., levels.count].any()
+                and (colours != colours[:1, :1]).any()
+            )
         if image.mode in ("RGBA", "LA", "PA"):
             *colours, alpha = image.getextrema()
             return alpha == (0, 0) and any(low != high for low, high in colours)
         clear = image.info.get("transparency")
         used = _used(image)
-        return isinstance(clear, bytes) and len(used) > 1 and not any((clear[i : i + 1] or b"\xff")[0] for i in used)
+        return (
+            isinstance(clear, bytes)
+            and len(used) > 1
+            and not any((clear[i : i + 1] or b"\xff")[0] for i in used)
+        )
 
     def numbers(self) -> np.ndarray | None:
-        """(H, W) of whole numbers, if the picture is rather numbers than colours: grey of any depth but 8 bits, and a palette
-        in which several have the same colour."""
+        """(H, W) of whole numbers, if the picture is rather numbers than colours: grey of any depth
+        but 8 bits, and a palette in which several have the same colour."""
         if self._levels is not None:
             values = self._levels.values[..., 0]
             bare = self._levels.values.shape[2] == 1 and not self._levels.clear
-            return values.astype(np.int64) if bare and bool((values == np.round(values)).all()) else None
+            return (
+                values.astype(np.int64)
+                if bare and bool((values == np.round(values)).all())
+                else None
+            )
         palette, used = self._image.getpalette("RGB") or [], _used(self._image)
         distinct = {tuple(palette[3 * i : 3 * i + 3]) for i in used}
         return np.asarray(self._image).astype(np.int64) if len(distinct) < len(used) else None
@@ -167,7 +198,11 @@ class Pixels:
 
 def _used(image: Image.Image) -> list[int]:
     """The numbers that a picture with a palette uses."""
-    return [number for number, count in enumerate(image.histogram()) if count] if image.mode == "P" else []
+    return (
+        [number for number, count in enumerate(image.histogram()) if count]
+        if image.mode == "P"
+        else []
+    )
 
 
 def _levels(image: Image.Image) -> Levels | None:

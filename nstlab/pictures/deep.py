@@ -38,18 +38,26 @@ class Levels:
         """How many channels are colours."""
         return len(self.mode)
 
-    def colours(self, box: tuple[int, int, int, int], opaque: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+    def colours(
+        self, box: tuple[int, int, int, int], opaque: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """(colours (h, w, C), alpha (h, w, 1) or None), float32 in [0, 1], of a part: left, top,
         right, bottom.
 
         opaque: whether alpha is ignored."""
         values, alpha = self.values[box[1] : box[3], box[0] : box[2]], None
         with np.errstate(all="ignore"):  # numbers beyond all bounds
-            unit = _finite((values.astype(np.float32) - self.black) / (self.white - self.black)).clip(0, 1)
+            unit = _finite(
+                (values.astype(np.float32) - self.black) / (self.white - self.black)
+            ).clip(0, 1)
         if opaque:
             return unit[..., : self.count], None
         if self.clear:
-            alpha = (values[..., : self.count] != np.array(self.clear)).any(-1, keepdims=True).astype(np.float32)
+            alpha = (
+                (values[..., : self.count] != np.array(self.clear))
+                .any(-1, keepdims=True)
+                .astype(np.float32)
+            )
         elif self.alpha:
             alpha = unit[..., self.count : self.count + 1]
             alpha = 1 - alpha if self.white < self.black else alpha
@@ -92,7 +100,7 @@ def white_of(values: np.ndarray, bits: int) -> float:
     return 65535.0 if brightest <= 65535 else float((1 << bits - (values.dtype.kind == "i")) - 1)
 
 
-# --- TIFF -------------------------------------------------------------------------------------------------------
+# --- TIFF -----------------------------------------------------------------------------------------
 
 
 class DeepTiff(ImageFile.ImageFile):
@@ -109,7 +117,10 @@ class DeepTiff(ImageFile.ImageFile):
 
     def _open(self) -> None:
         page = self.page
-        self._mode, self._size = "F", (page.first(containers.WIDTH, 0), page.first(containers.HEIGHT, 0))
+        self._mode, self._size = (
+            "F",
+            (page.first(containers.WIDTH, 0), page.first(containers.HEIGHT, 0)),
+        )
         text = bytes(page.values(containers.DESCRIPTION)).rstrip(b"\0").decode(errors="replace")
         self.tag_v2 = {containers.DESCRIPTION: text}  # of which our settings are read
         if containers.PROFILE in page.raw:
@@ -134,7 +145,8 @@ class DeepTiff(ImageFile.ImageFile):
         if mode == "LAB":
             if values.dtype != np.uint16:
                 raise Refused(kind_of(page))
-            offset = values[..., 1:3] ^ 0x8000  # signed, in steps of 1/256, which become numbers from 0 on
+            # signed, in steps of 1/256, which become numbers from 0 on
+            offset = values[..., 1:3] ^ 0x8000
             values[..., 1:3] = np.minimum(np.round(offset / 256), 255) * 257
         white, black = white_of(values[..., : len(mode)], bits), 0.0
         if page.first(containers.PHOTOMETRIC, 0) == 0:
@@ -170,10 +182,14 @@ class DeepTiff(ImageFile.ImageFile):
 def kind_of(page: Tags) -> str:
     """What a page is that cannot be read."""
     bits, photometric = page.bits, page.first(containers.PHOTOMETRIC, 0)
-    form = {1: "", 2: "signed ", 3: "floating-point "}.get(page.first(containers.SAMPLE_FORMAT, 1), "complex ")
+    form = {1: "", 2: "signed ", 3: "floating-point "}.get(
+        page.first(containers.SAMPLE_FORMAT, 1), "complex "
+    )
     return (
-        f"a TIFF of a kind that is not read ({len(bits)}×{max(bits)} {form}bits, photometric {photometric}, compression "
-        f"{page.first(containers.COMPRESSION, 1)}); save it as TIFF with 8 or 16 bits, uncompressed or with ZIP"
+        f"a TIFF of a kind that is not read ({len(bits)}×{max(bits)} {form}bits, photometric "
+        f"{photometric}, compression "
+        f"{page.first(containers.COMPRESSION, 1)}); save it as TIFF with 8 or 16 bits, "
+        "uncompressed or with ZIP"
     )
 
 
@@ -191,7 +207,9 @@ def _pillows(file: BinaryIO, page: Tags, alpha: str) -> tuple[np.ndarray, str]:
         return (values.view(np.uint32) if unsigned else values)[..., None], ""
     if max(page.bits) != 16 or page.first(containers.PLANES, 1) == 2 or alpha == "premultiplied":
         levels = np.asarray(header())
-        return levels.astype(np.uint16) * 257 if max(page.bits) == 16 else levels, "straight" if mode == "RGBA" else ""
+        return levels.astype(np.uint16) * 257 if max(
+            page.bits
+        ) == 16 else levels, "straight" if mode == "RGBA" else ""
     return _two_bytes(header, NATIVE, OTHER), alpha
 
 
@@ -209,7 +227,7 @@ def _two_bytes(header: Callable[[], Image.Image], high: str, low: str) -> np.nda
     return planes[0] << 8 | planes[1]
 
 
-# --- PNG --------------------------------------------------------------------------------------------------------
+# --- PNG ------------------------------------------------------------------------------------------
 
 
 class DeepPng(PngImagePlugin.PngImageFile):
@@ -242,4 +260,6 @@ class DeepPng(PngImagePlugin.PngImageFile):
         else:
             values = _two_bytes(header, "B", "L")
         clear = self.info.get("transparency", ())
-        self.levels = Levels(values, mode, 0.0, 65535.0, alpha, clear if isinstance(clear, tuple) else (clear,))
+        self.levels = Levels(
+            values, mode, 0.0, 65535.0, alpha, clear if isinstance(clear, tuple) else (clear,)
+        )

@@ -1,4 +1,5 @@
-"""Pictures as levels of 8 or 16 bits, and written with 16: Pillow, which writes everything else, knows no 16-bit RGB."""
+"""Pictures as levels of 8 or 16 bits, and written with 16: Pillow, which writes everything else,
+knows no 16-bit RGB."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ COMPRESSION = 4  # of zlib, 1 to 9: 6 takes twice the time for 2 % less
 
 
 def levels_of(picture: Tensor, deep: bool = False) -> np.ndarray:
-    """(1, 3, H, W) in [0, 1] -> (H, W, 3) of 8 or, if `deep`, 16 bits, rounded to the nearest; others are clipped."""
+    """(1, 3, H, W) in [0, 1] -> (H, W, 3) of 8 or, if `deep`, 16 bits, rounded to the nearest;
+    others are clipped."""
     white, dtype = (65535, np.uint16) if deep else (255, np.uint8)
     planes = picture[0].detach().float().clamp(0, 1).mul_(white).round_()
     return planes.permute(1, 2, 0).cpu().numpy().astype(dtype, order="C")
@@ -43,7 +45,8 @@ def profile() -> bytes:
 
 
 def write_png(path: Path, picture: Tensor, key: str, text: str) -> None:
-    """Write a PNG of 16 bits (ISO/IEC 15948), each row filtered by the one above; `text` goes into its metadata under a key."""
+    """Write a PNG of 16 bits (ISO/IEC 15948), each row filtered by the one above; `text` goes into
+    its metadata under a key."""
     levels = levels_of(picture, deep=True)
     height, width = levels.shape[:2]
     plain = levels.astype(">u2").view(np.uint8).reshape(height, -1)
@@ -53,7 +56,12 @@ def write_png(path: Path, picture: Tensor, key: str, text: str) -> None:
     with path.open("wb") as file:
 
         def chunk(kind: bytes, data: bytes) -> None:
-            file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
+            file.write(
+                struct.pack(">I", len(data))
+                + kind
+                + data
+                + struct.pack(">I", zlib.crc32(kind + data))
+            )
 
         file.write(b"\x89PNG\r\n\x1a\n")
         chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))  # 2: RGB
@@ -68,6 +76,13 @@ def write_tiff(path: Path, picture: Tensor, text: str) -> None:
     import tifffile
 
     tifffile.imwrite(
-        path, levels_of(picture, deep=True), photometric="rgb", compression="zlib", predictor=False, rowsperstrip=64,
-        iccprofile=profile(), description=text, metadata=None,
-    )  # fmt: skip
+        path,
+        levels_of(picture, deep=True),
+        photometric="rgb",
+        compression="zlib",
+        predictor=False,
+        rowsperstrip=64,
+        iccprofile=profile(),
+        description=text,
+        metadata=None,
+    )

@@ -1,7 +1,7 @@
 """Pictures in and out: load, save, resize, sample pictures, first pictures.
 
-Contract: a picture is a contiguous float32 tensor of shape (1, 3, H, W), sRGB with values in [0, 1]. `size` is always the
-LONG side in pixels. Whatever cannot be used raises InputError.
+Contract: a picture is a contiguous float32 tensor of shape (1, 3, H, W), sRGB with values in [0,
+1]. `size` is always the LONG side in pixels. Whatever cannot be used raises InputError.
 """
 
 from __future__ import annotations
@@ -30,14 +30,23 @@ from nstlab.pictures.opening import METADATA_KEY, decode, load_pixels, opened, u
 
 UNDECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # of which Pillow reads the header only
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
-PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "retina", "hubble_deep_field", "ihc")
+PHOTOS = (
+    "astronaut",
+    "chelsea",
+    "coffee",
+    "rocket",
+    "motorcycle_left",
+    "retina",
+    "hubble_deep_field",
+    "ihc",
+)
 LONGEST_COMMENT = 65533  # bytes, of a JPEG
 ROUNDED = 0.02  # part by which proportions may differ through rounding
 
 logger = logging.getLogger("nstlab")
 
 
-# --- sample pictures --------------------------------------------------------------------------------------------
+# --- sample pictures ------------------------------------------------------------------------------
 
 
 def style_folder() -> Path:
@@ -46,8 +55,10 @@ def style_folder() -> Path:
 
 
 def samples() -> dict[str, Path]:
-    """{name: file} of every picture that comes with the lab: scikit-image's photos and the project's own paintings."""
-    import skimage.data  # here, because importing scikit-image takes longer than the rest of this module
+    """{name: file} of every picture that comes with the lab: scikit-image's photos and the
+    project's own paintings."""
+    # here, because importing scikit-image takes longer than the rest of this module
+    import skimage.data
 
     photos = Path(skimage.data.__file__).parent
     found = {path.stem: path for name in PHOTOS for path in photos.glob(f"{name}.*")}
@@ -89,7 +100,8 @@ def pictures_in(folder: Path, nested: bool = False) -> list[Path]:
 
 
 def path_of(source: str | os.PathLike) -> Path:
-    """The file that `source` means, a path or the name of a sample picture; a file wins over a sample of the same name."""
+    """The file that `source` means, a path or the name of a sample picture; a file wins over a
+    sample of the same name."""
     path = user_path(source)
     return path if os.path.exists(path) or path.suffix else _sample_path(str(source))
 
@@ -97,11 +109,14 @@ def path_of(source: str | os.PathLike) -> Path:
 def _sample_path(name: str) -> Path:
     known = samples()
     if name not in known:
-        raise InputError(f"no picture '{name}'{nearest(name, list(known))} (a file, or one of {', '.join(known)})")
+        raise InputError(
+            f"no picture '{name}'{nearest(name, list(known))} (a file, or one of "
+            f"{', '.join(known)})"
+        )
     return known[name]
 
 
-# --- reading ----------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def load(source: str | os.PathLike, size: int | None = None) -> Tensor:
@@ -110,45 +125,55 @@ def load(source: str | os.PathLike, size: int | None = None) -> Tensor:
     Args:
         source: a path, or the name of a sample picture.
         size: long side in pixels after resizing; None keeps the picture's own.
-    Returns: (1, 3, H, W) float32, sRGB in [0, 1].
-    Raises: InputError if there is no such file, if it is not a picture, damaged, too small, too large or too long, or if
-    reading it needs more memory than is free.
+    Returns: (1, 3, H, W) float32, sRGB in [0, 1]. Raises: InputError if there is no such file, if
+    it is not a picture, damaged, too small, too large or too long, or if reading it needs more
+    memory than is free.
     """
     path = path_of(source)
-    return read(path, lambda shape: ((0, 0, *shape), shape if size is None else fit_size(shape, size, path)))
+    return read(
+        path, lambda shape: ((0, 0, *shape), shape if size is None else fit_size(shape, size, path))
+    )
 
 
-def load_fit(source: str | os.PathLike, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0) -> Tensor:
+def load_fit(
+    source: str | os.PathLike, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0
+) -> Tensor:
     """`fit(load(source), shape, how, scale)`, without holding the picture at its full size."""
     return read(path_of(source), lambda own: fitting(own, shape, how, scale))
 
 
 def shape_of(source: str | os.PathLike, size: int | None = None) -> tuple[int, int]:
-    """(H, W) of what `load` would return, from the file's header alone. Raises InputError as `load` does."""
+    """(H, W) of what `load` would return, from the file's header alone. Raises InputError as `load`
+    does."""
     path = path_of(source)
     with opened(path) as image:
         return upright(image) if size is None else fit_size(upright(image), size, path)
 
 
 def format_of(path: str | os.PathLike) -> str:
-    """The format, such as "PNG", of a picture, which is read to its end. Raises InputError as `load` does."""
+    """The format, such as "PNG", of a picture, which is read to its end. Raises InputError as
+    `load` does."""
     with opened(path) as image:
         decode(path, image)
         return image.format
 
 
 def reopen(path: str | os.PathLike) -> Tensor:
-    """Read a picture that `save` wrote, (1, 3, H, W) in [0, 1], of any size and shape. InputError if it is damaged."""
+    """Read a picture that `save` wrote, (1, 3, H, W) in [0, 1], of any size and shape. InputError
+    if it is damaged."""
     with opened(path, any_shape=True) as image:
         if isinstance(image, DeepTiff):
             return encoding.picture_of(encoding.read_tiff(Path(path)))
         load_pixels(image)
-        levels = image.levels.values if isinstance(image, DeepPng) else np.asarray(image.convert("RGB"))
+        levels = (
+            image.levels.values if isinstance(image, DeepPng) else np.asarray(image.convert("RGB"))
+        )
         return encoding.picture_of(levels)
 
 
 def verify(path: str | os.PathLike) -> tuple[int, int]:
-    """(H, W) of a picture of any size and shape, which is read to its end. InputError if it is damaged."""
+    """(H, W) of a picture of any size and shape, which is read to its end. InputError if it is
+    damaged."""
     with opened(path, any_shape=True) as image:
         load_pixels(image)
         return image.size[::-1]
@@ -160,12 +185,18 @@ def quantized(image: Tensor) -> Tensor:
 
 
 def check_picture(image: Tensor, what: str) -> Tensor:
-    """The picture, if it is (1, 3, H, W), floating-point and finite everywhere; else InputError, which calls it `what`."""
+    """The picture, if it is (1, 3, H, W), floating-point and finite everywhere; else InputError,
+    which calls it `what`."""
     if not isinstance(image, Tensor):
-        raise InputError(f"{what}: a {type(image).__name__} is not a picture; expected is a tensor (1, 3, H, W)")
+        raise InputError(
+            f"{what}: a {type(image).__name__} is not a picture; expected is a tensor (1, 3, H, W)"
+        )
     if image.ndim != 4 or len(image) != 1 or not image.numel() or not image.is_floating_point():
         shape = tuple(image.shape)
-        raise InputError(f"{what}: {shape} {image.dtype} is not a picture; expected is (1, 3, H, W), floating-point")
+        raise InputError(
+            f"{what}: {shape} {image.dtype} is not a picture; expected is (1, 3, H, W), "
+            "floating-point"
+        )
     if not (image.is_meta or bool(image.isfinite().all())):
         raise InputError(f"{what}: has values that are not finite")
     return image
@@ -174,13 +205,17 @@ def check_picture(image: Tensor, what: str) -> Tensor:
 def _check_colours(image: Tensor) -> None:
     """Raise InputError unless this is one picture of three channels, which can be written."""
     if check_picture(image, "picture").shape[1] != 3:
-        raise InputError(f"picture: {tuple(image.shape)} has no three channels; expected is (1, 3, H, W)")
+        raise InputError(
+            f"picture: {tuple(image.shape)} has no three channels; expected is (1, 3, H, W)"
+        )
 
 
-# --- sizes ------------------------------------------------------------------------------------------------------
+# --- sizes ----------------------------------------------------------------------------------------
 
 
-def fit_size(shape: Sequence[int], size: int, what: Any = "picture", name: str = "size") -> tuple[int, int]:
+def fit_size(
+    shape: Sequence[int], size: int, what: Any = "picture", name: str = "size"
+) -> tuple[int, int]:
     """(H, W) of the same proportions with the long side `size`.
 
     Raises: InputError, about `what`, if the short side gets too short. name: of the size there."""
@@ -203,17 +238,19 @@ def alike(shape: Sequence[int], other: Sequence[int]) -> bool:
 
 
 def resize(image: Tensor, shape: Sequence[int]) -> Tensor:
-    """The picture at (H, W), by antialiased bicubic interpolation of its sRGB values; (1, 3, H, W) in [0, 1]."""
+    """The picture at (H, W), by antialiased bicubic interpolation of its sRGB values; (1, 3, H, W)
+    in [0, 1]."""
     return image if tuple(image.shape[-2:]) == tuple(shape) else resized(image, shape)
 
 
 def fit(image: Tensor, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0) -> Tensor:
-    """Give a painting the photo's shape (H, W), in one of settings.FITS; `scale` enlarges it, and with it its strokes.
+    """Give a painting the photo's shape (H, W), in one of settings.FITS; `scale` enlarges it, and
+    with it its strokes.
 
-    stretch: resized to exactly H × W, as the paper does; its proportions change.
-    crop:    the largest middle part that has the photo's proportions, resized to H × W.
-    area:    its own proportions, as many pixels as the photo.
-    own:     its own pixels, so that strokes are as large as they are in its file, however large the photo is.
+    stretch: resized to exactly H × W, as the paper does; its proportions change. crop:    the
+    largest middle part that has the photo's proportions, resized to H × W. area:    its own
+    proportions, as many pixels as the photo. own:     its own pixels, so that strokes are as large
+    as they are in its file, however large the photo is.
     """
     own = tuple(image.shape[-2:])
     (top, left, height, width), shape = fitting(own, shape, how, scale)
@@ -222,8 +259,11 @@ def fit(image: Tensor, shape: Sequence[int], how: str = FITS[0], scale: float = 
     return resize(image, shape)
 
 
-def fitting(own: Sequence[int], shape: Sequence[int], how: str, scale: float) -> tuple[Part, tuple[int, int]]:
-    """What `fit` does to a picture of shape `own`: (the part that it uses, the (H, W) that it gives to it).
+def fitting(
+    own: Sequence[int], shape: Sequence[int], how: str, scale: float
+) -> tuple[Part, tuple[int, int]]:
+    """What `fit` does to a picture of shape `own`: (the part that it uses, the (H, W) that it gives
+    to it).
 
     Raises: InputError for an unknown `how`, and for a scale that is not a positive number."""
     one_of("fit", how, FITS)
@@ -242,7 +282,7 @@ def fitting(own: Sequence[int], shape: Sequence[int], how: str, scale: float) ->
     return part, (max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale)))
 
 
-# --- first pictures ---------------------------------------------------------------------------------------------
+# --- first pictures -------------------------------------------------------------------------------
 
 
 SMOOTH = 0.15  # cycles per pixel; at this frequency noise has 0.6 of its amplitude
@@ -250,12 +290,13 @@ DEVIATION = 0.2  # standard deviation of noise, where black is 0 and white is 1
 
 
 def noise(like: Tensor, seed: int = 0) -> Tensor:
-    """Smooth noise in the shape, dtype and device of `like`: normally distributed about middle grey with DEVIATION, clipped
-    to [0, 1]. Its amplitudes fall as exp(-½ (f / SMOOTH)²) with the spatial frequency f.
+    """Smooth noise in the shape, dtype and device of `like`: normally distributed about middle grey
+    with DEVIATION, clipped to [0, 1]. Its amplitudes fall as exp(-½ (f / SMOOTH)²) with the spatial
+    frequency f.
 
-    A network with poolings hardly sees anything finer than two or three pixels, so from white noise an optimizer leaves a
-    mesh over the whole picture. This noise has nothing so fine to begin with. It is drawn on the CPU, so that a seed gives
-    the same picture on every device."""
+    A network with poolings hardly sees anything finer than two or three pixels, so from white noise
+    an optimizer leaves a mesh over the whole picture. This noise has nothing so fine to begin with.
+    It is drawn on the CPU, so that a seed gives the same picture on every device."""
     height, width = like.shape[-2:]
     frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
     drawn = torch.fft.rfft2(torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)))
@@ -264,8 +305,8 @@ def noise(like: Tensor, seed: int = 0) -> Tensor:
 
 
 def white_noise(like: Tensor, seed: int = 0) -> Tensor:
-    """White noise, the paper's first picture, in the shape, dtype and device of `like`: independent uniform values in [0, 1],
-    drawn on the CPU as well."""
+    """White noise, the paper's first picture, in the shape, dtype and device of `like`: independent
+    uniform values in [0, 1], drawn on the CPU as well."""
     return torch.rand(like.shape, generator=torch.Generator().manual_seed(seed)).to(like)
 
 
@@ -275,20 +316,22 @@ def grey(like: Tensor) -> Tensor:
 
 
 def rings(like: Tensor) -> Tensor:
-    """Black and white rings, eight to the short side, in the shape, dtype and device of `like`: a first picture with a
-    strong structure of its own."""
+    """Black and white rings, eight to the short side, in the shape, dtype and device of `like`: a
+    first picture with a strong structure of its own."""
     height, width = like.shape[-2:]
     down = torch.arange(height, dtype=like.dtype, device=like.device)[:, None] - (height - 1) / 2
     across = torch.arange(width, dtype=like.dtype, device=like.device)[None] - (width - 1) / 2
-    waves = 0.5 + 0.5 * torch.cos(2 * torch.pi * torch.hypot(down, across) * 8 / min(height, width))  # (H, W)
+    # (H, W)
+    waves = 0.5 + 0.5 * torch.cos(2 * torch.pi * torch.hypot(down, across) * 8 / min(height, width))
     return waves.expand_as(like).contiguous()
 
 
-# --- writing ----------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """An 8-bit RGB Pillow image; values outside [0, 1] are clipped, the others rounded to the nearest level.
+    """An 8-bit RGB Pillow image; values outside [0, 1] are clipped, the others rounded to the
+    nearest level.
 
     Raises InputError for what is no picture, such as several at once."""
     _check_colours(image)
@@ -296,20 +339,29 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def check_writable(path: str | os.PathLike, deep: bool = False) -> Path:
-    """The path, if a picture, with 16 bits if `deep`, can be written there; else InputError, before any work is done."""
+    """The path, if a picture, with 16 bits if `deep`, can be written there; else InputError, before
+    any work is done."""
     path = user_path(path)
     if path.suffix.lower() not in FORMATS:
-        raise InputError(f"{path}: pictures are written as {', '.join(FORMATS)}, not as '{path.suffix}'")
+        raise InputError(
+            f"{path}: pictures are written as {', '.join(FORMATS)}, not as '{path.suffix}'"
+        )
     if deep and FORMATS[path.suffix.lower()] == "JPEG":
         raise InputError(f"{path}: a JPEG has 8 bits a channel; 16 are for .png and .tif")
     return check_place(path)
 
 
-def save(image: Tensor, path: str | os.PathLike, settings: dict[str, Any] | None = None, deep: bool = False) -> Path:
-    """Write a picture as PNG, JPEG or TIFF, as its suffix says, with `settings` in its metadata (see `read_settings`).
+def save(
+    image: Tensor,
+    path: str | os.PathLike,
+    settings: dict[str, Any] | None = None,
+    deep: bool = False,
+) -> Path:
+    """Write a picture as PNG, JPEG or TIFF, as its suffix says, with `settings` in its metadata
+    (see `read_settings`).
 
-    deep: with 16 bits a channel, which a JPEG cannot have. The file is written
-    beside its place first and then renamed. Raises InputError if it is no picture, or cannot be written."""
+    deep: with 16 bits a channel, which a JPEG cannot have. The file is written beside its place
+    first and then renamed. Raises InputError if it is no picture, or cannot be written."""
     _check_colours(image)
     path, text = check_writable(path, deep), json.dumps(settings or {})
     form = FORMATS[path.suffix.lower()]
@@ -340,7 +392,11 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
     """The settings that `save` put into a picture; empty if there are none."""
     with opened(path, any_shape=True) as image:
         tags = getattr(image, "tag_v2", {})
-        text = image.info.get(METADATA_KEY) or image.info.get("comment") or tags.get(ExifTags.Base.ImageDescription, "")
+        text = (
+            image.info.get(METADATA_KEY)
+            or image.info.get("comment")
+            or tags.get(ExifTags.Base.ImageDescription, "")
+        )
     with contextlib.suppress(ValueError):
         found = parse_json(text)
         return found if isinstance(found, dict) else {}
@@ -348,16 +404,26 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def save_gif(
-    frames: Iterable[Tensor], shape: Sequence[int], path: str | os.PathLike, size: int = 384, seconds: float = 4.0
+    frames: Iterable[Tensor],
+    shape: Sequence[int],
+    path: str | os.PathLike,
+    size: int = 384,
+    seconds: float = 4.0,
 ) -> Path:
-    """Write an animated GIF that lasts about `seconds` and then stays on the last frame for a while.
+    """Write an animated GIF that lasts about `seconds` and then stays on the last frame for a
+    while.
 
-    frames: (1, 3, H, W), taken one at a time. shape: (H, W) of the animation, scaled down to a long side of at most `size`
-    px."""
+    frames: (1, 3, H, W), taken one at a time. shape: (H, W) of the animation, scaled down to a long
+    side of at most `size` px."""
     path, shape = Path(path), fit_size(shape, min(size, max(shape)))
-    pictures = [to_pil(resize(frame.float(), shape)).quantize(dither=Image.Dither.FLOYDSTEINBERG) for frame in frames]
+    pictures = [
+        to_pil(resize(frame.float(), shape)).quantize(dither=Image.Dither.FLOYDSTEINBERG)
+        for frame in frames
+    ]
     each = max(20, round(1000 * seconds / len(pictures)))  # ms
     durations = [each] * (len(pictures) - 1) + [1500]
     with replacing(path) as temporary:
-        pictures[0].save(temporary, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+        pictures[0].save(
+            temporary, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0
+        )
     return path

@@ -24,12 +24,14 @@ from nstlab.pictures import containers
 from nstlab.pictures.containers import Refused, Tags
 from nstlab.pictures.deep import DeepPng, DeepTiff
 
-MAX_PIXELS = 175_000_000  # more is taken for a decompression bomb; Pillow itself refuses a little more than this
+# more is taken for a decompression bomb; Pillow itself refuses a little more than this
+MAX_PIXELS = 175_000_000
 ALLOWING = "NSTLAB_MAX_PIXELS"  # environment variable with which a user allows more
 MAX_ASPECT = 8.0  # long side / short side
 METADATA_KEY = "nstlab"  # under which a PNG keeps its settings
 HEAD = 1 << 12  # bytes by which a file is told
-TEXTS = (METADATA_KEY.encode(), b"XML:com.adobe.xmp", b"Raw profile type exif")  # of a PNG, which count
+# of a PNG, which count
+TEXTS = (METADATA_KEY.encode(), b"XML:com.adobe.xmp", b"Raw profile type exif")
 LIKE = "PNG, JPEG, TIFF, WebP and the like"
 
 RAW = "a camera raw file; develop it first, into a TIFF or a JPEG"
@@ -40,19 +42,24 @@ NEVER = {  # what Pillow takes for a picture and is none that it can read, by ho
 }
 UNLOADABLE = {  # what it reads with other programs' help only
     rb"%!PS|\xc5\xd0\xd3\xc6": "an EPS or PostScript file, which only Ghostscript can read",
-    rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF": "a Windows metafile (WMF, EMF), which only Windows can read",
+    rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF": "a Windows metafile (WMF, EMF), which only Windows "
+    "can read",
 }
 UNKNOWN = {  # and what it does not know
     rb"%PDF": "a PDF",
     rb".{4}ftyp(avif|avis)": "an AVIF picture that this Pillow cannot read (or damaged)",
-    rb".{4}ftyp(hei|hev|mif1|msf1)": "a HEIC picture, which Pillow reads with a plugin only; save it as JPEG",
+    rb".{4}ftyp(hei|hev|mif1|msf1)": "a HEIC picture, which Pillow reads with a plugin only; save "
+    "it as JPEG",
     rb".{4}ftypcrx|FUJIFILMCCD-RAW|II(RO|RS|U\0)|MMOR|\0MRM|FOVb|II\x1a\0\0\0HEAPCCDR": RAW,
     rb"\0\0\0\x0cJXL |\xff\x0a": "a JPEG XL picture, which Pillow reads with a plugin only",
-    rb".{4}(ftyp|moov|mdat|wide)|RIFF.{4}(AVI |WAVE)|\x1aE\xdf\xa3|FLV\x01|OggS|ID3|0&\xb2u|G.{187}G": "a video, or sound",
-    rb"(\xef\xbb\xbf)?\s*(<\?xml.*?|<!--.*?)?<(!DOCTYPE )?svg": "an SVG, a drawing; export it as PNG",
+    rb".{4}(ftyp|moov|mdat|wide)|RIFF.{4}(AVI "
+    rb"|WAVE)|\x1aE\xdf\xa3|FLV\x01|OggS|ID3|0&\xb2u|G.{187}G": "a video, or sound",
+    rb"(\xef\xbb\xbf)?\s*(<\?xml.*?|<!--.*?)?<(!DOCTYPE )?svg": "an SVG, a drawing; export "
+    "it as PNG",
     rb"\s*<(!doctype )?html": "a page of the web, not a picture",
     rb"8BPS": "a Photoshop file of a kind that Pillow cannot read; save it as TIFF",
-    rb"v/1\x01|#\?(RADIANCE|RGBE)": "a picture with high dynamic range (EXR or HDR); save it as TIFF",
+    rb"v/1\x01|#\?(RADIANCE|RGBE)": "a picture with high dynamic range (EXR or HDR); save "
+    "it as TIFF",
     rb"gimp xcf": "a file of GIMP (XCF); export it as PNG",
     rb"\x00\x05\x16[\x00\x07]": "not a picture but what a Mac keeps beside one",
     rb"\xff\xfe|\xfe\xff": "not a picture but a text file",  # UTF-16
@@ -60,7 +67,7 @@ UNKNOWN = {  # and what it does not know
 }
 
 
-# --- opening ----------------------------------------------------------------------------------------------------
+# --- opening --------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -76,7 +83,8 @@ def opened(path: str | os.PathLike, any_shape: bool = False) -> Iterator[Image.I
     _silence_libtiff()
     for name in ("PIL", "tifffile"):  # which log what we tell in our own words
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # Opened as a file: given a path, Pillow maps uncompressed TIFFs into memory, and then transposes them wrongly.
+    # Opened as a file: given a path, Pillow maps uncompressed TIFFs into memory, and then
+    # transposes them wrongly.
     with _one_line_errors(path), regular(path).open("rb") as file, _image(file) as image:
         _keep_orientation(image)
         if not any_shape:
@@ -109,10 +117,15 @@ def _image(file: BinaryIO) -> Image.Image:
             image.info["transparency"] = clear * scale  # by which Pillow scales its pixels
     elif head.startswith(containers.TIFF):
         page, count = containers.largest_page(file)
-        held = file.seek(0, io.SEEK_END) if page.first(containers.COMPRESSION, 1) > 1 else 0  # whole, by its decoder
+        # whole, by its decoder
+        held = file.seek(0, io.SEEK_END) if page.first(containers.COMPRESSION, 1) > 1 else 0
         facts = {"frames": count, "tags": page, "held": held, "check": page.check}
         try:
-            image = DeepTiff(page) if page.is_deep else Image.open(page.alone(containers.NEEDED - {containers.SAMPLE_FORMAT}))
+            image = (
+                DeepTiff(page)
+                if page.is_deep
+                else Image.open(page.alone(containers.NEEDED - {containers.SAMPLE_FORMAT}))
+            )
         except UnidentifiedImageError:
             image = DeepTiff(page)
     else:
@@ -141,7 +154,8 @@ def _frames(image: Image.Image, file: BinaryIO) -> int:
     """How many pictures a file has that follow each other."""
     if image.format != "GIF":
         return 1 if image.format == "PSD" else getattr(image, "n_frames", 1)  # which has layers
-    with contextlib.suppress(Exception), Image.open(file) as other:  # to count them, they are sought
+    # to count them, they are sought
+    with contextlib.suppress(Exception), Image.open(file) as other:
         return other.n_frames
     return 1
 
@@ -171,7 +185,8 @@ def _one_line_errors(path: str | os.PathLike) -> Iterator[None]:
     """Turn whatever goes wrong while a picture is read into one line."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of broken EXIF and large pictures; we check ourselves
+            # Pillow warns of broken EXIF and large pictures; we check ourselves
+            warnings.simplefilter("ignore")
             yield
     except InputError:
         raise
@@ -190,7 +205,9 @@ def _one_line_errors(path: str | os.PathLike) -> Iterator[None]:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         if kind := _name(_head(path), UNLOADABLE):
             raise InputError(f"{path}: is {kind}; allowed are {LIKE}") from None
-        raise InputError(f"{path}: is damaged or cut short ({str(error) or type(error).__name__})") from None
+        raise InputError(
+            f"{path}: is damaged or cut short ({str(error) or type(error).__name__})"
+        ) from None
 
 
 def _told(path: str | os.PathLike) -> str:
@@ -201,7 +218,9 @@ def _told(path: str | os.PathLike) -> str:
     if kind := _name(head, UNLOADABLE | UNKNOWN):
         return kind
     with contextlib.suppress(UnicodeDecodeError):
-        if re.fullmatch(r"[^\0-\x08\x0e-\x1a\x1c-\x1f]*", codecs.utf_8_decode(head, "strict", False)[0]):
+        if re.fullmatch(
+            r"[^\0-\x08\x0e-\x1a\x1c-\x1f]*", codecs.utf_8_decode(head, "strict", False)[0]
+        ):
             return "not a picture but a text file"
     return "not a picture (or damaged)"
 
@@ -212,14 +231,23 @@ def _head(path: str | os.PathLike) -> bytes:
 
 
 def _name(head: bytes, kinds: dict[bytes, str]) -> str:
-    return next((name for begins, name in kinds.items() if re.match(begins, head, re.DOTALL | re.IGNORECASE)), "")
+    return next(
+        (
+            name
+            for begins, name in kinds.items()
+            if re.match(begins, head, re.DOTALL | re.IGNORECASE)
+        ),
+        "",
+    )
 
 
 def max_pixels() -> int:
     """The most pixels that a picture may have: MAX_PIXELS, or what the user allows."""
     text = os.environ.get(ALLOWING, "")
     if text and not re.fullmatch("[1-9][0-9]{0,14}", text):
-        raise InputError(f"{ALLOWING}: '{text:.40}' is not a number of pixels, such as {2 * MAX_PIXELS}")
+        raise InputError(
+            f"{ALLOWING}: '{text:.40}' is not a number of pixels, such as {2 * MAX_PIXELS}"
+        )
     return int(text) if text else MAX_PIXELS
 
 
@@ -232,14 +260,23 @@ def check_shape(path: str | os.PathLike, width: int, height: int) -> None:
     if width * height > max_pixels():
         raise InputError(f"{path}: {width}×{height} is {_too_many(max_pixels())}")
     if min(width, height) < MIN_SIDE:
-        raise InputError(f"{path}: {width}×{height} is too small; both sides must have {MIN_SIDE} px or more")
+        raise InputError(
+            f"{path}: {width}×{height} is too small; both sides must have {MIN_SIDE} px or more"
+        )
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise InputError(f"{path}: {width}×{height} is too long; the ratio of its sides may be at most {MAX_ASPECT:g}")
+        raise InputError(
+            f"{path}: {width}×{height} is too long; the ratio of its sides may be at most "
+            f"{MAX_ASPECT:g}"
+        )
 
 
 def decode(path: str | os.PathLike, image: Image.Image, more: int = 0) -> None:
-    """Decode the pixels. InputError, before that, if they and `more` bytes do not fit into the free memory."""
-    check_memory(path, getattr(image, "cost", 8) * image.width * image.height + image.info.get("held", 0) + more)
+    """Decode the pixels. InputError, before that, if they and `more` bytes do not fit into the free
+    memory."""
+    check_memory(
+        path,
+        getattr(image, "cost", 8) * image.width * image.height + image.info.get("held", 0) + more,
+    )
     load_pixels(image)
 
 
@@ -251,10 +288,14 @@ def load_pixels(image: Image.Image) -> None:
 
 
 def check_memory(path: str | os.PathLike, needed: int) -> None:
-    """Raise InputError if so many bytes, which reading the file takes, do not fit into the free memory."""
+    """Raise InputError if so many bytes, which reading the file takes, do not fit into the free
+    memory."""
     free = psutil.virtual_memory().available
     if needed > free:
-        raise InputError(f"{path}: reading it needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
+        raise InputError(
+            f"{path}: reading it needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB "
+            "are free"
+        )
 
 
 def upright(image: Image.Image) -> tuple[int, int]:

@@ -42,7 +42,9 @@ PRIMARIES: dict[int, Points] = {  # by their code points (ITU-T H.273)
 GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0, 17: 2.6}  # by the code points of transfers
 LIKE_SRGB = (1, 2, 6, 13, 14, 15)  # shown as sRGB everywhere, those of video, too
 UNSPECIFIED = 2
-BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+BRADFORD = np.array(
+    [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
+)
 NEAR = 0.005  # by which chromaticities may differ from sRGB's and be meant as those
 NEAR_GAMMA = 0.05  # part by which 1 / gamma may differ from that of sRGB, as in libpng
 BOXED = ("AVIF", "HEIF", "JPEG2000", "BMP")
@@ -68,11 +70,19 @@ def conversion(path: Path, image: Image.Image, mode: str, exact: bool) -> Conver
         space = {"GRAY": "L"}.get(space, space)
         if space == mode or (space, mode) == ("RGB", "L"):
             convert = _by(source, space)
-            return convert if (exact and space == mode) or mode == "CMYK" or _changes(convert, mode) else None
+            return (
+                convert
+                if (exact and space == mode) or mode == "CMYK" or _changes(convert, mode)
+                else None
+            )
         problem = f"is one for {space}, not for {mode}"
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         problem = "cannot be read"
-    say(path, f"its colour profile {problem}; {'its colours are only about right' if mode == 'CMYK' else TAKEN}")
+    say(
+        path,
+        f"its colour profile {problem}; "
+        f"{'its colours are only about right' if mode == 'CMYK' else TAKEN}",
+    )
     return None
 
 
@@ -87,7 +97,11 @@ def _stored(path: Path, image: Image.Image) -> bytes | None:
         if image.format == "PNG" or profile is None:
             profile = _of_code_points(path, *points[:2]) or profile
             if points[3:] == (0,):
-                say(path, "its colours are said to be in the range of video, 16 to 235; they are taken as they are")
+                say(
+                    path,
+                    "its colours are said to be in the range of video, 16 to 235; they are taken "
+                    "as they are",
+                )
     elif profile is None and "srgb" not in image.info:
         profile = _of_chunks(path, image) or _of_tags(path, image.info.get("tags"))
     return profile
@@ -96,7 +110,9 @@ def _stored(path: Path, image: Image.Image) -> bytes | None:
 def _by(source: ImageCms.ImageCmsProfile | ImageCms.core.CmsProfile, mode: str) -> Convert:
     """A conversion by a profile for pictures of a mode."""
     transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    return lambda image: ImageCms.applyTransform(image if image.mode == mode else image.convert(mode), transform)
+    return lambda image: ImageCms.applyTransform(
+        image if image.mode == mode else image.convert(mode), transform
+    )
 
 
 def _changes(convert: Convert, mode: str) -> bool:
@@ -110,7 +126,7 @@ def _changes(convert: Convert, mode: str) -> bool:
     return bool(np.abs(np.asarray(convert(given)).astype(int) - colours).max() > 2)
 
 
-# --- what files say ---------------------------------------------------------------------------------------------
+# --- what files say -------------------------------------------------------------------------------
 
 
 def _of_chunks(path: Path, image: Image.Image) -> bytes | None:
@@ -121,14 +137,18 @@ def _of_chunks(path: Path, image: Image.Image) -> bytes | None:
     if gamma is not None and not 0.1 <= gamma <= 10:
         say(path, f"its gamma, {gamma:g}, cannot be used; {TAKEN}")
         return None
-    pairs = SRGB if points is None else ((*zip(points[2::2], points[3::2], strict=True), points[:2]))
+    pairs = (
+        SRGB if points is None else ((*zip(points[2::2], points[3::2], strict=True), points[:2]))
+    )
     curve = _gamma(1 / gamma) if gamma is not None and abs(gamma * 2.2 - 1) > NEAR_GAMMA else None
     return _profile(path, pairs, curve)
 
 
 def _of_code_points(path: Path, primaries: int, transfer: int) -> bytes | None:
     if transfer not in (*LIKE_SRGB, *GAMMAS) or primaries not in (*PRIMARIES, UNSPECIFIED):
-        kind = {16: "PQ, high dynamic range", 18: "HLG, high dynamic range"}.get(transfer, f"{primaries}/{transfer}")
+        kind = {16: "PQ, high dynamic range", 18: "HLG, high dynamic range"}.get(
+            transfer, f"{primaries}/{transfer}"
+        )
         say(path, f"its colours ({kind}) cannot be converted; they are taken for sRGB")
         return None
     curve = _gamma(GAMMAS[transfer]) if transfer in GAMMAS else None
@@ -147,9 +167,18 @@ def _of_tags(path: Path, tags: Tags | None) -> bytes | None:
     points, white = tags.values(containers.PRIMARIES), tags.values(containers.WHITE)
     table = np.array(tags.values(containers.TRANSFER))
     if len(points) == 6 or len(table) > 1:
-        pairs = (*zip(points[::2], points[1::2], strict=True), white if len(white) == 2 else D65) if len(points) == 6 else SRGB
-        length = len(table) // 3 if len(table) % 3 == 0 else len(table)  # one table, or one for each channel
-        curves = [_table(part) for part in np.split(table, len(table) // length)] if len(table) > 1 else [None]
+        pairs = (
+            (*zip(points[::2], points[1::2], strict=True), white if len(white) == 2 else D65)
+            if len(points) == 6
+            else SRGB
+        )
+        # one table, or one for each channel
+        length = len(table) // 3 if len(table) % 3 == 0 else len(table)
+        curves = (
+            [_table(part) for part in np.split(table, len(table) // length)]
+            if len(table) > 1
+            else [None]
+        )
         return _profile(path, pairs, *curves)
     if space == 65535:
         say(path, f"its colours are uncalibrated and it has no colour profile; {TAKEN}")
@@ -173,7 +202,7 @@ def _in_boxes(path: Path, image: Image.Image) -> dict[str, Any]:
     return {}
 
 
-# --- profiles that are made -------------------------------------------------------------------------------------
+# --- profiles that are made -----------------------------------------------------------------------
 
 
 def _gamma(exponent: float) -> Curve:
@@ -199,7 +228,9 @@ def _profile(path: Path, points: Sequence[Sequence[float]], *curves: Curve | Non
         say(path, f"its chromaticities cannot be used; {TAKEN}")
         return None
     x = np.linspace(0, 1, 4096)
-    tables = [np.round((curve or _srgb)(x).clip(0, 1) * 65535).astype(">u2").tobytes() for curve in curves]
+    tables = [
+        np.round((curve or _srgb)(x).clip(0, 1) * 65535).astype(">u2").tobytes() for curve in curves
+    ]
     tags = {b"wtpt": _xyz(_white(D50))}
     for index, name in enumerate((b"r", b"g", b"b")):
         tags[name + b"XYZ"] = _xyz(xyz[:, index])
@@ -214,7 +245,19 @@ def _icc(tags: dict[bytes, bytes]) -> bytes:
         table += name + struct.pack(">II", start + len(data), len(content))
         data += content + bytes(-len(content) % 4)
     size = start + len(data)
-    header = struct.pack(">I4sI4s4s4s12s4s28s12s", size, b"", 0x02100000, b"mntr", b"RGB ", b"XYZ ", b"", b"acsp", b"", b"")
+    header = struct.pack(
+        ">I4sI4s4s4s12s4s28s12s",
+        size,
+        b"",
+        0x02100000,
+        b"mntr",
+        b"RGB ",
+        b"XYZ ",
+        b"",
+        b"acsp",
+        b"",
+        b"",
+    )
     header = header[:68] + _xyz(_white(D50))[8:] + header[80:]
     return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + data
 

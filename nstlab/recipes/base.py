@@ -12,9 +12,9 @@ A recipe is a settings class with an objective, in a file of its own:
         def objective(self, pictures, shape):
             return nst.content("conv3_1", pictures["content"], convention=self.convention)
 
-Defining the class registers it. Its fields give it a subcommand, controls in the studio, sweep axes, a place in the store and
-copy-as-code. Recipes in this folder are found automatically; other packages name theirs as entry points in the group
-`nstlab.recipes`. Imports nothing heavy.
+Defining the class registers it. Its fields give it a subcommand, controls in the studio, sweep
+axes, a place in the store and copy-as-code. Recipes in this folder are found automatically; other
+packages name theirs as entry points in the group `nstlab.recipes`. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -31,26 +31,43 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
 from nstlab.base.names import FULL, HISTORY, OPTIMIZERS, POOLS, PRECISIONS, RATE, STEPS, WEIGHTS
-from nstlab.base.settings import FITS, GROUPS, MAX_SIDE, MIN_SIDE, InputError, Settings, one_of, option
+from nstlab.base.settings import (
+    FITS,
+    GROUPS,
+    MAX_SIDE,
+    MIN_SIDE,
+    InputError,
+    Settings,
+    one_of,
+    option,
+)
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
-from nstlab.networks.architectures import ARCHITECTURES, DEFAULT_NETWORK, Architecture, architecture, known_network
+from nstlab.networks.architectures import (
+    ARCHITECTURES,
+    DEFAULT_NETWORK,
+    Architecture,
+    architecture,
+    known_network,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from nstlab.method.objectives import Objective
-    from nstlab.networks.vgg import Network
+    from nstlab.networks.base import Network
 
 T = TypeVar("T")
 if TYPE_CHECKING:
     Filled = Annotated[T, "by the convention, if it is left open"]
 else:
-    Filled = T | None  # None on input; never None in settings, which fill it with the convention's value
+    # None on input; never None in settings, which fill it with the convention's value
+    Filled = T | None
 
 MAIN = "transfer"  # the recipe that is listed first
 DRAWN = ("noise", "white", "grey", "rings")  # first pictures that are made from nothing
 FAST = "fast"  # a transfer's first picture, painted in one pass
-INITS = (*DRAWN, "content", "style", "matched", FAST)  # all, with those that are pictures of a recipe
+# all, with those that are pictures of a recipe
+INITS = (*DRAWN, "content", "style", "matched", FAST)
 
 # Makers of fields, one for each group of settings.
 live_field, start_field, picture_field, region_field, network_field, optimizer_field = (
@@ -59,12 +76,16 @@ live_field, start_field, picture_field, region_field, network_field, optimizer_f
 
 
 def picture(role: str) -> Any:
-    """Make the field for a picture that the recipe reads; `role` is its name in `inputs`, such as "content" or "style"."""
+    """Make the field for a picture that the recipe reads; `role` is its name in `inputs`, such as
+    "content" or "style"."""
     return picture_field(help="a picture file, or the name of a sample", identity=False, role=role)
 
 
-def first_picture(default: str | None, help: str = "first picture", own: Sequence[str] = ("content", "style")) -> Any:
-    """Make the field for the first picture of a run: one that is DRAWN, one of the recipe's `own` pictures, or a file."""
+def first_picture(
+    default: str | None, help: str = "first picture", own: Sequence[str] = ("content", "style")
+) -> Any:
+    """Make the field for the first picture of a run: one that is DRAWN, one of the recipe's `own`
+    pictures, or a file."""
     return start_field(default, help, choices=(*DRAWN, *own), or_path=True, reserved=INITS)
 
 
@@ -74,13 +95,14 @@ def length(default: int | None, more: str = "") -> Any:
     return optimizer_field(default, help, low=0, high=1_000_000)
 
 
-# --- the list of recipes ----------------------------------------------------------------------------------------
+# --- the list of recipes --------------------------------------------------------------------------
 
 REGISTERED: dict[str, type[RunSettings]] = {}
 
 
 def known() -> dict[str, type[RunSettings]]:
-    """{name: settings class} of all recipes: those in this folder, in installed packages, and defined anywhere so far."""
+    """{name: settings class} of all recipes: those in this folder, in installed packages, and
+    defined anywhere so far."""
     _find()
     return dict(sorted(REGISTERED.items(), key=lambda item: item[0] != MAIN))
 
@@ -102,12 +124,13 @@ def _find() -> None:
         entry.load()
 
 
-# --- what they have in common -----------------------------------------------------------------------------------
+# --- what they have in common ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Input:
-    """A picture that a recipe reads: a file or the name of a sample, and how it gets the result's shape (see images.fit).
+    """A picture that a recipe reads: a file or the name of a sample, and how it gets the result's
+    shape (see images.fit).
 
     labels: whether its colours are names of regions, so that it is read as it is."""
 
@@ -119,45 +142,72 @@ class Input:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(Settings):
-    """The settings that every recipe has: size, network, optimizer. A recipe adds its own, and an objective."""
+    """The settings that every recipe has: size, network, optimizer. A recipe adds its own, and an
+    objective."""
 
     recipe: ClassVar[str] = ""
-    any_convention: ClassVar[bool] = True  # False if a recipe's weights would mean nothing with another than the default
+    # False if a recipe's weights would mean nothing with another than the default
+    any_convention: ClassVar[bool] = True
     if TYPE_CHECKING:
         init: str  # each recipe defines its own, with `first_picture`
 
-    size: int = picture_field(512, "long side of the picture", low=MIN_SIDE, high=MAX_SIDE, unit="px")
+    size: int = picture_field(
+        512, "long side of the picture", low=MIN_SIDE, high=MAX_SIDE, unit="px"
+    )
     steps: int = length(STEPS)
     levels: Filled[int] = optimizer_field(
         None,
-        "sizes from coarse to fine, with half the steps at coarser ones; beyond 1024 px fewer and fewer (default: the "
+        "sizes from coarse to fine, with half the steps at coarser ones; beyond 1024 px fewer and "
+        "fewer (default: the "
         "convention's, and one more for each doubling beyond that)",
         low=1,
         high=12,
     )
     seed: int = start_field(0, "seed of the noise and of random weights", low=0, high=2**63 - 1)
-    tv: Filled[float] = live_field(None, "weight of total variation (default: the convention's)", low=0, high=1e15, log=True)
-    convention: str = network_field(DEFAULT_CONVENTION, "whose scale of the losses", choices=tuple(CONVENTIONS))
+    tv: Filled[float] = live_field(
+        None, "weight of total variation (default: the convention's)", low=0, high=1e15, log=True
+    )
+    convention: str = network_field(
+        DEFAULT_CONVENTION, "whose scale of the losses", choices=tuple(CONVENTIONS)
+    )
     network: str = network_field(
-        DEFAULT_NETWORK, "the loss model; any other classifier of torchvision can be named, at your own risk",
-        choices=tuple(ARCHITECTURES), parse=known_network, later=True,
-    )  # fmt: skip
-    weights: str = network_field(WEIGHTS[0], "where its weights come from", choices=WEIGHTS, or_path=True, identity=False)
+        DEFAULT_NETWORK,
+        "the loss model; any other classifier of torchvision can be named, at your own risk",
+        choices=tuple(ARCHITECTURES),
+        parse=known_network,
+        later=True,
+    )
+    weights: str = network_field(
+        WEIGHTS[0], "where its weights come from", choices=WEIGHTS, or_path=True, identity=False
+    )
     temperature: float = network_field(
         0.0,
-        "smooth activations by a softmax of this temperature (after Wang et al. 2021); 0: leave them",
+        "smooth activations by a softmax of this temperature (after Wang et al. 2021); 0: "
+        "leave them",
         low=0,
         high=1e4,
         later=True,
     )
     pool: str = network_field(POOLS[0], "pooling between the blocks", choices=POOLS)
-    rescale_pool: bool = network_field(False, "make up for the smaller values of avg and l2 pooling; off is the paper's")
-    normalize: Filled[bool] = network_field(None, "scale mean activations to 1, as in the paper (default: the convention's)")
-    optimizer: str = optimizer_field(OPTIMIZERS[0], "how the pixels are changed", choices=OPTIMIZERS)
-    learning_rate: float = optimizer_field(RATE, "step of adam and gd; 1 is black to white", low=1e-6, high=10, log=True)
-    history: int = optimizer_field(HISTORY, "curvature pairs that lbfgs keeps, if memory allows", low=1, high=1000)
+    rescale_pool: bool = network_field(
+        False, "make up for the smaller values of avg and l2 pooling; off is the paper's"
+    )
+    normalize: Filled[bool] = network_field(
+        None, "scale mean activations to 1, as in the paper (default: the convention's)"
+    )
+    optimizer: str = optimizer_field(
+        OPTIMIZERS[0], "how the pixels are changed", choices=OPTIMIZERS
+    )
+    learning_rate: float = optimizer_field(
+        RATE, "step of adam and gd; 1 is black to white", low=1e-6, high=10, log=True
+    )
+    history: int = optimizer_field(
+        HISTORY, "curvature pairs that lbfgs keeps, if memory allows", low=1, high=1000
+    )
     precision: str = network_field(
-        PRECISIONS[0], "numbers of the network; auto: 16 bits where faster; losses are float32", choices=PRECISIONS
+        PRECISIONS[0],
+        "numbers of the network; auto: 16 bits where faster; losses are float32",
+        choices=PRECISIONS,
     )
     stop_loss: float | None = optimizer_field(None, "stop when the loss is at most this", low=0)
     stop_change: float | None = optimizer_field(
@@ -165,10 +215,13 @@ class RunSettings(Settings):
     )
 
     def __post_init__(self) -> None:
-        """Fill the fields that are left open with the convention's values, so that equal runs have equal settings."""
+        """Fill the fields that are left open with the convention's values, so that equal runs have
+        equal settings."""
         super().__post_init__()
         if self.convention != DEFAULT_CONVENTION and not self.any_convention:
-            raise InputError(f"convention: {self.recipe} has weights that go with '{DEFAULT_CONVENTION}' alone")
+            raise InputError(
+                f"convention: {self.recipe} has weights that go with '{DEFAULT_CONVENTION}' alone"
+            )
         for name in self._conventional():
             if getattr(self, name) in (None, ()):
                 object.__setattr__(self, name, self._filling(name))
@@ -176,22 +229,30 @@ class RunSettings(Settings):
             if (value := getattr(self, name)) in (None, ()):
                 lists = f"`nstlab info --network {self.network}` lists them"
                 raise InputError(f"{name}: choose layers of {self.network}; {lists}")
-            named = tuple(map(self.architecture.layer, value)) if isinstance(value, tuple) else self.architecture.layer(value)
+            named = (
+                tuple(map(self.architecture.layer, value))
+                if isinstance(value, tuple)
+                else self.architecture.layer(value)
+            )
             object.__setattr__(self, name, named)
 
     def __init_subclass__(cls, recipe: str = "", **rest: Any) -> None:
-        """Register a recipe under its name. Defining a class again, as in a notebook's cell, replaces it."""
+        """Register a recipe under its name. Defining a class again, as in a notebook's cell,
+        replaces it."""
         super().__init_subclass__(**rest)
         if not recipe:
             return
         cls.recipe, other = recipe, REGISTERED.get(recipe)
         if other is not None and other.__qualname__ != cls.__qualname__:
-            raise InputError(f"recipe: there is already one called '{recipe}', {other.__qualname__}")
+            raise InputError(
+                f"recipe: there is already one called '{recipe}', {other.__qualname__}"
+            )
         REGISTERED[recipe] = cls
 
     @property
     def edition(self) -> int:
-        """Increased where the same settings give other pixels than before, through what the recipe does; part of a run's id."""
+        """Increased where the same settings give other pixels than before, through what the recipe
+        does; part of a run's id."""
         return 1
 
     @classmethod
@@ -206,22 +267,26 @@ class RunSettings(Settings):
 
     @property
     def inputs(self) -> dict[str, Input]:
-        """The pictures that are read, by role. The first one determines the proportions of the result."""
+        """The pictures that are read, by role. The first one determines the proportions of the
+        result."""
         return {role: Input(getattr(self, name)) for name, role in self.roles().items()}
 
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> Objective:
-        """What is minimised in images of shape (H, W). The smoothness term `tv` is added to it for every recipe.
+        """What is minimised in images of shape (H, W). The smoothness term `tv` is added to it for
+        every recipe.
 
-        pictures: the inputs by role, (1, 3, H, W) sRGB in [0, 1], each in the shape that it has in the run."""
+        pictures: the inputs by role, (1, 3, H, W) sRGB in [0, 1], each in the shape that it has in
+        the run."""
         raise NotImplementedError
 
-    def found(self, pictures: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
-        """More inputs by role, which a recipe makes from those that were read, with the network: none, unless it says so."""
+    def derive_inputs(self, pictures: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
+        """More inputs by role, which a recipe makes from those that were read, with the network:
+        none, unless it says so."""
         return {}
 
-    def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The inputs by role as the objective and the first picture take them: as they are, unless a recipe changes them, or
-        adds to them what is to be made only once."""
+    def prepare_inputs(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The inputs by role as the objective and the first picture take them: as they are, unless
+        a recipe changes them, or adds to them what is to be made only once."""
         return pictures
 
     @property
@@ -229,12 +294,13 @@ class RunSettings(Settings):
         """Whether pictures of the run are `finished` before they are shown and kept."""
         return False
 
-    def finished(self, picture: Tensor, pictures: Mapping[str, Tensor]) -> Tensor:
+    def finish(self, picture: Tensor, pictures: Mapping[str, Tensor]) -> Tensor:
         """A picture of the run as it is shown and kept, given the inputs by role in its shape."""
         return picture
 
     def absolute(self) -> dict[str, Any]:
-        """The settings as plain values, as `to_dict`, with absolute paths for those who work in another folder."""
+        """The settings as plain values, as `to_dict`, with absolute paths for those who work in
+        another folder."""
         values = self.to_dict()
         for name in self.files:
             several = isinstance(values[name], list)
@@ -250,9 +316,12 @@ class RunSettings(Settings):
 
     @classmethod
     def _conventional(cls) -> list[str]:
-        """The names of the fields that the convention fills if they are left open, or where they name layers, the network."""
+        """The names of the fields that the convention fills if they are left open, or where they
+        name layers, the network."""
         known = {f.name for f in dataclasses.fields(Convention)}.union(cls._naming_layers())
-        return [f.name for f in dataclasses.fields(cls) if f.name in known and f.default in (None, ())]
+        return [
+            f.name for f in dataclasses.fields(cls) if f.name in known and f.default in (None, ())
+        ]
 
     @classmethod
     def _naming_layers(cls) -> list[str]:
@@ -260,21 +329,33 @@ class RunSettings(Settings):
         return [name for name, _, opt in cls.options() if opt.layers]
 
     def _filling(self, name: str) -> Any:
-        """What a field becomes that is left open, empty if nothing is known. A VGG's layers are the convention's."""
+        """What a field becomes that is left open, empty if nothing is known. A VGG's layers are the
+        convention's."""
         own = getattr(self.architecture, name, None)
         if name == "levels" and (several := CONVENTIONS[self.convention].levels) > 1:
             return several + max(0, math.ceil(math.log2(self.size / FULL)))
-        return getattr(CONVENTIONS[self.convention], name) if own is None or self.architecture.blocks else own
+        return (
+            getattr(CONVENTIONS[self.convention], name)
+            if own is None or self.architecture.blocks
+            else own
+        )
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed. If the convention, the network or the size changes, values that were the old one's
-        become the new one's, and so do layers that the new network lacks."""
-        if all(changes.get(name, getattr(self, name)) == getattr(self, name) for name in ("convention", "network", "size")):
+        """A copy with some fields changed. If the convention, the network or the size changes,
+        values that were the old one's become the new one's, and so do layers that the new network
+        lacks."""
+        if all(
+            changes.get(name, getattr(self, name)) == getattr(self, name)
+            for name in ("convention", "network", "size")
+        ):
             return super().replace(**changes)
         new = architecture(known_network(changes.get("network", self.network)))
-        follow = [name for name in self._conventional() if getattr(self, name) == self._filling(name)]
+        follow = [
+            name for name in self._conventional() if getattr(self, name) == self._filling(name)
+        ]
         layers = {
-            name: value if isinstance(value := getattr(self, name), tuple) else (value,) for name in self._naming_layers()
+            name: value if isinstance(value := getattr(self, name), tuple) else (value,)
+            for name in self._naming_layers()
         }
         lacking = [name for name, value in layers.items() if not new.has(value)]
         defaults = {f.name: f.default for f in dataclasses.fields(self)}

@@ -1,7 +1,7 @@
 """How a run fits into memory: whole, or its features in tiles.
 
-The gradient is the same in each case. Tiles cost time: features are computed twice unless there is room to keep them, and a
-tile is read with what lies around it.
+The gradient is the same in each case. Tiles cost time: features are computed twice unless memory
+suffices to keep them, and a tile is read with what lies around it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nstlab.method.fast.ranks import Team, said
 from nstlab.method.fast.tiles import Tiling, bytes_a_pixel, weights_of
 from nstlab.networks.vgg import VGG, is_fast
 from nstlab.recipes.base import RunSettings
-from nstlab.recipes.plan import Plan, loaded, outline
+from nstlab.recipes.plan import Plan, load_inputs, outline
 
 LEAST = 512  # pixels: a tile's window that is worth while is at least a square of this side
 SPARE = 0.9  # of the free memory, for a run: others need some, too
@@ -29,11 +29,12 @@ UNSEEN = 200 << 20  # bytes that the libraries take when they begin to compute
 
 
 @dataclass(frozen=True)
-class Room:
+class MemoryBudget:
     """What a run may take.
 
-    tile: one of settings.TILES, or the side of tiles in pixels. memory: gigabytes that the process may take, by default what is
-    free; on a GPU, of the GPU's memory. team: the processes that share the run; memory is that of each."""
+    tile: one of settings.TILES, or the side of tiles in pixels. memory: gigabytes that the process
+    may take, by default what is free; on a GPU, of the GPU's memory. team: the processes that share
+    the run; memory is that of each."""
 
     tile: str = TILES[0]
     memory: float | None = None
@@ -60,21 +61,22 @@ class Room:
 def prepare_here(
     settings: RunSettings,
     on: str | torch.device = DEVICES[0],
-    room: Room | None = None,
+    budget: MemoryBudget | None = None,
     known: Plan | None = None,
 ) -> Plan:
     """`plan.prepare` for a run on this machine: in tiles if its features take more memory than is
-    free, or than `room` allows.
+    free, or than `budget` allows.
 
     Raises: InputError as it does, and for a run for which not even tiles help."""
-    return loaded(fitted(outline(settings, on, known), room or Room()))
+    return load_inputs(fit_into_memory(outline(settings, on, known), budget or MemoryBudget()))
 
 
 def prepare_together(prepare: Callable[[], Plan], team: Team) -> Plan:
-    """The plan that all ranks have in common: each makes its own, and all take the memory of the one that has least.
+    """The plan that all ranks have in common: each makes its own, and all take the memory of the
+    one that has least.
 
-    Raises on the first rank what goes wrong on any, and InputError that names what differs if one has another plan; the others
-    raise something, too."""
+    Raises on the first rank what goes wrong on any, and InputError that names what differs if one
+    has another plan; the others raise something, too."""
     plan, error, mine = None, None, {}
     try:
         plan = prepare()
@@ -83,18 +85,32 @@ def prepare_together(prepare: Callable[[], Plan], team: Team) -> Plan:
         error, mine = own, {"error": said(own)}
     every = team.gather(mine)
     if team.leads:
-        why = next(filter(None, (_objection(rank, mine, other) for rank, other in enumerate(every))), "")
-        agreed = {} if why else {"room": min(each["room"] for each in every), "host": any(each["host"] for each in every)}
-        team.order(why=why, **agreed)
+        why = next(
+            filter(None, (_objection(rank, mine, other) for rank, other in enumerate(every))), ""
+        )
+        agreed = (
+            {}
+            if why
+            else {
+                "budget": min(each["budget"] for each in every),
+                "host": any(each["host"] for each in every),
+            }
+        )
+        team.broadcast(why=why, **agreed)
     else:
-        agreed = team.ordered()
+        agreed = team.receive_broadcast()
         why = agreed["why"]
     if error is not None:
         raise error
     if plan is None or plan.tiling is None or why:
         raise InputError(why)
     start = plan.start.cpu() if agreed["host"] and not plan.on_host else plan.start
-    return replace(plan, tiling=replace(plan.tiling, room=agreed["room"]), start=start, on_host=agreed["host"])
+    return replace(
+        plan,
+        tiling=replace(plan.tiling, budget=agreed["budget"]),
+        start=start,
+        on_host=agreed["host"],
+    )
 
 
 def _compared(plan: Plan) -> dict[str, Any]:
@@ -106,11 +122,12 @@ def _compared(plan: Plan) -> dict[str, Any]:
     roles = {role: name for name, role in plan.settings.roles().items()}
     own |= {roles.get(role, role): value for role, value in same.pop("inputs").items()}
     own |= {name: f"{value}" for name, value in same.items()}
-    return {"plan": own | {"tile": f"{tiling.side}"}, "room": tiling.room, "host": plan.on_host}
+    return {"plan": own | {"tile": f"{tiling.side}"}, "budget": tiling.budget, "host": plan.on_host}
 
 
 def _objection(rank: int, mine: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Why a rank cannot take part; nothing if it can. mine: what `_compared` says on the first one."""
+    """Why a rank cannot take part; nothing if it can. mine: what `_compared` says on the
+    first one."""
     if "error" in mine or "error" in other:
         return f"rank {rank}: {other['error']}" if "error" in other else ""
     names = mine["plan"].keys() | other["plan"].keys()
@@ -118,50 +135,80 @@ def _objection(rank: int, mine: Mapping[str, Any], other: Mapping[str, Any]) -> 
     if not differing:
         return ""
     what = "recipe" if "recipe" in differing else ", ".join(differing)
-    return f"rank {rank} was started with another {what} than rank 0; start all with the same files and options"
+    return (
+        f"rank {rank} was started with another {what} than rank 0; start all with the same "
+        "files and options"
+    )
 
 
-def fitted(plan: Plan, room: Room) -> Plan:
-    """The plan, an outline, with what makes it fit; InputError if nothing does, or if tiles are asked for where none can be."""
+def fit_into_memory(plan: Plan, budget: MemoryBudget) -> Plan:
+    """The plan, an outline, with what makes it fit; InputError if nothing does, or if tiles are
+    asked for where none can be."""
     device = plan.net.device
-    free, whole = room.bytes(device), plan.memory_needed()
-    if room.tile == TILES[1] and room.team.size > 1:
-        raise InputError(f"tile: several ranks share a picture's tiles; leave out --tile {TILES[1]}")
-    if room.tile == TILES[1] or (room.side is None and room.team.size == 1 and whole <= free):
-        return _checked(plan, room, free, offer=room.tile == TILES[1])
+    free, whole = budget.bytes(device), plan.memory_needed()
+    if budget.tile == TILES[1] and budget.team.size > 1:
+        raise InputError(
+            f"tile: several ranks share a picture's tiles; leave out --tile {TILES[1]}"
+        )
+    if budget.tile == TILES[1] or (budget.side is None and budget.team.size == 1 and whole <= free):
+        return _checked(plan, budget, free, offer=budget.tile == TILES[1])
     if not is_fast(plan.net):
-        if room.side is not None or room.team.size > 1:
-            raise InputError("tile: only vgg19 and vgg16, without a temperature, can be evaluated in tiles")
-        return _checked(plan, room, free)
-    most, least, pictures = _features(plan, plan.net), _features(plan, plan.net, LEAST**2), plan.pictures_needed()
+        if budget.side is not None or budget.team.size > 1:
+            raise InputError(
+                "tile: only vgg19 and vgg16, without a temperature, can be evaluated in tiles"
+            )
+        return _checked(plan, budget, free)
+    most, least, pictures = (
+        _features(plan, plan.net),
+        _features(plan, plan.net, LEAST**2),
+        plan.pictures_needed(),
+    )
 
     def cut(left: int, **where: Any) -> Plan:
-        return replace(plan, tiling=Tiling(min(left, most), room.side, room.team), **where)
+        return replace(plan, tiling=Tiling(min(left, most), budget.side, budget.team), **where)
 
     if free - pictures >= least:
         return cut(free - pictures)
-    if device.type == "cuda" and pictures <= Room(team=room.team).bytes(torch.device("cpu")) and free >= least:
+    if (
+        device.type == "cuda"
+        and pictures <= MemoryBudget(team=budget.team).bytes(torch.device("cpu"))
+        and free >= least
+    ):
         return cut(free, on_host=True)
-    raise InputError(_too_large(plan, room, free, lambda shape: plan.pictures_needed(shape) + least))
+    raise InputError(
+        _too_large(plan, budget, free, lambda shape: plan.pictures_needed(shape) + least)
+    )
 
 
-def _checked(plan: Plan, room: Room, free: int, offer: bool = False) -> Plan:
-    """The plan, if it needs no more than is free in the room."""
+def _checked(plan: Plan, budget: MemoryBudget, free: int, offer: bool = False) -> Plan:
+    """The plan, if it needs no more than is free in the budget."""
     if plan.memory_needed() > free:
-        raise InputError(_too_large(plan, room, free) + ("; --tile auto takes less" if offer and is_fast(plan.net) else ""))
+        raise InputError(
+            _too_large(plan, budget, free)
+            + ("; --tile auto takes less" if offer and is_fast(plan.net) else "")
+        )
     return plan
 
 
-def _too_large(plan: Plan, room: Room, free: int, needed: Callable[[Sequence[int]], int] | None = None) -> str:
+def _too_large(
+    plan: Plan,
+    budget: MemoryBudget,
+    free: int,
+    needed: Callable[[Sequence[int]], int] | None = None,
+) -> str:
     """Why a run does not fit, and what would; needed: see `Plan.memory_message`."""
     message = plan.memory_message(free, needed=needed)
-    if taken := room.taken(plan.net.device) / 1e9:
-        message += f"; --memory {room.memory:g} includes the process, which takes {taken:.2f} GB itself"
+    if taken := budget.taken(plan.net.device) / 1e9:
+        message += (
+            f"; --memory {budget.memory:g} includes the process, which takes {taken:.2f} GB itself"
+        )
     return message
 
 
 def _features(plan: Plan, net: VGG, pixels: float = math.inf) -> int:
-    """Bytes of features of a window of so many pixels, or of windows that cover the whole picture, if that is less."""
+    """Bytes of features of a window of so many pixels, or of windows that cover the whole picture,
+    if that is less."""
     wide = Arithmetic(torch.float32) if net.precision == "auto" else arithmetic_of(net)
-    layers, pixels = set(plan.layers), min(pixels, 2 * math.prod(plan.shape))  # twice, since windows overlap
+    # twice, since windows overlap
+    layers, pixels = set(plan.layers), min(pixels, 2 * math.prod(plan.shape))
     return round(weights_of(net, layers, wide) + pixels * bytes_a_pixel(net, layers, wide))

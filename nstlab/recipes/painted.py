@@ -1,4 +1,5 @@
-"""What recipes with a painting have in common: its style, or a mixture of the styles of several paintings."""
+"""What recipes with a painting have in common: its style, or a mixture of the styles of several
+paintings."""
 
 from __future__ import annotations
 
@@ -27,16 +28,28 @@ class PaintedSettings(RunSettings):
     style_layers: tuple[str, ...] = live_field(
         (), "layers for style (default: the convention's, or the network's)", layers=True
     )
-    style_weights: tuple[float, ...] = live_field((), "weight of each style layer (default: equal)", low=0, high=1e12)
+    style_weights: tuple[float, ...] = live_field(
+        (), "weight of each style layer (default: equal)", low=0, high=1e12
+    )
     style_fit: str = picture_field(FITS[0], "how the painting gets the photo's shape", choices=FITS)
-    style_scale: float = picture_field(1.0, "size of the strokes: the painting is scaled by this", low=0.1, high=10, log=True)
+    style_scale: float = picture_field(
+        1.0, "size of the strokes: the painting is scaled by this", low=0.1, high=10, log=True
+    )
     statistic: tuple[str, ...] = network_field(
-        (statistics.GRAM,), "what of the features is the style, for all style layers or for each", choices=statistics.names(),
+        (statistics.GRAM,),
+        "what of the features is the style, for all style layers or for each",
+        choices=statistics.names(),
         later=True,
-    )  # fmt: skip
-    more_paintings: tuple[str, ...] = picture_field((), "paintings to mix with the first", paths=True, identity=False)
+    )
+    more_paintings: tuple[str, ...] = picture_field(
+        (), "paintings to mix with the first", paths=True, identity=False
+    )
     mix: tuple[float, ...] = live_field(
-        (), "share of each painting, the first one's first (default: equal)", low=0, high=1e12, later=True
+        (),
+        "share of each painting, the first one's first (default: equal)",
+        low=0,
+        high=1e12,
+        later=True,
     )
     mix_layers: tuple[str, ...] = live_field(
         (), "style layers of each painting, as conv1_1+conv2_1 (default: style_layers)", later=True
@@ -44,29 +57,44 @@ class PaintedSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        each = [SEVERAL.join(map(self.architecture.layer, text.split(SEVERAL))) for text in self.mix_layers]
+        each = [
+            SEVERAL.join(map(self.architecture.layer, text.split(SEVERAL)))
+            for text in self.mix_layers
+        ]
         object.__setattr__(self, "mix_layers", tuple(each))
         layers, weights, count = self.style_layers, self.style_weights, 1 + len(self.more_paintings)
         if len(set(layers)) < len(layers):
-            raise InputError(f"style_layers: {' '.join(layers)} names a layer twice; each may be named once")
+            raise InputError(
+                f"style_layers: {' '.join(layers)} names a layer twice; each may be named once"
+            )
         if weights and len(weights) != len(layers):
-            raise InputError(f"style_weights: {len(weights)} given for {len(layers)} style layers; give one for each")
+            raise InputError(
+                f"style_weights: {len(weights)} given for {len(layers)} style layers; give one "
+                "for each"
+            )
         if weights and not any(weights):
             raise InputError("style_weights: all are 0; at least one must be more")
         for name, values in (("mix", self.mix), ("mix_layers", self.mix_layers)):
             if values and len(values) != count:
-                raise InputError(f"{name}: {len(values)} given for {count} {'painting' if count == 1 else 'paintings'}")
+                raise InputError(
+                    f"{name}: {len(values)} given for {count} "
+                    f"{'painting' if count == 1 else 'paintings'}"
+                )
         if len(self.statistic) not in (1, len(layers)):
             raise InputError(
-                f"statistic: {len(self.statistic)} given for {len(layers)} style layers; give one, or one for each"
+                f"statistic: {len(self.statistic)} given for {len(layers)} style layers; give "
+                "one, or one for each"
             )
         if self.mix_layers and len(self.statistic) > 1:
-            raise InputError("statistic: give one for all layers, if paintings have layers of their own")
+            raise InputError(
+                "statistic: give one for all layers, if paintings have layers of their own"
+            )
         if self.mix and not any(self.mix):
             raise InputError("mix: all shares are 0; at least one must be more")
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed; what belongs to single layers goes with layers that another network lacks."""
+        """A copy with some fields changed; what belongs to single layers goes with layers that
+        another network lacks."""
         new = architecture(known_network(changes.get("network", self.network)))
         if not new.has(self.style_layers):
             changes = {"style_weights": (), "statistic": self.statistic[:1]} | changes
@@ -79,7 +107,11 @@ class PaintedSettings(RunSettings):
         found = super().inputs
         own = dataclasses.replace(found["style"], fit=self.style_fit, scale=self.style_scale)
         more = zip(self.paintings[1:], self.more_paintings, strict=True)
-        return found | {"style": own} | {role: dataclasses.replace(own, source=name) for role, name in more}
+        return (
+            found
+            | {"style": own}
+            | {role: dataclasses.replace(own, source=name) for role, name in more}
+        )
 
     @property
     def paintings(self) -> list[str]:
@@ -90,24 +122,55 @@ class PaintedSettings(RunSettings):
         """Σ_i m_i style_i, the style term of each painting with its share m_i of the mixture."""
         roles = self.paintings
         shares = self.mix or (1.0,) * len(roles)
-        each = [tuple(text.split(SEVERAL)) for text in self.mix_layers] or [self.style_layers] * len(roles)
+        each = [tuple(text.split(SEVERAL)) for text in self.mix_layers] or [
+            self.style_layers
+        ] * len(roles)
         terms = [
-            self._style_of(layers, self.style_weights if layers == self.style_layers else (), pictures[role], shape)
+            self._style_of(
+                layers,
+                self.style_weights if layers == self.style_layers else (),
+                pictures[role],
+                shape,
+            )
             for role, layers in zip(roles, each, strict=True)
         ]
         total = sum(shares)
-        return sum((share / total * term for share, term in zip(shares, terms, strict=True)), method.Objective(()))
+        return sum(
+            (share / total * term for share, term in zip(shares, terms, strict=True)),
+            method.Objective(()),
+        )
 
     def _style_of(
-        self, layers: Sequence[str], weights: Sequence[float], painting: Tensor, shape: Sequence[int]
+        self,
+        layers: Sequence[str],
+        weights: Sequence[float],
+        painting: Tensor,
+        shape: Sequence[int],
     ) -> method.Objective:
-        """The style term of a painting; if layers have different statistics, a term for each of these."""
+        """The style term of a painting; if layers have different statistics, a term for each of
+        these."""
         kinds = self.statistic * (len(layers) if len(self.statistic) == 1 else 1)
-        weights = tuple(weights) or (CONVENTIONS[self.convention].layer_weight(len(layers)),) * len(layers)
+        weights = tuple(weights) or (CONVENTIONS[self.convention].layer_weight(len(layers)),) * len(
+            layers
+        )
         made = []
         for name in dict.fromkeys(kinds):
-            own = [(layer, weight) for layer, weight, kind in zip(layers, weights, kinds, strict=True) if kind == name]
+            own = [
+                (layer, weight)
+                for layer, weight, kind in zip(layers, weights, kinds, strict=True)
+                if kind == name
+            ]
             chosen, given = zip(*own, strict=True)
             term = statistics.kind(name)
-            made.append(method.term(term, "style", chosen, given, self.convention, image=painting, fitted=tuple(shape)))
+            made.append(
+                method.term(
+                    term,
+                    "style",
+                    chosen,
+                    given,
+                    self.convention,
+                    image=painting,
+                    fitted=tuple(shape),
+                )
+            )
         return sum(made, method.Objective(()))

@@ -17,36 +17,49 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PhotorealSettings(RegionalSettings, recipe="photoreal"):
-    """Give PHOTO the light and the colours of REFERENCE; it stays a photo (Luan et al. 2017, "Deep Photo Style Transfer")."""
+    """Give PHOTO the light and the colours of REFERENCE; it stays a photo (Luan et al. 2017, "Deep
+    Photo Style Transfer")."""
 
     any_convention: ClassVar[bool] = False
 
     photo: str = picture("content")
     reference: str = picture("style")
-    alpha: Filled[float] = live_field(None, "content weight α (default: the convention's)", low=0, high=1e12, log=True)
-    beta: Filled[float] = live_field(None, "style weight β (default: the convention's)", low=0, high=1e15, log=True)
+    alpha: Filled[float] = live_field(
+        None, "content weight α (default: the convention's)", low=0, high=1e12, log=True
+    )
+    beta: Filled[float] = live_field(
+        None, "style weight β (default: the convention's)", low=0, high=1e15, log=True
+    )
     affine: float = live_field(
-        1e4, "weight of the regularizer: colours are, in small windows, affine functions of the photo's", low=0, high=1e12,
+        1e4,
+        "weight of the regularizer: colours are, in small windows, affine functions of the photo's",
+        low=0,
+        high=1e12,
         log=True,
-    )  # fmt: skip
+    )
     content_layers: tuple[str, ...] = live_field(
         (), "layers for content (default: the convention's, or the network's)", layers=True
     )
     init: str = first_picture(
-        "matched", "first picture; matched: the photo with the reference's colours", own=("matched", "content", "style")
+        "matched",
+        "first picture; matched: the photo with the reference's colours",
+        own=("matched", "content", "style"),
     )
     _: dataclasses.KW_ONLY
-    smooth: bool = picture_field(True, "let edges and grain of the result be the photo's (guided filter)")
+    smooth: bool = picture_field(
+        True, "let edges and grain of the result be the photo's (guided filter)"
+    )
     steps: int = length(80)
 
     @property
     def streams(self) -> bool:
         return False
 
-    def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The inputs with their masks; and if the run begins with it, the photo with the reference's colours. It is an affine
-        function of the photo in each region, so that the regularizer accepts it."""
-        made = super().prepared(pictures)
+    def prepare_inputs(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The inputs with their masks; and if the run begins with it, the photo with the
+        reference's colours. It is an affine function of the photo in each region, so that the
+        regularizer accepts it."""
+        made = super().prepare_inputs(pictures)
         if self.init != "matched":
             return made
         from nstlab.pictures.colour import matched_colours
@@ -55,7 +68,10 @@ class PhotorealSettings(RegionalSettings, recipe="photoreal"):
         if "regions" not in made:
             return {**made, "matched": matched_colours(photo, reference)}
         masks, own = (made[name].split(1, dim=1) for name in ("regions", "painting_regions"))
-        each = [mask * matched_colours(photo, reference, mask, other) for mask, other in zip(masks, own, strict=True)]
+        each = [
+            mask * matched_colours(photo, reference, mask, other)
+            for mask, other in zip(masks, own, strict=True)
+        ]
         rest = 1 - made["regions"].sum(1, keepdim=True)
         return {**made, "matched": (sum(each) + rest * photo).clamp(0, 1)}
 
@@ -63,12 +79,14 @@ class PhotorealSettings(RegionalSettings, recipe="photoreal"):
     def finishes(self) -> bool:
         return self.smooth
 
-    def finished(self, picture: Tensor, pictures: Mapping[str, Tensor]) -> Tensor:
+    def finish(self, picture: Tensor, pictures: Mapping[str, Tensor]) -> Tensor:
         return terms.guided(picture, pictures["content"])
 
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
         """α content + β style + λ affine."""
         photo = pictures["content"]
-        affine = method.term(terms.Affine, "affine", ("conv1_1",), (1.0,), self.convention, photo=photo)
+        affine = method.term(
+            terms.Affine, "affine", ("conv1_1",), (1.0,), self.convention, photo=photo
+        )
         content = method.content(self.content_layers, photo, convention=self.convention)
         return self.alpha * content + self.beta * self.style(pictures, shape) + self.affine * affine

@@ -4,8 +4,8 @@
     for step in plan.steps():
         ...
 
-A `Plan` says what the engine will minimise, and how. It also identifies the result, which its settings, the hashes of its
-pictures' pixels and the hash of its weights determine.
+A `Plan` says what the engine will minimise, and how. It also identifies the result, which its
+settings, the hashes of its pictures' pixels and the hash of its weights determine.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from nstlab.method.fast.tiles import Tiling
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.objectives import Objective, total_variation
 from nstlab.method.optimizers import Adam, GradientDescent, Optimizer
+from nstlab.networks.base import Network
 from nstlab.networks.graph import loss_network
 from nstlab.networks.normalization import normalize_activations
-from nstlab.networks.vgg import Network
 from nstlab.pictures import images as im
 from nstlab.pictures import labels
 from nstlab.recipes.base import RunSettings
@@ -50,9 +50,10 @@ _OPTIMIZERS: dict[str, Callable[[RunSettings], Optimizer]] = {
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All that a run needs. inputs: the pictures that were read or found, by role, (1, 3, H, W) sRGB in [0, 1]. prepared: what
-    the recipe made of them for its objective. tiling, on_host: how it fits into memory, see `room`: in tiles; with pictures on
-    the host rather than on the device."""
+    """All that a run needs. inputs: the pictures that were read or found, by role, (1, 3, H, W)
+    sRGB in [0, 1]. prepared: what the recipe made of them for its objective. tiling, on_host: how
+    it fits into memory, see `capacity`: in tiles; with pictures on the host rather than on the
+    device."""
 
     settings: RunSettings
     net: Network
@@ -90,16 +91,28 @@ class Plan:
         """Run the engine on this plan, from the beginning or from a checkpoint."""
         s = self.settings
         return engine.minimize(
-            self.objective, self.net, self.start, s.steps, self.optimizer, s.levels, s.stop_loss, s.stop_change, checkpoint,
-            self.finished, self.tiling,
-        )  # fmt: skip
+            self.objective,
+            self.net,
+            self.start,
+            s.steps,
+            self.optimizer,
+            s.levels,
+            s.stop_loss,
+            s.stop_change,
+            checkpoint,
+            self.finish,
+            self.tiling,
+        )
 
-    def finished(self, picture: Tensor) -> Tensor:
+    def finish(self, picture: Tensor) -> Tensor:
         """A picture of the run, of any size, as it is shown and kept."""
         if not self.settings.finishes:
             return picture
-        inputs = {role: im.fit(self.inputs[role].to(picture), picture.shape[-2:]) for role in self.settings.roles().values()}
-        return self.settings.finished(picture, inputs)
+        inputs = {
+            role: im.fit(self.inputs[role].to(picture), picture.shape[-2:])
+            for role in self.settings.roles().values()
+        }
+        return self.settings.finish(picture, inputs)
 
     def solve(self) -> engine.Result:
         """Run the plan to its end; nothing is kept on disk."""
@@ -121,7 +134,8 @@ class Plan:
             settings["init"] = "file"  # whose pixels are hashed
         edition = {"edition": self.settings.edition} if self.settings.edition > 1 else {}
         if max(self.shape) > FULL:
-            edition["large"] = 1  # increased as engine.ALGORITHM is, for what is special about large pictures
+            # increased as engine.ALGORITHM is, for what is special about large pictures
+            edition["large"] = 1
         return edition | {
             "recipe": self.recipe,
             "settings": settings,
@@ -142,67 +156,91 @@ class Plan:
         """The layers of the network that the objective reads."""
         return self.objective.reads
 
-    def widened(self) -> Plan:
-        """The same run, in which all layers that can be chosen, and that the network has, also have a weight, 0 so far, so that
-        `steering` can change it during the run."""
+    def with_all_layers(self) -> Plan:
+        """The same run, in which all layers that can be chosen, and that the network has, also have
+        a weight, 0 so far, so that `steering` can change it during the run."""
         shape = self.start.shape[-2:]
         more = [name for name in self.net.architecture.offered if self.net.reaches(name, shape)]
         return replace(self, objective=self.objective.with_layers(more))
 
-    def begun_with(self, picture: Tensor) -> Plan:
-        """The same run from another first picture, (1, 3, H, W) in [0, 1], rounded to 8 bits as if read from a file."""
+    def starting_from(self, picture: Tensor) -> Plan:
+        """The same run from another first picture, (1, 3, H, W) in [0, 1], rounded to 8 bits as if
+        read from a file."""
         picture = im.quantized(im.fit(picture.cpu(), self.start.shape[-2:]))
-        return replace(self, start=picture.to(self.start.device), inputs=self.inputs | {"init": picture})
+        return replace(
+            self, start=picture.to(self.start.device), inputs=self.inputs | {"init": picture}
+        )
 
     def steering(self, settings: RunSettings) -> dict[str, float] | None:
-        """The weights that turn this run, while it goes on, into one with other settings; None if changing weights is not
-        enough. Settings that matter only at the start are ignored."""
+        """The weights that turn this run, while it goes on, into one with other settings; None if
+        changing weights is not enough. Settings that matter only at the start are ignored."""
         if type(settings) is not type(self.settings):
             return None
         for name, _, opt in settings.options():
-            if opt.group not in (LIVE, START) and getattr(settings, name) != getattr(self.settings, name):
+            if opt.group not in (LIVE, START) and getattr(settings, name) != getattr(
+                self.settings, name
+            ):
                 return None
         shape, known = self.start.shape[-2:], self.objective.weights
         goal = objective(settings, self.prepared, shape)  # only its names and numbers are needed
         wanted = goal.weights
-        if not wanted.keys() <= known.keys() or not all(self.net.reaches(name, shape) for name in goal.reads):
+        if not wanted.keys() <= known.keys() or not all(
+            self.net.reaches(name, shape) for name in goal.reads
+        ):
             return None
         return dict.fromkeys(known, 0.0) | wanted
 
     def memory_needed(self, shape: Sequence[int] | None = None) -> int:
-        """Bytes that the run needs, including its pictures; estimated, at its own size or another (H, W)."""
+        """Bytes that the run needs, including its pictures; estimated, at its own size or another
+        (H, W)."""
         if self.tiling is not None:
-            return self.tiling.room + (0 if self.on_host else self.pictures_needed())
+            return self.tiling.budget + (0 if self.on_host else self.pictures_needed())
         shape = self.shape if shape is None else shape
-        run = memory.needed(self.net, self.layers, shape, self.optimizer) + 4 * self.objective.working(self.net, shape)
+        run = memory.needed(
+            self.net, self.layers, shape, self.optimizer
+        ) + 4 * self.objective.workspace(self.net, shape)
         others = {tuple(other) for other in self.objective.target_shapes(shape)} - {tuple(shape)}
-        targets = [memory.of_evaluation(self.net, self.layers, other) + 12 * prod(other) for other in others]
+        targets = [
+            memory.of_evaluation(self.net, self.layers, other) + 12 * prod(other)
+            for other in others
+        ]
         return run + max(targets, default=0)
 
     def pictures_needed(self, shape: Sequence[int] | None = None) -> int:
-        """Bytes of pictures, history and targets with positions, at the run's size or another (H, W): what tiles do not make
-        smaller."""
+        """Bytes of pictures, history and targets with positions, at the run's size or another (H,
+        W): what tiles do not make smaller."""
         shape = self.shape if shape is None else shape
-        actives = [each for each in self.objective.active(self.objective.weights) if each.term.positional]
+        actives = [
+            each for each in self.objective.active(self.objective.weights) if each.term.positional
+        ]
         features = sum(prod(self.net.shapes([each.read], shape)[each.read]) for each in actives)
-        return memory.of_pixels(self.net, shape, self.optimizer) + self.net.dtype.itemsize * features
+        return (
+            memory.of_pixels(self.net, shape, self.optimizer) + self.net.dtype.itemsize * features
+        )
 
     def check_memory(self) -> None:
-        """InputError, with the size that would fit, if the run needs more memory than is free. The memory that the plan's
-        pictures already take counts as free."""
-        held = sum(t.nbytes for t in (self.start, *self.inputs.values()) if t.device == self.net.device)
-        self.check_room(memory.available(self.net.device) + held)
+        """InputError, with the size that would fit, if the run needs more memory than is free. The
+        memory that the plan's pictures already take counts as free."""
+        held = sum(
+            t.nbytes for t in (self.start, *self.inputs.values()) if t.device == self.net.device
+        )
+        self.check_fits(memory.available(self.net.device) + held)
 
-    def check_room(self, room: int) -> None:
-        """InputError if the run needs more than `room` bytes; an outline is enough to tell."""
-        if self.memory_needed() > room:
-            raise InputError(self.memory_message(room))
+    def check_fits(self, budget: int) -> None:
+        """InputError if the run needs more than `budget` bytes; an outline is enough to tell."""
+        if self.memory_needed() > budget:
+            raise InputError(self.memory_message(budget))
 
-    def memory_message(self, room: int, found: bool = True, needed: Callable[[Sequence[int]], int] | None = None) -> str:
-        """Why the run does not fit, and the size that would; `room` is the number of bytes that were found free, or a guess.
+    def memory_message(
+        self, budget: int, found: bool = True, needed: Callable[[Sequence[int]], int] | None = None
+    ) -> str:
+        """Why the run does not fit, and the size that would; `budget` is the number of bytes that
+        were found free, or a guess.
 
         needed: the bytes that it takes at a size (H, W), if not `memory_needed`."""
-        return memory.too_little(self.settings.size, needed or self.memory_needed, self.shape, room, found)
+        return memory.too_little(
+            self.settings.size, needed or self.memory_needed, self.shape, budget, found
+        )
 
 
 def digest(image: Tensor) -> str:
@@ -214,34 +252,48 @@ def digest(image: Tensor) -> str:
 
 
 def largest_square(net: Network, on: torch.device) -> int | None:
-    """Side in pixels of the largest square picture that a transfer with default settings can make in the free memory of the
-    device; None if there is none."""
+    """Side in pixels of the largest square picture that a transfer with default settings can make
+    in the free memory of the device; None if there is none."""
     reads = [rectified(layer) for layer in (*CONTENT_LAYERS, *STYLE_LAYERS)]
     beyond = (MAX_SIDE + 16, MAX_SIDE + 16)
-    return memory.largest_size(lambda shape: memory.needed(net, reads, shape, LBFGS()), beyond, memory.available(on))
+    return memory.largest_size(
+        lambda shape: memory.needed(net, reads, shape, LBFGS()), beyond, memory.available(on)
+    )
 
 
-# --- building plans ---------------------------------------------------------------------------------------------
+# --- building plans -------------------------------------------------------------------------------
 
 
 def _network_of(settings: RunSettings) -> tuple[Any, ...]:
     """The settings that determine the network."""
     s = settings
     drawn = s.seed if s.weights == "random" else None
-    return s.network, s.weights, s.pool, bool(s.normalize), s.rescale_pool, s.precision, s.temperature, drawn
+    return (
+        s.network,
+        s.weights,
+        s.pool,
+        bool(s.normalize),
+        s.rescale_pool,
+        s.precision,
+        s.temperature,
+        drawn,
+    )
 
 
 def network(settings: RunSettings, on: torch.device) -> Network:
     """The network that the settings ask for, on a device."""
     s = settings
-    options = {name: getattr(s, name) for name in ("weights", "pool", "precision", "seed", "temperature")}
+    options = {
+        name: getattr(s, name) for name in ("weights", "pool", "precision", "seed", "temperature")
+    }
     net = loss_network(s.network, s.rescale_pool, **options)
     if s.normalize:
         normalize_activations(net)
     return net.to(on)
 
 
-_DRAWN: dict[str, Callable[[Tensor, int], Tensor]] = {  # first pictures that are made: (like, seed) -> picture
+# first pictures that are made: (like, seed) -> picture
+_DRAWN: dict[str, Callable[[Tensor, int], Tensor]] = {
     "noise": im.noise,
     "white": im.white_noise,
     "grey": lambda like, seed: im.grey(like),
@@ -249,8 +301,11 @@ _DRAWN: dict[str, Callable[[Tensor, int], Tensor]] = {  # first pictures that ar
 }
 
 
-def _start(settings: RunSettings, like: Tensor, pictures: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """(first picture, of the shape of `like`; {"init": picture} if it was read from a file, else {})."""
+def _start(
+    settings: RunSettings, like: Tensor, pictures: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(first picture, of the shape of `like`; {"init": picture} if it was read from a file, else
+    {})."""
     name, shape = settings.init, like.shape[-2:]
     if name in _DRAWN:
         return _DRAWN[name](like, settings.seed), {}
@@ -260,36 +315,46 @@ def _start(settings: RunSettings, like: Tensor, pictures: Mapping[str, Tensor]) 
     return image, {"init": image}
 
 
-def objective(settings: RunSettings, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> Objective:
-    """What a run minimises in images of shape (H, W): the recipe's objective and the smoothness term.
+def objective(
+    settings: RunSettings, pictures: Mapping[str, Tensor], shape: Sequence[int]
+) -> Objective:
+    """What a run minimises in images of shape (H, W): the recipe's objective and the smoothness
+    term.
 
     pictures: the inputs by role, (1, 3, H, W) sRGB in [0, 1]."""
     return settings.objective(pictures, shape) + settings.tv * total_variation(settings.convention)
 
 
 def prepare(
-    settings: RunSettings, on: str | torch.device = DEVICES[0], known: Plan | None = None, room: int | None = None
+    settings: RunSettings,
+    on: str | torch.device = DEVICES[0],
+    known: Plan | None = None,
+    budget: int | None = None,
 ) -> Plan:
-    """Make the plan for any recipe's settings: read the pictures and the weights, and normalize the network if asked to.
+    """Make the plan for any recipe's settings: read the pictures and the weights, and normalize the
+    network if asked to.
 
-    on: a device. known: a plan whose network is used again if these settings need the same one. room: bytes of memory that
-    the run may take. Raises: InputError for pictures, weights, layers or a device that cannot be used, and, before any picture
-    is decoded, for a run that needs more than `room`."""
+    on: a device. known: a plan whose network is used again if these settings need the same one.
+    budget: bytes of memory that the run may take. Raises: InputError for pictures, weights, layers
+    or a device that cannot be used, and, before any picture is decoded, for a run that needs more
+    than `budget`."""
     plan = outline(settings, on, known)
-    if room is not None:
-        plan.check_room(room)
-    return loaded(plan)
+    if budget is not None:
+        plan.check_fits(budget)
+    return load_inputs(plan)
 
 
-def loaded(plan: Plan) -> Plan:
+def load_inputs(plan: Plan) -> Plan:
     """The plan that an outline becomes with its pictures."""
     settings, shape = plan.settings, plan.shape
     pictures = {
-        role: labels.load(each.source) if each.labels else im.load_fit(each.source, shape, each.fit, each.scale)
+        role: labels.load(each.source)
+        if each.labels
+        else im.load_fit(each.source, shape, each.fit, each.scale)
         for role, each in settings.inputs.items()
     }
-    pictures |= settings.found(pictures, plan.net)
-    prepared = settings.prepared(pictures)
+    pictures |= settings.derive_inputs(pictures, plan.net)
+    prepared = settings.prepare_inputs(pictures)
     start, extra = _start(settings, torch.empty(1, 3, *shape), prepared)
     goal = objective(settings, prepared, shape)
     start = start if plan.on_host else start.to(plan.net.device)
@@ -300,21 +365,35 @@ def loaded(plan: Plan) -> Plan:
 
 def _say_if_sizes_are_left_out(plan: Plan) -> None:
     """Say where the run begins, if that is not at the size that the settings ask for."""
-    asked, first = engine.pyramid(plan.shape, plan.settings.steps, plan.settings.levels), plan.schedule[0].shape
+    asked, first = (
+        engine.pyramid(plan.shape, plan.settings.steps, plan.settings.levels),
+        plan.schedule[0].shape,
+    )
     left_out = [level.shape for level in asked if prod(level.shape) < prod(first)]
     if left_out:
         (height, width), layer = left_out[-1], plan.objective.too_small(plan.net, left_out[-1])
-        logger.warning("levels: begins at %d×%d; %d×%d is too small for %s", *reversed(first), width, height, layer)
+        logger.warning(
+            "levels: begins at %d×%d; %d×%d is too small for %s",
+            *reversed(first),
+            width,
+            height,
+            layer,
+        )
 
 
-def outline(settings: RunSettings, on: str | torch.device = DEVICES[0], known: Plan | None = None) -> Plan:
-    """Make a plan without pictures: only the headers of their files are read, and tensors without memory stand for them. It
-    has the run's size and network, and tells what memory it needs, but cannot be run."""
+def outline(
+    settings: RunSettings, on: str | torch.device = DEVICES[0], known: Plan | None = None
+) -> Plan:
+    """Make a plan without pictures: only the headers of their files are read, and tensors without
+    memory stand for them. It has the run's size and network, and tells what memory it needs, but
+    cannot be run."""
     s, on, inputs = settings, device(on), settings.inputs
     own = {role: im.shape_of(each.source) for role, each in inputs.items()}
     first = next(iter(inputs))  # determines the proportions of the result
     shape = im.fit_size(own[first], s.size, im.path_of(inputs[first].source))
-    shapes = {role: im.fitting(own[role], shape, each.fit, each.scale)[1] for role, each in inputs.items()}
+    shapes = {
+        role: im.fitting(own[role], shape, each.fit, each.scale)[1] for role, each in inputs.items()
+    }
     blanks = {role: torch.empty(1, 3, *each, device="meta") for role, each in shapes.items()}
     net = known.net if known and _network_of(known.settings) == _network_of(s) else network(s, on)
     start = torch.empty(1, 3, *shape, device="meta")

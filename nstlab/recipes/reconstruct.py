@@ -17,19 +17,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReconstructSettings(RunSettings, recipe="reconstruct"):
-    """Reconstruct PHOTO from the features of one layer (content reconstruction, the paper's figure 1)."""
+    """Reconstruct PHOTO from the features of one layer (content reconstruction, the paper's figure
+    1)."""
 
     photo: str = picture("content")
     layer: Filled[str] = live_field(
-        None, "layer to reconstruct from (default: conv4_2, or the network's for content)", layers=True
+        None,
+        "layer to reconstruct from (default: conv4_2, or the network's for content)",
+        layers=True,
     )
     init: str = first_picture(DRAWN[0], own=["content"])
 
     def _filling(self, name: str) -> Any:
         if name != "layer":
             return super()._filling(name)
-        return next(iter(CONTENT_LAYERS if self.architecture.blocks else super()._filling("content_layers")), None)
+        return next(
+            iter(
+                CONTENT_LAYERS if self.architecture.blocks else super()._filling("content_layers")
+            ),
+            None,
+        )
 
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
         """α content (Gatys et al. 2016, equation 1; Mahendran and Vedaldi 2015)."""
-        return CONVENTIONS[self.convention].alpha * method.content(self.layer, pictures["content"], convention=self.convention)
+        return CONVENTIONS[self.convention].alpha * method.content(
+            self.layer, pictures["content"], convention=self.convention
+        )

@@ -17,36 +17,57 @@ from nstlab.terms import statistics
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nstlab.networks.vgg import Network
+    from nstlab.networks.base import Network
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegionalSettings(PaintedSettings):
-    """The settings of recipes in which each region of the photo may take its style from a region of the painting."""
+    """The settings of recipes in which each region of the photo may take its style from a region of
+    the painting."""
 
-    mask: str | None = region_field(None, "label picture: a colour for each region of the photo", paths=True, identity=False)
+    mask: str | None = region_field(
+        None, "label picture: a colour for each region of the photo", paths=True, identity=False
+    )
     painting_mask: str | None = region_field(
-        None, "where the same regions are in the painting, in the same colours", paths=True, identity=False
+        None,
+        "where the same regions are in the painting, in the same colours",
+        paths=True,
+        identity=False,
     )
     regions: int = region_field(
-        1, "regions to find that photo and painting share, by their features; 1: the whole picture", low=1, high=12, later=True
+        1,
+        "regions to find that photo and painting share, by their features; 1: the whole picture",
+        low=1,
+        high=12,
+        later=True,
     )
     region_weights: tuple[float, ...] = live_field(
-        (), "weight of each region, in the order of its colour's #rrggbb (default: 1)", low=0, high=1e12, later=True
+        (),
+        "weight of each region, in the order of its colour's #rrggbb (default: 1)",
+        low=0,
+        high=1e12,
+        later=True,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.mask is None) != (self.painting_mask is None):
-            raise InputError("mask and painting_mask: give both or none; each region's style is taken from the same region")
+            raise InputError(
+                "mask and painting_mask: give both or none; each region's style is taken from the "
+                "same region"
+            )
         if self.mask and self.regions > 1:
-            raise InputError("regions: are given by mask and painting_mask already; leave out one of both")
+            raise InputError(
+                "regions: are given by mask and painting_mask already; leave out one of both"
+            )
         if self.by_region and self.more_paintings:
             raise InputError("regions are of one painting; leave out more_paintings")
         if self.by_region and self.statistic != (statistics.GRAM,):
             raise InputError("statistic: regions have Gram matrices; leave out one of both")
         if self.region_weights and not (self.by_region and any(self.region_weights)):
-            raise InputError("region_weights: need regions, and at least one weight that is more than 0")
+            raise InputError(
+                "region_weights: need regions, and at least one weight that is more than 0"
+            )
 
     @property
     def by_region(self) -> bool:
@@ -61,26 +82,34 @@ class RegionalSettings(PaintedSettings):
         own = dataclasses.replace(found["style"], source=self.painting_mask, labels=True)
         return found | {"mask": Input(self.mask, labels=True), "painting_mask": own}
 
-    def found(self, pictures: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
+    def derive_inputs(self, pictures: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
         """The label pictures of the regions that are to be found."""
         if self.regions == 1:
             return {}
         from nstlab.pictures import labels
 
         photo, painting = (pictures[role].to(net.device) for role in ("content", "style"))
-        known = STYLE_LAYERS if self.architecture.blocks else self.architecture.style_layers or self.style_layers
-        layers = [rectified(name) for name in known[-3:-1] or known]  # neither edges nor whole things
+        known = (
+            STYLE_LAYERS
+            if self.architecture.blocks
+            else self.architecture.style_layers or self.style_layers
+        )
+        # neither edges nor whole things
+        layers = [rectified(name) for name in known[-3:-1] or known]
         mask, own = labels.found(net, photo, painting, layers, self.regions, self.seed)
         return {"mask": mask, "painting_mask": own}
 
-    def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The inputs, with masks of the regions, (1, R, H, W), in the photo's shape and in the painting's."""
+    def prepare_inputs(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The inputs, with masks of the regions, (1, R, H, W), in the photo's shape and in the
+        painting's."""
         if "mask" not in pictures:
             return pictures
         from nstlab.pictures import images as im
         from nstlab.pictures import labels
 
-        mask, own, photo, painting = (pictures[role] for role in ("mask", "painting_mask", "content", "style"))
+        mask, own, photo, painting = (
+            pictures[role] for role in ("mask", "painting_mask", "content", "style")
+        )
         if self.mask:  # what is found belongs to the painting as it is in the run already
             each, shape = self.inputs["style"], photo.shape[-2:]
             whole = im.shape_of(each.source)
@@ -88,7 +117,7 @@ class RegionalSettings(PaintedSettings):
             labels.say_if_stretched("painting_mask", own, whole)
             own = labels.part(own, whole, im.fitting(whole, shape, each.fit, each.scale)[0])
         masks = zip(labels.masks(mask, own), (photo, painting), strict=True)
-        regions, others = (labels.fitted(each, picture.shape[-2:]) for each, picture in masks)
+        regions, others = (labels.fit_masks(each, picture.shape[-2:]) for each, picture in masks)
         labels.say_if_tiny(regions)
         return {**pictures, "regions": regions, "painting_regions": others}
 
@@ -96,10 +125,18 @@ class RegionalSettings(PaintedSettings):
         """Σ_r w_r s_r style_r over the regions; the plain style if there is only one, or none."""
         masks = pictures.get("regions")
         if masks is not None and self.region_weights and len(self.region_weights) != masks.shape[1]:
-            raise InputError(f"region_weights: {len(self.region_weights)} given for {masks.shape[1]} regions")
+            raise InputError(
+                f"region_weights: {len(self.region_weights)} given for {masks.shape[1]} regions"
+            )
         if masks is None or masks.shape[1] == 1:
             return super().style(pictures, shape)
         return terms.region_styles(
-            self.style_layers, pictures["style"], masks, pictures["painting_regions"], self.region_weights,
-            self.convention, self.style_weights, shape,
-        )  # fmt: skip
+            self.style_layers,
+            pictures["style"],
+            masks,
+            pictures["painting_regions"],
+            self.region_weights,
+            self.convention,
+            self.style_weights,
+            shape,
+        )

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextureSettings(PaintedSettings, recipe="texture"):
-    """Make a texture with the style of PAINTING (Gatys et al. 2015; the paper's style reconstruction)."""
+    """Make a texture with the style of PAINTING (Gatys et al. 2015; the paper's style
+    reconstruction)."""
 
     painting: str = picture("style")
     init: str = first_picture(DRAWN[0], own=["style"])

@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING
 from nstlab import method
 from nstlab.base.names import COLOURS
 from nstlab.base.settings import InputError
-from nstlab.recipes.base import FAST, Filled, first_picture, length, live_field, picture, picture_field
+from nstlab.recipes.base import (
+    FAST,
+    Filled,
+    first_picture,
+    length,
+    live_field,
+    picture,
+    picture_field,
+)
 from nstlab.recipes.regional import RegionalSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nstlab.networks.vgg import Network
+    from nstlab.networks.base import Network
 
 
 @dataclass(frozen=True)
@@ -25,20 +33,30 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
 
     photo: str = picture("content")
     painting: str = picture("style")
-    alpha: Filled[float] = live_field(None, "content weight α (default: the convention's)", low=0, high=1e12, log=True)
-    beta: Filled[float] = live_field(None, "style weight β (default: the convention's)", low=0, high=1e15, log=True)
+    alpha: Filled[float] = live_field(
+        None, "content weight α (default: the convention's)", low=0, high=1e12, log=True
+    )
+    beta: Filled[float] = live_field(
+        None, "style weight β (default: the convention's)", low=0, high=1e15, log=True
+    )
     content_layers: tuple[str, ...] = live_field(
         (), "layers for content (default: the convention's, or the network's)", layers=True
     )
     init: Filled[str] = first_picture(
-        None, "first picture; fast: painted in one pass (default: the convention's)", own=("content", "style", FAST)
+        None,
+        "first picture; fast: painted in one pass (default: the convention's)",
+        own=("content", "style", FAST),
     )
     _: dataclasses.KW_ONLY
     colour: str = picture_field(
-        COLOURS[0], "colours of the painting; those of the photo given to the painting first; luminance alone", choices=COLOURS,
+        COLOURS[0],
+        "colours of the painting; those of the photo given to the painting first; luminance alone",
+        choices=COLOURS,
         later=True,
-    )  # fmt: skip
-    match_histogram: bool = picture_field(False, "give the result the histograms of the photo's colours", later=True)
+    )
+    match_histogram: bool = picture_field(
+        False, "give the result the histograms of the photo's colours", later=True
+    )
     steps: Filled[int] = length(None, " (default: the convention's)")
 
     def __post_init__(self) -> None:
@@ -46,9 +64,10 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
         if self.alpha == 0 and self.beta == 0:
             raise InputError("alpha and beta are both 0; at least one must be more")
 
-    def found(self, pictures: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
-        """What a recipe finds in the pictures, and the photo as the shipped model paints it, if that comes first."""
-        found = super().found(pictures, net)
+    def derive_inputs(self, pictures: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
+        """What a recipe finds in the pictures, and the photo as the shipped model paints it, if
+        that comes first."""
+        found = super().derive_inputs(pictures, net)
         if self.init != FAST:
             return found
         from nstlab.feedforward.model import shipped
@@ -56,20 +75,24 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
         model, names = shipped(), (self.painting, *self.more_paintings)
         if unknown := [name for name in names if name not in model.paintings]:
             raise InputError(
-                f"init: the shipped model has not learnt {', '.join(unknown)} (it has: {', '.join(model.paintings)}); make a "
+                f"init: the shipped model has not learnt {', '.join(unknown)} (it has: "
+                f"{', '.join(model.paintings)}); make a "
                 f"first picture with `nstlab apply` and a model of your own"
             )
-        return found | {FAST: model.painter(net.device)(pictures["content"], model.mixture(names, self.mix))}
+        return found | {
+            FAST: model.painter(net.device)(pictures["content"], model.mixture(names, self.mix))
+        }
 
     @property
     def edition(self) -> int:
         return 2 if self.colour == "matched" else 1  # colours are matched twice
 
-    def prepared(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The inputs, with colours as Gatys et al. 2016 ("Preserving Color in Neural Artistic Style Transfer") have them."""
+    def prepare_inputs(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The inputs, with colours as Gatys et al. 2016 ("Preserving Color in Neural Artistic Style
+        Transfer") have them."""
         from nstlab.pictures import colour
 
-        made, photo = dict(super().prepared(pictures)), pictures["content"]
+        made, photo = dict(super().prepare_inputs(pictures)), pictures["content"]
         if self.colour != COLOURS[0]:
             matched = self.colour == "matched"
             change = colour.matched_colours if matched else colour.matched_luminance
@@ -81,14 +104,20 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
     def finishes(self) -> bool:
         return self.colour == "luminance" or self.match_histogram
 
-    def finished(self, picture: Tensor, pictures: Mapping[str, Tensor]) -> Tensor:
+    def finish(self, picture: Tensor, pictures: Mapping[str, Tensor]) -> Tensor:
         from nstlab.pictures import colour
 
         if self.colour == "luminance":
             picture = colour.with_luminance(pictures["content"], picture)
-        return colour.matched_histogram(picture, pictures["content"]) if self.match_histogram else picture
+        return (
+            colour.matched_histogram(picture, pictures["content"])
+            if self.match_histogram
+            else picture
+        )
 
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:
         """α content + β style (Gatys et al. 2016, equation 7)."""
-        content = method.content(self.content_layers, pictures["content"], convention=self.convention)
+        content = method.content(
+            self.content_layers, pictures["content"], convention=self.convention
+        )
         return self.alpha * content + self.beta * self.style(pictures, shape)

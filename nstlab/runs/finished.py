@@ -1,4 +1,5 @@
-"""A finished run as experiments see it: what is special about it, how it ended, and its pictures."""
+"""A finished run as experiments see it: what is special about it, how it ended, and its
+pictures."""
 
 from __future__ import annotations
 
@@ -96,12 +97,14 @@ class FinishedRun:
 
 
 def sheet(runs: Sequence[FinishedRun], title: str = "") -> figures.Shown:
-    """All pictures of a sweep at a glance, with what is varied and the pictures that they were made from."""
+    """All pictures of a sweep at a glance, with what is varied and the pictures that they were made
+    from."""
     settings, shape = runs[0].settings, runs[0].picture.shape[-2:]
     fields = {role: name for name, role in settings.roles().items()}
     read = {role: each.source for role, each in settings.inputs.items() if not each.labels}
     inputs = {
-        fields.get(role, role.replace("style_", "painting ")): im.load_fit(source, shape) for role, source in read.items()
+        fields.get(role, role.replace("style_", "painting ")): im.load_fit(source, shape)
+        for role, source in read.items()
     }
     rows = _rows(runs)
     columns = [[_short(*list(run.case.labels.items())[-1]) for run in row] for _, row in rows]
@@ -110,9 +113,13 @@ def sheet(runs: Sequence[FinishedRun], title: str = "") -> figures.Shown:
 
 
 def _rows(runs: Sequence[FinishedRun]) -> list[tuple[str, list[FinishedRun]]]:
-    """(label, runs) of each row of a sheet: the last axis goes across, the others down. A single axis is broken into rows."""
+    """(label, runs) of each row of a sheet: the last axis goes across, the others down. A single
+    axis is broken into rows."""
     if len(runs[0].case.labels) > 1:
-        groups = itertools.groupby(runs, lambda run: ", ".join(_short(*pair) for pair in list(run.case.labels.items())[:-1]))
+        groups = itertools.groupby(
+            runs,
+            lambda run: ", ".join(_short(*pair) for pair in list(run.case.labels.items())[:-1]),
+        )
         return [(name, list(row)) for name, row in groups]
     rows = -(-len(runs) // WIDEST)
     across = -(-len(runs) // rows)

@@ -1,7 +1,9 @@
-"""Tables of stored runs: `runs()` has a row for each run, `history()` a row for each step of one run.
+"""Tables of stored runs: `runs()` has a row for each run, `history()` a row for each step of one
+run.
 
-The manifests of all runs are cached in `results/runs/index.json`, with the sizes and times of the runs' files; only runs whose
-files have changed are read again. If the index is deleted or damaged, it is rebuilt from the folders.
+The manifests of all runs are cached in `results/runs/index.json`, with the sizes and times of the
+runs' files; only runs whose files have changed are read again. If the index is deleted or damaged,
+it is rebuilt from the folders.
 """
 
 from __future__ import annotations
@@ -33,20 +35,27 @@ KINDS = {"films": "film", "learned": "learning"}
 UNFINISHED = re.compile(r"[0-9a-f]{16}\.(.*\.)?(partial|removed)")
 LATEST = 253402300799  # seconds: the last that a date can name; some file systems know later ones
 INDEX_VERSION = 2  # raised whenever the contents of the index change
-INDEX = object_with(version={"enum": [INDEX_VERSION]}, runs=dict_of(object_with(stamp=list_of(WHOLE), manifest=MANIFEST)))
+INDEX = object_with(
+    version={"enum": [INDEX_VERSION]},
+    runs=dict_of(object_with(stamp=list_of(WHOLE), manifest=MANIFEST)),
+)
 Where = Mapping[str, Any] | str | Callable[["pandas.DataFrame"], Any]
 
 
-# --- tables -----------------------------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------
 
 
-def runs(recipe: str | None = None, where: Where | None = None, root: str | Path = RESULTS) -> pandas.DataFrame:
-    """One row for each finished run: its settings by name, `loss`, each term's unweighted loss (`loss_style` and so on),
-    `seconds`, `evaluations`, `steps_done`, `status`, `events` (a count; `event_list` has the texts), `folder`, `picture`.
+def runs(
+    recipe: str | None = None, where: Where | None = None, root: str | Path = RESULTS
+) -> pandas.DataFrame:
+    """One row for each finished run: its settings by name, `loss`, each term's unweighted loss
+    (`loss_style` and so on), `seconds`, `evaluations`, `steps_done`, `status`, `events` (a count;
+    `event_list` has the texts), `folder`, `picture`.
 
-    recipe: only runs of this recipe. where: {"beta": 1000.0, "seed": range(4)}, one value or several allowed ones for each
-    column; or an expression for DataFrame.query; or a function from the frame to a mask. root: the folder of results.
-    Raises InputError for an unknown recipe or column, and for a condition that cannot be used."""
+    recipe: only runs of this recipe. where: {"beta": 1000.0, "seed": range(4)}, one value or
+    several allowed ones for each column; or an expression for DataFrame.query; or a function from
+    the frame to a mask. root: the folder of results. Raises InputError for an unknown recipe or
+    column, and for a condition that cannot be used."""
     import pandas
 
     if recipe is not None:
@@ -63,7 +72,9 @@ def runs(recipe: str | None = None, where: Where | None = None, root: str | Path
             raise TypeError("is no condition")
         return frame[mask].reset_index(drop=True)
     except Exception as error:  # whatever an expression can raise
-        raise InputError(f"where: '{where}' cannot be used ({type(error).__name__}: {error})") from None
+        raise InputError(
+            f"where: '{where}' cannot be used ({type(error).__name__}: {error})"
+        ) from None
 
 
 def _matching(found: list[dict[str, Any]], where: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -72,11 +83,16 @@ def _matching(found: list[dict[str, Any]], where: Mapping[str, Any]) -> list[dic
     for name in where:
         if found and name not in columns:
             raise InputError(f"where: runs have no column '{name}'{nearest(name, sorted(columns))}")
-    return [row for row in found if all(_matches(row.get(name), wanted) for name, wanted in where.items())]
+    return [
+        row
+        for row in found
+        if all(_matches(row.get(name), wanted) for name, wanted in where.items())
+    ]
 
 
 def _matches(value: Any, wanted: Any) -> bool:
-    """Whether a value is the wanted one, or one of several. In a column of lists, a list is one value."""
+    """Whether a value is the wanted one, or one of several. In a column of lists, a list is one
+    value."""
     several = isinstance(wanted, Iterable) and not isinstance(wanted, str)
     wanted = list(wanted) if several else [wanted]
     if isinstance(value, list):
@@ -86,7 +102,8 @@ def _matches(value: Any, wanted: Any) -> bool:
 
 
 def history(run_id: str, root: str | Path = RESULTS) -> pandas.DataFrame:
-    """One row for each step of a run: step, level, loss, each term, evaluations, seconds, event. The id may be shortened."""
+    """One row for each step of a run: step, level, loss, each term, evaluations, seconds, event.
+    The id may be shortened."""
     return find_run(run_id, root).history()
 
 
@@ -94,7 +111,9 @@ def row(run: StoredRun) -> dict[str, Any]:
     """A finished run as a row of the table. Raises InputError if it is damaged."""
     problem = run.problem()
     if problem:
-        raise InputError(f"the run {run.id} is damaged ({problem}); `nstlab runs rm {run.id}` removes it")
+        raise InputError(
+            f"the run {run.id} is damaged ({problem}); `nstlab runs rm {run.id}` removes it"
+        )
     return _row(run, run.manifest)
 
 
@@ -103,18 +122,25 @@ def _row(run: StoredRun, manifest: Mapping[str, Any]) -> dict[str, Any]:
     known = {"id": run.id, "recipe": manifest["recipe"], "loss": float(result["loss"])}
     known |= {f"loss_{name}": float(value) for name, value in result["terms"].items()}
     known |= {name: result[name] for name in ("status", "evaluations", "seconds")}
-    known |= {"steps_done": result["steps"], "events": len(result["events"]), "event_list": "; ".join(result["events"])}
+    known |= {
+        "steps_done": result["steps"],
+        "events": len(result["events"]),
+        "event_list": "; ".join(result["events"]),
+    }
     known |= {"weights_source": manifest["weights_source"], "changes": len(manifest["changes"])}
     known |= {name: manifest["environment"][name] for name in ("created", "device", "commit")}
     known |= {"folder": str(run.folder), "picture": str(run.picture)}
-    return known | {name: value for name, value in manifest["settings"].items() if name not in known}
+    return known | {
+        name: value for name, value in manifest["settings"].items() if name not in known
+    }
 
 
-# --- the index --------------------------------------------------------------------------------------------------
+# --- the index ------------------------------------------------------------------------------------
 
 
 def rows(root: str | Path = RESULTS) -> list[dict[str, Any]]:
-    """A row for each finished run below the folder, oldest first. Damaged runs are reported in the log and left out."""
+    """A row for each finished run below the folder, oldest first. Damaged runs are reported in the
+    log and left out."""
     path = user_path(root) / "runs" / "index.json"
     cached, entries, found = _read_index(path), {}, []
     for folder in _folders(root, FINISHED):
@@ -124,8 +150,11 @@ def rows(root: str | Path = RESULTS) -> list[dict[str, Any]]:
             entries[name] = entry
             found.append(_row(run, entry["manifest"]))
     if entries != cached and path.parent.is_dir():
-        with contextlib.suppress(InputError), files.replacing(path) as temporary:  # results may be read-only
-            temporary.write_text(json.dumps({"version": INDEX_VERSION, "runs": entries}), encoding="utf-8")
+        # results may be read-only
+        with contextlib.suppress(InputError), files.replacing(path) as temporary:
+            temporary.write_text(
+                json.dumps({"version": INDEX_VERSION, "runs": entries}), encoding="utf-8"
+            )
     return sorted(found, key=lambda row: row["created"])
 
 
@@ -140,25 +169,36 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 
 def _entry(run: StoredRun, cached: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A run's entry in the index: the cached one if the files have not changed since, None if the run is damaged."""
+    """A run's entry in the index: the cached one if the files have not changed since, None if the
+    run is damaged."""
     try:
-        stats = [(run.folder / name).stat() for name in ("manifest.json", "history.csv", "final.png")]
+        stats = [
+            (run.folder / name).stat() for name in ("manifest.json", "history.csv", "final.png")
+        ]
         stamp = [number for stat in stats for number in (stat.st_mtime_ns, stat.st_size)]
         if cached is not None and cached["stamp"] == stamp:
             return cached
         return {"stamp": stamp, "manifest": run.manifest} if run.is_whole() else None
-    except (OSError, ValueError) as error:  # a file is missing, perhaps since the run is being removed
-        logger.warning("%s: is damaged and left out (%s: %s)", run.folder, type(error).__name__, error)
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # a file is missing, perhaps since the run is being removed
+        logger.warning(
+            "%s: is damaged and left out (%s: %s)", run.folder, type(error).__name__, error
+        )
         return None
 
 
 def other_rows(root: str | Path = RESULTS) -> list[dict[str, Any]]:
     """A row for each film and learning that is kept, finished or not, oldest first."""
-    return sorted(map(other_row, _folders(root, FINISHED, places=OTHERS)), key=itemgetter("changed"))
+    return sorted(
+        map(other_row, _folders(root, FINISHED, places=OTHERS)), key=itemgetter("changed")
+    )
 
 
 def other_row(folder: Path) -> dict[str, Any]:
-    """What is known of a film's or a learning's folder: how many files, their size, the newest one's time."""
+    """What is known of a film's or a learning's folder: how many files, their size, the newest
+    one's time."""
     stats = []
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):  # it is being replaced
@@ -175,23 +215,26 @@ def other_row(folder: Path) -> dict[str, Any]:
     }
 
 
-# --- folders by id ----------------------------------------------------------------------------------------------
+# --- folders by id --------------------------------------------------------------------------------
 
 
 def details(beginning: str, root: str | Path = RESULTS) -> dict[str, Any]:
-    """The row of the run, film or learning whose id begins like this; InputError if it is not one."""
+    """The row of the run, film or learning whose id begins like this; InputError if it is not
+    one."""
     runs, others = (_folders(root, FINISHED, beginning, places) for places in (RUNS, OTHERS))
     folder = _only(runs + others, beginning, root)
     return other_row(folder) if folder in others else row(StoredRun(folder))
 
 
 def find_run(run_id: str, root: str | Path = RESULTS) -> StoredRun:
-    """The finished run whose id begins like this. Raises InputError if there is none, or more than one."""
+    """The finished run whose id begins like this. Raises InputError if there is none, or more than
+    one."""
     return StoredRun(_only(_folders(root, FINISHED, run_id), run_id, root))
 
 
 def unfinished(root: str | Path = RESULTS) -> list[Path]:
-    """The folders of runs that are under way or were interrupted, and what a stopped removal has left."""
+    """The folders of runs that are under way or were interrupted, and what a stopped removal has
+    left."""
     return _folders(root, UNFINISHED, places=RUNS + OTHERS)
 
 
@@ -212,9 +255,13 @@ def remove_runs(run_ids: Sequence[str], root: str | Path = RESULTS) -> list[Path
     return folders
 
 
-def _folders(root: str | Path, names: re.Pattern, beginning: str = "", places: Sequence[str] = RUNS) -> list[Path]:
+def _folders(
+    root: str | Path, names: re.Pattern, beginning: str = "", places: Sequence[str] = RUNS
+) -> list[Path]:
     found = [path for place in places for path in sorted(user_path(root).glob(place))]
-    return [p for p in found if p.is_dir() and names.fullmatch(p.name) and p.name.startswith(beginning)]
+    return [
+        p for p in found if p.is_dir() and names.fullmatch(p.name) and p.name.startswith(beginning)
+    ]
 
 
 def _only(found: Sequence[Path], run_id: str, root: str | Path) -> Path:
@@ -224,6 +271,10 @@ def _only(found: Sequence[Path], run_id: str, root: str | Path) -> Path:
         what = f"no finished run has an id that begins with '{run_id}'"
         raise InputError(f"{what}; {left[0]} is under way or interrupted")
     if len(found) != 1 or not run_id:
-        what = f"{len(found)} runs have ids that begin" if found and run_id else "no run has an id that begins"
+        what = (
+            f"{len(found)} runs have ids that begin"
+            if found and run_id
+            else "no run has an id that begins"
+        )
         raise InputError(f"{what} with '{run_id}' in {root}; `nstlab runs` lists them")
     return found[0]

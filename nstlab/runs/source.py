@@ -11,7 +11,8 @@ from nstlab.recipes.base import RunSettings
 
 
 def needed_fields(settings: RunSettings) -> dict[str, Any]:
-    """The fields, those without a default first, that must be given to get these settings; the others follow from them."""
+    """The fields, those without a default first, that must be given to get these settings; the
+    others follow from them."""
     names = [*_required(settings), *(name for name, *_ in settings.options())]
     fields = {name: getattr(settings, name) for name in names}
     for name in names:
@@ -31,7 +32,9 @@ def python(settings: RunSettings, device: str = DEVICES[0]) -> str:
         imports, name = "import nstlab as nst\n", f"nst.{name}"
     else:
         imports = f"import nstlab as nst\nfrom {module} import {name}\n"
-    fields = "".join(f"    {field}={value!r},\n" for field, value in needed_fields(settings).items())
+    fields = "".join(
+        f"    {field}={value!r},\n" for field, value in needed_fields(settings).items()
+    )
     where = "" if device == DEVICES[0] else f", {device!r}"
     return f"""{imports}
 settings = {name}(
@@ -48,7 +51,9 @@ def command(settings: RunSettings, device: str = DEVICES[0]) -> str:
     words, fields = [], needed_fields(settings)
     pictures = [str(fields.pop(name)) for name in _required(settings)]
     for name, value in fields.items():
-        words += _option("--" + name.replace("_", "-"), value, is_flag=name not in settings._conventional())
+        words += _option(
+            "--" + name.replace("_", "-"), value, is_flag=name not in settings._conventional()
+        )
     if device != DEVICES[0]:
         words += ["--device", device]
     if any(picture.startswith("-") for picture in pictures):
@@ -57,7 +62,8 @@ def command(settings: RunSettings, device: str = DEVICES[0]) -> str:
 
 
 def _option(name: str, value: Any, is_flag: bool) -> list[str]:
-    """An option and its values as words. A bool that `is_flag` has no value: --normalize or --no-normalize."""
+    """An option and its values as words. A bool that `is_flag` has no value: --normalize or
+    --no-normalize."""
     if isinstance(value, bool) and is_flag:
         return [name if value else name.replace("--", "--no-")]
     values = [str(each) for each in (value if isinstance(value, tuple) else (value,))]

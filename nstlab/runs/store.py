@@ -1,8 +1,9 @@
 """Runs on disk: `Store.obtain` finds the finished run of a plan, or computes it.
 
-A run's folder is `results/runs/<recipe>/<run id>/`; `stored` lists its files. Until the run is finished, the name ends in
-`.partial`, and there is a checkpoint. The manifest is written last, then the folder is renamed. So a folder without that ending
-is whole; one with it is under way, or was interrupted and can be resumed. Nothing is pickled.
+A run's folder is `results/runs/<recipe>/<run id>/`; `stored` lists its files. Until the run is
+finished, the name ends in `.partial`, and there is a checkpoint. The manifest is written last, then
+the folder is renamed. So a folder without that ending is whole; one with it is under way, or was
+interrupted and can be resumed. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -61,14 +62,18 @@ class Store:
         return self.folder(plan).with_suffix(".partial")
 
     def checkpoint(self, plan: Plan) -> Checkpoint | None:
-        """The checkpoint of the plan's interrupted run, if there is one. Raises InputError if it is damaged."""
+        """The checkpoint of the plan's interrupted run, if there is one. Raises InputError if it is
+        damaged."""
         path = self.partial(plan) / "checkpoint.safetensors"
         return Checkpoint.load(path) if path.is_file() else None
 
     def find(self, plan: Plan, frames: int = 0, deep: bool = False) -> StoredRun | None:
-        """The plan's finished run, if it is whole and has at least `frames` progress pictures and, if `deep`, 16 bits."""
+        """The plan's finished run, if it is whole and has at least `frames` progress pictures and,
+        if `deep`, 16 bits."""
         run = StoredRun(self.folder(plan))
-        there = run.is_whole() and run.has_frames(frames) and (not deep or run.deep_picture.is_file())
+        there = (
+            run.is_whole() and run.has_frames(frames) and (not deep or run.deep_picture.is_file())
+        )
         return run if there else None
 
     def obtain(
@@ -82,16 +87,18 @@ class Store:
     ) -> Obtained:
         """Find the plan's finished run; else resume an interrupted one, or compute it.
 
-        watch: called after each step. frames: how many progress pictures to keep. deep: whether to keep the result in 16 bits,
-        too. resume: if False, the run is computed anew.
-        strict: if another process is computing the run, or a checkpoint is damaged, raise InputError, so that the user can
-        decide what to do. Otherwise the other process is waited for, and a damaged checkpoint is given up with a warning.
-        However computing ends, a checkpoint and the best picture so far, `best.png`, are left in the partial folder.
-        Raises InputError if the run needs more memory than is free, and if files cannot be written."""
+        watch: called after each step. frames: how many progress pictures to keep. deep: whether to
+        keep the result in 16 bits, too. resume: if False, the run is computed anew. strict: if
+        another process is computing the run, or a checkpoint is damaged, raise InputError, so that
+        the user can decide what to do. Otherwise the other process is waited for, and a damaged
+        checkpoint is given up with a warning. However computing ends, a checkpoint and the best
+        picture so far, `best.png`, are left in the partial folder. Raises InputError if the run
+        needs more memory than is free, and if files cannot be written."""
         if resume and (run := self.find(plan, frames, deep)):
             return Obtained(run, found=True)
         with files.locked_results(self.root, self.folder(plan), wait=not strict):
-            if resume and (run := self.find(plan, frames, deep)):  # another process has just finished it
+            # another process has just finished it
+            if resume and (run := self.find(plan, frames, deep)):
                 return Obtained(run, found=True)
             plan.check_memory()
             checkpoint, rows = None, []
@@ -108,15 +115,17 @@ class Store:
     def keep(self, plan: Plan, record: Record) -> StoredRun:
         """Store a run that was computed elsewhere, as far as it went, unless it is stored already.
 
-        A first picture that is one of the plan's inputs is stored as `start.png`, and the stored settings name it. The record
-        may hold changes of weights that only `plan.widened()` has. Raises InputError if files cannot be written."""
+        A first picture that is one of the plan's inputs is stored as `start.png`, and the stored
+        settings name it. The record may hold changes of weights that only `plan.with_all_layers()`
+        has. Raises InputError if files cannot be written."""
         result = record.last.result()
         left = record.last.index if result.status is Status.LEFT else None
         run = self.stored(plan.recipe, run_id(plan, record.changes, left))
         with files.locked_results(self.root, run.folder):
             if run.is_whole():
                 return run
-            recorder = _Recorder(plan, run.folder.with_suffix(".kept.partial"), record)  # an interrupted run's folder stays
+            # an interrupted run's folder stays
+            recorder = _Recorder(plan, run.folder.with_suffix(".kept.partial"), record)
             recorder.open(anew=True)
             try:
                 if "init" in plan.inputs:
@@ -127,8 +136,11 @@ class Store:
                 shutil.rmtree(recorder.folder, ignore_errors=True)
                 raise
 
-    def _interrupted(self, plan: Plan, frames: int) -> tuple[Checkpoint | None, list[dict[str, Any]]]:
-        """The checkpoint of an interrupted run and its history up to there; (None, []) if there is none.
+    def _interrupted(
+        self, plan: Plan, frames: int
+    ) -> tuple[Checkpoint | None, list[dict[str, Any]]]:
+        """The checkpoint of an interrupted run and its history up to there; (None, []) if there is
+        none.
 
         Raises InputError if they are damaged, or if one of the progress pictures so far is."""
         checkpoint, partial = self.checkpoint(plan), self.partial(plan)
@@ -148,8 +160,8 @@ class Store:
 
 
 def frame_steps(total: int, frames: int) -> set[int]:
-    """The steps of a run that are kept as progress pictures: at most `frames` of 0 … total, more of the early ones, in which
-    more happens."""
+    """The steps of a run that are kept as progress pictures: at most `frames` of 0 … total, more of
+    the early ones, in which more happens."""
     ends = (total, 0)[:frames]
     return {*ends, *(round(total ** (i / (frames - 2))) for i in range(frames - 2))}
 
@@ -173,7 +185,9 @@ class _Recorder:
     saved: float = field(default_factory=time.monotonic)
     cost: float = 0.0
 
-    def compute(self, checkpoint: Checkpoint | None, watch: Callable[[Step], None] | None) -> StoredRun:
+    def compute(
+        self, checkpoint: Checkpoint | None, watch: Callable[[Step], None] | None
+    ) -> StoredRun:
         """Carry out the plan from its beginning or from a checkpoint."""
         self.open(anew=checkpoint is None)
         kept = frame_steps(self.plan.total, self.frames)
@@ -203,10 +217,12 @@ class _Recorder:
         files.remove_leftovers(self.folder)
 
     def save(self) -> None:
-        """Write a checkpoint. If that fails, as with a full disk, the log says so and the run goes on."""
+        """Write a checkpoint. If that fails, as with a full disk, the log says so and the run goes
+        on."""
         began = time.monotonic()
         try:
-            write_rows(self.folder / "history.csv", self.record.rows)  # first, so that a checkpoint has its history
+            # first, so that a checkpoint has its history
+            write_rows(self.folder / "history.csv", self.record.rows)
             self.record.last.checkpoint().save(self.folder / "checkpoint.safetensors")
         except InputError as error:
             logger.warning("%s", error)
@@ -214,14 +230,18 @@ class _Recorder:
         self.cost = self.saved - began
 
     def interrupt(self) -> None:
-        """Leave the best picture so far and a checkpoint, unless the disk fails; why the run has ended matters more."""
+        """Leave the best picture so far and a checkpoint, unless the disk fails; why the run has
+        ended matters more."""
         if self.record.last is not None:
             with contextlib.suppress(InputError):
-                im.save(self.record.last.best(), self.folder / "best.png", self.plan.settings.to_dict())
+                im.save(
+                    self.record.last.best(), self.folder / "best.png", self.plan.settings.to_dict()
+                )
             self.save()
 
     def finish(self, result: Result, folder: Path) -> StoredRun:
-        """Write what is missing, the manifest last, and rename the folder to that of the finished run."""
+        """Write what is missing, the manifest last, and rename the folder to that of the finished
+        run."""
         last = self.record.last
         with files.writing(self.folder):
             write_rows(self.folder / "history.csv", self.record.rows)
@@ -231,9 +251,15 @@ class _Recorder:
                 im.save(last.snapshot(), frame_path(self.folder, last.index))
             im.save(result.image, self.folder / "final.png", self.plan.settings.to_dict())
             if self.deep:
-                im.save(result.image, StoredRun(self.folder).deep_picture, self.plan.settings.to_dict(), deep=True)
+                im.save(
+                    result.image,
+                    StoredRun(self.folder).deep_picture,
+                    self.plan.settings.to_dict(),
+                    deep=True,
+                )
             write_manifest(self.folder, folder.name, self.plan, result, self.record, self.frames)
-            earlier = os.path.lexists(folder) and files.set_aside(folder)  # the run was computed anew
+            # the run was computed anew
+            earlier = os.path.lexists(folder) and files.set_aside(folder)
             self.folder.rename(folder)
             if earlier:
                 files.delete(earlier)

@@ -1,11 +1,9 @@
 """One run on disk: its id, and the files in its folder.
 
-manifest.json       settings, hashes, result, device, versions, timings
-history.csv         one row for each step
-final.png           the best picture
-final.tif           the same with 16 bits a channel, if asked for
-frames/000041.png   progress pictures, if asked for
-start.png           the first picture, of a run kept by the studio whose first picture was not drawn by the recipe
+manifest.json       settings, hashes, result, device, versions, timings history.csv         one row
+for each step final.png           the best picture final.tif           the same with 16 bits a
+channel, if asked for frames/000041.png   progress pictures, if asked for start.png           the
+first picture, of a run kept by the studio whose first picture was not drawn by the recipe
 """
 
 from __future__ import annotations
@@ -39,23 +37,48 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("nstlab")
 
-COLUMNS = {"step": int, "level": int, "loss": float, "evaluations": int, "seconds": float, "event": str}  # others are terms
+# others are terms
+COLUMNS = {
+    "step": int,
+    "level": int,
+    "loss": float,
+    "evaluations": int,
+    "seconds": float,
+    "event": str,
+}
 MANIFEST_FORMAT = 1
 _PLAIN = {"type": ["string", "number", "boolean", "null"]}
 MANIFEST = object_with(
-    {"frames": WHOLE, "pictures": WHOLE}, format={"enum": [MANIFEST_FORMAT]}, id=TEXT, recipe=TEXT,
-    weights_source=TEXT, changes={"type": "array"},
-    settings={**object_with(size=WHOLE), "additionalProperties": {"anyOf": [_PLAIN, list_of(_PLAIN)]}},
+    {"frames": WHOLE, "pictures": WHOLE},
+    format={"enum": [MANIFEST_FORMAT]},
+    id=TEXT,
+    recipe=TEXT,
+    weights_source=TEXT,
+    changes={"type": "array"},
+    settings={
+        **object_with(size=WHOLE),
+        "additionalProperties": {"anyOf": [_PLAIN, list_of(_PLAIN)]},
+    },
     result=object_with(
-        loss=NUMBER, terms=dict_of(NUMBER), status=TEXT, steps=WHOLE, evaluations=WHOLE, seconds=NUMBER, events=list_of(TEXT)
+        loss=NUMBER,
+        terms=dict_of(NUMBER),
+        status=TEXT,
+        steps=WHOLE,
+        evaluations=WHOLE,
+        seconds=NUMBER,
+        events=list_of(TEXT),
     ),
     environment=object_with(
-        created={"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT"}, device=TEXT, commit={"type": ["string", "null"]}
+        created={"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT"},
+        device=TEXT,
+        commit={"type": ["string", "null"]},
     ),
-)  # fmt: skip
+)
 
 
-def run_id(plan: Plan, changes: Sequence[tuple[int, Mapping[str, float]]] = (), left: int | None = None) -> str:
+def run_id(
+    plan: Plan, changes: Sequence[tuple[int, Mapping[str, float]]] = (), left: int | None = None
+) -> str:
     """Hash all that decides a result's pixels, and nothing else, to 16 hexadecimal digits.
 
     changes: (step, {term: weight}) for each change of weights, which took effect after that step.
@@ -68,7 +91,8 @@ def run_id(plan: Plan, changes: Sequence[tuple[int, Mapping[str, float]]] = (), 
 
 @dataclass
 class Record:
-    """The course of a run so far: a row for each step, and (step, {term: weight}) for each change of weights after a step."""
+    """The course of a run so far: a row for each step, and (step, {term: weight}) for each change
+    of weights after a step."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     changes: list[tuple[int, dict[str, float]]] = field(default_factory=list)
@@ -78,7 +102,14 @@ class Record:
         """Add a step."""
         self.last = step
         row = {"step": step.index, "level": step.level, "loss": step.loss, **step.terms}
-        self.rows.append(row | {"evaluations": step.evaluations, "seconds": round(step.seconds, 3), "event": step.event})
+        self.rows.append(
+            row
+            | {
+                "evaluations": step.evaluations,
+                "seconds": round(step.seconds, 3),
+                "event": step.event,
+            }
+        )
 
     def steer(self, changes: Mapping[str, float] | None) -> None:
         """Add a change of weights, if there is one, that takes effect with the next step."""
@@ -110,7 +141,8 @@ class StoredRun:
         return sorted((self.folder / "frames").glob("*.png"))
 
     def some_frames(self, count: int) -> list[Path]:
-        """Up to `count` progress pictures, evenly chosen, with the last one and, if count > 1, the first."""
+        """Up to `count` progress pictures, evenly chosen, with the last one and, if count > 1, the
+        first."""
         kept = self.frames
         if len(kept) <= count:
             return kept
@@ -120,19 +152,22 @@ class StoredRun:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The contents of manifest.json. Raises ValueError or OSError if it cannot be read or is incomplete."""
+        """The contents of manifest.json. Raises ValueError or OSError if it cannot be read or is
+        incomplete."""
         found = files.read_json(self.folder / "manifest.json")
         files.check_json(found, MANIFEST)
         return found
 
     def history(self) -> pandas.DataFrame:
-        """One row for each step: step, level, loss, each term, evaluations, seconds, event. Raises InputError if damaged."""
+        """One row for each step: step, level, loss, each term, evaluations, seconds, event. Raises
+        InputError if damaged."""
         import pandas
 
         return pandas.DataFrame(read_rows(self.folder / "history.csv"))
 
     def problem(self) -> str:
-        """What is wrong with the folder, or "": the manifest, the history or the picture cannot be read to its end."""
+        """What is wrong with the folder, or "": the manifest, the history or the picture cannot be
+        read to its end."""
         try:
             manifest = self.manifest
             if (manifest["recipe"], manifest["id"]) != (self.folder.parent.name, self.id):
@@ -155,7 +190,8 @@ class StoredRun:
         return not problem
 
     def has_frames(self, count: int) -> bool:
-        """Whether `count` progress pictures, or more, were asked for, and all that were kept are here and undamaged."""
+        """Whether `count` progress pictures, or more, were asked for, and all that were kept are
+        here and undamaged."""
         if count == 0:
             return True
         manifest, found = self.manifest, self.frames
@@ -170,13 +206,14 @@ class StoredRun:
         return True
 
 
-# --- history.csv ------------------------------------------------------------------------------------------------
+# --- history.csv ----------------------------------------------------------------------------------
 
 
 def read_rows(path: Path, last: int | None = None) -> list[dict[str, Any]]:
     """Read a history, up to the step `last` if given.
 
-    Raises InputError if the file is missing or damaged: steps must begin with 0, rise, and reach `last`."""
+    Raises InputError if the file is missing or damaged: steps must begin with 0, rise, and reach
+    `last`."""
     try:
         with files.regular(path).open(newline="", encoding="utf-8") as file:
             rows = [_parsed(row) for row in csv.DictReader(file)]
@@ -190,25 +227,36 @@ def read_rows(path: Path, last: int | None = None) -> list[dict[str, Any]]:
 
 
 def _parsed(row: dict[str, str]) -> dict[str, Any]:
-    """A row of text as values, without terms that have none at this step. Raises ValueError or TypeError if it is damaged."""
+    """A row of text as values, without terms that have none at this step. Raises ValueError or
+    TypeError if it is damaged."""
     if None in row.values() or not COLUMNS.keys() <= row.keys():
         raise ValueError("cells are missing")
-    return {name: COLUMNS.get(name, float)(text) for name, text in row.items() if text or name == "event"}
+    return {
+        name: COLUMNS.get(name, float)(text)
+        for name, text in row.items()
+        if text or name == "event"
+    }
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a history. Its columns are those of all rows, since terms may come and go with their weights."""
+    """Write a history. Its columns are those of all rows, since terms may come and go with their
+    weights."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    with files.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        files.replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
 
 
-# --- manifest.json ----------------------------------------------------------------------------------------------
+# --- manifest.json --------------------------------------------------------------------------------
 
 
-def write_manifest(folder: Path, name: str, plan: Plan, result: Result, record: Record, frames: int) -> None:
+def write_manifest(
+    folder: Path, name: str, plan: Plan, result: Result, record: Record, frames: int
+) -> None:
     """Write a run's manifest under its id. frames: how many progress pictures were asked for."""
     manifest = {
         "id": name,
@@ -228,23 +276,31 @@ def write_manifest(folder: Path, name: str, plan: Plan, result: Result, record: 
 
 def _environment(device: torch.device) -> dict[str, Any]:
     """Where and with what a run was computed. None of it is part of the id."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": f"{device.type}: {name}",
         "threads": torch.get_num_threads(),
-        "versions": {package: version(package) for package in ("nstlab", "torch")} | {"python": platform.python_version()},
+        "versions": {package: version(package) for package in ("nstlab", "torch")}
+        | {"python": platform.python_version()},
         "commit": _commit(),
     }
 
 
 def _commit() -> str | None:
-    """The commit of the checkout, if the package runs from one; that of another project around it does not say what runs."""
+    """The commit of the checkout, if the package runs from one; that of another project around it
+    does not say what runs."""
     here = Path(__file__)
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(here.parent), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", here.name)  # an error unless it is tracked

@@ -1,11 +1,12 @@
 """Grids of settings, carried out on this machine, on several GPUs, or on a Dask cluster.
 
-    sweep = Sweep(TransferSettings("coffee", "mosaic", size=256), vary={"beta": [1e2, 1e3], "seed": range(4)})
+    settings = TransferSettings("coffee", "mosaic", size=256)
+    sweep = Sweep(settings, vary={"beta": [1e2, 1e3], "seed": range(4)})
     for run in sweep.run("results"):
         print(run.case, run.terms, run.stored.folder)
 
-Runs belong to the store, not to the sweep: what any sweep or command has computed before is found. So a sweep that was stopped,
-or lost a worker, goes on when it is started again.
+Runs belong to the store, not to the sweep: what any sweep or command has computed before is found.
+So a sweep that was stopped, or lost a worker, goes on when it is started again.
 """
 
 from __future__ import annotations
@@ -42,21 +43,27 @@ from nstlab.runs.finished import Case, FinishedRun
 from nstlab.runs.store import Store
 
 PATIENCE = 60  # seconds that workers have to keep what they have done when they are to end
-WORKER_TIMEOUT = 10  # seconds within which a scheduler must answer, and between two looks for workers
+# seconds within which a scheduler must answer, and between two looks for workers
+WORKER_TIMEOUT = 10
 
 
-Report = Callable[[Case, Step | None, FinishedRun | None], None]  # called after a step, or when the case is done
+# called after a step, or when the case is done
+Report = Callable[[Case, Step | None, FinishedRun | None], None]
 
 
 class Sweep:
     """A grid of settings around `base`.
 
-    vary: {field: values}; several fields are crossed. A key of several fields, ("content_layers", "style_layers"), has
-    values for all of them, which vary together. Values may also be a mapping {label: value}, for better labels.
-    axes: {axis: its labels}. cases: all points of the grid; the last axis changes fastest.
-    Raises InputError for a field or value that is not allowed."""
+    vary: {field: values}; several fields are crossed. A key of several fields, ("content_layers",
+    "style_layers"), has values for all of them, which vary together. Values may also be a mapping
+    {label: value}, for better labels. axes: {axis: its labels}. cases: all points of the grid; the
+    last axis changes fastest. Raises InputError for a field or value that is not allowed."""
 
-    def __init__(self, base: RunSettings, vary: Mapping[str | tuple[str, ...], Iterable[Any] | Mapping[str, Any]]):
+    def __init__(
+        self,
+        base: RunSettings,
+        vary: Mapping[str | tuple[str, ...], Iterable[Any] | Mapping[str, Any]],
+    ):
         names = [name for key in vary for name in _fields(key)]
         for name in names:
             if names.count(name) > 1:
@@ -80,11 +87,12 @@ class Sweep:
     ) -> list[FinishedRun]:
         """Find or compute the run of every case; return them in the order of `cases`.
 
-        executor: any of concurrent.futures; its workers must see the same files. By default one process for each GPU if
-        there are several, else this process. report: called when a case is done and, in this process, after each step.
-        A KeyboardInterrupt cancels what has not begun; what is finished stays stored. If runs fail, the others are finished
-        first, then the first error is raised, with its case. With several GPUs a script needs `if __name__ == "__main__":`,
-        as always with processes."""
+        executor: any of concurrent.futures; its workers must see the same files. By default one
+        process for each GPU if there are several, else this process. report: called when a case is
+        done and, in this process, after each step. A KeyboardInterrupt cancels what has not begun;
+        what is finished stays stored. If runs fail, the others are finished first, then the first
+        error is raised, with its case. With several GPUs a script needs `if __name__ ==
+        "__main__":`, as always with processes."""
         store, report = Store(root), report or (lambda *_: None)
         with contextlib.nullcontext(executor) if executor else gpu_executor(device) as chosen:
             if chosen is None:
@@ -93,7 +101,8 @@ class Sweep:
 
 
 def label(value: Any) -> str:
-    """The text for an axis' value: 1000.0 -> "1000", ("conv1_1", "conv2_1") -> "conv1_1 conv2_1"."""
+    """The text for an axis' value: 1000.0 -> "1000", ("conv1_1", "conv2_1") -> "conv1_1
+    conv2_1"."""
     if isinstance(value, (tuple, list)):
         return " ".join(map(label, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -104,7 +113,8 @@ def _fields(key: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _points(key: str | tuple[str, ...], values: Any) -> list[tuple[str, dict[str, Any]]]:
-    """The points of an axis, (label, {field: value}) each; values that would look alike are labelled in full."""
+    """The points of an axis, (label, {field: value}) each; values that would look alike are
+    labelled in full."""
     fields = _fields(key)
     axis = ", ".join(fields)
     if isinstance(values, str) or not isinstance(values, Iterable):
@@ -122,14 +132,21 @@ def _points(key: str | tuple[str, ...], values: Any) -> list[tuple[str, dict[str
         return [(text, {key: value}) for text, value in zip(labels, values, strict=True)]
     for value in values:
         if not isinstance(value, (tuple, list)) or len(value) != len(fields):
-            raise InputError(f"{axis}: {value!r} has not one value for each of the {len(fields)} fields")
-    return [(text, dict(zip(fields, value, strict=True))) for text, value in zip(labels, values, strict=True)]
+            raise InputError(
+                f"{axis}: {value!r} has not one value for each of the {len(fields)} fields"
+            )
+    return [
+        (text, dict(zip(fields, value, strict=True)))
+        for text, value in zip(labels, values, strict=True)
+    ]
 
 
-# --- carrying it out --------------------------------------------------------------------------------------------
+# --- carrying it out ------------------------------------------------------------------------------
 
 
-def _run_here(store: Store, cases: Sequence[Case], device: str, report: Report) -> list[FinishedRun]:
+def _run_here(
+    store: Store, cases: Sequence[Case], device: str, report: Report
+) -> list[FinishedRun]:
     """Carry out one case after the other in this process; those with the same network share it."""
     done, failed, plan = [], [], None
     for case in cases:
@@ -145,13 +162,16 @@ def _run_here(store: Store, cases: Sequence[Case], device: str, report: Report) 
     return done
 
 
-def _run_elsewhere(executor: Executor, store: Store, cases: Sequence[Case], device: str, report: Report) -> list[FinishedRun]:
+def _run_elsewhere(
+    executor: Executor, store: Store, cases: Sequence[Case], device: str, report: Report
+) -> list[FinishedRun]:
     """Carry out each case as a task of the executor, and report cases as they are done.
 
     The workers decide the ids of the runs, since these depend on the arithmetic there."""
     root = str(Path(store.root).absolute())
     futures, done, failed = {}, {}, []
-    inputs = [_inputs(recipes.prepare(case.settings, "cpu")) for case in cases]  # all of them, before anything runs
+    # all of them, before anything runs
+    inputs = [_inputs(recipes.prepare(case.settings, "cpu")) for case in cases]
     try:
         for case, each in zip(cases, inputs, strict=True):
             try:
@@ -165,7 +185,9 @@ def _run_elsewhere(executor: Executor, store: Store, cases: Sequence[Case], devi
                 name, found = future.result()
                 run = store.stored(case.settings.recipe, name)
                 if not run.is_whole():
-                    raise InputError(f"{run.folder} is not here; workers must share the folder of results")
+                    raise InputError(
+                        f"{run.folder} is not here; workers must share the folder of results"
+                    )
             except Exception as error:
                 failed.append((case, error))
             else:
@@ -180,14 +202,17 @@ def _run_elsewhere(executor: Executor, store: Store, cases: Sequence[Case], devi
 
 
 def _as_completed(futures: Iterable[Future], alive: Callable[[], bool]) -> Iterator[Future]:
-    """Yield the futures as they complete. Raises InputError if no worker has been alive at two looks in a row."""
+    """Yield the futures as they complete. Raises InputError if no worker has been alive at two
+    looks in a row."""
     pending, missed = set(futures), 0
     while pending:
         finished, pending = wait(pending, WORKER_TIMEOUT, "FIRST_COMPLETED")
         yield from finished
         missed = 0 if finished or alive() else missed + 1
         if missed > 1:
-            raise InputError("no worker is left; what is finished is kept; start workers and run the same again")
+            raise InputError(
+                "no worker is left; what is finished is kept; start workers and run the same again"
+            )
 
 
 def _raise_first(failed: Sequence[tuple[Case, Exception]], total: int) -> None:
@@ -205,23 +230,30 @@ def _raise_first(failed: Sequence[tuple[Case, Exception]], total: int) -> None:
 
 
 def _inputs(plan: recipes.Plan) -> dict[str, Any]:
-    """What must be the same on every machine: the hashes of pictures and weights, and the algorithm."""
+    """What must be the same on every machine: the hashes of pictures and weights, and the
+    algorithm."""
     identity = plan.identity()
     return {name: identity[name] for name in ("inputs", "weights", "algorithm")}
 
 
-def work(recipe: str, settings: dict[str, Any], root: str, device: str, inputs: dict[str, Any]) -> tuple[str, bool]:
+def work(
+    recipe: str, settings: dict[str, Any], root: str, device: str, inputs: dict[str, Any]
+) -> tuple[str, bool]:
     """Obtain a run in a worker; return its id, and whether it was found.
 
-    Raises InputError, before anything is computed, if the worker's inputs are not those of the machine that sent it the run."""
+    Raises InputError, before anything is computed, if the worker's inputs are not those of the
+    machine that sent it the run."""
     plan = prepare_here(named(recipe).from_dict(settings), device)
     if _inputs(plan) != inputs:
-        raise InputError("a worker has other weights, pictures or another nstlab than the machine that sent it the run")
+        raise InputError(
+            "a worker has other weights, pictures or another nstlab than the machine that sent "
+            "it the run"
+        )
     run, found = Store(root).obtain(plan)
     return run.id, found
 
 
-# --- executors --------------------------------------------------------------------------------------------------
+# --- executors ------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -279,28 +311,41 @@ def _leave(number: int, frame: Any) -> None:
 
 @contextlib.contextmanager
 def dask(address: str, device: str = DEVICES[0]) -> Iterator[Executor]:
-    """An executor on a Dask.distributed cluster, whose scheduler gives a lost worker's runs to other workers.
+    """An executor on a Dask.distributed cluster, whose scheduler gives a lost worker's runs to
+    other workers.
 
-    Workers started with `--resources GPU=1` get one run for each GPU. Raises InputError if dask is not installed, no scheduler
-    answers, there is no worker, or device is "cuda" and no worker has a GPU."""
+    Workers started with `--resources GPU=1` get one run for each GPU. Raises InputError if dask is
+    not installed, no scheduler answers, there is no worker, or device is "cuda" and no worker has a
+    GPU."""
     try:
         from distributed import Client
     except ImportError:
-        raise InputError("dask: dask.distributed is not installed; pip install 'nstlab[dask]'") from None
+        raise InputError(
+            "dask: dask.distributed is not installed; pip install 'nstlab[dask]'"
+        ) from None
     try:
-        # in a thread, since notebooks have a loop; a client that failed to connect would make noise at exit
+        # in a thread, since notebooks have a loop; a client that failed to connect would make noise
+        # at exit
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, _connect(address)).result()
         client = Client(address, timeout=WORKER_TIMEOUT, set_as_default=False)
     except Exception as error:  # an odd address, or another server that answers, can raise anything
-        raise InputError(f"dask: no scheduler answers at '{address}' ({type(error).__name__})") from None
+        raise InputError(
+            f"dask: no scheduler answers at '{address}' ({type(error).__name__})"
+        ) from None
     with _lost_in_one_line(address), client:
         workers = client.scheduler_info()["workers"]
         if not workers:
-            raise InputError(f"dask: the scheduler at {address} has no workers; start some with `dask worker {address}`")
+            raise InputError(
+                f"dask: the scheduler at {address} has no workers; start some with `dask worker "
+                f"{address}`"
+            )
         gpus = any("GPU" in worker["resources"] for worker in workers.values())
         if device == "cuda" and not gpus:
-            raise InputError(f"dask: none of the {len(workers)} workers has a GPU (start them with --resources 'GPU=1')")
+            raise InputError(
+                f"dask: none of the {len(workers)} workers has a GPU (start them with --resources "
+                "'GPU=1')"
+            )
         resources = {"resources": {"GPU": 1}} if gpus else {}
         executor = client.get_executor(pure=False, **resources)
         executor.alive = lambda: bool(client.scheduler_info().get("workers"))
@@ -325,9 +370,12 @@ def _lost_in_one_line(address: str) -> Iterator[None]:
         if not (isinstance(error, CancelledError) or _is_dask(error)):
             raise
         lost = f"dask: the scheduler at {address} is lost ({type(error).__name__})"
-        raise InputError(f"{lost}; what is finished is kept; start it and run the same again") from None
+        raise InputError(
+            f"{lost}; what is finished is kept; start it and run the same again"
+        ) from None
 
 
 def _is_dask(error: BaseException) -> bool:
-    """Whether it is an error of Dask's own, such as a lost connection or a worker that was killed."""
+    """Whether it is an error of Dask's own, such as a lost connection or a worker that was
+    killed."""
     return type(error).__module__.partition(".")[0] == "distributed"

@@ -1,4 +1,5 @@
-"""Terms beside the paper's: other people's additions to the method, one file each. Names are imported when first used."""
+"""Terms beside the paper's: other people's additions to the method, one file each. Names are
+imported when first used."""
 
 import lazy_loader
 

@@ -1,4 +1,5 @@
-"""Colours as affine functions of a photo's, in each small part of it: what keeps a photo a photo."""
+"""Colours as affine functions of a photo's, in each small part of it: what keeps a photo a
+photo."""
 
 from __future__ import annotations
 
@@ -16,22 +17,26 @@ from nstlab.method.fast.evaluation import VJPS
 from nstlab.method.terms import PixelTerm
 from nstlab.pictures import images as im
 
-RIDGE = 1e-5  # variance of a window's colours that is taken for noise; rounding to 8 bits makes 1.3e-6
+# variance of a window's colours that is taken for noise; rounding to 8 bits makes 1.3e-6
+RIDGE = 1e-5
 BAND = 64  # rows of windows for which it is computed at a time, in some kilobytes a pixel
 
 Offset = tuple[int, int]
-OFFSETS: tuple[Offset, ...] = tuple(  # from a pixel to half of those with which it shares a window of 3×3: (down, right)
+# from a pixel to half of those with which it shares a window of 3×3: (down, right)
+OFFSETS: tuple[Offset, ...] = tuple(
     (down, right) for down in range(3) for right in range(-2, 3) if (down, right) > (0, 0)
 )
 
 
 def matting_laplacian(photo: Tensor, ridge: float = RIDGE) -> Tensor:
-    """(1, 3, H, W) -> (12, H, W): the weight between each pixel and the one at each of OFFSETS; 0 beyond the border.
+    """(1, 3, H, W) -> (12, H, W): the weight between each pixel and the one at each of OFFSETS; 0
+    beyond the border.
 
-    In a window k of 3×3 pixels, the best affine function of the photo's colours leaves of other values v the sum of squares
-    Σ_i (v_i - a·I_i - b)² + ridge |a|². The sum over all windows is vᵀ L v = Σ w_ij (v_i - v_j)² over the pairs of pixels, with
-    w_ij = Σ_k (1 + (I_i - m_k)ᵀ (C_k + ridge/9)⁻¹ (I_j - m_k)) / 9, the mean m_k and the covariance C_k of a window's colours
-    (Levin, Lischinski, Weiss 2008, equation 12). Computed in float64."""
+    In a window k of 3×3 pixels, the best affine function of the photo's colours leaves of other
+    values v the sum of squares Σ_i (v_i - a·I_i - b)² + ridge |a|². The sum over all windows is vᵀ
+    L v = Σ w_ij (v_i - v_j)² over the pairs of pixels, with w_ij = Σ_k (1 + (I_i - m_k)ᵀ (C_k +
+    ridge/9)⁻¹ (I_j - m_k)) / 9, the mean m_k and the covariance C_k of a window's colours (Levin,
+    Lischinski, Weiss 2008, equation 12). Computed in float64."""
     pixels = photo[0].double()
     weights = pixels.new_zeros(len(OFFSETS), *pixels.shape[1:])
     for top in range(0, pixels.shape[1] - 2, BAND):
@@ -60,7 +65,8 @@ def _of_windows(pixels: Tensor, ridge: float) -> Tensor:
 
 
 def _pairs(values: Tensor, weights: Tensor) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-    """(values at pixels, values at those that lie at one of OFFSETS, weights between them) for each of OFFSETS; views."""
+    """(values at pixels, values at those that lie at one of OFFSETS, weights between them) for each
+    of OFFSETS; views."""
     height, width = values.shape[-2:]
     for (down, right), weight in zip(OFFSETS, weights, strict=True):
         here = (..., slice(height - down), slice(max(0, -right), width - max(0, right)))
@@ -70,39 +76,54 @@ def _pairs(values: Tensor, weights: Tensor) -> Iterable[tuple[Tensor, Tensor, Te
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Affine(PixelTerm):
-    """Σ_c V_cᵀ L V_c over the number of values, with the three channels V_c and the photo's matting Laplacian L (Luan et al.
-    2017, equation 2): how far the picture is, in each small window, from an affine function of the photo's colours.
+    """Σ_c V_cᵀ L V_c over the number of values, with the three channels V_c and the photo's matting
+    Laplacian L (Luan et al. 2017, equation 2): how far the picture is, in each small window, from
+    an affine function of the photo's colours.
 
-    photo: (1, 3, H, W). Edges stay where the photo has them, and even areas stay even; colours may become any others."""
+    photo: (1, 3, H, W). Edges stay where the photo has them, and even areas stay even; colours may
+    become any others."""
 
     photo: Tensor
     margin = 2
 
     def statistic(self, features: Tensor, target: None) -> Tensor:
-        each = [((a - b).square() * weight).sum() for a, b, weight in _pairs(features, self.weights(features))]
+        each = [
+            ((a - b).square() * weight).sum()
+            for a, b, weight in _pairs(features, self.weights(features))
+        ]
         return torch.stack(each).sum() / features.numel()
 
     def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
         """What the pairs of pixels whose first one is in the crop add."""
         wide = crop.wider(self.margin)
-        own, weights = torch.zeros(wide.shape).to(features), wide.of(self.weights(features, crop.whole))
+        own, weights = (
+            torch.zeros(wide.shape).to(features),
+            wide.of(self.weights(features, crop.whole)),
+        )
         crop.within(wide).of(own).fill_(1)
-        each = [((a - b).square() * weight).sum() for a, b, weight in _pairs(features, own * weights)]
+        each = [
+            ((a - b).square() * weight).sum() for a, b, weight in _pairs(features, own * weights)
+        ]
         return torch.stack(each).sum() / (features.shape[:-2].numel() * prod(crop.whole))
 
     def weights(self, features: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-        """(12, h, w): those of `matting_laplacian`, of the photo at a size (by default the features'), on their device."""
+        """(12, h, w): those of `matting_laplacian`, of the photo at a size (by default the
+        features'), on their device."""
         shape = tuple(features.shape[-2:] if shape is None else shape)
         key = features.device, features.dtype, shape
         return self.once(key, lambda: matting_laplacian(im.resize(self.photo, shape)).to(features))
 
 
-def affine_vjp(term: Affine, slope: Tensor, features: Tensor, target: None, into: Tensor, add: bool) -> None:
+def affine_vjp(
+    term: Affine, slope: Tensor, features: Tensor, target: None, into: Tensor, add: bool
+) -> None:
     """The vjp of vᵀ L v over the number of values: 2 L v over it."""
     if not add:
         into.zero_()
     weights, factor = term.weights(features), 2 / features.numel() * slope
-    for (a, b, weight), (here, there, _) in zip(_pairs(features, weights), _pairs(into, weights), strict=True):
+    for (a, b, weight), (here, there, _) in zip(
+        _pairs(features, weights), _pairs(into, weights), strict=True
+    ):
         change = (a - b).mul_(weight).mul_(factor)
         here += change
         there -= change
@@ -112,37 +133,51 @@ VJPS[Affine] = affine_vjp
 
 
 REACH = 1 / 48  # of the long side: the radius of the windows of `guided`
-FINEST = 4  # pixels: a smaller radius is enough for affine functions, which change slowly; windows of a larger one are reduced
+# pixels: a smaller radius is enough for affine functions, which change slowly; windows of a larger
+# one are reduced
+FINEST = 4
 FAINT = 1e-4  # variance of the photo's colours in a window below which they explain nothing
 
 
 def guided(picture: Tensor, photo: Tensor) -> Tensor:
-    """The picture with edges and grain where the photo has them, both (1, 3, H, W): its affine approximation by the photo's
-    colours in each window, averaged over the windows that a pixel is in (the guided filter of He, Sun, Tang 2010). The affine
-    functions are found in reduced pictures (He, Sun 2015). Computed in float64, on the CPU where the device has none."""
+    """The picture with edges and grain where the photo has them, both (1, 3, H, W): its affine
+    approximation by the photo's colours in each window, averaged over the windows that a pixel is
+    in (the guided filter of He, Sun, Tang 2010). The affine functions are found in reduced pictures
+    (He, Sun 2015). Computed in float64, on the CPU where the device has none."""
     radius = max(1, round(REACH * max(photo.shape[-2:])))
     reduced = max(1, radius // FINEST)
     place = "cpu" if picture.device.type == "mps" else picture.device
     full = photo[0].to(place).double()
     shape = [-(-side // reduced) for side in full.shape[1:]]
-    guide, values = (F.interpolate(t[None], shape, mode="area")[0] for t in (full, picture[0].to(place).double()))
+    guide, values = (
+        F.interpolate(t[None], shape, mode="area")[0] for t in (full, picture[0].to(place).double())
+    )
     mean = partial(_window_means, radius=round(radius / reduced))
 
     def covariance(of: Tensor) -> Tensor:
         """(H, W, 3, 3) of the photo's channels with others, in windows."""
-        products = mean((guide[:, None] * of[None]).flatten(0, 1)) - (mean(guide)[:, None] * mean(of)[None]).flatten(0, 1)
+        products = mean((guide[:, None] * of[None]).flatten(0, 1)) - (
+            mean(guide)[:, None] * mean(of)[None]
+        ).flatten(0, 1)
         return products.unflatten(0, (3, 3)).permute(2, 3, 0, 1)
 
     ridge = FAINT * torch.eye(3).to(guide)
-    slopes = torch.linalg.solve(covariance(guide) + ridge, covariance(values)).permute(2, 3, 0, 1).flatten(0, 1)
+    slopes = (
+        torch.linalg.solve(covariance(guide) + ridge, covariance(values))
+        .permute(2, 3, 0, 1)
+        .flatten(0, 1)
+    )
     offsets = mean(values) - (slopes.unflatten(0, (3, 3)) * mean(guide)[:, None]).sum(0)
-    large = F.interpolate(mean(torch.cat([slopes, offsets]))[None], full.shape[1:], mode="bilinear")[0]
+    large = F.interpolate(
+        mean(torch.cat([slopes, offsets]))[None], full.shape[1:], mode="bilinear"
+    )[0]
     found = (large[:9].unflatten(0, (3, 3)) * full[:, None]).sum(0) + large[9:]
     return found[None].to(picture).clamp(0, 1)
 
 
 def _window_means(values: Tensor, radius: int) -> Tensor:
-    """(C, H, W) -> the same, each value averaged over a square window of this radius, as far as it is inside the picture."""
+    """(C, H, W) -> the same, each value averaged over a square window of this radius, as far as it
+    is inside the picture."""
     for dim in (1, 2):
         place = torch.arange(values.shape[dim], device=values.device)
         first, end = (place - radius).clamp_min(0), (place + radius + 1).clamp_max(len(place))

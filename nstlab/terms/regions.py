@@ -1,4 +1,5 @@
-"""Style by regions: guided Gram matrices (Gatys et al. 2017, "Controlling Perceptual Factors in Neural Style Transfer")."""
+"""Style by regions: guided Gram matrices (Gatys et al. 2017, "Controlling Perceptual Factors in
+Neural Style Transfer")."""
 
 from __future__ import annotations
 
@@ -19,18 +20,22 @@ LEAST = 1.0  # positions of a layer that a region must cover for its Gram matrix
 
 
 def carried_down(mask: Tensor, shape: Sequence[int]) -> Tensor:
-    """(1, 1, H, W) -> (1, 1, h, w), the mask at a layer: averaged as the poolings before it do, which drop an odd last row."""
+    """(1, 1, H, W) -> (1, 1, h, w), the mask at a layer: averaged as the poolings before it do,
+    which drop an odd last row."""
     while all(side // 2 >= wanted for side, wanted in zip(mask.shape[-2:], shape, strict=True)):
         mask = F.avg_pool2d(mask, 2)
-    return mask if mask.shape[-2:] == tuple(shape) else F.interpolate(mask, tuple(shape), mode="area")
+    return (
+        mask if mask.shape[-2:] == tuple(shape) else F.interpolate(mask, tuple(shape), mode="area")
+    )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RegionStyle(Style):
-    """The style of a region: Style with G = Σ_k m_k F_k F_kᵀ / Σ_k m_k, over the positions k of a mask m.
+    """The style of a region: Style with G = Σ_k m_k F_k F_kᵀ / Σ_k m_k, over the positions k of a
+    mask m.
 
-    mask: (1, 1, H, W) in [0, 1], of the image; where it covers less than LEAST positions of a layer, the layer counts nothing.
-    own: that of the painting, in the shape of `image`."""
+    mask: (1, 1, H, W) in [0, 1], of the image; where it covers less than LEAST positions of a
+    layer, the layer counts nothing. own: that of the painting, in the shape of `image`."""
 
     mask: Tensor
     own: Tensor
@@ -44,19 +49,25 @@ class RegionStyle(Style):
     def part(self, features: Tensor, target: Tensor | None, crop: Crop) -> Tensor:
         return self._part(features, self._at(features.device, crop.whole, self.mask), crop)
 
-    def gathered(self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
-        return added(total, self._part(features, self._at(features.device, crop.whole, self.own), crop))
+    def accumulate_target(
+        self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor
+    ) -> Tensor:
+        return added(
+            total, self._part(features, self._at(features.device, crop.whole, self.own), crop)
+        )
 
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
         covered = self.weights(features).sum()
         return super().score(statistic, target, features) * (covered >= LEAST)
 
-    def working(self, filters: int, positions: int) -> int:
+    def workspace(self, filters: int, positions: int) -> int:
         return filters * positions
 
     def _gram(self, features: Tensor, weights: Tensor) -> Tensor:
         height, width = features.shape[-2:]
-        return self._part(features, weights, Crop(slice(0, height), slice(0, width), (height, width)))
+        return self._part(
+            features, weights, Crop(slice(0, height), slice(0, width), (height, width))
+        )
 
     def _part(self, features: Tensor, weights: Tensor, crop: Crop) -> Tensor:
         """What a crop adds to the guided Gram matrix; weights are those of all positions."""
@@ -70,10 +81,14 @@ class RegionStyle(Style):
     def _at(self, device: torch.device, shape: Sequence[int], mask: Tensor) -> Tensor:
         """A mask at a layer of shape (h, w), on a device."""
         shape = tuple(shape)
-        return self.once((mask is self.own, device, shape), lambda: carried_down(mask.to(device), shape))
+        return self.once(
+            (mask is self.own, device, shape), lambda: carried_down(mask.to(device), shape)
+        )
 
 
-def region_vjp(term: RegionStyle, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
+def region_vjp(
+    term: RegionStyle, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool
+) -> None:
     """The vjp of the guided Gram matrix Σ m F Fᵀ / Σ m: m (S + Sᵀ) F / Σ m."""
     weights, out = positions(term.weights(features)), positions(into)
     rows = positions(features) * weights.to(features.dtype)
@@ -85,20 +100,36 @@ VJPS[RegionStyle] = region_vjp
 
 
 def region_styles(
-    layers: Sequence[str], image: Tensor, masks: Tensor, own: Tensor, weights: Sequence[float], convention: str,
-    layer_weights: Sequence[float] = (), fitted: Sequence[int] | None = None,
-) -> Objective:  # fmt: skip
-    """Σ_r w_r s_r style_r: the style of each region r of a painting for the same region of the picture, of which it covers the
-    part s_r.
+    layers: Sequence[str],
+    image: Tensor,
+    masks: Tensor,
+    own: Tensor,
+    weights: Sequence[float],
+    convention: str,
+    layer_weights: Sequence[float] = (),
+    fitted: Sequence[int] | None = None,
+) -> Objective:
+    """Σ_r w_r s_r style_r: the style of each region r of a painting for the same region of the
+    picture, of which it covers the part s_r.
 
-    image: (1, 3, H, W). masks: (1, R, H, W) of the picture, own: of the painting. weights: of each region, by default 1."""
+    image: (1, 3, H, W). masks: (1, R, H, W) of the picture, own: of the painting. weights: of each
+    region, by default 1."""
     shares = masks.mean((2, 3))[0].tolist()
     chosen = weights or (1.0,) * len(shares)
     each = [
-        weight * share * term(
-            RegionStyle, "style", layers, layer_weights, convention, image=image, mask=masks[:, i : i + 1],
-            own=own[:, i : i + 1], fitted=None if fitted is None else tuple(fitted),
+        weight
+        * share
+        * term(
+            RegionStyle,
+            "style",
+            layers,
+            layer_weights,
+            convention,
+            image=image,
+            mask=masks[:, i : i + 1],
+            own=own[:, i : i + 1],
+            fitted=None if fitted is None else tuple(fitted),
         )
         for i, (weight, share) in enumerate(zip(chosen, shares, strict=True))
-    ]  # fmt: skip
+    ]
     return sum(each, Objective(()))

@@ -1,4 +1,5 @@
-"""Time: a frame of a film, which shall look like the frame before it where the same things are seen."""
+"""Time: a frame of a film, which shall look like the frame before it where the same things are
+seen."""
 
 from __future__ import annotations
 
@@ -14,10 +15,12 @@ from nstlab.pictures import images as im
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Temporal(PixelTerm):
-    """Σ c (X - W)² over the number of values (Ruder, Dosovitskiy, Brox 2016, equation 7): how far a frame X is from an earlier
-    one that the optical flow has moved to its time, W, where that one can be relied on, c.
+    """Σ c (X - W)² over the number of values (Ruder, Dosovitskiy, Brox 2016, equation 7): how far a
+    frame X is from an earlier one that the optical flow has moved to its time, W, where that one
+    can be relied on, c.
 
-    earlier: W, (1, 3, H, W). reliable: c, (1, 1, H, W) in [0, 1]; 0 where something else was seen before."""
+    earlier: W, (1, 3, H, W). reliable: c, (1, 1, H, W) in [0, 1]; 0 where something else was seen
+    before."""
 
     earlier: Tensor
     reliable: Tensor
@@ -33,6 +36,7 @@ class Temporal(PixelTerm):
     def _at(self, features: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Both at a size, of the features' kind."""
         earlier, reliable = (
-            im.resize(each, shape).to(features) for each in (self.earlier, self.reliable.expand_as(self.earlier))
+            im.resize(each, shape).to(features)
+            for each in (self.earlier, self.reliable.expand_as(self.earlier))
         )
         return earlier, reliable[:, :1]

@@ -97,7 +97,10 @@ class Clip:
         """InputError if the frame of that index has another shape than the first."""
         if tuple(shape) != self.shape:
             (height, width), (h, w) = self.shape, shape
-            raise InputError(f"{self.path}: changes its size from {width}×{height} to {w}×{h} px after {index} frames")
+            raise InputError(
+                f"{self.path}: changes its size from {width}×{height} to {w}×{h} px after "
+                f"{index} frames"
+            )
 
 
 class _Reading:
@@ -129,7 +132,10 @@ class _Reading:
 
     def _checked(self) -> Iterator[tuple[Any, tuple[Fraction, Fraction]]]:
         """(frame, (its time, when it ends)) as long as nothing is wrong with them."""
-        path, sounds = self.clip.path, [self.source.streams[index] for index in self.clip.sounds[:1]]
+        path, sounds = (
+            self.clip.path,
+            [self.source.streams[index] for index in self.clip.sounds[:1]],
+        )
         try:
             for frame in decoded(self.source, self.stream, sounds, self._note):
                 if frame.is_corrupt:
@@ -140,7 +146,9 @@ class _Reading:
         except InputError as error:
             self.damaged = error
         except library().FFmpegError as error:
-            self.damaged = InputError(f"{path}: is damaged after {self.count} frames ({error.strerror})")
+            self.damaged = InputError(
+                f"{path}: is damaged after {self.count} frames ({error.strerror})"
+            )
 
     def _times(self, frame: Any) -> tuple[Fraction, Fraction]:
         """When a frame is shown and when it ends: times that do not rise are replaced, those beyond
@@ -160,7 +168,8 @@ class _Reading:
         self.last = told if told is not None and told > self.last else self.last + step
         if self.last > LONGEST:
             raise InputError(
-                f"{self.clip.path}: frame {self.count} is said to be shown at {float(self.last):.4g} s; "
+                f"{self.clip.path}: frame {self.count} is said to be shown at "
+                f"{float(self.last):.4g} s; "
                 f"a clip may last {LONGEST:,} s"
             )
         length = max(frame.duration or 0, 0) * tick
@@ -187,7 +196,9 @@ class _Reading:
             near = before - self.corrupt.get(index, before - LONGEST) < SPARE
             # Where recordings were joined, transport streams look damaged, too, but do not lack
             # any time.
-            self.lacks |= near and (self.source.format.name != "mpegts" or (time - before) * self.clip.rate > 1.5)
+            self.lacks |= near and (
+                self.source.format.name != "mpegts" or (time - before) * self.clip.rate > 1.5
+            )
 
     def end(self, last: Frame) -> Fraction:
         """When the clip ends: the last picture is shown for as long as the sound goes on, if that
@@ -204,8 +215,12 @@ class _Reading:
         if last is None:
             return InputError(f"{path}: has no frames that can be read")
         if length is not None and self.end(last) + SPARE < length:
-            return InputError(f"{path}: ends after {float(last.until):.2f} of {float(length):.2f} s")
-        what = flaw(path, self.source.format.name) or ("is damaged; a part of it lacks" if self.lacks else None)
+            return InputError(
+                f"{path}: ends after {float(last.until):.2f} of {float(length):.2f} s"
+            )
+        what = flaw(path, self.source.format.name) or (
+            "is damaged; a part of it lacks" if self.lacks else None
+        )
         return None if what is None else InputError(f"{path}: {what}")
 
 
@@ -231,7 +246,9 @@ def clip(source: str | os.PathLike) -> Clip:
             if told and not usable:
                 logger.warning("%s: its sound cannot be read; the film is silent", path)
             elif usable and usable[0] != told[0]:
-                logger.warning("%s: its first sound cannot be read; another one takes its place", path)
+                logger.warning(
+                    "%s: its first sound cannot be read; another one takes its place", path
+                )
             return found
     raise problems[0]
 
@@ -314,4 +331,9 @@ def pictures(folder: Path) -> list[Path]:
     found = im.pictures_in(folder)
     if not found:
         raise InputError(f"{folder}: there is no picture in it; allowed are {LIKE}")
-    return sorted(found, key=lambda path: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)])
+    return sorted(
+        found,
+        key=lambda path: [
+            int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)
+        ],
+    )

@@ -17,7 +17,22 @@ from nstlab.pictures.decoding import LARGE
 from nstlab.pictures.opening import max_pixels
 
 LISTS = {"hls", "concat", "dash"}  # formats of files that only name others
-RAW = {".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".srf", ".raf", ".orf", ".rw2", ".pef", ".srw", ".3fr", ".iiq"}
+RAW = {
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".nrw",
+    ".arw",
+    ".srf",
+    ".raf",
+    ".orf",
+    ".rw2",
+    ".pef",
+    ".srw",
+    ".3fr",
+    ".iiq",
+}
 STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders leave alpha out
 TRIES = 20  # errors after which a sound is taken for one that cannot be read
@@ -42,7 +57,9 @@ def opened(path: Path) -> Iterator[Any]:
     # whole paths, since a colon ends the name of a protocol; and nothing is read from a network
     whole = str(files.regular(path).absolute())
     try:
-        container = av.open(whole, options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        container = av.open(
+            whole, options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        )
     except (av.FFmpegError, ValueError) as error:
         reason = kind_of(path) or getattr(error, "strerror", None) or error
         raise InputError(f"{path}: is not a video ({reason})") from None
@@ -74,7 +91,10 @@ def kind_of(path: Path) -> str | None:
     # whatever a damaged file makes its reader raise
     with contextlib.suppress(Exception), Image.open(path) as image:
         if getattr(image, "n_frames", 1) > 1 and image.format not in ("TIFF", "MPO"):
-            return f"an animated {image.format}, which FFmpeg cannot decode; save its frames as pictures in a folder"
+            return (
+                f"an animated {image.format}, which FFmpeg cannot decode; save its frames as "
+                "pictures in a folder"
+            )
         return f"a still picture, {image.format}"
     with path.open("rb") as file:
         head = file.read(4096)
@@ -113,7 +133,9 @@ def sounds(container: Any) -> tuple[int, ...]:
 def usable_sounds(path: Path) -> tuple[int, ...]:
     """Indices of a file's sounds whose first packets can be decoded, default ones first."""
     with opened(path) as container:
-        streams = [stream for stream in _default_first(container.streams.audio) if stream.codec_context]
+        streams = [
+            stream for stream in _default_first(container.streams.audio) if stream.codec_context
+        ]
         usable, errors = set(), dict.fromkeys((stream.index for stream in streams), 0)
         packets = container.demux(*streams) if streams else iter(())
         with contextlib.suppress(library().FFmpegError):  # the file may be damaged further on
@@ -154,7 +176,10 @@ def decoder_of(stream: Any) -> Any:
 
 
 def decoded(
-    container: Any, stream: Any, others: Sequence[Any] = (), note: Callable[[Any], Any] = lambda packet: None
+    container: Any,
+    stream: Any,
+    others: Sequence[Any] = (),
+    note: Callable[[Any], Any] = lambda packet: None,
 ) -> Iterator[Any]:
     """The frames of a stream of pictures. note: called with each packet of it, and of the others,
     before it is decoded."""

@@ -93,12 +93,20 @@ class Converter:
 
     def _convert(self, frame: Any) -> Iterator[Tensor]:
         if frame.colorspace not in KNOWN:
-            self._say("its colours are coded in a way that FFmpeg cannot convert; they may be wrong")
+            self._say(
+                "its colours are coded in a way that FFmpeg cannot convert; they may be wrong"
+            )
             frame.colorspace = BT2020 if frame.color_primaries == BT2020 else 2
         if frame.color_trc in LOGARITHMIC:
             self._say("its light is coded logarithmically; it is taken for that of BT.709")
             frame.color_trc = 2
-        kind = (frame.format.name, frame.width, frame.height, *_tags(frame), swaps_sides(turn_of(frame)))
+        kind = (
+            frame.format.name,
+            frame.width,
+            frame.height,
+            *_tags(frame),
+            swaps_sides(turn_of(frame)),
+        )
         if kind != self.kind or frame.interlaced_frame > self.interlaced:
             yield from self._finish()
             self.kind, self.interlaced = kind, self.interlaced or frame.interlaced_frame
@@ -121,7 +129,9 @@ class Converter:
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
             except av.FFmpegError as error:
-                raise InputError(f"{self.path}: its colours cannot be converted ({error.strerror})") from None
+                raise InputError(
+                    f"{self.path}: its colours cannot be converted ({error.strerror})"
+                ) from None
             yield self._picture(frame.to_ndarray(), *self.frames.popleft())
 
     def _picture(self, values: np.ndarray, turn: Turn, primaries: int, transfer: int) -> Tensor:
@@ -143,22 +153,34 @@ class Converter:
         graph = library().filter.Graph()
         nodes = [
             graph.add(
-                "buffer", video_size=f"{frame.width}x{frame.height}", pix_fmt=frame.format.name, time_base="1/1000",
-                colorspace=str(frame.colorspace), range=str(frame.color_range),
+                "buffer",
+                video_size=f"{frame.width}x{frame.height}",
+                pix_fmt=frame.format.name,
+                time_base="1/1000",
+                colorspace=str(frame.colorspace),
+                range=str(frame.color_range),
             )
-        ]  # fmt: skip
+        ]
         if self.interlaced:
             nodes.append(graph.add("bwdif", "mode=send_frame:deint=interlaced"))
             self._say("is interlaced; it is deinterlaced")
         if frame.color_trc in HDR:
-            self._say(f"has a high dynamic range ({HDR[frame.color_trc]}); it is tone-mapped to BT.709")
+            self._say(
+                f"has a high dynamic range ({HDR[frame.color_trc]}); it is tone-mapped to BT.709"
+            )
         wide = is_wide(frame.color_primaries, frame.color_trc)
         form = "rgba" if has_alpha(frame.format) else "rgb48" if wide else "rgb24"
-        nodes += [graph.add("scale", self._scaling(frame)), graph.add("format", form), graph.add("buffersink")]
+        nodes += [
+            graph.add("scale", self._scaling(frame)),
+            graph.add("format", form),
+            graph.add("buffersink"),
+        ]
         try:
             graph.link_nodes(*nodes).configure()
         except library().FFmpegError as error:
-            raise InputError(f"{self.path}: its pixels ({frame.format.name}) cannot be read ({error.strerror})") from None
+            raise InputError(
+                f"{self.path}: its pixels ({frame.format.name}) cannot be read ({error.strerror})"
+            ) from None
         return graph
 
     def _scaling(self, frame: Any) -> str:

@@ -1,7 +1,9 @@
-"""What is kept of a film: its painted frames, each as soon as it is finished, so that an interrupted film goes on.
+"""What is kept of a film: its painted frames, each as soon as it is finished, so that an
+interrupted film goes on.
 
-`results/films/<id>/pass1/000000.png`, …: the id is a hash of the settings, the clip, the painting and the weights. What is
-known of a frame is in its file's metadata, and of all in frames.csv. Photos are kept only as long as they are needed.
+`results/films/<id>/pass1/000000.png`, …: the id is a hash of the settings, the clip, the painting
+and the weights. What is known of a frame is in its file's metadata, and of all in frames.csv.
+Photos are kept only as long as they are needed.
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ ABOUT = object_with(  # what is known of a frame, besides its loss and terms
 
 @dataclass(frozen=True)
 class Shot:
-    """A frame of the clip that is painted: (1, 3, H, W), in the film's size; when it is shown, and until when, in the film's
-    time."""
+    """A frame of the clip that is painted: (1, 3, H, W), in the film's size; when it is shown, and
+    until when, in the film's time."""
 
     photo: Tensor
     time: Fraction
@@ -55,8 +57,9 @@ class Shot:
 
 @dataclass(frozen=True)
 class FrameDone:
-    """A frame that is finished. about: its "time" and "until" in seconds, as text, and what its painting gave. count: how many
-    frames there are to paint, over all passes, as far as that is known. found: whether it was kept already."""
+    """A frame that is finished. about: its "time" and "until" in seconds, as text, and what its
+    painting gave. count: how many frames there are to paint, over all passes, as far as that is
+    known. found: whether it was kept already."""
 
     index: int
     path: Path
@@ -84,7 +87,9 @@ class Film:
     def places(self) -> list[Path]:
         """The files of all frames so far, each of the last pass that has it; their times rise."""
         found: list[Path] = []
-        while newest := next(filter(self.known, (self.place(run, len(found)) for run in self.passes[::-1])), None):
+        while newest := next(
+            filter(self.known, (self.place(run, len(found)) for run in self.passes[::-1])), None
+        ):
             if found and not self._time(found[-1]) < self._time(newest):
                 break
             found.append(newest)
@@ -121,7 +126,10 @@ class Film:
             return None
         begin, end = self.settings.span
         shown = min(self.clip.length, self.clip.length if end is None else end) - begin
-        return max(1, math.ceil(math.ceil(shown * self.clip.rate) / self.settings.every)) * self.settings.passes
+        return (
+            max(1, math.ceil(math.ceil(shown * self.clip.rate) / self.settings.every))
+            * self.settings.passes
+        )
 
     @property
     def passes(self) -> range:
@@ -133,7 +141,8 @@ class Film:
         return self.path / (f"pass{run}" if run else "photos") / f"{index:06}.png"
 
     def known(self, path: Path) -> dict[str, Any]:
-        """What is known of a kept frame; nothing if there is none, or one that is not whole or another's."""
+        """What is known of a kept frame; nothing if there is none, or one that is not whole or
+        another's."""
         if path not in self._known and path.is_file():
             with contextlib.suppress(ValueError, OSError):
                 shape, about = im.verify(path), im.read_settings(path)
@@ -154,8 +163,8 @@ class Film:
     # --- painting ---
 
     def shots(self) -> Iterator[Shot]:
-        """The clip's frames that are painted, each once it is known how long it is shown. What the clip has of them before it
-        is damaged comes first, then InputError."""
+        """The clip's frames that are painted, each once it is known how long it is shown. What the
+        clip has of them before it is damaged comes first, then InputError."""
         (begin, end), error = self.settings.span, None
         shot: Shot | None = None
         chosen = (frame for frame in self.clip.frames(self.shape) if frame.until > begin)
@@ -167,7 +176,9 @@ class Film:
                 if i % self.settings.every == 0:
                     if shot is not None:
                         yield shot
-                    shot = Shot(im.quantized(frame.picture), max(frame.time - begin, Fraction(0)), until)
+                    shot = Shot(
+                        im.quantized(frame.picture), max(frame.time - begin, Fraction(0)), until
+                    )
                 elif shot is not None:
                     shot = replace(shot, until=until)
         except InputError as damaged:
@@ -179,14 +190,19 @@ class Film:
 
     def identify(self, photo: Tensor) -> None:
         """Find the film's folder, which the plan of the first frame helps to name."""
-        made = {"edition": EDITION, "settings": self.settings.to_dict(identity=True), "clip": _digest(self.clip.path)}
+        made = {
+            "edition": EDITION,
+            "settings": self.settings.to_dict(identity=True),
+            "clip": _digest(self.clip.path),
+        }
         with tempfile.TemporaryDirectory() as folder:
             made["frame"] = self.filming.identity(im.save(photo, Path(folder) / "first.png"))
         name = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
         self.path = files.folder(Path(self.settings.results) / "films") / name
 
     def forwards(self, shots: Iterator[Shot]) -> None:
-        """The first pass, in which the clip is read. Raises InputError where the clip is damaged."""
+        """The first pass, in which the clip is read. Raises InputError where the clip is
+        damaged."""
         window: deque[Seen] = deque(maxlen=self.reach)
         for i, shot in enumerate(shots):
             check_shown(self.settings.out, shot.until - shot.time)
@@ -206,7 +222,10 @@ class Film:
         for i in order if run % 2 else reversed(order):
             before = self.place(run - 1, i)
             shown = _times(self.known(before))
-            seen = Seen(im.load(self.place(0, i)), self.frame(run, i, shown, self.behind(window), im.load(before)))
+            seen = Seen(
+                im.load(self.place(0, i)),
+                self.frame(run, i, shown, self.behind(window), im.load(before)),
+            )
             self.remember(window, seen, self.place(run, i))
 
     def remember(self, window: deque[Seen], seen: Seen, path: Path) -> None:
@@ -217,10 +236,19 @@ class Film:
 
     def behind(self, window: Sequence[Seen]) -> list[Seen]:
         """The frames of the window that a frame is held to, the nearest first."""
-        return [window[-distance] for distance in sorted(set(self.settings.earlier)) if distance <= len(window)]
+        return [
+            window[-distance]
+            for distance in sorted(set(self.settings.earlier))
+            if distance <= len(window)
+        ]
 
     def frame(
-        self, run: int, index: int, shown: dict[str, str], earlier: Sequence[Seen], before: Tensor | None = None
+        self,
+        run: int,
+        index: int,
+        shown: dict[str, str],
+        earlier: Sequence[Seen],
+        before: Tensor | None = None,
     ) -> Tensor:
         """A frame's picture: the one that is kept, or painted now and kept."""
         path = self.place(run, index)
@@ -230,7 +258,13 @@ class Film:
         else:
             begun = time.monotonic()
             painted = self.filming.paint(self.place(0, index), earlier, before)
-            about = {"pass": run, "frame": index, **shown, **painted.about, "seconds": time.monotonic() - begun}
+            about = {
+                "pass": run,
+                "frame": index,
+                **shown,
+                **painted.about,
+                "seconds": time.monotonic() - begun,
+            }
             picture = painted.picture  # as the file has it, in 256 levels
             im.save(picture, path, about)
             self._known[path] = about
@@ -255,12 +289,13 @@ class Film:
         return f"{self.settings.out} holds what is painted so far, {float(self.end):.2f} s"
 
 
-def filmed(settings: VideoSettings, watch: Watch | None = None) -> Film:
-    """Paint a film and write it. What is kept already is not painted again. watch: called after each frame; to stop there, it
-    raises KeyboardInterrupt.
+def paint_film(settings: VideoSettings, watch: Watch | None = None) -> Film:
+    """Paint a film and write it. What is kept already is not painted again. watch: called after
+    each frame; to stop there, it raises KeyboardInterrupt.
 
-    If it is interrupted or the clip is damaged, the film is written as far as it has come. Raises InputError for what cannot be
-    used or written, before anything is painted where that can be known."""
+    If it is interrupted or the clip is damaged, the film is written as far as it has come. Raises
+    InputError for what cannot be used or written, before anything is painted where that can be
+    known."""
     check_film(settings.out)
     source = clip(settings.clip)
     files.check_outputs(settings)

@@ -1,5 +1,5 @@
-"""Painting the frames of a film one after the other: each begins with earlier ones, moved by the optical flow, and is held
-to them (Ruder, Dosovitskiy, Brox 2016)."""
+"""Painting the frames of a film one after the other: each begins with earlier ones, moved by the
+optical flow, and is held to them (Ruder, Dosovitskiy, Brox 2016)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,21 @@ from nstlab.feedforward.model import StyleModel
 from nstlab.method.fast.arithmetic import arithmetic_of
 from nstlab.pictures import images as im
 from nstlab.recipes.base import RunSettings
-from nstlab.recipes.capacity import Room
+from nstlab.recipes.capacity import MemoryBudget
 from nstlab.recipes.plan import Plan, prepare
 from nstlab.video.flow import FLOWS, reliable, warped
 from nstlab.video.settings import VideoSettings
 
-HALF = 0.5  # in later passes: part that the neighbour has in the first picture, where it shows the same (Ruder et al. 2016)
+# in later passes: part that the neighbour has in the first picture, where it shows the same (Ruder
+# et al. 2016)
+HALF = 0.5
 ALIKE = 0.08  # difference of two photos, in one channel, up to which they look alike
-ENOUGH = 0.999  # with a model: part of a frame that is found in earlier ones, beyond which no more of them are searched
-NEW = 0.1  # weight of what has come into sight since the farthest of them, since a few steps more are needed to paint it
+# with a model: part of a frame that is found in earlier ones, beyond which no more of them are
+# searched
+ENOUGH = 0.999
+# weight of what has come into sight since the farthest of them, since a few steps more are needed
+# to paint it
+NEW = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +46,14 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """What earlier frames say of a frame: their pictures W, moved to its time, and where they can be relied on, c. Elsewhere W
-    is the nearest frame's where it looks alike, and what comes into sight is the photo in the painted colours."""
+    """What earlier frames say of a frame: their pictures W, moved to its time, and where they can
+    be relied on, c. Elsewhere W is the nearest frame's where it looks alike, and what comes into
+    sight is the photo in the painted colours."""
 
     picture: Tensor  # (1, 3, H, W)
     reliable: Tensor  # (1, 1, H, W)
-    settled: Tensor  # (1, 1, H, W): c for the temporal term, less where the farthest frame does not show the same
+    # (1, 1, H, W): c for the temporal term, less where the farthest frame does not show the same
+    settled: Tensor
 
     def over(self, other: Tensor, part: float) -> Tensor:
         """W where it can be relied on, as much as `part` says, and else the other picture."""
@@ -54,26 +62,33 @@ class Held:
 
 @dataclass(frozen=True, eq=False)
 class Painted:
-    """A painted frame. about: loss, terms, steps, the part of it that was seen before, and whether a scene began with it."""
+    """A painted frame. about: loss, terms, steps, the part of it that was seen before, and whether
+    a scene began with it."""
 
     picture: Tensor
     about: dict[str, Any] = field(default_factory=dict)
 
 
 class Filming:
-    """Paints frames. All that it remembers from frame to frame are its networks; the results depend on its arguments alone."""
+    """Paints frames. All that it remembers from frame to frame are its networks; the results depend
+    on its arguments alone."""
 
     def __init__(self, settings: VideoSettings):
         self.settings, self.device = settings, device(settings.device)
         if settings.earlier:
             self.flow(*torch.zeros(2, 1, 3, 16, 16))  # what it lacks is said now, not later
-        self.plans: dict[str, Plan] = {}  # the newest in each precision, whose network is used again
+        # the newest in each precision, whose network is used again
+        self.plans: dict[str, Plan] = {}
         self.model = None if settings.model is None else StyleModel.load(settings.model)
         if self.model is not None:
-            self.painter, self.mix = self.model.painter(self.device), self.model.mixture([settings.painting])
+            self.painter, self.mix = (
+                self.model.painter(self.device),
+                self.model.mixture([settings.painting]),
+            )
 
     def identity(self, path: Path) -> Any:
-        """What determines the pictures besides clip and settings, as plain JSON values; of the frame in a file."""
+        """What determines the pictures besides clip and settings, as plain JSON values; of the
+        frame in a file."""
         if self.model is not None:
             return [self.model.digest, self.mix.tolist()]
         return self.planned(path, None).identity()
@@ -84,53 +99,66 @@ class Filming:
 
     @torch.no_grad()
     def held(self, photo: Tensor, earlier: Sequence[Seen]) -> tuple[Held | None, float]:
-        """(what earlier frames, the nearest first, say of this one, None if a scene begins; the part that the nearest
-        shows)."""
+        """(what earlier frames, the nearest first, say of this one, None if a scene begins; the
+        part that the nearest shows)."""
         made, nearest = None, 0.0
         for seen in earlier:
             flow = self.flow(photo, seen.photo)
             where = reliable(flow, self.flow(seen.photo, photo))
-            moved = warped(seen.picture, flow, "bicubic").clamp(0, 1)  # linear ones blur, more with every frame
+            # linear ones blur, more with every frame
+            moved = warped(seen.picture, flow, "bicubic").clamp(0, 1)
             if made is None:
                 if (nearest := float(where.mean())) < self.settings.cut:
                     break
                 begun = torch.maximum(where, alike(photo, warped(seen.photo, flow)))
                 made = Held(torch.lerp(recoloured(photo, moved, where), moved, begun), where, where)
             else:
-                new = (1 - made.reliable) * where  # each pixel is held to the nearest frame that shows it
+                # each pixel is held to the nearest frame that shows it
+                new = (1 - made.reliable) * where
                 relied = made.reliable + new
-                made = Held(torch.lerp(made.picture, moved, new), relied, relied * (NEW + (1 - NEW) * where))
+                made = Held(
+                    torch.lerp(made.picture, moved, new), relied, relied * (NEW + (1 - NEW) * where)
+                )
             if self.model is not None and made.reliable.mean() > ENOUGH:
                 break
         return made, nearest
 
-    def paint(self, path: Path, earlier: Sequence[Seen] = (), before: Tensor | None = None) -> Painted:
-        """Paint the frame in a file. earlier: frames before it, the nearest first. before: what an earlier pass made of it."""
+    def paint(
+        self, path: Path, earlier: Sequence[Seen] = (), before: Tensor | None = None
+    ) -> Painted:
+        """Paint the frame in a file. earlier: frames before it, the nearest first. before: what an
+        earlier pass made of it."""
         photo = im.load(path)
         held, part = self.held(photo, earlier)
         about = {"seen": part, "begins": held is None}
         if self.model is not None:
             picture = self.painter(photo, self.mix)
-            return Painted(im.quantized(picture if held is None else held.over(picture, self.settings.blend)), about)
+            return Painted(
+                im.quantized(picture if held is None else held.over(picture, self.settings.blend)),
+                about,
+            )
         plan = self.planned(path, held, before)
         result = plan.solve()
         about |= {"loss": result.loss, "steps": result.steps, **result.terms}
         return Painted(im.quantized(result.image.cpu()), about)
 
     def short(self, own: RunSettings) -> RunSettings:
-        """The settings of a frame that begins with a painted one: few steps, none of them in float32 where another type is
-        faster, as 8 bits a channel are kept."""
+        """The settings of a frame that begins with a painted one: few steps, none of them in
+        float32 where another type is faster, as 8 bits a channel are kept."""
         precision = own.precision
         if precision == PRECISIONS[0] and precision in self.plans:
             precision = arithmetic_of(self.plans[precision].net).name
         return own.replace(steps=self.settings.steps, levels=1, precision=precision)
 
     def planned(self, path: Path, held: Held | None, before: Tensor | None = None) -> Plan:
-        """The plan of a frame: the recipe's own, or, from what is held to, a short one with the temporal term."""
+        """The plan of a frame: the recipe's own, or, from what is held to, a short one with the
+        temporal term."""
         own = self.settings.frame_settings(str(path), max(im.shape_of(path)))
         if held is not None or before is not None:
             own = self.short(own)
-        plan = prepare(own, self.device, self.plans.get(own.precision), Room().bytes(self.device))
+        plan = prepare(
+            own, self.device, self.plans.get(own.precision), MemoryBudget().bytes(self.device)
+        )
         self.plans[own.precision] = plan
         if held is not None:
             start = held.picture if before is None else held.over(before, HALF)
@@ -143,21 +171,28 @@ class Filming:
 
 
 def alike(photo: Tensor, other: Tensor) -> Tensor:
-    """(1, 1, H, W): 1 where two photos look alike, so that what one became is a good beginning for the other."""
+    """(1, 1, H, W): 1 where two photos look alike, so that what one became is a good beginning for
+    the other."""
     difference = (photo - other).abs().amax(1, keepdim=True)
     return (F.avg_pool2d(difference, 5, 1, 2, count_include_pad=False) < ALIKE).to(photo)
 
 
 def recoloured(photo: Tensor, picture: Tensor, weight: Tensor) -> Tensor:
-    """The photo, (1, 3, H, W), in the colours that the picture has in their place: by the affine map of colours that fits best.
+    """The photo, (1, 3, H, W), in the colours that the picture has in their place: by the affine
+    map of colours that fits best.
 
     weight: (1, 1, H, W), of each pixel."""
-    known = torch.cat([photo, torch.ones_like(photo[:, :1])], 1)[0].flatten(1).double()  # (4, pixels)
+    # (4, pixels)
+    known = torch.cat([photo, torch.ones_like(photo[:, :1])], 1)[0].flatten(1).double()
     weighted, ridge = known * weight[0].flatten(1), 1e-6 * torch.eye(4).to(known)
-    slopes = torch.linalg.solve(weighted @ known.T + ridge, weighted @ picture[0].flatten(1).double().T)
+    slopes = torch.linalg.solve(
+        weighted @ known.T + ridge, weighted @ picture[0].flatten(1).double().T
+    )
     return (slopes.T @ known).to(photo).view_as(photo).clamp(0, 1)
 
 
 def temporal(held: Held) -> method.Objective:
     """The temporal term of a frame."""
-    return method.term(terms.Temporal, "temporal", "conv1_1", (1.0,), earlier=held.picture, reliable=held.settled)
+    return method.term(
+        terms.Temporal, "temporal", "conv1_1", (1.0,), earlier=held.picture, reliable=held.settled
+    )

@@ -31,7 +31,9 @@ def mapped(picture: Tensor, primaries: int, transfer: int) -> Tensor:
         luminance = (light * _column(LUMA)).sum(1, keepdim=True)
         light = light * (1 + luminance / (PEAKS[transfer] / WHITE) ** 2) / (1 + luminance)
     else:
-        light = torch.where(picture < 0.081, picture / 4.5, ((picture + 0.099) / 1.099) ** (1 / 0.45))
+        light = torch.where(
+            picture < 0.081, picture / 4.5, ((picture + 0.099) / 1.099) ** (1 / 0.45)
+        )
     matrix = torch.tensor(TO_BT709[P3 if primaries in P3 else BT2020])
     light = torch.einsum("ij,bjhw->bihw", matrix, light).clamp(0, 1)
     return torch.where(light < 0.018, 4.5 * light, 1.099 * light**0.45 - 0.099)

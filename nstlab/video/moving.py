@@ -16,10 +16,12 @@ from nstlab.video.flow import inside, pixels, read, warped
 
 @dataclass(frozen=True, eq=False)
 class MovingScene:
-    """A window, (H, W), that is moved over a photo, enlarges it and turns, and a disc of another picture that moves before it.
+    """A window, (H, W), that is moved over a photo, enlarges it and turns, and a disc of another
+    picture that moves before it.
 
-    photo, other: (1, 3, h, w), larger than the window. move: pixels a frame. zoom: of a frame over the one before. turn:
-    degrees a frame. disc: pixels a frame by which the disc moves in the window."""
+    photo, other: (1, 3, h, w), larger than the window. move: pixels a frame. zoom: of a frame over
+    the one before. turn: degrees a frame. disc: pixels a frame by which the disc moves in the
+    window."""
 
     photo: Tensor
     other: Tensor
@@ -33,7 +35,8 @@ class MovingScene:
     def frame(self, t: float) -> Tensor:
         """(1, 3, H, W): the scene at a time in frames."""
         behind, before = (
-            read(picture, at[None], "bicubic") for picture, at in ((self.photo, self._behind(t)), (self.other, self._before(t)))
+            read(picture, at[None], "bicubic")
+            for picture, at in ((self.photo, self._behind(t)), (self.other, self._before(t)))
         )
         return torch.lerp(behind, before, self.covered(t)).clamp(0, 1)
 
@@ -50,7 +53,9 @@ class MovingScene:
 
     def covered(self, t: float) -> Tensor:
         """(1, 1, H, W): 1 where the disc is."""
-        middle = [side / 2 + (t - 5) * by for side, by in zip(self.shape[::-1], self.disc, strict=True)]
+        middle = [
+            side / 2 + (t - 5) * by for side, by in zip(self.shape[::-1], self.disc, strict=True)
+        ]
         away = self._pixels[0] - torch.tensor(middle).view(2, 1, 1)
         return (away.square().sum(0).sqrt() < self.radius * min(self.shape)).float()[None, None]
 
@@ -71,9 +76,13 @@ class MovingScene:
         cos, sin = scale * math.cos(turn), scale * math.sin(turn)
         (x, y), (h, w) = (side / 2 for side in self.shape[::-1]), self.photo.shape[-2:]
         right, down = w / 2 + self.move[0] * t, h / 2 + self.move[1] * t
-        return torch.tensor([
-            [cos, -sin, right - cos * x + sin * y], [sin, cos, down - sin * x - cos * y], [0, 0, 1],
-        ])  # fmt: skip
+        return torch.tensor(
+            [
+                [cos, -sin, right - cos * x + sin * y],
+                [sin, cos, down - sin * x - cos * y],
+                [0, 0, 1],
+            ]
+        )
 
     def _behind(self, t: float) -> Tensor:
         """(2, H, W): where in the photo the window's pixels are."""
@@ -81,7 +90,11 @@ class MovingScene:
 
     def _before(self, t: float) -> Tensor:
         """(2, H, W): where in the other picture they are."""
-        return self._pixels[0] - t * torch.tensor(self.disc).view(2, 1, 1) + 0.25 * min(self.other.shape[-2:])
+        return (
+            self._pixels[0]
+            - t * torch.tensor(self.disc).view(2, 1, 1)
+            + 0.25 * min(self.other.shape[-2:])
+        )
 
 
 def _homogeneous(at: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""The sound of a clip, on its way into a film: copied, or encoded anew; what cannot be used is found out by trial."""
+"""The sound of a clip, on its way into a film: copied, or encoded anew; what cannot be used is
+found out by trial."""
 
 from __future__ import annotations
 
@@ -81,7 +82,9 @@ def _packets(source: Any, stream: Any) -> Iterator[Any]:
     try:
         yield from source.demux(stream)
     except library().FFmpegError as error:
-        logger.warning("%s: the sound ends where the file is damaged (%s)", source.name, error.strerror)
+        logger.warning(
+            "%s: the sound ends where the file is damaged (%s)", source.name, error.strerror
+        )
 
 
 def _decoded(packets: Iterable[Any]) -> Iterator[Any]:
@@ -92,8 +95,11 @@ def _decoded(packets: Iterable[Any]) -> Iterator[Any]:
 
 
 def _encoded(made: Any, frames: Iterable[Any]) -> Iterator[Any]:
-    """Packets of sound in the form that a stream asks for; that of the frames may change on the way."""
-    for _, alike in itertools.groupby(frames, attrgetter("format.name", "layout.name", "sample_rate")):
+    """Packets of sound in the form that a stream asks for; that of the frames may change on the
+    way."""
+    for _, alike in itertools.groupby(
+        frames, attrgetter("format.name", "layout.name", "sample_rate")
+    ):
         resampler = library().AudioResampler(made.format, made.layout, made.rate)
         for frame in itertools.chain(alike, [None]):
             for each in resampler.resample(frame):

@@ -106,7 +106,11 @@ def _vint(head: bytes) -> tuple[int | None, int | None, int]:
         return None, None, 0
     bits = 7 * second
     length = int.from_bytes(head[first : first + second], "big") & ((1 << bits) - 1)
-    return int.from_bytes(head[:first], "big"), None if length == (1 << bits) - 1 else length, first + second
+    return (
+        int.from_bytes(head[:first], "big"),
+        None if length == (1 << bits) - 1 else length,
+        first + second,
+    )
 
 
 def _flv(file: BinaryIO, size: int) -> Walk:
@@ -115,7 +119,10 @@ def _flv(file: BinaryIO, size: int) -> Walk:
     while begin < size:
         length = 11 + int.from_bytes(_at(file, begin + 1, 3), "big")
         yield begin, length + 4
-        if begin + length + 4 <= size and struct.unpack(">I", _at(file, begin + length, 4))[0] != length:
+        if (
+            begin + length + 4 <= size
+            and struct.unpack(">I", _at(file, begin + length, 4))[0] != length
+        ):
             yield begin, NOTHING
             return
         begin += length + 4

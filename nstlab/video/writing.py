@@ -47,23 +47,28 @@ CODECS = {  # suffix: (codec, its options), of good quality
     ),
 }
 GIF_SIDE = 480  # px: long side at which an animation is kept small
-GIF_SHOWN = 2  # hundredths of a second: browsers show what is to be shown for less at a tenth of its speed
-LONGEST = dict.fromkeys(CODECS, (1 << 31) // TICKS) | {".gif": 655.35}  # seconds for which a film can show one picture
+# hundredths of a second: browsers show what is to be shown for less at a tenth of its speed
+GIF_SHOWN = 2
+# seconds for which a film can show one picture
+LONGEST = dict.fromkeys(CODECS, (1 << 31) // TICKS) | {".gif": 655.35}
 KINDS = tuple(LONGEST)
 
 Timed = tuple[Path, Fraction]  # a kept frame, and its time in seconds
 
 
-# --- before a film is painted -----------------------------------------------------------------------------------
+# --- before a film is painted ---------------------------------------------------------------------
 
 
 def film_shape(shape: Sequence[int], size: int, what: Any = "clip") -> tuple[int, int]:
-    """(H, W) of the film of a clip of shape (H, W), with a long side of `size` px: even numbers, since
-    codecs halve the resolution of colours. InputError, about `what`, for proportions that pictures may
-    not have."""
+    """(H, W) of the film of a clip of shape (H, W), with a long side of `size` px: even numbers,
+    since codecs halve the resolution of colours. InputError, about `what`, for proportions that
+    pictures may not have."""
     if max(shape) > MAX_ASPECT * min(shape):
         height, width = shape
-        raise InputError(f"{what}: {width}×{height} is too long; the ratio of its sides may be at most {MAX_ASPECT:g}")
+        raise InputError(
+            f"{what}: {width}×{height} is too long; the ratio of its sides may be at most "
+            f"{MAX_ASPECT:g}"
+        )
     height, width = (2 * round(side / 2) for side in im.fit_size(shape, size, what))
     most = int(MAX_ASPECT) * min(height, width)  # which rounding may have exceeded
     return min(height, most), min(width, most)
@@ -74,7 +79,10 @@ def check_film(out: Path) -> Path:
     if out.suffix.lower() in KINDS:
         return files.check_place(out)
     if out.suffix:
-        raise InputError(f"{out}: films are written as {', '.join(KINDS)} or, without a suffix, as a folder of pictures")
+        raise InputError(
+            f"{out}: films are written as {', '.join(KINDS)} or, without a suffix, as a folder of "
+            "pictures"
+        )
     if not out.exists():
         return files.check_place(out)
     if not out.is_dir():
@@ -84,7 +92,9 @@ def check_film(out: Path) -> Path:
         with contextlib.suppress(InputError):  # it may be anything
             about = im.read_settings(path)
         if "frame" not in about:
-            raise InputError(f"{path}: is no frame of a film, and would be lost; choose another folder")
+            raise InputError(
+                f"{path}: is no frame of a film, and would be lost; choose another folder"
+            )
     return files.check_place(out / "0.png")
 
 
@@ -94,19 +104,27 @@ def check_shown(out: Path, seconds: Fraction) -> None:
     if seconds > longest:
         raise InputError(
             f"{out}: a picture is to be shown for {float(seconds):.6g} s; this kind of film shows "
-            f"none for more than {longest} s; choose another kind, an earlier end (--to), or a folder"
+            f"none for more than {longest} s; choose another kind, an earlier end (--to), or "
+            "a folder"
         )
 
 
 def check_sound(out: Path, clip: Clip) -> None:
-    """Warn, before any work is done, if the film cannot have the clip's sound, or the first one of several."""
+    """Warn, before any work is done, if the film cannot have the clip's sound, or the first one of
+    several."""
     if not clip.sounds or out.suffix.lower() not in CODECS:
         return
     track = next(tracks(out.suffix[1:].lower(), clip), None)
     if track is None:
-        logger.warning("%s: its sound cannot be written into %s; the film is silent", clip.path, out)
+        logger.warning(
+            "%s: its sound cannot be written into %s; the film is silent", clip.path, out
+        )
     elif track.index != clip.sounds[0]:
-        logger.warning("%s: its first sound cannot be written into %s; another one takes its place", clip.path, out)
+        logger.warning(
+            "%s: its first sound cannot be written into %s; another one takes its place",
+            clip.path,
+            out,
+        )
 
 
 def _numbered(folder: Path) -> list[Path]:
@@ -114,7 +132,7 @@ def _numbered(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.png") if re.fullmatch(r"\d{6}", path.stem))
 
 
-# --- writing ----------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 def write_film(
@@ -126,10 +144,10 @@ def write_film(
 ) -> None:
     """Write a film, or its frames into a folder.
 
-    frames: pictures of one size, as `film_shape` has it, in files, read one at a time. end: when the
-    last one ends. clip: whose sound is added, from its time `begin`, which is 0 in the film; what of it
-    cannot be written is left out with a warning. Raises InputError if the film cannot be written; what
-    was there before then stays."""
+    frames: pictures of one size, as `film_shape` has it, in files, read one at a time. end: when
+    the last one ends. clip: whose sound is added, from its time `begin`, which is 0 in the film;
+    what of it cannot be written is left out with a warning. Raises InputError if the film cannot be
+    written; what was there before then stays."""
     for (_, time), until in zip(frames, _ends(frames, end), strict=True):
         check_shown(out, until - time)
     if not out.suffix:
@@ -146,7 +164,8 @@ def _ends(frames: Sequence[Timed], end: Fraction) -> list[Fraction]:
 
 
 def _write_folder(out: Path, paths: Sequence[Path]) -> None:
-    """All frames, copied beside their places first; if anything goes wrong, older ones are put back."""
+    """All frames, copied beside their places first; if anything goes wrong, older ones are put
+    back."""
     with (
         files.writing(out),
         tempfile.TemporaryDirectory(prefix=files.TEMPORARY, dir=files.folder(out)) as new,
@@ -172,27 +191,36 @@ def _write_gif(out: Path, frames: Sequence[Timed], end: Fraction) -> None:
     if len(shown) < len(frames):
         logger.warning(
             "%s: shows %d of %d frames, since an animation shows none for less than %g s",
-            out, len(shown), len(frames), GIF_SHOWN / 100,
-        )  # fmt: skip
+            out,
+            len(shown),
+            len(frames),
+            GIF_SHOWN / 100,
+        )
     shape = im.shape_of(frames[0][0])
     shape = im.fit_size(shape, min(GIF_SIDE, max(shape)))
 
     def pictures() -> Iterator[Image.Image]:
         for path, _ in shown:
-            yield im.to_pil(im.resize(im.load(path), shape)).quantize(dither=Image.Dither.FLOYDSTEINBERG)
+            yield im.to_pil(im.resize(im.load(path), shape)).quantize(
+                dither=Image.Dither.FLOYDSTEINBERG
+            )
 
     made = pictures()
     with files.replacing(out) as temporary:
-        durations = [10 * (b - a) for a, b in itertools.pairwise([*(tick for _, tick in shown), last])]
+        durations = [
+            10 * (b - a) for a, b in itertools.pairwise([*(tick for _, tick in shown), last])
+        ]
         try:
-            next(made).save(temporary, "GIF", save_all=True, append_images=made, duration=durations, loop=0)
+            next(made).save(
+                temporary, "GIF", save_all=True, append_images=made, duration=durations, loop=0
+            )
         except OverflowError:  # equal pictures that follow each other become one
             check_shown(out, Fraction(sum(durations), 1000))
 
 
 def _gif_times(frames: Sequence[Timed], end: Fraction) -> list[tuple[Path, int]]:
-    """(file, when it begins) of the frames that an animation shows, in hundredths of a second, whose
-    rounding does not add up: each for GIF_SHOWN or more, and at most 1 late."""
+    """(file, when it begins) of the frames that an animation shows, in hundredths of a second,
+    whose rounding does not add up: each for GIF_SHOWN or more, and at most 1 late."""
     shown, earliest = [], 0
     for path, time in frames:
         tick = max(earliest, round(100 * time))
@@ -202,7 +230,9 @@ def _gif_times(frames: Sequence[Timed], end: Fraction) -> list[tuple[Path, int]]
     return shown
 
 
-def _write_video(out: Path, frames: Sequence[Timed], end: Fraction, clip: Clip | None, begin: Fraction) -> None:
+def _write_video(
+    out: Path, frames: Sequence[Timed], end: Fraction, clip: Clip | None, begin: Fraction
+) -> None:
     """A container with the best sound that can be written, or without any."""
     ways = () if clip is None else tracks(out.suffix[1:].lower(), clip)
     problem = None  # with the sound
@@ -229,9 +259,18 @@ def _encode(
     begin: Fraction,
     track: Track | None,
 ) -> None:
-    """Write a container with pictures and, if there is a track, the clip's sound, ordered by time."""
+    """Write a container with pictures and, if there is a track, the clip's sound, ordered by
+    time."""
     with library().open(str(path), "w") as container:
-        parts = [_pictures(container, CODECS[path.suffix.lower()], frames, end, round(clip.rate) if clip else 25)]
+        parts = [
+            _pictures(
+                container,
+                CODECS[path.suffix.lower()],
+                frames,
+                end,
+                round(clip.rate) if clip else 25,
+            )
+        ]
         if clip is not None and track is not None:
             parts.append(packets_of(container, clip, track, begin, end))
         for _, packet in heapq.merge(*parts, key=itemgetter(0)):
@@ -245,8 +284,9 @@ def _pictures(
     end: Fraction,
     rate: int,
 ) -> Packets:
-    """(time, packet) of the frames; a rate is told, but each frame has its own time. In MP4, the last packet's duration is the
-    last frame's only if frames are stored in the order in which they are shown."""
+    """(time, packet) of the frames; a rate is told, but each frame has its own time. In MP4, the
+    last packet's duration is the last frame's only if frames are stored in the order in which they
+    are shown."""
     av, tick = library(), Fraction(1, TICKS)
     stream = container.add_stream(codec[0], rate=rate, options=codec[1])
     stream.height, stream.width = im.shape_of(frames[0][0])

@@ -397,7 +397,7 @@ def test_a_size_beyond_the_memory_is_refused_with_one_that_fits_if_any_does(comm
 def test_a_size_that_the_machine_can_never_hold_is_refused_before_a_picture_is_decoded(command, refused, monkeypatch, recipe):
     limit_memory(monkeypatch, 10**8)
     monkeypatch.setattr(Image.Image, "crop", None)
-    refused(command(recipe, size=16384), "size 16384 needs about", "0.09 GB can be had")
+    refused(command(recipe, size=16384), "size 16384 needs about", "0.09 GB is available")
 
 
 def test_a_painting_that_is_enlarged_counts(command, refused, files, monkeypatch):

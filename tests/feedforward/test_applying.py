@@ -143,6 +143,6 @@ def test_a_picture_beyond_the_memory_is_refused_with_the_size_that_fits(apply, t
     monkeypatch.setattr("nstlab.method.fast.memory.available", lambda device: 100_000)
     code, said = apply()
     assert (code, len(said.splitlines())) == (2, 1)
-    assert (fits := re.search(r"size 48 needs about 0\.00 GB of memory, 0\.00 GB can be had; --size (\d+) would fit", said))
+    assert (fits := re.search(r"size 48 needs about 0\.00 GB of memory, 0\.00 GB is available; --size (\d+) would fit", said))
     assert not (tmp_path / "out.png").exists()
     assert apply("photo.png", "--size", fits[1])[0] == 0

@@ -15,7 +15,7 @@ from nstlab.base.settings import InputError
 from nstlab.cli import main as cli
 from nstlab.feedforward import learned as kept
 from nstlab.feedforward.crops import Crops, photos_in
-from nstlab.feedforward.learned import learned
+from nstlab.feedforward.learned import train
 from nstlab.feedforward.learning import PerceptualLoss, learn
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import LearnSettings
@@ -200,7 +200,7 @@ def test_processes_that_are_not_forked_cut_the_same_crops(lesson):
 @pytest.mark.usefixtures("undrawn")
 def test_what_diverges_ends_before_the_network_is_spoilt(lesson, monkeypatch):
     change_at(monkeypatch, 3, lambda found: (found[0], found[1] * float("nan"), found[2]))
-    assert "batch 2: the gradient is not finite" in refusal(learned, lesson)
+    assert "batch 2: the gradient is not finite" in refusal(train, lesson)
     (path,) = lesson.results.rglob("checkpoint.safetensors")
     assert all(t.isfinite().all() for t in nst.Checkpoint.load(path).tensors.values())
 
@@ -244,11 +244,11 @@ def test_names_that_no_model_can_have_are_refused_before_any_work(names, said):
 
 
 def test_a_damaged_checkpoint_is_refused_and_left_as_it_is(lesson):
-    path = learned(lesson) / "checkpoint.safetensors"
+    path = train(lesson) / "checkpoint.safetensors"
     content = bytearray(path.read_bytes())
     content[-9] ^= 1
     path.write_bytes(content)
-    assert f"to begin anew, delete {path}" in refusal(learned, lesson)
+    assert f"to begin anew, delete {path}" in refusal(train, lesson)
     assert path.read_bytes() == content
 
 

@@ -16,7 +16,7 @@ from nstlab.live.studio import Studio
 from nstlab.pictures import images as im
 from nstlab.pictures.encoding import picture_of
 from nstlab.video import filming
-from nstlab.video.filmed import filmed
+from nstlab.video.filmed import paint_film
 from nstlab.video.settings import VideoSettings
 
 
@@ -64,7 +64,7 @@ def test_it_paints_what_the_command_paints_and_the_page_gets_each_frame(player, 
     assert player.wait(120) == f"{settings.out}: 0.40 s, frames: 4"
     assert (player.screen.state, player.screen.status["error"]) == ("ready", False)
     again = []
-    film = filmed(settings, again.append)
+    film = paint_film(settings, again.append)
     assert all(done.found for done in again)
     assert [shown for _, *shown in player.screen.frames] == [pytest.approx([i / 10, (i + 1) / 10]) for i in range(4)]
     for (name, *_), picture in zip(player.screen.frames, film.frames, strict=True):

@@ -12,8 +12,8 @@ from torchvision import models
 import nstlab as nst
 from nstlab.method.fast import tiles as fast
 from nstlab.networks.architectures import ARCHITECTURES, architecture
+from nstlab.networks.base import softened
 from nstlab.networks.graph import GraphNetwork
-from nstlab.networks.vgg import softened
 from nstlab.networks.weights import Weights, load, random_weights
 
 GRAPHS = [name for name, known in ARCHITECTURES.items() if not known.blocks]

@@ -29,10 +29,10 @@ def test_regions_are_those_of_the_first_picture_in_the_order_of_their_colours():
 
 def test_masks_that_are_resized_have_soft_edges_and_add_up_to_one():
     masks, _ = labels.masks(picture("rrrrkkkk" * 4, *["rrrrkkkk" * 4] * 15), picture("rk"))
-    soft = labels.fitted(masks, (24, 20))
+    soft = labels.fit_masks(masks, (24, 20))
     assert soft.shape == (1, 2, 24, 20)
     assert torch.allclose(soft.sum(1), torch.ones(1, 24, 20), atol=0.05)
-    assert torch.equal(labels.fitted(masks, masks.shape[-2:]), masks)
+    assert torch.equal(labels.fit_masks(masks, masks.shape[-2:]), masks)
 
 
 def test_colours_of_hardly_any_pixels_are_noise_and_tiny_regions_are_told(caplog):

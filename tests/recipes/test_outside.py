@@ -76,7 +76,7 @@ def test_it_changes_what_it_is_to_change_within_the_memory_there_is(settings):
     plan = nst.prepare(settings.replace(steps=30, strength=1e4))
     before, after = plan.losses([plan.start, plan.solve().image])
     assert after < 0.1 * before
-    assert "needs about" in refusal(nst.prepare, settings.replace(size=4096), "cpu", room=10**8)
+    assert "needs about" in refusal(nst.prepare, settings.replace(size=4096), "cpu", budget=10**8)
 
 
 def test_its_settings_are_kept_and_its_name_is_taken(settings):

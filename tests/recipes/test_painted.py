@@ -84,7 +84,7 @@ def test_each_painting_may_have_layers_of_its_own(make):
 
 
 def test_the_mix_is_steered_during_a_run_and_more_paintings_begin_another(make):
-    plan = nst.prepare(make("other", mix=(1.0, 1.0)), "cpu").widened()
+    plan = nst.prepare(make("other", mix=(1.0, 1.0)), "cpu").with_all_layers()
     wanted = plan.steering(make("other", mix=(1.0, 3.0)))
     assert wanted["style_2"] == pytest.approx(3 * wanted["style"])
     assert plan.steering(make()) is None

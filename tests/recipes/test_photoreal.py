@@ -75,7 +75,7 @@ def test_grey_photos_regions_that_are_found_and_coarse_sizes_are_carried_through
 
 
 def test_weights_are_steered_and_a_sweep_has_a_sheet(make, tmp_path):
-    plan = nst.prepare(make(), "cpu").widened()
+    plan = nst.prepare(make(), "cpu").with_all_layers()
     assert plan.steering(make(affine=7.0))["affine"] == 7.0
     runs = nst.Sweep(make(steps=1), {"affine": [0.0, 10.0]}).run(tmp_path / "results")
     assert len([axes for axes in nst.sheet(runs).axes if axes.get_images()]) == 4

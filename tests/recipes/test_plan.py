@@ -68,7 +68,7 @@ def test_first_pictures(settings, init):
 
 def test_a_plan_begun_with_a_picture_is_that_of_its_file(settings, tmp_path):
     plan = prepare(settings(), "cpu")
-    begun = plan.begun_with(torch.rand(1, 3, 50, 60, generator=torch.Generator().manual_seed(0)))
+    begun = plan.starting_from(torch.rand(1, 3, 50, 60, generator=torch.Generator().manual_seed(0)))
     loaded = prepare(settings(init=str(im.save(begun.start, tmp_path / "start.png"))), "cpu")
     assert torch.equal(loaded.start, begun.start)
     assert loaded.identity() == begun.identity() != plan.identity()
@@ -109,7 +109,7 @@ def test_a_painting_is_fitted_once(settings, fit, scale):
 )
 def test_a_widened_plan_is_the_same_run(settings, options):
     plan = prepare(settings(**options), "cpu")
-    wide = plan.widened()
+    wide = plan.with_all_layers()
     assert (wide.identity(), wide.layers, wide.memory_needed()) == (plan.identity(), plan.layers, plan.memory_needed())
     for ours, plain in zip(wide.steps(), plan.steps(), strict=True):
         assert torch.equal(ours.snapshot(), plain.snapshot())
@@ -117,12 +117,12 @@ def test_a_widened_plan_is_the_same_run(settings, options):
 
 
 def test_a_widened_plan_reaches_only_what_weights_and_picture_allow(settings, partial):
-    weights = prepare(settings("reconstruct", layer="conv1_1", weights=partial), "cpu").widened().objective.weights
+    weights = prepare(settings("reconstruct", layer="conv1_1", weights=partial), "cpu").with_all_layers().objective.weights
     assert [name for name in weights if ":conv" in name] == [f"content:conv{place}" for place in ("1_1", "1_2", "2_1", "2_2")]
 
 
 def test_steering_is_the_weights_of_other_settings_or_none(settings):
-    plan, own = prepare(settings(), "cpu").widened(), settings()
+    plan, own = prepare(settings(), "cpu").with_all_layers(), settings()
     assert plan.steering(own) == plan.objective.weights
     wanted = plan.steering(own.replace(beta=7.0, style_layers=("conv1_2",), tv=0.5, init="grey", seed=9))
     assert {name: value for name, value in wanted.items() if value} == {

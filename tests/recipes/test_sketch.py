@@ -46,7 +46,7 @@ def test_runs_of_an_earlier_edition_and_other_conventions_are_not_taken_for_thes
 
 
 def test_the_weight_of_lines_is_steered_and_a_sweep_of_it_has_a_sheet(make, tmp_path):
-    plan = nst.prepare(make(), "cpu").widened()
+    plan = nst.prepare(make(), "cpu").with_all_layers()
     assert plan.steering(make(lines=7.0))["lines"] == 7.0
     runs = nst.Sweep(make(steps=1), {"lines": [1.0, 10.0]}).run(tmp_path / "results")
     assert len([axes for axes in nst.sheet(runs).axes if axes.get_images()]) == 4

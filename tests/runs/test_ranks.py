@@ -15,14 +15,14 @@ from helpers import until
 from nstlab.cli.main import main
 from nstlab.method.fast.ranks import Team, spanned
 from nstlab.pictures import images as im
-from nstlab.recipes.capacity import Room, prepare_here
+from nstlab.recipes.capacity import MemoryBudget, prepare_here
 from nstlab.runs.index import rows
 from nstlab.runs.store import Store
 
 LAUNCHER = """
 import importlib, json, os, signal, socket, sys
 from nstlab.cli.main import main
-ranks, store, room = map(importlib.import_module, ("nstlab.method.fast.ranks", "nstlab.runs.store", "nstlab.recipes.capacity"))
+ranks, store, _ = map(importlib.import_module, ("nstlab.method.fast.ranks", "nstlab.runs.store", "nstlab.recipes.capacity"))
 ranks.BEAT, ranks.MISSED = 0.1, 20
 store.CHECKPOINT_EVERY, store.CHECKPOINT_SHARE = 0.0, 1e9
 
@@ -97,7 +97,7 @@ def test_several_processes_make_the_same_picture_and_one_of_them_writes(words, s
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert said.count("done in") == said.count("in tiles") == 1
-    alone = prepare_here(small_transfer.replace(size=57, steps=4), "cpu", Room(tile="16")).solve()
+    alone = prepare_here(small_transfer.replace(size=57, steps=4), "cpu", MemoryBudget(tile="16")).solve()
     (row,) = rows(tmp_path / "results")
     assert row["loss"] == pytest.approx(alone.loss, rel=1e-3)
     assert float((im.reopen(tmp_path / "out.png") - alone.image).abs().mean()) < 1 / 255
@@ -115,7 +115,7 @@ def test_a_lost_rank_ends_in_words_with_a_checkpoint_that_fewer_go_on_from(
     launcher, words, small_transfer, tmp_path, number, why
 ):
     pids = begin(launcher, words(steps=100_000), words(steps=100_000))
-    store, plan = Store(tmp_path / "results"), prepare_here(small_transfer.replace(size=57), "cpu", Room(tile="16"))
+    store, plan = Store(tmp_path / "results"), prepare_here(small_transfer.replace(size=57), "cpu", MemoryBudget(tile="16"))
     kept = store.partial(plan) / "checkpoint.safetensors"
     until(kept.is_file)
     os.kill(pids[1], getattr(signal, number))

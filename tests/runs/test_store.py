@@ -376,7 +376,7 @@ def test_a_whole_run_that_is_kept_is_the_run_that_the_store_would_have_made_unle
 
 @pytest.mark.parametrize("failing", ["history.csv", "final.png", "manifest.json", "start.png", "rename"])
 def test_a_run_that_cannot_be_kept_leaves_nothing_behind(plan, store, interrupt, monkeypatch, failing):
-    todo = plan().begun_with(plan().start)
+    todo = plan().starting_from(plan().start)
     record = recorded(todo, 12)
     interrupt(todo)  # the same run
     before = sorted(store.root.rglob("*.*"))

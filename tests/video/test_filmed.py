@@ -21,7 +21,7 @@ from nstlab.recipes import plan
 from nstlab.video import filmed as films
 from nstlab.video import filming
 from nstlab.video.clips import clip
-from nstlab.video.filmed import ABOUT, filmed
+from nstlab.video.filmed import ABOUT, paint_film
 from nstlab.video.flow import dis, temporal_error
 from nstlab.video.settings import VideoSettings
 
@@ -55,7 +55,7 @@ def frames_of(film, run=1):
 
 def test_a_film_is_painted_kept_and_found_again(settings, tmp_path):
     given, seen = settings(sound="aac"), []
-    film = filmed(given, seen.append)
+    film = paint_film(given, seen.append)
     assert [(frame.index, frame.count, frame.found) for frame in seen] == [(i, 6, False) for i in range(6)]
     count, length, codecs, sound = told(given.out)
     assert (count, codecs) == (6, ["h264", "aac"])
@@ -67,14 +67,14 @@ def test_a_film_is_painted_kept_and_found_again(settings, tmp_path):
     assert {path.name for path in film.path.iterdir()} == {"pass1", "frames.csv"}
     whole = given.out.read_bytes()
     seen.clear()
-    filmed(given, seen.append)
+    paint_film(given, seen.append)
     assert all(frame.found for frame in seen)
     assert given.out.read_bytes() == whole
 
 
 def test_it_flickers_less_than_frames_that_are_painted_alone(settings, scene):
     def flickers(**changes):
-        film = filmed(settings(**changes))
+        film = paint_film(settings(**changes))
         frames, photos = frames_of(film), [shot.photo for shot in film.shots()]
         flows = [dis(b, a) for a, b in itertools.pairwise(photos)]
         where = torch.ones(1, 1, 48, 64)
@@ -87,7 +87,7 @@ def test_it_flickers_less_than_frames_that_are_painted_alone(settings, scene):
 
 
 def test_an_interrupted_film_goes_on_to_the_same_pixels(settings, tmp_path, monkeypatch):
-    whole = frames_of(filmed(settings(results=tmp_path / "other")))
+    whole = frames_of(paint_film(settings(results=tmp_path / "other")))
     given, paint, count = settings(), filming.Filming.paint, []
 
     def failing(self, *args):
@@ -99,10 +99,10 @@ def test_an_interrupted_film_goes_on_to_the_same_pixels(settings, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(filming.Filming, "paint", failing)
         with pytest.raises(KeyboardInterrupt, match=r"film\.mp4 holds what is painted so far, 0\.30 s"):
-            filmed(given)
+            paint_film(given)
     assert told(given.out)[0] == 3
     seen = []
-    film = filmed(given, seen.append)
+    film = paint_film(given, seen.append)
     assert [frame.found for frame in seen] == [True] * 3 + [False] * 3
     assert all(torch.equal(a, b) for a, b in zip(frames_of(film), whole, strict=True))
 
@@ -118,21 +118,21 @@ def test_a_killed_film_goes_on_to_the_same_pixels(settings, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert cli.main(words) == 0
-    resumed = filmed(given)
-    whole = frames_of(filmed(settings(results=tmp_path / "other")))
+    resumed = paint_film(given)
+    whole = frames_of(paint_film(settings(results=tmp_path / "other")))
     assert all(torch.equal(a, b) for a, b in zip(frames_of(resumed), whole, strict=True))
 
 
 def test_a_film_never_becomes_shorter_by_being_interrupted(settings):
     given = settings()
-    filmed(given)
+    paint_film(given)
 
     def stop(frame):
         if frame.index == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match=r"holds what is painted so far, 0\.60 s"):
-        filmed(given, stop)
+        paint_film(given, stop)
     assert told(given.out)[0] == 6
 
 
@@ -144,7 +144,7 @@ def test_a_scene_begins_where_nothing_was_seen_before_and_what_was_before_is_for
         return paint(self, path, seen, *rest)
 
     monkeypatch.setattr(filming.Filming, "paint", counting)
-    film = filmed(settings([*scene[:3], *(smooth(48, 64, seed=7).flip(-1) * 0.5,) * 2]))
+    film = paint_film(settings([*scene[:3], *(smooth(48, 64, seed=7).flip(-1) * 0.5,) * 2]))
     assert pandas.read_csv(film.path / "frames.csv")["begins"].tolist() == [True, False, False, True, False]
     assert earlier == [0, 1, 2, 2, 1]
 
@@ -154,7 +154,7 @@ def test_a_films_networks_are_made_once(settings, scene, monkeypatch):
     monkeypatch.setattr(plan, "network", lambda *args: made.append(args) or make(*args))
     others = [smooth(48, 64, seed) for seed in (7, 8)]
     frames = [*scene[:2], *(each for each in others for _ in range(2))]
-    film = filmed(settings(frames, own=("steps", "1"), steps=1))
+    film = paint_film(settings(frames, own=("steps", "1"), steps=1))
     assert film.table["begins"].tolist() == [True, False] * 3
     assert len(made) == 2  # one of them takes float32 wherever another type is faster
 
@@ -164,7 +164,7 @@ def test_films_of_odd_sizes(settings, scene, tmp_path, size):
     count = []
     for name in ("film.mp4", "film.webm", "film.gif", "frames"):
         given = settings(scene[:2], size=size, passes=2, own=("steps", "1"), steps=1, out=tmp_path / name)
-        film = filmed(given, lambda frame: count.append(frame.found))
+        film = paint_film(given, lambda frame: count.append(frame.found))
         shown = next(clip(given.out).frames()).picture
         assert shown.shape[-2:] == film.shape == film.frames[0].shape[-2:]
         assert abs(max(film.shape) - size) == 1
@@ -175,7 +175,7 @@ def test_a_film_whose_clip_has_an_unknown_sound_is_silent_and_says_so_before_it_
     given, told_by = settings(sound="aac", own=("steps", "1"), to=0.1), []
     content = Path(given.clip).read_bytes()
     Path(given.clip).write_bytes(content.replace(b"mp4a", b"apac").replace(b"esds", b"dapa"))
-    filmed(given, lambda frame: told_by.append(caplog.text))
+    paint_film(given, lambda frame: told_by.append(caplog.text))
     assert "silent" in told_by[0]
     assert told(given.out)[2] == ["h264"]
 
@@ -195,7 +195,7 @@ DISTORTED = {
 def test_a_kept_frame_that_lacks_or_distorts_a_field_is_painted_again(settings, tmp_path):
     own = {"model": str(StyleModel(transform_network(), ("oil", "chalk", "ink")).save(tmp_path / "m.safetensors"))}
     given = settings(**own, parameters=(), painting="oil", to=0.3)
-    film = filmed(given)
+    film = paint_film(given)
     path, whole = film.place(1, 1), frames_of(film)
     about = film.known(path)
     cases = [{name: value for name, value in about.items() if name != gone} for gone in ABOUT["required"]]
@@ -209,12 +209,12 @@ def test_a_kept_frame_that_lacks_or_distorts_a_field_is_painted_again(settings, 
     for i, case in enumerate((about | {"time": "1/7"}, {"frame": 1}, about | {"frame": 2, "time": "0/1"})):
         im.save(1 - whole[i], film.place(1, i), case)
     seen = []
-    assert all(map(torch.equal, frames_of(filmed(given, seen.append)), whole))
+    assert all(map(torch.equal, frames_of(paint_film(given, seen.append)), whole))
     assert [frame.found for frame in seen] == [False] * 3
 
 
 def test_frames_whose_times_do_not_rise_are_not_shown(settings, scene):
-    film = filmed(settings(scene[:3], passes=2, own=("steps", "1"), steps=1))
+    film = paint_film(settings(scene[:3], passes=2, own=("steps", "1"), steps=1))
     place = film.place(2, 1)
     im.save(im.load(place), place, film.known(place) | {"time": "0", "until": "1"})
     film._known.clear()
@@ -227,20 +227,20 @@ def test_frames_whose_times_do_not_rise_are_not_shown(settings, scene):
 
 
 def test_parts_of_a_clip(settings):
-    film = filmed(settings(from_=0.1, to=0.5, every=2))
+    film = paint_film(settings(from_=0.1, to=0.5, every=2))
     assert [float(at) for at in film.times] == pytest.approx([0, 0.2])
     assert told(film.settings.out)[1] == pytest.approx(0.4, abs=0.05)
-    last = filmed(settings(every=4, to=0.5))  # its last frame is shown for as long as there are frames that it stands for
+    last = paint_film(settings(every=4, to=0.5))  # its last frame is shown for as long as there are frames that it stands for
     assert [float(at) for at in (*last.times, last.end)] == pytest.approx([0, 0.4, 0.5])
     seen = []
-    assert len(filmed(settings(to=0.2), seen.append).times) == 2  # the third begins at exactly that time
+    assert len(paint_film(settings(to=0.2), seen.append).times) == 2  # the third begins at exactly that time
     assert seen[0].count == 2
-    assert "no frame" in refusal(filmed, settings(from_=2.0))
+    assert "no frame" in refusal(paint_film, settings(from_=2.0))
 
 
 def test_later_passes_go_back_and_forth_and_keep_the_photos_until_the_end(settings):
     seen = []
-    film = filmed(settings(passes=3), seen.append)
+    film = paint_film(settings(passes=3), seen.append)
     assert [frame.index for frame in seen] == [*range(6), *reversed(range(6)), *range(6)]
     assert not any(torch.equal(a, b) for a, b in zip(frames_of(film, 1)[1:], frames_of(film, 3)[1:], strict=True))
     assert not (film.path / "photos").exists()
@@ -250,13 +250,13 @@ def test_a_model_paints_the_frames_and_they_are_blended(settings, tmp_path):
     model = StyleModel(transform_network(), ("painting", "oil", "chalk"))
     path = str(model.save(tmp_path / "m.safetensors"))
     own = {"model": path, "parameters": (), "painting": "painting"}
-    alone, held = filmed(settings(**own | {"earlier": ()})), filmed(settings(**own))
+    alone, held = paint_film(settings(**own | {"earlier": ()})), paint_film(settings(**own))
     photo = next(alone.shots()).photo
     expected = StyleModel.load(path).painter("cpu")(photo, model.mixture(["painting"]))
     torch.testing.assert_close(frames_of(alone)[0], im.quantized(expected), rtol=0, atol=1e-6)
     assert torch.equal(frames_of(alone)[0], frames_of(held)[0])
     assert not torch.equal(frames_of(alone)[1], frames_of(held)[1])
-    other = filmed(settings(**own | {"painting": "oil"}))
+    other = paint_film(settings(**own | {"painting": "oil"}))
     assert not torch.equal(frames_of(other)[0], frames_of(held)[0])
 
 
@@ -266,7 +266,7 @@ def test_a_clip_that_is_damaged_gives_the_frames_before(settings, tmp_path, monk
     for i in range(3):
         im.save(smooth(48, 64, seed=1), tmp_path / "frames" / f"{i}.png")
     im.save(smooth(30, 64, seed=1), tmp_path / "frames" / "3.png")
-    message = refusal(filmed, given.replace(clip=str(tmp_path / "frames")))
+    message = refusal(paint_film, given.replace(clip=str(tmp_path / "frames")))
     assert "changes its size" in message
     assert message.endswith("film.mp4 holds what is painted so far, 0.12 s")
     assert told(given.out)[0] == 3
@@ -281,7 +281,7 @@ def test_a_pipe_among_the_frames_of_a_folder_is_refused_before_it_is_painted(set
         im.save(smooth(48, 64, seed=1), folder / f"{i}.png")
     os.mkfifo(folder / name)
     given = settings(clip=str(folder))
-    assert refusal(filmed, given).startswith(f"{folder / name}: is not a regular file")
+    assert refusal(paint_film, given).startswith(f"{folder / name}: is not a regular file")
     assert not given.out.exists()
 
 
@@ -303,7 +303,7 @@ def test_what_cannot_be_filmed_is_refused(settings, changes, says):
 
 def test_the_clip_is_not_replaced_and_a_full_disk_loses_nothing(settings, monkeypatch, tmp_path):
     given = settings()
-    assert "is the clip" in refusal(filmed, given.replace(out=given.clip))
+    assert "is the clip" in refusal(paint_film, given.replace(out=given.clip))
     given.out.write_bytes(b"an older film")
     save = im.save
 
@@ -313,10 +313,10 @@ def test_the_clip_is_not_replaced_and_a_full_disk_loses_nothing(settings, monkey
         return save(image, path, *rest)
 
     monkeypatch.setattr(films.im, "save", full)
-    message = refusal(filmed, given)
+    message = refusal(paint_film, given)
     assert "No space left" in message
     assert "so far, 0.20 s" in message
     monkeypatch.setattr(films.im, "save", save)
     seen = []
-    filmed(given, seen.append)
+    paint_film(given, seen.append)
     assert [frame.found for frame in seen] == [True] * 2 + [False] * 4

@@ -1,4 +1,5 @@
-"""Exercises of notebooks 10 to 15: colour, regions, photographs, statistics, networks, large pictures."""
+"""Exercises of notebooks 10 to 15: colour, regions, photographs, statistics, networks, large
+pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import torch
 from nstlab.course.checks import choice, exercise, hint, random
 from nstlab.pictures import colour
 
-# --- 10 colour --------------------------------------------------------------------------------------------------------
+# --- 10 colour ------------------------------------------------------------------------------------
 
 
 @exercise("10.1")
@@ -29,10 +30,15 @@ def luminance_function(answer: Any) -> str:
 @exercise("10.2")
 def grey_photo(answer: Any) -> str:
     """What matched colours make of a painting if the photo is grey."""
-    return choice(answer, ("grey", "coloured"), "grey", "what does the covariance of a grey picture's pixels say of colour?")
+    return choice(
+        answer,
+        ("grey", "coloured"),
+        "grey",
+        "what does the covariance of a grey picture's pixels say of colour?",
+    )
 
 
-# --- 11 regions -------------------------------------------------------------------------------------------------------
+# --- 11 regions -----------------------------------------------------------------------------------
 
 
 @exercise("11.1")
@@ -42,10 +48,17 @@ def guided_gram(answer: Any) -> str:
     wanted = (features * mask) @ features.T / mask.sum()
     mistakes = {
         "divide by what the mask adds up to, not by M": (features * mask) @ features.T / 10,
-        "the mask is in both factors, and so it is squared": (features * mask) @ (features * mask).T / mask.sum(),
+        "the mask is in both factors, and so it is squared": (features * mask)
+        @ (features * mask).T
+        / mask.sum(),
         "that is the whole picture's; the mask is missing": features @ features.T / 10,
     }
-    return hint(answer(features, mask), wanted, mistakes, "a weighted mean over positions, with the mask as weights")
+    return hint(
+        answer(features, mask),
+        wanted,
+        mistakes,
+        "a weighted mean over positions, with the mask as weights",
+    )
 
 
 @exercise("11.2")
@@ -55,7 +68,7 @@ def mask_at_conv4_1(answer: Any) -> str:
     return hint(answer, 21, rounded, "halve it three times, each time without the rest", 1e-9)
 
 
-# --- 12 photographs ---------------------------------------------------------------------------------------------------
+# --- 12 photographs -------------------------------------------------------------------------------
 
 
 @exercise("12.1")
@@ -64,7 +77,11 @@ def left_over(answer: Any) -> str:
     colours, values = random(9, 3), random(9, seed=1)
 
     def least(known: torch.Tensor) -> torch.Tensor:
-        return (known @ torch.linalg.lstsq(known, values[:, None]).solution - values[:, None]).square().sum()
+        return (
+            (known @ torch.linalg.lstsq(known, values[:, None]).solution - values[:, None])
+            .square()
+            .sum()
+        )
 
     wanted = least(torch.cat([colours, torch.ones(9, 1)], 1))
     mistakes = {
@@ -72,22 +89,37 @@ def left_over(answer: Any) -> str:
         "that is the mean of the squares; their sum is asked for": wanted / 9,
         "that is its root; the sum of the squares is asked for": wanted.sqrt(),
     }
-    return hint(answer(colours, values), wanted, mistakes, "fit a and b by least squares, then add the squares of what is left")
+    return hint(
+        answer(colours, values),
+        wanted,
+        mistakes,
+        "fit a and b by least squares, then add the squares of what is left",
+    )
 
 
 @exercise("12.2")
 def neighbours(answer: Any) -> str:
     """How many pixels share a window with one."""
-    counted = {"that is one window; a pixel is in nine of them": 9, "count the pixel itself, too": 24}
-    return hint(answer, 25, counted, "how far to the left and to the right does a window reach that contains the pixel?", 1e-9)
+    counted = {
+        "that is one window; a pixel is in nine of them": 9,
+        "count the pixel itself, too": 24,
+    }
+    return hint(
+        answer,
+        25,
+        counted,
+        "how far to the left and to the right does a window reach that contains the pixel?",
+        1e-9,
+    )
 
 
-# --- 13 statistics ----------------------------------------------------------------------------------------------------
+# --- 13 statistics --------------------------------------------------------------------------------
 
 
 @exercise("13.1")
 def discrepancy(answer: Any) -> str:
-    """A function from two sets of vectors and a kernel to their squared maximum mean discrepancy."""
+    """A function from two sets of vectors and a kernel to their squared maximum mean
+    discrepancy."""
     x, y = random(6, 4), random(9, 4, seed=1)
 
     def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -114,11 +146,15 @@ def numbers(answer: Any) -> str:
         "there are means and deviations": (512 * 513 // 2, 512),
     }
     return hint(
-        answer, (512 * 513 // 2, 1024), counted, "count the rows of a triangle: 512 + 511 + …; then two for each filter", 1e-9
+        answer,
+        (512 * 513 // 2, 1024),
+        counted,
+        "count the rows of a triangle: 512 + 511 + …; then two for each filter",
+        1e-9,
     )
 
 
-# --- 14 networks ------------------------------------------------------------------------------------------------------
+# --- 14 networks ----------------------------------------------------------------------------------
 
 
 @exercise("14.1")
@@ -137,22 +173,40 @@ def softmax_function(answer: Any) -> str:
     features, temperature = random(4, 10), 3.0
     wanted = (features / temperature).flatten().softmax(0).view_as(features)
     mistakes = {
-        "that is over the positions of each filter; take all filters together": (features / temperature).softmax(1),
-        "that is over the filters at each position; take all positions together": (features / temperature).softmax(0),
+        "that is over the positions of each filter; take all filters together": (
+            features / temperature
+        ).softmax(1),
+        "that is over the filters at each position; take all positions together": (
+            features / temperature
+        ).softmax(0),
         "the temperature is missing": features.flatten().softmax(0).view_as(features),
         "divide by the sum of all, so that they add up to 1": (features / temperature).exp(),
     }
-    return hint(answer(features, temperature), wanted, mistakes, "exponentials of F / T, over the sum of them all")
+    return hint(
+        answer(features, temperature),
+        wanted,
+        mistakes,
+        "exponentials of F / T, over the sum of them all",
+    )
 
 
-# --- 15 how large -----------------------------------------------------------------------------------------------------
+# --- 15 how large ---------------------------------------------------------------------------------
 
 
 @exercise("15.1")
 def halo_of_relu3_1(answer: Any) -> str:
     """How many pixels beyond its own a tile needs for relu3_1."""
-    mistakes = {"behind a pooling, a position is twice as wide": 5, "what a pooling sees beyond is that position's own": 13}
-    return hint(answer, 10, mistakes, "count the convolutions of each block, times the width of a position there", 1e-9)
+    mistakes = {
+        "behind a pooling, a position is twice as wide": 5,
+        "what a pooling sees beyond is that position's own": 13,
+    }
+    return hint(
+        answer,
+        10,
+        mistakes,
+        "count the convolutions of each block, times the width of a position there",
+        1e-9,
+    )
 
 
 @exercise("15.2")
@@ -160,49 +214,72 @@ def variance_from_tiles(answer: Any) -> str:
     """A function from counts, means and mean squares of tiles to the variance of all numbers."""
     values = [random(count, seed=count) for count in (3, 5, 8)]
     count = torch.tensor([float(len(v)) for v in values])
-    mean, square = (torch.stack([f(v) for v in values]) for f in (torch.mean, lambda v: v.square().mean()))
+    mean, square = (
+        torch.stack([f(v) for v in values]) for f in (torch.mean, lambda v: v.square().mean())
+    )
     share, whole = count / count.sum(), torch.cat(values).var(correction=0)
     mistakes = {
         "tiles have different sizes: weigh each by its count": square.mean() - mean.mean().square(),
         "what lies between the tiles' means is missing": (share * (square - mean.square())).sum(),
     }
-    return hint(answer(count, mean, square), whole, mistakes, "the mean of all squares, less the square of the mean of all")
+    return hint(
+        answer(count, mean, square),
+        whole,
+        mistakes,
+        "the mean of all squares, less the square of the mean of all",
+    )
 
 
-# --- 16 real time -----------------------------------------------------------------------------------------------------
+# --- 16 real time ---------------------------------------------------------------------------------
 
 
 @exercise("16.1")
 def instance_normalization(answer: Any) -> str:
-    """A function from features (B, C, H, W), scales and shifts (B, C) to the normalized features."""
+    """A function from features (B, C, H, W), scales and shifts (B, C) to the normalized
+    features."""
     features, scale, shift = random(2, 3, 4, 5), random(2, 3, seed=1), random(2, 3, seed=2)
 
-    def normalized(over: tuple[int, ...], epsilon: float = 1e-5, correction: int = 0) -> torch.Tensor:
+    def normalized(
+        over: tuple[int, ...], epsilon: float = 1e-5, correction: int = 0
+    ) -> torch.Tensor:
         variance, mean = torch.var_mean(features, over, keepdim=True, correction=correction)
-        return scale[..., None, None] * (features - mean) / (variance + epsilon).sqrt() + shift[..., None, None]
+        return (
+            scale[..., None, None] * (features - mean) / (variance + epsilon).sqrt()
+            + shift[..., None, None]
+        )
 
     mistakes = {
         "that is batch normalization; take each picture by itself": normalized((0, 2, 3)),
         "that is over all channels; take each channel by itself": normalized((1, 2, 3)),
-        "the variance is the mean square, without the correction for small samples": normalized((2, 3), correction=1),
+        "the variance is the mean square, without the correction for small samples": normalized(
+            (2, 3), correction=1
+        ),
     }
-    return hint(answer(features, scale, shift), normalized((2, 3)), mistakes, "mean and variance over a picture's positions")
+    return hint(
+        answer(features, scale, shift),
+        normalized((2, 3)),
+        mistakes,
+        "mean and variance over a picture's positions",
+    )
 
 
 @exercise("16.2")
 def numbers_of_a_painting(answer: Any) -> str:
     """How many numbers of a model belong to one painting."""
-    mistakes = {"each channel has a scale and a shift": 1152, "there are 13 normalizations, of two widths": 288}
+    mistakes = {
+        "each channel has a scale and a shift": 1152,
+        "there are 13 normalizations, of two widths": 288,
+    }
     return hint(answer, 2304, mistakes, "twice the channels of all normalizations", 1e-9)
 
 
-# --- 17 films ---------------------------------------------------------------------------------------------------------
+# --- 17 films -------------------------------------------------------------------------------------
 
 
 @exercise("17.1")
 def temporal_function(answer: Any) -> str:
-    """A function from a frame, an earlier one moved to it, (1, 3, H, W), and where that can be relied on, (1, 1, H, W), to
-    the mean squared difference there."""
+    """A function from a frame, an earlier one moved to it, (1, 3, H, W), and where that can be
+    relied on, (1, 1, H, W), to the mean squared difference there."""
     frame, moved = random(1, 3, 4, 5), random(1, 3, 4, 5, seed=1)
     where = random(1, 1, 4, 5, seed=2)
     where = (where > where.mean()).to(frame)
@@ -212,11 +289,19 @@ def temporal_function(answer: Any) -> str:
         "divide by how many pixels can be relied on, not by all": (where * squared).mean(),
         "each of those pixels has three channels": (where * squared).sum() / where.sum(),
     }
-    return hint(answer(frame, moved, where), (where * squared).mean() / where.mean(), mistakes, "weigh, sum up, and divide")
+    return hint(
+        answer(frame, moved, where),
+        (where * squared).mean() / where.mean(),
+        mistakes,
+        "weigh, sum up, and divide",
+    )
 
 
 @exercise("17.2")
 def seconds_of_a_pan(answer: Any) -> str:
     """After how many seconds nothing of the first frame is seen any more."""
-    mistakes = {"there are 25 frames a second": 128.0, "it is the width that the pan has to cross": 72 / 25}
+    mistakes = {
+        "there are 25 frames a second": 128.0,
+        "it is the width that the pan has to cross": 72 / 25,
+    }
     return hint(answer, 128 / 25, mistakes, "how many frames until all columns are new ones?", 1e-3)

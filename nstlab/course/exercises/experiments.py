@@ -18,7 +18,7 @@ from nstlab.recipes import plan as recipes
 from nstlab.runs.finished import FinishedRun
 from nstlab.runs.sweep import Sweep
 
-# --- 03 alpha and beta, 04 layers -------------------------------------------------------------------------------------
+# --- 03 alpha and beta, 04 layers -----------------------------------------------------------------
 
 
 @exercise("03.1")
@@ -30,7 +30,8 @@ def common_factor(answer: Any) -> str:
 
 @exercise("03.2")
 def beta_between(answer: Any, lesson: Lesson, runs: Sequence[FinishedRun]) -> str:
-    """A β whose content error ends between those of the runs with β = 100 and β = 1000. The check makes its run."""
+    """A β whose content error ends between those of the runs with β = 100 and β = 1000. The check
+    makes its run."""
     beta = float(answer)
     ends = {run.settings.beta: run.terms["content"] for run in runs}
     low, high = sorted((ends[1e2], ends[1e3]))
@@ -38,7 +39,10 @@ def beta_between(answer: Any, lesson: Lesson, runs: Sequence[FinishedRun]) -> st
     if low < found < high:
         return ""
     way = "larger" if found <= low else "smaller"
-    return f"with β = {beta:g} the content error ends at {found:.4g}, outside {low:.4g} to {high:.4g}; try a {way} β"
+    return (
+        f"with β = {beta:g} the content error ends at {found:.4g}, outside {low:.4g} to "
+        f"{high:.4g}; try a {way} β"
+    )
 
 
 @exercise("04.1")
@@ -53,12 +57,18 @@ def eleventh_layer(answer: Any) -> str:
 def gram_entries(answer: Any, net: VGG19, layers: Sequence[str]) -> str:
     """How many numbers the Gram matrices of some layers of a network hold."""
     widths = [net.channels(layer) for layer in layers]
-    half = {"they are symmetric, that is true; but here count all their entries": sum(n * (n + 1) // 2 for n in widths)}
-    otherwise = "a layer with N channels has a Gram matrix of N × N; `lesson.net.channels(layer)` tells N"
+    half = {
+        "they are symmetric, that is true; but here count all their entries": sum(
+            n * (n + 1) // 2 for n in widths
+        )
+    }
+    otherwise = (
+        "a layer with N channels has a Gram matrix of N × N; `lesson.net.channels(layer)` tells N"
+    )
     return hint(answer, sum(n * n for n in widths), half, otherwise, 1e-9)
 
 
-# --- 05 initialization, 06 stochasticity ------------------------------------------------------------------------------
+# --- 05 initialization, 06 stochasticity ----------------------------------------------------------
 
 
 @exercise("05.1")
@@ -74,8 +84,13 @@ def correlation_function(answer: Any) -> str:
     a, b = random(8, 8).numpy(), random(8, 8, seed=1).numpy() + random(8, 8).numpy()
     cosine = float((a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()))
     means = {"subtract the means first, or two bright pictures are always alike": cosine}
-    otherwise = "it is the mean of the product of both, each without its mean and divided by its standard deviation"
-    return hint(float(answer(a, b)), float(np.corrcoef(a.ravel(), b.ravel())[0, 1]), means, otherwise)
+    otherwise = (
+        "it is the mean of the product of both, each without its mean and divided by its "
+        "standard deviation"
+    )
+    return hint(
+        float(answer(a, b)), float(np.corrcoef(a.ravel(), b.ravel())[0, 1]), means, otherwise
+    )
 
 
 @exercise("06.1")
@@ -85,19 +100,28 @@ def mean_picture(answer: Any, runs: Sequence[FinishedRun]) -> str:
     plan = recipes.prepare(runs[0].settings.replace(precision="float32"), "cpu")
     mean, *losses = plan.losses([torch.stack(pictures).mean(0), *pictures])
     right = "higher" if mean > max(losses) else "lower"
-    return choice(answer, ("lower", "higher"), right, "what does averaging do to strokes that lie at different places?")
+    return choice(
+        answer,
+        ("lower", "higher"),
+        right,
+        "what does averaging do to strokes that lie at different places?",
+    )
 
 
 @exercise("06.2")
 def relative_spread(answer: Any) -> str:
-    """A function from a list of losses to how much larger the largest is than the smallest, as a part of it."""
+    """A function from a list of losses to how much larger the largest is than the smallest, as a
+    part of it."""
     found = [float(answer(losses)) for losses in ([2.0, 2.5, 2.2], [7.0, 3.0, 4.0])]
     return hint(
-        found, [1 / 4, 4 / 3], {"that is in percent": [25, 400 / 3]}, "divide the largest by the smallest, and subtract 1"
+        found,
+        [1 / 4, 4 / 3],
+        {"that is in percent": [25, 400 / 3]},
+        "divide the largest by the smallest, and subtract 1",
     )
 
 
-# --- 07 pooling, 08 optimizers, 09 other knobs ------------------------------------------------------------------------
+# --- 07 pooling, 08 optimizers, 09 other knobs ----------------------------------------------------
 
 
 @exercise("07.1")
@@ -119,7 +143,11 @@ def gradients_passed(answer: Any) -> str:
     """(max, avg): how many of four values the gradient of their pooling reaches."""
     if np.shape(answer) != (2,):
         return "give two numbers: (max, avg)"
-    return "" if np.asarray(answer).tolist() == [1, 4] else "if one of the four values grew a little, would the result change?"
+    return (
+        ""
+        if np.asarray(answer).tolist() == [1, 4]
+        else "if one of the four values grew a little, would the result change?"
+    )
 
 
 @exercise("08.1")
@@ -129,7 +157,9 @@ def newton_function(answer: Any) -> str:
     hessian = root @ root.T + np.eye(3)
     step = -np.linalg.solve(hessian, gradient)
     otherwise = "where is the gradient of the quadratic model, g + H p, zero?"
-    return hint(answer(gradient, hessian), step, {"the sign is wrong: a step goes down": -step}, otherwise)
+    return hint(
+        answer(gradient, hessian), step, {"the sign is wrong: a step goes down": -step}, otherwise
+    )
 
 
 @exercise("08.2")
@@ -143,7 +173,10 @@ def lbfgs_memory(answer: Any, photo: Tensor) -> str:
         "that is the whole inverse Hessian, which it avoids": pixels**2,
     }
     height, width = photo.shape[-2:]
-    otherwise = f"count its pairs of vectors; each has as many numbers as the picture, 3 × {height} × {width}"
+    otherwise = (
+        "count its pairs of vectors; each has as many numbers as the picture, 3 × "
+        f"{height} × {width}"
+    )
     return hint(answer, 100 * pixels, mistakes, otherwise, 1e-9)
 
 

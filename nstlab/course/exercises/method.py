@@ -21,14 +21,23 @@ def gram_function(answer: Any) -> str:
     features = random(4, 10)
     wanted, found = gram(features[None, :, None, :]), torch.as_tensor(answer(features))
     if found.shape == (10, 10):
-        return "yours compares positions with positions; the Gram matrix compares filters with filters: F Fᵀ"
+        return (
+            "yours compares positions with positions; the Gram matrix compares filters with "
+            "filters: F Fᵀ"
+        )
     sums = {"that is F Fᵀ; a mean over the M positions is divided by M": 10 * wanted}
-    return hint(found, wanted, sums, "it should be the mean over positions of the products of two filters: F Fᵀ / M")
+    return hint(
+        found,
+        wanted,
+        sums,
+        "it should be the mean over positions of the products of two filters: F Fᵀ / M",
+    )
 
 
 @exercise("01.2")
 def style_loss_function(answer: Any) -> str:
-    """A function from features F (N, M) of a picture and the painting's Gram matrix A (N, N) to the style loss of one layer."""
+    """A function from features F (N, M) of a picture and the painting's Gram matrix A (N, N) to the
+    style loss of one layer."""
     features, target = random(5, 12), gram(random(1, 5, 1, 12, seed=1))
     difference = features @ features.T / 12 - target
     wanted = float(difference.square().sum() / (4 * 5**2))
@@ -39,25 +48,37 @@ def style_loss_function(answer: Any) -> str:
         "N is squared in the factor 1 / (4 N²)": wanted * 5,
         "M does not belong into the factor: G is a mean already": wanted / 144,
     }
-    return hint(float(answer(features, target)), wanted, mistakes, "G = F Fᵀ / M first; then 1 / (4 N²) Σ (G − A)²")
+    return hint(
+        float(answer(features, target)),
+        wanted,
+        mistakes,
+        "G = F Fᵀ / M first; then 1 / (4 N²) Σ (G − A)²",
+    )
 
 
 @exercise("01.3")
 def gram_change(answer: Any) -> str:
-    """A function from two feature maps (N, H, W) to the relative change of their Gram matrices: |G − H| / |G| (Frobenius)."""
+    """A function from two feature maps (N, H, W) to the relative change of their Gram matrices: |G
+    − H| / |G| (Frobenius)."""
     a, b = random(4, 3, 5), random(4, 3, 5, seed=1)
     g, h = (each.flatten(1) @ each.flatten(1).T for each in (a, b))
     found = [float(answer(a, b)), float(answer(a, a.flip(2)))]
     mistakes = {
         "divide by the norm of the first matrix": [float((g - h).norm() / 15), 0.0],
-        "divide by the norm of the first matrix, not of the second": [float((g - h).norm() / h.norm()), 0.0],
+        "divide by the norm of the first matrix, not of the second": [
+            float((g - h).norm() / h.norm()),
+            0.0,
+        ],
         "compare the Gram matrices, not the features": [
             float((a - b).norm() / a.norm()),
             float((a - a.flip(2)).norm() / a.norm()),
         ],
         "that is the square of it": [float((g - h).norm() / g.norm()) ** 2, 0.0],
     }
-    otherwise = "flatten the positions, make both Gram matrices, and divide the norm of their difference by that of the first"
+    otherwise = (
+        "flatten the positions, make both Gram matrices, and divide the norm of their "
+        "difference by that of the first"
+    )
     return hint(found, [float((g - h).norm() / g.norm()), 0.0], mistakes, otherwise)
 
 
@@ -65,20 +86,25 @@ def gram_change(answer: Any) -> str:
 def doubled_features(answer: Any) -> str:
     """How many times larger the style loss is when the features of both pictures are doubled."""
     square = {"the Gram matrices grow by that; their loss squares them once more": 4}
-    return hint(answer, 16, square, "how does F Fᵀ change when F is doubled, and how does its square?")
+    return hint(
+        answer, 16, square, "how does F Fᵀ change when F is doubled, and how does its square?"
+    )
 
 
 @exercise("01.5")
 def step_function(answer: Any) -> str:
-    """A function from a picture and a loss, a function of it, to the picture after a step of gradient descent of a length: the
-    root mean square change of a pixel."""
+    """A function from a picture and a loss, a function of it, to the picture after a step of
+    gradient descent of a length: the root mean square change of a pixel."""
     start, goal = random(1, 3, 4, 4), random(1, 3, 4, 4, seed=1)
     length, gradient = 0.05, start - goal
-    found = torch.as_tensor(answer(start.clone(), lambda image: 0.5 * (image - goal).square().sum(), length)).detach()
+    found = torch.as_tensor(
+        answer(start.clone(), lambda image: 0.5 * (image - goal).square().sum(), length)
+    ).detach()
     step = length * gradient / gradient.square().mean().sqrt()
     mistakes = {
         "that step goes up: descent goes against the gradient": start + step,
-        "the gradient's own length is still in the step; divide by its root mean square": start - length * gradient,
+        "the gradient's own length is still in the step; divide by its root mean square": start
+        - length * gradient,
         "that is the direction, or the step; subtract it from the picture": step,
         "that is the norm's length; the root mean square divides the sum by the number of values": (
             start - length * gradient / gradient.norm()
@@ -88,7 +114,8 @@ def step_function(answer: Any) -> str:
         found,
         start - step,
         mistakes,
-        "take the gradient, make its root mean square the length that is asked for, and subtract it from the picture",
+        "take the gradient, make its root mean square the length that is asked for, and subtract "
+        "it from the picture",
     )
 
 
@@ -99,23 +126,36 @@ def furthest_layer(answer: Any, runs: Sequence[FinishedRun]) -> str:
     answer = architecture(DEFAULT_NETWORK).layer(answer)
     if answer not in ratios:
         return f"choose one of {', '.join(ratios)}"
-    return "" if answer == min(ratios, key=ratios.get) else "another layer's picture is further from the photo"
+    return (
+        ""
+        if answer == min(ratios, key=ratios.get)
+        else "another layer's picture is further from the photo"
+    )
 
 
 @exercise("02.2")
 def psnr_function(answer: Any) -> str:
-    """A function from two pictures with values in [0, 1] to their peak signal-to-noise ratio in dB."""
+    """A function from two pictures with values in [0, 1] to their peak signal-to-noise ratio
+    in dB."""
     a, b = random(1, 3, 8, 8), random(1, 3, 8, 8, seed=1)
     wanted, found = measure.psnr(a, b), float(answer(a, b))
     if close(found, wanted * math.log(10)) or close(found, wanted * math.log(10) / 10):
         return "decibels are made with the logarithm to base 10"
     sign = {"the sign is wrong: the smaller the error, the larger the ratio": -wanted}
-    return hint(found, wanted, sign, "it is 10 log₁₀(1 / mean square error), since the largest value is 1")
+    return hint(
+        found, wanted, sign, "it is 10 log₁₀(1 / mean square error), since the largest value is 1"
+    )
 
 
 @exercise("02.3")
 def field_of_conv4_4(answer: Any) -> str:
     """The width, in pixels, of what one position of conv4_4 sees."""
-    first = {"that is one convolution; each further one adds two steps, and a step is twice as long after each pooling": 3}
-    otherwise = "walk from the first layer: a convolution adds 2 steps, a pooling adds 1 and doubles the length of a step"
+    first = {
+        "that is one convolution; each further one adds two steps, and a step is twice as long "
+        "after each pooling": 3
+    }
+    otherwise = (
+        "walk from the first layer: a convolution adds 2 steps, a pooling adds 1 and "
+        "doubles the length of a step"
+    )
     return hint(answer, 116, first, otherwise)

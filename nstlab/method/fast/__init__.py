@@ -1,1 +1,2 @@
-"""The same numbers sooner: features and gradients in memory of their own, evaluations that are replayed."""
+"""The same numbers sooner: features and gradients in memory of their own, evaluations that are
+replayed."""

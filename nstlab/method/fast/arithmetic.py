@@ -1,4 +1,5 @@
-"""The type of numbers in which the engine evaluates: float32, or 16 bits where the device is faster in them."""
+"""The type of numbers in which the engine evaluates: float32, or 16 bits where the device is faster
+in them."""
 
 from __future__ import annotations
 
@@ -6,9 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-from nstlab.networks.vgg import Network
+from nstlab.networks.base import Network
 
-FINE = {torch.bfloat16: 0.2}  # part of the last size's steps that is done in float32 after steps in a coarser type
+# part of the last size's steps that is done in float32 after steps in a coarser type
+FINE = {torch.bfloat16: 0.2}
 
 
 class Arithmetic(NamedTuple):
@@ -27,13 +29,20 @@ def native_halves(device: torch.device) -> tuple[torch.dtype, ...]:
     """The 16-bit types in which the device multiplies matrices faster than in float32."""
     if device.type == "cuda":
         found = {torch.float16: (7, 0), torch.bfloat16: (8, 0)}
-        return tuple(dtype for dtype, least in found.items() if torch.cuda.get_device_capability(device) >= least)
+        return tuple(
+            dtype
+            for dtype, least in found.items()
+            if torch.cuda.get_device_capability(device) >= least
+        )
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return ()
     can, halves = torch.cpu.get_capabilities(), []
     if can.get("amx_fp16") and torch.ops.mkldnn._is_mkldnn_fp16_supported():
         halves.append(torch.float16)
-    if any(can.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")) and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if (
+        any(can.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    ):
         halves.append(torch.bfloat16)
     return tuple(halves)
 
@@ -41,14 +50,17 @@ def native_halves(device: torch.device) -> tuple[torch.dtype, ...]:
 def arithmetic_of(net: Network) -> Arithmetic:
     """The arithmetic of a network's evaluations, by its `precision`.
 
-    "auto": the fastest type whose runs end within 1 % of the loss of float32 (the benchmarks check it). This is a 16-bit type
-    if the device computes in one natively, else float32; float16, in which features must stay below 65504, only if the
-    activations are normalized. "tf32" is float32 on devices without TF32. A network in float64 stays in float64, and one that
-    is evaluated by autograd in float32."""
-    if net.plain or net.dtype != torch.float32:
+    "auto": the fastest type whose runs end within 1 % of the loss of float32 (the benchmarks check
+    it). This is a 16-bit type if the device computes in one natively, else float32; float16, in
+    which features must stay below 65504, only if the activations are normalized. "tf32" is float32
+    on devices without TF32. A network in float64 stays in float64, and one that is evaluated by
+    autograd in float32."""
+    if net.uses_autograd or net.dtype != torch.float32:
         return Arithmetic(net.dtype)
     if net.precision == "auto":
-        halves = [dtype for dtype in native_halves(net.device) if net.normalized or dtype != torch.float16]
+        halves = [
+            dtype for dtype in native_halves(net.device) if net.normalized or dtype != torch.float16
+        ]
         return Arithmetic(halves[0] if halves else torch.float32)
     tf32 = net.precision == "tf32"
     return Arithmetic(torch.float32 if tf32 else getattr(torch, net.precision), tf32)

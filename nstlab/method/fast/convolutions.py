@@ -1,4 +1,5 @@
-"""3 × 3 convolutions with frozen weights: by PyTorch; faster, by oneDNN on a CPU and in 16 bits by cuDNN on a GPU."""
+"""3 × 3 convolutions with frozen weights: by PyTorch; faster, by oneDNN on a CPU and in 16 bits by
+cuDNN on a GPU."""
 
 from __future__ import annotations
 
@@ -18,15 +19,19 @@ MULTIPLE = 8  # of channels, which a GPU's matrix units need in 16 bits
 class Convolution:
     """A 3 × 3 convolution with fixed weights, by PyTorch's own operator."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, shape: Sequence[int], tf32: bool = False):
-        """weight (O, I, 3, 3); bias (O,); shape of the input, (1, I, h, w). tf32: whether a GPU may use it for float32."""
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, shape: Sequence[int], tf32: bool = False
+    ):
+        """weight (O, I, 3, 3); bias (O,); shape of the input, (1, I, h, w). tf32: whether a GPU may
+        use it for float32."""
         self.weight, self.bias = weight.contiguous(memory_format=torch.channels_last), bias
-        # As F.conv2d ends, which takes the last four from flags of the process: benchmark, deterministic, cuDNN at all, TF32.
+        # As F.conv2d ends, which takes the last four from flags of the process: benchmark,
+        # deterministic, cuDNN at all, TF32.
         self.rest = (ONE, ONE, ONE, False, [0, 0], 1, False, True, True, tf32)
 
     def __call__(self, x: Tensor, into: Tensor, rectify: bool = False, add: bool = False) -> Tensor:
-        """(1, I, h, w) -> (1, O, h, w), rectified if asked to, or added to what is in `into`. The result may be in the memory
-        of `into`, or not."""
+        """(1, I, h, w) -> (1, O, h, w), rectified if asked to, or added to what is in `into`. The
+        result may be in the memory of `into`, or not."""
         y = torch.ops.aten._convolution(x, self.weight, self.bias, *self.rest)[:, : into.shape[1]]
         if add:
             y = into.add_(y)
@@ -34,7 +39,8 @@ class Convolution:
 
 
 class OneDNN(Convolution):
-    """The same by oneDNN on a CPU, in the memory of `into`: weights are packed once, and the ReLU costs nothing."""
+    """The same by oneDNN on a CPU, in the memory of `into`: weights are packed once, and the ReLU
+    costs nothing."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, shape: Sequence[int]):
         pack = torch.ops.mkldnn._reorder_convolution_weight
@@ -47,7 +53,10 @@ class OneDNN(Convolution):
         if device.type != "cpu" or not torch.backends.mkldnn.is_available():
             return False
         here = torch.ops.mkldnn
-        wide = {torch.bfloat16: here._is_mkldnn_bf16_supported, torch.float16: here._is_mkldnn_fp16_supported}
+        wide = {
+            torch.bfloat16: here._is_mkldnn_bf16_supported,
+            torch.float16: here._is_mkldnn_fp16_supported,
+        }
         return dtype == torch.float32 or (dtype in wide and wide[dtype]())
 
     def __call__(self, x: Tensor, into: Tensor, rectify: bool = False, add: bool = False) -> Tensor:
@@ -60,7 +69,8 @@ class OneDNN(Convolution):
 
 
 class CuDNN(Convolution):
-    """The same by cuDNN on a GPU in 16 bits: bias and ReLU are part of the convolution where cuDNN can do that."""
+    """The same by cuDNN on a GPU in 16 bits: bias and ReLU are part of the convolution where cuDNN
+    can do that."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, shape: Sequence[int]):
         missing = -weight.shape[0] % MULTIPLE
@@ -70,7 +80,11 @@ class CuDNN(Convolution):
     @staticmethod
     def can(device: torch.device, dtype: torch.dtype) -> bool:
         """Tell whether cuDNN computes in this 16-bit type on this device."""
-        there = device.type == "cuda" and torch.version.hip is None and torch.backends.cudnn.is_available()
+        there = (
+            device.type == "cuda"
+            and torch.version.hip is None
+            and torch.backends.cudnn.is_available()
+        )
         return there and dtype.itemsize == 2
 
     def __call__(self, x: Tensor, into: Tensor, rectify: bool = False, add: bool = False) -> Tensor:
@@ -81,8 +95,8 @@ class CuDNN(Convolution):
 
 
 def _trim_memory() -> None:
-    """Give free memory back to the system. After packing, glibc would keep as much as the packed weights take, in pieces that
-    fit nothing else."""
+    """Give free memory back to the system. After packing, glibc would keep as much as the packed
+    weights take, in pieces that fit nothing else."""
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,5 @@
-"""Where tiles lie: their halos, their positions at each layer, and the sizes with which an evaluation costs least."""
+"""Where tiles lie: their halos, their positions at each layer, and the sizes with which an
+evaluation costs least."""
 
 from __future__ import annotations
 
@@ -15,10 +16,14 @@ from nstlab.networks.vgg import VGG, halvings
 AGAIN = 0.45  # what computing features a second time costs, of what an evaluation costs
 
 
-def tiles(net: VGG, layers: Iterable[str], shape: Sequence[int], side: int, halo: int | None = None) -> list[Tile]:
-    """The tiles of a picture of (H, W) for these layers, with sides of so many pixels, rounded up to the pooling grid.
+def tiles(
+    net: VGG, layers: Iterable[str], shape: Sequence[int], side: int, halo: int | None = None
+) -> list[Tile]:
+    """The tiles of a picture of (H, W) for these layers, with sides of so many pixels, rounded up
+    to the pooling grid.
 
-    halo: in pixels, rounded up as well; by default what the layers see, with which nothing is lost."""
+    halo: in pixels, rounded up as well; by default what the layers see, with which nothing is
+    lost."""
     reads = {rectified(layer) for layer in layers}
     grid = grid_of(net, reads)
     wide = halo_of(net, dict.fromkeys(reads, 0)) if halo is None else -(-halo // grid) * grid
@@ -26,7 +31,8 @@ def tiles(net: VGG, layers: Iterable[str], shape: Sequence[int], side: int, halo
 
 
 def grid_of(net: VGG, reads: Collection[str]) -> int:
-    """The distance in pixels between two positions of the deepest layer: tiles begin at its multiples."""
+    """The distance in pixels between two positions of the deepest layer: tiles begin at its
+    multiples."""
     return 2 ** max(map(halvings, reads), default=0)
 
 
@@ -47,7 +53,8 @@ def halo_of(net: VGG, margins: Mapping[str, int]) -> int:
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of a picture: the pixels that it stands for, and the window that is read for it, both among all (H, W)."""
+    """A part of a picture: the pixels that it stands for, and the window that is read for it, both
+    among all (H, W)."""
 
     own: Crop
     window: Crop
@@ -62,7 +69,8 @@ class Tile:
 
 
 def _at_layer(crop: Crop, read: str) -> Crop:
-    """The positions of a layer for which pixels stand; the last ones are whatever the poolings have left."""
+    """The positions of a layer for which pixels stand; the last ones are whatever the poolings have
+    left."""
     if read == PIXELS:
         return crop
     step = 2 ** halvings(read)
@@ -78,11 +86,16 @@ def tiled(shape: Sequence[int], side: Sequence[int], grid: int, halo: int) -> li
     """Tiles of (h, w) pixels, or less at the far ends, that cover a picture of (H, W)."""
     whole = int(shape[0]), int(shape[1])
     own = [
-        [slice(first, min(first + each, length)) for first in range(0, length - length % grid or length, each)]
+        [
+            slice(first, min(first + each, length))
+            for first in range(0, length - length % grid or length, each)
+        ]
         for length, each in zip(whole, side, strict=True)
     ]
     crops = [
-        Crop(_to_end(rows, whole[0], grid), _to_end(columns, whole[1], grid), whole) for rows in own[0] for columns in own[1]
+        Crop(_to_end(rows, whole[0], grid), _to_end(columns, whole[1], grid), whole)
+        for rows in own[0]
+        for columns in own[1]
     ]
     return [Tile(crop, crop.wider(halo)) for crop in crops]
 
@@ -92,14 +105,19 @@ def _to_end(part: slice, length: int, grid: int) -> slice:
     return slice(part.start, length) if length - part.stop < grid else part
 
 
-def best_sides(shape: Sequence[int], grid: int, halo: int, pixels: float, ranks: int = 1) -> tuple[int, int] | None:
-    """(h, w) of tiles with which an evaluation of (H, W) costs least, if each rank can hold features of so many pixels at once;
-    None if not even the smallest ones can be, or if these are fewer than the ranks."""
+def best_sides(
+    shape: Sequence[int], grid: int, halo: int, pixels: float, ranks: int = 1
+) -> tuple[int, int] | None:
+    """(h, w) of tiles with which an evaluation of (H, W) costs least, if each rank can hold
+    features of so many pixels at once; None if not even the smallest ones can be, or if these are
+    fewer than the ranks."""
     whole = [max(1, size // grid) for size in shape]
     sides = [sorted({grid * -(-size // n) for n in range(1, size + 1)}) for size in whole]
     costs: dict[tuple[int, int], float] = {}
     for h, w in itertools.product(*sides):
-        area = prod(min(size, each + 2 * halo + grid - 1) for size, each in zip(shape, (h, w), strict=True))
+        area = prod(
+            min(size, each + 2 * halo + grid - 1) for size, each in zip(shape, (h, w), strict=True)
+        )
         count = prod(-(-size * grid // each) for size, each in zip(whole, (h, w), strict=True))
         own = -(-count // ranks)
         kept = min(own, pixels // area)

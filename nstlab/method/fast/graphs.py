@@ -1,4 +1,5 @@
-"""Keeping a GPU busy: evaluations replayed as CUDA graphs, and pictures copied to the host while it goes on."""
+"""Keeping a GPU busy: evaluations replayed as CUDA graphs, and pictures copied to the host while it
+goes on."""
 
 from __future__ import annotations
 
@@ -14,10 +15,14 @@ CAPTURING = threading.Lock()  # PyTorch captures one graph at a time
 
 
 def capture(function: Function, x: Tensor) -> Callable[[], Sequence[Tensor]]:
-    """Capture function(x) as a CUDA graph. Calling what is returned computes it anew from the present content of x, into the
-    same memory. Other threads may use the GPU meanwhile."""
+    """Capture function(x) as a CUDA graph. Calling what is returned computes it anew from the
+    present content of x, into the same memory. Other threads may use the GPU meanwhile."""
     graph = torch.cuda.CUDAGraph()
-    with CAPTURING, torch.cuda.device(x.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with (
+        CAPTURING,
+        torch.cuda.device(x.device),
+        torch.cuda.graph(graph, capture_error_mode="thread_local"),
+    ):
         results = function(x)
 
     def replay() -> Sequence[Tensor]:
@@ -28,11 +33,12 @@ def capture(function: Function, x: Tensor) -> Callable[[], Sequence[Tensor]]:
 
 
 class Replayed:
-    """A function of one tensor that is captured once and then replayed, so that the host does not launch each kernel.
+    """A function of one tensor that is captured once and then replayed, so that the host does not
+    launch each kernel.
 
-    The first calls are plain: they warm up libraries, which cannot be done while capturing, and a function that is soon
-    replaced, because a slider moves, costs nothing extra. function: (tensor of one shape) -> tensors, without a transfer to
-    the host. capture: how it is captured."""
+    The first calls are plain: they warm up libraries, which cannot be done while capturing, and a
+    function that is soon replaced, because a slider moves, costs nothing extra. function: (tensor
+    of one shape) -> tensors, without a transfer to the host. capture: how it is captured."""
 
     PLAIN = 2  # calls before the capture
 
@@ -51,7 +57,8 @@ class Replayed:
 
 
 def to_host(picture: Tensor) -> Callable[[], Tensor]:
-    """Begin to copy a picture to the host, without waiting. Calling what is returned waits for the copy and gives it."""
+    """Begin to copy a picture to the host, without waiting. Calling what is returned waits for the
+    copy and gives it."""
     if picture.device.type != "cuda":
         return picture.detach().cpu
     copy = torch.empty(picture.shape, dtype=picture.dtype, pin_memory=True)

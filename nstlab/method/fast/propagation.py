@@ -1,24 +1,28 @@
-"""Forward and backward through the network by hand: features out, and the gradient at the image back.
+"""Forward and backward through the network by hand: features out, and the gradient at the image
+back.
 
     propagation = Propagation(net, ["relu1_1", "relu4_2"], (H, W))
     for layer, features in propagation.forward(image):
         ...
     gradient = propagation.backward(inject)
 
-The parameters are frozen, so autograd would keep more than is needed, and allocate it anew at every evaluation, which on a CPU
-costs as much as the convolutions. Here everything is in one piece of memory, allocated once, channels-last:
+The parameters are frozen, so autograd would keep more than is needed, and allocate it anew at every
+evaluation, which on a CPU costs as much as the convolutions. Here everything is in one piece of
+memory, allocated once, channels-last:
 
-- A convolution writes its rectified output into the layer's memory, and nothing else is kept: the ReLU's mask is where its
-  output is positive, and the gradient at the input of a frozen convolution does not depend on the input.
-- On the way back, the gradient overwrites features that are no longer needed. In between it is in scratch memory, which is as
-  large as the largest layer.
-- Nearly half of all features are those of the first block. In float32, and above a budget in 16 bits, later features overwrite
-  them, and they are computed a second time on the way back, which costs a twentieth of the time.
-- The gradient of a 3 × 3 convolution is a 3 × 3 convolution with its weights turned by 180°; the result is added to what the
-  terms of the objective have put there.
+- A convolution writes its rectified output into the layer's memory, and nothing else is kept: the
+  ReLU's mask is where its output is positive, and the gradient at the input of a frozen convolution
+  does not depend on the input.
+- On the way back, the gradient overwrites features that are no longer needed. In between it is in
+  scratch memory, which is as large as the largest layer.
+- Nearly half of all features are those of the first block. In float32, and above a budget in 16
+  bits, later features overwrite them, and they are computed a second time on the way back, which
+  costs a twentieth of the time.
+- The gradient of a 3 × 3 convolution is a 3 × 3 convolution with its weights turned by 180°; the
+  result is added to what the terms of the objective have put there.
 
-In 16 bits, the picture and the first weights are each split into what 16 bits hold and the remainder, so that a small change of
-a pixel is not lost.
+In 16 bits, the picture and the first weights are each split into what 16 bits hold and the
+remainder, so that a small change of a pixel is not lost.
 """
 
 from __future__ import annotations
@@ -35,8 +39,10 @@ from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.convolutions import Convolution, CuDNN, OneDNN
 from nstlab.networks.vgg import VGG
 
-Inject = Callable[[str, Tensor, Tensor], None]  # (layer, its features, where to write the gradient of the loss there)
-BUDGET = 1 << 30  # bytes; if features in 16 bits take more, those of the first block are computed twice
+# (layer, its features, where to write the gradient of the loss there)
+Inject = Callable[[str, Tensor, Tensor], None]
+# bytes; if features in 16 bits take more, those of the first block are computed twice
+BUDGET = 1 << 30
 ALIGNED = 32  # layers begin at multiples of this many numbers, which suits vector instructions
 
 
@@ -53,9 +59,11 @@ def _pixels(t: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the outputs of layers are in one piece of memory: offsets counted in numbers; scratch memory begins at 0.
+    """Where the outputs of layers are in one piece of memory: offsets counted in numbers; scratch
+    memory begins at 0.
 
-    twice: layers whose outputs are overwritten by later ones, and computed again on the way back."""
+    twice: layers whose outputs are overwritten by later ones, and computed again on the way
+    back."""
 
     shapes: dict[str, tuple[int, int, int]]
     offsets: dict[str, int]
@@ -64,17 +72,23 @@ class Layout:
 
     @classmethod
     def of(cls, net: VGG, reads: Iterable[str], shape: Sequence[int], dtype: torch.dtype) -> Layout:
-        """Lay out memory for the layers that are read and the outputs of all ReLUs before them, for images of shape (H, W)."""
+        """Lay out memory for the layers that are read and the outputs of all ReLUs before them, for
+        images of shape (H, W)."""
         reads = set(reads)
         nodes = net.until(reads)
         shapes = net.shapes(nodes, shape)
         sizes = {node: -(-prod(each) // ALIGNED) * ALIGNED for node, each in shapes.items()}
         kept = [node for node in nodes if node in reads or node.startswith("relu")]
-        first = tuple(nodes[: nodes.index("pool1")]) if "pool1" in nodes and "pool1" not in reads else ()
+        first = (
+            tuple(nodes[: nodes.index("pool1")])
+            if "pool1" in nodes and "pool1" not in reads
+            else ()
+        )
         wide = dtype.itemsize > 2 or sum(sizes[node] for node in kept) * dtype.itemsize > BUDGET
         twice = first if wide else ()
         offsets, ends = {}, []
-        for group in (twice, [node for node in nodes if node not in twice]):  # each after the scratch memory that it needs
+        # each after the scratch memory that it needs
+        for group in (twice, [node for node in nodes if node not in twice]):
             end = max((sizes[node] for node in group), default=0)
             if "conv1_1" in group:
                 end = max(end, _entry_size(shape, dtype))
@@ -93,8 +107,9 @@ def _entry_size(shape: Sequence[int], dtype: torch.dtype) -> int:
 class Propagation:
     """Features of some layers of a network, and the gradient at the image, for images of one size.
 
-    layers: those that are read, and where `backward` takes gradients. shape: (H, W). arithmetic: the network's by default.
-    like: one for images of another size, whose packed weights and memory, if they are large enough, it shares."""
+    layers: those that are read, and where `backward` takes gradients. shape: (H, W). arithmetic:
+    the network's by default. like: one for images of another size, whose packed weights and memory,
+    if they are large enough, it shares."""
 
     def __init__(
         self,
@@ -111,7 +126,9 @@ class Propagation:
         self.shapes = self.layout.shapes
         self.nodes = tuple(self.shapes)
         self.use(self.blank() if like is None or len(like.all) < self.layout.total else like.all)
-        self.convolutions, self.vjps = self._convolutions() if like is None else (like.convolutions, like.vjps)
+        self.convolutions, self.vjps = (
+            self._convolutions() if like is None else (like.convolutions, like.vjps)
+        )
 
     def blank(self) -> Tensor:
         """New memory."""
@@ -120,12 +137,17 @@ class Propagation:
     def use(self, memory: Tensor) -> None:
         """Compute in this memory; what it holds is what was computed there."""
         self.all = memory
-        self.memory = {node: self._view(self.shapes[node], offset) for node, offset in self.layout.offsets.items()}
+        self.memory = {
+            node: self._view(self.shapes[node], offset)
+            for node, offset in self.layout.offsets.items()
+        }
 
     def _convolutions(self) -> tuple[dict[str, Convolution], dict[str, Convolution]]:
         """Each convolution forward, and its vjp, a convolution with turned weights."""
         plain = partial(Convolution, tf32=self.tf32)
-        kind = next((kind for kind in (OneDNN, CuDNN) if kind.can(self.net.device, self.dtype)), plain)
+        kind = next(
+            (kind for kind in (OneDNN, CuDNN) if kind.can(self.net.device, self.dtype)), plain
+        )
         forward, backward = {}, {}
         for name in self.net.path(self.reads):
             weight, bias = self.net.convolution(name)  # (O, I, 3, 3), (O,)
@@ -134,12 +156,15 @@ class Propagation:
                 high, low = _split(weight, self.dtype)
                 weight = torch.cat([high, high, low], 1)
             c, h, w = self.shapes[name]
-            forward[name] = kind(weight.to(self.dtype), bias.to(self.dtype), (1, weight.shape[1], h, w))
+            forward[name] = kind(
+                weight.to(self.dtype), bias.to(self.dtype), (1, weight.shape[1], h, w)
+            )
             backward[name] = kind(turned, None, (1, c, h, w))
         return forward, backward
 
     def _view(self, shape: tuple[int, int, int], offset: int = 0) -> Tensor:
-        """The memory at an offset, by default the scratch memory, as (1, C, h, w), channels-last."""
+        """The memory at an offset, by default the scratch memory, as (1, C, h, w),
+        channels-last."""
         c, h, w = shape
         return self.all[offset : offset + c * h * w].view(1, h, w, c).permute(0, 3, 1, 2)
 
@@ -149,8 +174,8 @@ class Propagation:
     def forward(self, image: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield (layer, features) in the order of the network.
 
-        image: (1, 3, H, W) sRGB in [0, 1]. Features are (1, C, h, w) in the type of the computation, and valid until the next
-        ones are computed."""
+        image: (1, 3, H, W) sRGB in [0, 1]. Features are (1, C, h, w) in the type of the
+        computation, and valid until the next ones are computed."""
         self.image = image.detach()
         for node, x in self._through(self.nodes):
             if node in self.reads:
@@ -183,7 +208,9 @@ class Propagation:
         if kind == "conv":
             return self.memory[node].copy_(self.convolutions[node](x, self.memory[node]))
         if kind == "relu":
-            return x if self._fused(f"conv{place}") else torch.clamp_min(x, 0, out=self.memory[node])
+            return (
+                x if self._fused(f"conv{place}") else torch.clamp_min(x, 0, out=self.memory[node])
+            )
         into = self.memory[node] if node in self.reads else self._view(self.shapes[node])
         if self.net.pool == "avg":
             torch.ops.aten.avg_pool2d.out(x, [2, 2], [2, 2], [0, 0], False, True, None, out=into)
@@ -194,14 +221,20 @@ class Propagation:
 
     @torch.no_grad()
     def backward(self, inject: Inject) -> Tensor:
-        """The gradient at the image, (1, 3, H, W). To be called once, after `forward` has been drained.
+        """The gradient at the image, (1, 3, H, W). To be called once, after `forward` has been
+        drained.
 
-        inject(layer, features, into) writes the gradient of the loss at a layer that is read into `into`, which has the shape
-        of the features."""
+        inject(layer, features, into) writes the gradient of the loss at a layer that is read into
+        `into`, which has the shape of the features."""
         last = self.nodes[-1]
-        g = torch.empty_like(self.memory[last]) if last.startswith("conv") else self._view(self.shapes[last])
+        g = (
+            torch.empty_like(self.memory[last])
+            if last.startswith("conv")
+            else self._view(self.shapes[last])
+        )
         inject(last, self.memory[last], g)
-        pooled = False  # g is the gradient at the node's output; or, if true, still at that of the pooling after it
+        # g is the gradient at the node's output; or, if true, still at that of the pooling after it
+        pooled = False
         for i in reversed(range(len(self.nodes))):
             node = self.nodes[i]
             if node == "pool1" and self.layout.twice:
@@ -215,14 +248,16 @@ class Propagation:
         return g
 
     def _again(self, g: Tensor) -> Tensor:
-        """Compute the features of the first block a second time; return the gradient, which is in the scratch memory."""
+        """Compute the features of the first block a second time; return the gradient, which is in
+        the scratch memory."""
         g = g.clone() if self.split else g  # the split image goes through the scratch memory
         for _ in self._through(self.layout.twice):
             pass
         return g
 
     def _before_pooling(self, g: Tensor, features: Tensor) -> tuple[Tensor, bool]:
-        """(gradient at the pooling's input, False); for average pooling, (the gradient of each of its four inputs, True)."""
+        """(gradient at the pooling's input, False); for average pooling, (the gradient of each of
+        its four inputs, True)."""
         if self.net.pool == "avg":
             return g.mul_(self.net.gain / 4), True
         with torch.enable_grad():
@@ -231,7 +266,8 @@ class Propagation:
         return g, False
 
     def _before_relu(self, node: str, g: Tensor, pooled: bool, inject: Inject) -> Tensor:
-        """The gradient before a ReLU: that after it where its output is positive. It overwrites the features."""
+        """The gradient before a ReLU: that after it where its output is positive. It overwrites the
+        features."""
         y, following = self.memory[node], self.net.sequence[self.net.sequence.index(node) + 1]
         if following.startswith("pool") and following in self.nodes and node in self.reads:
             total = torch.empty_like(y)
@@ -247,7 +283,8 @@ class Propagation:
         return y
 
     def _before_convolution(self, node: str, g: Tensor, before: str, inject: Inject) -> Tensor:
-        """The gradient at the input of a convolution, the output of the node before, with what is injected there."""
+        """The gradient at the input of a convolution, the output of the node before, with what is
+        injected there."""
         if node in self.reads and node != self.nodes[-1]:
             own = torch.empty_like(g)
             inject(node, self.memory[node], own)
@@ -266,7 +303,9 @@ class Propagation:
         image = torch.zeros(1, 3, height, width, dtype=self.net.dtype, device=self.net.device)
         with torch.enable_grad():
             image.requires_grad_(True)
-            return torch.autograd.grad(self.net.weights.preprocessing(image), image, g.to(image.dtype))[0]
+            return torch.autograd.grad(
+                self.net.weights.preprocessing(image), image, g.to(image.dtype)
+            )[0]
 
 
 def _spread(g: Tensor) -> Tensor:
@@ -276,7 +315,8 @@ def _spread(g: Tensor) -> Tensor:
 
 
 def _quads(y: Tensor, g: Tensor) -> Tensor:
-    """(1, C, H, W) -> (h, 2, w, 2, C): a view of the positions that are averaged by pooling to the (h, w) of g."""
+    """(1, C, H, W) -> (h, 2, w, 2, C): a view of the positions that are averaged by pooling to the
+    (h, w) of g."""
     h, w = g.shape[2:]
     return _pixels(y)[: 2 * h, : 2 * w].unflatten(0, (h, 2)).unflatten(2, (w, 2))
 
@@ -284,5 +324,6 @@ def _quads(y: Tensor, g: Tensor) -> Tensor:
 def _masked(g: Tensor, y: Tensor) -> None:
     """Set y to g where y is positive, and to 0 elsewhere."""
     if y.device.type == "cpu" and y.dtype.itemsize == 2:
-        g, y = g.view(torch.int16), y.view(torch.int16)  # the bits of positive numbers are positive: six times faster
+        # the bits of positive numbers are positive: six times faster
+        g, y = g.view(torch.int16), y.view(torch.int16)
     torch.ops.aten.threshold_backward.grad_input(g, y, 0, grad_input=y)

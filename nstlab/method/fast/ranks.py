@@ -1,12 +1,14 @@
 """One run on several processes, on one machine or many, as torchrun starts them.
 
-The first one, rank 0, runs the engine and writes all files. The others serve it: they evaluate tiles. Each gets the rows of the
-picture that its tiles read; statistics are summed over all; and each sends back its part of the gradient. A rank that is lost
-ends the run with a checkpoint, from which any number of ranks can go on.
+The first one, rank 0, runs the engine and writes all files. The others serve it: they evaluate
+tiles. Each gets the rows of the picture that its tiles read; statistics are summed over all; and
+each sends back its part of the gradient. A rank that is lost ends the run with a checkpoint, from
+which any number of ranks can go on.
 
-A process that has died closes its connections, which the others notice at once. One that is stopped, or a machine that is cut
-off, does not: so each rank counts its heartbeats in the launcher's store, and whoever misses those of another closes all
-connections. However long a rank computes or writes, its heart beats.
+A process that has died closes its connections, which the others notice at once. One that is
+stopped, or a machine that is cut off, does not: so each rank counts its heartbeats in the
+launcher's store, and whoever misses those of another closes all connections. However long a rank
+computes or writes, its heart beats.
 """
 
 from __future__ import annotations
@@ -30,10 +32,12 @@ from torch.distributed.rendezvous import rendezvous
 from nstlab.base.settings import InputError, is_whole
 
 BEAT = 5.0  # seconds between two heartbeats of a rank
-MISSED = 36  # heartbeats, three minutes: a library that writes a large file may hold the interpreter for a while
+# heartbeats, three minutes: a library that writes a large file may hold the interpreter for a while
+MISSED = 36
 MEETING = 600.0  # seconds within which all ranks have to be there
 LINGER = 2.0  # seconds that the first rank waits, at its end, for those that may not answer
-LONGEST = timedelta(days=30)  # of a wait for an order, while the first rank computes or writes alone
+# of a wait for an order, while the first rank computes or writes alone
+LONGEST = timedelta(days=30)
 NOBODY = 1  # the tag of messages that are never sent
 
 
@@ -43,7 +47,8 @@ class RankLost(InputError):
 
 @dataclass(frozen=True)
 class Team:
-    """The processes of a run, of which this one is `rank` of `size`. store: where they leave word for each other."""
+    """The processes of a run, of which this one is `rank` of `size`. store: where they leave word
+    for each other."""
 
     rank: int
     size: int
@@ -52,7 +57,8 @@ class Team:
     @classmethod
     @contextlib.contextmanager
     def joined(cls) -> Iterator[Team]:
-        """Meet the others; NCCL connects GPUs, gloo processors. InputError if the environment does not say how."""
+        """Meet the others; NCCL connects GPUs, gloo processors. InputError if the environment does
+        not say how."""
         size = from_launcher("WORLD_SIZE", 1)
         rank = from_launcher("RANK", 0, size - 1)
         from_launcher("LOCAL_WORLD_SIZE", 1, default=1)
@@ -87,33 +93,38 @@ class Team:
         return self.rank == 0
 
     def device(self, name: str) -> str | torch.device:
-        """The device of this process: its own GPU, of those on its machine, if GPUs are meant. InputError if there are too
-        few."""
+        """The device of this process: its own GPU, of those on its machine, if GPUs are meant.
+        InputError if there are too few."""
         if name not in ("auto", "cuda") or not torch.cuda.is_available():
             return name
         count = torch.cuda.device_count()
         if self.here > count:
-            raise InputError(f"device: {self.here} ranks share {count} GPU here; start one rank for each, or choose cpu")
+            raise InputError(
+                f"device: {self.here} ranks share {count} GPU here; start one rank for each, or "
+                "choose cpu"
+            )
         return torch.device("cuda", from_launcher("LOCAL_RANK", 0, count - 1, default=0))
 
     def share(self, count: int, rank: int | None = None) -> range:
-        """Which of so many tiles are those of a rank, by default this one: nearly as many for each, next to each other."""
+        """Which of so many tiles are those of a rank, by default this one: nearly as many for each,
+        next to each other."""
         rank = self.rank if rank is None else rank
         return range(rank * count // self.size, (rank + 1) * count // self.size)
 
     # --- messages
 
-    def order(self, **what: Any) -> None:
+    def broadcast(self, **what: Any) -> None:
         """Tell all other ranks what to do next, in plain values."""
         for rank in range(1, self.size):
             self._write(what, rank)
 
-    def ordered(self) -> dict[str, Any]:
+    def receive_broadcast(self) -> dict[str, Any]:
         """Wait for the next order."""
         return self._read(0)
 
     def gather(self, what: Any) -> list[Any]:
-        """What each rank says, in plain values: all of it on the first one, nothing on the others."""
+        """What each rank says, in plain values: all of it on the first one, nothing on the
+        others."""
         if self.leads:
             return [what, *(self._read(rank) for rank in range(1, self.size))]
         self._write(what, 0)
@@ -141,12 +152,12 @@ class Team:
             for tensor in tensors if self.size > 1 else ():
                 dist.all_reduce(tensor)
 
-    def give(self, picture: Tensor, rows: slice, rank: int) -> None:
+    def send(self, picture: Tensor, rows: slice, rank: int) -> None:
         """Send some rows of a picture to a rank."""
         with self._reported():
             dist.send(picture[..., rows, :].contiguous(), rank)
 
-    def take(self, picture: Tensor, rows: slice, rank: int, add: bool = False) -> None:
+    def receive(self, picture: Tensor, rows: slice, rank: int, add: bool = False) -> None:
         """Receive some rows of a picture from a rank, or add them to what is there."""
         place = picture[..., rows, :]
         new = torch.empty_like(place, memory_format=torch.contiguous_format)
@@ -163,7 +174,8 @@ class Team:
         self._disconnect(0)
 
     def outlives_first(self) -> bool:
-        """Wait for the first rank to end, as long as its heart beats; tell whether it has ended in order."""
+        """Wait for the first rank to end, as long as its heart beats; tell whether it has ended in
+        order."""
         beats, waited, pause = -1, 0.0, 0.1
         while waited <= MISSED * BEAT:
             if self._word("nstlab ended 0"):
@@ -179,20 +191,27 @@ class Team:
         """Wait until all ranks are there."""
         self._note(f"nstlab here {self.rank}", "yes")
         end = time.monotonic() + MEETING
-        while missing := [str(rank) for rank in range(self.size) if not self._word(f"nstlab here {rank}")]:
+        while missing := [
+            str(rank) for rank in range(self.size) if not self._word(f"nstlab here {rank}")
+        ]:
             if time.monotonic() > end:
-                raise RankLost(f"rank {', '.join(missing)} of {self.size}: not there after {MEETING:.0f} s")
+                raise RankLost(
+                    f"rank {', '.join(missing)} of {self.size}: not there after {MEETING:.0f} s"
+                )
             time.sleep(0.05)
 
     def _linger(self) -> None:
-        """Let the others see that the first rank has ended: it may be the one that keeps the store."""
+        """Let the others see that the first rank has ended: it may be the one that keeps the
+        store."""
         end, others = time.monotonic() + LINGER, range(1, self.size) if self.leads else ()
-        while time.monotonic() < end and not all(self._word(f"nstlab ended {rank}") for rank in others):
+        while time.monotonic() < end and not all(
+            self._word(f"nstlab ended {rank}") for rank in others
+        ):
             time.sleep(0.05)
 
     def _watch(self, ended: threading.Event) -> None:
-        """Count heartbeats, and watch those of the ranks that this one waits for. Own ones measure the time, so that nobody
-        is missed if all processes were stopped together."""
+        """Count heartbeats, and watch those of the ranks that this one waits for. Own ones measure
+        the time, so that nobody is missed if all processes were stopped together."""
         others = range(1, self.size) if self.leads else range(1)
         seen, missed = dict.fromkeys(others, 0), dict.fromkeys(others, 0)
         while not ended.wait(BEAT) and self._beats(self.rank, 1) > 0:
@@ -200,13 +219,17 @@ class Team:
                 before, seen[rank] = seen[rank], self._beats(rank)
                 missed[rank] = missed[rank] + 1 if seen[rank] == before else 0
                 if missed[rank] > MISSED:
-                    self._note("nstlab why", f"rank {rank} is stopped or cut off: no heartbeat for {MISSED * BEAT:.0f} s")
+                    self._note(
+                        "nstlab why",
+                        f"rank {rank} is stopped or cut off: no heartbeat for "
+                        f"{MISSED * BEAT:.0f} s",
+                    )
                     self._disconnect(rank)
                     return
 
     def _disconnect(self, rank: int) -> None:
-        """Close all connections of gloo, so that nobody here or elsewhere goes on waiting: a timeout in one thread does that
-        for all of them."""
+        """Close all connections of gloo, so that nobody here or elsewhere goes on waiting: a
+        timeout in one thread does that for all of them."""
         with contextlib.suppress(RuntimeError, ValueError):
             _received(torch.zeros(1), rank, timedelta(milliseconds=1), NOBODY)
 
@@ -230,7 +253,8 @@ class Team:
 
     @contextlib.contextmanager
     def _reported(self) -> Iterator[None]:
-        """Tell in one line that another rank is lost, and why, which any call that waits for it notices."""
+        """Tell in one line that another rank is lost, and why, which any call that waits for it
+        notices."""
         try:
             yield
         except (RuntimeError, ValueError) as error:  # dist.DistError is a RuntimeError
@@ -252,8 +276,11 @@ def said(error: Exception) -> str:
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
 
 
-def from_launcher(name: str, low: int = 0, high: int | None = None, default: int | None = None) -> int:
-    """A number that torchrun, or whatever has started the ranks, leaves in the environment. Empty is not set.
+def from_launcher(
+    name: str, low: int = 0, high: int | None = None, default: int | None = None
+) -> int:
+    """A number that torchrun, or whatever has started the ranks, leaves in the environment. Empty
+    is not set.
 
     Raises InputError if it is not allowed, or if it is not set and there is no default."""
     text = os.environ.get(name, "").strip()
@@ -263,10 +290,15 @@ def from_launcher(name: str, low: int = 0, high: int | None = None, default: int
         return default
     if not is_whole(text) or int(text) < low or (high is not None and int(text) > high):
         allowed = f"from {low} to {high}" if high is not None else f"from {low}"
-        raise InputError(f"{name}: '{text:.40}' is not allowed; allowed are whole numbers {allowed}")
+        raise InputError(
+            f"{name}: '{text:.40}' is not allowed; allowed are whole numbers {allowed}"
+        )
     return int(text)
 
 
 def spanned(spans: Sequence[slice]) -> slice:
     """The rows from the first to the last one of some spans; none if there are none."""
-    return slice(min((each.start for each in spans), default=0), max((each.stop for each in spans), default=0))
+    return slice(
+        min((each.start for each in spans), default=0),
+        max((each.stop for each in spans), default=0),
+    )

@@ -1,12 +1,14 @@
 """Pictures whose features are larger than memory: the same loss and gradient, tile by tile.
 
-A statistic is a sum over positions, and the gradient at a position needs the statistic of the whole picture. So there are two
-passes over the tiles. The first one computes features and sums up what each tile adds to the statistics. Between them, scores
-and their gradients are computed. The second one computes the features again, unless there was room to keep them, and carries
-each tile's share of the gradient back to the pixels.
+A statistic is a sum over positions, and the gradient at a position needs the statistic of the whole
+picture. So there are two passes over the tiles. The first one computes features and sums up what
+each tile adds to the statistics. Between them, scores and their gradients are computed. The second
+one computes the features again, unless memory suffices to keep them, and carries each tile's share
+of the gradient back to the pixels.
 
-A tile is read with a halo: the pixels that its deepest features see. Tiles begin at multiples of the pooling grid, so that
-positions are those of the whole picture, and the result is exact, not merely close.
+A tile is read with a halo: the pixels that its deepest features see. Tiles begin at multiples of
+the pooling grid, so that positions are those of the whole picture, and the result is exact, not
+merely close.
 """
 
 from __future__ import annotations
@@ -27,51 +29,71 @@ from nstlab.method.fast.propagation import Layout, Propagation
 from nstlab.method.fast.ranks import Team, spanned
 from nstlab.method.objectives import ActiveLayer, Bound, Objective
 from nstlab.method.terms import PIXELS, Term
-from nstlab.networks.vgg import VGG, Network, is_fast
+from nstlab.networks.base import Network
+from nstlab.networks.vgg import VGG, is_fast
 
-WINDOW = 96  # bytes a pixel, beside features: the window as it is and preprocessed, and its gradient on the way back
+# bytes a pixel, beside features: the window as it is and preprocessed, and its gradient on the way
+# back
+WINDOW = 96
 CHUNK = 1 << 21  # numbers of a layer's features that are copied at a time
-ALONE = 256  # pixels: a picture with less than a square of this side for each rank is evaluated by the first one alone
+# pixels: a picture with less than a square of this side for each rank is evaluated by the first one
+# alone
+ALONE = 256
 
-# --- evaluation -------------------------------------------------------------------------------------------------
+# --- evaluation -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a picture is cut. room: bytes that the features may take. side: of the tiles, in pixels; by default as the room
-    allows. team: the processes that share the tiles."""
+    """How a picture is cut. budget: bytes that the features may take. side: of the tiles, in
+    pixels; by default as the budget allows. team: the processes that share the tiles."""
 
-    room: int
+    budget: int
     side: int | None = None
     team: Team = Team(0, 1)
 
-    def spares(self, net: VGG, reads: Collection[str], shape: Sequence[int], arithmetic: Arithmetic) -> bool:
+    def fits_untiled(
+        self, net: VGG, reads: Collection[str], shape: Sequence[int], arithmetic: Arithmetic
+    ) -> bool:
         """Whether a picture of (H, W) needs no tiles."""
-        if self.side is not None or (self.team.size > 1 and prod(shape) >= self.team.size * ALONE**2):
+        if self.side is not None or (
+            self.team.size > 1 and prod(shape) >= self.team.size * ALONE**2
+        ):
             return False
         features = prod(shape) * bytes_a_pixel(net, reads, arithmetic)
-        return weights_of(net, reads, arithmetic) + features <= self.room
+        return weights_of(net, reads, arithmetic) + features <= self.budget
 
     def tiles(
         self, net: VGG, margins: Mapping[str, int], shape: Sequence[int], arithmetic: Arithmetic
     ) -> tuple[list[Tile], int]:
-        """(the tiles of a picture of (H, W), how many of them have their features kept between the passes).
+        """(the tiles of a picture of (H, W), how many of them have their features kept between the
+        passes).
 
-        margins: see `halo_of`. Raises InputError if there is not room for even the smallest tile."""
+        margins: see `halo_of`. Raises InputError if there is not room for even the smallest
+        tile."""
         reads = margins.keys() - {PIXELS}
         grid, halo = grid_of(net, reads), halo_of(net, margins)
-        pixels = (self.room - weights_of(net, reads, arithmetic)) / bytes_a_pixel(net, reads, arithmetic)
+        pixels = (self.budget - weights_of(net, reads, arithmetic)) / bytes_a_pixel(
+            net, reads, arithmetic
+        )
         if self.side is not None:
             sides = (-(-self.side // grid) * grid,) * 2
         elif (sides := best_sides(shape, grid, halo, pixels, self.team.size)) is None:
-            raise InputError(f"memory: {self.room / 1e9:.2f} GB are too little for the features of even the smallest tile")
+            raise InputError(
+                f"memory: {self.budget / 1e9:.2f} GB are too little for the features of even the "
+                "smallest tile"
+            )
         found = tiled(shape, sides, grid, halo)
         return found, max(1, int(pixels / max(prod(tile.window.shape) for tile in found)))
 
 
 def weights_of(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> int:
     """Bytes of the packed weights, forward and back."""
-    return 2 * arithmetic.dtype.itemsize * sum(net.convolution(name)[0].numel() for name in net.path(reads))
+    return (
+        2
+        * arithmetic.dtype.itemsize
+        * sum(net.convolution(name)[0].numel() for name in net.path(reads))
+    )
 
 
 def bytes_a_pixel(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> float:
@@ -86,26 +108,43 @@ class Windows:
 
     margins: see `halo_of`."""
 
-    def __init__(self, net: VGG, margins: Mapping[str, int], shape: Sequence[int], arithmetic: Arithmetic, tiling: Tiling):
+    def __init__(
+        self,
+        net: VGG,
+        margins: Mapping[str, int],
+        shape: Sequence[int],
+        arithmetic: Arithmetic,
+        tiling: Tiling,
+    ):
         self.net, self.arithmetic, self.reads = net, arithmetic, margins.keys() - {PIXELS}
         self.tiles, kept = tiling.tiles(net, margins, shape, arithmetic)
-        self.team = tiling.team if len(self.tiles) >= tiling.team.size else Team(0, 1)  # then each rank computes all
+        # then each rank computes all
+        self.team = tiling.team if len(self.tiles) >= tiling.team.size else Team(0, 1)
         self.mine = self.team.share(len(self.tiles))
         self.kept = min(kept, len(self.mine))
         self._propagations: dict[tuple[int, int], Propagation] = {}
         self._memories: dict[int, Tensor] = {}
 
     def _propagation(self, i: int) -> Propagation:
-        """The propagation for a tile, in the memory that it has: its own one for the first tiles, the same for the others."""
-        if not self._propagations:  # that with the most memory first, which is then enough for all; not always the largest
+        """The propagation for a tile, in the memory that it has: its own one for the first tiles,
+        the same for the others."""
+        # that with the most memory first, which is then enough for all; not always the largest
+        if not self._propagations:
             shapes = {self.tiles[i].window.shape for i in self.mine}
-            most = max(shapes, key=lambda shape: Layout.of(self.net, self.reads, shape, self.arithmetic.dtype).total)
+            most = max(
+                shapes,
+                key=lambda shape: (
+                    Layout.of(self.net, self.reads, shape, self.arithmetic.dtype).total
+                ),
+            )
             self._propagations[most] = Propagation(self.net, self.reads, most, self.arithmetic)
             self._memories[-1] = self._propagations[most].all
         shape = self.tiles[i].window.shape
         if shape not in self._propagations:
             like = next(iter(self._propagations.values()))
-            self._propagations[shape] = Propagation(self.net, self.reads, shape, self.arithmetic, like)
+            self._propagations[shape] = Propagation(
+                self.net, self.reads, shape, self.arithmetic, like
+            )
         found = self._propagations[shape]
         own = i if i - self.mine.start < self.kept - 1 else -1
         if own not in self._memories:
@@ -116,7 +155,11 @@ class Windows:
     def _window(self, picture: Tensor, i: int) -> Tensor:
         """The pixels of a tile's window, on the network's device."""
         window = self.tiles[i].window
-        return picture[..., window.rows, window.columns].contiguous().to(self.net.device, self.net.dtype)
+        return (
+            picture[..., window.rows, window.columns]
+            .contiguous()
+            .to(self.net.device, self.net.dtype)
+        )
 
     def rows(self, rank: int) -> slice:
         """The rows of the picture that a rank's tiles read."""
@@ -126,17 +169,17 @@ class Windows:
         """Give each rank the rows of the picture that it reads."""
         if self.team.leads:
             for rank in range(1, self.team.size):
-                self.team.give(image, self.rows(rank), rank)
+                self.team.send(image, self.rows(rank), rank)
         else:
-            self.team.take(image, self.rows(self.team.rank), 0)
+            self.team.receive(image, self.rows(self.team.rank), 0)
 
     def collect(self, grad: Tensor) -> None:
         """Add up the gradients of all ranks on the first one."""
         if self.team.leads:
             for rank in range(1, self.team.size):
-                self.team.take(grad, self.rows(rank), rank, add=True)
+                self.team.receive(grad, self.rows(rank), rank, add=True)
         else:
-            self.team.give(grad, self.rows(self.team.rank), 0)
+            self.team.send(grad, self.rows(self.team.rank), 0)
 
     def forward(self, picture: Tensor) -> Iterator[tuple[Tile, str, Tensor]]:
         """Yield (tile, layer, features of the tile's window), for each tile the pixels first."""
@@ -144,10 +187,16 @@ class Windows:
             tile, window = self.tiles[i], self._window(picture, i)
             yield tile, PIXELS, window
             if self.reads:
-                yield from ((tile, read, features) for read, features in self._propagation(i).forward(window))
+                yield from (
+                    (tile, read, features)
+                    for read, features in self._propagation(i).forward(window)
+                )
 
-    def backward(self, picture: Tensor, inject: Callable[[Tile, str, Tensor, Tensor], None]) -> Iterator[tuple[Tile, Tensor]]:
-        """Yield (tile, gradient at its window), after `forward`; inject is that of `Propagation.backward`."""
+    def backward(
+        self, picture: Tensor, inject: Callable[[Tile, str, Tensor, Tensor], None]
+    ) -> Iterator[tuple[Tile, Tensor]]:
+        """Yield (tile, gradient at its window), after `forward`; inject is that of
+        `Propagation.backward`."""
         for i in reversed(self.mine):
             tile, window = self.tiles[i], self._window(picture, i)
             if not self.reads:
@@ -155,11 +204,14 @@ class Windows:
             else:
                 propagation = self._propagation(i)
                 propagation.image = window
-                overwritten = self.kept - 1 <= i - self.mine.start < len(self.mine) - 1  # by the features of the next tile
+                # by the features of the next tile
+                overwritten = self.kept - 1 <= i - self.mine.start < len(self.mine) - 1
                 if overwritten:
                     for _ in propagation.forward(window):
                         pass
-                grad = propagation.backward(lambda read, f, into, tile=tile: inject(tile, read, f, into))
+                grad = propagation.backward(
+                    lambda read, f, into, tile=tile: inject(tile, read, f, into)
+                )
             inject(tile, PIXELS, window, grad)
             yield tile, grad
 
@@ -171,32 +223,38 @@ def bind(
     arithmetic: Arithmetic | None = None,
     tiling: Tiling | None = None,
 ) -> Bound:
-    """Bind an objective for one network and images of shape (H, W), on the fast path if there is one for it.
+    """Bind an objective for one network and images of shape (H, W), on the fast path if there is
+    one for it.
 
-    arithmetic: the network's by default. tiling: how to cut pictures whose features take more than its room."""
+    arithmetic: the network's by default. tiling: how to cut pictures whose features take more than
+    its budget."""
     if not is_fast(net):
         return objective.bind(net, shape)
     arithmetic, shape = arithmetic or arithmetic_of(net), (int(shape[0]), int(shape[1]))
-    if tiling is None or tiling.spares(net, objective.reads, shape, arithmetic):
+    if tiling is None or tiling.fits_untiled(net, objective.reads, shape, arithmetic):
         return FastBound(objective, net, shape, arithmetic=arithmetic)
     return TiledBound(objective, net, shape, arithmetic=arithmetic, tiling=tiling)
 
 
 @dataclass
 class TiledBound(ByHand):
-    """A `Bound` that evaluates tile by tile. The picture may be on another device than the network."""
+    """A `Bound` that evaluates tile by tile. The picture may be on another device than the
+    network."""
 
     net: VGG
     arithmetic: Arithmetic = field(kw_only=True)
     tiling: Tiling = field(kw_only=True)
     _windows: Windows | None = field(init=False, default=None)
     _margins: dict[str, int] = field(init=False, default_factory=dict)
-    _tiles: list[Tile] = field(init=False, default_factory=list)  # those of the targets that have positions
+    # those of the targets that have positions
+    _tiles: list[Tile] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         if self.tiling.team.leads:
             dtype = str(self.arithmetic.dtype).removeprefix("torch.")
-            self.tiling.team.order(do="bind", shape=self.shape, dtype=dtype, tf32=self.arithmetic.tf32)
+            self.tiling.team.broadcast(
+                do="bind", shape=self.shape, dtype=dtype, tf32=self.arithmetic.tf32
+            )
         super().__post_init__()
 
     @torch.no_grad()
@@ -208,7 +266,7 @@ class TiledBound(ByHand):
             self._tiles = tiles
         missing = self._missing(weights)
         if team.leads and missing:
-            team.order(do="targets", weights=weights)
+            team.broadcast(do="targets", weights=weights)
         for term, reads in sorted(missing.items(), key=lambda item: item[0].positional):
             picture = term.target_image(self.shape)
             if picture is not None:
@@ -220,10 +278,15 @@ class TiledBound(ByHand):
         self.targets = {key: target for key, target in self.targets.items() if key[0] not in names}
 
     def _targets_of(
-        self, term: Term, reads: Mapping[str, list[ActiveLayer]], picture: Tensor, actives: Sequence[ActiveLayer]
+        self,
+        term: Term,
+        reads: Mapping[str, list[ActiveLayer]],
+        picture: Tensor,
+        actives: Sequence[ActiveLayer],
     ) -> dict[tuple[str, str], Tensor]:
-        """The targets of these layers of a term, from their picture. Those with positions are made of the tiles of the
-        evaluations, so that each rank has what it will need; others of tiles of their own."""
+        """The targets of these layers of a term, from their picture. Those with positions are made
+        of the tiles of the evaluations, so that each rank has what it will need; others of tiles of
+        their own."""
         if term.positional:
             windows = self._windows_of(actives)
         else:
@@ -234,10 +297,12 @@ class TiledBound(ByHand):
         for tile, read, features in windows.forward(picture):
             for active in reads.get(read, ()):
                 for crop, f in _pieces(term, tile, read, features):
-                    totals[active.key] = term.gathered(totals.get(active.key), f, crop, picture)
+                    totals[active.key] = term.accumulate_target(
+                        totals.get(active.key), f, crop, picture
+                    )
         if not term.positional:
             windows.team.sum(totals.values())
-        return {key: self._placed(term.settled(total)) for key, total in totals.items()}
+        return {key: self._placed(term.finalize_target(total)) for key, total in totals.items()}
 
     def _placed(self, target: Tensor) -> Tensor:
         """A target where and as evaluations need it; one with positions stays where it is."""
@@ -248,7 +313,7 @@ class TiledBound(ByHand):
         actives, at = self.grouped()
         windows, found = self._windows_of(actives), {}
         if windows.team.leads:
-            windows.team.order(do="evaluate", weights=self.weights)
+            windows.team.broadcast(do="evaluate", weights=self.weights)
         windows.hand_out(image)
         for tile, read, features in windows.forward(image):
             for active in at.get(read, ()):
@@ -256,7 +321,7 @@ class TiledBound(ByHand):
                     part = active.term.part(f, self.targets.get(active.key), crop)
                     found[active.key] = added(found.get(active.key), part)
         windows.team.sum(found.values())
-        total, values, slopes = self.sloped(actives, found, self._blanks(at))
+        total, values, slopes = self.differentiate_scores(actives, found, self._blanks(at))
         unit = unit_of(slopes.values(), self.arithmetic, self.shape)
 
         def inject(tile: Tile, read: str, features: Tensor, into: Tensor) -> None:
@@ -283,17 +348,24 @@ class TiledBound(ByHand):
             margins[active.read] = max(margins.get(active.read, 0), active.term.margin)
         if self._windows is None or self._margins != margins:
             self._windows = None  # its memory is free before the next one takes its own
-            self._windows, self._margins = Windows(self.net, margins, self.shape, self.arithmetic, self.tiling), margins
+            self._windows, self._margins = (
+                Windows(self.net, margins, self.shape, self.arithmetic, self.tiling),
+                margins,
+            )
         return self._windows
 
     def _blanks(self, reads: Iterable[str]) -> dict[str, Tensor]:
         """Tensors with the shapes of the features that are read, which take no memory."""
         shapes = self.net.shapes(set(reads) - {PIXELS}, self.shape) | {PIXELS: (3, *self.shape)}
-        return {read: torch.zeros(1, device=self.net.device).expand(1, *shape) for read, shape in shapes.items()}
+        return {
+            read: torch.zeros(1, device=self.net.device).expand(1, *shape)
+            for read, shape in shapes.items()
+        }
 
 
 def _pieces(term: Term, tile: Tile, read: str, features: Tensor) -> Iterator[tuple[Crop, Tensor]]:
-    """(crop, its features with the term's margin): the tile's own positions at a layer, if possible some rows at a time."""
+    """(crop, its features with the term's margin): the tile's own positions at a layer, if possible
+    some rows at a time."""
     crop = tile.crop(read)
     rows = crop.shape[0]
     if type(term).part is Term.part:
@@ -304,26 +376,30 @@ def _pieces(term: Term, tile: Tile, read: str, features: Tensor) -> Iterator[tup
         yield part, own.contiguous(memory_format=torch.channels_last)
 
 
-# --- several ranks ----------------------------------------------------------------------------------------------
+# --- several ranks --------------------------------------------------------------------------------
 
 
 @dataclass
 class _ServingBound(TiledBound):
-    """The `TiledBound` of a rank that serves: its targets are computed when the first rank says so."""
+    """The `TiledBound` of a rank that serves: its targets are computed when the first rank
+    says so."""
 
     def __post_init__(self) -> None:
         self.weights = self.objective.weights
 
 
 def serve(objective: Objective, net: VGG, start: Tensor, tiling: Tiling) -> None:
-    """Evaluate tiles for the first rank, which runs the engine on the same objective, network and start, until it ends.
+    """Evaluate tiles for the first rank, which runs the engine on the same objective, network and
+    start, until it ends.
 
     Raises InputError if that rank is lost."""
     bound, image = None, start
-    while (order := tiling.team.ordered())["do"] != "end":
+    while (order := tiling.team.receive_broadcast())["do"] != "end":
         if order["do"] == "bind":
             bound, arithmetic = None, Arithmetic(getattr(torch, order["dtype"]), order["tf32"])
-            bound = _ServingBound(objective, net, tuple(order["shape"]), arithmetic=arithmetic, tiling=tiling)
+            bound = _ServingBound(
+                objective, net, tuple(order["shape"]), arithmetic=arithmetic, tiling=tiling
+            )
             image = start.new_zeros(1, 3, *order["shape"])
         elif bound is not None and order["do"] == "targets":
             bound._compute_targets(order["weights"])

@@ -1,5 +1,6 @@
-"""What of a painting's features is its style, other than the Gram matrix: one file each, named as users write it (`mmd_poly.py`
-is "mmd-poly"), with a class `Statistic` on `Style`. Imports nothing heavy."""
+"""What of a painting's features is its style, other than the Gram matrix: one file each, named as
+users write it (`mmd_poly.py` is "mmd-poly"), with a class `Statistic` on `Style`. Imports nothing
+heavy."""
 
 from __future__ import annotations
 

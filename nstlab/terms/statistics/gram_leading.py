@@ -1,4 +1,5 @@
-"""The Gram matrix's leading eigenvalues only: how strong features are along the painting's main directions."""
+"""The Gram matrix's leading eigenvalues only: how strong features are along the painting's main
+directions."""
 
 from __future__ import annotations
 
@@ -14,17 +15,21 @@ SHARE = 0.1  # of the eigenvalues: the largest
 
 
 class Statistic(Style):
-    """Style, with Vᵀ G V in place of the Gram matrix G, where V holds the eigenvectors of the painting's matrix with the
-    largest SHARE of eigenvalues: what features do in other directions is left free."""
+    """Style, with Vᵀ G V in place of the Gram matrix G, where V holds the eigenvectors of the
+    painting's matrix with the largest SHARE of eigenvalues: what features do in other directions is
+    left free."""
 
     def target(self, features: Tensor) -> Tensor:
-        return self.settled(_gram(features)).to(features.device, widened(features).dtype)
+        return self.finalize_target(_gram(features)).to(features.device, widened(features).dtype)
 
-    def gathered(self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
+    def accumulate_target(
+        self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor
+    ) -> Tensor:
         return added(total, crop.share * _gram(features))
 
-    def settled(self, total: Tensor) -> Tensor:
-        """The painting's Gram matrix -> (N + 1, K): its K leading eigenvectors, and below them their eigenvalues."""
+    def finalize_target(self, total: Tensor) -> Tensor:
+        """The painting's Gram matrix -> (N + 1, K): its K leading eigenvectors, and below them
+        their eigenvalues."""
         values, vectors = torch.linalg.eigh(total)
         count = max(1, round(SHARE * len(values)))
         return torch.cat([vectors[:, -count:], values[None, -count:]])
@@ -41,7 +46,7 @@ class Statistic(Style):
         """(M, K): the features of each position along the directions."""
         return widened(positions(features)) @ target[:-1]
 
-    def working(self, filters: int, positions: int) -> int:
+    def workspace(self, filters: int, positions: int) -> int:
         return 2 * filters * positions
 
 
@@ -50,7 +55,9 @@ def _gram(features: Tensor) -> Tensor:
     return gram(features.cpu().double())
 
 
-def vjp(term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
+def vjp(
+    term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool
+) -> None:
     """F V (S + Sᵀ) Vᵀ / M for positions F, where S is the gradient at the matrix."""
     along, out = term.along(features, target), positions(into)
     put(along @ ((slope + slope.T) / len(along)) @ target[:-1].T, out, add)

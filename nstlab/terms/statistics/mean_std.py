@@ -9,12 +9,14 @@ from nstlab.method.fast.evaluation import VJPS, put
 from nstlab.method.statistics import positions, widened
 from nstlab.method.terms import Style
 
-FLAT = 1e-6  # added to variances, so that the deviation of a filter that is constant can be differentiated
+# added to variances, so that the deviation of a filter that is constant can be differentiated
+FLAT = 1e-6
 
 
 class Statistic(Style):
-    """f/N Σ_i ((m_i - m'_i)² + (s_i - s'_i)²) over the N filters, with means m and deviations s, and the convention's factor f
-    (Li, Wang, Liu, Hou 2017, "Demystifying Neural Style Transfer", equation 12)."""
+    """f/N Σ_i ((m_i - m'_i)² + (s_i - s'_i)²) over the N filters, with means m and deviations s,
+    and the convention's factor f (Li, Wang, Liu, Hou 2017, "Demystifying Neural Style Transfer",
+    equation 12)."""
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
         """(2, C): the means of F and of F²."""
@@ -25,7 +27,7 @@ class Statistic(Style):
         squares = (_mean_and_deviation(statistic) - _mean_and_deviation(target)).square()
         return self.convention.style_factor / features.shape[1] * squares.sum()
 
-    def working(self, filters: int, positions: int) -> int:
+    def workspace(self, filters: int, positions: int) -> int:
         return 3 * filters * positions
 
 
@@ -34,7 +36,9 @@ def _mean_and_deviation(moments: Tensor) -> Tensor:
     return torch.stack([mean, ((square - mean.square()).clamp_min(0) + FLAT).sqrt()])
 
 
-def vjp(term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
+def vjp(
+    term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool
+) -> None:
     """(a + 2 b F) / M, where a and b are the gradients at the means of F and of F²."""
     rows, out = positions(features), positions(into)
     at_mean, at_square = slope / rows.shape[0]

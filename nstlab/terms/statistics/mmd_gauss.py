@@ -1,4 +1,5 @@
-"""The maximum mean discrepancy with a Gaussian kernel, by random Fourier features, so that it is a mean over positions."""
+"""The maximum mean discrepancy with a Gaussian kernel, by random Fourier features, so that it is a
+mean over positions."""
 
 from __future__ import annotations
 
@@ -15,10 +16,12 @@ WAVES = 512  # random features; the error of the kernel is about 1/√WAVES
 
 
 class Statistic(Style):
-    """The squared discrepancy with k(x, y) = exp(-|x - y|² / 2N) for features of N filters (Li et al. 2017).
+    """The squared discrepancy with k(x, y) = exp(-|x - y|² / 2N) for features of N filters (Li et
+    al. 2017).
 
-    The kernel is about φ(x)ᵀφ(y) with φ(x) = √(2/D) cos(W x + b) for D random W and phases b (Rahimi and Recht 2007),
-    and the statistic is the mean of φ. The directions are the same in every run."""
+    The kernel is about φ(x)ᵀφ(y) with φ(x) = √(2/D) cos(W x + b) for D random W and phases b
+    (Rahimi and Recht 2007), and the statistic is the mean of φ. The directions are the same in
+    every run."""
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
         return (2 / WAVES) ** 0.5 * self.angles(features).cos().mean(0)
@@ -42,13 +45,18 @@ class Statistic(Style):
 
     def _phases(self, rows: Tensor) -> Tensor:
         drawn = torch.Generator().manual_seed(0)
-        return self.once(("b", rows.device, rows.dtype), lambda: (2 * math.pi * torch.rand(WAVES, generator=drawn)).to(rows))
+        return self.once(
+            ("b", rows.device, rows.dtype),
+            lambda: (2 * math.pi * torch.rand(WAVES, generator=drawn)).to(rows),
+        )
 
-    def working(self, filters: int, positions: int) -> int:
+    def workspace(self, filters: int, positions: int) -> int:
         return (5 * WAVES // 2 + filters) * positions
 
 
-def vjp(term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
+def vjp(
+    term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool
+) -> None:
     """-√(2/D) / M (s ∘ sin(W x + b)) Wᵀ, where s is the gradient at the mean."""
     angles, out = term.angles(features), positions(into)
     waves = angles.sin().mul_(slope * (-((2 / WAVES) ** 0.5) / len(angles)))

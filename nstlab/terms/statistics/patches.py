@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab.base.settings import InputError
-from nstlab.method.crops import Crop, collected
+from nstlab.method.crops import Crop, fill_positions
 from nstlab.method.statistics import widened
 from nstlab.method.terms import Style
 
@@ -20,11 +20,12 @@ MOST = 20_000  # positions of a layer
 
 
 class Statistic(Style):
-    """Mean over patches of 3×3 positions, and over their numbers, of the squared difference from the painting's patch with
-    which their correlation is highest (Li and Wand 2016, equations 2 and 3), times the convention's factor.
+    """Mean over patches of 3×3 positions, and over their numbers, of the squared difference from
+    the painting's patch with which their correlation is highest (Li and Wand 2016, equations 2 and
+    3), times the convention's factor.
 
-    It is for deep layers, such as conv3_1 and conv4_1. Raises InputError where a layer has more than MOST positions, or less
-    than a patch."""
+    It is for deep layers, such as conv3_1 and conv4_1. Raises InputError where a layer has more
+    than MOST positions, or less than a patch."""
 
     def target(self, features: Tensor) -> Tensor:
         """(P, 9 C): the painting's patches."""
@@ -33,7 +34,8 @@ class Statistic(Style):
         _check_size(height, width)
         if count > MOST:
             raise InputError(
-                f"statistic: patches is for layers of at most {MOST} positions, here are {count}; choose deeper ones"
+                f"statistic: patches is for layers of at most {MOST} positions, here are {count}; "
+                "choose deeper ones"
             )
         step = 1
         while count > KNOWN * step**2:
@@ -59,19 +61,27 @@ class Statistic(Style):
         if min(features.shape[-2:]) < WIDTH:  # the last rows or columns begin no patch
             return features[..., :0].sum(dtype=target.dtype)  # 0, with a gradient
         count = [side - WIDTH + 1 for side in features.shape[-2:]]
-        return self.statistic(features, target) * prod(count) / prod(side - WIDTH + 1 for side in crop.whole)
+        return (
+            self.statistic(features, target)
+            * prod(count)
+            / prod(side - WIDTH + 1 for side in crop.whole)
+        )
 
-    def gathered(self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
-        return collected(total, crop.within(crop.wider(self.margin)).of(features), crop, picture)
+    def accumulate_target(
+        self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor
+    ) -> Tensor:
+        return fill_positions(
+            total, crop.within(crop.wider(self.margin)).of(features), crop, picture
+        )
 
-    def settled(self, total: Tensor) -> Tensor:
+    def finalize_target(self, total: Tensor) -> Tensor:
         return self.target(total)
 
     def _nearest(self, own: Tensor, known: Tensor) -> Tensor:
         """The numbers of the known patches with the highest normalized correlation."""
         return (own @ F.normalize(known, dim=1).T).argmax(1)
 
-    def working(self, filters: int, positions: int) -> int:
+    def workspace(self, filters: int, positions: int) -> int:
         return 10 * WIDTH**2 * filters * positions
 
 
@@ -79,7 +89,8 @@ def _check_size(height: int, width: int) -> None:
     """InputError if a layer is smaller than a patch."""
     if min(height, width) < WIDTH:
         raise InputError(
-            f"statistic: patches have {WIDTH}×{WIDTH} positions, a layer has {width}×{height} here; choose another, or a "
+            f"statistic: patches have {WIDTH}×{WIDTH} positions, a layer has {width}×{height} "
+            "here; choose another, or a "
             "larger size"
         )
 

@@ -14,11 +14,13 @@ DIRECTIONS = 64  # on which features are projected
 
 
 class Statistic(Style):
-    """Mean over directions and positions of the squared difference of the sorted projections (Heitz, Vanhoey, Chambon, Belcour
-    2021, "A Sliced Wasserstein Loss for Neural Texture Synthesis"), times the convention's factor.
+    """Mean over directions and positions of the squared difference of the sorted projections
+    (Heitz, Vanhoey, Chambon, Belcour 2021, "A Sliced Wasserstein Loss for Neural Texture
+    Synthesis"), times the convention's factor.
 
-    They draw directions anew at each step; here they are the same in every run, so that the loss is a function of the picture.
-    The statistic is no mean over positions: it has as many numbers as there are positions."""
+    They draw directions anew at each step; here they are the same in every run, so that the loss is
+    a function of the picture. The statistic is no mean over positions: it has as many numbers as
+    there are positions."""
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
         """(D, M): the projections of all positions on each direction."""
@@ -27,18 +29,20 @@ class Statistic(Style):
 
     def target(self, features: Tensor) -> Tensor:
         """(D, M'): the projections of the painting's positions, in ascending order."""
-        return self.settled(self.statistic(features, None))
+        return self.finalize_target(self.statistic(features, None))
 
-    def settled(self, total: Tensor) -> Tensor:
+    def finalize_target(self, total: Tensor) -> Tensor:
         return total.sort(1).values
 
     def part(self, features: Tensor, target: Tensor | None, crop: Crop) -> Tensor:
-        return crop.placed(self.statistic(features, None))
+        return crop.scatter(self.statistic(features, None))
 
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
         statistic = statistic.sort(1).values
         if target.shape != statistic.shape:  # a painting of another size
-            target = F.interpolate(target[None], statistic.shape[1], mode="linear", align_corners=True)[0]
+            target = F.interpolate(
+                target[None], statistic.shape[1], mode="linear", align_corners=True
+            )[0]
         return self.convention.style_factor * (statistic - target).square().mean()
 
     def _directions(self, rows: Tensor) -> Tensor:
@@ -50,5 +54,5 @@ class Statistic(Style):
             lambda: F.normalize(torch.randn(count, DIRECTIONS, generator=drawn), dim=0).to(rows),
         )
 
-    def working(self, filters: int, positions: int) -> int:
+    def workspace(self, filters: int, positions: int) -> int:
         return 24 * DIRECTIONS * positions  # a GPU needs as much to sort; processors half of it

@@ -78,7 +78,7 @@ def evaluations(goal, shape, picture, side, team):
     found = [bound.evaluate(picture)]
     bound.reweight(raised(goal))
     found.append(bound.evaluate(picture))
-    team.order(do="end")
+    team.broadcast(do="end")
     return found
 
 

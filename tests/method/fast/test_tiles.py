@@ -22,8 +22,8 @@ SHAPE = (93, 117)
 FLOAT32 = Arithmetic(torch.float32)
 
 
-def bound_in_tiles(goal, net, shape=SHAPE, side=32, room=1 << 40, arithmetic=None):
-    return TiledBound(goal, net, shape, arithmetic=arithmetic or Arithmetic(net.dtype), tiling=Tiling(room, side))
+def bound_in_tiles(goal, net, shape=SHAPE, side=32, budget=1 << 40, arithmetic=None):
+    return TiledBound(goal, net, shape, arithmetic=arithmetic or Arithmetic(net.dtype), tiling=Tiling(budget, side))
 
 
 def compare(goal, net, picture, near=1e-5, **options):
@@ -90,8 +90,8 @@ def test_features_are_kept_between_the_passes_where_there_is_room(tiny, picture,
     each = tiles.bytes_a_pixel(net, margins, FLOAT32) * (32 + 2 * geometry.halo_of(net, margins)) ** 2
     calls, forward = [], tiles.Propagation.forward
     monkeypatch.setattr(tiles.Propagation, "forward", lambda self, image: calls.append(1) or forward(self, image))
-    room = tiles.weights_of(net, margins, FLOAT32) + round((kept + 0.5) * each)
-    cut = bound_in_tiles(goal, net, room=room)
+    budget = tiles.weights_of(net, margins, FLOAT32) + round((kept + 0.5) * each)
+    cut = bound_in_tiles(goal, net, budget=budget)
     calls.clear()
     _, grad, _ = cut.evaluate(picture)
     count = len(cut._windows.tiles)
@@ -125,5 +125,5 @@ def test_windows_whose_memory_is_not_in_the_order_of_their_sizes(tiny, picture, 
     layout = propagation.Layout.of(net, goal.reads, (93, 93), torch.bfloat16)  # of the second largest window
     kept = sum(-(-prod(layout.shapes[node]) // propagation.ALIGNED) * propagation.ALIGNED for node in layout.offsets)
     monkeypatch.setattr(propagation, "BUDGET", 2 * kept)
-    cut = compare(goal, net, picture, near=0.05, side=64, room=1, arithmetic=Arithmetic(torch.bfloat16))
+    cut = compare(goal, net, picture, near=0.05, side=64, budget=1, arithmetic=Arithmetic(torch.bfloat16))
     assert {tile.window.shape for tile in cut._windows.tiles} >= {(93, 104), (93, 93)}
