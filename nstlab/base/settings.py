@@ -28,6 +28,8 @@ FITS = ("stretch", "crop", "area", "own")
 MAX_SIDE = 16384  # px
 MIN_SIDE = 16  # px; the fifth block of VGG19 sees one position for every 16 pixels
 RESULTS = "results"  # folder in which runs are kept
+# Part of the ids of runs, films and models: raised whenever the same settings give others.
+VERSION = 4
 # fields that may change during a run; fields that matter only when it begins
 LIVE, START = "live", "start"
 LONG = 1000  # characters; a longer message is cut in its middle
@@ -110,8 +112,6 @@ class Option:
     layers: bool = False  # names layers of the network
     # part of a run's id; paths and devices are not (the contents of files are hashed instead)
     identity: bool = True
-    # added when runs were kept already: at its default, it is not part of an id
-    later: bool = False
     positional: bool = False  # positional on the command line, although it has a default
     short: str = ""  # a short name on the command line, such as "-p"
     pairs: bool = False  # takes two words at a time on the command line, and may be repeated
@@ -299,10 +299,10 @@ class Settings:
     def to_dict(self, identity: bool = False) -> dict[str, Any]:
         """The settings as plain JSON values; with `identity`, only the fields that decide the
         result's pixels."""
-        defaults, values = {f.name: f.default for f in dataclasses.fields(self)}, {}
+        values = {}
         for name, _, opt in self.options():
             value = getattr(self, name)
-            if identity and (not opt.identity or (opt.later and value == defaults[name])):
+            if identity and not opt.identity:
                 continue
             values[name] = (
                 [_written(v) for v in value] if isinstance(value, tuple) else _written(value)

@@ -157,7 +157,8 @@ def learn_command(settings: LearnSettings) -> int:
 
     from nstlab.feedforward.learned import train
 
-    begun, step = time.monotonic(), None
+    begun = time.monotonic()
+    step = None
     with tqdm(total=settings.steps, unit="batch", dynamic_ncols=True, disable=None) as bar:
 
         def show(each: Any) -> None:
@@ -183,7 +184,8 @@ def video_command(settings: VideoSettings) -> int:
 
     from nstlab.video.filmed import paint_film
 
-    begun, painted = time.monotonic(), 0
+    begun = time.monotonic()
+    painted = 0
     with tqdm(unit="frame", dynamic_ncols=True, disable=None) as bar:
 
         def show(frame: Any) -> None:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import torch
 
 from nstlab.base.settings import DEVICES, InputError
-from nstlab.cli.program import print_table
+from nstlab.cli.console import print_table
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import arithmetic_of
@@ -63,10 +63,8 @@ def print_network(name: str) -> None:
         weights.trained_with(name),
     )
     download = weights.download(name)
-    here, missing = (
-        download.path.is_file(),
-        f"not here; nstlab fetch --network {name} ({download.megabytes} MB)",
-    )
+    here = download.path.is_file()
+    missing = f"not here; nstlab fetch --network {name} ({download.megabytes} MB)"
     print("weights  imagenet:", download.path if here else missing)
 
 

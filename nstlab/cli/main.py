@@ -129,7 +129,8 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
 
     files.folder(job.results)  # before the outputs are tried, one of which may have its name
     _check_outputs(job)
-    plan, store = _prepared(settings, job, team), Store(job.results)
+    plan = _prepared(settings, job, team)
+    store = Store(job.results)
     try:
         with tqdm(total=plan.total, unit="step", dynamic_ncols=True, disable=None) as bar:
             stored, found = store.obtain(
@@ -210,7 +211,9 @@ def _write_outputs(stored: Any, settings: RunSettings, job: JobSettings, how: st
     from nstlab.method.steps import Status
     from nstlab.pictures import images as im
 
-    deep, result, places = job.depth == 16, stored.manifest["result"], str(job.out)
+    deep = job.depth == 16
+    result = stored.manifest["result"]
+    places = str(job.out)
     picture = im.reopen(stored.deep_picture if deep else stored.picture)
     if job.frames:  # first, because more can go wrong with it
         frames = itertools.chain(map(im.reopen, stored.some_frames(job.frames)), [picture])

@@ -138,7 +138,9 @@ def parse(
         name = top.parse_args(words[:1] or ["--help"]).command
         if name is None:  # after "--"
             top.error("a command comes first")
-        command, prog, words = commands[name], f"{prog} {name}", words[1:]
+        command = commands[name]
+        prog = f"{prog} {name}"
+        words = words[1:]
     found = _found(_parser(prog, command), words)
     made = [
         cls(**{name: found[name] for name, *_ in cls.options() if name in found})
@@ -177,7 +179,8 @@ def run_program(
 
     commands: makes them, once signals are handled, since to import what they need takes a while.
     What cannot be printed, as to a full disk, keeps no command from doing its work."""
-    interrupts, words = Interrupts(), sys.argv[1:] if argv is None else argv
+    interrupts = Interrupts()
+    words = sys.argv[1:] if argv is None else argv
     with lasting_streams() as stdout, interrupts.handled(whole_process=argv is None):
         code = _run(interrupts, commands, words, prog, about)
         stdout.flush()

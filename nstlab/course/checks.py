@@ -66,7 +66,8 @@ def _given(answer: Any) -> Any:
 
 def close(found: Any, wanted: Any, tolerance: float = 1e-3) -> bool:
     """Whether two numbers, or two arrays of one shape, agree within a part of the largest value."""
-    found, wanted = np.asarray(found, dtype=float), np.asarray(wanted, dtype=float)
+    found = np.asarray(found, dtype=float)
+    wanted = np.asarray(wanted, dtype=float)
     return found.shape == wanted.shape and bool(
         np.all(np.abs(found - wanted) <= tolerance * np.abs(wanted).max() + 1e-12)
     )

@@ -20,7 +20,9 @@ OVERHEAD = 1.15
 def estimate(sweep: Sweep, results: str | Path, device: str = DEVICES[0]) -> str:
     """A line that says what a sweep will run, and how long that takes; runs that are in the store
     take no time."""
-    store, plan, missing = Store(results), None, 0
+    store = Store(results)
+    plan = None
+    missing = 0
     steps, seconds, rates = 0, 0.0, {}
     for case in sweep.cases:
         plan = recipes.prepare(case.settings, device, plan)

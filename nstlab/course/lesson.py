@@ -162,7 +162,8 @@ class Lesson:
     def learn(self, settings: LearnSettings) -> StyleModel:
         """Learn to paint in one pass, or find what was learnt before. Meanwhile, show the held-out
         photo as it is painted."""
-        photo, report = im.sample(HELD_OUT, PREVIEW), self.report
+        photo = im.sample(HELD_OUT, PREVIEW)
+        report = self.report
         files.folder(self.options.results)
         with Progress(settings.steps, "batch", quiet=report is not None) as progress:
 

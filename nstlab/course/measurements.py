@@ -72,7 +72,8 @@ def edge_correlation(image: Tensor, reference: Tensor) -> float:
 
 
 def _pearson(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a - a.mean(), b - b.mean()
+    a = a - a.mean()
+    b = b - b.mean()
     norm = math.sqrt(float((a * a).sum() * (b * b).sum()))
     return float((a * b).sum()) / norm if norm > 1e-12 else 0.0
 
@@ -134,10 +135,8 @@ def _autocovariance(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     def overlapping(a: np.ndarray) -> np.ndarray:
         return np.fft.irfft2(np.abs(np.fft.rfft2(a, shape)) ** 2, shape)
 
-    down, across = (
-        np.fft.fftfreq(2 * height, 1 / (2 * height)),
-        np.fft.fftfreq(2 * width, 1 / (2 * width)),
-    )
+    down = np.fft.fftfreq(2 * height, 1 / (2 * height))
+    across = np.fft.fftfreq(2 * width, 1 / (2 * width))
     distance = np.hypot(down[:, None], across[None])
     ring = np.rint(distance).astype(int)
     near = (
@@ -145,7 +144,8 @@ def _autocovariance(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         & (np.abs(down)[:, None] < height)
         & (np.abs(across)[None] < width)
     )
-    sums, sizes = overlapping(values - values.mean())[near], overlapping(np.ones_like(values))[near]
+    sums = overlapping(values - values.mean())[near]
+    sizes = overlapping(np.ones_like(values))[near]
     count = np.bincount(ring[near])
     covariance = np.bincount(ring[near], sums / np.maximum(sizes, 0.5)) / count
     return np.bincount(ring[near], distance[near]) / count, covariance

@@ -45,7 +45,8 @@ def execute(settings: NotebooksSettings) -> Iterator[tuple[Path, Path, float]]:
 
     Raises InputError, with the reason, for a notebook that ends in an error; what it showed until
     then is kept."""
-    paths, parameters = select(settings.names), settings.chosen
+    paths = select(settings.names)
+    parameters = settings.chosen
     parameters |= {"results": str(settings.results.absolute())} | absolute_paths(parameters)
     for path in paths:
         read(path)  # refused before any is run

@@ -60,7 +60,8 @@ def check_gallery(gallery: Path) -> None:
     """Raise InputError if the gallery's page cannot be written, or would replace another page."""
     page = files.check_place(gallery / "README.md")
     if page.is_file():
-        begins, text = HEAD.split()[:20], page.read_bytes()[: len(HEAD)].decode(errors="replace")
+        begins = HEAD.split()[:20]
+        text = page.read_bytes()[: len(HEAD)].decode(errors="replace")
         if text.split()[:20] != begins:
             raise InputError(
                 f"gallery: {page} is not a gallery's page, and would be lost; choose another folder"
@@ -98,7 +99,8 @@ def _part(options: SweepSettings, outcome: Outcome, pictures: Sequence[str]) -> 
 
 def _aside(options: SweepSettings, outcome: Outcome) -> str:
     """The claims with weights from a file, which stand below those of the usual weights."""
-    lesson, name = outcome.lesson, Path(options.weights).stem
+    lesson = outcome.lesson
+    name = Path(options.weights).stem
     layers = f"content {' '.join(lesson.content_layers)}, style {' '.join(lesson.style_layers)}"
     return (
         f"The same with the weights `{name}` ({layers}, unless "
@@ -114,7 +116,8 @@ def _made_with(outcome: Outcome) -> str:
             f"{lesson.options.photo}, {2 * lesson.size} px; weights: "
             f"{weights.load(lesson.options.weights).source}"
         )
-    manifest, settings = runs[0].stored.manifest, runs[0].settings
+    manifest = runs[0].stored.manifest
+    settings = runs[0].settings
     pictures = ", ".join(Path(getattr(settings, name)).stem for name in settings.roles())
     seconds = sum(run.result["seconds"] for run in runs)
     device = manifest["environment"]["device"].partition(":")[0].upper()

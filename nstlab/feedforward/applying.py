@@ -34,7 +34,8 @@ def apply_model(settings: ApplySettings) -> Iterator[Painted]:
     files.check_outputs(settings)
     places = _places(settings)
     model = StyleModel.load(settings.model)
-    painter, mix = model.painter(settings.device), model.mixture(settings.painting, settings.mix)
+    painter = model.painter(settings.device)
+    mix = model.mixture(settings.painting, settings.mix)
     if not Path(settings.photo).is_dir():
         yield _painted(settings, painter, mix, *places[0])
         return

@@ -36,7 +36,8 @@ def coloured_noise(
 def palette(rng: np.random.Generator, count: int) -> np.ndarray:
     """(count, 3) colours around a random line in colour space: a painting, like most pictures, has
     few hues."""
-    a, b = rng.random(3), rng.random(3)
+    a = rng.random(3)
+    b = rng.random(3)
     spread = rng.choice([0.05, 0.15, 0.35])
     return (a + rng.random((count, 1)) * (b - a) + rng.normal(0, spread, (count, 3))).clip(0, 1)
 
@@ -74,7 +75,9 @@ def clouds(rng: np.random.Generator, n: int) -> np.ndarray:
 def leaves(rng: np.random.Generator, n: int) -> np.ndarray:
     """Overlapping discs, rectangles and triangles of power-law sizes: the edges of photos."""
     image, pen = _canvas(n, rng.random(3))
-    colours, kind, least = palette(rng, 60), rng.integers(4), rng.choice([3, 8, 20])
+    colours = palette(rng, 60)
+    kind = rng.integers(4)
+    least = rng.choice([3, 8, 20])
     for _ in range(int(rng.choice([150, 500, 1500]))):
         radius = min(least / max(rng.random(), 1e-3) ** 0.6, n)
         x, y = rng.uniform(0, 2 * n, 2)
@@ -93,13 +96,13 @@ def leaves(rng: np.random.Generator, n: int) -> np.ndarray:
 
 def strokes(rng: np.random.Generator, n: int) -> np.ndarray:
     """Curved brush strokes along a smooth flow, coloured by a smooth picture."""
-    flow, ground, colours = (
-        _Field(rng, n, rng.uniform(1.2, 2.2)),
-        _Field(rng, n, 1.6),
-        palette(rng, 24),
-    )
-    bend, jitter = rng.uniform(0.5, 3), rng.choice([1, 4, 24])
-    width, length = rng.choice([2, 4, 7, 12]), rng.choice([4, 10, 20])
+    flow = _Field(rng, n, rng.uniform(1.2, 2.2))
+    ground = _Field(rng, n, 1.6)
+    colours = palette(rng, 24)
+    bend = rng.uniform(0.5, 3)
+    jitter = rng.choice([1, 4, 24])
+    width = rng.choice([2, 4, 7, 12])
+    length = rng.choice([4, 10, 20])
     image, pen = _canvas(n, colours[0])
     for _ in range(int(min(9000, 2.2 * (2 * n) ** 2 / (width * width * length)))):
         x, y = rng.uniform(0, 2 * n, 2)
@@ -107,7 +110,8 @@ def strokes(rng: np.random.Generator, n: int) -> np.ndarray:
         points = [(x, y)]
         for _ in range(int(length)):
             angle = bend * flow(x, y)
-            x, y = x + 0.7 * width * math.cos(angle), y + 0.7 * width * math.sin(angle)
+            x = x + 0.7 * width * math.cos(angle)
+            y = y + 0.7 * width * math.sin(angle)
             points.append((x, y))
         pen.line(
             points, _paint(colours[shade]), int(width * rng.uniform(0.6, 1.4)) + 1, joint="curve"
@@ -117,7 +121,8 @@ def strokes(rng: np.random.Generator, n: int) -> np.ndarray:
 
 def dots(rng: np.random.Generator, n: int) -> np.ndarray:
     """Dabs of one size whose hue follows a smooth field."""
-    ground, colours = _Field(rng, n, 1.6), palette(rng, 24)
+    ground = _Field(rng, n, 1.6)
+    colours = palette(rng, 24)
     image, pen = _canvas(n, rng.random(3))
     radius = rng.choice([2, 4, 7, 12])
     for _ in range(int(min(12000, rng.uniform(0.3, 1.5) * (2 * n) ** 2 / radius**2))):
@@ -130,7 +135,8 @@ def dots(rng: np.random.Generator, n: int) -> np.ndarray:
 def cells(rng: np.random.Generator, n: int) -> np.ndarray:
     """Flat Voronoi cells, often with joints of another colour."""
     count = int(rng.choice([12, 50, 200]))
-    seeds, here = rng.random((count, 2)) * n, np.moveaxis(np.mgrid[:n, :n], 0, -1)[..., None, :]
+    seeds = rng.random((count, 2)) * n
+    here = np.moveaxis(np.mgrid[:n, :n], 0, -1)[..., None, :]
     distance = np.sqrt(((here - seeds) ** 2).sum(-1))  # (n, n, count)
     image = palette(rng, count)[distance.argmin(-1)]
     if rng.random() < 0.6:
@@ -149,7 +155,8 @@ def waves(rng: np.random.Generator, n: int) -> np.ndarray:
     phase = (x * math.cos(turn) + y * math.sin(turn) + warp) * rng.choice([3, 8, 20, 40])
     if rng.random() < 0.5:
         height = (0.5 + 0.5 * np.sin(2 * math.pi * phase)) ** rng.uniform(0.3, 3)
-        a, b = rng.random(3), rng.random(3)
+        a = rng.random(3)
+        b = rng.random(3)
         return a + height[..., None] * (b - a)
     return palette(rng, 12)[(np.floor(phase * 3) % 12).astype(int)]
 

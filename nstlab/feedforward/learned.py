@@ -95,7 +95,8 @@ class _Folder:
 def sheet(learner: Learner) -> figures.Shown:
     """The held-out photo, the paintings, and the photo painted like each of them by the network so
     far."""
-    photo, model = im.sample(HELD_OUT, SHOWN), learner.model()
+    photo = im.sample(HELD_OUT, SHOWN)
+    model = learner.model()
     painter = model.painter(learner.device)
     painted = [painter(photo, model.mixture([name])) for name in model.paintings]
     paintings = [im.load(source, SHOWN) for source in learner.settings.paintings]

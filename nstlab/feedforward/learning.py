@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from nstlab.base.devices import device
 from nstlab.base.files import NUMBER, TEXT, WHOLE, check_json, dict_of, list_of, object_with
 from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS
-from nstlab.base.settings import DEVICES, InputError
+from nstlab.base.settings import DEVICES, VERSION, InputError
 from nstlab.feedforward.crops import Crops, photos_in
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.network import TransformNetwork
@@ -38,7 +38,6 @@ from nstlab.networks.normalization import normalize_activations
 from nstlab.networks.vgg import VGG19
 from nstlab.pictures import images as im
 
-EDITION = 1  # increased where the same settings give another network than before
 WARM = 30  # steps of rising rates
 LEAST_RATE = 0.01  # of the rate, at the end
 LARGEST_GRADIENT = 1.0  # norm to which a longer gradient is cut
@@ -52,7 +51,8 @@ class PerceptualLoss:
     """α content + β style + tv, of the network's pictures."""
 
     def __init__(self, settings: LearnSettings, net: Network):
-        s, shape = settings, (settings.crop, settings.crop)
+        s = settings
+        shape = (settings.crop, settings.crop)
         self.targets, blank = [], torch.zeros(1, 3, *shape)
         for source in s.paintings:
             painting = im.load(source, s.painting_size)
@@ -81,7 +81,8 @@ class PerceptualLoss:
     ) -> tuple[Tensor, Tensor]:
         """(gradient of the mean loss at each picture, mean of each unweighted term) of (B, 3, H, W)
         sRGB in [0, 1]."""
-        gradients, values = torch.empty_like(pictures), []
+        gradients = torch.empty_like(pictures)
+        values = []
         for i, painting in enumerate(paintings):
             self._aim(photos[i : i + 1].contiguous(), painting)
             _, gradient, terms = self.bound.evaluate(pictures[i : i + 1].contiguous())
@@ -145,7 +146,8 @@ def state_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Let an optimizer remember what `state_of` gave. LookupError or ValueError for anything
     else."""
-    parameters, whole = optimizer.param_groups[0]["params"], optimizer.state_dict()
+    parameters = optimizer.param_groups[0]["params"]
+    whole = optimizer.state_dict()
     if len(tensors) != len(parameters) * len({key.partition(".")[2] for key in tensors}):
         raise ValueError("some of what an optimizer remembers is missing")
     for key, t in tensors.items():
@@ -164,7 +166,8 @@ class Learner:
         s = self.settings = settings
         self.device, self.done = device, 0
         for source in s.paintings:  # first all that is quickly checked
-            shape, path = im.shape_of(source), im.path_of(source)
+            shape = im.shape_of(source)
+            path = im.path_of(source)
             im.fit_size(shape, s.painting_size, path, "size × style_scale")
         self.crops = Crops(photos_in(s.photos), s.size, s.crop, s.seed, s.steps * s.batch)
         net = normalize_activations(VGG19(s.weights)).to(device)
@@ -183,7 +186,7 @@ class Learner:
             self.settings.names,
             self.crops.digest,
             net.weights.digest,
-            EDITION,
+            VERSION,
         ]
         parts += [
             hashlib.sha256(im.path_of(source).read_bytes()).hexdigest()
@@ -193,10 +196,8 @@ class Learner:
 
     def batches(self) -> Iterator[LearningStep]:
         """Learn from the batches that are left."""
-        s, workers = (
-            self.settings,
-            0 if self.device.type == "cpu" else min(WORKERS, (os.cpu_count() or 2) - 1),
-        )
+        s = self.settings
+        workers = 0 if self.device.type == "cpu" else min(WORKERS, (os.cpu_count() or 2) - 1)
         left = range(self.done * s.batch, s.steps * s.batch)
         if workers:
             self.crops.prepare()

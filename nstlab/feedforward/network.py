@@ -108,10 +108,8 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, mix: Tensor) -> Tensor:
         """(B, C, h, w), (B, K) -> (B, D, h · enlarge / stride, w · enlarge / stride), rounded
         up."""
-        x, more = (
-            F.pad(x, (-(-self.around // self.enlarge),) * 4, mode="reflect"),
-            -self.around % self.enlarge,
-        )
+        x = F.pad(x, (-(-self.around // self.enlarge),) * 4, mode="reflect")
+        more = -self.around % self.enlarge
         if self.enlarge > 1:
             x = F.interpolate(x, scale_factor=float(self.enlarge))
             x = x[..., more : x.shape[-2] - more, more : x.shape[-1] - more]

@@ -46,12 +46,12 @@ class Step:
     @classmethod
     def of(cls, layer: Layer, dtype: torch.dtype) -> Step:
         """A layer's step, with convolutions in this type."""
-        weight, bias, times = layer.weight.detach(), getattr(layer, "bias", None), layer.enlarge
+        weight = layer.weight.detach()
+        bias = getattr(layer, "bias", None)
+        times = layer.enlarge
         if times > 1:
-            weight, bias = (
-                folded(weight, times),
-                None if bias is None else bias.repeat_interleave(times**2),
-            )
+            weight = folded(weight, times)
+            bias = None if bias is None else bias.repeat_interleave(times**2)
         weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         bias = None if bias is None else bias.detach().to(dtype)
         return cls(weight, bias, -(-layer.around // times), layer.stride, times, layer.norm)

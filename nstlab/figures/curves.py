@@ -33,7 +33,8 @@ def loss_curves(
 
     Only steps at the full size are drawn, since losses at different sizes cannot be compared.
     against: "evaluations", "seconds" or "step"."""
-    figure, curves = new_figure(1.2 + 4.2 * len(terms), 3.6, title), {}
+    figure = new_figure(1.2 + 4.2 * len(terms), 3.6, title)
+    curves = {}
     for panel, term in zip(figure.subplots(1, len(terms), squeeze=False)[0], terms, strict=True):
         styled_axes(
             panel,
@@ -44,7 +45,8 @@ def loss_curves(
             full = history[history["level"] == history["level"].max()]
             if term not in full or full.empty:
                 continue
-            colour, style = COLOURS[i % len(COLOURS)], STYLES[i // len(COLOURS) % len(STYLES)]
+            colour = COLOURS[i % len(COLOURS)]
+            style = STYLES[i // len(COLOURS) % len(STYLES)]
             marker = "o" if len(full) == 1 else ""
             (curve,) = panel.plot(
                 full[against],
@@ -76,7 +78,8 @@ def valley(
     height: (..., 2) -> (...), positive. x, y: the ranges that are shown."""
     figure = new_figure(9.5, 3.8, title)
     plane, curve = figure.subplots(1, 2)
-    across, up = torch.linspace(*x, 200), torch.linspace(*y, 200)
+    across = torch.linspace(*x, 200)
+    up = torch.linspace(*y, 200)
     ground = height(torch.stack(torch.meshgrid(across, up, indexing="xy"), -1))
     levels = np.geomspace(max(float(ground.min()), 1e-3), float(ground.max()), 16)
     styled_axes(plane, "x", "y").contour(

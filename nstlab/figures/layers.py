@@ -40,10 +40,8 @@ def feature_maps(
     for row, (layer, maps) in zip(cells[:, 1:], features.items(), strict=True):
         maps = maps.detach()[0].float().cpu()
         for cell, channel in zip(row, _unlike(maps, count), strict=False):
-            black, white = (
-                min(0.0, float(maps[channel].min())),
-                float(maps[channel].quantile(0.995)),
-            )
+            black = min(0.0, float(maps[channel].min()))
+            white = float(maps[channel].quantile(0.995))
             cell.imshow(
                 maps[channel].numpy(),
                 cmap="gray",
@@ -75,7 +73,8 @@ def receptive_fields(photo: Tensor, widths: Mapping[str, int], title: str = "") 
     {layer: pixels}."""
     height, width = photo.shape[-2:]
     figure = new_figure(2.4 * PICTURE + 1.8, 2.4 * PICTURE * height / width + 0.5, title)
-    cell, squares = picture_cells(figure, 1, 1)[0, 0], []
+    cell = picture_cells(figure, 1, 1)[0, 0]
+    squares = []
     show(cell, photo)
     for side, colour in zip(widths.values(), COLOURS, strict=False):
         # pixels are drawn around whole numbers

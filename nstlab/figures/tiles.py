@@ -30,7 +30,8 @@ def tile_map(picture: Tensor, tiles: Sequence[Tile], number: int, title: str = "
     height, width = picture.shape[-2:]
     figure = new_figure(8.4, 0.6 + 4.1 * height / width, title)
     whole, one = figure.subplots(1, 2)
-    own, window = tiles[number].own, tiles[number].window
+    own = tiles[number].own
+    window = tiles[number].window
     dim = torch.full(window.shape, 0.45)
     own.within(window).of(dim).fill_(1.0)
     for cell, shown, name in (

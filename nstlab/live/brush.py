@@ -140,7 +140,8 @@ def _of_run(settings: RunSettings, shape: Sequence[int], masks: Sequence[Tensor]
         picture = im.load(each.source, SIDE)
         (top, left, height, width), _ = im.fitting(picture.shape[-2:], shape, each.fit, each.scale)
         part = F.interpolate(labels, (height, width), mode="nearest")
-        down, across = picture.shape[-2] - top - height, picture.shape[-1] - left - width
+        down = picture.shape[-2] - top - height
+        across = picture.shape[-1] - left - width
         made.append(
             (
                 settings.field_of(role),

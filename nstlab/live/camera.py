@@ -148,16 +148,20 @@ class Camera(Page):
     def _paint(self) -> None:
         """Paint the newest frame, until the thread is no longer wanted. If it dies, another can
         begin."""
-        own, painter = threading.current_thread(), None
+        own = threading.current_thread()
+        painter = None
         try:
             while (newest := self._next(own)) is not None:
                 content, frame = newest
                 try:
                     painter = painter or self.model.painter(self.device)  # tried again if it fails
                     picture = self.painted(painter, frame, content["shares"], content["alpha"])
-                    answer, data = {"do": "painted", "id": content["id"]}, [jpeg(picture)]
+                    answer = {"do": "painted", "id": content["id"]}
+                    data = [jpeg(picture)]
                 except Exception as error:
-                    answer, data, picture = _said(error), None, None
+                    answer = _said(error)
+                    data = None
+                    picture = None
                 with self._changed:
                     if self._thread is not own:
                         return

@@ -129,10 +129,8 @@ def carried(settings: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
         found |= {"mix": (), "mix_layers": ()}
     weights = getattr(settings, "style_weights", ())
     if weights and "style_layers" in values:
-        known, mean = (
-            dict(zip(settings.style_layers, weights, strict=True)),
-            sum(weights) / len(weights),
-        )
+        known = dict(zip(settings.style_layers, weights, strict=True))
+        mean = sum(weights) / len(weights)
         found["style_weights"] = tuple(known.get(name, mean) for name in values["style_layers"])
     return found
 

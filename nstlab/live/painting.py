@@ -247,7 +247,8 @@ class Painting:
 
     def _begin(self, settings: RunSettings, command: Change | Restart | Back) -> None:
         """Begin a new run with these settings, from the picture that the command asks for."""
-        old, free = self.run, memory.available(recipes.device(self.device))
+        old = self.run
+        free = memory.available(recipes.device(self.device))
         if old is not None and not old.over:
             free += old.plan.memory_needed()  # which the current run is about to give up
         plan = recipes.prepare(

@@ -166,7 +166,10 @@ class FilmPlayer(w.VBox):
     def _paint(self, settings: VideoSettings) -> None:
         """Paint the film, and say how far it is and what came of it. Frames are shown no more often
         than anybody could see."""
-        begun, shown, count, found = time.monotonic(), 0.0, 0, 0
+        begun = time.monotonic()
+        shown = 0.0
+        count = 0
+        found = 0
         # by their numbers; a later pass replaces an earlier one's
         frames: dict[int, list[Any]] = {}
 
@@ -178,7 +181,9 @@ class FilmPlayer(w.VBox):
                 name,
                 *(float(Fraction(done.about[key])) for key in ("time", "until")),
             ]
-            count, found, now = count + 1, found + done.found, time.monotonic()
+            count = count + 1
+            found = found + done.found
+            now = time.monotonic()
             if self.screen.state == STOPPING:
                 raise KeyboardInterrupt("stopped")
             if now - shown >= 1 / FRAMES:
@@ -196,7 +201,8 @@ class FilmPlayer(w.VBox):
         except KeyboardInterrupt as interrupt:
             text = str(interrupt)
         except Exception as problem:
-            text, error = explained(problem), True
+            text = explained(problem)
+            error = True
         with self._changing:
             self.screen.frames, self.screen.state = list(frames.values()), READY
             self.screen.say(text, error)

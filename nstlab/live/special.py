@@ -37,7 +37,8 @@ class RatioView(View):
 
     def shown(self, settings: RunSettings) -> float:
         """α/β, within the slider's reach."""
-        low, high = 10**self.widget.min, 10**self.widget.max
+        low = 10**self.widget.min
+        high = 10**self.widget.max
         return min(max(settings.alpha / settings.beta, low), high) if settings.beta else high
 
     def read(self, settings: RunSettings) -> dict[str, Any]:

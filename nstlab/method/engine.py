@@ -43,8 +43,6 @@ from nstlab.networks.base import Network
 from nstlab.pictures import images as im
 from nstlab.pictures.decoding import interpolated
 
-# increased whenever the same settings give other pixels than before; part of a run's id
-ALGORITHM = 3
 WINDOW = 10  # steps over which `stop_change` measures progress
 
 
@@ -275,7 +273,8 @@ def _next_level(run: _Run, start: Tensor) -> None:
     # a size that was left early counts as done, so that the total number of steps stays the same
     run.index = run.done()
     run.level += 1
-    best, shape = run.best.x, run.schedule[run.level].shape
+    best = run.best.x
+    shape = run.schedule[run.level].shape
     change = interpolated(best - im.resize(start, best.shape[-2:]), shape)
     run.bind(run.bound.weights)
     pictures = im.resize(best, shape), change.add_(im.resize(start, shape)).clamp_(0, 1)

@@ -68,7 +68,8 @@ class Curvature:
         # does not wait for a GPU
         order = torch.tensor(self.order, pin_memory=g.is_cuda).to(g.device, non_blocking=True)
         sg, yg = _products(pairs, g).to(sy.dtype)[:, order]
-        r, yy = sy[order][:, order].triu(), yy[order][:, order]
+        r = sy[order][:, order].triu()
+        yy = yy[order][:, order]
         gamma = r[-1, -1] / yy[-1, -1]
         q = torch.linalg.solve_triangular(r, sg[:, None], upper=True)[:, 0]
         p = r.diagonal() * q + gamma * (yy @ q - yg)
@@ -93,7 +94,8 @@ def _bytes_of_pair(picture: Tensor) -> int:
 
 def _products(pairs: Tensor, v: Tensor) -> Tensor:
     """(2, K, n), v of n numbers -> (2, K): the scalar product of each row with v."""
-    rows, v = pairs.flatten(0, 1), v.flatten()
+    rows = pairs.flatten(0, 1)
+    v = v.flatten()
     if rows.dtype == v.dtype:
         return (rows @ v).view(pairs.shape[:2])
     products = v.new_empty(len(rows))
@@ -104,7 +106,8 @@ def _products(pairs: Tensor, v: Tensor) -> Tensor:
 
 def _add_combination(total: Tensor, coefficients: Tensor, pairs: Tensor) -> Tensor:
     """(n,), (2, K), (2, K, n) -> (n,): add the weighted sum of all rows to a total."""
-    rows, coefficients = pairs.flatten(0, 1), coefficients.flatten()
+    rows = pairs.flatten(0, 1)
+    coefficients = coefficients.flatten()
     if rows.dtype == total.dtype:
         return total.add_(coefficients @ rows)
     for coefficient, row in zip(coefficients, rows, strict=True):
@@ -143,7 +146,8 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 def _step_products(x: Tensor, old: Tensor, grad: Tensor, old_grad: Tensor) -> Tensor:
     """(g·s, s·y, y·y, s·s) of the step s from the old picture, the change y of the gradient, and
     the old gradient g."""
-    s, y = x - old, grad - old_grad
+    s = x - old
+    y = grad - old_grad
     return torch.stack([_dot(old_grad, s), _dot(s, y), _dot(y, y), _dot(s, s)])
 
 
@@ -284,7 +288,8 @@ class LBFGS:
             if not trial.slope < 0:
                 break
             if not trial.finite:
-                t, event = t / 10, NOT_FINITE
+                t = t / 10
+                event = NOT_FINITE
             elif trial.loss <= state.loss + self.decrease * trial.slope:
                 return trial, event
             else:

@@ -51,7 +51,8 @@ class Objective:
             return self
         if not isinstance(other, Objective):
             return NotImplemented
-        terms, names = list(self.terms), {term.name for _, term in self.terms}
+        terms = list(self.terms)
+        names = {term.name for _, term in self.terms}
         for weight, term in other.terms:
             name, number = term.name, 1
             while name in names:

@@ -161,7 +161,8 @@ class GradientDescent:
         return started(clipped(x, self.bounds), evaluate, {"rate": self.rate})
 
     def step(self, state: State, evaluate: Evaluate) -> State:
-        g, rate = state.at.grad, state.numbers["rate"]
+        g = state.at.grad
+        rate = state.numbers["rate"]
         unit = state.numbers.get("unit") or 1 / max(float(rms(g)), torch.finfo(g.dtype).tiny)
         x = clipped(state.x - rate * unit * g, self.bounds)
         return _guarded(state, x, evaluate, {}, {"rate": rate, "unit": unit})

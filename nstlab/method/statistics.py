@@ -61,7 +61,8 @@ def _mean_outer_product(rows: Tensor) -> Tensor:
     # A matrix product in 16 bits is rounded to 16 bits. Summing the products of several parts in
     # float32 averages the rounding errors out.
     each = m // parts
-    split, rest = rows[: parts * each].view(parts, each, n), rows[parts * each :].to(torch.float32)
+    split = rows[: parts * each].view(parts, each, n)
+    rest = rows[parts * each :].to(torch.float32)
     # (parts, N, N)
     means = torch.baddbmm(rows.new_zeros(()), split.transpose(1, 2), split, beta=0, alpha=1 / each)
     return (means.sum(0, dtype=torch.float32) * each + rest.T @ rest) / m
@@ -89,5 +90,6 @@ def total_variation(image: Tensor) -> Tensor:
 
     A checkerboard of zeros and ones has exactly 2.0. (Rudin, Osher, Fatemi 1992; squared as in
     Mahendran and Vedaldi 2015 with β = 2.)"""
-    down, across = image.diff(dim=-2), image.diff(dim=-1)
+    down = image.diff(dim=-2)
+    across = image.diff(dim=-1)
     return down.square().mean() + across.square().mean()

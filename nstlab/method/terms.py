@@ -12,16 +12,41 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from nstlab.base.names import rectified
 from nstlab.base.settings import FITS, MIN_SIDE
 from nstlab.method.conventions import Convention
 from nstlab.method.crops import Crop, added, fill_positions
-from nstlab.method.statistics import gram, mean_square_error, total_variation
+from nstlab.method.statistics import gram, mean_square_error, positions, total_variation
 from nstlab.pictures import images as im
 
 PIXELS = "pixels"  # stands for a layer where a term reads the image itself
+
+
+def put(change: Tensor, into: Tensor, add: bool) -> None:
+    """Write a gradient into `into`, or add it."""
+    if add:
+        into.add_(change)
+    else:
+        into.copy_(change)
+
+
+def gram_vjp(slope: Tensor, features: Tensor, into: Tensor, add: bool) -> None:
+    """The Gram matrix F Fᵀ / M has the gradient (S + Sᵀ) F / M, where S is that at the matrix."""
+    rows = positions(features)
+    out = positions(into)
+    matrix = ((slope + slope.T) / rows.shape[0]).to(rows.dtype)
+    torch.addmm(out, rows, matrix, beta=int(add), out=out)
+
+
+def moments_vjp(slope: Tensor, features: Tensor, into: Tensor, add: bool) -> None:
+    """The Gram matrix and the mean, (N, N + 1), have the gradient of the matrix, plus that at the
+    mean over M."""
+    gram_vjp(slope[:, :-1], features, into, add)
+    out = positions(into)
+    out.add_((slope[:, -1] / len(out)).to(out.dtype))
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +111,22 @@ class Term:
         """The error of the statistic, a scalar. Only the shape of the features may be used."""
         raise NotImplementedError
 
+    def vjp(
+        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+    ) -> None:
+        """Write the gradient at the features into `into`, or add it, given that at the statistic,
+        `slope`: by autograd, unless a term has a closed form."""
+        with torch.enable_grad():
+            leaf = features.detach().requires_grad_(True)
+            (grad,) = torch.autograd.grad(self.statistic(leaf, target), leaf, slope)
+        put(grad, into, add)
+
+    def __init_subclass__(cls) -> None:
+        """Differentiate a new statistic by autograd, unless its class brings its vjp as well."""
+        super().__init_subclass__()
+        if "statistic" in vars(cls) and "vjp" not in vars(cls):
+            cls.vjp = Term.vjp
+
     # --- pictures whose features are computed tile by tile: what each of them adds
 
     def part(self, features: Tensor, target: Tensor | None, crop: Crop) -> Tensor:
@@ -133,6 +174,14 @@ class Content(Term):
 
     def statistic(self, features: Tensor, target: Tensor) -> Tensor:
         return mean_square_error(features, target)
+
+    def vjp(self, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
+        """The mean of (F - P)² has the gradient 2 (F - P) / (N M)."""
+        factor = 2 / features.numel() * slope
+        if add:
+            into.add_((features - target).mul_(factor))
+        else:
+            torch.sub(features, target, out=into).mul_(factor)
 
     def cut(self, target: Tensor, crop: Crop, like: Tensor) -> Tensor:
         return crop.of(target).to(like.device)
@@ -184,6 +233,11 @@ class Style(Term):
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
         factor = self.convention.style_factor / features.shape[1] ** self.convention.style_power
         return factor * (statistic - target).square().sum()
+
+    def vjp(
+        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+    ) -> None:
+        gram_vjp(slope, features, into, add)
 
 
 @dataclass(frozen=True, eq=False)

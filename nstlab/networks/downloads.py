@@ -73,7 +73,8 @@ def fetch(
 
 def _fetched(download: Download, progress: Callable[[int, int], None]) -> Path:
     """The path of the file that is there, if its hash is right, or else of the downloaded one."""
-    path, part = files.check_place(download.path), files.check_place(download.part)
+    path = files.check_place(download.path)
+    part = files.check_place(download.part)
     if path.is_file() and _is_right(path, download):
         return path
     _receive(download.url, part, (download.megabytes + 1) << 20, progress)

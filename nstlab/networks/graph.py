@@ -59,7 +59,8 @@ def traced(name: str, pool: str) -> fx.GraphModule:
         # those within a layer stay
         if pool != "max" and isinstance(part, nn.MaxPool2d) and _first(part.stride) > 1:
             model.set_submodule(path, Pool(pool, part))
-    nodes, leaves = {node: layer for layer, node in known.nodes.items()}, {"leaf_modules": [Pool]}
+    nodes = {node: layer for layer, node in known.nodes.items()}
+    leaves = {"leaf_modules": [Pool]}
     made = create_feature_extractor(model, None, nodes, nodes, leaves, suppress_diff_warning=True)
     for node in (graph := cast(fx.Graph, made.eval_graph)).nodes:
         if node.target is operator.iadd:
@@ -129,10 +130,8 @@ class GraphNetwork(Network):
     ):
         if architecture(name).blocks:
             raise InputError(f"{name}: is a VGG; use `loss_network`")
-        weights, blank = (
-            weights if isinstance(weights, Weights) else load_weights(weights, seed, name),
-            traced(name, pool),
-        )
+        weights = weights if isinstance(weights, Weights) else load_weights(weights, seed, name)
+        blank = traced(name, pool)
         weights = replace(weights, tensors=_needed(blank, weights, name), network=name)
         super().__init__(weights, pool, precision, temperature)
         self.module = copy.deepcopy(blank)
@@ -222,7 +221,8 @@ def _maps(module: fx.GraphModule) -> dict[str, str]:
     nodes = {layer: node.name for layer, node in _layers(module.graph).items()}
 
     def is_map(node: str) -> bool:
-        a, b = wide.get(node, ()), narrow.get(node, ())
+        a = wide.get(node, ())
+        b = narrow.get(node, ())
         return len(a) == len(b) == 4 and a[1] == b[1] and a[3] != b[3]
 
     return {layer: node for layer, node in nodes.items() if is_map(node)}
@@ -299,7 +299,8 @@ def fields(name: str) -> dict[str, Field]:
             layer: field._replace(filters=WIDTHS[int(layer[4]) - 1])
             for layer, field in each.items()
         }
-    module, found = traced(name, "max"), {}
+    module = traced(name, "max")
+    found = {}
     for node in module.graph.nodes:
         before = [found[each] for each in node.all_input_nodes if each in found]
         # of several, the one that sees most
@@ -312,7 +313,8 @@ def fields(name: str) -> dict[str, Field]:
             elif isinstance(part, nn.AdaptiveAvgPool2d):  # as in squeeze-and-excitation
                 field = field._replace(across=inf)
         found[node] = field
-    shapes, layers = _shapes(module, SAMPLE), _layers(module.graph)
+    shapes = _shapes(module, SAMPLE)
+    layers = _layers(module.graph)
     return {
         layer: found[layers[layer]]._replace(filters=shapes[node][1])
         for layer, node in _maps(module).items()

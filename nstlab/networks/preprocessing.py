@@ -59,7 +59,8 @@ class Preprocessing:
             raise InputError(
                 f"input '{text}' is not of the form 'BGR, 0-255, mean 1/2/3 subtracted, std 1'"
             )
-        mean, std = _three(match[3]), _three(match[4])
+        mean = _three(match[3])
+        std = _three(match[4])
         if not (1e-9 <= min(std) <= max(std) <= 1e9 and max(map(abs, mean)) <= 1e9):
             raise InputError(
                 f"input '{text}': allowed are a std from 1e-9 to 1e9, and a mean from -1e9 to 1e9"

@@ -79,7 +79,8 @@ def load_file(
 
     Raises: InputError, in one line, if there is no such file, or it is damaged or holds something
     else."""
-    path, known = Path(path), architecture(network)
+    path = Path(path)
+    known = architecture(network)
     try:
         names, metadata = tensorfiles.read(path)
     except FileNotFoundError:
@@ -150,7 +151,8 @@ def _check_chain(path: Path, tensors: Mapping[str, Tensor], known: Architecture)
         )
     inputs = 3
     for name in layers:
-        weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias")
+        weight = tensors[f"{name}.weight"]
+        bias = tensors.get(f"{name}.bias")
         fits = weight.ndim == 4 and weight.shape[1:] == (inputs, 3, 3) and len(weight) > 0
         if not fits or bias is None or bias.shape != weight.shape[:1]:
             raise InputError(
@@ -233,7 +235,8 @@ def random_weights(
 ) -> Weights:
     """Random weights, of a VGG as in He et al. 2015: normal with variance 2 / (9 · input channels),
     biases 0; of others as torchvision draws them. widths: channels of a VGG's blocks."""
-    known, source = architecture(network), f"random (seed {seed})"
+    known = architecture(network)
+    source = f"random (seed {seed})"
     if not known.blocks:
         from torchvision import models
 
@@ -242,7 +245,9 @@ def random_weights(
             tensors = models.get_model(network, weights=None, **known.options).state_dict()
         tensors = {name: t for name, t in tensors.items() if t.is_floating_point()}
         return Weights(tensors, TORCHVISION, source, network=network)
-    generator, inputs, tensors = torch.Generator().manual_seed(seed), 3, {}
+    generator = torch.Generator().manual_seed(seed)
+    inputs = 3
+    tensors = {}
     for name in known.convolutions:
         outputs = widths[int(name[4]) - 1]
         tensors[f"{name}.weight"] = (

@@ -33,7 +33,8 @@ def with_luminance(image: Tensor, other: Tensor) -> Tensor:
 def matched_luminance(image: Tensor, reference: Tensor) -> Tensor:
     """A picture in grey, with the mean and the deviation of the reference's luminance; the shapes
     may differ."""
-    own, wanted = luminance(image), luminance(reference)
+    own = luminance(image)
+    wanted = luminance(reference)
     ratio = wanted.std(correction=0) / own.std(correction=0).clamp_min(DARKEST**0.5)
     return ((own - own.mean()) * ratio + wanted.mean()).clamp(0, 1)
 

@@ -89,7 +89,10 @@ def tidied_png(file: BinaryIO, texts: Sequence[bytes]) -> tuple[BinaryIO, dict[s
     kept: dict[bytes, bytes] = {}
     parts: list[range] = []
     facts: dict[str, Any] = {"check": partial(_check_all, file, parts)}
-    stream, critical, pixels, end = PngImagePlugin.PngStream(io.BytesIO()), [], range(0), b""
+    stream = PngImagePlugin.PngStream(io.BytesIO())
+    critical = []
+    pixels = range(0)
+    end = b""
     for kind, place in png_chunks(file):
         if kind in (b"IHDR", b"PLTE", b"tRNS"):
             _check_all(file, [place])
@@ -137,7 +140,8 @@ def _check_all(file: BinaryIO, places: Sequence[range]) -> None:
     for place in places:
         checksum, length = 0, 0
         for piece in _pieces(file, range(place.start - 4, place.stop)):  # of the name, too
-            checksum, length = zlib.crc32(piece, checksum), length + len(piece)
+            checksum = zlib.crc32(piece, checksum)
+            length = length + len(piece)
         told = _at(file, range(place.stop, place.stop + 4))
         if length < 4 + len(place) or not struct.pack(">I", checksum).startswith(told):
             raise ValueError("its content and a checksum differ")
@@ -188,7 +192,9 @@ SEGMENTS = {
 
 def tidied_jpeg(file: BinaryIO) -> BinaryIO:
     """A JPEG with no more metadata than those that count and are as long as they must be."""
-    length, position, pieces = file.seek(0, io.SEEK_END), 2, [b"\xff\xd8"]
+    length = file.seek(0, io.SEEK_END)
+    position = 2
+    pieces = [b"\xff\xd8"]
     while position + 4 <= length:
         mark, kind, size = struct.unpack(">BBH", _at(file, range(position, position + 4)))
         if mark != 0xFF or kind == 0xDA:  # the pixels
@@ -222,34 +228,28 @@ FORMATS = {
     13: "I",
 }
 FORMATS |= {16: "Q", 17: "q", 18: "Q"}  # of BigTIFF
-KIND, OLD_KIND, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, DESCRIPTION = (
-    254,
-    255,
-    256,
-    257,
-    258,
-    259,
-    262,
-    270,
-)
-ORIENTATION, SAMPLES, PLANES, TRANSFER, WHITE, PRIMARIES, MORE_PAGES = (
-    274,
-    277,
-    284,
-    301,
-    318,
-    319,
-    330,
-)
-EXTRA, SAMPLE_FORMAT, XMP, EXIF, COLOUR_SPACE, INTEROPERABILITY, PROFILE = (
-    338,
-    339,
-    700,
-    34665,
-    40961,
-    40965,
-    34675,
-)
+KIND = 254
+OLD_KIND = 255
+WIDTH = 256
+HEIGHT = 257
+BITS = 258
+COMPRESSION = 259
+PHOTOMETRIC = 262
+DESCRIPTION = 270
+ORIENTATION = 274
+SAMPLES = 277
+PLANES = 284
+TRANSFER = 301
+WHITE = 318
+PRIMARIES = 319
+MORE_PAGES = 330
+EXTRA = 338
+SAMPLE_FORMAT = 339
+XMP = 700
+EXIF = 34665
+COLOUR_SPACE = 40961
+INTEROPERABILITY = 40965
+PROFILE = 34675
 # what a page needs to be read: how its pixels are stored, with which tables, its description and
 # its profile
 NEEDED = {

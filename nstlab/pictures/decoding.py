@@ -148,7 +148,8 @@ class Pixels:
         """In full depth, unless its colours must be converted, which is done in 8 bits."""
         colours, alpha = levels.colours(box, self._ignores_alpha)
         if alpha is not None and self._mode in ("L", "RGB"):
-            colours, alpha = colours * alpha + 1 - alpha, None
+            colours = colours * alpha + 1 - alpha
+            alpha = None
         if self._convert or self._mode == "CMYK":
             height, width = colours.shape[:2]
             stored = np.round(colours * 255).astype(np.uint8)
@@ -191,7 +192,8 @@ class Pixels:
                 if bare and bool((values == np.round(values)).all())
                 else None
             )
-        palette, used = self._image.getpalette("RGB") or [], _used(self._image)
+        palette = self._image.getpalette("RGB") or []
+        used = _used(self._image)
         distinct = {tuple(palette[3 * i : 3 * i + 3]) for i in used}
         return np.asarray(self._image).astype(np.int64) if len(distinct) < len(used) else None
 

@@ -45,7 +45,8 @@ class Levels:
         right, bottom.
 
         opaque: whether alpha is ignored."""
-        values, alpha = self.values[box[1] : box[3], box[0] : box[2]], None
+        values = self.values[box[1] : box[3], box[0] : box[2]]
+        alpha = None
         with np.errstate(all="ignore"):  # numbers beyond all bounds
             unit = _finite(
                 (values.astype(np.float32) - self.black) / (self.white - self.black)
@@ -148,7 +149,8 @@ class DeepTiff(ImageFile.ImageFile):
             # signed, in steps of 1/256, which become numbers from 0 on
             offset = values[..., 1:3] ^ 0x8000
             values[..., 1:3] = np.minimum(np.round(offset / 256), 255) * 257
-        white, black = white_of(values[..., : len(mode)], bits), 0.0
+        white = white_of(values[..., : len(mode)], bits)
+        black = 0.0
         if page.first(containers.PHOTOMETRIC, 0) == 0:
             white, black = black, white
         self.levels = Levels(values, mode, black, white, alpha)
@@ -181,7 +183,8 @@ class DeepTiff(ImageFile.ImageFile):
 
 def kind_of(page: Tags) -> str:
     """What a page is that cannot be read."""
-    bits, photometric = page.bits, page.first(containers.PHOTOMETRIC, 0)
+    bits = page.bits
+    photometric = page.first(containers.PHOTOMETRIC, 0)
     form = {1: "", 2: "signed ", 3: "floating-point "}.get(
         page.first(containers.SAMPLE_FORMAT, 1), "complex "
     )

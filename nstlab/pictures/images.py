@@ -272,13 +272,15 @@ def fitting(
     (h, w), (height, width), part = own, shape, (0, 0, *own)
     if how == "crop":
         shrink = min(h / height, w / width)
-        new_h, new_w = max(1, round(shrink * height)), max(1, round(shrink * width))
+        new_h = max(1, round(shrink * height))
+        new_w = max(1, round(shrink * width))
         part = ((h - new_h) // 2, (w - new_w) // 2, new_h, new_w)
     elif how == "own":
         height, width = own
     elif how == "area":
         factor = (height * width / (h * w)) ** 0.5
-        height, width = h * factor, w * factor
+        height = h * factor
+        width = w * factor
     return part, (max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale)))
 
 
@@ -363,7 +365,8 @@ def save(
     deep: with 16 bits a channel, which a JPEG cannot have. The file is written beside its place
     first and then renamed. Raises InputError if it is no picture, or cannot be written."""
     _check_colours(image)
-    path, text = check_writable(path, deep), json.dumps(settings or {})
+    path = check_writable(path, deep)
+    text = json.dumps(settings or {})
     form = FORMATS[path.suffix.lower()]
     if deep:
         with replacing(path) as temporary:
@@ -415,7 +418,8 @@ def save_gif(
 
     frames: (1, 3, H, W), taken one at a time. shape: (H, W) of the animation, scaled down to a long
     side of at most `size` px."""
-    path, shape = Path(path), fit_size(shape, min(size, max(shape)))
+    path = Path(path)
+    shape = fit_size(shape, min(size, max(shape)))
     pictures = [
         to_pil(resize(frame.float(), shape)).quantize(dither=Image.Dither.FLOYDSTEINBERG)
         for frame in frames

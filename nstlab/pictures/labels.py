@@ -89,7 +89,8 @@ def masks(labels: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """The masks of two label pictures, of the same regions in the same order; of the first one's
     regions, in the order of their colours. InputError if the second one lacks a region. Pixels of a
     colour that is left out belong to no region."""
-    first, second = colours(labels), colours(others, "painting_mask")
+    first = colours(labels)
+    second = colours(others, "painting_mask")
     missing = [name for name in first if name not in second]
     if missing:
         there = ", ".join(second)
@@ -124,7 +125,8 @@ def say_if_tiny(masks: Tensor) -> None:
 def part(labels: Tensor, shape: Sequence[int], used: Sequence[int]) -> Tensor:
     """The part of a label picture that belongs to the part (top, left, height, width) of its
     picture, of shape (H, W)."""
-    down, across = labels.shape[-2] / shape[0], labels.shape[-1] / shape[1]
+    down = labels.shape[-2] / shape[0]
+    across = labels.shape[-1] / shape[1]
     (top, left), (height, width) = (
         (round(used[0] * down), round(used[1] * across)),
         (used[2] * down, used[3] * across),
@@ -152,7 +154,8 @@ def found(
     maps = [_described(net, picture, layers) for picture in (photo, painting)]
     points = torch.cat([each[0].flatten(1).T for each in maps]).double().numpy()
     # if all are the same, as in even pictures
-    centres, nearest = points[:1], np.zeros(len(points), dtype=np.int32)
+    centres = points[:1]
+    nearest = np.zeros(len(points), dtype=np.int32)
     if np.ptp(points, 0).max() > 1e-6:
         centres, nearest = kmeans2(points, count, minit="++", rng=seed)
     parts = torch.from_numpy(nearest).split([each[0, 0].numel() for each in maps])

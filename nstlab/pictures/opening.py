@@ -164,7 +164,8 @@ def _keep_orientation(image: Image.Image) -> None:
     """Leave only the orientation of a picture's EXIF and XMP data, which may be damaged; EXIF data
     tell it first."""
     info = image.info
-    text, data = info.pop("Raw profile type exif", ""), info.pop("exif", b"")
+    text = info.pop("Raw profile type exif", "")
+    data = info.pop("exif", b"")
     with contextlib.suppress(ValueError):
         data = data or bytes.fromhex("".join(text.split("\n")[3:]))
     if data:

@@ -26,7 +26,8 @@ Convert = Callable[[Image.Image], Image.Image]
 Curve = Callable[[np.ndarray], np.ndarray]
 Points = tuple[tuple[float, float], ...]  # chromaticities (x, y) of red, green, blue and white
 
-D65, D50 = (0.3127, 0.3290), (0.3457, 0.3585)
+D65 = (0.3127, 0.3290)
+D50 = (0.3457, 0.3585)
 SRGB: Points = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06), D65)
 ADOBE: Points = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06), D65)
 PRIMARIES: dict[int, Points] = {  # by their code points (ITU-T H.273)
@@ -131,7 +132,8 @@ def _changes(convert: Convert, mode: str) -> bool:
 
 def _of_chunks(path: Path, image: Image.Image) -> bytes | None:
     """A profile for the gamma and the chromaticities of a PNG."""
-    gamma, points = image.info.get("gamma"), image.info.get("chromaticity")
+    gamma = image.info.get("gamma")
+    points = image.info.get("chromaticity")
     if image.format != "PNG" or (gamma is None and points is None):
         return None
     if gamma is not None and not 0.1 <= gamma <= 10:
@@ -164,7 +166,8 @@ def _of_tags(path: Path, tags: Tags | None) -> bytes | None:
     interoperability = exif.directory(containers.INTEROPERABILITY) if exif else None
     if space == 2 or (interoperability and bytes(interoperability.values(1))[:3] == b"R03"):
         return _profile(path, ADOBE, _gamma(563 / 256))
-    points, white = tags.values(containers.PRIMARIES), tags.values(containers.WHITE)
+    points = tags.values(containers.PRIMARIES)
+    white = tags.values(containers.WHITE)
     table = np.array(tags.values(containers.TRANSFER))
     if len(points) == 6 or len(table) > 1:
         pairs = (
@@ -240,7 +243,9 @@ def _profile(path: Path, points: Sequence[Sequence[float]], *curves: Curve | Non
 
 def _icc(tags: dict[bytes, bytes]) -> bytes:
     """The bytes of an ICC profile (version 2) of a display."""
-    table, data, start = b"", b"", 128 + 4 + 12 * len(tags)
+    table = b""
+    data = b""
+    start = 128 + 4 + 12 * len(tags)
     for name, content in tags.items():
         table += name + struct.pack(">II", start + len(data), len(content))
         data += content + bytes(-len(content) % 4)
@@ -277,10 +282,12 @@ def _primaries(points: Sequence[Sequence[float]]) -> np.ndarray | None:
     they are no colours."""
     if min(y for _, y in points) <= 0.001 or max(max(pair) for pair in points) > 2:
         return None
-    whites, colours = _white(points[3]), np.stack([_white(pair) for pair in points[:3]], 1)
+    whites = _white(points[3])
+    colours = np.stack([_white(pair) for pair in points[:3]], 1)
     if abs(np.linalg.det(colours)) < 1e-3:
         return None
-    source, target = BRADFORD @ whites, BRADFORD @ _white(D50)
+    source = BRADFORD @ whites
+    target = BRADFORD @ _white(D50)
     if np.abs(source).min() < 1e-3:
         return None
     adapted = np.linalg.inv(BRADFORD) @ np.diag(target / source) @ BRADFORD

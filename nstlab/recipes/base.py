@@ -175,7 +175,6 @@ class RunSettings(Settings):
         "the loss model; any other classifier of torchvision can be named, at your own risk",
         choices=tuple(ARCHITECTURES),
         parse=known_network,
-        later=True,
     )
     weights: str = network_field(
         WEIGHTS[0], "where its weights come from", choices=WEIGHTS, or_path=True, identity=False
@@ -186,7 +185,6 @@ class RunSettings(Settings):
         "leave them",
         low=0,
         high=1e4,
-        later=True,
     )
     pool: str = network_field(POOLS[0], "pooling between the blocks", choices=POOLS)
     rescale_pool: bool = network_field(
@@ -248,12 +246,6 @@ class RunSettings(Settings):
                 f"recipe: there is already one called '{recipe}', {other.__qualname__}"
             )
         REGISTERED[recipe] = cls
-
-    @property
-    def edition(self) -> int:
-        """Increased where the same settings give other pixels than before, through what the recipe
-        does; part of a run's id."""
-        return 1
 
     @classmethod
     def roles(cls) -> dict[str, str]:

@@ -82,7 +82,8 @@ def prepare_together(prepare: Callable[[], Plan], team: Team) -> Plan:
         plan = prepare()
         mine = _compared(plan)
     except Exception as own:
-        error, mine = own, {"error": said(own)}
+        error = own
+        mine = {"error": said(own)}
     every = team.gather(mine)
     if team.leads:
         why = next(
@@ -145,7 +146,8 @@ def fit_into_memory(plan: Plan, budget: MemoryBudget) -> Plan:
     """The plan, an outline, with what makes it fit; InputError if nothing does, or if tiles are
     asked for where none can be."""
     device = plan.net.device
-    free, whole = budget.bytes(device), plan.memory_needed()
+    free = budget.bytes(device)
+    whole = plan.memory_needed()
     if budget.tile == TILES[1] and budget.team.size > 1:
         raise InputError(
             f"tile: several ranks share a picture's tiles; leave out --tile {TILES[1]}"
@@ -158,11 +160,9 @@ def fit_into_memory(plan: Plan, budget: MemoryBudget) -> Plan:
                 "tile: only vgg19 and vgg16, without a temperature, can be evaluated in tiles"
             )
         return _checked(plan, budget, free)
-    most, least, pictures = (
-        _features(plan, plan.net),
-        _features(plan, plan.net, LEAST**2),
-        plan.pictures_needed(),
-    )
+    most = _features(plan, plan.net)
+    least = _features(plan, plan.net, LEAST**2)
+    pictures = plan.pictures_needed()
 
     def cut(left: int, **where: Any) -> Plan:
         return replace(plan, tiling=Tiling(min(left, most), budget.side, budget.team), **where)
@@ -210,5 +210,6 @@ def _features(plan: Plan, net: VGG, pixels: float = math.inf) -> int:
     if that is less."""
     wide = Arithmetic(torch.float32) if net.precision == "auto" else arithmetic_of(net)
     # twice, since windows overlap
-    layers, pixels = set(plan.layers), min(pixels, 2 * math.prod(plan.shape))
+    layers = set(plan.layers)
+    pixels = min(pixels, 2 * math.prod(plan.shape))
     return round(weights_of(net, layers, wide) + pixels * bytes_a_pixel(net, layers, wide))

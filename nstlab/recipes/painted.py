@@ -39,7 +39,6 @@ class PaintedSettings(RunSettings):
         (statistics.GRAM,),
         "what of the features is the style, for all style layers or for each",
         choices=statistics.names(),
-        later=True,
     )
     more_paintings: tuple[str, ...] = picture_field(
         (), "paintings to mix with the first", paths=True, identity=False
@@ -49,10 +48,9 @@ class PaintedSettings(RunSettings):
         "share of each painting, the first one's first (default: equal)",
         low=0,
         high=1e12,
-        later=True,
     )
     mix_layers: tuple[str, ...] = live_field(
-        (), "style layers of each painting, as conv1_1+conv2_1 (default: style_layers)", later=True
+        (), "style layers of each painting, as conv1_1+conv2_1 (default: style_layers)"
     )
 
     def __post_init__(self) -> None:
@@ -62,7 +60,9 @@ class PaintedSettings(RunSettings):
             for text in self.mix_layers
         ]
         object.__setattr__(self, "mix_layers", tuple(each))
-        layers, weights, count = self.style_layers, self.style_weights, 1 + len(self.more_paintings)
+        layers = self.style_layers
+        weights = self.style_weights
+        count = 1 + len(self.more_paintings)
         if len(set(layers)) < len(layers):
             raise InputError(
                 f"style_layers: {' '.join(layers)} names a layer twice; each may be named once"

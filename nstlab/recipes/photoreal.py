@@ -51,10 +51,6 @@ class PhotorealSettings(RegionalSettings, recipe="photoreal"):
     )
     steps: int = length(80)
 
-    @property
-    def streams(self) -> bool:
-        return False
-
     def prepare_inputs(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The inputs with their masks; and if the run begins with it, the photo with the
         reference's colours. It is an affine function of the photo in each region, so that the
@@ -64,7 +60,8 @@ class PhotorealSettings(RegionalSettings, recipe="photoreal"):
             return made
         from nstlab.pictures.colour import matched_colours
 
-        photo, reference = made["content"], made["style"]
+        photo = made["content"]
+        reference = made["style"]
         if "regions" not in made:
             return {**made, "matched": matched_colours(photo, reference)}
         masks, own = (made[name].split(1, dim=1) for name in ("regions", "painting_regions"))

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from nstlab.base.devices import device
-from nstlab.base.names import CONTENT_LAYERS, FULL, STYLE_LAYERS, rectified
-from nstlab.base.settings import DEVICES, LIVE, MAX_SIDE, START, InputError
+from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS, rectified
+from nstlab.base.settings import DEVICES, LIVE, MAX_SIDE, START, VERSION, InputError
 from nstlab.method import engine
 from nstlab.method.fast import memory
 from nstlab.method.fast import tiles as fast
@@ -132,17 +132,13 @@ class Plan:
         settings = self.settings.to_dict(identity=True)
         if "init" in self.inputs:
             settings["init"] = "file"  # whose pixels are hashed
-        edition = {"edition": self.settings.edition} if self.settings.edition > 1 else {}
-        if max(self.shape) > FULL:
-            # increased as engine.ALGORITHM is, for what is special about large pictures
-            edition["large"] = 1
-        return edition | {
+        return {
             "recipe": self.recipe,
             "settings": settings,
             "arithmetic": [str(part) for part in arithmetic_of(self.net)],
             "inputs": self._digests,
             "weights": self.net.weights.digest,
-            "algorithm": engine.ALGORITHM,
+            "version": VERSION,
         }
 
     @property
@@ -181,7 +177,8 @@ class Plan:
                 self.settings, name
             ):
                 return None
-        shape, known = self.start.shape[-2:], self.objective.weights
+        shape = self.start.shape[-2:]
+        known = self.objective.weights
         goal = objective(settings, self.prepared, shape)  # only its names and numbers are needed
         wanted = goal.weights
         if not wanted.keys() <= known.keys() or not all(
@@ -306,7 +303,8 @@ def _start(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(first picture, of the shape of `like`; {"init": picture} if it was read from a file, else
     {})."""
-    name, shape = settings.init, like.shape[-2:]
+    name = settings.init
+    shape = like.shape[-2:]
     if name in _DRAWN:
         return _DRAWN[name](like, settings.seed), {}
     if name in pictures:
@@ -365,10 +363,8 @@ def load_inputs(plan: Plan) -> Plan:
 
 def _say_if_sizes_are_left_out(plan: Plan) -> None:
     """Say where the run begins, if that is not at the size that the settings ask for."""
-    asked, first = (
-        engine.pyramid(plan.shape, plan.settings.steps, plan.settings.levels),
-        plan.schedule[0].shape,
-    )
+    asked = engine.pyramid(plan.shape, plan.settings.steps, plan.settings.levels)
+    first = plan.schedule[0].shape
     left_out = [level.shape for level in asked if prod(level.shape) < prod(first)]
     if left_out:
         (height, width), layer = left_out[-1], plan.objective.too_small(plan.net, left_out[-1])
@@ -387,7 +383,9 @@ def outline(
     """Make a plan without pictures: only the headers of their files are read, and tensors without
     memory stand for them. It has the run's size and network, and tells what memory it needs, but
     cannot be run."""
-    s, on, inputs = settings, device(on), settings.inputs
+    s = settings
+    on = device(on)
+    inputs = settings.inputs
     own = {role: im.shape_of(each.source) for role, each in inputs.items()}
     first = next(iter(inputs))  # determines the proportions of the result
     shape = im.fit_size(own[first], s.size, im.path_of(inputs[first].source))

@@ -39,14 +39,12 @@ class RegionalSettings(PaintedSettings):
         "regions to find that photo and painting share, by their features; 1: the whole picture",
         low=1,
         high=12,
-        later=True,
     )
     region_weights: tuple[float, ...] = live_field(
         (),
         "weight of each region, in the order of its colour's #rrggbb (default: 1)",
         low=0,
         high=1e12,
-        later=True,
     )
 
     def __post_init__(self) -> None:
@@ -111,7 +109,8 @@ class RegionalSettings(PaintedSettings):
             pictures[role] for role in ("mask", "painting_mask", "content", "style")
         )
         if self.mask:  # what is found belongs to the painting as it is in the run already
-            each, shape = self.inputs["style"], photo.shape[-2:]
+            each = self.inputs["style"]
+            shape = photo.shape[-2:]
             whole = im.shape_of(each.source)
             labels.say_if_stretched("mask", mask, shape)
             labels.say_if_stretched("painting_mask", own, whole)

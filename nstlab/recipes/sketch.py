@@ -39,14 +39,6 @@ class SketchSettings(PaintedSettings, recipe="sketch"):
             else super()._filling(name)
         )
 
-    @property
-    def edition(self) -> int:
-        return 2  # paper's grain is no line
-
-    @property
-    def streams(self) -> bool:
-        return False
-
     def prepare_inputs(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The inputs, with the drawing in grey on white paper."""
         return {**pictures, "content": terms.on_white(pictures["content"])}

@@ -52,10 +52,9 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
         COLOURS[0],
         "colours of the painting; those of the photo given to the painting first; luminance alone",
         choices=COLOURS,
-        later=True,
     )
     match_histogram: bool = picture_field(
-        False, "give the result the histograms of the photo's colours", later=True
+        False, "give the result the histograms of the photo's colours"
     )
     steps: Filled[int] = length(None, " (default: the convention's)")
 
@@ -72,7 +71,8 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
             return found
         from nstlab.feedforward.model import shipped
 
-        model, names = shipped(), (self.painting, *self.more_paintings)
+        model = shipped()
+        names = (self.painting, *self.more_paintings)
         if unknown := [name for name in names if name not in model.paintings]:
             raise InputError(
                 f"init: the shipped model has not learnt {', '.join(unknown)} (it has: "
@@ -83,16 +83,13 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
             FAST: model.painter(net.device)(pictures["content"], model.mixture(names, self.mix))
         }
 
-    @property
-    def edition(self) -> int:
-        return 2 if self.colour == "matched" else 1  # colours are matched twice
-
     def prepare_inputs(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The inputs, with colours as Gatys et al. 2016 ("Preserving Color in Neural Artistic Style
         Transfer") have them."""
         from nstlab.pictures import colour
 
-        made, photo = dict(super().prepare_inputs(pictures)), pictures["content"]
+        made = dict(super().prepare_inputs(pictures))
+        photo = pictures["content"]
         if self.colour != COLOURS[0]:
             matched = self.colour == "matched"
             change = colour.matched_colours if matched else colour.matched_luminance

@@ -99,7 +99,8 @@ class FinishedRun:
 def sheet(runs: Sequence[FinishedRun], title: str = "") -> figures.Shown:
     """All pictures of a sweep at a glance, with what is varied and the pictures that they were made
     from."""
-    settings, shape = runs[0].settings, runs[0].picture.shape[-2:]
+    settings = runs[0].settings
+    shape = runs[0].picture.shape[-2:]
     fields = {role: name for name, role in settings.roles().items()}
     read = {role: each.source for role, each in settings.inputs.items() if not each.labels}
     inputs = {

@@ -142,9 +142,12 @@ def rows(root: str | Path = RESULTS) -> list[dict[str, Any]]:
     """A row for each finished run below the folder, oldest first. Damaged runs are reported in the
     log and left out."""
     path = user_path(root) / "runs" / "index.json"
-    cached, entries, found = _read_index(path), {}, []
+    cached = _read_index(path)
+    entries = {}
+    found = []
     for folder in _folders(root, FINISHED):
-        run, name = StoredRun(folder), f"{folder.parent.name}/{folder.name}"
+        run = StoredRun(folder)
+        name = f"{folder.parent.name}/{folder.name}"
         entry = _entry(run, cached.get(name))
         if entry is not None:
             entries[name] = entry

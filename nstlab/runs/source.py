@@ -27,9 +27,11 @@ def needed_fields(settings: RunSettings) -> dict[str, Any]:
 
 def python(settings: RunSettings, device: str = DEVICES[0]) -> str:
     """A script that carries out the run and saves its picture."""
-    module, name = type(settings).__module__, type(settings).__name__
+    module = type(settings).__module__
+    name = type(settings).__name__
     if module.startswith("nstlab."):
-        imports, name = "import nstlab as nst\n", f"nst.{name}"
+        imports = "import nstlab as nst\n"
+        name = f"nst.{name}"
     else:
         imports = f"import nstlab as nst\nfrom {module} import {name}\n"
     fields = "".join(
@@ -48,7 +50,8 @@ nst.save(step.best(), "picture.png")
 
 def command(settings: RunSettings, device: str = DEVICES[0]) -> str:
     """The same run as a command for a shell."""
-    words, fields = [], needed_fields(settings)
+    words = []
+    fields = needed_fields(settings)
     pictures = [str(fields.pop(name)) for name in _required(settings)]
     for name, value in fields.items():
         words += _option(

@@ -143,7 +143,8 @@ class Store:
         none.
 
         Raises InputError if they are damaged, or if one of the progress pictures so far is."""
-        checkpoint, partial = self.checkpoint(plan), self.partial(plan)
+        checkpoint = self.checkpoint(plan)
+        partial = self.partial(plan)
         if checkpoint is None:
             return None, []
         shapes = [level.shape for level in plan.schedule]

@@ -195,7 +195,8 @@ class StoredRun:
         if count == 0:
             return True
         manifest, found = self.manifest, self.frames
-        asked, kept = manifest.get("frames", 0), manifest.get("pictures", 0)
+        asked = manifest.get("frames", 0)
+        kept = manifest.get("pictures", 0)
         if asked < count or kept != len(found):
             return False
         try:

@@ -73,7 +73,8 @@ class Sweep:
         self.axes = {axis: [text for text, _ in points] for axis, points in axes.items()}
         self.cases: list[Case] = []
         for point in itertools.product(*axes.values()):
-            labels, changes = dict(zip(axes, (text for text, _ in point), strict=True)), {}
+            labels = dict(zip(axes, (text for text, _ in point), strict=True))
+            changes = {}
             for _, values in point:
                 changes |= values
             self.cases.append(Case(labels, base.replace(**changes)))
@@ -93,7 +94,8 @@ class Sweep:
         what is finished stays stored. If runs fail, the others are finished first, then the first
         error is raised, with its case. With several GPUs a script needs `if __name__ ==
         "__main__":`, as always with processes."""
-        store, report = Store(root), report or (lambda *_: None)
+        store = Store(root)
+        report = report or (lambda *_: None)
         with contextlib.nullcontext(executor) if executor else gpu_executor(device) as chosen:
             if chosen is None:
                 return _run_here(store, self.cases, device, report)
@@ -120,7 +122,8 @@ def _points(key: str | tuple[str, ...], values: Any) -> list[tuple[str, dict[str
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InputError(f"{axis}: {values!r} is not a list of values")
     if isinstance(values, Mapping):
-        labels, values = list(values), list(values.values())
+        labels = list(values)
+        values = list(values.values())
     else:
         values = [plain(value) for value in values]
         labels = [label(value) for value in values]
@@ -204,7 +207,8 @@ def _run_elsewhere(
 def _as_completed(futures: Iterable[Future], alive: Callable[[], bool]) -> Iterator[Future]:
     """Yield the futures as they complete. Raises InputError if no worker has been alive at two
     looks in a row."""
-    pending, missed = set(futures), 0
+    pending = set(futures)
+    missed = 0
     while pending:
         finished, pending = wait(pending, WORKER_TIMEOUT, "FIRST_COMPLETED")
         yield from finished

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab.method.crops import Crop
-from nstlab.method.fast.evaluation import VJPS
 from nstlab.method.terms import PixelTerm
 from nstlab.pictures import images as im
 
@@ -96,10 +95,8 @@ class Affine(PixelTerm):
     def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
         """What the pairs of pixels whose first one is in the crop add."""
         wide = crop.wider(self.margin)
-        own, weights = (
-            torch.zeros(wide.shape).to(features),
-            wide.of(self.weights(features, crop.whole)),
-        )
+        own = torch.zeros(wide.shape).to(features)
+        weights = wide.of(self.weights(features, crop.whole))
         crop.within(wide).of(own).fill_(1)
         each = [
             ((a - b).square() * weight).sum() for a, b, weight in _pairs(features, own * weights)
@@ -113,23 +110,20 @@ class Affine(PixelTerm):
         key = features.device, features.dtype, shape
         return self.once(key, lambda: matting_laplacian(im.resize(self.photo, shape)).to(features))
 
-
-def affine_vjp(
-    term: Affine, slope: Tensor, features: Tensor, target: None, into: Tensor, add: bool
-) -> None:
-    """The vjp of vᵀ L v over the number of values: 2 L v over it."""
-    if not add:
-        into.zero_()
-    weights, factor = term.weights(features), 2 / features.numel() * slope
-    for (a, b, weight), (here, there, _) in zip(
-        _pairs(features, weights), _pairs(into, weights), strict=True
-    ):
-        change = (a - b).mul_(weight).mul_(factor)
-        here += change
-        there -= change
-
-
-VJPS[Affine] = affine_vjp
+    def vjp(
+        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+    ) -> None:
+        """The vjp of vᵀ L v over the number of values: 2 L v over it."""
+        if not add:
+            into.zero_()
+        weights = self.weights(features)
+        factor = 2 / features.numel() * slope
+        for (a, b, weight), (here, there, _) in zip(
+            _pairs(features, weights), _pairs(into, weights), strict=True
+        ):
+            change = (a - b).mul_(weight).mul_(factor)
+            here += change
+            there -= change
 
 
 REACH = 1 / 48  # of the long side: the radius of the windows of `guided`
@@ -180,7 +174,8 @@ def _window_means(values: Tensor, radius: int) -> Tensor:
     is inside the picture."""
     for dim in (1, 2):
         place = torch.arange(values.shape[dim], device=values.device)
-        first, end = (place - radius).clamp_min(0), (place + radius + 1).clamp_max(len(place))
+        first = (place - radius).clamp_min(0)
+        end = (place + radius + 1).clamp_max(len(place))
         sums = torch.cat([torch.zeros_like(values.narrow(dim, 0, 1)), values.cumsum(dim)], dim)
         count = (end - first).view(-1, *[1] * (2 - dim))
         values = (sums.index_select(dim, end) - sums.index_select(dim, first)) / count

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab.method.crops import Crop, added
-from nstlab.method.fast.evaluation import VJPS
 from nstlab.method.objectives import Objective, term
 from nstlab.method.statistics import gram, positions
 from nstlab.method.terms import Style
@@ -85,18 +84,15 @@ class RegionStyle(Style):
             (mask is self.own, device, shape), lambda: carried_down(mask.to(device), shape)
         )
 
-
-def region_vjp(
-    term: RegionStyle, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool
-) -> None:
-    """The vjp of the guided Gram matrix Σ m F Fᵀ / Σ m: m (S + Sᵀ) F / Σ m."""
-    weights, out = positions(term.weights(features)), positions(into)
-    rows = positions(features) * weights.to(features.dtype)
-    matrix = ((slope + slope.T) / weights.sum().clamp_min(1e-12)).to(rows.dtype)
-    torch.addmm(out, rows, matrix, beta=int(add), out=out)
-
-
-VJPS[RegionStyle] = region_vjp
+    def vjp(
+        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+    ) -> None:
+        """The vjp of the guided Gram matrix Σ m F Fᵀ / Σ m: m (S + Sᵀ) F / Σ m."""
+        weights = positions(self.weights(features))
+        out = positions(into)
+        rows = positions(features) * weights.to(features.dtype)
+        matrix = ((slope + slope.T) / weights.sum().clamp_min(1e-12)).to(rows.dtype)
+        torch.addmm(out, rows, matrix, beta=int(add), out=out)
 
 
 def region_styles(

@@ -132,10 +132,8 @@ class _Reading:
 
     def _checked(self) -> Iterator[tuple[Any, tuple[Fraction, Fraction]]]:
         """(frame, (its time, when it ends)) as long as nothing is wrong with them."""
-        path, sounds = (
-            self.clip.path,
-            [self.source.streams[index] for index in self.clip.sounds[:1]],
-        )
+        path = self.clip.path
+        sounds = [self.source.streams[index] for index in self.clip.sounds[:1]]
         try:
             for frame in decoded(self.source, self.stream, sounds, self._note):
                 if frame.is_corrupt:
@@ -153,7 +151,8 @@ class _Reading:
     def _times(self, frame: Any) -> tuple[Fraction, Fraction]:
         """When a frame is shown and when it ends: times that do not rise are replaced, those beyond
         all bounds refused."""
-        step, tick = 1 / self.clip.rate, frame.time_base
+        step = 1 / self.clip.rate
+        tick = frame.time_base
         shown = frame.pts
         if self.source.format.name in DECODED:  # the first one is shown when it is decoded
             if not self.count and None not in (frame.dts, shown):
@@ -267,7 +266,8 @@ def _clip(path: Path, index: int, sounds: tuple[int, ...]) -> Clip:
         if first is None:
             raise InputError(f"{path}: has no frames")
         _check_size(path, first, aspect)
-        shape, rate = shown_shape(first, aspect), _rate(container, stream)
+        shape = shown_shape(first, aspect)
+        rate = _rate(container, stream)
         begins = [_begin(container.streams[each]) for each in (index, *sounds[:1])]
         origin = min(begins) if min(begins) + 1 / rate < begins[0] else begins[0]
         return Clip(path, shape, rate, _length(container, stream, origin), sounds, index, origin)
@@ -312,7 +312,8 @@ def _length(container: Any, stream: Any, origin: Fraction) -> Fraction | None:
     not say, or cannot be."""
     if _is_bare(container):
         return None
-    end, others = None, len(container.streams) > 1
+    end = None
+    others = len(container.streams) > 1
     # Matroska has it as text, 00:01:02.5
     with contextlib.suppress(KeyError, ValueError, ZeroDivisionError):
         hours, minutes, seconds = map(Fraction, stream.metadata["DURATION"].split(":"))

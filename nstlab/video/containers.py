@@ -136,7 +136,8 @@ def usable_sounds(path: Path) -> tuple[int, ...]:
         streams = [
             stream for stream in _default_first(container.streams.audio) if stream.codec_context
         ]
-        usable, errors = set(), dict.fromkeys((stream.index for stream in streams), 0)
+        usable = set()
+        errors = dict.fromkeys((stream.index for stream in streams), 0)
         packets = container.demux(*streams) if streams else iter(())
         with contextlib.suppress(library().FFmpegError):  # the file may be damaged further on
             for _, packet in zip(range(PROBED * len(streams)), packets, strict=False):
@@ -164,7 +165,8 @@ def _try(packet: Any, usable: set[int], errors: dict[int, int]) -> None:
 def decoder_of(stream: Any) -> Any:
     """The codec context that decodes a stream of pictures: with alpha, and no pictures of more
     pixels than are allowed."""
-    context, av = stream.codec_context, library()
+    context = stream.codec_context
+    av = library()
     tags = {name.lower(): value for name, value in stream.metadata.items()}
     if tags.get("alpha_mode") == "1" and context.name in ALPHA_DECODERS:
         with contextlib.suppress(av.codec.codec.UnknownCodecError):  # a build without it

@@ -60,14 +60,17 @@ def turned(picture: Tensor, turn: Turn) -> Tensor:
     """A picture, (1, 3, h, w), as it is shown."""
     a, b, c, d = turn
     if swaps_sides(turn):
-        picture, a, d = picture.transpose(-2, -1), c, b
+        picture = picture.transpose(-2, -1)
+        a = c
+        d = b
     mirrored = [axis for axis, sign in ((-1, a), (-2, d)) if sign < 0]
     return picture.flip(mirrored).contiguous()
 
 
 def shown_shape(frame: Any, aspect: Fraction) -> tuple[int, int]:
     """(h, w) of a frame when it is shown. aspect: width / height of its pixels."""
-    height, width = frame.height, max(1, round(frame.width * aspect))
+    height = frame.height
+    width = max(1, round(frame.width * aspect))
     return (width, height) if swaps_sides(turn_of(frame)) else (height, width)
 
 
@@ -138,7 +141,8 @@ class Converter:
         """A picture of (h, w, 3 or 4) levels."""
         levels = torch.from_numpy(values.astype(np.float32) / np.iinfo(values.dtype).max)
         picture = levels.permute(2, 0, 1)[None]
-        colours, alpha = picture[:, :3], picture[:, 3:]
+        colours = picture[:, :3]
+        alpha = picture[:, 3:]
         if is_wide(primaries, transfer):
             colours = mapped(colours, primaries, transfer)
         if alpha.numel():  # on white before it is resized: what is transparent has any colour

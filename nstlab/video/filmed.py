@@ -28,14 +28,13 @@ from torch import Tensor
 
 from nstlab.base import files
 from nstlab.base.files import NUMBER, WHOLE, object_with
-from nstlab.base.settings import InputError
+from nstlab.base.settings import VERSION, InputError
 from nstlab.pictures import images as im
 from nstlab.video.clips import Clip, clip, pictures
 from nstlab.video.filming import Filming, Seen
 from nstlab.video.settings import VideoSettings
 from nstlab.video.writing import check_film, check_shown, check_sound, film_shape, write_film
 
-EDITION = 3  # increased where the same settings give other films
 SECONDS = {"type": "string", "pattern": r"^\d{1,40}(/[1-9]\d{0,39})?$"}  # a Fraction
 ABOUT = object_with(  # what is known of a frame, besides its loss and terms
     **{"pass": WHOLE, "frame": WHOLE, "time": SECONDS, "until": SECONDS},
@@ -145,7 +144,8 @@ class Film:
         another's."""
         if path not in self._known and path.is_file():
             with contextlib.suppress(ValueError, OSError):
-                shape, about = im.verify(path), im.read_settings(path)
+                shape = im.verify(path)
+                about = im.read_settings(path)
                 files.check_json(about, ABOUT)
                 if shape == self.shape and self._fits(path, about):
                     self._known[path] = about
@@ -153,7 +153,8 @@ class Film:
 
     def _fits(self, path: Path, about: dict[str, Any]) -> bool:
         """Whether a frame belongs where it is kept, and is shown at the same time in all passes."""
-        run, index = about["pass"], about["frame"]
+        run = about["pass"]
+        index = about["frame"]
         if self.place(run, index) != path:
             return False
         first = about if run == 1 else self.known(self.place(1, index))
@@ -191,7 +192,7 @@ class Film:
     def identify(self, photo: Tensor) -> None:
         """Find the film's folder, which the plan of the first frame helps to name."""
         made = {
-            "edition": EDITION,
+            "version": VERSION,
             "settings": self.settings.to_dict(identity=True),
             "clip": _digest(self.clip.path),
         }
@@ -206,7 +207,8 @@ class Film:
         window: deque[Seen] = deque(maxlen=self.reach)
         for i, shot in enumerate(shots):
             check_shown(self.settings.out, shot.until - shot.time)
-            photo, shown = self.place(0, i), {"time": str(shot.time), "until": str(shot.until)}
+            photo = self.place(0, i)
+            shown = {"time": str(shot.time), "until": str(shot.until)}
             found = _times(self.known(self.place(1, i))) == shown
             if not found or (self.settings.passes > 1 and not photo.is_file()):
                 im.save(shot.photo, photo)

@@ -184,7 +184,8 @@ def recoloured(photo: Tensor, picture: Tensor, weight: Tensor) -> Tensor:
     weight: (1, 1, H, W), of each pixel."""
     # (4, pixels)
     known = torch.cat([photo, torch.ones_like(photo[:, :1])], 1)[0].flatten(1).double()
-    weighted, ridge = known * weight[0].flatten(1), 1e-6 * torch.eye(4).to(known)
+    weighted = known * weight[0].flatten(1)
+    ridge = 1e-6 * torch.eye(4).to(known)
     slopes = torch.linalg.solve(
         weighted @ known.T + ridge, weighted @ picture[0].flatten(1).double().T
     )

@@ -48,7 +48,8 @@ def read(picture: Tensor, at: Tensor, mode: str = "bilinear") -> Tensor:
 
 def inside(at: Tensor) -> Tensor:
     """(1, 1, H, W): whether places, (1, 2, H, W), are in a picture of that size."""
-    x, y = at[:, :1], at[:, 1:]
+    x = at[:, :1]
+    y = at[:, 1:]
     return (x >= 0) & (x <= at.shape[-1] - 1) & (y >= 0) & (y <= at.shape[-2] - 1)
 
 
@@ -72,7 +73,8 @@ def _squared(flow: Tensor) -> Tensor:
 
 def _slope(flow: Tensor, dim: int) -> Tensor:
     """Central differences, and 0 at the edges."""
-    made, side = torch.zeros_like(flow), flow.shape[dim]
+    made = torch.zeros_like(flow)
+    side = flow.shape[dim]
     if side > 2:
         made.narrow(dim, 1, side - 2).copy_(
             (flow.narrow(dim, 2, side - 2) - flow.narrow(dim, 0, side - 2)) / 2

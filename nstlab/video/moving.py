@@ -72,10 +72,13 @@ class MovingScene:
 
     def _matrix(self, t: float) -> Tensor:
         """(3, 3): from the window's pixels, x and y and 1, to the photo's."""
-        turn, scale = math.radians(self.turn * t), self.zoom**-t
-        cos, sin = scale * math.cos(turn), scale * math.sin(turn)
+        turn = math.radians(self.turn * t)
+        scale = self.zoom**-t
+        cos = scale * math.cos(turn)
+        sin = scale * math.sin(turn)
         (x, y), (h, w) = (side / 2 for side in self.shape[::-1]), self.photo.shape[-2:]
-        right, down = w / 2 + self.move[0] * t, h / 2 + self.move[1] * t
+        right = w / 2 + self.move[0] * t
+        down = h / 2 + self.move[1] * t
         return torch.tensor(
             [
                 [cos, -sin, right - cos * x + sin * y],

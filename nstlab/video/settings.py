@@ -170,7 +170,8 @@ class VideoSettings(Settings):
     def files(self) -> dict[str, tuple[str | Path, ...]]:
         """Those of the recipe's settings, too, such as masks and weights; its photo is the clip."""
         frame = self.frame_settings(self.clip)
-        photo, own = frame.field_of("content"), frame.files
+        photo = frame.field_of("content")
+        own = frame.files
         return {name: own[name] for name in own if name != photo} | super().files
 
     @property

@@ -55,8 +55,10 @@ def packets_of(
     """(time, packet) of a clip's sound from its time `begin`, which becomes 0, until `end`. Raises
     ValueError for one that cannot be decoded, or not be copied."""
     with opened(clip.path) as source:
-        stream, origin = source.streams[track.index], clip.origin + begin
-        name, packets = stream.codec_context.codec.canonical_name, _packets(source, stream)
+        stream = source.streams[track.index]
+        origin = clip.origin + begin
+        name = stream.codec_context.codec.canonical_name
+        packets = _packets(source, stream)
         if not track.copied:
             made = container.add_stream(container.default_audio_codec, rate=48_000, layout="stereo")
             packets = _encoded(made, _decoded(packets))
@@ -68,7 +70,8 @@ def packets_of(
         for packet in packets:
             if packet.dts is None or packet.pts is None:  # the last one, which is empty
                 continue
-            tick, moved = packet.time_base, round(origin / packet.time_base)
+            tick = packet.time_base
+            moved = round(origin / packet.time_base)
             packet.pts, packet.dts = packet.pts - moved, packet.dts - moved
             if packet.pts * tick >= end:
                 return

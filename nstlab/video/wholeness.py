@@ -58,9 +58,11 @@ def _boxes(file: BinaryIO, size: int) -> Walk:
     """ISO base media (MP4, MOV): boxes with their length and kind."""
     begin = 0
     while begin < size:
-        length, header = struct.unpack(">I", _at(file, begin, 4))[0], 8
+        length = struct.unpack(">I", _at(file, begin, 4))[0]
+        header = 8
         if length == 1:  # it has 64 bits
-            length, header = struct.unpack(">Q", _at(file, begin + 8, 8))[0], 16
+            length = struct.unpack(">Q", _at(file, begin + 8, 8))[0]
+            header = 16
         if length < header:  # to the end, or what follows a film
             return
         if _at(file, begin + 4, 4) in FILM_BOXES:  # not what others append to a film
@@ -181,7 +183,8 @@ def _objects(file: BinaryIO, size: int) -> Walk:
 
 def _chunks(file: BinaryIO, size: int) -> Walk:
     """PNG that is animated: chunks until IEND, which lacks where it is cut."""
-    kind, end = b"", len(PNG)
+    kind = b""
+    end = len(PNG)
     for kind, data in png_chunks(file):
         yield data.start - 8, 12 + len(data) if kind.isalpha() else NOTHING
         end = data.stop + 4

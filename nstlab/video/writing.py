@@ -187,7 +187,8 @@ def _write_folder(out: Path, paths: Sequence[Path]) -> None:
 def _write_gif(out: Path, frames: Sequence[Timed], end: Fraction) -> None:
     """An animation of at most GIF_SIDE px that is repeated; it lasts as long as the frames, some of
     which are left out, with a warning, if they follow each other too fast for it."""
-    shown, last = _gif_times(frames, end), max(GIF_SHOWN, round(100 * end))
+    shown = _gif_times(frames, end)
+    last = max(GIF_SHOWN, round(100 * end))
     if len(shown) < len(frames):
         logger.warning(
             "%s: shows %d of %d frames, since an animation shows none for less than %g s",
@@ -287,7 +288,8 @@ def _pictures(
     """(time, packet) of the frames; a rate is told, but each frame has its own time. In MP4, the
     last packet's duration is the last frame's only if frames are stored in the order in which they
     are shown."""
-    av, tick = library(), Fraction(1, TICKS)
+    av = library()
+    tick = Fraction(1, TICKS)
     stream = container.add_stream(codec[0], rate=rate, options=codec[1])
     stream.height, stream.width = im.shape_of(frames[0][0])
     stream.pix_fmt, stream.time_base, stream.codec_context.time_base = "yuv420p", tick, tick

@@ -12,6 +12,7 @@ import nstlab as nst
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.fast import tiles as fast
 from nstlab.method.objectives import Objective, content, style, total_variation
+from nstlab.method.terms import Style, Term
 from nstlab.networks.vgg import VGG19
 
 
@@ -147,3 +148,14 @@ def test_a_term_of_weight_zero_costs_nothing(net, image, photo, painting, bind, 
     bound.reweight({"content": 1.0})  # its target is computed now
     assert set(bound(image)[1]) == {"content", "style"}
     assert len(bound.evaluate(image)[2]) == 2
+
+
+def test_a_new_statistic_does_not_inherit_the_gradient_of_the_one_it_replaces():
+    class Doubled(Style):
+        def statistic(self, features, target):
+            return 2 * super().statistic(features, target)
+
+    class Renamed(Style):
+        pass
+
+    assert (Doubled.vjp, Renamed.vjp) == (Term.vjp, Style.vjp)

@@ -39,9 +39,7 @@ def test_the_drawing_is_put_on_white_paper_before_anything_reads_it(make):
     assert plan.inputs["content"][..., 0, 0].max() == pytest.approx(0.8, abs=0.01)
 
 
-def test_runs_of_an_earlier_edition_and_other_conventions_are_not_taken_for_these(make):
-    assert nst.prepare(make(), "cpu").identity()["edition"] == make().edition == 2
-    assert "edition" not in nst.prepare(nst.TextureSettings(make().painting, size=48), "cpu").identity()
+def test_its_weights_go_with_one_convention_alone(make):
     assert "convention: sketch has weights that go with 'mean' alone" in refusal(make, convention="paper")
 
 

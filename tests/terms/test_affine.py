@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nstlab.method.conventions import convention_named
-from nstlab.method.fast.evaluation import vjp, vjp_by_autograd
+from nstlab.method.terms import Term
 from nstlab.method.objectives import term
 from nstlab.pictures import images as im
 from nstlab.terms.affine import Affine, guided, matting_laplacian
@@ -53,10 +53,10 @@ def test_one_affine_function_of_the_photos_colours_costs_next_to_nothing_and_a_m
 def test_its_gradient_is_that_of_autograd_written_or_added(affine):
     picture, into = random(7, 9, seed=2, dtype=torch.float64), random(7, 9, seed=3, dtype=torch.float64)
     wanted, slope = torch.empty_like(picture), torch.tensor(0.7, dtype=torch.float64)
-    vjp_by_autograd(affine, slope, picture, None, wanted, add=False)
+    Term.vjp(affine, slope, picture, None, wanted, add=False)
     for add in (False, True):
         found = into.clone()
-        vjp(affine, slope, picture, None, found, add)
+        affine.vjp(slope, picture, None, found, add)
         assert torch.allclose(found, wanted + add * into, atol=1e-14)
 
 

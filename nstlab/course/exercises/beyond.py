@@ -16,8 +16,10 @@ from nstlab.pictures import colour
 @exercise("10.1")
 def luminance_function(answer: Any) -> str:
     """A function from two pictures to the first one with the second one's luminance."""
-    image, other = random(1, 3, 4, 5), random(1, 3, 4, 5, seed=1)
-    own, wanted = colour.luminance(image), colour.luminance(other)
+    image = random(1, 3, 4, 5)
+    other = random(1, 3, 4, 5, seed=1)
+    own = colour.luminance(image)
+    wanted = colour.luminance(other)
     mistakes = {
         "that is the other one's luminance; the colours are gone": wanted,
         "take the first one's own luminance away before": image + wanted,
@@ -44,7 +46,8 @@ def grey_photo(answer: Any) -> str:
 @exercise("11.1")
 def guided_gram(answer: Any) -> str:
     """A function from features (N, M) and a mask (M,) to the guided Gram matrix."""
-    features, mask = random(4, 10), random(10, seed=1)
+    features = random(4, 10)
+    mask = random(10, seed=1)
     wanted = (features * mask) @ features.T / mask.sum()
     mistakes = {
         "divide by what the mask adds up to, not by M": (features * mask) @ features.T / 10,
@@ -74,7 +77,8 @@ def mask_at_conv4_1(answer: Any) -> str:
 @exercise("12.1")
 def left_over(answer: Any) -> str:
     """A function from colours (9, 3) and values (9,) to what the best affine function leaves."""
-    colours, values = random(9, 3), random(9, seed=1)
+    colours = random(9, 3)
+    values = random(9, seed=1)
 
     def least(known: torch.Tensor) -> torch.Tensor:
         return (
@@ -120,12 +124,15 @@ def neighbours(answer: Any) -> str:
 def discrepancy(answer: Any) -> str:
     """A function from two sets of vectors and a kernel to their squared maximum mean
     discrepancy."""
-    x, y = random(6, 4), random(9, 4, seed=1)
+    x = random(6, 4)
+    y = random(9, 4, seed=1)
 
     def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return (a @ b.T) ** 2
 
-    own, other, both = kernel(x, x).mean(), kernel(y, y).mean(), kernel(x, y).mean()
+    own = kernel(x, x).mean()
+    other = kernel(y, y).mean()
+    both = kernel(x, y).mean()
     mistakes = {
         "the last part counts twice: it stands for (x, y) and for (y, x)": own + other - both,
         "the last part is taken away, not added": own + other + 2 * both,
@@ -170,7 +177,8 @@ def field_of_fire2(answer: Any) -> str:
 @exercise("14.2")
 def softmax_function(answer: Any) -> str:
     """A function from features (N, M) and a temperature to their softmax."""
-    features, temperature = random(4, 10), 3.0
+    features = random(4, 10)
+    temperature = 3.0
     wanted = (features / temperature).flatten().softmax(0).view_as(features)
     mistakes = {
         "that is over the positions of each filter; take all filters together": (
@@ -217,7 +225,8 @@ def variance_from_tiles(answer: Any) -> str:
     mean, square = (
         torch.stack([f(v) for v in values]) for f in (torch.mean, lambda v: v.square().mean())
     )
-    share, whole = count / count.sum(), torch.cat(values).var(correction=0)
+    share = count / count.sum()
+    whole = torch.cat(values).var(correction=0)
     mistakes = {
         "tiles have different sizes: weigh each by its count": square.mean() - mean.mean().square(),
         "what lies between the tiles' means is missing": (share * (square - mean.square())).sum(),
@@ -237,7 +246,9 @@ def variance_from_tiles(answer: Any) -> str:
 def instance_normalization(answer: Any) -> str:
     """A function from features (B, C, H, W), scales and shifts (B, C) to the normalized
     features."""
-    features, scale, shift = random(2, 3, 4, 5), random(2, 3, seed=1), random(2, 3, seed=2)
+    features = random(2, 3, 4, 5)
+    scale = random(2, 3, seed=1)
+    shift = random(2, 3, seed=2)
 
     def normalized(
         over: tuple[int, ...], epsilon: float = 1e-5, correction: int = 0
@@ -280,7 +291,8 @@ def numbers_of_a_painting(answer: Any) -> str:
 def temporal_function(answer: Any) -> str:
     """A function from a frame, an earlier one moved to it, (1, 3, H, W), and where that can be
     relied on, (1, 1, H, W), to the mean squared difference there."""
-    frame, moved = random(1, 3, 4, 5), random(1, 3, 4, 5, seed=1)
+    frame = random(1, 3, 4, 5)
+    moved = random(1, 3, 4, 5, seed=1)
     where = random(1, 1, 4, 5, seed=2)
     where = (where > where.mean()).to(frame)
     squared = (frame - moved).square()

@@ -81,7 +81,8 @@ def painting_as_start(answer: Any) -> str:
 @exercise("05.2")
 def correlation_function(answer: Any) -> str:
     """A function from two arrays of one shape to Pearson's correlation."""
-    a, b = random(8, 8).numpy(), random(8, 8, seed=1).numpy() + random(8, 8).numpy()
+    a = random(8, 8).numpy()
+    b = random(8, 8, seed=1).numpy() + random(8, 8).numpy()
     cosine = float((a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()))
     means = {"subtract the means first, or two bright pictures are always alike": cosine}
     otherwise = (
@@ -153,7 +154,8 @@ def gradients_passed(answer: Any) -> str:
 @exercise("08.1")
 def newton_function(answer: Any) -> str:
     """A function from gradient (n,) and Hessian (n, n) to Newton's step."""
-    gradient, root = random(3).numpy(), random(3, 3, seed=1).numpy()
+    gradient = random(3).numpy()
+    root = random(3, 3, seed=1).numpy()
     hessian = root @ root.T + np.eye(3)
     step = -np.linalg.solve(hessian, gradient)
     otherwise = "where is the gradient of the quadratic model, g + H p, zero?"

@@ -19,7 +19,8 @@ from nstlab.runs.finished import FinishedRun
 def gram_function(answer: Any) -> str:
     """A function from features (N, M) to their Gram matrix (N, N), a mean over positions."""
     features = random(4, 10)
-    wanted, found = gram(features[None, :, None, :]), torch.as_tensor(answer(features))
+    wanted = gram(features[None, :, None, :])
+    found = torch.as_tensor(answer(features))
     if found.shape == (10, 10):
         return (
             "yours compares positions with positions; the Gram matrix compares filters with "
@@ -38,7 +39,8 @@ def gram_function(answer: Any) -> str:
 def style_loss_function(answer: Any) -> str:
     """A function from features F (N, M) of a picture and the painting's Gram matrix A (N, N) to the
     style loss of one layer."""
-    features, target = random(5, 12), gram(random(1, 5, 1, 12, seed=1))
+    features = random(5, 12)
+    target = gram(random(1, 5, 1, 12, seed=1))
     difference = features @ features.T / 12 - target
     wanted = float(difference.square().sum() / (4 * 5**2))
     mistakes = {
@@ -60,7 +62,8 @@ def style_loss_function(answer: Any) -> str:
 def gram_change(answer: Any) -> str:
     """A function from two feature maps (N, H, W) to the relative change of their Gram matrices: |G
     − H| / |G| (Frobenius)."""
-    a, b = random(4, 3, 5), random(4, 3, 5, seed=1)
+    a = random(4, 3, 5)
+    b = random(4, 3, 5, seed=1)
     g, h = (each.flatten(1) @ each.flatten(1).T for each in (a, b))
     found = [float(answer(a, b)), float(answer(a, a.flip(2)))]
     mistakes = {
@@ -95,8 +98,10 @@ def doubled_features(answer: Any) -> str:
 def step_function(answer: Any) -> str:
     """A function from a picture and a loss, a function of it, to the picture after a step of
     gradient descent of a length: the root mean square change of a pixel."""
-    start, goal = random(1, 3, 4, 4), random(1, 3, 4, 4, seed=1)
-    length, gradient = 0.05, start - goal
+    start = random(1, 3, 4, 4)
+    goal = random(1, 3, 4, 4, seed=1)
+    length = 0.05
+    gradient = start - goal
     found = torch.as_tensor(
         answer(start.clone(), lambda image: 0.5 * (image - goal).square().sum(), length)
     ).detach()
@@ -137,8 +142,10 @@ def furthest_layer(answer: Any, runs: Sequence[FinishedRun]) -> str:
 def psnr_function(answer: Any) -> str:
     """A function from two pictures with values in [0, 1] to their peak signal-to-noise ratio
     in dB."""
-    a, b = random(1, 3, 8, 8), random(1, 3, 8, 8, seed=1)
-    wanted, found = measure.psnr(a, b), float(answer(a, b))
+    a = random(1, 3, 8, 8)
+    b = random(1, 3, 8, 8, seed=1)
+    wanted = measure.psnr(a, b)
+    found = float(answer(a, b))
     if close(found, wanted * math.log(10)) or close(found, wanted * math.log(10) / 10):
         return "decibels are made with the logarithm to base 10"
     sign = {"the sign is wrong: the smaller the error, the larger the ratio": -wanted}

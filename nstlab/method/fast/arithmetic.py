@@ -36,7 +36,8 @@ def native_halves(device: torch.device) -> tuple[torch.dtype, ...]:
         )
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return ()
-    can, halves = torch.cpu.get_capabilities(), []
+    can = torch.cpu.get_capabilities()
+    halves = []
     if can.get("amx_fp16") and torch.ops.mkldnn._is_mkldnn_fp16_supported():
         halves.append(torch.float16)
     if (

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,72 +21,8 @@ from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.graphs import Replayed
 from nstlab.method.fast.propagation import Propagation
 from nstlab.method.objectives import ActiveLayer, Bound
-from nstlab.method.statistics import positions
-from nstlab.method.terms import PIXELS, Content, Style, Term
+from nstlab.method.terms import PIXELS, Term
 from nstlab.networks.vgg import VGG
-
-# --- vector-Jacobian products of statistics -------------------------------------------------------
-# (term, gradient at the statistic, features, target, into, add): write the gradient at the
-# features into `into`, or add it
-Vjp = Callable[[Any, Tensor, Tensor, Any, Tensor, bool], None]
-
-
-def vjp_by_autograd(
-    term: Term, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
-) -> None:
-    """The vjp of any statistic."""
-    with torch.enable_grad():
-        leaf = features.detach().requires_grad_(True)
-        (grad,) = torch.autograd.grad(term.statistic(leaf, target), leaf, slope)
-    put(grad, into, add)
-
-
-def put(change: Tensor, into: Tensor, add: bool) -> None:
-    """Write a gradient into `into`, or add it."""
-    into.add_(change) if add else into.copy_(change)
-
-
-def content_vjp(
-    term: Term, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool
-) -> None:
-    """The vjp of the mean of (F - P)²: 2 (F - P) / (N M)."""
-    factor = 2 / features.numel() * slope
-    if add:
-        into.add_((features - target).mul_(factor))
-    else:
-        torch.sub(features, target, out=into).mul_(factor)
-
-
-def style_vjp(
-    term: Term, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool
-) -> None:
-    """The vjp of the Gram matrix F Fᵀ / M: (S + Sᵀ) F / M, where S is the gradient at the
-    matrix."""
-    rows, out = positions(features), positions(into)
-    matrix = ((slope + slope.T) / rows.shape[0]).to(rows.dtype)
-    torch.addmm(out, rows, matrix, beta=int(add), out=out)
-
-
-def moments_vjp(
-    term: Term, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool
-) -> None:
-    """The vjp of the Gram matrix and the mean, (N, N + 1): that of the matrix, and the gradient at
-    the mean over M."""
-    style_vjp(term, slope[:, :-1], features, target, into, add)
-    out = positions(into)
-    out.add_((slope[:, -1] / len(out)).to(out.dtype))
-
-
-# others are added by the files of their terms
-VJPS: dict[type[Term], Vjp] = {Content: content_vjp, Style: style_vjp}
-
-
-def vjp(
-    term: Term, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
-) -> None:
-    """Write the gradient at the features into `into`, or add it, given the gradient at the
-    statistic, `slope`."""
-    VJPS.get(type(term), vjp_by_autograd)(term, slope, features, target, into, add)
 
 
 def vjp_of_part(
@@ -97,7 +32,8 @@ def vjp_of_part(
     statistic."""
     if type(term).part is Term.part:
         into = torch.empty_like(features)
-        vjp(term, slope * crop.share, features, term.cut(target, crop, features), into, add=False)
+        cut = term.cut(target, crop, features)
+        term.vjp(slope * crop.share, features, cut, into, add=False)
         return into
     with torch.enable_grad():
         leaf = features.detach().requires_grad_(True)
@@ -116,7 +52,8 @@ class ByHand(Bound):
     def grouped(self) -> tuple[list[ActiveLayer], dict[str, list[ActiveLayer]]]:
         """(the layers of terms that are evaluated now, the same by the network's layer that is
         read)."""
-        actives, at = self.objective.active(self.weights), {}
+        actives = self.objective.active(self.weights)
+        at = {}
         for active in actives:
             at.setdefault(active.read, []).append(active)
         return actives, at
@@ -187,19 +124,13 @@ class FastBound(ByHand):
 
         def inject(read: str, f: Tensor, into: Tensor) -> None:
             for i, active in enumerate(at[read]):
-                vjp(
-                    active.term,
-                    slopes[active.key] * unit,
-                    f,
-                    self.targets.get(active.key),
-                    into,
-                    add=i > 0,
-                )
+                target = self.targets.get(active.key)
+                active.term.vjp(slopes[active.key] * unit, f, target, into, add=i > 0)
 
         with torch.no_grad():
             grad = through.backward(inject).div_(unit) if through else torch.zeros_like(image)
             for active in at.get(PIXELS, []):
-                vjp(active.term, slopes[active.key], image, None, grad, add=True)
+                active.term.vjp(slopes[active.key], image, None, grad, add=True)
         return total.detach(), grad.contiguous(), values
 
     def _propagation_of(self, reads: set[str]) -> Propagation | None:

@@ -202,7 +202,8 @@ class Propagation:
         return conv not in self.reads
 
     def _next(self, node: str, x: Tensor) -> Tensor:
-        kind, place = node[:4], node[4:]
+        kind = node[:4]
+        place = node[4:]
         if kind == "conv" and self._fused(node):
             return self.convolutions[node](x, self.memory[f"relu{place}"], rectify=True)
         if kind == "conv":
@@ -242,7 +243,8 @@ class Propagation:
             if node.startswith("pool"):
                 g, pooled = self._before_pooling(g, self.memory[self.nodes[i - 1]])
             elif node.startswith("relu"):
-                g, pooled = self._before_relu(node, g, pooled, inject), False
+                g = self._before_relu(node, g, pooled, inject)
+                pooled = False
             else:
                 g = self._before_convolution(node, g, self.nodes[i - 1] if i else "", inject)
         return g
@@ -268,7 +270,8 @@ class Propagation:
     def _before_relu(self, node: str, g: Tensor, pooled: bool, inject: Inject) -> Tensor:
         """The gradient before a ReLU: that after it where its output is positive. It overwrites the
         features."""
-        y, following = self.memory[node], self.net.sequence[self.net.sequence.index(node) + 1]
+        y = self.memory[node]
+        following = self.net.sequence[self.net.sequence.index(node) + 1]
         if following.startswith("pool") and following in self.nodes and node in self.reads:
             total = torch.empty_like(y)
             inject(node, y, total)
@@ -291,7 +294,8 @@ class Propagation:
             g = g.add_(own)
         if not before:
             return self._exit(g)
-        into, read = self._view(self.shapes[before]), before in self.reads
+        into = self._view(self.shapes[before])
+        read = before in self.reads
         if read:
             inject(before, self.memory[before], into)
         return self.vjps[node](g, into, add=read)
@@ -325,5 +329,6 @@ def _masked(g: Tensor, y: Tensor) -> None:
     """Set y to g where y is positive, and to 0 elsewhere."""
     if y.device.type == "cpu" and y.dtype.itemsize == 2:
         # the bits of positive numbers are positive: six times faster
-        g, y = g.view(torch.int16), y.view(torch.int16)
+        g = g.view(torch.int16)
+        y = y.view(torch.int16)
     torch.ops.aten.threshold_backward.grad_input(g, y, 0, grad_input=y)

@@ -68,7 +68,8 @@ class Team:
             raise InputError("MASTER_ADDR: is not set, though WORLD_SIZE is; torchrun sets both")
         with cls(rank, size)._reported():
             store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=MEETING)))
-        team, ended = cls(rank, size, store), threading.Event()
+        team = cls(rank, size, store)
+        ended = threading.Event()
         team._meet()
         with team._reported():
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -176,11 +177,14 @@ class Team:
     def outlives_first(self) -> bool:
         """Wait for the first rank to end, as long as its heart beats; tell whether it has ended in
         order."""
-        beats, waited, pause = -1, 0.0, 0.1
+        beats = -1
+        waited = 0.0
+        pause = 0.1
         while waited <= MISSED * BEAT:
             if self._word("nstlab ended 0"):
                 return True
-            before, beats = beats, self._beats(0)
+            before = beats
+            beats = self._beats(0)
             if beats < 0:
                 break
             waited = waited + pause if beats == before else 0.0
@@ -203,7 +207,8 @@ class Team:
     def _linger(self) -> None:
         """Let the others see that the first rank has ended: it may be the one that keeps the
         store."""
-        end, others = time.monotonic() + LINGER, range(1, self.size) if self.leads else ()
+        end = time.monotonic() + LINGER
+        others = range(1, self.size) if self.leads else ()
         while time.monotonic() < end and not all(
             self._word(f"nstlab ended {rank}") for rank in others
         ):
@@ -213,7 +218,8 @@ class Team:
         """Count heartbeats, and watch those of the ranks that this one waits for. Own ones measure
         the time, so that nobody is missed if all processes were stopped together."""
         others = range(1, self.size) if self.leads else range(1)
-        seen, missed = dict.fromkeys(others, 0), dict.fromkeys(others, 0)
+        seen = dict.fromkeys(others, 0)
+        missed = dict.fromkeys(others, 0)
         while not ended.wait(BEAT) and self._beats(self.rank, 1) > 0:
             for rank in others:
                 before, seen[rank] = seen[rank], self._beats(rank)

@@ -72,7 +72,8 @@ class Tiling:
         margins: see `halo_of`. Raises InputError if there is not room for even the smallest
         tile."""
         reads = margins.keys() - {PIXELS}
-        grid, halo = grid_of(net, reads), halo_of(net, margins)
+        grid = grid_of(net, reads)
+        halo = halo_of(net, margins)
         pixels = (self.budget - weights_of(net, reads, arithmetic)) / bytes_a_pixel(
             net, reads, arithmetic
         )
@@ -184,7 +185,8 @@ class Windows:
     def forward(self, picture: Tensor) -> Iterator[tuple[Tile, str, Tensor]]:
         """Yield (tile, layer, features of the tile's window), for each tile the pixels first."""
         for i in self.mine:
-            tile, window = self.tiles[i], self._window(picture, i)
+            tile = self.tiles[i]
+            window = self._window(picture, i)
             yield tile, PIXELS, window
             if self.reads:
                 yield from (
@@ -198,7 +200,8 @@ class Windows:
         """Yield (tile, gradient at its window), after `forward`; inject is that of
         `Propagation.backward`."""
         for i in reversed(self.mine):
-            tile, window = self.tiles[i], self._window(picture, i)
+            tile = self.tiles[i]
+            window = self._window(picture, i)
             if not self.reads:
                 grad = torch.zeros_like(window)
             else:
@@ -230,7 +233,8 @@ def bind(
     its budget."""
     if not is_fast(net):
         return objective.bind(net, shape)
-    arithmetic, shape = arithmetic or arithmetic_of(net), (int(shape[0]), int(shape[1]))
+    arithmetic = arithmetic or arithmetic_of(net)
+    shape = (int(shape[0]), int(shape[1]))
     if tiling is None or tiling.fits_untiled(net, objective.reads, shape, arithmetic):
         return FastBound(objective, net, shape, arithmetic=arithmetic)
     return TiledBound(objective, net, shape, arithmetic=arithmetic, tiling=tiling)
@@ -259,7 +263,8 @@ class TiledBound(ByHand):
 
     @torch.no_grad()
     def _compute_targets(self, weights: Mapping[str, float]) -> None:
-        actives, team = self.objective.active(weights), self.tiling.team
+        actives = self.objective.active(weights)
+        team = self.tiling.team
         if (tiles := self._windows_of(actives).tiles) != self._tiles:
             if team.size > 1:  # each rank has the targets of the positions that were its own
                 self._forget_positional()
@@ -311,7 +316,8 @@ class TiledBound(ByHand):
     @torch.no_grad()
     def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         actives, at = self.grouped()
-        windows, found = self._windows_of(actives), {}
+        windows = self._windows_of(actives)
+        found = {}
         if windows.team.leads:
             windows.team.broadcast(do="evaluate", weights=self.weights)
         windows.hand_out(image)
@@ -396,7 +402,8 @@ def serve(objective: Objective, net: VGG, start: Tensor, tiling: Tiling) -> None
     bound, image = None, start
     while (order := tiling.team.receive_broadcast())["do"] != "end":
         if order["do"] == "bind":
-            bound, arithmetic = None, Arithmetic(getattr(torch, order["dtype"]), order["tf32"])
+            bound = None
+            arithmetic = Arithmetic(getattr(torch, order["dtype"]), order["tf32"])
             bound = _ServingBound(
                 objective, net, tuple(order["shape"]), arithmetic=arithmetic, tiling=tiling
             )

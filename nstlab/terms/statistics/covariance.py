@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nstlab.method.fast.evaluation import VJPS, moments_vjp
 from nstlab.method.statistics import centred, moments
-from nstlab.method.terms import Style
+from nstlab.method.terms import Style, moments_vjp
 
 
 class Statistic(Style):
@@ -21,5 +20,7 @@ class Statistic(Style):
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
         return super().score(centred(statistic), centred(target), features)
 
-
-VJPS[Statistic] = moments_vjp
+    def vjp(
+        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+    ) -> None:
+        moments_vjp(slope, features, into, add)

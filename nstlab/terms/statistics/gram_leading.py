@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from nstlab.method.crops import Crop, added
-from nstlab.method.fast.evaluation import VJPS, put
 from nstlab.method.statistics import gram, positions, widened
-from nstlab.method.terms import Style
+from nstlab.method.terms import Style, put
 
 SHARE = 0.1  # of the eigenvalues: the largest
 
@@ -49,18 +48,13 @@ class Statistic(Style):
     def workspace(self, filters: int, positions: int) -> int:
         return 2 * filters * positions
 
+    def vjp(self, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
+        """F V (S + Sᵀ) Vᵀ / M for positions F, where S is the gradient at the matrix."""
+        along = self.along(features, target)
+        out = positions(into)
+        put(along @ ((slope + slope.T) / len(along)) @ target[:-1].T, out, add)
+
 
 def _gram(features: Tensor) -> Tensor:
     """In float64, on the processor, since not all devices have that."""
     return gram(features.cpu().double())
-
-
-def vjp(
-    term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool
-) -> None:
-    """F V (S + Sᵀ) Vᵀ / M for positions F, where S is the gradient at the matrix."""
-    along, out = term.along(features, target), positions(into)
-    put(along @ ((slope + slope.T) / len(along)) @ target[:-1].T, out, add)
-
-
-VJPS[Statistic] = vjp

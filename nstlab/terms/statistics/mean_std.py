@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nstlab.method.fast.evaluation import VJPS, put
 from nstlab.method.statistics import positions, widened
-from nstlab.method.terms import Style
+from nstlab.method.terms import Style, put
 
 # added to variances, so that the deviation of a filter that is constant can be differentiated
 FLAT = 1e-6
@@ -30,19 +29,16 @@ class Statistic(Style):
     def workspace(self, filters: int, positions: int) -> int:
         return 3 * filters * positions
 
+    def vjp(
+        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+    ) -> None:
+        """(a + 2 b F) / M, where a and b are the gradients at the means of F and of F²."""
+        rows = positions(features)
+        out = positions(into)
+        at_mean, at_square = slope / rows.shape[0]
+        put(rows * (2 * at_square) + at_mean, out, add)
+
 
 def _mean_and_deviation(moments: Tensor) -> Tensor:
     mean, square = moments
     return torch.stack([mean, ((square - mean.square()).clamp_min(0) + FLAT).sqrt()])
-
-
-def vjp(
-    term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool
-) -> None:
-    """(a + 2 b F) / M, where a and b are the gradients at the means of F and of F²."""
-    rows, out = positions(features), positions(into)
-    at_mean, at_square = slope / rows.shape[0]
-    put(rows * (2 * at_square) + at_mean, out, add)
-
-
-VJPS[Statistic] = vjp

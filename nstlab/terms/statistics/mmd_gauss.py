@@ -8,9 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from nstlab.method.fast.evaluation import VJPS, put
 from nstlab.method.statistics import positions, widened
-from nstlab.method.terms import Style
+from nstlab.method.terms import Style, put
 
 WAVES = 512  # random features; the error of the kernel is about 1/√WAVES
 
@@ -53,15 +52,12 @@ class Statistic(Style):
     def workspace(self, filters: int, positions: int) -> int:
         return (5 * WAVES // 2 + filters) * positions
 
-
-def vjp(
-    term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool
-) -> None:
-    """-√(2/D) / M (s ∘ sin(W x + b)) Wᵀ, where s is the gradient at the mean."""
-    angles, out = term.angles(features), positions(into)
-    waves = angles.sin().mul_(slope * (-((2 / WAVES) ** 0.5) / len(angles)))
-    change = waves @ term.directions(angles.new_empty(1, features.shape[1])).T
-    put(change, out, add)
-
-
-VJPS[Statistic] = vjp
+    def vjp(
+        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+    ) -> None:
+        """-√(2/D) / M (s ∘ sin(W x + b)) Wᵀ, where s is the gradient at the mean."""
+        angles = self.angles(features)
+        out = positions(into)
+        waves = angles.sin().mul_(slope * (-((2 / WAVES) ** 0.5) / len(angles)))
+        change = waves @ self.directions(angles.new_empty(1, features.shape[1])).T
+        put(change, out, add)

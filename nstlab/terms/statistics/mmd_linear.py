@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nstlab.method.fast.evaluation import VJPS, put
 from nstlab.method.statistics import mean, positions
-from nstlab.method.terms import Style
+from nstlab.method.terms import Style, put
 
 
 class Statistic(Style):
@@ -21,14 +20,10 @@ class Statistic(Style):
             self.convention.style_factor / features.shape[1] * (statistic - target).square().sum()
         )
 
-
-def vjp(
-    term: Statistic, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool
-) -> None:
-    """The gradient at the mean over M, the same at each position."""
-    out = positions(into)
-    change = (slope / len(out)).to(out.dtype).expand_as(out)
-    put(change, out, add)
-
-
-VJPS[Statistic] = vjp
+    def vjp(
+        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+    ) -> None:
+        """The gradient at the mean over M, the same at each position."""
+        out = positions(into)
+        change = (slope / len(out)).to(out.dtype).expand_as(out)
+        put(change, out, add)

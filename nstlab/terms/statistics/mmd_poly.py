@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nstlab.method.fast.evaluation import VJPS, moments_vjp
 from nstlab.method.statistics import moments
-from nstlab.method.terms import Style
+from nstlab.method.terms import Style, moments_vjp
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,5 +33,7 @@ class Statistic(Style):
         factor = self.convention.style_factor / features.shape[1] ** self.convention.style_power
         return factor * (weight * (statistic - target).square()).sum()
 
-
-VJPS[Statistic] = moments_vjp
+    def vjp(
+        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+    ) -> None:
+        moments_vjp(slope, features, into, add)

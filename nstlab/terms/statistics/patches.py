@@ -51,7 +51,8 @@ class Statistic(Style):
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
         return self.convention.style_factor * statistic
 
-    margin, least = WIDTH - 1, WIDTH
+    margin = WIDTH - 1
+    least = WIDTH
 
     def part(self, features: Tensor, target: Tensor, crop: Crop) -> Tensor:
         """What the patches whose first position is in the crop add."""
