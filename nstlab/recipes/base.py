@@ -150,6 +150,7 @@ class RunSettings(Settings):
     any_convention: ClassVar[bool] = True
     if TYPE_CHECKING:
         init: str  # each recipe defines its own, with `first_picture`
+        _left_open: tuple[str, ...]  # fields whose values are the convention's or the network's
 
     size: int = picture_field(
         512, "long side of the picture", low=MIN_SIDE, high=MAX_SIDE, unit="px"
@@ -214,15 +215,18 @@ class RunSettings(Settings):
 
     def __post_init__(self) -> None:
         """Fill the fields that are left open with the convention's values, so that equal runs have
-        equal settings."""
+        equal settings; which ones they are is remembered."""
         super().__post_init__()
         if self.convention != DEFAULT_CONVENTION and not self.any_convention:
             raise InputError(
                 f"convention: {self.recipe} has weights that go with '{DEFAULT_CONVENTION}' alone"
             )
-        for name in self._conventional():
-            if getattr(self, name) in (None, ()):
-                object.__setattr__(self, name, self._filling(name))
+        left_open = tuple(
+            name for name in self._conventional() if getattr(self, name) in (None, ())
+        )
+        object.__setattr__(self, "_left_open", left_open)
+        for name in left_open:
+            object.__setattr__(self, name, self._filling(name))
         for name in self._naming_layers():
             if (value := getattr(self, name)) in (None, ()):
                 lists = f"`nstlab info --network {self.network}` lists them"
@@ -333,23 +337,15 @@ class RunSettings(Settings):
         )
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed. If the convention, the network or the size changes,
-        values that were the old one's become the new one's, and so do layers that the new network
-        lacks."""
-        if all(
-            changes.get(name, getattr(self, name)) == getattr(self, name)
-            for name in ("convention", "network", "size")
-        ):
-            return super().replace(**changes)
+        """A copy with some fields changed. A value that was given stays; what was left open follows
+        the convention, the network and the size; layers that another network lacks become its own.
+        """
         new = architecture(known_network(changes.get("network", self.network)))
-        follow = [
-            name for name in self._conventional() if getattr(self, name) == self._filling(name)
-        ]
-        layers = {
-            name: value if isinstance(value := getattr(self, name), tuple) else (value,)
-            for name in self._naming_layers()
-        }
-        lacking = [name for name, value in layers.items() if not new.has(value)]
+        lacking = []
+        for name in self._naming_layers():
+            value = getattr(self, name)
+            if not new.has(value if isinstance(value, tuple) else (value,)):
+                lacking.append(name)
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        changes = {name: defaults[name] for name in (*follow, *lacking)} | changes
+        changes = {name: defaults[name] for name in (*self._left_open, *lacking)} | changes
         return super().replace(**changes)

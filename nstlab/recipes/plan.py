@@ -328,29 +328,41 @@ def prepare(
     on: str | torch.device = DEVICES[0],
     known: Plan | None = None,
     budget: int | None = None,
+    pictures: Mapping[str, Tensor] | None = None,
 ) -> Plan:
     """Make the plan for any recipe's settings: read the pictures and the weights, and normalize the
     network if asked to.
 
-    on: a device. known: a plan whose network is used again if these settings need the same one.
-    budget: bytes of memory that the run may take. Raises: InputError for pictures, weights, layers
-    or a device that cannot be used, and, before any picture is decoded, for a run that needs more
-    than `budget`."""
-    plan = outline(settings, on, known)
+    Args:
+        on: a device.
+        known: a plan whose network is used again if these settings need the same one; so are its
+            pictures, if some are given.
+        budget: bytes of memory that the run may take.
+        pictures: {role: (1, 3, H, W) sRGB in [0, 1]} in place of files, such as a film's frame.
+    Raises: InputError for pictures, weights, layers or a device that cannot be used, and, before
+    any picture is decoded, for a run that needs more than `budget`."""
+    plan = outline(settings, on, known, pictures)
     if budget is not None:
         plan.check_fits(budget)
-    return load_inputs(plan)
+    return load_inputs(plan, known, pictures)
 
 
-def load_inputs(plan: Plan) -> Plan:
-    """The plan that an outline becomes with its pictures."""
+def load_inputs(
+    plan: Plan, known: Plan | None = None, given: Mapping[str, Tensor] | None = None
+) -> Plan:
+    """The plan that an outline becomes with its pictures; known, given: see `prepare`."""
     settings, shape = plan.settings, plan.shape
-    pictures = {
-        role: labels.load(each.source)
-        if each.labels
-        else im.load_fit(each.source, shape, each.fit, each.scale)
-        for role, each in settings.inputs.items()
-    }
+    inputs = settings.inputs
+    pictures = {}
+    for role, source in inputs.items():
+        if given and role in given:
+            pictures[role] = im.fit(given[role], shape, source.fit, source.scale)
+        elif given and known and (known.shape, known.settings.inputs.get(role)) == (shape, source):
+            pictures[role] = known.inputs[role]  # the painting of all frames of a film
+        elif source.labels:
+            pictures[role] = labels.load(source.source)
+        else:
+            pictures[role] = im.load_fit(source.source, shape, source.fit, source.scale)
     pictures |= settings.derive_inputs(pictures, plan.net)
     prepared = settings.prepare_inputs(pictures)
     start, extra = _start(settings, torch.empty(1, 3, *shape), prepared)
@@ -378,17 +390,22 @@ def _say_if_sizes_are_left_out(plan: Plan) -> None:
 
 
 def outline(
-    settings: RunSettings, on: str | torch.device = DEVICES[0], known: Plan | None = None
+    settings: RunSettings,
+    on: str | torch.device = DEVICES[0],
+    known: Plan | None = None,
+    pictures: Mapping[str, Tensor] | None = None,
 ) -> Plan:
     """Make a plan without pictures: only the headers of their files are read, and tensors without
     memory stand for them. It has the run's size and network, and tells what memory it needs, but
-    cannot be run."""
+    cannot be run. Arguments are those of `prepare`."""
     s = settings
     on = device(on)
     inputs = settings.inputs
-    own = {role: im.shape_of(each.source) for role, each in inputs.items()}
+    given = {role: tuple(picture.shape[-2:]) for role, picture in (pictures or {}).items()}
+    own = {role: given.get(role) or im.shape_of(each.source) for role, each in inputs.items()}
     first = next(iter(inputs))  # determines the proportions of the result
-    shape = im.fit_size(own[first], s.size, im.path_of(inputs[first].source))
+    what = first if first in given else im.path_of(inputs[first].source)
+    shape = im.fit_size(own[first], s.size, what)
     shapes = {
         role: im.fitting(own[role], shape, each.fit, each.scale)[1] for role, each in inputs.items()
     }

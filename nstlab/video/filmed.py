@@ -14,7 +14,6 @@ import itertools
 import json
 import math
 import shutil
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -196,8 +195,7 @@ class Film:
             "settings": self.settings.to_dict(identity=True),
             "clip": _digest(self.clip.path),
         }
-        with tempfile.TemporaryDirectory() as folder:
-            made["frame"] = self.filming.identity(im.save(photo, Path(folder) / "first.png"))
+        made["frame"] = self.filming.identity(photo)
         name = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
         self.path = files.folder(Path(self.settings.results) / "films") / name
 
@@ -207,15 +205,11 @@ class Film:
         window: deque[Seen] = deque(maxlen=self.reach)
         for i, shot in enumerate(shots):
             check_shown(self.settings.out, shot.until - shot.time)
-            photo = self.place(0, i)
             shown = {"time": str(shot.time), "until": str(shot.until)}
-            found = _times(self.known(self.place(1, i))) == shown
-            if not found or (self.settings.passes > 1 and not photo.is_file()):
-                im.save(shot.photo, photo)
-            seen = Seen(shot.photo, self.frame(1, i, shown, self.behind(window)))
-            self.remember(window, seen, self.place(1, i))
-            if self.settings.passes == 1:
-                photo.unlink(missing_ok=True)
+            if self.settings.passes > 1 and not self.place(0, i).is_file():
+                im.save(shot.photo, self.place(0, i))  # for later passes
+            painted = self.frame(1, i, shot.photo, shown, self.behind(window))
+            self.remember(window, Seen(shot.photo, painted), self.place(1, i))
 
     def again(self, run: int) -> None:
         """A later pass: backwards if its number is even."""
@@ -224,11 +218,9 @@ class Film:
         for i in order if run % 2 else reversed(order):
             before = self.place(run - 1, i)
             shown = _times(self.known(before))
-            seen = Seen(
-                im.load(self.place(0, i)),
-                self.frame(run, i, shown, self.behind(window), im.load(before)),
-            )
-            self.remember(window, seen, self.place(run, i))
+            photo = im.load(self.place(0, i))
+            painted = self.frame(run, i, photo, shown, self.behind(window), im.load(before))
+            self.remember(window, Seen(photo, painted), self.place(run, i))
 
     def remember(self, window: deque[Seen], seen: Seen, path: Path) -> None:
         """Add a frame to those that the next are held to, alone if a scene began with it."""
@@ -248,6 +240,7 @@ class Film:
         self,
         run: int,
         index: int,
+        photo: Tensor,
         shown: dict[str, str],
         earlier: Sequence[Seen],
         before: Tensor | None = None,
@@ -259,7 +252,7 @@ class Film:
             picture = im.load(path)
         else:
             begun = time.monotonic()
-            painted = self.filming.paint(self.place(0, index), earlier, before)
+            painted = self.filming.paint(photo, earlier, before)
             about = {
                 "pass": run,
                 "frame": index,

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ from nstlab.video.settings import VideoSettings
 # in later passes: part that the neighbour has in the first picture, where it shows the same (Ruder
 # et al. 2016)
 HALF = 0.5
+FRAME = "frame"  # stands in settings for the file that a frame is not
 ALIKE = 0.08  # difference of two photos, in one channel, up to which they look alike
 # with a model: part of a frame that is found in earlier ones, beyond which no more of them are
 # searched
@@ -86,12 +86,12 @@ class Filming:
                 self.model.mixture([settings.painting]),
             )
 
-    def identity(self, path: Path) -> Any:
-        """What determines the pictures besides clip and settings, as plain JSON values; of the
-        frame in a file."""
+    def identity(self, photo: Tensor) -> Any:
+        """What determines the pictures besides clip and settings, as plain JSON values; of a frame,
+        (1, 3, H, W) sRGB in [0, 1]."""
         if self.model is not None:
             return [self.model.digest, self.mix.tolist()]
-        return self.planned(path, None).identity()
+        return self.planned(photo, None).identity()
 
     def flow(self, one: Tensor, other: Tensor) -> Tensor:
         """The optical flow between two frames, where they are, computed on the film's device."""
@@ -124,11 +124,10 @@ class Filming:
         return made, nearest
 
     def paint(
-        self, path: Path, earlier: Sequence[Seen] = (), before: Tensor | None = None
+        self, photo: Tensor, earlier: Sequence[Seen] = (), before: Tensor | None = None
     ) -> Painted:
-        """Paint the frame in a file. earlier: frames before it, the nearest first. before: what an
-        earlier pass made of it."""
-        photo = im.load(path)
+        """Paint a frame, (1, 3, H, W) sRGB in [0, 1]. earlier: frames before it, the nearest first.
+        before: what an earlier pass made of it."""
         held, part = self.held(photo, earlier)
         about = {"seen": part, "begins": held is None}
         if self.model is not None:
@@ -137,7 +136,7 @@ class Filming:
                 im.quantized(picture if held is None else held.over(picture, self.settings.blend)),
                 about,
             )
-        plan = self.planned(path, held, before)
+        plan = self.planned(photo, held, before)
         result = plan.solve()
         about |= {"loss": result.loss, "steps": result.steps, **result.terms}
         return Painted(im.quantized(result.image.cpu()), about)
@@ -150,14 +149,18 @@ class Filming:
             precision = arithmetic_of(self.plans[precision].net).name
         return own.replace(steps=self.settings.steps, levels=1, precision=precision)
 
-    def planned(self, path: Path, held: Held | None, before: Tensor | None = None) -> Plan:
+    def planned(self, photo: Tensor, held: Held | None, before: Tensor | None = None) -> Plan:
         """The plan of a frame: the recipe's own, or, from what is held to, a short one with the
         temporal term."""
-        own = self.settings.frame_settings(str(path), max(im.shape_of(path)))
+        own = self.settings.frame_settings(FRAME, max(photo.shape[-2:]))
         if held is not None or before is not None:
             own = self.short(own)
         plan = prepare(
-            own, self.device, self.plans.get(own.precision), MemoryBudget().bytes(self.device)
+            own,
+            self.device,
+            self.plans.get(own.precision),
+            MemoryBudget().bytes(self.device),
+            {next(iter(own.inputs)): photo},
         )
         self.plans[own.precision] = plan
         if held is not None:

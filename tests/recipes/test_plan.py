@@ -132,10 +132,7 @@ def test_steering_is_the_weights_of_other_settings_or_none(settings):
         assert plan.steering(other) is None
 
 
-FORGOTTEN = pytest.mark.xfail(strict=True, reason="settings do not remember which values were given")
-
-
-@pytest.mark.parametrize("beta", [pytest.param(20.0, marks=FORGOTTEN), 21.0])
+@pytest.mark.parametrize("beta", [20.0, 21.0])
 def test_a_weight_that_was_given_stays_when_the_convention_changes(settings, beta):
     """Even if it happens to be the default of the convention before."""
     assert settings(beta=beta).replace(convention="paper").beta == beta
