@@ -18,7 +18,8 @@ import nstlab as nst
 from benchmarks.scene import PAIRS
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.networks import weights
-from nstlab.recipes import plan as recipes
+from nstlab.recipes.plan import Plan
+from nstlab.recipes.prepare import prepare
 
 
 @dataclass
@@ -31,11 +32,11 @@ class Options:
     pairs: tuple[tuple[str, str], ...] = PAIRS
 
 
-def gradient_ratio(plan: recipes.Plan, settings: nst.TransferSettings, picture: Tensor) -> float:
+def gradient_ratio(plan: Plan, settings: nst.TransferSettings, picture: Tensor) -> float:
     """|∇style| / |∇content| at a picture, unweighted. plan: one with the same pictures, whose network and inputs are used."""
     lengths = []
     for alpha, beta in ((0.0, 1.0), (1.0, 0.0)):
-        plan = recipes.prepare(settings.replace(alpha=alpha, beta=beta, tv=0.0), "cpu", plan)
+        plan = prepare(settings.replace(alpha=alpha, beta=beta, tv=0.0), "cpu", plan)
         bound = plan.objective.bind(plan.net, picture.shape[-2:])
         lengths.append(float(bound.evaluate(picture)[1].norm()) * bound.scale)
     return lengths[0] / lengths[1]
@@ -53,7 +54,7 @@ def within(settings: nst.TransferSettings) -> nst.TransferSettings:
 def translated(settings: nst.TransferSettings) -> dict[str, float]:
     """{convention: the β whose gradient ratio is that of the settings' own β}."""
     settings = within(settings)
-    plan = recipes.prepare(settings, "cpu")
+    plan = prepare(settings, "cpu")
     picture = plan.solve().image
     own = settings.beta / settings.alpha * gradient_ratio(plan, settings, picture)
     plain = nst.TransferSettings(settings.photo, settings.painting, size=settings.size, weights=settings.weights)

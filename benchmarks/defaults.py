@@ -24,7 +24,8 @@ import nstlab as nst
 from nstlab import figures
 from nstlab.course.measurements import fine_energy, ssim
 from nstlab.pictures import images
-from nstlab.recipes import plan as recipes
+from nstlab.recipes.plan import Plan
+from nstlab.recipes.prepare import prepare
 from training.corpus import SCIKIT_LEARN
 from training.judge import Judge
 
@@ -81,17 +82,17 @@ def changes(candidate: str) -> dict[str, Any]:
     return CANDIDATES[candidate] if candidate in CANDIDATES else dict(part.split("=") for part in candidate.split(","))
 
 
-def pictures(options: Options, candidate: str, folder: Path) -> Iterator[tuple[str, str, recipes.Plan, Tensor]]:
+def pictures(options: Options, candidate: str, folder: Path) -> Iterator[tuple[str, str, Plan, Tensor]]:
     """(photo, painting, plan, picture) of each pair."""
     plan = None
     for name in options.photos:
         for painting in options.paintings:
             settings = nst.TransferSettings(photo(name, folder), painting, size=options.size, weights=options.weights)
-            plan = recipes.prepare(settings.replace(**changes(candidate)), "cpu", plan)
+            plan = prepare(settings.replace(**changes(candidate)), "cpu", plan)
             yield name, painting, plan, plan.solve().image
 
 
-def numbers(judge: Judge, plan: recipes.Plan, picture: Tensor) -> dict[str, float]:
+def numbers(judge: Judge, plan: Plan, picture: Tensor) -> dict[str, float]:
     """The NUMBERS of a picture."""
     content, style = plan.inputs["content"], nst.fit(plan.inputs["style"], picture.shape[-2:])
     score = judge(picture, content, style)

@@ -37,7 +37,7 @@ from nstlab.method.objectives import content, style
 from nstlab.networks.normalization import normalize_activations
 from nstlab.networks.vgg import VGG19
 from nstlab.pictures import images as im
-from nstlab.recipes.plan import prepare
+from nstlab.recipes.prepare import prepare
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs.store import Store
 from training.judge import Judge, at_content_error

@@ -25,7 +25,7 @@ from nstlab.method.engine import minimize
 from nstlab.method.lbfgs import LBFGS
 from nstlab.networks.architectures import ARCHITECTURES
 from nstlab.pictures import images as im
-from nstlab.recipes import plan as recipes
+from nstlab.recipes.prepare import prepare
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.terms import statistics
 
@@ -166,7 +166,7 @@ def peak_memory(kind: str, size: str, device: str) -> None:
 
 def part(settings: str, device: str) -> None:
     """Print the median time of an evaluation in a run's steps, its peak of memory, and the estimate of that."""
-    plan, cuda, seconds = recipes.prepare(TransferSettings.from_dict(json.loads(settings)), device), device == "cuda", []
+    plan, cuda, seconds = prepare(TransferSettings.from_dict(json.loads(settings)), device), device == "cuda", []
     idle = torch.cuda.memory_allocated() if cuda else _resident()
     torch.cuda.reset_peak_memory_stats() if cuda else _forget_peak()
     began, evaluations = time.perf_counter(), 0

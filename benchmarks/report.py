@@ -14,8 +14,8 @@ import torch
 from benchmarks import feedforward, film, large, processes, speed
 from benchmarks.scene import BenchSettings, Row
 from nstlab.base import files
+from nstlab.base.devices import device as chosen_device
 from nstlab.base.settings import InputError
-from nstlab.recipes import plan as recipes
 
 ROWS = {  # by what can be asked for, in the order of the table
     "start": processes.start_up,
@@ -40,7 +40,7 @@ def measure(options: BenchSettings) -> list[Row]:
     before = None if options.against is None else read(options.against)
     if options.json is not None:
         files.check_place(options.json)
-    device = recipes.device(options.device)
+    device = chosen_device(options.device)
     about = machine(device)
     print(" - ".join(f"{name} {value}" for name, value in about.items()), flush=True)
     rows = []

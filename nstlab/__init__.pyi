@@ -97,8 +97,8 @@ from .recipes.capacity import MemoryBudget as MemoryBudget
 from .recipes.capacity import prepare_here as prepare_here
 from .recipes.photoreal import PhotorealSettings as PhotorealSettings
 from .recipes.plan import Plan as Plan
-from .recipes.plan import outline as outline
-from .recipes.plan import prepare as prepare
+from .recipes.prepare import outline as outline
+from .recipes.prepare import prepare as prepare
 from .recipes.reconstruct import ReconstructSettings as ReconstructSettings
 from .recipes.sketch import SketchSettings as SketchSettings
 from .recipes.texture import TextureSettings as TextureSettings

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from nstlab.pictures import images as im
-from nstlab.recipes.plan import prepare
+from nstlab.recipes.prepare import prepare
 from nstlab.recipes.transfer import TransferSettings
 from training.judge import CONTENT, DEEP, STYLE, Judge, Score, at_content_error
 

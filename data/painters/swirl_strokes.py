@@ -3,7 +3,20 @@
 import numpy as np
 
 from painters.brush import Brush, Canvas, scaled
-from painters.surface import contour_angle, grid, light, mix, noise, palette, put, ramp, smoothstep, streaks, unit, weave
+from painters.surface import (
+    contour_angle,
+    grid,
+    light,
+    mix,
+    noise,
+    palette,
+    put,
+    ramp,
+    smoothstep,
+    streaks,
+    unit,
+    weave,
+)
 
 SHAPE = (1600, 2048)
 SKY = palette("0b1437", "16307a", "1f4fa3", "3b7fc4", "7fb6d6", "cfe3cf")

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import torch
 
+from nstlab.base.devices import device as named_device
 from nstlab.base.settings import DEVICES, InputError
 from nstlab.cli.console import print_table
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION
@@ -19,7 +20,7 @@ from nstlab.networks.graph import fields
 from nstlab.networks.normalization import normalize_activations
 from nstlab.networks.vgg import VGG19
 from nstlab.pictures import images as im
-from nstlab.recipes import plan as recipes
+from nstlab.recipes.plan import largest_square
 
 
 def print_machine() -> None:
@@ -34,7 +35,7 @@ def print_machine() -> None:
     )
     for name in DEVICES[1:]:
         with contextlib.suppress(InputError):
-            print(f"device   {name}: {_capacity(recipes.device(name))}")
+            print(f"device   {name}: {_capacity(named_device(name))}")
     for name, download in weights.SOURCES.items():
         missing = f"not here; nstlab fetch --weights {name} ({download.megabytes} MB)"
         print(f"weights  {name}: {download.path if download.path.is_file() else missing}")
@@ -76,7 +77,7 @@ def _capacity(device: torch.device) -> str:
         VGG19(weights.random_weights(0)), [im.sample("coffee", 32)]
     )
     sides = [
-        f"{recipes.largest_square(net.to(device), device)} px with {name}"
+        f"{largest_square(net.to(device), device)} px with {name}"
         for name, net in nets.items()
     ]
     arithmetic = arithmetic_of(nets["embedded"]).name

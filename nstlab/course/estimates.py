@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nstlab.base.settings import DEVICES
-from nstlab.recipes import plan as recipes
+from nstlab.recipes.plan import Plan
+from nstlab.recipes.prepare import prepare
 from nstlab.runs.store import Store
 from nstlab.runs.sweep import Sweep
 
@@ -25,7 +26,7 @@ def estimate(sweep: Sweep, results: str | Path, device: str = DEVICES[0]) -> str
     missing = 0
     steps, seconds, rates = 0, 0.0, {}
     for case in sweep.cases:
-        plan = recipes.prepare(case.settings, device, plan)
+        plan = prepare(case.settings, device, plan)
         steps += sum(level.steps for level in plan.schedule)
         if store.find(plan) is not None:
             continue
@@ -45,7 +46,7 @@ def estimate(sweep: Sweep, results: str | Path, device: str = DEVICES[0]) -> str
     return f"{runs}: about {max(1, round(seconds))} s on this machine{found}"
 
 
-def _kind(plan: recipes.Plan) -> tuple[Any, ...]:
+def _kind(plan: Plan) -> tuple[Any, ...]:
     """What a step's time depends on: the picture's size, the network, what is read of it, and how
     pixels are changed."""
     s = plan.settings
@@ -61,7 +62,7 @@ def _kind(plan: recipes.Plan) -> tuple[Any, ...]:
     )
 
 
-def seconds_per_step(plan: recipes.Plan) -> float:
+def seconds_per_step(plan: Plan) -> float:
     """Mean time of four steps at the full size, after three that are not counted."""
     steps = replace(plan, settings=plan.settings.replace(levels=1)).steps()
     for step in itertools.islice(steps, 3):
@@ -73,7 +74,7 @@ def seconds_per_step(plan: recipes.Plan) -> float:
     return (time.perf_counter() - began) / 4
 
 
-def _full_steps(plan: recipes.Plan) -> float:
+def _full_steps(plan: Plan) -> float:
     """Steps of a run, those at smaller sizes counted by their share of the pixels."""
     height, width = plan.start.shape[-2:]
     return sum(

@@ -22,14 +22,15 @@ import torch
 from torch import Tensor
 
 from nstlab.base import files
+from nstlab.base.devices import device
 from nstlab.base.settings import DEVICES, InputError
 from nstlab.live.film import Film, Snapshot
 from nstlab.method.fast import memory
 from nstlab.method.steps import Step
 from nstlab.pictures import images as im
-from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings
-from nstlab.recipes.plan import Plan
+from nstlab.recipes.plan import Plan, digest
+from nstlab.recipes.prepare import prepare
 from nstlab.runs.store import Store
 from nstlab.runs.stored import Record, StoredRun
 
@@ -132,7 +133,7 @@ class Run:
         if not self.given:
             return settings
         picture = self.plan.inputs["init"]
-        path = files.folder(folder.absolute()) / f"start-{recipes.digest(picture)[:12]}.png"
+        path = files.folder(folder.absolute()) / f"start-{digest(picture)[:12]}.png"
         if not path.exists():
             im.save(picture, path)
         return settings.replace(init=str(path))
@@ -248,10 +249,10 @@ class Painting:
     def _begin(self, settings: RunSettings, command: Change | Restart | Back) -> None:
         """Begin a new run with these settings, from the picture that the command asks for."""
         old = self.run
-        free = memory.available(recipes.device(self.device))
+        free = memory.available(device(self.device))
         if old is not None and not old.over:
             free += old.plan.memory_needed()  # which the current run is about to give up
-        plan = recipes.prepare(
+        plan = prepare(
             settings, self.device, None if old is None else old.plan, free
         ).with_all_layers()
         picture = self._first_picture(command, plan.start.shape)

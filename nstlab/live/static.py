@@ -7,8 +7,8 @@ from typing import Any
 
 from nstlab.base.settings import is_whole
 from nstlab.figures.sheets import contact_sheet
-from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings
+from nstlab.recipes.prepare import prepare
 
 # environment variable: notebooks show pictures, which take so many steps, in place of widgets
 STATIC = "NSTLAB_STATIC"
@@ -25,7 +25,7 @@ def static() -> int:
 def still(settings: RunSettings, device: str) -> dict[str, Any]:
     """The studio where nobody can use it: inputs and result of its first steps, as Jupyter's data
     by MIME type."""
-    plan = recipes.prepare(settings.replace(steps=min(settings.steps, static())), device)
+    plan = prepare(settings.replace(steps=min(settings.steps, static())), device)
     result = plan.solve()
     pictures = {name: plan.inputs[role] for name, role in settings.roles().items()} | {
         "result": result.image

@@ -21,7 +21,8 @@ from nstlab.method.fast.ranks import Team, said
 from nstlab.method.fast.tiles import Tiling, bytes_a_pixel, weights_of
 from nstlab.networks.vgg import VGG, is_fast
 from nstlab.recipes.base import RunSettings
-from nstlab.recipes.plan import Plan, load_inputs, outline
+from nstlab.recipes.plan import Plan
+from nstlab.recipes.prepare import load_inputs, outline
 
 LEAST = 512  # pixels: a tile's window that is worth while is at least a square of this side
 SPARE = 0.9  # of the free memory, for a run: others need some, too

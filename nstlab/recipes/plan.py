@@ -21,9 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nstlab.base.devices import device
 from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS, rectified
-from nstlab.base.settings import DEVICES, LIVE, MAX_SIDE, START, VERSION, InputError
+from nstlab.base.settings import LIVE, MAX_SIDE, START, VERSION, InputError
 from nstlab.method import engine
 from nstlab.method.fast import memory
 from nstlab.method.fast import tiles as fast
@@ -33,10 +32,7 @@ from nstlab.method.lbfgs import LBFGS
 from nstlab.method.objectives import Objective, total_variation
 from nstlab.method.optimizers import Adam, GradientDescent, Optimizer
 from nstlab.networks.base import Network
-from nstlab.networks.graph import loss_network
-from nstlab.networks.normalization import normalize_activations
 from nstlab.pictures import images as im
-from nstlab.pictures import labels
 from nstlab.recipes.base import RunSettings
 
 logger = logging.getLogger("nstlab")
@@ -261,58 +257,6 @@ def largest_square(net: Network, on: torch.device) -> int | None:
 # --- building plans -------------------------------------------------------------------------------
 
 
-def _network_of(settings: RunSettings) -> tuple[Any, ...]:
-    """The settings that determine the network."""
-    s = settings
-    drawn = s.seed if s.weights == "random" else None
-    return (
-        s.network,
-        s.weights,
-        s.pool,
-        bool(s.normalize),
-        s.rescale_pool,
-        s.precision,
-        s.temperature,
-        drawn,
-    )
-
-
-def network(settings: RunSettings, on: torch.device) -> Network:
-    """The network that the settings ask for, on a device."""
-    s = settings
-    options = {
-        name: getattr(s, name) for name in ("weights", "pool", "precision", "seed", "temperature")
-    }
-    net = loss_network(s.network, s.rescale_pool, **options)
-    if s.normalize:
-        normalize_activations(net)
-    return net.to(on)
-
-
-# first pictures that are made: (like, seed) -> picture
-_DRAWN: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "noise": im.noise,
-    "white": im.white_noise,
-    "grey": lambda like, seed: im.grey(like),
-    "rings": lambda like, seed: im.rings(like),
-}
-
-
-def _start(
-    settings: RunSettings, like: Tensor, pictures: Mapping[str, Tensor]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """(first picture, of the shape of `like`; {"init": picture} if it was read from a file, else
-    {})."""
-    name = settings.init
-    shape = like.shape[-2:]
-    if name in _DRAWN:
-        return _DRAWN[name](like, settings.seed), {}
-    if name in pictures:
-        return im.fit(pictures[name], shape), {}
-    image = im.load_fit(name, shape)
-    return image, {"init": image}
-
-
 def objective(
     settings: RunSettings, pictures: Mapping[str, Tensor], shape: Sequence[int]
 ) -> Objective:
@@ -321,97 +265,3 @@ def objective(
 
     pictures: the inputs by role, (1, 3, H, W) sRGB in [0, 1]."""
     return settings.objective(pictures, shape) + settings.tv * total_variation(settings.convention)
-
-
-def prepare(
-    settings: RunSettings,
-    on: str | torch.device = DEVICES[0],
-    known: Plan | None = None,
-    budget: int | None = None,
-    pictures: Mapping[str, Tensor] | None = None,
-) -> Plan:
-    """Make the plan for any recipe's settings: read the pictures and the weights, and normalize the
-    network if asked to.
-
-    Args:
-        on: a device.
-        known: a plan whose network is used again if these settings need the same one; so are its
-            pictures, if some are given.
-        budget: bytes of memory that the run may take.
-        pictures: {role: (1, 3, H, W) sRGB in [0, 1]} in place of files, such as a film's frame.
-    Raises: InputError for pictures, weights, layers or a device that cannot be used, and, before
-    any picture is decoded, for a run that needs more than `budget`."""
-    plan = outline(settings, on, known, pictures)
-    if budget is not None:
-        plan.check_fits(budget)
-    return load_inputs(plan, known, pictures)
-
-
-def load_inputs(
-    plan: Plan, known: Plan | None = None, given: Mapping[str, Tensor] | None = None
-) -> Plan:
-    """The plan that an outline becomes with its pictures; known, given: see `prepare`."""
-    settings, shape = plan.settings, plan.shape
-    inputs = settings.inputs
-    pictures = {}
-    for role, source in inputs.items():
-        if given and role in given:
-            pictures[role] = im.fit(given[role], shape, source.fit, source.scale)
-        elif given and known and (known.shape, known.settings.inputs.get(role)) == (shape, source):
-            pictures[role] = known.inputs[role]  # the painting of all frames of a film
-        elif source.labels:
-            pictures[role] = labels.load(source.source)
-        else:
-            pictures[role] = im.load_fit(source.source, shape, source.fit, source.scale)
-    pictures |= settings.derive_inputs(pictures, plan.net)
-    prepared = settings.prepare_inputs(pictures)
-    start, extra = _start(settings, torch.empty(1, 3, *shape), prepared)
-    goal = objective(settings, prepared, shape)
-    start = start if plan.on_host else start.to(plan.net.device)
-    made = replace(plan, objective=goal, start=start, inputs=pictures | extra, prepared=prepared)
-    _say_if_sizes_are_left_out(made)
-    return made
-
-
-def _say_if_sizes_are_left_out(plan: Plan) -> None:
-    """Say where the run begins, if that is not at the size that the settings ask for."""
-    asked = engine.pyramid(plan.shape, plan.settings.steps, plan.settings.levels)
-    first = plan.schedule[0].shape
-    left_out = [level.shape for level in asked if prod(level.shape) < prod(first)]
-    if left_out:
-        (height, width), layer = left_out[-1], plan.objective.too_small(plan.net, left_out[-1])
-        logger.warning(
-            "levels: begins at %d×%d; %d×%d is too small for %s",
-            *reversed(first),
-            width,
-            height,
-            layer,
-        )
-
-
-def outline(
-    settings: RunSettings,
-    on: str | torch.device = DEVICES[0],
-    known: Plan | None = None,
-    pictures: Mapping[str, Tensor] | None = None,
-) -> Plan:
-    """Make a plan without pictures: only the headers of their files are read, and tensors without
-    memory stand for them. It has the run's size and network, and tells what memory it needs, but
-    cannot be run. Arguments are those of `prepare`."""
-    s = settings
-    on = device(on)
-    inputs = settings.inputs
-    given = {role: tuple(picture.shape[-2:]) for role, picture in (pictures or {}).items()}
-    own = {role: given.get(role) or im.shape_of(each.source) for role, each in inputs.items()}
-    first = next(iter(inputs))  # determines the proportions of the result
-    what = first if first in given else im.path_of(inputs[first].source)
-    shape = im.fit_size(own[first], s.size, what)
-    shapes = {
-        role: im.fitting(own[role], shape, each.fit, each.scale)[1] for role, each in inputs.items()
-    }
-    blanks = {role: torch.empty(1, 3, *each, device="meta") for role, each in shapes.items()}
-    net = known.net if known and _network_of(known.settings) == _network_of(s) else network(s, on)
-    start = torch.empty(1, 3, *shape, device="meta")
-    plan = Plan(s, net, objective(s, blanks, shape), start, {}, {})
-    net.require(plan.layers, shape)
-    return plan

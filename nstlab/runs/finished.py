@@ -14,8 +14,8 @@ from torch import Tensor
 
 from nstlab import figures
 from nstlab.pictures import images as im
-from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings
+from nstlab.recipes.prepare import prepare
 from nstlab.runs.stored import StoredRun
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class FinishedRun:
     @cached_property
     def start(self) -> Tensor:
         """The first picture."""
-        return recipes.prepare(self.settings, "cpu").start
+        return prepare(self.settings, "cpu").start
 
 
 def sheet(runs: Sequence[FinishedRun], title: str = "") -> figures.Shown:

@@ -36,9 +36,10 @@ import torch
 from nstlab.base import signals
 from nstlab.base.settings import DEVICES, RESULTS, InputError, plain
 from nstlab.method.steps import Step
-from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import RunSettings, named
 from nstlab.recipes.capacity import prepare_here
+from nstlab.recipes.plan import Plan
+from nstlab.recipes.prepare import prepare
 from nstlab.runs.finished import Case, FinishedRun
 from nstlab.runs.store import Store
 
@@ -174,7 +175,7 @@ def _run_elsewhere(
     root = str(Path(store.root).absolute())
     futures, done, failed = {}, {}, []
     # all of them, before anything runs
-    inputs = [_inputs(recipes.prepare(case.settings, "cpu")) for case in cases]
+    inputs = [_inputs(prepare(case.settings, "cpu")) for case in cases]
     try:
         for case, each in zip(cases, inputs, strict=True):
             try:
@@ -233,7 +234,7 @@ def _raise_first(failed: Sequence[tuple[Case, Exception]], total: int) -> None:
     raise error
 
 
-def _inputs(plan: recipes.Plan) -> dict[str, Any]:
+def _inputs(plan: Plan) -> dict[str, Any]:
     """What must be the same on every machine: the hashes of pictures and weights, and the
     algorithm."""
     identity = plan.identity()

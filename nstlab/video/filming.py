@@ -19,7 +19,8 @@ from nstlab.method.fast.arithmetic import arithmetic_of
 from nstlab.pictures import images as im
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.capacity import MemoryBudget
-from nstlab.recipes.plan import Plan, prepare
+from nstlab.recipes.plan import Plan
+from nstlab.recipes.prepare import prepare
 from nstlab.video.flow import FLOWS, reliable, warped
 from nstlab.video.settings import VideoSettings
 

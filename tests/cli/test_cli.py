@@ -33,7 +33,7 @@ from nstlab.method.fast.evaluation import FastBound
 from nstlab.networks import weights
 from nstlab.networks.weights import TORCHVISION, Download
 from nstlab.pictures import images as im
-from nstlab.recipes import plan as recipes
+from nstlab.recipes.prepare import prepare
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.video.settings import VideoSettings
 
@@ -379,7 +379,7 @@ def limit_memory(monkeypatch, free: int) -> None:
 
 def needed(files, size: int) -> int:
     settings = TransferSettings(*map(str, files[:2]), weights=str(files[2]), size=size, normalize=False)
-    return recipes.prepare(settings, "cpu").memory_needed()
+    return prepare(settings, "cpu").memory_needed()
 
 
 @pytest.mark.parametrize(("size", "part"), [(64, 0.7), (256, 0.3), (3000, 0.5)])

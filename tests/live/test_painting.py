@@ -15,7 +15,8 @@ from nstlab.live.painting import Back, Change, Painting, Restart, Save
 from nstlab.method.fast.propagation import Propagation
 from nstlab.method.terms import Content, Style
 from nstlab.pictures import images as im
-from nstlab.recipes.plan import Plan, prepare
+from nstlab.recipes.plan import Plan
+from nstlab.recipes.prepare import prepare
 from nstlab.runs.store import Store
 from nstlab.runs.stored import run_id
 

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from nstlab.method.statistics import covariance, gram, mean, mean_square_error, moments, total_variation
+from nstlab.method.statistics import (
+    covariance,
+    gram,
+    mean,
+    mean_square_error,
+    moments,
+    total_variation,
+)
 
 
 def test_statistics_of_known_pictures():

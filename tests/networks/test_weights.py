@@ -11,7 +11,14 @@ from torch.testing import assert_close
 
 from nstlab.base.names import CONVOLUTIONS
 from nstlab.networks import weights
-from nstlab.networks.weights import CAFFE, TORCHVISION, Preprocessing, Weights, load_file, random_weights
+from nstlab.networks.weights import (
+    CAFFE,
+    TORCHVISION,
+    Preprocessing,
+    Weights,
+    load_file,
+    random_weights,
+)
 
 
 def as_torchvisions(tensors: dict, pattern: str = "features.{}") -> dict:

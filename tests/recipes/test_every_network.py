@@ -7,8 +7,8 @@ from faults import refusal
 import nstlab as nst
 from nstlab.networks.architectures import ARCHITECTURES
 from nstlab.networks.weights import random_weights
-from nstlab.recipes import plan as recipes
 from nstlab.recipes.base import known
+from nstlab.recipes.plan import Plan
 from nstlab.terms import statistics
 
 WIDTHS = (4, 6, 8, 8, 8)
@@ -25,7 +25,7 @@ def plan_of(request):
         pictures = {name: {"content": photo, "style": painting}[role] for name, role in cls.roles().items()}
         options = {"size": 64, "steps": 2, "levels": 1, "weights": "random", "normalize": False, "precision": "float32"}
         settings = cls(**pictures, **options, network=request.param, **changes)
-        like = recipes.Plan(settings, net, None, None, {}, {})
+        like = Plan(settings, net, None, None, {}, {})
         return nst.prepare(settings, "cpu", like)
 
     return make

@@ -5,7 +5,7 @@ from faults import refusal
 from helpers import smooth
 
 from nstlab.pictures import images as im
-from nstlab.recipes.plan import prepare
+from nstlab.recipes.prepare import prepare
 
 
 @pytest.fixture

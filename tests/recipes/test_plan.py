@@ -9,7 +9,7 @@ import nstlab as nst
 from nstlab.base.settings import FITS
 from nstlab.pictures import images as im
 from nstlab.recipes.base import named
-from nstlab.recipes.plan import outline, prepare
+from nstlab.recipes.prepare import outline, prepare
 
 
 @pytest.fixture

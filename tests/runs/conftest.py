@@ -5,7 +5,7 @@ import itertools
 import pytest
 from helpers import weights_file
 
-from nstlab.recipes.plan import prepare
+from nstlab.recipes.prepare import prepare
 from nstlab.recipes.texture import TextureSettings
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs.store import Store

@@ -16,7 +16,7 @@ from faults import raise_at, refusal
 from helpers import until
 
 from nstlab.method.fast import arithmetic
-from nstlab.recipes import plan as plans
+from nstlab.recipes import prepare as plans
 from nstlab.recipes.plan import Plan
 from nstlab.runs import sweep as sweeps
 from nstlab.runs.sweep import Sweep

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from nstlab.method.conventions import convention_named
-from nstlab.method.terms import Term
 from nstlab.method.objectives import term
+from nstlab.method.terms import Term
 from nstlab.pictures import images as im
 from nstlab.terms.affine import Affine, guided, matting_laplacian
 

@@ -17,7 +17,7 @@ from making import make_clip, told
 from nstlab.cli import main as cli
 from nstlab.feedforward.model import StyleModel
 from nstlab.pictures import images as im
-from nstlab.recipes import plan
+from nstlab.recipes import prepare as plan
 from nstlab.video import filmed as films
 from nstlab.video import filming
 from nstlab.video.clips import clip

@@ -14,7 +14,7 @@ from nstlab.base.names import BLOCKS, CONVOLUTIONS
 from nstlab.course.checks import choice, close, exercise, hint, random, word
 from nstlab.course.lesson import Lesson
 from nstlab.networks.vgg import VGG19
-from nstlab.recipes import plan as recipes
+from nstlab.recipes.prepare import prepare
 from nstlab.runs.finished import FinishedRun
 from nstlab.runs.sweep import Sweep
 
@@ -98,7 +98,7 @@ def correlation_function(answer: Any) -> str:
 def mean_picture(answer: Any, runs: Sequence[FinishedRun]) -> str:
     """Whether the loss of the mean of the runs' pictures is lower or higher than theirs."""
     pictures = [run.picture for run in runs]
-    plan = recipes.prepare(runs[0].settings.replace(precision="float32"), "cpu")
+    plan = prepare(runs[0].settings.replace(precision="float32"), "cpu")
     mean, *losses = plan.losses([torch.stack(pictures).mean(0), *pictures])
     right = "higher" if mean > max(losses) else "lower"
     return choice(
