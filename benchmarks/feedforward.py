@@ -37,6 +37,7 @@ from nstlab.method.objectives import content, style
 from nstlab.networks.normalization import normalize_activations
 from nstlab.networks.vgg import VGG19
 from nstlab.pictures import images as im
+from nstlab.pictures import samples
 from nstlab.recipes.prepare import prepare
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs.store import Store
@@ -58,7 +59,7 @@ def photos() -> dict[str, str]:
 
     pictures = Path(sklearn.datasets.__file__).parent / "images"
     hopper = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-    paths = (im.path_of(HELD_OUT), hopper, pictures / "china.jpg", pictures / "flower.jpg")
+    paths = (samples.path_of(HELD_OUT), hopper, pictures / "china.jpg", pictures / "flower.jpg")
     return {path.stem: str(path) for path in paths}
 
 

@@ -24,7 +24,7 @@ from nstlab.base.threads import POLICY, WAITING
 from nstlab.method.engine import minimize
 from nstlab.method.lbfgs import LBFGS
 from nstlab.networks.architectures import ARCHITECTURES
-from nstlab.pictures import images as im
+from nstlab.pictures import starts
 from nstlab.recipes.prepare import prepare
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.terms import statistics
@@ -150,7 +150,7 @@ print(json.dumps({"preview": preview - began, "process": preview - process, "goo
 def peak_memory(kind: str, size: str, device: str) -> None:
     """Print the peak of memory in a few evaluations, above what the process held before."""
     s = scene(full_width(), int(size), torch.device(device))
-    first, cuda = im.white_noise(s.photo.cpu(), 0).to(device), device == "cuda"
+    first, cuda = starts.white_noise(s.photo.cpu(), 0).to(device), device == "cuda"
     idle = torch.cuda.memory_allocated() if cuda else _resident()
     if cuda:
         torch.cuda.reset_peak_memory_stats()

@@ -21,7 +21,7 @@ from benchmarks.scene import PAIRS, BenchSettings, Row, Scene, full_width, scene
 from nstlab.method.engine import minimize
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of, native_halves
 from nstlab.method.fast.graphs import Replayed
-from nstlab.pictures import images as im
+from nstlab.pictures import starts
 
 RUNS = 5  # of each that is timed, after two that are not
 EVALUATIONS = 300  # of the plain loop, whose loss is to be reached
@@ -67,7 +67,7 @@ def evaluation(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     yield Row("matrix product, GFLOP/s", rates)
     for size in options.sizes:
         s = scene(full_width(), size, device)
-        x = im.white_noise(s.photo.cpu(), 0).to(device)
+        x = starts.white_noise(s.photo.cpu(), 0).to(device)
         ours = {p: s.bound(getattr(torch, p)).evaluate for p in rates}
         work = {"plain": partial(s.plain().evaluate, x)} | {p: partial(each, x) for p, each in ours.items()}
         seconds = alternating(work, device, 3 if size > 512 else RUNS)
@@ -88,7 +88,7 @@ def long(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     cuda = device.type == "cuda"
     for size, limit in list(LONG.items())[: None if cuda else 1]:
         s, seconds = scene(full_width(), size, device), []
-        first, began = im.white_noise(s.photo.cpu(), 0).to(device), now(device)
+        first, began = starts.white_noise(s.photo.cpu(), 0).to(device), now(device)
         for step in minimize(s.objective, s.net, first, steps=500):
             seconds.append(now(device) - began)
             if step.evaluations >= 500:
@@ -107,7 +107,7 @@ def precision(options: BenchSettings, device: torch.device) -> Iterator[Row]:
         s = scene(options.weights, 256, device, pair, square=False)
         reference, ends = s.bound(torch.float32), {}
         for p in ("float32", *_halves(device), "auto"):
-            *_, last = minimize(s.objective, with_precision(s.net, p), im.white_noise(s.photo.cpu(), 0), steps=200)
+            *_, last = minimize(s.objective, with_precision(s.net, p), starts.white_noise(s.photo.cpu(), 0), steps=200)
             ends[p] = float(reference.evaluate(last.best())[0])
         values = {p: loss / ends["float32"] for p, loss in ends.items()}
         yield Row(f"loss after 200 steps, {PAIRS[pair][0]}", values, "auto within 1 %", values["auto"] <= 1.01)
@@ -126,7 +126,7 @@ def quality(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     for pair in range(len(PAIRS)):
         for start in ("content", "noise"):
             s = scene(options.weights, options.quality_size, device, pair, square=False)
-            first = s.photo if start == "content" else im.white_noise(s.photo.cpu(), 0).to(device)
+            first = s.photo if start == "content" else starts.white_noise(s.photo.cpu(), 0).to(device)
             began = now(device)
             target, picture = min(s.plain().run(first, EVALUATIONS), key=lambda pair: pair[0])
             values = {"loss": target, "plain, s": now(device) - began, "loss when saved": s.loss(picture.clamp(0, 1))}
@@ -211,7 +211,7 @@ def growth(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     each = {}
     for size in GROWING:
         s = scene(full_width(), size, device)
-        bound, x = s.bound(), im.white_noise(s.photo.cpu(), 0).to(device)
+        bound, x = s.bound(), starts.white_noise(s.photo.cpu(), 0).to(device)
         each[size] = min(alternating({"": partial(bound.evaluate, x)}, device, 1)[""] for _ in range(RUNS)) / size**2
     yield growth_row("growth of time", {f"{size} px, ns a pixel": 1e9 * per for size, per in each.items()})
 

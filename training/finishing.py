@@ -16,6 +16,7 @@ from nstlab.networks.normalization import normalization_images, normalize_activa
 from nstlab.networks.vgg import VGG19
 from nstlab.networks.weights import TORCHVISION, Weights
 from nstlab.pictures import images as im
+from nstlab.pictures import starts
 from training.corpus import PHOTOS
 from training.distillation import PEAK
 
@@ -39,7 +40,7 @@ def without_peaks(tensors: dict[str, Tensor], limit: float = 2 * PEAK) -> dict[s
     tensors = {name: t.clone() for name, t in tensors.items()}
     net = VGG19(Weights(tensors, TORCHVISION, "student"))
     usual = list(normalization_images())
-    pictures = usual + [im.sample(name, 192) for name in PHOTOS] + [im.noise(torch.empty(1, 3, 128, 128))]
+    pictures = usual + [im.sample(name, 192) for name in PHOTOS] + [starts.noise(torch.empty(1, 3, 128, 128))]
     features = [TORCHVISION(picture) for picture in pictures]
     for name in LAYERS[: LAYERS.index(net.weights.layers[-1]) + 2]:
         features = [net.layer(name, x) for x in features]

@@ -1,0 +1,1 @@
+"""Settings, names of choices, files written completely or not at all, devices, signals."""

@@ -20,6 +20,7 @@ from nstlab.networks.graph import fields
 from nstlab.networks.normalization import normalize_activations
 from nstlab.networks.vgg import VGG19
 from nstlab.pictures import images as im
+from nstlab.pictures import samples
 from nstlab.recipes.plan import largest_square
 
 
@@ -46,7 +47,7 @@ def print_machine() -> None:
     )
     print("networks", ", ".join(ARCHITECTURES), "(nstlab info --network NAME lists its layers)")
     print("fetched ", ", ".join(weights.fetched()) or "none; nstlab fetch --network NAME")
-    print("samples ", ", ".join(im.samples()))
+    print("samples ", ", ".join(samples.samples()))
 
 
 def print_network(name: str) -> None:
@@ -77,8 +78,7 @@ def _capacity(device: torch.device) -> str:
         VGG19(weights.random_weights(0)), [im.sample("coffee", 32)]
     )
     sides = [
-        f"{largest_square(net.to(device), device)} px with {name}"
-        for name, net in nets.items()
+        f"{largest_square(net.to(device), device)} px with {name}" for name, net in nets.items()
     ]
     arithmetic = arithmetic_of(nets["embedded"]).name
     return (

@@ -16,6 +16,7 @@ from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import ApplySettings
 from nstlab.pictures import images as im
+from nstlab.pictures import samples
 
 # where a picture is, its (H, W), the seconds that it took
 Painted = tuple[Path, tuple[int, int], float]
@@ -60,7 +61,7 @@ def _places(settings: ApplySettings) -> list[tuple[Path, Path]]:
         found = _places_of(folder, settings.out)
     else:
         out = im.check_writable(settings.out, settings.depth == 16)
-        found = [(im.path_of(settings.photo), out)]
+        found = [(samples.path_of(settings.photo), out)]
         im.shape_of(settings.photo)
     return found
 
@@ -70,8 +71,8 @@ def _places_of(folder: Path, out: Path) -> list[tuple[Path, Path]]:
     keep it, so that none takes the place of another."""
     if out.suffix.lower() in im.FORMATS or (out.exists() and not out.is_dir()):
         raise InputError(f"out: {out} is a file's name; for the photos of a folder, name a folder")
-    sources = im.pictures_in(folder)
-    others = ", ".join(path.name for path in sorted({*im.files_in(folder)} - {*sources}))
+    sources = samples.pictures_in(folder)
+    others = ", ".join(path.name for path in sorted({*samples.files_in(folder)} - {*sources}))
     if others:
         logger.warning("%s: left out, as they are no pictures by their names: %s", folder, others)
     if not sources:

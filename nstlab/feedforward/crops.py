@@ -18,9 +18,10 @@ from torch.utils.data import Dataset
 from nstlab.base.settings import InputError
 from nstlab.feedforward import drawing
 from nstlab.pictures import images as im
+from nstlab.pictures import samples
 
 HELD_OUT = "rocket"  # the sample photo that models are judged by, which no network learns from
-PHOTOS = tuple(name for name in im.PHOTOS if name != HELD_OUT)
+PHOTOS = tuple(name for name in samples.PHOTOS if name != HELD_OUT)
 # procedural pictures beside the sample photos; share of crops; their side
 DRAWN, DRAWN_SHARE, DRAWN_SIDE = 36, 0.3, 288
 # of a crop's area in a photo at the size that is learnt: smaller ones are enlarged
@@ -37,7 +38,7 @@ def photos_in(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"photos: {folder} is not a folder")
-        here = im.pictures_in(folder, nested=True)
+        here = samples.pictures_in(folder, nested=True)
         if not here:
             raise InputError(f"photos: there is no picture in {folder}")
         found += here
@@ -76,7 +77,7 @@ class Crops(Dataset):
         from torchvision.transforms import v2
 
         self.seed, self.size, self.count, self.drawn = seed, size, count, 0 if photos else DRAWN
-        self.photos = usable(photos, size) if photos else [im.path_of(name) for name in PHOTOS]
+        self.photos = usable(photos, size) if photos else [samples.path_of(name) for name in PHOTOS]
         part = side * side / (0.75 * size * size)  # of a photo whose sides are 4:3
         self.changed = v2.Compose(
             [

@@ -37,6 +37,7 @@ from nstlab.networks.base import Network
 from nstlab.networks.normalization import normalize_activations
 from nstlab.networks.vgg import VGG19
 from nstlab.pictures import images as im
+from nstlab.pictures import samples
 
 WARM = 30  # steps of rising rates
 LEAST_RATE = 0.01  # of the rate, at the end
@@ -167,7 +168,7 @@ class Learner:
         self.device, self.done = device, 0
         for source in s.paintings:  # first all that is quickly checked
             shape = im.shape_of(source)
-            path = im.path_of(source)
+            path = samples.path_of(source)
             im.fit_size(shape, s.painting_size, path, "size × style_scale")
         self.crops = Crops(photos_in(s.photos), s.size, s.crop, s.seed, s.steps * s.batch)
         net = normalize_activations(VGG19(s.weights)).to(device)
@@ -189,7 +190,7 @@ class Learner:
             VERSION,
         ]
         parts += [
-            hashlib.sha256(im.path_of(source).read_bytes()).hexdigest()
+            hashlib.sha256(samples.path_of(source).read_bytes()).hexdigest()
             for source in self.settings.paintings
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

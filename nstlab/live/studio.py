@@ -34,8 +34,7 @@ from nstlab.live.session import OVER, Phase, Session, explained
 from nstlab.live.static import static, still
 from nstlab.live.uploads import Uploads
 from nstlab.live.viewer import Viewer
-from nstlab.pictures import images as im
-from nstlab.pictures import labels
+from nstlab.pictures import labels, samples
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs import source
@@ -77,7 +76,7 @@ class Studio(w.VBox):
         )
         self.painting = Painting(settings, Store(self.results), device)
         self.session = Session(self.painting.steps, self._show)
-        menus = dict.fromkeys(settings.roles(), tuple(im.samples())) | {
+        menus = dict.fromkeys(settings.roles(), tuple(samples.samples())) | {
             "init": settings.option_of("init").choices
         }
         self.controls = Controls(

@@ -34,7 +34,8 @@ from torch import Tensor
 from nstlab.base.names import STEPS
 from nstlab.method.checkpoint import Checkpoint
 from nstlab.method.fast.arithmetic import FINE, Arithmetic, arithmetic_of
-from nstlab.method.fast.tiles import TiledBound, Tiling, bind
+from nstlab.method.fast.tiles import TiledBound, bind
+from nstlab.method.fast.windows import Tiling
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.objectives import Bound, Objective
 from nstlab.method.optimizers import Evaluation, Optimizer, State

@@ -1,0 +1,1 @@
+"""Loss models: VGG and others, their weights and preprocessing."""

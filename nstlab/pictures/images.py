@@ -1,4 +1,4 @@
-"""Pictures in and out: load, save, resize, sample pictures, first pictures.
+"""Pictures in and out: load, save, resize.
 
 Contract: a picture is a contiguous float32 tensor of shape (1, 3, H, W), sRGB with values in [0,
 1]. `size` is always the LONG side in pixels. Whatever cannot be used raises InputError.
@@ -11,35 +11,23 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from functools import cache
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
-from nstlab.base.files import check_place, parse_json, replacing, shipped
-from nstlab.base.settings import FITS, MIN_SIDE, InputError, nearest, one_of, user_path
+from nstlab.base.files import check_place, parse_json, replacing
+from nstlab.base.settings import FITS, MIN_SIDE, InputError, one_of, user_path
 from nstlab.pictures import encoding
 from nstlab.pictures.decoding import Part, read, resized
 from nstlab.pictures.deep import DeepPng, DeepTiff
 from nstlab.pictures.opening import METADATA_KEY, decode, load_pixels, opened, upright
+from nstlab.pictures.samples import path_of, sample_path
 
-UNDECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # of which Pillow reads the header only
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
-PHOTOS = (
-    "astronaut",
-    "chelsea",
-    "coffee",
-    "rocket",
-    "motorcycle_left",
-    "retina",
-    "hubble_deep_field",
-    "ihc",
-)
 LONGEST_COMMENT = 65533  # bytes, of a JPEG
 ROUNDED = 0.02  # part by which proportions may differ through rounding
 
@@ -49,71 +37,9 @@ logger = logging.getLogger("nstlab")
 # --- sample pictures ------------------------------------------------------------------------------
 
 
-def style_folder() -> Path:
-    """The folder of the project's own paintings."""
-    return shipped("data", "style")
-
-
-def samples() -> dict[str, Path]:
-    """{name: file} of every picture that comes with the lab: scikit-image's photos and the
-    project's own paintings."""
-    # here, because importing scikit-image takes longer than the rest of this module
-    import skimage.data
-
-    photos = Path(skimage.data.__file__).parent
-    found = {path.stem: path for name in PHOTOS for path in photos.glob(f"{name}.*")}
-    return found | {path.stem: path for path in sorted(style_folder().glob("*.jpg"))}
-
-
 def sample(name: str, size: int | None = None) -> Tensor:
     """A sample picture by name, (1, 3, H, W) in [0, 1]; `size` is its long side in pixels."""
-    return load(_sample_path(name), size)
-
-
-@cache
-def readable_suffixes() -> frozenset[str]:
-    """The suffixes of all formats that Pillow decodes by itself: ".png", ".webp", …"""
-    suffixes = Image.registered_extensions().items()  # which loads all of Pillow's plugins
-    formats = Image.OPEN.keys() - {*UNDECODED} | {"MPO"}  # which are opened as JPEGs
-    return frozenset(suffix for suffix, format in suffixes if format in formats)
-
-
-def files_in(folder: Path, nested: bool = False) -> list[Path]:
-    """The files in a folder and, if `nested`, in its folders, by name.
-
-    Hidden ones, whose names begin with a dot, are left out, as are links to folders. A warning
-    names folders that cannot be read."""
-    files = []
-    for place, folders, names in os.walk(folder, onerror=_warn_unread):
-        folders[:] = [name for name in folders if nested and not name.startswith(".")]
-        files += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(files)
-
-
-def _warn_unread(error: OSError) -> None:
-    logger.warning("%s: cannot be read (%s); it is left out", error.filename, error.strerror)
-
-
-def pictures_in(folder: Path, nested: bool = False) -> list[Path]:
-    """Those of `files_in` a folder whose suffix says that they are pictures that can be read."""
-    return [path for path in files_in(folder, nested) if path.suffix.lower() in readable_suffixes()]
-
-
-def path_of(source: str | os.PathLike) -> Path:
-    """The file that `source` means, a path or the name of a sample picture; a file wins over a
-    sample of the same name."""
-    path = user_path(source)
-    return path if os.path.exists(path) or path.suffix else _sample_path(str(source))
-
-
-def _sample_path(name: str) -> Path:
-    known = samples()
-    if name not in known:
-        raise InputError(
-            f"no picture '{name}'{nearest(name, list(known))} (a file, or one of "
-            f"{', '.join(known)})"
-        )
-    return known[name]
+    return load(sample_path(name), size)
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -282,50 +208,6 @@ def fitting(
         height = h * factor
         width = w * factor
     return part, (max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale)))
-
-
-# --- first pictures -------------------------------------------------------------------------------
-
-
-SMOOTH = 0.15  # cycles per pixel; at this frequency noise has 0.6 of its amplitude
-DEVIATION = 0.2  # standard deviation of noise, where black is 0 and white is 1
-
-
-def noise(like: Tensor, seed: int = 0) -> Tensor:
-    """Smooth noise in the shape, dtype and device of `like`: normally distributed about middle grey
-    with DEVIATION, clipped to [0, 1]. Its amplitudes fall as exp(-½ (f / SMOOTH)²) with the spatial
-    frequency f.
-
-    A network with poolings hardly sees anything finer than two or three pixels, so from white noise
-    an optimizer leaves a mesh over the whole picture. This noise has nothing so fine to begin with.
-    It is drawn on the CPU, so that a seed gives the same picture on every device."""
-    height, width = like.shape[-2:]
-    frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
-    drawn = torch.fft.rfft2(torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)))
-    drawn = torch.fft.irfft2(drawn * torch.exp(-((frequency / SMOOTH) ** 2) / 2), s=(height, width))
-    return (0.5 + DEVIATION * drawn / drawn.std()).clamp(0, 1).to(like)
-
-
-def white_noise(like: Tensor, seed: int = 0) -> Tensor:
-    """White noise, the paper's first picture, in the shape, dtype and device of `like`: independent
-    uniform values in [0, 1], drawn on the CPU as well."""
-    return torch.rand(like.shape, generator=torch.Generator().manual_seed(seed)).to(like)
-
-
-def grey(like: Tensor) -> Tensor:
-    """A blank canvas of middle grey, 0.5, in the shape, dtype and device of `like`."""
-    return torch.full_like(like, 0.5)
-
-
-def rings(like: Tensor) -> Tensor:
-    """Black and white rings, eight to the short side, in the shape, dtype and device of `like`: a
-    first picture with a strong structure of its own."""
-    height, width = like.shape[-2:]
-    down = torch.arange(height, dtype=like.dtype, device=like.device)[:, None] - (height - 1) / 2
-    across = torch.arange(width, dtype=like.dtype, device=like.device)[None] - (width - 1) / 2
-    # (H, W)
-    waves = 0.5 + 0.5 * torch.cos(2 * torch.pi * torch.hypot(down, across) * 8 / min(height, width))
-    return waves.expand_as(like).contiguous()
 
 
 # --- writing --------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nstlab.base.settings import InputError
 from nstlab.pictures import images as im
+from nstlab.pictures import samples
 from nstlab.pictures.colour import DISTINCT
 from nstlab.pictures.decoding import read_labels
 
@@ -39,7 +40,7 @@ def load(source: str | os.PathLike) -> Tensor:
     which numbers share a colour. The number n becomes the grey n, as in 8 bits, or the colour n
     from 256 on; steps of 257 are 8 bits that were made 16. Raises InputError as `images.load`, and
     for numbers that would have the same colour."""
-    path = im.path_of(source)
+    path = samples.path_of(source)
     picture, numbers = read_labels(path)
     if numbers is None:
         return picture

@@ -18,7 +18,7 @@ from nstlab.base.settings import DEVICES, TILES, InputError
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.ranks import Team, said
-from nstlab.method.fast.tiles import Tiling, bytes_a_pixel, weights_of
+from nstlab.method.fast.windows import Tiling, bytes_a_pixel, weights_of
 from nstlab.networks.vgg import VGG, is_fast
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.plan import Plan

@@ -27,7 +27,7 @@ from nstlab.method import engine
 from nstlab.method.fast import memory
 from nstlab.method.fast import tiles as fast
 from nstlab.method.fast.arithmetic import arithmetic_of
-from nstlab.method.fast.tiles import Tiling
+from nstlab.method.fast.windows import Tiling
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.objectives import Objective, total_variation
 from nstlab.method.optimizers import Adam, GradientDescent, Optimizer

@@ -22,7 +22,7 @@ from nstlab.networks.base import Network
 from nstlab.networks.graph import loss_network
 from nstlab.networks.normalization import normalize_activations
 from nstlab.pictures import images as im
-from nstlab.pictures import labels
+from nstlab.pictures import labels, samples, starts
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.plan import Plan, logger, objective
 
@@ -57,10 +57,10 @@ def network(settings: RunSettings, on: torch.device) -> Network:
 
 # first pictures that are made: (like, seed) -> picture
 _DRAWN: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "noise": im.noise,
-    "white": im.white_noise,
-    "grey": lambda like, seed: im.grey(like),
-    "rings": lambda like, seed: im.rings(like),
+    "noise": starts.noise,
+    "white": starts.white_noise,
+    "grey": lambda like, seed: starts.grey(like),
+    "rings": lambda like, seed: starts.rings(like),
 }
 
 
@@ -160,7 +160,7 @@ def outline(
     given = {role: tuple(picture.shape[-2:]) for role, picture in (pictures or {}).items()}
     own = {role: given.get(role) or im.shape_of(each.source) for role, each in inputs.items()}
     first = next(iter(inputs))  # determines the proportions of the result
-    what = first if first in given else im.path_of(inputs[first].source)
+    what = first if first in given else samples.path_of(inputs[first].source)
     shape = im.fit_size(own[first], s.size, what)
     shapes = {
         role: im.fitting(own[role], shape, each.fit, each.scale)[1] for role, each in inputs.items()

@@ -236,9 +236,9 @@ def _raise_first(failed: Sequence[tuple[Case, Exception]], total: int) -> None:
 
 def _inputs(plan: Plan) -> dict[str, Any]:
     """What must be the same on every machine: the hashes of pictures and weights, and the
-    algorithm."""
+    version of results."""
     identity = plan.identity()
-    return {name: identity[name] for name in ("inputs", "weights", "algorithm")}
+    return {name: identity[name] for name in ("inputs", "weights", "version")}
 
 
 def work(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from nstlab.base.settings import InputError, user_path
 from nstlab.pictures import images as im
+from nstlab.pictures import samples
 from nstlab.pictures.opening import LIKE, check_memory, check_shape
 from nstlab.video.containers import decoded, library, opened, sounds, usable_sounds, videos
 from nstlab.video.converting import Converter, shown_shape
@@ -329,7 +330,7 @@ def _length(container: Any, stream: Any, origin: Fraction) -> Fraction | None:
 def pictures(folder: Path) -> list[Path]:
     """The pictures in a folder, ordered by name, in which 9 comes before 10. InputError if there is
     none."""
-    found = im.pictures_in(folder)
+    found = samples.pictures_in(folder)
     if not found:
         raise InputError(f"{folder}: there is no picture in it; allowed are {LIKE}")
     return sorted(

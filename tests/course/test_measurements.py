@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nstlab.course import measurements as m
-from nstlab.pictures.images import noise as smooth_noise
-from nstlab.pictures.images import white_noise
+from nstlab.pictures.starts import noise as smooth_noise
+from nstlab.pictures.starts import white_noise
 
 GREY = torch.full((1, 3, 40, 60), 0.3)
 

@@ -15,6 +15,7 @@ from nstlab.live.painting import Back, Change, Painting, Restart, Save
 from nstlab.method.fast.propagation import Propagation
 from nstlab.method.terms import Content, Style
 from nstlab.pictures import images as im
+from nstlab.pictures import starts
 from nstlab.recipes.plan import Plan
 from nstlab.recipes.prepare import prepare
 from nstlab.runs.store import Store
@@ -85,7 +86,7 @@ def test_more_than_weights_begins_a_new_run_from_the_picture(live, settings, cha
 def test_a_photo_of_other_proportions_begins_from_the_first_picture_of_its_settings(live, settings):
     step = begun(live, 3).send([Change(settings.replace(photo=settings.painting, init="grey"))])
     assert step.shape == im.load(settings.painting, 48).shape[-2:]
-    assert torch.equal(step.snapshot(), im.grey(step.snapshot()))
+    assert torch.equal(step.snapshot(), starts.grey(step.snapshot()))
 
 
 def test_back_restores_picture_and_settings_and_undoes_a_change(live, settings):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nstlab.pictures import colour
-from nstlab.pictures.images import grey
+from nstlab.pictures.starts import grey
 
 
 def random(*shape, seed=0):

@@ -18,6 +18,7 @@ from torch.testing import assert_close
 from nstlab.base.settings import MIN_SIDE, InputError
 from nstlab.course.measurements import fine_energy
 from nstlab.pictures import images as im
+from nstlab.pictures import samples, starts
 
 
 def save_pil(path: Path, height: int = 24, width: int = 36, **options) -> Path:
@@ -30,9 +31,9 @@ def save_pil(path: Path, height: int = 24, width: int = 36, **options) -> Path:
 
 
 def test_every_sample_is_there_and_our_paintings_are_large_enough_to_be_styles():
-    known, paintings = im.samples(), sorted(im.style_folder().glob("*.jpg"))
+    known, paintings = samples.samples(), sorted(samples.style_folder().glob("*.jpg"))
     assert len(paintings) >= 8
-    assert known.keys() == set(im.PHOTOS) | {path.stem for path in paintings}
+    assert known.keys() == set(samples.PHOTOS) | {path.stem for path in paintings}
     for name in known:
         assert max(im.sample(name, 32).shape) == 32
     for path in paintings:
@@ -62,10 +63,10 @@ def test_the_pictures_of_a_folder_are_those_of_readable_formats_but_hidden_ones(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     here = [tmp_path / name for name in ("a.WEBP", "b.png", "c.mpo")]
-    assert im.pictures_in(tmp_path) == here
+    assert samples.pictures_in(tmp_path) == here
     nested = [tmp_path / name for name in ("e.png/f.png", "sub/c.jp2")]
-    assert im.pictures_in(tmp_path, nested=True) == here + nested
-    assert im.pictures_in(tmp_path / "absent") == []
+    assert samples.pictures_in(tmp_path, nested=True) == here + nested
+    assert samples.pictures_in(tmp_path / "absent") == []
     (said,) = caplog.messages
     assert said == f"{tmp_path / 'absent'}: cannot be read (No such file or directory); it is left out"
 
@@ -126,7 +127,7 @@ def test_a_painting_is_fitted_to_the_photos_shape(painting):
 # --- first pictures ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("draw", [im.noise, im.white_noise])
+@pytest.mark.parametrize("draw", [starts.noise, starts.white_noise])
 @given(st.integers(0, 2**63 - 1), st.integers(16, 40), st.integers(16, 40))
 def test_the_same_seed_is_the_same_noise(draw, seed, height, width):
     like, state = torch.empty(1, 3, height, width), torch.get_rng_state()
@@ -139,7 +140,7 @@ def test_the_same_seed_is_the_same_noise(draw, seed, height, width):
 
 
 def test_white_noise_is_uniform_and_smooth_noise_has_nothing_fine():
-    white, soft = (draw(torch.empty(1, 3, 200, 100), 0) for draw in (im.white_noise, im.noise))
+    white, soft = (draw(torch.empty(1, 3, 200, 100), 0) for draw in (starts.white_noise, starts.noise))
     assert abs(white.mean() - 0.5) < 0.01
     assert abs(white.var() - 1 / 12) < 0.002
     assert fine_energy(white, 0.35) > 0.4
@@ -149,7 +150,7 @@ def test_white_noise_is_uniform_and_smooth_noise_has_nothing_fine():
 
 
 def test_rings_are_eight_to_the_short_side():
-    drawn = im.rings(torch.empty(1, 3, 101, 161))
+    drawn = starts.rings(torch.empty(1, 3, 101, 161))
     assert drawn.shape == (1, 3, 101, 161)
     row = drawn[0, 0, 50, 30:131]  # through the middle, as long as the short side
     peaks = (row[1:-1] > row[:-2]) & (row[1:-1] > row[2:])

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 import nstlab as nst
 from nstlab.base.settings import FITS
 from nstlab.pictures import images as im
+from nstlab.pictures import starts
 from nstlab.recipes.base import named
 from nstlab.recipes.prepare import outline, prepare
 
@@ -61,7 +62,7 @@ def test_first_pictures(settings, init):
         "content": plan.inputs["content"],
         "style": nst.fit(plan.inputs["style"], plan.start.shape[-2:]),
         "grey": torch.full_like(plan.start, 0.5),
-        "rings": im.rings(plan.start),
+        "rings": starts.rings(plan.start),
     }
     assert torch.equal(plan.start, expected[init])
 

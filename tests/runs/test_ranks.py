@@ -152,7 +152,7 @@ def test_tiles_are_shared_out_evenly_and_rows_are_those_that_they_span():
     assert spanned([slice(5, 9), slice(2, 6)]) == slice(2, 9)
     assert spanned([]) == slice(0, 0)
     alone = Team(0, 1)
-    alone.order(do="nothing")
+    alone.broadcast(do="nothing")
     total = torch.ones(2)
     alone.sum([total])
     assert total.tolist() == [1, 1]

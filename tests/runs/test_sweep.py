@@ -123,7 +123,7 @@ def test_any_executor_will_do_and_equal_cases_are_one_run(base, root, folder, wo
 
 
 def test_a_worker_with_other_pictures_refuses(base, root):
-    job = "transfer", base.to_dict(), str(root), "cpu", {"inputs": {}, "weights": "x", "algorithm": 0}
+    job = "transfer", base.to_dict(), str(root), "cpu", {"inputs": {}, "weights": "x", "version": 0}
     assert "other weights, pictures or another nstlab" in refusal(sweeps.work, *job)
     assert not root.exists()
 

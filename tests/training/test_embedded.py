@@ -19,6 +19,7 @@ from nstlab.networks.normalization import normalize_activations
 from nstlab.networks.vgg import VGG19
 from nstlab.networks.weights import TORCHVISION, Weights, load_file, random_weights
 from nstlab.pictures import images as im
+from nstlab.pictures import samples, starts
 from training import corpus as corpora
 from training import distillation, finishing, scoring, student, teachers
 from training import embedded as training
@@ -85,9 +86,9 @@ def test_every_kind_of_drawing_shows_something_and_another_from_another_seed(kin
 
 
 def test_the_pictures_to_judge_by_are_not_trained_on(corpus):
-    assert corpora.HELD_OUT in im.PHOTOS
+    assert corpora.HELD_OUT in samples.PHOTOS
     assert corpora.HELD_OUT not in corpora.PHOTOS
-    assert not set(corpora.PHOTOS) & {path.stem for path in im.style_folder().glob("*.jpg")}
+    assert not set(corpora.PHOTOS) & {path.stem for path in samples.style_folder().glob("*.jpg")}
     assert len(corpus.photos) == len(corpora.PHOTOS) + len(corpora.SCIKIT_LEARN)
 
 
@@ -237,7 +238,7 @@ def test_the_shipped_weights_are_whole_half_as_wide_small_and_say_what_they_are(
 def test_no_shipped_filter_answers_in_rare_peaks_only():
     """Such filters make blown-up spots. Mean square over squared mean; where the mean is under the usual one, over that, 1."""
     net, names = normalize_activations(VGG19(weights.load("embedded"))), [name.replace("conv", "relu") for name in CONVOLUTIONS]
-    for picture in im.samples():
+    for picture in samples.samples():
         for name, f in net(im.sample(picture, 160), names).items():
             mean = f.mean((2, 3)).clamp(min=1)
             assert (f.square().mean((2, 3)) / mean.square()).amax() < 1.25 * distillation.PEAK, (picture, name)
@@ -275,7 +276,7 @@ def judge():
 
 @pytest.fixture(scope="module")
 def pictures():
-    return [im.white_noise(torch.empty(1, 3, 40, 48), seed) for seed in range(3)]
+    return [starts.white_noise(torch.empty(1, 3, 40, 48), seed) for seed in range(3)]
 
 
 @pytest.mark.parametrize(("style", "content"), [("conv2_1", "conv3_3"), ("conv4_1", "conv4_1")])

@@ -8,9 +8,10 @@ from helpers import smooth
 
 import nstlab as nst
 from nstlab.method.conventions import convention_named
-from nstlab.method.fast import geometry, propagation, tiles
+from nstlab.method.fast import geometry, propagation, windows
 from nstlab.method.fast.arithmetic import Arithmetic
-from nstlab.method.fast.tiles import TiledBound, Tiling
+from nstlab.method.fast.tiles import TiledBound
+from nstlab.method.fast.windows import Tiling
 from nstlab.terms.affine import Affine
 from nstlab.terms.lines import Lines
 from nstlab.terms.regions import region_styles
@@ -87,10 +88,10 @@ def test_features_are_kept_between_the_passes_where_there_is_room(tiny, picture,
     net = nst.VGG19(tiny)
     goal = nst.content("conv4_2", smooth(*SHAPE, 2)) + nst.style(LAYERS, smooth(*SHAPE, 3))
     margins = dict.fromkeys((*LAYERS, "relu4_2"), 0)
-    each = tiles.bytes_a_pixel(net, margins, FLOAT32) * (32 + 2 * geometry.halo_of(net, margins)) ** 2
-    calls, forward = [], tiles.Propagation.forward
-    monkeypatch.setattr(tiles.Propagation, "forward", lambda self, image: calls.append(1) or forward(self, image))
-    budget = tiles.weights_of(net, margins, FLOAT32) + round((kept + 0.5) * each)
+    each = windows.bytes_a_pixel(net, margins, FLOAT32) * (32 + 2 * geometry.halo_of(net, margins)) ** 2
+    calls, forward = [], windows.Propagation.forward
+    monkeypatch.setattr(windows.Propagation, "forward", lambda self, image: calls.append(1) or forward(self, image))
+    budget = windows.weights_of(net, margins, FLOAT32) + round((kept + 0.5) * each)
     cut = bound_in_tiles(goal, net, budget=budget)
     calls.clear()
     _, grad, _ = cut.evaluate(picture)
