@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -43,8 +44,12 @@ class Curvature:
     order: list[int]
     tensors: dict[str, Tensor]
 
-    def added(self, s: Tensor, y: Tensor, by: Tensor, slots: int) -> Curvature:
-        """A copy with one more pair, which replaces the oldest one if only one slot is free."""
+    def added(
+        self, s: Tensor, y: Tensor, smooth: Callable[[Tensor, Tensor], None], slots: int
+    ) -> Curvature:
+        """A copy with one more pair, which replaces the oldest one if only one slot is free.
+
+        smooth(y, row): writes B y into a row."""
         tensors = dict(self.tensors)
         if not tensors:
             small = torch.float32 if s.device.type == "mps" else torch.float64
@@ -54,7 +59,8 @@ class Curvature:
             tensors["sy"] = tensors["yy"] = torch.zeros(slots, slots, dtype=small, device=s.device)
         slot = next(i for i in range(slots) if i not in self.order)
         tensors["pairs"][0, slot] = s.flatten()
-        tensors["pairs"][1, slot] = by.flatten()
+        del s  # a large picture's counts
+        smooth(y, tensors["pairs"][1, slot].view_as(y))
         products = _products(tensors["pairs"], y).to(tensors["sy"].dtype)
         tensors["sy"], tensors["yy"] = tensors["sy"].clone(), tensors["yy"].clone()
         tensors["sy"][:, slot] = products[0]
@@ -62,8 +68,8 @@ class Curvature:
         return Curvature([*self.order, slot][-(slots - 1) :], tensors)
 
     def product(self, g: Tensor, bg: Tensor) -> Tensor:
-        """H g, by the compact representation, given B g. The scale γ of the initial H is that of
-        the newest pair."""
+        """H g, by the compact representation, given B g, whose memory it takes. The scale γ of the
+        initial H is that of the newest pair."""
         pairs, sy, yy = (self.tensors[name] for name in ("pairs", "sy", "yy"))
         # does not wait for a GPU
         order = torch.tensor(self.order, pin_memory=g.is_cuda).to(g.device, non_blocking=True)
@@ -79,7 +85,8 @@ class Curvature:
             .index_copy(1, order, torch.stack([p, -gamma * q]))
             .to(g.dtype)
         )
-        return _add_combination((gamma.to(g.dtype) * bg).flatten(), coefficients, pairs).view_as(bg)
+        total = bg.mul_(gamma.to(g.dtype)).flatten()
+        return _add_combination(total, coefficients, pairs).view_as(bg)
 
 
 def _type_of_pairs(picture: Tensor) -> torch.dtype:
@@ -115,17 +122,20 @@ def _add_combination(total: Tensor, coefficients: Tensor, pairs: Tensor) -> Tens
     return total
 
 
-def smoothed(picture: Tensor, cutoff: float) -> Tensor:
-    """(…, H, W), each spatial frequency f, in cycles per pixel, weighted by 1 / sqrt(1 + (f /
-    cutoff)²)."""
-    height, width = picture.shape[-2:]
-    weights = _weights(height, width, cutoff, picture.device, picture.dtype)
-    result = torch.empty_like(picture)
-    # large spectra are held one at a time
-    planes = picture.flatten(0, -3) if picture.numel() > LARGE else picture[None]
-    for plane, into in zip(planes, result.view_as(planes), strict=True):
-        into.copy_(torch.fft.irfft2(torch.fft.rfft2(plane).mul_(weights), s=(height, width)))
-    return result
+def _planes(picture: Tensor) -> Tensor:
+    """A large picture's planes, of which temporary tensors are made one at a time, or the picture
+    as one: (P, …)."""
+    return picture.flatten(0, -3) if picture.numel() > LARGE and picture.ndim > 2 else picture[None]
+
+
+def smoothed(picture: Tensor, cutoff: float, out: Tensor) -> None:
+    """Write the picture, (…, H, W), into `out`, each spatial frequency f, in cycles per pixel,
+    weighted by 1 / sqrt(1 + (f / cutoff)²)."""
+    shape = picture.shape[-2:]
+    weights = _weights(*shape, cutoff, picture.device, picture.dtype)
+    planes = _planes(picture)
+    for plane, into in zip(planes, out.view_as(planes), strict=True):
+        into.copy_(torch.fft.irfft2(torch.fft.rfft2(plane).mul_(weights), s=shape))
 
 
 @lru_cache(maxsize=4)
@@ -146,9 +156,12 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 def _step_products(x: Tensor, old: Tensor, grad: Tensor, old_grad: Tensor) -> Tensor:
     """(g·s, s·y, y·y, s·s) of the step s from the old picture, the change y of the gradient, and
     the old gradient g."""
-    s = x - old
-    y = grad - old_grad
-    return torch.stack([_dot(old_grad, s), _dot(s, y), _dot(y, y), _dot(s, s)])
+    parts = []
+    for new, before, after, g in zip(*map(_planes, (x, old, grad, old_grad)), strict=True):
+        s = new - before
+        y = after - g
+        parts.append(torch.stack([_dot(g, s), _dot(s, y), _dot(y, y), _dot(s, s)]))
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,10 +247,9 @@ class LBFGS:
         length = math.sqrt(trial.ss / trial.x.numel())
         if event or not trial.sy > self.curvature * math.sqrt(trial.ss * trial.yy):
             return replace(new, numbers={"order": [], "length": length})
-        s = trial.x - state.x
         y = (trial.at.grad - state.at.grad).masked_fill_(self._held(state), 0)
         curvature = Curvature(state.numbers["order"], state.tensors).added(
-            s, y, self._smoothed(y), self.pairs(s) + 1
+            trial.x - state.x, y, self._smooth, self.pairs(y) + 1
         )
         return replace(
             new, tensors=curvature.tensors, numbers={"order": curvature.order, "length": length}
@@ -259,18 +271,21 @@ class LBFGS:
         low, high = self.bounds
         return ((x <= low) & (g > 0)).logical_or_((x >= high) & (g < 0))
 
-    def _smoothed(self, v: Tensor) -> Tensor:
-        """B v, for v of shape (…, H, W); v itself if it has fewer than two dimensions."""
+    def _smooth(self, v: Tensor, out: Tensor) -> None:
+        """Write B v, for v of shape (…, H, W), into `out`; v itself if it has fewer than two
+        dimensions."""
         if self.smooth is None or v.ndim < 2:
-            return v
-        return smoothed(v, self.smooth)
+            out.copy_(v)
+        else:
+            smoothed(v, self.smooth, out)
 
     def _direction(self, state: State) -> Tensor:
         """-H g for the free pixels, at most LONGEST_STEP long; along the gradient if there is no
         curvature."""
         held = self._held(state)
         g = state.at.grad.masked_fill(held, 0)
-        bg = self._smoothed(g)
+        bg = torch.empty_like(g)
+        self._smooth(g, bg)
         if state.numbers["order"]:
             d = Curvature(state.numbers["order"], state.tensors).product(g, bg).neg_()
         else:
@@ -299,7 +314,9 @@ class LBFGS:
 
     def _try(self, state: State, d: Tensor, t: float, evaluate: Evaluate) -> _Trial:
         """Evaluate the picture x + t d, clipped."""
-        x = clipped(torch.add(state.x, d, alpha=t), self.bounds)
+        x = torch.add(state.x, d, alpha=t)
+        if self.bounds is not None:
+            x.clamp_(*self.bounds)
         at = evaluate(x)
         products = _step_products(x, state.x, at.grad, state.at.grad)
         # the only transfer from the device

@@ -25,7 +25,8 @@ def test_the_compact_product_is_that_of_dense_bfgs():
     hessian, metric = root @ root.T + eye, torch.diag(torch.arange(1.0, 7.0, dtype=torch.float64))
     curvature = Curvature([], {})
     for s in steps:
-        curvature = curvature.added(s, hessian @ s, metric @ hessian @ s, slots=5)
+        smooth = lambda y, row: row.copy_(metric @ y)  # noqa: E731
+        curvature = curvature.added(s, hessian @ s, smooth, slots=5)
     s, y = steps[-1], hessian @ steps[-1]
     h = metric * (s @ y) / (y @ metric @ y)
     for s in steps[-4:]:

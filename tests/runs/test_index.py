@@ -8,7 +8,6 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-import torch
 from faults import refusal
 
 import nstlab as nst
@@ -134,10 +133,6 @@ def test_an_index_that_is_lost_or_damaged_is_made_anew(root, damage):
     assert path.read_text() == whole
 
 
-def cut(path):
-    path.write_bytes(path.read_bytes()[:40])
-
-
 MANIFESTS = {
     "nothing in it": dict.clear,
     "no loss": lambda m: m["result"].pop("loss"),
@@ -154,9 +149,7 @@ DAMAGE = {name: partial(edit, change=change) for name, change in MANIFESTS.items
     "no manifest": lambda folder: (folder / "manifest.json").unlink(),
     "an empty manifest": lambda folder: (folder / "manifest.json").write_text(""),
     "no picture": lambda folder: (folder / "final.png").unlink(),
-    "half a history": lambda folder: cut(folder / "history.csv"),
-    "half a picture": lambda folder: cut(folder / "final.png"),
-    "a picture of another size": lambda folder: im.save(torch.rand(1, 3, 50, 40), folder / "final.png"),
+    "no history": lambda folder: (folder / "history.csv").unlink(),
     "a pipe for a picture": lambda folder: (folder / "final.png").unlink() or os.mkfifo(folder / "final.png"),
     "a pipe for a history": lambda folder: (folder / "history.csv").unlink() or os.mkfifo(folder / "history.csv"),
     "a huge manifest": lambda folder: os.truncate(folder / "manifest.json", 3_000_000_000),

@@ -89,14 +89,14 @@ def test_progress_pictures_are_kept_if_asked_for_also_of_a_run_that_stops_early(
 
 
 @pytest.mark.parametrize("there", [0, 1, 3])
-def test_a_run_with_fewer_progress_pictures_or_damaged_ones_is_found_only_where_fewer_are_wanted(plan, store, there):
+def test_a_run_with_fewer_progress_pictures_is_found_only_where_fewer_are_wanted(plan, store, there):
     run = store.obtain(plan(), frames=there).run
     assert store.find(plan(), frames=there) == run
     assert store.find(plan(), frames=there + 1) is None
     assert store.obtain(plan(), frames=there + 1) == (run, False)
     assert store.find(plan(), frames=there + 1) == store.find(plan(), frames=there) == run
     assert len(run.frames) == there + 1
-    run.frames[0].write_bytes(run.frames[0].read_bytes()[:60])
+    run.frames[0].unlink()
     assert (store.find(plan()), store.find(plan(), frames=1)) == (run, None)
 
 

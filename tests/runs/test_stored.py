@@ -69,7 +69,7 @@ def test_ids_of_earlier_runs_stay_what_they_are():
     assert ids == ("abd88ad323f4d52e", "8ed267257054cf01", "a58f4384406c872d", "e848d96b1ccc2315")
 
 
-def test_a_finished_run_is_whole_and_found_and_computed_again_if_it_is_damaged(plan, store):
+def test_a_finished_run_is_whole_and_found_and_computed_again_if_it_is_gone(plan, store):
     todo = plan(tv=0.5)
     run, found = store.obtain(todo)
     assert (run.folder, run.id, found) == (store.folder(todo), run_id(todo), False)
@@ -94,6 +94,9 @@ def test_a_finished_run_is_whole_and_found_and_computed_again_if_it_is_damaged(p
     assert rows["loss"].min() == manifest["result"]["loss"]
 
     run.picture.write_bytes(run.picture.read_bytes()[:60])
+    assert store.obtain(todo) == (run, True)  # which was whole when it got its place
+    assert "damaged" in refusal(im.reopen, run.picture)
+    run.picture.unlink()
     assert store.find(todo) is None
     assert store.obtain(todo) == (run, False)
     assert run.problem() == ""
