@@ -1,6 +1,7 @@
 """A process of the warm Python is what one of the real interpreter is."""
 
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -136,7 +137,10 @@ def test_killed_it_is_gone(python):
     until(lambda: not Path(f"/proc/{number}").exists())
 
 
-def test_without_a_server_it_is_the_real_one():
+def test_without_a_server_it_is_the_real_one(tmp_path):
     program, end = warm.start()
+    alone = shutil.copy(program, tmp_path / "python")
     end()
     assert not Path(program).exists()
+    code = "import sys; print('torch' in sys.modules, sys.executable)"
+    assert said(str(alone), "-c", code) == (0, f"False {warm.REAL}\n", "")
