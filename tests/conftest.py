@@ -1,12 +1,14 @@
 """Small things that most tests need: a tiny network's weights, two smooth pictures, and caches that are thrown away."""
 
 import nstlab  # noqa: F401, I001  before PyTorch, whose threads then wait as they do everywhere
+import multiprocessing.spawn
 import os
 import sys
 
 import platformdirs
 import pytest
 import torch
+import warm
 from helpers import local_cluster, smooth, weights_file
 from hypothesis import settings
 
@@ -18,6 +20,29 @@ from nstlab.recipes.transfer import TransferSettings
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # Jupyter's grammar of IRIs: builds for seconds, unused here
 settings.register_profile("nstlab", deadline=None, derandomize=True)  # no clock and no luck in the tests
 settings.load_profile("nstlab")
+
+
+def pytest_configure(config):
+    """Start a warm Python for the processes of all tests; workers inherit its name."""
+    if sys.platform == "linux" and not hasattr(config, "workerinput"):
+        os.environ[warm.NAME], end = warm.start()
+        config.add_cleanup(end)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_python():
+    """Processes that tests start are forked from a Python that has PyTorch loaded already."""
+    with pytest.MonkeyPatch.context() as patch:
+        if warm.NAME in os.environ:
+            patch.setattr(sys, "executable", os.environ[warm.NAME])
+            patch.setattr(multiprocessing.spawn, "_python_exe", os.fsencode(sys.executable))
+        yield
+
+
+@pytest.fixture
+def cold_python(monkeypatch):
+    """Processes are started by the interpreter itself, for tests of how that begins."""
+    monkeypatch.setattr(sys, "executable", warm.REAL)
 
 
 @pytest.fixture

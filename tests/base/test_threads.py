@@ -14,6 +14,7 @@ folder = pathlib.Path(importlib.util.find_spec("torch").origin).parent / "lib"
 for library in folder.glob("libgomp*"):  # OpenMP tells what it has read when it is loaded, as PyTorch does
     ctypes.CDLL(str(library))
 """
+pytestmark = pytest.mark.usefixtures("cold_python")
 
 
 def told(code, **environment):

@@ -727,6 +727,7 @@ def test_what_names_of_files_hold_is_shown_and_not_obeyed(capsys):
 # --- the program itself -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("cold_python")
 def test_help_and_refusals_import_nothing_heavy_and_transfer_comes_first():
     code = """
 import sys

@@ -22,6 +22,13 @@ from nstlab.pictures import images as im
 ALL = {name: nbformat.read(path, as_version=4) for name, path in experiment.available().items()}
 LESSONS = [name for name in ALL if name != "00_studio"]
 TRAINED = ("03_alpha_beta", "11_regions")  # of which a solution, or the regions, ask for a network that has learned to see
+FORGET = """
+%reset -f
+from nstlab import figures
+from nstlab.feedforward import crops
+crops.DRAWN, figures.DPI = 2, 20
+del crops, figures
+"""
 
 
 def code(notebook, *kinds):
@@ -47,11 +54,12 @@ class Kernel(KernelManager):
         return self.clients[-1]
 
     def forget(self):
-        """Forget the names of the notebook before; and of pictures to learn from, which take their time, draw two."""
+        """Forget the names of the notebook before; of pictures to learn from, which take their time, draw two; and figures have
+        few pixels, since nobody looks at them."""
         client = self.client()
         client.start_channels()
         client.wait_for_ready()
-        client.execute("%reset -f\nfrom nstlab.feedforward import crops\ncrops.DRAWN = 2\ndel crops", reply=True)
+        client.execute(FORGET, reply=True)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,12 @@ SCREENSHOTS = HERE / "results" / "screenshots"
 FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 LONG = 90_000  # ms
 PHASES = "import gc; print(sorted(str(o.session.phase) for o in gc.get_objects() if type(o) is nst.Studio))"
+SLOW = """
+import time
+from nstlab.method.fast.evaluation import FastBound
+whole = FastBound.evaluate
+FastBound.evaluate = lambda self, image: time.sleep(0.04) or whole(self, image)
+"""
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (or set NSTLAB_CHROMIUM to one)")
 
@@ -34,7 +40,7 @@ class Person:
         self.page, self.url = page, url
 
     def open(self) -> None:
-        self.page.goto(f"{self.url}lab/tree/notebooks/00_studio.ipynb?token={TOKEN}")
+        self.page.goto(f"{self.url}/notebooks/00_studio.ipynb?token={TOKEN}")
         self.page.wait_for_selector(".jp-Notebook", timeout=LONG)
         self.sees_idle()
 
@@ -110,32 +116,45 @@ class Person:
         return output.inner_text().strip()
 
 
-@pytest.fixture(params=["perCommTarget", "disabled"])  # widgets' messages have a thread in the kernel, or wait for its main one
-def person(tmp_path, request):
-    """In front of a JupyterLab with a workspace and settings of its own."""
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A JupyterLab and a browser: (its address, its folder, the folder of its settings, a context of the browser)."""
     playwright = pytest.importorskip("playwright.sync_api")
-    (tmp_path / "work" / "notebooks").mkdir(parents=True)
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "work").mkdir()
+    settings = folder / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    news = {"fetchNews": "false", "checkForUpdates": False}
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps(news))
+    options = ["--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={folder / 'work'}"]
+    with playwright.sync_playwright() as running, serving(folder, "jupyterlab", *options) as (url, _):
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *FAKE_CAMERA])
+        yield url, folder / "work", settings, browser.new_context(viewport={"width": 1280, "height": 800})
+        browser.close()
+
+
+@pytest.fixture(params=["perCommTarget", "disabled"])  # widgets' messages have a thread in the kernel, or wait for its main one
+def person(lab, request):
+    """In front of the lab with a workspace and settings of its own, and a studio that does not paint at full speed."""
+    url, work, settings, context = lab
+    folder = work / request.param / "notebooks"
+    folder.mkdir(parents=True)
     small = "nst.Studio(nst.TransferSettings('coffee', 'swirl_strokes', size=96, steps=100_000, levels=1), "
     notebook = (HERE / "notebooks" / "00_studio.ipynb").read_text().replace("nst.Studio(", small)
-    (tmp_path / "work" / "notebooks" / "00_studio.ipynb").write_text(notebook)
-    settings = tmp_path / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    kernels, news = {"commsOverSubshells": request.param}, {"fetchNews": "false", "checkForUpdates": False}
-    (settings / "kernels-settings.jupyterlab-settings").write_text(json.dumps(kernels))
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps(news))
-    options = ["--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={tmp_path / 'work'}"]
+    (folder / "00_studio.ipynb").write_text(notebook.replace("import nstlab", "import slow, nstlab"))
+    (folder / "slow.py").write_text(SLOW)
+    (settings / "kernels-settings.jupyterlab-settings").write_text(json.dumps({"commsOverSubshells": request.param}))
     errors = []
-    with playwright.sync_playwright() as running, serving(tmp_path, "jupyterlab", *options) as (url, _):
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *FAKE_CAMERA])
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        yield Person(page, url)
-        browser.close()
+    page = context.new_page()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield Person(page, f"{url}lab/workspaces/{request.param}/tree/{request.param}")
+    page.close()
     assert errors == []
 
 
-def test_a_person_uses_the_studio_and_nothing_is_left_running(person, tmp_path, request):
-    page = person.page
+def test_a_person_uses_the_studio_and_nothing_is_left_running(person, lab, tmp_path, request):
+    page, way = person.page, request.node.callspec.params["person"]
+    work = lab[1] / way
     person.open()
     person.chooses("Run", "Run All Cells")
     person.sees(".nst-status", r"painting · step \d+ of")
@@ -178,14 +197,14 @@ def test_a_person_uses_the_studio_and_nothing_is_left_running(person, tmp_path, 
     # Save: a run is in the store, with the changes of its slider.
     person.press("Save run")
     person.sees(".nst-message", "Saved as")
-    (run,) = nst.runs(root=tmp_path / "work" / "results").itertuples()
-    _, change = nst.Store(tmp_path / "work" / "results").stored("transfer", run.id).manifest["changes"][-1]
+    (run,) = nst.runs(root=work / "results").itertuples()
+    _, change = nst.Store(work / "results").stored("transfer", run.id).manifest["changes"][-1]
     assert change["style"] == pytest.approx(100 * first_settings().beta, rel=0.1)
 
-    if request.node.callspec.params["person"] == "disabled":
-        paints_a_film_and_plays_it(person, tmp_path / "work")
-        paints_what_the_camera_sees(person, tmp_path / "work" / "results")
-        mixes_paintings_and_brushes_regions(person, tmp_path / "work" / "results")
+    if way == "disabled":
+        paints_a_film_and_plays_it(person, work)
+        paints_what_the_camera_sees(person, work / "results")
+        mixes_paintings_and_brushes_regions(person, work / "results")
         return  # neither this nor what follows depends on who handles messages
 
     # A file that is no picture is refused with the reason; one that is a picture is taken, in more than one piece.

@@ -22,11 +22,11 @@ SOON = 8  # seconds after which a kernel that nobody uses is ended here; a slow 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The server by the project's configuration, on a free port: (its address, its process)."""
+    """The server by the project's configuration, on a free port: (its address, its process id)."""
     culling = [f"--MappingKernelManager.cull_{name}={SOON}" for name in ("idle_timeout", "interval")]
     options = [f"--config={NOTEBOOKS / 'studio_config.py'}", *culling, str(NOTEBOOKS)]
-    with serving(tmp_path_factory.mktemp("server"), "jupyter_server", *options) as (url, process):
-        yield url.rstrip("/"), process
+    with serving(tmp_path_factory.mktemp("server"), "jupyter_server", *options) as (url, number):
+        yield url.rstrip("/"), number
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def answer(server):
 
 def test_it_listens_on_this_machine_alone(server):
     port = int(server[0].rpartition(":")[2])
-    connections = psutil.Process(server[1].pid).net_connections()
+    connections = psutil.Process(server[1]).net_connections()
     listening = {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN and each.laddr.port == port}
     assert listening
     assert listening <= {"127.0.0.1", "::1"}

@@ -321,13 +321,13 @@ def test_a_killed_process_leaves_a_valid_checkpoint_and_the_same_command_finishe
     command = ["transfer", settings.photo, settings.painting, "--weights", settings.weights, "--normalize", "False"]
     command += ["--size", "32", "--steps", "400", "--device", "cpu", "--results", str(store.root), "--out", str(out)]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(SLOW), *command], env=environment)
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(SLOW), *command], env=environment, stdout=subprocess.PIPE)
     try:
         until(lambda: process.poll() is not None or list(store.root.glob("runs/*/*.partial/checkpoint.safetensors")))
         time.sleep(0.3)  # a few steps more, to be hit anywhere within one
     finally:
         process.kill()
-        process.wait()
+        process.communicate()  # until nobody writes
     assert not out.exists()
     (partial,) = store.root.glob("runs/transfer/*")
     assert partial.suffix == ".partial"

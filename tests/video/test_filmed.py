@@ -113,10 +113,10 @@ def test_a_killed_film_goes_on_to_the_same_pixels(settings, tmp_path):
     words += ["--results", str(tmp_path / "results")]
     for name, value in zip(given.parameters[::2], given.parameters[1::2], strict=True):
         words += ["-p", name, value]
-    process = subprocess.Popen([sys.executable, "-m", "nstlab", *words], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "nstlab", *words], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE)
     until(lambda: list((tmp_path / "results").glob("films/*/pass1/000001.png")))
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()  # until nobody writes
     assert cli.main(words) == 0
     resumed = paint_film(given)
     whole = frames_of(paint_film(settings(results=tmp_path / "other")))
