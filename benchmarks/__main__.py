@@ -1,7 +1,9 @@
-"""`python -m benchmarks`: how fast, how lean and how near to the machine's limit, against the loop that public tools run.
+"""`python -m benchmarks`: how fast, how lean and how near to the machine's limit, against the loop
+that public tools run.
 
-`plain` is that loop; `speed` and `processes` measure the rows of the table; `report` prints, keeps and
-compares it. Everything is measured in one run, side by side, so that ratios mean something on a noisy machine.
+`plain` is that loop; `speed` and `processes` measure the rows of the table; `report` prints, keeps
+and compares it. Everything is measured in one run, side by side, so that ratios mean something on a
+noisy machine.
 """
 
 import sys

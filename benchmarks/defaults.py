@@ -1,11 +1,13 @@
 """The evidence for a transfer's default settings: `python -m benchmarks.defaults --teacher FILE`.
 
-Every photo of the lab is painted like every painting of the lab, by every candidate for the default settings. Each picture is
-judged by the original VGG19 (its first three blocks, and conv4_1 if FILE reaches it): `style` is the relative error of the Gram
-matrices, `content` that of the features (see training.judge). The unchanged photo has content 0, the painting has style 0.
-`mesh` is the power of the luminance above 0.35 cycles per pixel, less the painting's, in per cent: what is left of noise. The
-lines of a candidate give the median and the bound of the worst quarter; not the worst pair, since a channel that is silent in
-both pictures can make any error. With --sheets FOLDER the pictures are kept, with a sheet for each candidate.
+Every photo of the lab is painted like every painting of the lab, by every candidate for the default
+settings. Each picture is judged by the original VGG19 (its first three blocks, and conv4_1 if FILE
+reaches it): `style` is the relative error of the Gram matrices, `content` that of the features (see
+training.judge). The unchanged photo has content 0, the painting has style 0. `mesh` is the power of
+the luminance above 0.35 cycles per pixel, less the painting's, in per cent: what is left of noise.
+The lines of a candidate give the median and the bound of the worst quarter; not the worst pair,
+since a channel that is silent in both pictures can make any error. With --sheets FOLDER the
+pictures are kept, with a sheet for each candidate.
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ class Options:
 
 
 def photo(name: str, folder: Path) -> str:
-    """The name of a sample, or the path of a photo of scikit-learn's, which is written into the folder."""
+    """The name of a sample, or the path of a photo of scikit-learn's, which is written into the
+    folder."""
     if name not in FROM_SCIKIT_LEARN:
         return name
     from PIL import Image
@@ -79,15 +82,23 @@ def photo(name: str, folder: Path) -> str:
 
 def changes(candidate: str) -> dict[str, Any]:
     """The settings in which a candidate differs from the defaults."""
-    return CANDIDATES[candidate] if candidate in CANDIDATES else dict(part.split("=") for part in candidate.split(","))
+    return (
+        CANDIDATES[candidate]
+        if candidate in CANDIDATES
+        else dict(part.split("=") for part in candidate.split(","))
+    )
 
 
-def pictures(options: Options, candidate: str, folder: Path) -> Iterator[tuple[str, str, Plan, Tensor]]:
+def pictures(
+    options: Options, candidate: str, folder: Path
+) -> Iterator[tuple[str, str, Plan, Tensor]]:
     """(photo, painting, plan, picture) of each pair."""
     plan = None
     for name in options.photos:
         for painting in options.paintings:
-            settings = nst.TransferSettings(photo(name, folder), painting, size=options.size, weights=options.weights)
+            settings = nst.TransferSettings(
+                photo(name, folder), painting, size=options.size, weights=options.weights
+            )
             plan = prepare(settings.replace(**changes(candidate)), "cpu", plan)
             yield name, painting, plan, plan.solve().image
 
@@ -97,7 +108,14 @@ def numbers(judge: Judge, plan: Plan, picture: Tensor) -> dict[str, float]:
     content, style = plan.inputs["content"], nst.fit(plan.inputs["style"], picture.shape[-2:])
     score = judge(picture, content, style)
     mesh = 100 * (fine_energy(picture, MESH) - fine_energy(style, MESH))
-    values = (score.pair[1], score.pair[0], score.deep[1], score.deep[0], mesh, ssim(picture, content))
+    values = (
+        score.pair[1],
+        score.pair[0],
+        score.deep[1],
+        score.deep[0],
+        mesh,
+        ssim(picture, content),
+    )
     return dict(zip(NUMBERS, values, strict=True))
 
 
@@ -112,10 +130,14 @@ def lines(candidate: str, rows: list[dict[str, Any]]) -> str:
 
 
 def main(options: Options) -> None:
-    """Print a table with two lines for each candidate, and keep the numbers and pictures that are asked for."""
+    """Print a table with two lines for each candidate, and keep the numbers and pictures that are
+    asked for."""
     judge, folder, found = Judge(options.teacher), options.sheets or Path("results"), {}
     folder.mkdir(parents=True, exist_ok=True)
-    print("| candidate | | " + " | ".join(NUMBERS) + " |\n|---|---" + "|---" * len(NUMBERS) + "|", flush=True)
+    print(
+        "| candidate | | " + " | ".join(NUMBERS) + " |\n|---|---" + "|---" * len(NUMBERS) + "|",
+        flush=True,
+    )
     for candidate in options.candidates:
         rows, shown = [], {}
         for name, painting, plan, picture in pictures(options, candidate, folder):
@@ -124,13 +146,21 @@ def main(options: Options) -> None:
         found[candidate] = {"settings": changes(candidate), "pairs": rows}
         print(lines(candidate, rows), flush=True)
         if options.sheets:
-            grid = [[shown[name, painting] for painting in options.paintings] for name in options.photos]
+            grid = [
+                [shown[name, painting] for painting in options.paintings] for name in options.photos
+            ]
             sheet = figures.contact_sheet(grid, options.photos, options.paintings, title=candidate)
             label = "".join(letter if letter.isalnum() else "-" for letter in candidate)
             figures.save_figure(sheet, folder / f"{label}.jpg")
         if options.json:
-            about = {"size": options.size, "weights": plan.net.weights.digest, "judge": judge.net.weights.digest}
-            options.json.write_text(json.dumps(about | {"candidates": found}, indent=1, ensure_ascii=False) + "\n")
+            about = {
+                "size": options.size,
+                "weights": plan.net.weights.digest,
+                "judge": judge.net.weights.digest,
+            }
+            options.json.write_text(
+                json.dumps(about | {"candidates": found}, indent=1, ensure_ascii=False) + "\n"
+            )
 
 
 if __name__ == "__main__":

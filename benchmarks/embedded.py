@@ -1,11 +1,13 @@
-"""The embedded network beside the original: `python -m benchmarks.embedded --teacher FILE --pairs PHOTO PAINTING ...`.
+"""The embedded network beside the original: `python -m benchmarks.embedded --teacher FILE --pairs
+PHOTO PAINTING ...`.
 
-Pictures of 224 px after 100 steps are scored by the original VGG19, of which the first three blocks are enough. The score is
-the relative error of the Gram matrices of relu1_1, relu2_1 and relu3_1, averaged, at a content error (relu3_3) of 0.6, which
-is found by varying β; textures, from noise and without content, are scored as they are. The painting itself has 0, the
-unchanged photo 0.5 to 1.3. The kinds of pictures are: by the three blocks that the judge sees (content conv3_3), by the five
-layers of the paper (content conv4_2), and textures. The original's own pictures are scored too, if FILE reaches the kind's
-layers.
+Pictures of 224 px after 100 steps are scored by the original VGG19, of which the first three blocks
+are enough. The score is the relative error of the Gram matrices of relu1_1, relu2_1 and relu3_1,
+averaged, at a content error (relu3_3) of 0.6, which is found by varying β; textures, from noise and
+without content, are scored as they are. The painting itself has 0, the unchanged photo 0.5 to 1.3.
+The kinds of pictures are: by the three blocks that the judge sees (content conv3_3), by the five
+layers of the paper (content conv4_2), and textures. The original's own pictures are scored too, if
+FILE reaches the kind's layers.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def sources(options: Options, judge: Judge, kind: str) -> list[str]:
     return [*options.weights, *([str(options.teacher)] if deep else [])]
 
 
-def rows(options: Options, judge: Judge, kind: str, compared: list[str]) -> Iterator[tuple[str, list[scoring.Row]]]:
+def rows(
+    options: Options, judge: Judge, kind: str, compared: list[str]
+) -> Iterator[tuple[str, list[scoring.Row]]]:
     """(name of the pair, a row for each of the weights compared)."""
     for photo, painting in options.pairs:
         found = []
@@ -74,12 +78,15 @@ def main(options: Options) -> None:
         for pair, scored in rows(options, judge, kind, compared):
             found.append(scored)
             print(f"| {pair} | " + " | ".join(map(cell, scored)) + " |", flush=True)
-        means = [sum(row.style for row in column) / len(found) for column in zip(*found, strict=True)]
+        means = [
+            sum(row.style for row in column) / len(found) for column in zip(*found, strict=True)
+        ]
         print("| mean | " + " | ".join(f"{mean:.3f}" for mean in means) + " |", flush=True)
 
 
 def cell(row: scoring.Row) -> str:
-    """The style error, with the content error at which it holds if that is not the one asked for."""
+    """The style error, with the content error at which it holds if that is not the one asked
+    for."""
     elsewhere = len(row.scores) > 1 and row.reached != scoring.AT
     return f"{row.style:.3f}" + (f" at {row.reached:.2f}" if elsewhere else "")
 

@@ -1,7 +1,8 @@
-"""The rows about models that paint in one pass: how fast they are, and how good against the optimizer.
+"""The rows about models that paint in one pass: how fast they are, and how good against the
+optimizer.
 
-`python -m benchmarks.feedforward --model MODEL --teacher FILE --out FILE` scores a model beside the optimizer, as the original
-VGG19 sees their pictures.
+`python -m benchmarks.feedforward --model MODEL --teacher FILE --out FILE` scores a model beside the
+optimizer, as the original VGG19 sees their pictures.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def feedforward(options: BenchSettings, device: torch.device) -> Iterator[Row]:
 
 @torch.inference_mode()
 def speed(model: StyleModel, shape: Sequence[int], least: int | None, device: torch.device) -> Row:
-    """The painter, in 16 bits and in 32, against the network as it is written, eager and in float32."""
+    """The painter, in 16 bits and in 32, against the network as it is written, eager and in
+    float32."""
     photo, mix = torch.rand(1, 3, *shape, device=device), model.mixture().to(device)[None]
     network = StyleModel.load(SHIPPED).network.to(device)
     painter, exact = model.painter(device), Painter(network, device, torch.float32)
@@ -89,7 +91,12 @@ def speed(model: StyleModel, shape: Sequence[int], least: int | None, device: to
     values = {f"{name}, pictures a second": 1 / each for name, each in seconds.items()}
     values["painter over plain"] = seconds["plain"] / seconds["painter"]
     met = None if least is None else 1 / seconds["painter"] >= least
-    return Row(f"one pass, {shape[1]}×{shape[0]}", values, f"{least} a second or more" if least else "", met)
+    return Row(
+        f"one pass, {shape[1]}×{shape[0]}",
+        values,
+        f"{least} a second or more" if least else "",
+        met,
+    )
 
 
 def cold_start() -> Row:
@@ -105,10 +112,15 @@ def cold_start() -> Row:
         command = ("-m", "nstlab", "apply", SHIPPED, photo, "--out", f"{folder}/cold.png")
         whole = min(seconds(*command) for _ in range(3))
     torch_alone = min(seconds("-c", "import torch") for _ in range(3))
-    return Row("first picture", {"s": whole, "of it importing PyTorch": torch_alone}, f"{COLD:g} s", whole <= COLD)
+    return Row(
+        "first picture",
+        {"s": whole, "of it importing PyTorch": torch_alone},
+        f"{COLD:g} s",
+        whole <= COLD,
+    )
 
 
-# --- quality ----------------------------------------------------------------------------------------------------
+# --- quality --------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -127,33 +139,50 @@ class Options:
     """a folder for a sheet of all photos, painted like all paintings"""
 
 
-def points(judge: Judge, net: VGG19, picture: Tensor, photo: Tensor, painting: Tensor) -> dict[str, tuple[float, float]]:
-    """{kind: (content error, style error)}: as the original's fourth block sees them, and by the loss that was minimised."""
+def points(
+    judge: Judge, net: VGG19, picture: Tensor, photo: Tensor, painting: Tensor
+) -> dict[str, tuple[float, float]]:
+    """{kind: (content error, style error)}: as the original's fourth block sees them, and by the
+    loss that was minimised."""
     with torch.no_grad():
         shape = photo.shape[-2:]
         away = content(CONTENT_LAYERS, photo).bind(net, shape)(picture)[0]
         style_error = style(STYLE_LAYERS, painting, fit="own").bind(net, shape)(picture)[0]
-    return {"original": judge(picture, photo, painting).deep, "loss": (float(away), float(style_error))}
+    return {
+        "original": judge(picture, photo, painting).deep,
+        "loss": (float(away), float(style_error)),
+    }
 
 
 def optimized(photo: str, painting: str, results: Path) -> Iterator[Tensor]:
-    """The optimizer's pictures of a pair, at weights that lie on both sides of a model's content error."""
+    """The optimizer's pictures of a pair, at weights that lie on both sides of a model's content
+    error."""
     for beta in BETAS:
-        settings = TransferSettings(photo, painting, size=SIZE, steps=STEPS, beta=beta, style_fit="area")
+        settings = TransferSettings(
+            photo, painting, size=SIZE, steps=STEPS, beta=beta, style_fit="area"
+        )
         yield im.reopen(Store(results).obtain(prepare(settings)).run.picture)
 
 
 def scored(options: Options) -> Iterator[tuple[str, str, dict[str, float]]]:
     """(painting, photo, style errors and their ratios, and content errors) of each pair."""
-    model, judge, net = StyleModel.load(options.model), Judge(options.teacher), normalize_activations(VGG19())
+    model, judge, net = (
+        StyleModel.load(options.model),
+        Judge(options.teacher),
+        normalize_activations(VGG19()),
+    )
     for painting, (name, path) in itertools.product(model.paintings, photos().items()):
         photo = im.load(path, SIZE)
         own = im.fit(im.load(painting), photo.shape[-2:], "area")
-        curves = [points(judge, net, picture, photo, own) for picture in optimized(path, painting, options.results)]
+        curves = [
+            points(judge, net, picture, photo, own)
+            for picture in optimized(path, painting, options.results)
+        ]
         row = {}
         for kind, (away, error) in points(judge, net, model(photo, painting), photo, own).items():
             curve = sorted(each[kind] for each in curves)
-            within = min(max(away, curve[0][0]), curve[-1][0])  # a few lie beyond the optimizer's weights
+            # a few lie beyond the optimizer's weights
+            within = min(max(away, curve[0][0]), curve[-1][0])
             expected = at_content_error(curve, within)
             row |= {f"{kind}, beyond": round(away / within, 3)} if away != within else {}
             row |= {f"{kind}, content": away, f"{kind}, style": error}
@@ -164,13 +193,18 @@ def scored(options: Options) -> Iterator[tuple[str, str, dict[str, float]]]:
 def hang(model: StyleModel, gallery: Path) -> None:
     """Put the photos, each painted like each painting, into the gallery."""
     pictures = {name: im.load(path, SHOWN) for name, path in photos().items()}
-    rows = [[photo, *(model(photo, painting) for painting in model.paintings)] for photo in pictures.values()]
+    rows = [
+        [photo, *(model(photo, painting) for painting in model.paintings)]
+        for photo in pictures.values()
+    ]
     sheet = figures.contact_sheet(rows, list(pictures), ["photo", *model.paintings])
     figures.save_figure(sheet, gallery / "paintings.jpg", 2 * report.GALLERY_BYTES)
     text = (
-        "## In one pass\n\nFour photos that the shipped model has not learnt from, painted by it like each of the eight "
+        "## In one pass\n\nFour photos that the shipped model has not learnt from, painted by it "
+        "like each of the eight "
         "paintings.\n\n![Four photos, painted like eight paintings in one pass](paintings.jpg)\n\n"
-        "Again: `python -m benchmarks.feedforward --gallery results/gallery`, with the original's weights as `--teacher`\n"
+        "Again: `python -m benchmarks.feedforward --gallery results/gallery`, with the original's "
+        "weights as `--teacher`\n"
     )
     report.hang("paintings", text, gallery)
 
@@ -185,7 +219,10 @@ def main(options: Options) -> None:
         found.setdefault(painting, {})[photo] = row
         print(painting, photo, row, flush=True)
     rows = [row for each in found.values() for row in each.values()]
-    means = {key: round(geometric_mean(row[key] for row in rows), 3) for key in ("original, ratio", "loss, ratio")}
+    means = {
+        key: round(geometric_mean(row[key] for row in rows), 3)
+        for key in ("original, ratio", "loss, ratio")
+    }
     print(means)
     with files.replacing(options.out) as temporary:
         temporary.write_text(json.dumps({"mean ratio": means, "pairs": found}, indent=1))

@@ -1,7 +1,8 @@
-"""The rows about films: how much less they flicker than frames that are painted alone, at what style error and in what time.
+"""The rows about films: how much less they flicker than frames that are painted alone, at what
+style error and in what time.
 
-`python -m benchmarks.film [--clip FILE] [--gallery FOLDER]` measures a scene whose motion is known, and a clip of one's own;
-for the gallery it shows frames that are painted alone beside the film.
+`python -m benchmarks.film [--clip FILE] [--gallery FOLDER]` measures a scene whose motion is known,
+and a clip of one's own; for the gallery it shows frames that are painted alone beside the film.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from nstlab.video.settings import VideoSettings
 
 SIZE = 512
 FRAMES = 12
-MOST = {"temporal error": 0.2, "style error": 1.1, "seconds a frame": 0.35}  # over those of frames that are painted alone
+# over those of frames that are painted alone
+MOST = {"temporal error": 0.2, "style error": 1.1, "seconds a frame": 0.35}
 GIF_SIDE, GIF_COLOURS, GIF_BYTES = 256, 64, 1_000_000
 
-Motion = Sequence[tuple[Tensor, Tensor]]  # (flow to the frame before, where it can be relied on) of each frame but the first
+# (flow to the frame before, where it can be relied on) of each frame but the first
+Motion = Sequence[tuple[Tensor, Tensor]]
 
 
 def film(options: BenchSettings, device: torch.device) -> Iterator[Row]:
@@ -40,21 +43,37 @@ def film(options: BenchSettings, device: torch.device) -> Iterator[Row]:
         clip, motion = scene(Path(folder), SIZE)
         yield flow_row(clip, motion)
         given = {"size": SIZE, "parameters": ("weights", options.weights), "device": device.type}
-        yield compared("a known motion", VideoSettings(str(clip), "swirl_strokes", **given), Path(folder), motion)[0]
+        yield compared(
+            "a known motion",
+            VideoSettings(str(clip), "swirl_strokes", **given),
+            Path(folder),
+            motion,
+        )[0]
 
 
 def scene(folder: Path, size: int) -> tuple[Path, Motion]:
     """A clip of FRAMES frames, 16 : 9 and so many pixels wide, and its motion."""
     pictures = [im.sample(name, 800) for name in ("coffee", "chelsea")]
     moving = MovingScene(*pictures, (2 * round(9 * size / 32), size))
-    return moving.write(folder / "clip", FRAMES), [(moving.flow(t), moving.visible(t)) for t in range(1, FRAMES)]
+    return moving.write(folder / "clip", FRAMES), [
+        (moving.flow(t), moving.visible(t)) for t in range(1, FRAMES)
+    ]
 
 
 def flow_row(clip: Path, motion: Motion) -> Row:
-    """How far the flows that are found end from the true ones, where what is seen was seen before."""
+    """How far the flows that are found end from the true ones, where what is seen was seen
+    before."""
     photos = [im.load(path) for path in sorted(clip.iterdir())]
-    errors = [end_point_error(dis(b, a), *true) for (a, b), true in zip(itertools.pairwise(photos), motion, strict=True)]
-    return Row("optical flow", {"end-point error, px": sum(errors) / len(errors)}, "0.25 px at most", max(errors) < 0.25)
+    errors = [
+        end_point_error(dis(b, a), *true)
+        for (a, b), true in zip(itertools.pairwise(photos), motion, strict=True)
+    ]
+    return Row(
+        "optical flow",
+        {"end-point error, px": sum(errors) / len(errors)},
+        "0.25 px at most",
+        max(errors) < 0.25,
+    )
 
 
 def found_motion(film: Film) -> Motion:
@@ -64,22 +83,34 @@ def found_motion(film: Film) -> Motion:
     return [(flow, reliable(flow, back)) for flow, back in pairs]
 
 
-def compared(name: str, settings: VideoSettings, folder: Path, motion: Motion | None = None) -> tuple[Row, list[Film]]:
-    """(the row of a clip, its films: of frames that are painted alone, and held to each other). Later frames are measured."""
+def compared(
+    name: str, settings: VideoSettings, folder: Path, motion: Motion | None = None
+) -> tuple[Row, list[Film]]:
+    """(the row of a clip, its films: of frames that are painted alone, and held to each other).
+    Later frames are measured."""
     films, found = [], []
     for kind, changes in (("alone", {"earlier": ()}), ("held", {})):
-        made = paint_film(settings.replace(out=folder / f"{kind}.mp4", results=folder / "results", **changes))
+        made = paint_film(
+            settings.replace(out=folder / f"{kind}.mp4", results=folder / "results", **changes)
+        )
         motion = found_motion(made) if motion is None else motion
         frames = made.frames
-        errors = [temporal_error(b, a, *of) for (a, b), of in zip(itertools.pairwise(frames), motion, strict=True)]
+        errors = [
+            temporal_error(b, a, *of)
+            for (a, b), of in zip(itertools.pairwise(frames), motion, strict=True)
+        ]
         rows = made.table.iloc[1:]
-        found.append((sum(errors) / len(errors), float(rows["style"].mean()), float(rows["seconds"].mean())))
+        found.append(
+            (sum(errors) / len(errors), float(rows["style"].mean()), float(rows["seconds"].mean()))
+        )
         films.append(made)
     alone, held = (dict(zip(MOST, each, strict=True)) for each in found)
     values = {f"{which}, over alone": held[which] / alone[which] for which in MOST}
     values |= {f"{which}, held": value for which, value in held.items()}
     met = all(held[which] <= most * alone[which] for which, most in MOST.items())
-    return Row(f"film, {name}", values, ", ".join(f"{which} {most}" for which, most in MOST.items()), met), films
+    return Row(
+        f"film, {name}", values, ", ".join(f"{which} {most}" for which, most in MOST.items()), met
+    ), films
 
 
 def beside(films: Sequence[Film], out: Path) -> Path:
@@ -91,13 +122,16 @@ def beside(films: Sequence[Film], out: Path) -> Path:
     palette = pictures[0].quantize(GIF_COLOURS)
     pictures = [each.quantize(palette=palette, dither=Image.Dither.NONE) for each in pictures]
     with files.replacing(out) as temporary:
-        pictures[0].save(temporary, "GIF", save_all=True, append_images=pictures[1:], duration=120, loop=0)
+        pictures[0].save(
+            temporary, "GIF", save_all=True, append_images=pictures[1:], duration=120, loop=0
+        )
     return out
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure films. clip: one of your own, besides the scene. gallery: where the animation goes."""
+    """Measure films. clip: one of your own, besides the scene. gallery: where the animation
+    goes."""
 
     clip: str | None = None
     size: int = SIZE
@@ -112,7 +146,12 @@ def main(options: Options) -> None:
         folder = Path(name)
         clip, motion = scene(folder, options.size)
         print(flow_row(clip, motion))
-        row, films = compared("a known motion", VideoSettings(str(clip), options.painting, size=options.size), folder, motion)
+        row, films = compared(
+            "a known motion",
+            VideoSettings(str(clip), options.painting, size=options.size),
+            folder,
+            motion,
+        )
         print(row, flush=True)
         if options.gallery is not None:
             path = beside(films, options.gallery / "film.gif")
@@ -125,10 +164,14 @@ def main(options: Options) -> None:
 
 def text(row: Row) -> str:
     """The gallery's part."""
-    numbers = ", ".join(f"{name} {value:.2g}" for name, value in row.values.items() if "over" in name)
+    numbers = ", ".join(
+        f"{name} {value:.2g}" for name, value in row.values.items() if "over" in name
+    )
     return (
-        "## A film that does not flicker\n\nA photo that is moved, enlarged and turned, and a disc that moves before it: the "
-        "clip; its frames painted each alone; the film of `nstlab video`, whose frames are held to those before (Ruder, "
+        "## A film that does not flicker\n\nA photo that is moved, enlarged and turned, and a "
+        "disc that moves before it: the "
+        "clip; its frames painted each alone; the film of `nstlab video`, whose frames are held "
+        "to those before (Ruder, "
         "Dosovitskiy, Brox 2016).\n\n![The clip, frames painted alone, the film](film.gif)\n\n"
         f"{numbers.capitalize()}. Again: `python -m benchmarks.film --gallery results/gallery`\n"
     )

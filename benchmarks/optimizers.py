@@ -1,10 +1,12 @@
-"""Our L-BFGS against torch's, at equal numbers of evaluations: `python -m benchmarks.optimizers --weights FILE`.
+"""Our L-BFGS against torch's, at equal numbers of evaluations: `python -m benchmarks.optimizers
+--weights FILE`.
 
-The yardstick is torch.optim.LBFGS with a strong-Wolfe line search, history 20, learning rate 1 and no tolerances, on the same
-objective (content conv3_3, style conv1_1 conv2_1 conv3_1, β/α = 1000, average pooling, normalized activations: well scaled,
-with losses from 1 to 1e4). Three pairs of pictures are made from noise and from the photo. The loss is the lowest of the first
-50, 100 and 200 evaluations. torch's pixels may leave [0, 1], so its loss is also given for the picture clipped as it would be
-saved; ours stay inside (row "ours"), or may leave too (row "ours, unbounded").
+The yardstick is torch.optim.LBFGS with a strong-Wolfe line search, history 20, learning rate 1 and
+no tolerances, on the same objective (content conv3_3, style conv1_1 conv2_1 conv3_1, β/α = 1000,
+average pooling, normalized activations: well scaled, with losses from 1 to 1e4). Three pairs of
+pictures are made from noise and from the photo. The loss is the lowest of the first 50, 100 and 200
+evaluations. torch's pixels may leave [0, 1], so its loss is also given for the picture clipped as
+it would be saved; ours stay inside (row "ours"), or may leave too (row "ours, unbounded").
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ CHECKPOINTS = (50, 100, 200)
 
 
 class Recorder:
-    """Evaluates a bound objective, and records the lowest loss at each checkpoint and the loss of its picture when clipped."""
+    """Evaluates a bound objective, and records the lowest loss at each checkpoint and the loss of
+    its picture when clipped."""
 
     def __init__(self, bound: Bound):
         self.bound, self.count = bound, 0
@@ -61,8 +64,16 @@ def ours(bound: Bound, start: Tensor, optimizer: LBFGS) -> dict[int, tuple[float
 def torchs(bound: Bound, start: Tensor) -> dict[int, tuple[float, float]]:
     """The same for torch's L-BFGS."""
     record, x = Recorder(bound), start.clone().requires_grad_(True)
-    options = {"lr": 1, "history_size": 20, "line_search_fn": "strong_wolfe", "tolerance_grad": 0, "tolerance_change": 0}
-    optimizer = torch.optim.LBFGS([x], max_iter=CHECKPOINTS[-1], max_eval=CHECKPOINTS[-1] + 30, **options)
+    options = {
+        "lr": 1,
+        "history_size": 20,
+        "line_search_fn": "strong_wolfe",
+        "tolerance_grad": 0,
+        "tolerance_change": 0,
+    }
+    optimizer = torch.optim.LBFGS(
+        [x], max_iter=CHECKPOINTS[-1], max_eval=CHECKPOINTS[-1] + 30, **options
+    )
 
     def closure() -> Tensor:
         at = record(x)
@@ -91,7 +102,10 @@ class Options:
 def main(options: Options) -> None:
     """Print the table; the last line says whether ours was never higher."""
     net, ratios = nst.normalize_activations(nst.VGG19(options.weights)), []
-    print(f"{'photo':10}{'painting':16}{'start':9}{'optimizer':20}" + "".join(f"{n:>11} {'clipped':>9}" for n in CHECKPOINTS))
+    print(
+        f"{'photo':10}{'painting':16}{'start':9}{'optimizer':20}"
+        + "".join(f"{n:>11} {'clipped':>9}" for n in CHECKPOINTS)
+    )
     for (name, _), painting in zip(PAIRS, options.paintings, strict=True):
         photo = nst.sample(name, options.size)
         style = nst.style(["conv1_1", "conv2_1", "conv3_1"], nst.load(painting))
@@ -104,15 +118,24 @@ def main(options: Options) -> None:
             }
             for label, found in rows.items():
                 figures = "".join(f"{found[n][0]:11.4g} {found[n][1]:9.4g}" for n in CHECKPOINTS)
-                print(f"{name:10}{painting.rpartition('/')[2][:15]:16}{start:9}{label:20}{figures}", flush=True)
+                print(
+                    f"{name:10}{painting.rpartition('/')[2][:15]:16}{start:9}{label:20}{figures}",
+                    flush=True,
+                )
             ratios += [
-                [found[n][0] / rows["torch, history 20"][n][0] for n in CHECKPOINTS] for found in list(rows.values())[1:]
+                [found[n][0] / rows["torch, history 20"][n][0] for n in CHECKPOINTS]
+                for found in list(rows.values())[1:]
             ]
     for label, part in (("ours", ratios[::2]), ("ours, unbounded", ratios[1::2])):
         logs = torch.tensor(part).log()
         mean, worst = logs.mean(0).exp().tolist(), logs.amax(0).exp().tolist()
-        figures = ", ".join(f"{n}: {m:.2f}, {w:.2f}" for n, m, w in zip(CHECKPOINTS, mean, worst, strict=True))
-        print(f"{label}, loss over torch's (geometric mean, worst) at {figures}; never higher: {max(worst) <= 1}")
+        figures = ", ".join(
+            f"{n}: {m:.2f}, {w:.2f}" for n, m, w in zip(CHECKPOINTS, mean, worst, strict=True)
+        )
+        print(
+            f"{label}, loss over torch's (geometric mean, worst) at {figures}; never higher: "
+            f"{max(worst) <= 1}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The yardstick: style transfer as public tools do it.
 
-torchvision's VGG19 layers in eager float32 and NCHW, autograd, every activation kept, `torch.optim.LBFGS` with learning
-rate 1 and a history of 100, no line search, no pyramid. On the objective of the convention "mean" with average
-pooling, and with the weights of a given network, so that its losses can be compared with ours.
+torchvision's VGG19 layers in eager float32 and NCHW, autograd, every activation kept,
+`torch.optim.LBFGS` with learning rate 1 and a history of 100, no line search, no pyramid. On the
+objective of the convention "mean" with average pooling, and with the weights of a given network, so
+that its losses can be compared with ours.
 """
 
 from __future__ import annotations
@@ -24,8 +25,16 @@ def layers(net: VGG19, reads: Sequence[str]) -> nn.Sequential:
     from torchvision.models.vgg import make_layers
 
     names = LAYERS[: max(LAYERS.index(name) for name in reads) + 1]
-    model = make_layers([net.channels(n) if n.startswith("conv") else "M" for n in names if not n.startswith("relu")])
-    model = nn.Sequential(*[nn.AvgPool2d(2) if isinstance(m, nn.MaxPool2d) else m for m in model][: len(names)])
+    model = make_layers(
+        [
+            net.channels(n) if n.startswith("conv") else "M"
+            for n in names
+            if not n.startswith("relu")
+        ]
+    )
+    model = nn.Sequential(
+        *[nn.AvgPool2d(2) if isinstance(m, nn.MaxPool2d) else m for m in model][: len(names)]
+    )
     tensors = net.tensors()
     for name, module in zip(names, model, strict=True):
         if isinstance(module, nn.Conv2d):
@@ -62,7 +71,9 @@ class PlainLoop:
         self.names = LAYERS[: len(self.model)]
         with torch.no_grad():
             self.photo = {name: f for name, f in self.features(photo).items() if name in content}
-            self.painting = {name: gram(f) for name, f in self.features(painting).items() if name in style}
+            self.painting = {
+                name: gram(f) for name, f in self.features(painting).items() if name in style
+            }
 
     def features(self, image: Tensor) -> dict[str, Tensor]:
         """The features of the layers that are read."""
@@ -77,7 +88,10 @@ class PlainLoop:
         """α ½ mean (F - P)² + β mean over layers of Σ (G - A)² / 4N²."""
         found = self.features(image)
         content = sum(0.5 * F.mse_loss(found[name], target) for name, target in self.photo.items())
-        style = sum((gram(found[name]) - a).square().sum() / (4 * len(a) ** 2) for name, a in self.painting.items())
+        style = sum(
+            (gram(found[name]) - a).square().sum() / (4 * len(a) ** 2)
+            for name, a in self.painting.items()
+        )
         return self.alpha * content / len(self.photo) + self.beta * style / len(self.painting)
 
     def evaluate(self, image: Tensor) -> Tensor:
@@ -85,11 +99,16 @@ class PlainLoop:
         image = image.detach().requires_grad_(True)
         return torch.autograd.grad(self.loss(image), image)[0]
 
-    def run(self, start: Tensor, evaluations: int, history: int = HISTORY) -> Iterator[tuple[float, Tensor]]:
+    def run(
+        self, start: Tensor, evaluations: int, history: int = HISTORY
+    ) -> Iterator[tuple[float, Tensor]]:
         """Yield the loss of each evaluation, and its picture, whose pixels may leave [0, 1]."""
         x, seen = start.detach().clone().requires_grad_(True), []
-        options = {"tolerance_grad": 0, "tolerance_change": 0}  # which would stop it early on a small loss
-        optimizer = torch.optim.LBFGS([x], lr=1, max_iter=1, max_eval=2, history_size=history, **options)
+        # which would stop it early on a small loss
+        options = {"tolerance_grad": 0, "tolerance_change": 0}
+        optimizer = torch.optim.LBFGS(
+            [x], lr=1, max_iter=1, max_eval=2, history_size=history, **options
+        )
 
         def closure() -> Tensor:
             optimizer.zero_grad()

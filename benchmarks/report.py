@@ -36,7 +36,8 @@ ROWS = {  # by what can be asked for, in the order of the table
 
 
 def measure(options: BenchSettings) -> list[Row]:
-    """Measure the rows that are asked for, and print each as soon as it is known; keep them and compare them."""
+    """Measure the rows that are asked for, and print each as soon as it is known; keep them and
+    compare them."""
     before = None if options.against is None else read(options.against)
     if options.json is not None:
         files.check_place(options.json)
@@ -63,7 +64,11 @@ def bench_command(options: BenchSettings) -> int:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """The machine and the versions that the numbers hold for."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities().get("cpu_name")
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else torch.cpu.get_capabilities().get("cpu_name")
+    )
     return {
         "device": name or platform.processor() or device.type,
         "threads": torch.get_num_threads(),
@@ -76,7 +81,11 @@ def machine(device: torch.device) -> dict[str, Any]:
 def write(path: Path, about: dict[str, Any], rows: list[Row]) -> None:
     """Write the rows as JSON, whole or not at all."""
     with files.replacing(path) as temporary:
-        temporary.write_text(json.dumps({"machine": about, "rows": [dataclasses.asdict(row) for row in rows]}, indent=1))
+        temporary.write_text(
+            json.dumps(
+                {"machine": about, "rows": [dataclasses.asdict(row) for row in rows]}, indent=1
+            )
+        )
 
 
 def read(path: Path) -> dict[str, dict[str, float]]:
@@ -94,7 +103,9 @@ def ratios(before: dict[str, dict[str, float]], rows: list[Row]) -> list[str]:
     found = ["now over then:"]
     for row in rows:
         old = before.get(row.name, {})
-        values = [f"{name} {value / old[name]:.2f}" for name, value in row.values.items() if old.get(name)]
+        values = [
+            f"{name} {value / old[name]:.2f}" for name, value in row.values.items() if old.get(name)
+        ]
         if values:
             found.append(f"| {row.name} | {', '.join(values)} |")
     return found

@@ -1,4 +1,5 @@
-"""What the benchmarks have in common: their settings, the rows of the table, and the transfer that both contestants make."""
+"""What the benchmarks have in common: their settings, the rows of the table, and the transfer that
+both contestants make."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from nstlab.networks.weights import Weights, random_weights
 from nstlab.pictures import images as im
 
 BENCHES = (
-    "start", "two", "evaluation", "long", "growth", "memory", "parts", "large", "feedforward", "film", "live",
+    "start", "two", "evaluation", "long", "growth", "memory", "parts", "large", "feedforward",
+    "film", "live",
     "first", "precision", "quality",
 )  # fmt: skip
 PAIRS = (("coffee", "swirl_strokes"), ("astronaut", "mosaic"), ("chelsea", "wave_engraving"))
@@ -30,20 +32,28 @@ ALPHA, BETA = 1.0, 1e3
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings(Settings):
-    """Measure speed and memory against the loop that public tools run, with nothing else running (some 40 minutes)."""
+    """Measure speed and memory against the loop that public tools run, with nothing else running
+    (some 40 minutes)."""
 
     rows: tuple[str, ...] = option(BENCHES, "what to measure", choices=BENCHES)
     device: str = option(DEVICES[0], "where to compute", choices=DEVICES)
-    weights: str = option("embedded", "weights for the rows that measure a loss", choices=WEIGHTS, or_path=True)
-    sizes: tuple[int, ...] = option((128, 256, 512, 1024), "long sides of the timed evaluations", low=64, high=4096, unit="px")
-    quality_size: int = option(512, "long side for the time to quality", low=64, high=2048, unit="px")
+    weights: str = option(
+        "embedded", "weights for the rows that measure a loss", choices=WEIGHTS, or_path=True
+    )
+    sizes: tuple[int, ...] = option(
+        (128, 256, 512, 1024), "long sides of the timed evaluations", low=64, high=4096, unit="px"
+    )
+    quality_size: int = option(
+        512, "long side for the time to quality", low=64, high=2048, unit="px"
+    )
     json: Path | None = option(None, "keep the result in this file")
     against: Path | None = option(None, "print ratios to an earlier result")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: numbers by name, what is promised, and whether it is kept (None if nothing is promised)."""
+    """A row of the table: numbers by name, what is promised, and whether it is kept (None if
+    nothing is promised)."""
 
     name: str
     values: dict[str, float]
@@ -59,7 +69,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Scene:
-    """A transfer with the paper's layers: everything that the two contestants, the lab and the plain loop, need."""
+    """A transfer with the paper's layers: everything that the two contestants, the lab and the
+    plain loop, need."""
 
     net: VGG19
     photo: Tensor
@@ -77,7 +88,12 @@ class Scene:
 
     def bound(self, dtype: torch.dtype | None = None) -> Bound:
         """The objective in a type, by default in the network's own arithmetic."""
-        return fast.bind(self.objective, self.net, self.photo.shape[-2:], None if dtype is None else Arithmetic(dtype))
+        return fast.bind(
+            self.objective,
+            self.net,
+            self.photo.shape[-2:],
+            None if dtype is None else Arithmetic(dtype),
+        )
 
     def loss(self, image: Tensor) -> float:
         """The loss of a picture in float32."""
@@ -86,12 +102,18 @@ class Scene:
 
     def plain(self) -> PlainLoop:
         n = len(self.content)
-        return PlainLoop(self.net, self.photo, self.painting, self.reads[:n], self.reads[n:], ALPHA, BETA)
+        return PlainLoop(
+            self.net, self.photo, self.painting, self.reads[:n], self.reads[n:], ALPHA, BETA
+        )
 
     def flops(self) -> float:
-        """The operations of an evaluation's convolutions, forward and back, two for each multiplication."""
+        """The operations of an evaluation's convolutions, forward and back, two for each
+        multiplication."""
         shapes = self.net.shapes(self.path, self.photo.shape[-2:])
-        return 4.0 * sum(getattr(self.net, f"{name}_weight").numel() * h * w for name, (_, h, w) in shapes.items())
+        return 4.0 * sum(
+            getattr(self.net, f"{name}_weight").numel() * h * w
+            for name, (_, h, w) in shapes.items()
+        )
 
     @property
     def path(self) -> list[str]:
@@ -112,8 +134,11 @@ def full_width() -> Weights:
     return random_weights(0)
 
 
-def scene(weights: Weights | str, size: int, device: torch.device, pair: int = 0, square: bool = True) -> Scene:
-    """A scene of PAIRS, its photo and painting in one shape: square, or with the photo's proportions."""
+def scene(
+    weights: Weights | str, size: int, device: torch.device, pair: int = 0, square: bool = True
+) -> Scene:
+    """A scene of PAIRS, its photo and painting in one shape: square, or with the photo's
+    proportions."""
     net = normalize_activations(VGG19(weights)).to(device)
     photo, painting = im.sample(PAIRS[pair][0], size), im.load(PAIRS[pair][1])
     shape = (size, size) if square else tuple(photo.shape[-2:])

@@ -1,4 +1,5 @@
-"""The rows that are measured in this process: how fast an evaluation, a run and the studio are, and how good the pictures.
+"""The rows that are measured in this process: how fast an evaluation, a run and the studio are, and
+how good the pictures.
 
 Times are medians of runs that alternate with those they are compared with.
 """
@@ -36,8 +37,11 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def alternating(work: dict[str, Callable[[], object]], device: torch.device, runs: int = RUNS) -> dict[str, float]:
-    """{name: median seconds}, from `runs` rounds in which all take their turn, after two rounds to warm up."""
+def alternating(
+    work: dict[str, Callable[[], object]], device: torch.device, runs: int = RUNS
+) -> dict[str, float]:
+    """{name: median seconds}, from `runs` rounds in which all take their turn, after two rounds to
+    warm up."""
     found: dict[str, list[float]] = {name: [] for name in work}
     for i in range(runs + 2):
         for name, task in work.items():
@@ -60,7 +64,8 @@ def matmul_rate(dtype: torch.dtype, device: torch.device, side: int = 2048) -> f
 
 
 def evaluation(options: BenchSettings, device: torch.device) -> Iterator[Row]:
-    """The time of loss and gradient, compared with the plain loop and with the machine's matrix product."""
+    """The time of loss and gradient, compared with the plain loop and with the machine's matrix
+    product."""
     limit = 0.55 if native_halves(device) else 0.97
     least = 0.5 if device.type == "cuda" else 0.75
     rates = {p: matmul_rate(getattr(torch, p), device) for p in ("float32", *_halves(device))}
@@ -69,14 +74,23 @@ def evaluation(options: BenchSettings, device: torch.device) -> Iterator[Row]:
         s = scene(full_width(), size, device)
         x = starts.white_noise(s.photo.cpu(), 0).to(device)
         ours = {p: s.bound(getattr(torch, p)).evaluate for p in rates}
-        work = {"plain": partial(s.plain().evaluate, x)} | {p: partial(each, x) for p, each in ours.items()}
+        work = {"plain": partial(s.plain().evaluate, x)} | {
+            p: partial(each, x) for p, each in ours.items()
+        }
         seconds = alternating(work, device, 3 if size > 512 else RUNS)
         auto = arithmetic_of(s.net).name
         share = {f"{p}, of the product": s.flops() / seconds[p] / 1e9 / rates[p] for p in rates}
         ratio = seconds[auto] / seconds["plain"]
-        values = {f"{name}, s": t for name, t in seconds.items()} | {"auto over plain": ratio} | share
+        values = (
+            {f"{name}, s": t for name, t in seconds.items()} | {"auto over plain": ratio} | share
+        )
         kept = ratio <= limit and share[f"{auto}, of the product"] >= least
-        yield Row(f"evaluation at {size} px", values, f"{auto} over plain {limit} or less, {least:.0%} of the product", kept)
+        yield Row(
+            f"evaluation at {size} px",
+            values,
+            f"{auto} over plain {limit} or less, {least:.0%} of the product",
+            kept,
+        )
 
 
 def _halves(device: torch.device) -> list[str]:
@@ -84,7 +98,8 @@ def _halves(device: torch.device) -> list[str]:
 
 
 def long(options: BenchSettings, device: torch.device) -> Iterator[Row]:
-    """A whole run of 500 evaluations; on a GPU also at 1024 px, and what it costs to record an evaluation."""
+    """A whole run of 500 evaluations; on a GPU also at 1024 px, and what it costs to record an
+    evaluation."""
     cuda = device.type == "cuda"
     for size, limit in list(LONG.items())[: None if cuda else 1]:
         s, seconds = scene(full_width(), size, device), []
@@ -98,7 +113,9 @@ def long(options: BenchSettings, device: torch.device) -> Iterator[Row]:
             each = [b - a for a, b in itertools.pairwise([0.0, *seconds])]
             values["recording, s"] = max(0.0, each[Replayed.PLAIN] - median(each))
         target = f"{limit:g} s or less on an H200" if cuda else ""
-        yield Row(f"500 evaluations at {size} px", values, target, seconds[-1] <= limit if cuda else None)
+        yield Row(
+            f"500 evaluations at {size} px", values, target, seconds[-1] <= limit if cuda else None
+        )
 
 
 def precision(options: BenchSettings, device: torch.device) -> Iterator[Row]:
@@ -107,10 +124,20 @@ def precision(options: BenchSettings, device: torch.device) -> Iterator[Row]:
         s = scene(options.weights, 256, device, pair, square=False)
         reference, ends = s.bound(torch.float32), {}
         for p in ("float32", *_halves(device), "auto"):
-            *_, last = minimize(s.objective, with_precision(s.net, p), starts.white_noise(s.photo.cpu(), 0), steps=200)
+            *_, last = minimize(
+                s.objective,
+                with_precision(s.net, p),
+                starts.white_noise(s.photo.cpu(), 0),
+                steps=200,
+            )
             ends[p] = float(reference.evaluate(last.best())[0])
         values = {p: loss / ends["float32"] for p, loss in ends.items()}
-        yield Row(f"loss after 200 steps, {PAIRS[pair][0]}", values, "auto within 1 %", values["auto"] <= 1.01)
+        yield Row(
+            f"loss after 200 steps, {PAIRS[pair][0]}",
+            values,
+            "auto within 1 %",
+            values["auto"] <= 1.01,
+        )
 
 
 WAYS = {  # what is added, one after another: precision, levels, steps at each
@@ -121,26 +148,50 @@ WAYS = {  # what is added, one after another: precision, levels, steps at each
 
 
 def quality(options: BenchSettings, device: torch.device) -> Iterator[Row]:
-    """Seconds until the loss (in float32, at the full size) is as low as that of the plain loop after 300 evaluations."""
+    """Seconds until the loss (in float32, at the full size) is as low as that of the plain loop
+    after 300 evaluations."""
     logs = []
     for pair in range(len(PAIRS)):
         for start in ("content", "noise"):
             s = scene(options.weights, options.quality_size, device, pair, square=False)
-            first = s.photo if start == "content" else starts.white_noise(s.photo.cpu(), 0).to(device)
+            first = (
+                s.photo if start == "content" else starts.white_noise(s.photo.cpu(), 0).to(device)
+            )
             began = now(device)
             target, picture = min(s.plain().run(first, EVALUATIONS), key=lambda pair: pair[0])
-            values = {"loss": target, "plain, s": now(device) - began, "loss when saved": s.loss(picture.clamp(0, 1))}
+            values = {
+                "loss": target,
+                "plain, s": now(device) - began,
+                "loss when saved": s.loss(picture.clamp(0, 1)),
+            }
             for way, (p, levels, steps) in WAYS.items():
                 if way == list(WAYS)[-1] or pair == 0:
                     values[f"{way}, s"] = time_to(s, first, target, p, levels, steps, device)
             logs.append(values[f"{list(WAYS)[-1]}, s"] / values["plain, s"])
-            yield Row(f"quality, {' and '.join(PAIRS[pair])}, from {start}", values | {"ours over plain": logs[-1]})
+            yield Row(
+                f"quality, {' and '.join(PAIRS[pair])}, from {start}",
+                values | {"ours over plain": logs[-1]},
+            )
     mean = geometric_mean(logs)
-    yield Row(f"quality at {options.quality_size} px, ours over plain", {"geometric mean": mean}, "0.25 or less", mean <= 0.25)
+    yield Row(
+        f"quality at {options.quality_size} px, ours over plain",
+        {"geometric mean": mean},
+        "0.25 or less",
+        mean <= 0.25,
+    )
 
 
-def time_to(s: Scene, first: Tensor, target: float, precision: str, levels: int, steps: int, device: torch.device) -> float:
-    """Seconds of optimization until the float32 loss at the full size reaches the target; infinite if it never does."""
+def time_to(
+    s: Scene,
+    first: Tensor,
+    target: float,
+    precision: str,
+    levels: int,
+    steps: int,
+    device: torch.device,
+) -> float:
+    """Seconds of optimization until the float32 loss at the full size reaches the target; infinite
+    if it never does."""
     net, seconds, last = with_precision(s.net, precision), 0.0, None
     reference = s.bound(torch.float32)
     run = minimize(s.objective, net, first, steps=steps, levels=levels)
@@ -158,8 +209,8 @@ def time_to(s: Scene, first: Tensor, target: float, precision: str, levels: int,
 
 
 def live(options: BenchSettings, device: torch.device) -> Iterator[Row]:
-    """Seconds from moving a control of the studio, while it paints, until the first picture made with it is sent to the page;
-    the wait for the next of five frames a second is included."""
+    """Seconds from moving a control of the studio, while it paints, until the first picture made
+    with it is sent to the page; the wait for the next of five frames a second is included."""
     from nstlab.live.studio import Studio, first_settings
 
     with tempfile.TemporaryDirectory() as folder:
@@ -212,12 +263,18 @@ def growth(options: BenchSettings, device: torch.device) -> Iterator[Row]:
     for size in GROWING:
         s = scene(full_width(), size, device)
         bound, x = s.bound(), starts.white_noise(s.photo.cpu(), 0).to(device)
-        each[size] = min(alternating({"": partial(bound.evaluate, x)}, device, 1)[""] for _ in range(RUNS)) / size**2
-    yield growth_row("growth of time", {f"{size} px, ns a pixel": 1e9 * per for size, per in each.items()})
+        each[size] = (
+            min(alternating({"": partial(bound.evaluate, x)}, device, 1)[""] for _ in range(RUNS))
+            / size**2
+        )
+    yield growth_row(
+        "growth of time", {f"{size} px, ns a pixel": 1e9 * per for size, per in each.items()}
+    )
 
 
 def growth_row(name: str, each: dict[str, float]) -> Row:
-    """A row of what a pixel costs, by size. Small pictures bear the fixed costs; in larger ones a pixel must not cost more."""
+    """A row of what a pixel costs, by size. Small pictures bear the fixed costs; in larger ones a
+    pixel must not cost more."""
     smallest = next(iter(each.values()))
     grown = max(each.values()) / smallest
     return Row(name, each | {"most over smallest picture's": grown}, "1.25 or less", grown <= 1.25)

@@ -42,12 +42,27 @@ def main(options: Options) -> None:
         run, _ = store.Store(options.results).obtain(plan)
         seconds += run.manifest["result"]["seconds"]
         result = nst.load(run.picture)
-        grid.append([plan.inputs["content"], nst.fit(plan.inputs["style"], result.shape[-2:], "area"), result])
-    rows, columns = [f"{photo}, {painting}" for photo, painting in PAIRS], ("photo", "painting", "result")
-    figures.save_figure(figures.contact_sheet(grid, rows, columns), options.gallery / "transfers.jpg", report.GALLERY_BYTES)
+        grid.append(
+            [
+                plan.inputs["content"],
+                nst.fit(plan.inputs["style"], result.shape[-2:], "area"),
+                result,
+            ]
+        )
+    rows, columns = (
+        [f"{photo}, {painting}" for photo, painting in PAIRS],
+        ("photo", "painting", "result"),
+    )
+    figures.save_figure(
+        figures.contact_sheet(grid, rows, columns),
+        options.gallery / "transfers.jpg",
+        report.GALLERY_BYTES,
+    )
     text = (
-        "## The bare command\n\nWhat `nstlab transfer PHOTO PAINTING` makes, with no option at all: five pairs, "
-        f"{max(result.shape[-2:])} px, {seconds / len(PAIRS):.0f} s each on a CPU with two cores.\n\n"
+        "## The bare command\n\nWhat `nstlab transfer PHOTO PAINTING` makes, with no option at "
+        "all: five pairs, "
+        f"{max(result.shape[-2:])} px, {seconds / len(PAIRS):.0f} s each on a CPU with two "
+        "cores.\n\n"
         "![Photos, paintings, results](transfers.jpg)\n\nAgain: `python -m benchmarks.transfers`\n"
     )
     report.hang("transfers", text, options.gallery)

@@ -1,6 +1,7 @@
 """Make the bundled style paintings: python data/paint.py [NAME ...] [--out DIR] [--size PIXELS].
 
-Each picture is a module in `painters` with a function `paint`; the same picture comes out at every run.
+Each picture is a module in `painters` with a function `paint`; the same picture comes out at every
+run.
 """
 
 import argparse
@@ -28,7 +29,8 @@ HERE = Path(__file__).parent / "style"
 
 def picture(name, size):
     """Paint one picture and reduce it so that its longer side measures `size` pixels."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))  # a seed of its own, whatever else is made in the run
+    # a seed of its own, whatever else is made in the run
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
     color = importlib.import_module(f"painters.{name}").paint(rng)
     full = Image.fromarray((np.clip(color, 0, 1) * 255 + 0.5).astype(np.uint8))
     scale = size / max(full.size)
@@ -46,9 +48,15 @@ def save(image, target):
 def arguments():
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Make the bundled style paintings.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder to write to (default: data/style)")
-    parser.add_argument("--size", type=int, default=1024, help="longer side in pixels (default: %(default)s)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=HERE, help="folder to write to (default: data/style)"
+    )
+    parser.add_argument(
+        "--size", type=int, default=1024, help="longer side in pixels (default: %(default)s)"
+    )
     args = parser.parse_args()
     unknown = sorted(set(args.names) - set(NAMES))
     if unknown:

@@ -10,7 +10,10 @@ ROOT = Path(__file__).parents[1]
 def on_files(files: Files, config) -> Files:
     """Add them to the pages of this folder."""
     pages = {"contributing.md": ROOT / "CONTRIBUTING.md", "changes.md": ROOT / "CHANGELOG.md"}
-    pages |= {f"course/{page.name}": page for page in sorted((ROOT / "results" / "notebooks").glob("*.html"))}
+    pages |= {
+        f"course/{page.name}": page
+        for page in sorted((ROOT / "results" / "notebooks").glob("*.html"))
+    }
     pages |= {"result.jpg": ROOT / "results" / "gallery" / "demo.jpg"}
     for name, path in pages.items():
         files.append(File.generated(config, name, abs_src_path=str(path)))

@@ -1,4 +1,5 @@
-"""Small things that most tests need: a tiny network's weights, two smooth pictures, and caches that are thrown away."""
+"""Small things that most tests need: a tiny network's weights, two smooth pictures, and caches that
+are thrown away."""
 
 import nstlab  # noqa: F401, I001  before PyTorch, whose threads then wait as they do everywhere
 import multiprocessing.spawn
@@ -18,7 +19,8 @@ from nstlab.networks.weights import Weights, random_weights
 from nstlab.recipes.transfer import TransferSettings
 
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # Jupyter's grammar of IRIs: builds for seconds, unused here
-settings.register_profile("nstlab", deadline=None, derandomize=True)  # no clock and no luck in the tests
+# no clock and no luck in the tests
+settings.register_profile("nstlab", deadline=None, derandomize=True)
 settings.load_profile("nstlab")
 
 
@@ -79,13 +81,21 @@ def tiny_file(tiny, tmp_path):
 def small_transfer(photo, painting, tiny_file, tmp_path):
     """Settings of a transfer whose pictures are small files, and whose end nobody waits for."""
     paths = [im.save(photo, tmp_path / "photo.png"), im.save(painting, tmp_path / "painting.png")]
-    small = {"size": 48, "steps": 100_000, "levels": 1, "weights": str(tiny_file), "normalize": False, "precision": "float32"}
+    small = {
+        "size": 48,
+        "steps": 100_000,
+        "levels": 1,
+        "weights": str(tiny_file),
+        "normalize": False,
+        "precision": "float32",
+    }
     return TransferSettings(*map(str, paths), **small)
 
 
 @pytest.fixture(scope="session")
 def cache_folder(tmp_path_factory):
-    """One cache for the whole session, whatever the number of its workers: a network's mean activations are computed once."""
+    """One cache for the whole session, whatever the number of its workers: a network's mean
+    activations are computed once."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
     folder.mkdir(exist_ok=True)
@@ -94,11 +104,13 @@ def cache_folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def own_machine(monkeypatch, cache_folder, tmp_path_factory):
-    """No test reads or writes the user's caches. Tests and the processes that they start compute in one thread: their networks
-    are tiny, and other tests run at the same time."""
+    """No test reads or writes the user's caches. Tests and the processes that they start compute in
+    one thread: their networks are tiny, and other tests run at the same time."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_folder))
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *names, **_: str(cache_folder.joinpath(*names)))
+    monkeypatch.setattr(
+        platformdirs, "user_cache_dir", lambda *names, **_: str(cache_folder.joinpath(*names))
+    )
     torch_home, before = tmp_path_factory.mktemp("torch"), torch.hub.get_dir()
     monkeypatch.setenv("TORCH_HOME", str(torch_home))
     torch.hub.set_dir(str(torch_home / "hub"))

@@ -19,11 +19,14 @@ from nstlab.method.fast.ranks import RankLost, Team
 from nstlab.networks.weights import TORCHVISION
 
 PATIENCE = 300  # seconds: a rank that is a thread may get little of a loaded machine
-CHROMIUM = os.environ.get("NSTLAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+CHROMIUM = (
+    os.environ.get("NSTLAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+)
 
 
 def smooth(height: int, width: int, seed: int) -> torch.Tensor:
-    """A smooth random picture, (1, 3, H, W) float32 in [0, 1]: a few random colours, interpolated."""
+    """A smooth random picture, (1, 3, H, W) float32 in [0, 1]: a few random colours,
+    interpolated."""
     coarse = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
     return F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True).clamp(0, 1)
 
@@ -32,7 +35,11 @@ def local_cluster(workers):
     """A cluster of processes on this machine."""
     distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
     return distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        host="127.0.0.1",
     )
 
 
@@ -81,7 +88,11 @@ class Table:
     """Where ranks that are threads pass things to each other."""
 
     def __init__(self, size):
-        self.queues, self.barrier, self.sums = defaultdict(queue.Queue), threading.Barrier(size, timeout=PATIENCE), []
+        self.queues, self.barrier, self.sums = (
+            defaultdict(queue.Queue),
+            threading.Barrier(size, timeout=PATIENCE),
+            [],
+        )
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,8 @@ class ThreadTeam(Team):
 
 
 def as_ranks(size, work):
-    """What `work` returns, or the error that it raises, as each rank of a team; what one raises ends the others, too."""
+    """What `work` returns, or the error that it raises, as each rank of a team; what one raises
+    ends the others, too."""
     table, results = Table(size), [None] * size
 
     def run(rank):

@@ -21,8 +21,8 @@ def make_clip(
     container=None,
     seconds=None,
 ):
-    """A video file of (1, 3, H, W) pictures; a rotation would be told by the container. sound: the codec of a tone of so many
-    seconds, by default as long as the pictures are."""
+    """A video file of (1, 3, H, W) pictures; a rotation would be told by the container. sound: the
+    codec of a tone of so many seconds, by default as long as the pictures are."""
     with av.open(str(path), "w", options=container or {}) as container:
         video = container.add_stream(codec, rate=rate, options=options or {})
         video.height, video.width = pictures[0].shape[-2:]
@@ -39,8 +39,12 @@ def make_clip(
         container.mux(video.encode())
         if tone:
             end = len(pictures) / rate if seconds is None else seconds
-            wave = (8000 * np.sin(2 * np.pi * 440 * np.arange(round(48_000 * end)) / 48_000)).astype(np.int16)
-            resampler = av.AudioResampler(tone.format, tone.layout, tone.rate, frame_size=tone.codec_context.frame_size or 960)
+            wave = (
+                8000 * np.sin(2 * np.pi * 440 * np.arange(round(48_000 * end)) / 48_000)
+            ).astype(np.int16)
+            resampler = av.AudioResampler(
+                tone.format, tone.layout, tone.rate, frame_size=tone.codec_context.frame_size or 960
+            )
             frame = av.AudioFrame.from_ndarray(wave[None], "s16", "mono")
             frame.sample_rate, frame.pts = 48_000, 0
             for each in [*resampler.resample(frame), *resampler.resample(None)]:

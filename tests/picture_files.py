@@ -31,8 +31,14 @@ def chunk(name: bytes, data: bytes) -> bytes:
 def png(array: np.ndarray, *chunks: bytes, late: bytes = b"") -> bytes:
     """A PNG of (H, W, C) uint8 or uint16, with chunks in front of its pixels and behind them."""
     height, width, channels = array.shape
-    rows = np.ascontiguousarray(array.astype(array.dtype.newbyteorder(">"))).view(np.uint8).reshape(height, -1)
-    header = struct.pack(">IIBBBBB", width, height, 8 * array.dtype.itemsize, TYPES[channels], 0, 0, 0)
+    rows = (
+        np.ascontiguousarray(array.astype(array.dtype.newbyteorder(">")))
+        .view(np.uint8)
+        .reshape(height, -1)
+    )
+    header = struct.pack(
+        ">IIBBBBB", width, height, 8 * array.dtype.itemsize, TYPES[channels], 0, 0, 0
+    )
     pixels = zlib.compress(np.pad(rows, ((0, 0), (1, 0))).tobytes())
     parts = [chunk(b"IHDR", header), *chunks, chunk(b"IDAT", pixels), late, chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)

@@ -27,7 +27,10 @@ def said(python, *words, **options):
 
 
 def test_it_has_loaded_pytorch_and_nothing_of_this_repository():
-    code = "import sys; print('torch' in sys.modules, [n for n in sys.modules if n.split('.')[0] == 'nstlab'])"
+    code = (
+        "import sys; print('torch' in sys.modules, [n for n in sys.modules if n.split('.')[0] "
+        "== 'nstlab'])"
+    )
     assert said(os.environ[warm.NAME], "-c", code) == (0, "True []\n", "")
     assert said(warm.REAL, "-c", code) == (0, "False []\n", "")
 
@@ -58,13 +61,19 @@ def test_arguments_folder_environment_and_streams_are_its_own(python, tmp_path):
     code = """
 import os, sys
 import beside
-print(sys.argv, sys.path[0], os.getcwd(), os.environ["WORD"], beside.name, sys.stdin.read(), sys.executable)
+print(sys.argv, sys.path[0], os.getcwd(), os.environ["WORD"], beside.name, sys.stdin.read(),
+sys.executable)
 print("wrong", file=sys.stderr)
 os.write(int(sys.argv[-1]), b"through a pipe")
 """
     reads, writes = os.pipe()
     words = ["a word", "-m", "", str(writes)]
-    given = {"cwd": tmp_path, "env": os.environ | {"WORD": "ü"}, "input": "typed", "pass_fds": [writes]}
+    given = {
+        "cwd": tmp_path,
+        "env": os.environ | {"WORD": "ü"},
+        "input": "typed",
+        "pass_fds": [writes],
+    }
     (tmp_path / "script.py").write_text(code)
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__main__.py").write_text(code)
@@ -99,8 +108,20 @@ with ProcessPoolExecutor(1, get_context("spawn")) as pool:
 
 
 def test_flags_that_it_does_not_know_are_the_real_interpreters(python):
-    assert said(python, "-X", "utf8", "-c", "import sys; print(sys.flags.utf8_mode)") == (0, "1\n", "")
-    assert said(python, "-c", "import sys; print(sys.flags.utf8_mode)", env=os.environ | {"PYTHONUTF8": "1"})[1] == "1\n"
+    assert said(python, "-X", "utf8", "-c", "import sys; print(sys.flags.utf8_mode)") == (
+        0,
+        "1\n",
+        "",
+    )
+    assert (
+        said(
+            python,
+            "-c",
+            "import sys; print(sys.flags.utf8_mode)",
+            env=os.environ | {"PYTHONUTF8": "1"},
+        )[1]
+        == "1\n"
+    )
     assert said(python, "--version")[1].startswith("Python 3")
 
 

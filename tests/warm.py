@@ -1,9 +1,11 @@
-"""A Python that has PyTorch loaded: processes that tests start are forked from it, since to load takes longer than most tests.
+"""A Python that has PyTorch loaded: processes that tests start are forked from it, since to load
+takes longer than most tests.
 
-`start` makes a program that stands in for `sys.executable`. Called, it asks the server, which has loaded LOADED but nothing of
-this repository, for a process that has its arguments, folder, environment and open files, and lives and ends as that process
-does: it passes signals on, and has its exit code; if it is killed, so is the process. What it does not know, it leaves to the
-real interpreter.
+`start` makes a program that stands in for `sys.executable`. Called, it asks the server, which has
+loaded LOADED but nothing of this repository, for a process that has its arguments, folder,
+environment and open files, and lives and ends as that process does: it passes signals on, and has
+its exit code; if it is killed, so is the process. What it does not know, it leaves to the real
+interpreter.
 """
 
 import contextlib
@@ -14,15 +16,27 @@ import sys
 
 NAME = "NSTLAB_WARM_PYTHON"  # the variable that names the program, for the processes that run tests
 LOADED = (
-    "torch", "torch.distributed.launcher.api", "numpy", "scipy", "PIL.Image", "pandas", "psutil", "safetensors.torch",
+    "torch", "torch.distributed.launcher.api", "numpy", "scipy", "PIL.Image", "pandas", "psutil",
+    "safetensors.torch",
     "av", "platformdirs",
-    "concurrent.futures.process", "multiprocessing.spawn", "multiprocessing.pool", "distributed", "ipykernel.kernelapp",
+    "concurrent.futures.process", "multiprocessing.spawn", "multiprocessing.pool", "distributed",
+    "ipykernel.kernelapp",
     "ipywidgets", "anywidget", "jupyter_server.serverapp", "jupyterlab.labapp",
 )  # fmt: skip
-UNDERSTOOD = {"PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED"}  # others are not
+# others are not
+UNDERSTOOD = {"PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED"}
 REAL = sys.executable
-ABOVE = 1000  # descriptors of a new process wait above this number while the server's own are closed
-SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT)
+# descriptors of a new process wait above this number while the server's own are closed
+ABOVE = 1000
+SIGNALS = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCONT,
+)
 
 
 def start():
@@ -34,15 +48,19 @@ def start():
 
     folder = Path(tempfile.mkdtemp(prefix="nstlab-"))
     program = folder / "python"
-    program.write_text(f"#!{sys.executable} -IS\n{Path(__file__).read_text(encoding='utf-8')}", encoding="utf-8")
+    program.write_text(
+        f"#!{sys.executable} -IS\n{Path(__file__).read_text(encoding='utf-8')}", encoding="utf-8"
+    )
     program.chmod(0o700)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "socket"))
         listener.listen(64)
         server = subprocess.Popen(
-            [sys.executable, __file__, "serve", str(listener.fileno())], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-            pass_fds=[listener.fileno()], env=clean | {"OPENBLAS_NUM_THREADS": "1"}, start_new_session=True,
+            [sys.executable, __file__, "serve", str(listener.fileno())], stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()], env=clean | {"OPENBLAS_NUM_THREADS": "1"},
+            start_new_session=True,
         )  # fmt: skip
 
     def end():
@@ -52,7 +70,7 @@ def start():
     return str(program), end
 
 
-# --- the program ------------------------------------------------------------------------------------------------
+# --- the program ----------------------------------------------------------------------------------
 
 
 def ask():
@@ -77,7 +95,8 @@ def ask():
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     os.umask(umask := os.umask(0))
     asked = json.dumps({
-        "program": os.path.abspath(__file__), "words": words, "flags": sys.argv[1 : -len(words)], "folder": os.getcwd(),
+        "program": os.path.abspath(__file__), "words": words, "flags": sys.argv[1 : -len(words)],
+        "folder": os.getcwd(),
         "environment": dict(os.environ), "opened": opened, "umask": umask,
         "ignored": [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN],
     }).encode()  # fmt: skip
@@ -110,11 +129,12 @@ def is_open(number):
     return False
 
 
-# --- the server -------------------------------------------------------------------------------------------------
+# --- the server -----------------------------------------------------------------------------------
 
 
 def serve(listener):
-    """Fork processes until the one that has started this is gone; in a new process, returns what was asked for.
+    """Fork processes until the one that has started this is gone; in a new process, returns what
+    was asked for.
 
     All is loaded when the first process is asked for."""
     import selectors
@@ -164,7 +184,8 @@ def serve(listener):
 
 
 def load():
-    """Import what most processes need. None may have started a thread, which a fork would leave behind."""
+    """Import what most processes need. None may have started a thread, which a fork would leave
+    behind."""
     import gc
     import importlib
 
@@ -219,11 +240,16 @@ def become(asked, files):
             raw = open(number, "wb" if number else "rb", size if number else -1, closefd=False)  # noqa: SIM115
             errors = "backslashreplace" if name == "stderr" else "strict"
             at_once = raw.isatty() or name == "stderr"
-            stream = io.TextIOWrapper(raw, errors=errors, line_buffering=at_once, write_through=not size)
+            stream = io.TextIOWrapper(
+                raw, errors=errors, line_buffering=at_once, write_through=not size
+            )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    sys.dont_write_bytecode = "-B" in asked["flags"] or bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
-    sys.executable = asked["program"]  # whose processes all have the same seed of hashes, as those of a cluster need
+    sys.dont_write_bytecode = "-B" in asked["flags"] or bool(
+        os.environ.get("PYTHONDONTWRITEBYTECODE")
+    )
+    # whose processes all have the same seed of hashes, as those of a cluster need
+    sys.executable = asked["program"]
     multiprocessing.spawn.set_executable(sys.executable)
     tempfile.tempdir = None
     np.random.seed()  # noqa: NPY002  each process has numbers of its own

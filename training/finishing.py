@@ -1,4 +1,5 @@
-"""What training makes of the student at its end: reliable filters, normalized activations, and the file that is shipped."""
+"""What training makes of the student at its end: reliable filters, normalized activations, and the
+file that is shipped."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ QUIET = 0.1  # part of the layer's mean; a filter that answers less is switched 
 
 
 def finished(tensors: dict[str, Tensor]) -> Weights:
-    """The network without its unreliable filters, with normalized activations, rounded to float16."""
+    """The network without its unreliable filters, with normalized activations, rounded to
+    float16."""
     weights = Weights(without_peaks(tensors), TORCHVISION, "embedded")
     normalized = normalize_activations(VGG19(weights)).tensors()
     return replace(weights, tensors={name: t.half().float() for name, t in normalized.items()})
@@ -32,15 +34,20 @@ def finished(tensors: dict[str, Tensor]) -> Weights:
 
 @torch.no_grad()
 def without_peaks(tensors: dict[str, Tensor], limit: float = 2 * PEAK) -> dict[str, Tensor]:
-    """Switch off filters that hardly answer, or that answer in rare peaks: an optimizer would match the Gram matrix of such a
-    filter with a few glaring spots.
+    """Switch off filters that hardly answer, or that answer in rare peaks: an optimizer would match
+    the Gram matrix of such a filter with a few glaring spots.
 
-    Layer by layer, a filter is switched off if its mean activation is less than QUIET times the layer's, or if its mean square
-    is more than `limit` times its squared mean on any photo of the training or on noise."""
+    Layer by layer, a filter is switched off if its mean activation is less than QUIET times the
+    layer's, or if its mean square is more than `limit` times its squared mean on any photo of the
+    training or on noise."""
     tensors = {name: t.clone() for name, t in tensors.items()}
     net = VGG19(Weights(tensors, TORCHVISION, "student"))
     usual = list(normalization_images())
-    pictures = usual + [im.sample(name, 192) for name in PHOTOS] + [starts.noise(torch.empty(1, 3, 128, 128))]
+    pictures = (
+        usual
+        + [im.sample(name, 192) for name in PHOTOS]
+        + [starts.noise(torch.empty(1, 3, 128, 128))]
+    )
     features = [TORCHVISION(picture) for picture in pictures]
     for name in LAYERS[: LAYERS.index(net.weights.layers[-1]) + 2]:
         features = [net.layer(name, x) for x in features]
@@ -53,8 +60,8 @@ def without_peaks(tensors: dict[str, Tensor], limit: float = 2 * PEAK) -> dict[s
 
 
 def unreliable(features: Sequence[Tensor], usual: int, limit: float) -> Tensor:
-    """Activations (1, C, h, w) behind the ReLU -> (C,) whether a channel is too quiet over the first `usual` of them, or too
-    peaked on any."""
+    """Activations (1, C, h, w) behind the ReLU -> (C,) whether a channel is too quiet over the
+    first `usual` of them, or too peaked on any."""
     mean = torch.stack([f.mean((0, 2, 3)) for f in features[:usual]]).mean(0)
     power = torch.stack([f.square().mean((0, 2, 3)) for f in features]).amax(0)
     return (mean < QUIET * mean.mean()) | (power > limit * mean.square())
@@ -62,8 +69,17 @@ def unreliable(features: Sequence[Tensor], usual: int, limit: float) -> Tensor:
 
 def write_weights(weights: Weights, path: Path, metadata: dict[str, str]) -> Path:
     """Write float16 safetensors, whole or not at all."""
-    about = {"input": str(weights.preprocessing), **weights.metadata, **metadata, "sha256": weights.digest}
-    about["made by"] = f"nstlab {version('nstlab')}: python -m training.embedded; torch {torch.__version__}"
+    about = {
+        "input": str(weights.preprocessing),
+        **weights.metadata,
+        **metadata,
+        "sha256": weights.digest,
+    }
+    about["made by"] = (
+        f"nstlab {version('nstlab')}: python -m training.embedded; torch {torch.__version__}"
+    )
     part = path.with_suffix(".part")
-    safetensors.torch.save_file({name: t.half().contiguous() for name, t in weights.tensors.items()}, part, about)
+    safetensors.torch.save_file(
+        {name: t.half().contiguous() for name, t in weights.tensors.items()}, part, about
+    )
     return part.replace(path)

@@ -1,9 +1,12 @@
-"""Score a picture by the original network, whichever made it: how near it is to a painting's style and a photo's content.
+"""Score a picture by the original network, whichever made it: how near it is to a painting's style
+and a photo's content.
 
-    judge = Judge("vgg19.safetensors")              # VGG19 with its own max pooling and zero padding
-    score = judge(picture, photo, painting)         # Score(style={"conv1_1": 0.004, …}, content={"conv3_3": 0.52, …})
+    judge = Judge("vgg19.safetensors")      # VGG19 with its own max pooling and zero padding
+    score = judge(picture, photo, painting)
+    # Score(style={"conv1_1": 0.004, …}, content={"conv3_3": 0.52, …})
 
-Networks or settings are compared at equal content error: apply `at_content_error` to `Score.pair` or `Score.deep`.
+Networks or settings are compared at equal content error: apply `at_content_error` to `Score.pair`
+or `Score.deep`.
 """
 
 from __future__ import annotations
@@ -33,8 +36,9 @@ SILENT = 1e-6  # least mean that a channel is divided by
 class Score:
     """Relative errors, by layer; lower is nearer.
 
-    style: Σ (G - A)² / Σ A² of the Gram matrices. content: Σ (F - P)² / Σ P² of the features. All features are behind the ReLU,
-    each channel divided by its mean over photo and painting. An error that the judge's weights do not reach is nan."""
+    style: Σ (G - A)² / Σ A² of the Gram matrices. content: Σ (F - P)² / Σ P² of the features. All
+    features are behind the ReLU, each channel divided by its mean over photo and painting. An error
+    that the judge's weights do not reach is nan."""
 
     style: dict[str, float]
     content: dict[str, float]
@@ -69,7 +73,10 @@ class Judge:
     def __call__(self, picture: Tensor, photo: Tensor, painting: Tensor) -> Score:
         """Score a picture, (1, 3, H, W) in [0, 1]; photo and painting are brought to its shape."""
         read = {layer: rectified(layer) for layer in (*self.style, *self.content)}
-        found = [self.net(im.fit(image, picture.shape[-2:]), read.values()) for image in (picture, photo, painting)]
+        found = [
+            self.net(im.fit(image, picture.shape[-2:]), read.values())
+            for image in (picture, photo, painting)
+        ]
         style, content = {}, {}
         for layer in read:
             x, p, a = (features[read[layer]] for features in found)
@@ -87,8 +94,9 @@ def _relative(found: Tensor, wanted: Tensor) -> float:
 
 
 def at_content_error(points: Iterable[tuple[float, float]], wanted: float) -> float | None:
-    """The style error at a content error, interpolated between the two points (content error, style error) around it, on a line
-    in the logarithm of the style error. None if all points lie on one side."""
+    """The style error at a content error, interpolated between the two points (content error, style
+    error) around it, on a line in the logarithm of the style error. None if all points lie on one
+    side."""
     for (c0, s0), (c1, s1) in itertools.pairwise(sorted(points)):
         if c0 <= wanted <= c1 and c1 > c0:
             t = (wanted - c0) / (c1 - c0)

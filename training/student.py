@@ -1,4 +1,5 @@
-"""The embedded network while it is trained: VGG19's layout, its own widths, and batch normalization that folds away.
+"""The embedded network while it is trained: VGG19's layout, its own widths, and batch normalization
+that folds away.
 
 Activations are kept in bfloat16 and channels-last, weights in float32.
 """
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from nstlab.base.names import CONVOLUTIONS
 from nstlab.networks.weights import TORCHVISION, Preprocessing
 
-LOWER, UPPER = CONVOLUTIONS[:8], CONVOLUTIONS[8:]  # conv1_1 to conv3_4, which are trained first, and the others
-WIDTHS = {name: (32, 64, 128, 256, 256)[int(name[4]) - 1] for name in CONVOLUTIONS}  # half of VGG19's
+# conv1_1 to conv3_4, which are trained first, and the others
+LOWER, UPPER = CONVOLUTIONS[:8], CONVOLUTIONS[8:]
+# half of VGG19's
+WIDTHS = {name: (32, 64, 128, 256, 256)[int(name[4]) - 1] for name in CONVOLUTIONS}
 _MOMENTUM, _EPSILON = 0.02, 1e-5
 TINY = 1e-6  # added to divisors, since a layer or a filter may be silent
 
@@ -23,12 +26,13 @@ TINY = 1e-6  # added to divisors, since a layer or a filter may be silent
 class Layer(nn.Module):
     """3×3 convolution, batch normalization, ReLU: (B, I, h, w) -> (B, O, h, w).
 
-    Until it is `settled`, it is normalized by the batch, so no channel can die; from then on by the running means, which become
-    a part of the convolution (see `folded`)."""
+    Until it is `settled`, it is normalized by the batch, so no channel can die; from then on by the
+    running means, which become a part of the convolution (see `folded`)."""
 
     def __init__(self, weight: Tensor, gain: Tensor, shift: Tensor, settled: bool = False):
         super().__init__()
-        self.kernel = nn.Parameter(weight.flatten(1))  # (O, 9 I): a matrix, as its optimizer wants it
+        # (O, 9 I): a matrix, as its optimizer wants it
+        self.kernel = nn.Parameter(weight.flatten(1))
         self.gain, self.shift = nn.Parameter(gain), nn.Parameter(shift)
         self.register_buffer("mean", torch.zeros_like(shift))
         self.register_buffer("variance", torch.ones_like(shift))
@@ -48,51 +52,71 @@ class Layer(nn.Module):
             weight, bias = self.folded()
             return F.relu(F.conv2d(x, fast(weight), bias.to(x.dtype), padding=1))
         x = F.conv2d(x, fast(self.weight), padding=1)
-        return F.relu(F.batch_norm(x, self.mean, self.variance, self.gain, self.shift, True, _MOMENTUM, _EPSILON))
+        return F.relu(
+            F.batch_norm(
+                x, self.mean, self.variance, self.gain, self.shift, True, _MOMENTUM, _EPSILON
+            )
+        )
 
 
 def fast(x: Tensor) -> Tensor:
-    """A kernel or activations in the form in which convolutions are fast: bfloat16, channels-last."""
+    """A kernel or activations in the form in which convolutions are fast: bfloat16,
+    channels-last."""
     return x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
 
 
 def _given(tensors: Mapping[str, Tensor], name: str) -> Layer:
-    """A layer with given weights, settled. Its kernel is as large as a new one's, so that a step has the same effect."""
+    """A layer with given weights, settled. Its kernel is as large as a new one's, so that a step
+    has the same effect."""
     weight, bias = (tensors[f"{name}.{part}"].clone() for part in ("weight", "bias"))
     size = (weight.flatten(1).norm(dim=1) / 2**0.5).clamp_min(TINY)
     return Layer(weight / size.view(-1, 1, 1, 1), size * (1 + _EPSILON) ** 0.5, bias, True)
 
 
 class Stack(nn.Module):
-    """Convolutions with a pooling between the blocks; `stack(x, names)` -> {name: activation behind the ReLU}."""
+    """Convolutions with a pooling between the blocks; `stack(x, names)` -> {name: activation behind
+    the ReLU}."""
 
-    def __init__(self, layers: dict[str, Layer], preprocessing: Preprocessing = TORCHVISION, pool=F.avg_pool2d):
+    def __init__(
+        self,
+        layers: dict[str, Layer],
+        preprocessing: Preprocessing = TORCHVISION,
+        pool=F.avg_pool2d,
+    ):
         super().__init__()
         self.layers, self.preprocessing, self.pool = nn.ModuleDict(layers), preprocessing, pool
 
     @classmethod
-    def frozen(cls, tensors: dict[str, Tensor], preprocessing: Preprocessing, last: str, pool=F.avg_pool2d) -> Stack:
+    def frozen(
+        cls, tensors: dict[str, Tensor], preprocessing: Preprocessing, last: str, pool=F.avg_pool2d
+    ) -> Stack:
         """A stack with given weights up to a layer, settled and without gradients."""
         names = CONVOLUTIONS[: CONVOLUTIONS.index(last) + 1]
-        return cls({name: _given(tensors, name) for name in names}, preprocessing, pool).requires_grad_(False)
+        return cls(
+            {name: _given(tensors, name) for name in names}, preprocessing, pool
+        ).requires_grad_(False)
 
     @classmethod
     def begun(cls, names: Iterable[str], seed: int, tensors: Mapping[str, Tensor]) -> Stack:
-        """A stack whose layers have the weights in `tensors`, settled, where there are any; the others are initialized as by He
-        et al. (2015)."""
+        """A stack whose layers have the weights in `tensors`, settled, where there are any; the
+        others are initialized as by He et al. (2015)."""
         generator, made, inputs = torch.Generator().manual_seed(seed), {}, 3
         for name in names:
             width = WIDTHS[name]
             if f"{name}.weight" in tensors:
                 made[name] = _given(tensors, name)
             else:
-                weight = torch.randn(width, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
+                weight = (
+                    torch.randn(width, inputs, 3, 3, generator=generator)
+                    * (2 / (9 * inputs)) ** 0.5
+                )
                 made[name] = Layer(weight, torch.ones(width), torch.zeros(width))
             inputs = width
         return cls(made)
 
     def forward(self, x: Tensor, wanted: Iterable[str]) -> dict[str, Tensor]:
-        """x: pictures (B, 3, H, W) in [0, 1], or, if the stack begins at a later block, the activation before it."""
+        """x: pictures (B, 3, H, W) in [0, 1], or, if the stack begins at a later block, the
+        activation before it."""
         wanted, found = set(wanted), {}
         if "conv1_1" in self.layers:
             x = self.preprocessing(x)

@@ -6,7 +6,8 @@ import numpy as np
 
 from painters.surface import grain, sample, trace
 
-BANK = (512, 4096)  # bristle marks across and along the brush, from which each stroke takes a random piece
+# bristle marks across and along the brush, from which each stroke takes a random piece
+BANK = (512, 4096)
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,15 @@ class Canvas:
         self.bank = np.clip(0.5 + 0.18 * tufts + 0.13 * hairs + 0.04 * grit, 0, 1)
 
     def stroke(self, path, color, brush, width=None, inside=None):
-        """Drag the brush along a path of (x, y) points; `inside` is a label image and the label to stay on."""
+        """Drag the brush along a path of (x, y) points; `inside` is a label image and the label to
+        stay on."""
         width = width or brush.width
         points, normals, length = _resample(path)
         across = np.linspace(-1, 1, int(width * 1.5) + 3, dtype=np.float32)
         bristle = self._bristles(len(points), len(across))
-        cover = self._cover(np.linspace(0, 1, len(points)), across, bristle, brush.dry, width / max(length, 1))
+        cover = self._cover(
+            np.linspace(0, 1, len(points)), across, bristle, brush.dry, width / max(length, 1)
+        )
         reach = np.outer(1 - brush.taper * np.linspace(0, 1, len(points)), across * width / 2)
         place = points[:, None, :] + normals[:, None, :] * reach[..., None]
         x, y = np.rint(place[..., 0]).astype(int), np.rint(place[..., 1]).astype(int)
@@ -54,7 +58,8 @@ class Canvas:
         if inside is not None:
             labels, label = inside
             keep &= sample(labels, x, y) == label
-        tilt = across * self.rng.normal(0, 0.5 * brush.streak)  # a brush is loaded more on one side than the other
+        # a brush is loaded more on one side than the other
+        tilt = across * self.rng.normal(0, 0.5 * brush.streak)
         shade = (2 * brush.streak * (bristle - 0.5) + tilt)[keep]
         ridge = (0.25 + bristle + 0.5 * np.abs(across) ** 4)[keep] * brush.relief
         self._lay(y[keep], x[keep], cover[keep], color + shade[:, None], ridge)
@@ -62,21 +67,29 @@ class Canvas:
     def layer(self, brush, image, angle, chance=None, areas=None):
         """Cover the canvas with strokes that take colour from `image` and direction from `angle`.
 
-        `chance` is the share of strokes to keep, pixel by pixel; with `areas` (a label image) each stroke
-        stays on the area where it starts, as if the others were masked off.
+        `chance` is the share of strokes to keep, pixel by pixel; with `areas` (a label image) each
+        stroke stays on the area where it starts, as if the others were masked off.
         """
         starts = self._starts(brush)
         if chance is not None:
-            starts = starts[self.rng.random(len(starts)) < sample(chance, starts[:, 0], starts[:, 1])]
+            starts = starts[
+                self.rng.random(len(starts)) < sample(chance, starts[:, 0], starts[:, 1])
+            ]
         count = len(starts)
         colors = sample(image, starts[:, 0], starts[:, 1]) + self.jitter(count, brush)
         sizes = np.exp(self.rng.normal(0, brush.size_jitter, (count, 2)))
         steps = max(4, int(brush.length / 7)) // 2 * 2
         paths = trace(angle, starts, steps, brush.length / steps)
         paths = _rotate(paths, starts, self.rng.normal(0, brush.turn, count))
-        own = [None] * count if areas is None else [(areas, label) for label in sample(areas, *starts.T)]
+        own = (
+            [None] * count
+            if areas is None
+            else [(areas, label) for label in sample(areas, *starts.T)]
+        )
         for start, path, color, size, inside in zip(starts, paths, colors, sizes, own, strict=True):
-            self.stroke(start + (path - start) * size[1], color, brush, brush.width * size[0], inside)
+            self.stroke(
+                start + (path - start) * size[1], color, brush, brush.width * size[0], inside
+            )
 
     def jitter(self, count, brush):
         """Random shifts of colour: one of lightness and two across it."""
@@ -98,17 +111,22 @@ class Canvas:
         row = self.rng.integers(0, max(1, BANK[0] - across))
         col = self.rng.integers(0, max(1, BANK[1] - along))
         piece = self.bank[row : row + across, col : col + along].T
-        return np.pad(piece, [(0, along - piece.shape[0]), (0, across - piece.shape[1])], mode="reflect")
+        return np.pad(
+            piece, [(0, along - piece.shape[0]), (0, across - piece.shape[1])], mode="reflect"
+        )
 
     def _cover(self, along, across, bristle, dry, blunt):
-        """Opacity of a stroke: round at its start, running dry between the bristles toward its end."""
+        """Opacity of a stroke: round at its start, running dry between the bristles toward
+        its end."""
         curve = np.sqrt(np.clip(1 - across**2, 0, 1)) * min(0.5, blunt / 2)
         head = along[:, None] - (min(0.5, blunt / 2) - curve)[None, :]
         tail = 1 - along[:, None] - (min(0.5, blunt / 2) - 0.7 * curve)[None, :]
         ragged = np.minimum(head, tail + dry * 0.35 * (bristle - 0.6)) * 30
         runs_out = dry * along[:, None] ** 2
         edge = (1 - np.abs(across)) * 6
-        return np.clip(np.minimum(ragged, edge), 0, 1) * np.clip((bristle - runs_out * 0.75) * 6 + 0.6 - dry, 0, 1)
+        return np.clip(np.minimum(ragged, edge), 0, 1) * np.clip(
+            (bristle - runs_out * 0.75) * 6 + 0.6 - dry, 0, 1
+        )
 
     def _lay(self, y, x, cover, color, ridge):
         """Blend paint and its height into the canvas at the given pixels."""
@@ -138,4 +156,7 @@ def _rotate(paths, centers, turns):
     """Turn each path about its centre."""
     cos, sin = np.cos(turns)[:, None], np.sin(turns)[:, None]
     dx, dy = paths[..., 0] - centers[:, None, 0], paths[..., 1] - centers[:, None, 1]
-    return np.stack([centers[:, None, 0] + cos * dx - sin * dy, centers[:, None, 1] + sin * dx + cos * dy], axis=-1)
+    return np.stack(
+        [centers[:, None, 0] + cos * dx - sin * dy, centers[:, None, 1] + sin * dx + cos * dy],
+        axis=-1,
+    )

@@ -1,4 +1,5 @@
-"""Hills, trees and a bay in broad clashing patches, brushed with a wide bristle brush over a pale ground."""
+"""Hills, trees and a bay in broad clashing patches, brushed with a wide bristle brush over a pale
+ground."""
 
 import numpy as np
 from scipy import ndimage as ndi
@@ -10,7 +11,17 @@ from painters.surface import contour_angle, grid, light, noise, palette, sample,
 SHAPE = (1600, 2048)
 GROUND = palette("f3e4c3")[0]
 LINE = palette("1d2a6b")[0]
-WIDE = Brush(54, 190, streak=0.16, dry=0.55, relief=1.2, value_jitter=0.05, hue_jitter=0.035, turn=0.12, spacing=0.62)
+WIDE = Brush(
+    54,
+    190,
+    streak=0.16,
+    dry=0.55,
+    relief=1.2,
+    value_jitter=0.05,
+    hue_jitter=0.035,
+    turn=0.12,
+    spacing=0.62,
+)
 CONTOUR = Brush(17, 260, streak=0.12, dry=0.45, relief=1.3, value_jitter=0.05, hue_jitter=0.04)
 REGIONS = (  # base and swell of the upper edge, its phase, then the colours that meet below it
     (-1.00, 0.000, 0.0, palette("f59fb0", "ffd05a", "58c2c0", "f7b27a", "8fd0d8", "f08a6a")),
@@ -86,7 +97,11 @@ def add_house(scene, x, y, house):
     cx, foot, half, wall, roof = house
     up = (foot - y) / half
     scene.add((np.abs(x - cx) < half) & (up > 0) & (up < 1.5), palette(wall)[0], np.pi / 2)
-    scene.add((np.abs(x - cx) < 1.35 * half * (2.5 - up)) & (up > 1.45) & (up < 2.5), palette(roof)[0], 0.5)
+    scene.add(
+        (np.abs(x - cx) < 1.35 * half * (2.5 - up)) & (up > 1.45) & (up < 2.5),
+        palette(roof)[0],
+        0.5,
+    )
 
 
 def add_tree(scene, x, y, tree, rng):
@@ -97,21 +112,33 @@ def add_tree(scene, x, y, tree, rng):
     trunk = (np.abs(x - middle) < half * (1.3 - 0.7 * rise)) & (y > top) & (y < foot)
     scene.add(trunk, BARK[(x > middle + 0.2 * half).astype(int)], np.pi / 2 + 0.15)
     lumps = 0.25 * noise(SHAPE, 150, rng, octaves=3)
-    crown = np.min([((x - cx) / radius) ** 2 + ((y - cy) / radius) ** 2 for cx, cy, radius in discs], axis=0) + lumps < 1
+    crown = (
+        np.min(
+            [((x - cx) / radius) ** 2 + ((y - cy) / radius) ** 2 for cx, cy, radius in discs],
+            axis=0,
+        )
+        + lumps
+        < 1
+    )
     spread = np.arctan2(y - top - 0.1, x - foot_x) + 0.5
     scene.add(crown, colors[patches(SHAPE, colors, 140, rng)], spread)
 
 
 def outline(canvas, scene, number):
-    """Draw the visible border of one area with a dark line of long strokes, lifted here and there."""
+    """Draw the visible border of one area with a dark line of long strokes, lifted here and
+    there."""
     seen = ndi.binary_dilation(scene.label == number, iterations=5)
-    for line in find_contours(ndi.gaussian_filter(scene.areas[number - 1].astype(np.float32), 6), 0.5):
+    for line in find_contours(
+        ndi.gaussian_filter(scene.areas[number - 1].astype(np.float32), 6), 0.5
+    ):
         at = 0
         while at < len(line) - 40:
             piece = line[at : at + canvas.rng.integers(160, 420) : 12, ::-1]
             at += 12 * len(piece) - 12 + canvas.rng.choice([0, 0, 45])
             if len(piece) > 3 and sample(seen, *piece.T).mean() > 0.7:
-                canvas.stroke(piece, LINE + canvas.jitter(1, CONTOUR)[0], CONTOUR, canvas.rng.uniform(9, 22))
+                canvas.stroke(
+                    piece, LINE + canvas.jitter(1, CONTOUR)[0], CONTOUR, canvas.rng.uniform(9, 22)
+                )
 
 
 def paint(rng):
@@ -128,8 +155,19 @@ def paint(rng):
         add_tree(scene, x, y, tree, rng)
     canvas = Canvas(np.broadcast_to(GROUND, (*SHAPE, 3)), rng)
     canvas.layer(WIDE, scene.image, scene.angle, areas=scene.label)
-    canvas.layer(scaled(WIDE, 0.62, dry=0.6), scene.image, scene.angle, np.full(SHAPE, 0.75), areas=scene.label)
+    canvas.layer(
+        scaled(WIDE, 0.62, dry=0.6),
+        scene.image,
+        scene.angle,
+        np.full(SHAPE, 0.75),
+        areas=scene.label,
+    )
     for number in range(5, len(scene.areas) + 1):  # the sky and the sun stay without a line
         outline(canvas, scene, number)
-    canvas.layer(scaled(WIDE, 0.42, dry=0.65, value_jitter=0.07), scene.image, scene.angle, np.full(SHAPE, 0.18))
+    canvas.layer(
+        scaled(WIDE, 0.42, dry=0.65, value_jitter=0.07),
+        scene.image,
+        scene.angle,
+        np.full(SHAPE, 0.18),
+    )
     return light(canvas.color, canvas.height + 0.25 * weave(SHAPE, rng, pitch=8), 0.9, 0.05)

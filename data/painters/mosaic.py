@@ -1,4 +1,5 @@
-"""Leaping fish in banded waves under a rayed sun, in stone and gold tesserae that follow the contours."""
+"""Leaping fish in banded waves under a rayed sun, in stone and gold tesserae that follow the
+contours."""
 
 import numpy as np
 from scipy import ndimage as ndi
@@ -30,11 +31,13 @@ COLORS = {
 NAMES = tuple(COLORS)
 SUN = (0.64, 0.29, 0.115)
 WAVES = ("shoal", "sea", "foam", "deep", "sea", "shoal", "deep", "foam", "sea", "deep")
-FISH = ((0.36, 0.50, 0.25, -0.55), (0.95, 0.45, 0.22, 0.5), (0.72, 0.76, 0.27, -0.12))  # x, y, half length, tilt
+# x, y, half length, tilt
+FISH = ((0.36, 0.50, 0.25, -0.55), (0.95, 0.45, 0.22, 0.5), (0.72, 0.76, 0.27, -0.12))
 
 
 class Design:
-    """The cartoon of the mosaic: which part, and which numbered area of it, every pixel belongs to."""
+    """The cartoon of the mosaic: which part, and which numbered area of it, every pixel
+    belongs to."""
 
     def __init__(self):
         self.part = np.full(SHAPE, NAMES.index("sky"))
@@ -63,7 +66,8 @@ def add_sea(design, x, y):
     for number, name in enumerate(WAVES):
         base = 0.50 + 0.055 * number
         phase = 2.1 * number
-        swing = np.sin(6.2 * x + phase + 0.8 * np.sin(6.2 * x + phase))  # the inner sine sharpens the crests
+        # the inner sine sharpens the crests
+        swing = np.sin(6.2 * x + phase + 0.8 * np.sin(6.2 * x + phase))
         design.add(y > base - 0.034 * swing - 0.012 * np.sin(13 * x + phase), name)
 
 
@@ -74,9 +78,18 @@ def add_fish(design, x, y, fish):
     u, v = ((x - cx) * cos + (y - cy) * sin) / half, (-(x - cx) * sin + (y - cy) * cos) / half
     v = v - 0.12 * u**2 + 0.04  # an arched back
     depth = 0.34 * np.clip(1 - np.abs(u + 0.0) ** 2.0, 0, 1) ** 0.9 * (1 + 0.25 * u)
-    tail = (u < -0.78) & (u > -1.20) & (np.abs(v) < 0.07 - 0.80 * (u + 0.78)) & (np.abs(v) > -1.1 * (u + 1.04))
-    back = (np.abs(u + 0.02) < 0.40) & (v < 0) & (v > -depth - 0.20 * (1 - ((u + 0.02) / 0.40) ** 2))
-    belly = (np.abs(u + 0.15) < 0.16) & (v > 0) & (v < depth + 0.18 * (0.16 - np.abs(u + 0.15)) / 0.16)
+    tail = (
+        (u < -0.78)
+        & (u > -1.20)
+        & (np.abs(v) < 0.07 - 0.80 * (u + 0.78))
+        & (np.abs(v) > -1.1 * (u + 1.04))
+    )
+    back = (
+        (np.abs(u + 0.02) < 0.40) & (v < 0) & (v > -depth - 0.20 * (1 - ((u + 0.02) / 0.40) ** 2))
+    )
+    belly = (
+        (np.abs(u + 0.15) < 0.16) & (v > 0) & (v < depth + 0.18 * (0.16 - np.abs(u + 0.15)) / 0.16)
+    )
     design.add(tail | back | belly, "fin")
     body = np.abs(v) < depth
     design.add(body, "fish")
@@ -101,7 +114,8 @@ def add_frame(design, x, y):
 
 
 def contour_rows(area):
-    """Yield (x, y, angle) of tesserae along the contours of every area, from its edge inward, row by row."""
+    """Yield (x, y, angle) of tesserae along the contours of every area, from its edge inward, row
+    by row."""
     for number in np.unique(area):
         window = ndi.find_objects((area == number).astype(int))[0]
         inner = np.pad(area[window] == number, 1)
@@ -130,7 +144,9 @@ class Floor:
 
     def __init__(self, rng):
         self.rng = rng
-        self.color = GROUT * (1 + 0.10 * noise(SHAPE, 40, rng) + 0.08 * grain(SHAPE, 1.2, rng))[..., None]
+        self.color = (
+            GROUT * (1 + 0.10 * noise(SHAPE, 40, rng) + 0.08 * grain(SHAPE, 1.2, rng))[..., None]
+        )
         self.height = 0.25 * grain(SHAPE, 1.5, rng)
         self.free = np.ones(SHAPE, bool)
         self.stone = grain(SHAPE, 1.6, rng) * 0.6 + grain(SHAPE, (1.2, 7), rng) * 0.5
@@ -153,9 +169,16 @@ class Floor:
             return
         self.free[rows, cols] &= ~(rim > -1.6)  # the joint stays clear
         tilt = rng.normal(0, 0.05, 2)
-        face = 3.2 * np.clip(rim / 3.0, 0, 1) ** 0.6 + tilt[0] * u + tilt[1] * v + 0.25 * self.stone[rows, cols]
+        face = (
+            3.2 * np.clip(rim / 3.0, 0, 1) ** 0.6
+            + tilt[0] * u
+            + tilt[1] * v
+            + 0.25 * self.stone[rows, cols]
+        )
         self.height[rows, cols][inside] = face[inside]
-        shade = color * (1 + 0.05 * self.stone[rows, cols])[..., None] * (1 + 0.9 * (tilt[0] - tilt[1]))
+        shade = (
+            color * (1 + 0.05 * self.stone[rows, cols])[..., None] * (1 + 0.9 * (tilt[0] - tilt[1]))
+        )
         self.color[rows, cols][inside] = shade[inside]
 
 
@@ -182,7 +205,9 @@ def paint(rng):
 
     def choose(px, py):
         colors = COLORS[NAMES[sample(design.part, px, py)]]
-        return colors[rng.integers(len(colors))] * (1 + 0.07 * sample(drift, px, py)) + rng.normal(0, 0.022, 3)
+        return colors[rng.integers(len(colors))] * (1 + 0.07 * sample(drift, px, py)) + rng.normal(
+            0, 0.022, 3
+        )
 
     floor = Floor(rng)
     for px, py, angle in contour_rows(design.area):

@@ -21,9 +21,20 @@ TREES = (  # x and y of the crown, radius
     (1.19, 0.37, 0.07),
     (1.31, 0.40, 0.09),
 )
-SAILS = ((0.62, 0.50, 0.15), (0.79, 0.455, 0.075), (0.475, 0.445, 0.05))  # x and y of the hull, height of the sail
+# x and y of the hull, height of the sail
+SAILS = ((0.62, 0.50, 0.15), (0.79, 0.455, 0.075), (0.475, 0.445, 0.05))
 FLOWERS = palette("e8432e", "f28c28", "f4f0dc", "b04fa0")
-DOTS = Brush(17, 15, streak=0.05, dry=0.05, relief=1.0, value_jitter=0.05, hue_jitter=0.05, turn=1.5, spacing=0.62)
+DOTS = Brush(
+    17,
+    15,
+    streak=0.05,
+    dry=0.05,
+    relief=1.0,
+    value_jitter=0.05,
+    hue_jitter=0.05,
+    turn=1.5,
+    spacing=0.62,
+)
 
 
 def scenery(x, y, rng):
@@ -37,13 +48,22 @@ def scenery(x, y, rng):
     image = put(image, y > ridge, ramp(np.clip((y - ridge) * 12 + cloud, 0, 1), HILLS))
     glitter = np.exp(-(((x - SUN[0]) / (0.03 + 0.10 * (y - 0.42))) ** 2)) * 0.7
     ripple = 0.13 * noise(x.shape, (16, 130), rng, octaves=3)
-    water = mix(ramp(np.clip((y - 0.42) / 0.45 + ripple, 0, 1), WATER), palette("ffe09a")[0], glitter * (ripple > -0.02))
+    water = mix(
+        ramp(np.clip((y - 0.42) / 0.45 + ripple, 0, 1), WATER),
+        palette("ffe09a")[0],
+        glitter * (ripple > -0.02),
+    )
     return put(image, y > 0.42, water)
 
 
 def bank_edge(x):
     """Height of the edge of the near bank."""
-    return 0.93 - 0.36 * np.exp(-((x / 0.52) ** 2)) - 0.16 * smoothstep(1.0, 1.4, x) + 0.008 * np.sin(24 * x)
+    return (
+        0.93
+        - 0.36 * np.exp(-((x / 0.52) ** 2))
+        - 0.16 * smoothstep(1.0, 1.4, x)
+        + 0.008 * np.sin(24 * x)
+    )
 
 
 def add_bank(x, y, image, rng):
@@ -79,7 +99,11 @@ def add_boats(x, y, image):
         for sign, strength in ((1, 1.0), (-0.8, 0.55)):
             up = (cy - y) / tall * sign
             sail = (up > 0.08) & (up < 1) & (np.abs(x - cx - 0.10 * tall) < 0.34 * tall * (1 - up))
-            hue = mix(palette("fff2dc")[0], palette("e87f5a")[0], smoothstep(0, 0.06, (x - cx) / tall - 0.1))
+            hue = mix(
+                palette("fff2dc")[0],
+                palette("e87f5a")[0],
+                smoothstep(0, 0.06, (x - cx) / tall - 0.1),
+            )
             image = mix(image, hue, sail * strength)
             hull = (up < 0.09) & (up > -0.04) & (np.abs(x - cx) < 0.42 * tall)
             image = mix(image, palette("6a2a3a")[0], hull * strength)
@@ -88,22 +112,28 @@ def add_boats(x, y, image):
 
 def add_stroller(x, y, image):
     """A woman in a long dress under a red parasol, with her shadow on the grass."""
-    u, v = (x - 0.47) / 0.1, (y - 0.80) / 0.1  # from the hem of the dress, in units of about half her height
+    # from the hem of the dress, in units of about half her height
+    u, v = (x - 0.47) / 0.1, (y - 0.80) / 0.1
     shadow = ((u + 1.3) / 1.4) ** 2 + ((v + 0.02) / 0.13) ** 2 < 1
     image = put(image, shadow, palette("2a3f70")[0])
     flare = 0.17 + 0.30 * smoothstep(-1.2, 0.1, v)
     dress = (np.abs(u) < flare) & (v > -1.25) & (v < 0)
-    image = put(image, dress, mix(palette("4a2f7a")[0], palette("c05a8a")[0], smoothstep(-0.2, 0.35, u)))
+    image = put(
+        image, dress, mix(palette("4a2f7a")[0], palette("c05a8a")[0], smoothstep(-0.2, 0.35, u))
+    )
     bodice = (np.abs(u) < 0.20) & (v > -1.75) & (v <= -1.2)
     image = put(image, bodice, palette("2f2358")[0])
     image = put(image, np.hypot(u, v + 1.92) < 0.21, palette("3a1f30")[0])
     image = put(image, (np.abs(u - 0.30) < 0.035) & (v > -2.6) & (v < -1.5), palette("4a2a2a")[0])
     shade = (((u - 0.25) / 0.85) ** 2 + ((v + 2.15) / 0.62) ** 2 < 1) & (v < -2.15)
-    return put(image, shade, mix(palette("a82030")[0], palette("ff9a5a")[0], smoothstep(-0.4, 1.0, u)))
+    return put(
+        image, shade, mix(palette("a82030")[0], palette("ff9a5a")[0], smoothstep(-0.4, 1.0, u))
+    )
 
 
 def divided(image, rng):
-    """Shift each spot of an image to one of its partial colours: warm light, cool shade, complement or itself."""
+    """Shift each spot of an image to one of its partial colours: warm light, cool shade, complement
+    or itself."""
     choice = rng.random(image.shape[:2])
     gray = image.mean(axis=-1, keepdims=True)
     vivid = gray + 1.3 * (image - gray)

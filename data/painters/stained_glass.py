@@ -1,4 +1,5 @@
-"""A leaded window: a many-ringed sun over hills, a river and two trees in streaky, hammered and seedy glass."""
+"""A leaded window: a many-ringed sun over hills, a river and two trees in streaky, hammered and
+seedy glass."""
 
 import numpy as np
 from scipy import ndimage as ndi
@@ -26,8 +27,10 @@ GLASS = {  # the colours of each part of the window
     "frame": palette("a81f2a", "1f3f9f", "e8a82a", "a81f2a", "0f6a5a"),
 }
 PARTS = tuple(GLASS)
-CELLS = {"sky": 105, "range": 90, "hill": 110, "river": 62, "meadow": 76, "trunk": 120, "leaf": 56}  # pane sizes
-TREES = ((0.20, 0.40, 0.19, 0.05), (1.17, 0.58, 0.115, 0.03))  # x and y of the crown, radius, trunk half width
+# pane sizes
+CELLS = {"sky": 105, "range": 90, "hill": 110, "river": 62, "meadow": 76, "trunk": 120, "leaf": 56}
+# x and y of the crown, radius, trunk half width
+TREES = ((0.20, 0.40, 0.19, 0.05), (1.17, 0.58, 0.115, 0.03))
 
 
 def parts_of(x, y, rng):
@@ -45,7 +48,9 @@ def parts_of(x, y, rng):
     lumps = noise(SHAPE, 170, rng, octaves=2)
     for cx, cy, radius, half in TREES:
         stem = cx + 0.025 * np.sin(8 * (y - cy))
-        part[(np.abs(x - stem) < half * (0.6 + 0.9 * smoothstep(0.6, 1, y))) & (y > cy) & (y < 0.93)] = PARTS.index("trunk")
+        part[
+            (np.abs(x - stem) < half * (0.6 + 0.9 * smoothstep(0.6, 1, y))) & (y > cy) & (y < 0.93)
+        ] = PARTS.index("trunk")
         part[((x - cx) ** 2 + (y - cy) ** 2) / radius**2 + 0.30 * lumps < 1] = PARTS.index("leaf")
     return part
 
@@ -55,7 +60,10 @@ def voronoi(cell, rng):
     rows, cols = np.mgrid[cell // 2 : SHAPE[0] : cell, cell // 2 : SHAPE[1] : cell]
     shake = rng.uniform(-0.42, 0.42, (2, *rows.shape)) * cell
     empty = np.ones(SHAPE, bool)
-    empty[np.clip(rows + shake[0], 0, SHAPE[0] - 1).astype(int), np.clip(cols + shake[1], 0, SHAPE[1] - 1).astype(int)] = False
+    empty[
+        np.clip(rows + shake[0], 0, SHAPE[0] - 1).astype(int),
+        np.clip(cols + shake[1], 0, SHAPE[1] - 1).astype(int),
+    ] = False
     near = ndi.distance_transform_edt(empty, return_distances=False, return_indices=True)
     return near[0] * SHAPE[1] + near[1]
 
@@ -74,7 +82,11 @@ def frame_panes(x, y):
     edge = np.minimum(np.minimum(x, wide - x), np.minimum(y, 1 - y))
     sideways = np.minimum(x, wide - x) < np.minimum(y, 1 - y)
     along = np.where(sideways, y * 14.0, x / wide * 18.0).astype(int)
-    return np.where(edge < 0.036, along + 100 * sideways + 1000 * ((x > wide / 2) & sideways) + 3000 * (y > 0.5), -1)
+    return np.where(
+        edge < 0.036,
+        along + 100 * sideways + 1000 * ((x > wide / 2) & sideways) + 3000 * (y > 0.5),
+        -1,
+    )
 
 
 def panes_of(x, y, part, rng):
@@ -102,11 +114,14 @@ def glass_colors(pane, part, rng):
     for number, name in enumerate(PARTS):
         mine = np.flatnonzero(part_of_pane == number)
         table[mine] = GLASS[name][rng.integers(0, len(GLASS[name]), len(mine))]
-    return np.clip(table * np.exp(rng.normal(0, 0.16, (count, 1))) + rng.normal(0, 0.025, (count, 3)), 0.02, 1)
+    return np.clip(
+        table * np.exp(rng.normal(0, 0.16, (count, 1))) + rng.normal(0, 0.025, (count, 3)), 0.02, 1
+    )
 
 
 def sheets(rng):
-    """Textures of the glass: streaky, wispy, hammered, rippled and seedy, all of about the same strength."""
+    """Textures of the glass: streaky, wispy, hammered, rippled and seedy, all of about the same
+    strength."""
     streaky = 0.8 * noise(SHAPE, (24, 340), rng) + 0.5 * grain(SHAPE, (2, 26), rng)
     wispy = 0.8 * noise(SHAPE, (300, 40), rng) + 0.5 * grain(SHAPE, (24, 2.5), rng)
     hammered = 0.7 * grain(SHAPE, 5, rng) + 0.6 * noise(SHAPE, 150, rng)
@@ -115,7 +130,11 @@ def sheets(rng):
     rippled = np.sin((y + 0.6 * x) / 6.5 + 2.2 * wobble) + 0.6 * wobble
     seeds = rng.random(SHAPE) < 0.0011
     bubble = ndi.distance_transform_edt(~seeds)
-    seedy = 2.2 * np.exp(-(((bubble - 5) / 1.6) ** 2)) - 1.2 * (bubble < 4) + 0.6 * noise(SHAPE, 120, rng)
+    seedy = (
+        2.2 * np.exp(-(((bubble - 5) / 1.6) ** 2))
+        - 1.2 * (bubble < 4)
+        + 0.6 * noise(SHAPE, 120, rng)
+    )
     fine = 0.36 * grain(SHAPE, 2.2, rng)
     return [sheet / sheet.std() + fine for sheet in (streaky, wispy, hammered, rippled, seedy)]
 
@@ -125,7 +144,8 @@ def textured(pane, rng):
     choice = rng.integers(0, 5, pane.max() + 1)[pane]
     shift = rng.integers(0, 900, (pane.max() + 1, 2))[pane]
     y, x = np.mgrid[0 : SHAPE[0], 0 : SHAPE[1]]
-    y, x = (SHAPE[0] - 1 - np.abs(y - shift[..., 0])), np.abs(x - shift[..., 1])  # mirrored, so no seam shows
+    # mirrored, so no seam shows
+    y, x = (SHAPE[0] - 1 - np.abs(y - shift[..., 0])), np.abs(x - shift[..., 1])
     result = np.zeros(SHAPE, np.float32)
     for number, sheet in enumerate(sheets(rng)):
         result = np.where(choice == number, sheet[y, x], result)
@@ -133,15 +153,20 @@ def textured(pane, rng):
 
 
 def brushwork(x, y, pane, part, away, rng):
-    """Opacity of the glass paint: veins on leaves and fields, ripples on water, a rim on sun and frame panes."""
+    """Opacity of the glass paint: veins on leaves and fields, ripples on water, a rim on sun and
+    frame panes."""
     count = pane.max() + 1
     turn = rng.uniform(0, np.pi, count)[pane]
     wobble = 0.9 * noise(SHAPE, 110, rng, octaves=2)
     vein = np.sin((x * np.cos(turn) + y * np.sin(turn)) * SHAPE[0] / 3.6 + wobble)
     ripple = np.sin((y + 0.012 * np.sin(30 * x)) * SHAPE[0] / 4.2 + 2 * wobble)
     painted = (rng.random(count) < 0.45)[pane]
-    patchy = smoothstep(-0.4, 0.8, noise(SHAPE, 60, rng, octaves=2)) * smoothstep(LEAD + 3, LEAD + 9, away)
-    leafy = np.isin(part, [PARTS.index(name) for name in ("leaf", "hill", "meadow", "trunk", "range")])
+    patchy = smoothstep(-0.4, 0.8, noise(SHAPE, 60, rng, octaves=2)) * smoothstep(
+        LEAD + 3, LEAD + 9, away
+    )
+    leafy = np.isin(
+        part, [PARTS.index(name) for name in ("leaf", "hill", "meadow", "trunk", "range")]
+    )
     lines = smoothstep(0.62, 0.85, np.where(part == PARTS.index("river"), ripple, vein))
     rimmed = np.isin(part, [PARTS.index(name) for name in ("ring1", "ring2", "ring3", "frame")])
     rim = np.exp(-(((away - LEAD - 9) / 1.7) ** 2)) + lines * (away > LEAD + 16) * painted
@@ -167,9 +192,14 @@ def paint(rng):
     texture = textured(pane, rng)
     daylight = 0.80 + 0.35 * np.exp(-((np.hypot(x - SUN[0], y - SUN[1]) / 0.5) ** 2))
     tone = daylight * (1 + 0.24 * texture) * (0.62 + 0.38 * smoothstep(LEAD, LEAD + 26, away))
-    glass = color ** (1 / np.clip(1.25 * tone, 0.4, 2.4))[..., None] * np.clip(1.1 * tone, 0, 1.2)[..., None]
+    glass = (
+        color ** (1 / np.clip(1.25 * tone, 0.4, 2.4))[..., None]
+        * np.clip(1.1 * tone, 0, 1.2)[..., None]
+    )
     glass = light(glass, texture, 0.35, 0.10)
-    glass = mix(glass, palette("2a140a")[0] * (0.4 + color), 0.75 * brushwork(x, y, pane, part, away, rng))
+    glass = mix(
+        glass, palette("2a140a")[0] * (0.4 + color), 0.75 * brushwork(x, y, pane, part, away, rng)
+    )
     width = LEAD * (1 + 0.12 * noise(SHAPE, 120, rng))
     inside = np.clip(away / width, 0, 1)
     came = np.sqrt(1 - inside**2) * 9 + 0.5 * grain(SHAPE, 1.5, rng)

@@ -1,4 +1,5 @@
-"""Shared groundwork of the pictures: coordinates, palettes, noise, flow fields, relief light and supports."""
+"""Shared groundwork of the pictures: coordinates, palettes, noise, flow fields, relief light and
+supports."""
 
 import numpy as np
 from PIL import Image
@@ -8,7 +9,8 @@ LONG_SIDE = 2048  # every picture is painted at this size and then reduced, whic
 
 
 def grid(shape):
-    """Return x and y of every pixel in units of the picture's height (y runs from 0 at the top to 1)."""
+    """Return x and y of every pixel in units of the picture's height (y runs from 0 at the top to
+    1)."""
     height, width = shape
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     return x / height, y / height
@@ -16,13 +18,18 @@ def grid(shape):
 
 def palette(*codes):
     """Turn hex codes such as "f2c14e" into an array of RGB rows in 0..1."""
-    return np.array([[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in codes], np.float32) / 255
+    return (
+        np.array([[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in codes], np.float32)
+        / 255
+    )
 
 
 def ramp(t, colors):
     """Look up t (0..1, any shape) on the gradient through the given colours."""
     stops = np.linspace(0, 1, len(colors))
-    return np.stack([np.interp(t, stops, colors[:, c]) for c in range(3)], axis=-1).astype(np.float32)
+    return np.stack([np.interp(t, stops, colors[:, c]) for c in range(3)], axis=-1).astype(
+        np.float32
+    )
 
 
 def unit(field):
@@ -49,14 +56,20 @@ def put(image, inside, color):
 
 
 def noise(shape, cell, rng, octaves=4):
-    """Fractal noise of zero mean and unit deviation whose largest lumps measure `cell` (a number or (y, x)) pixels."""
+    """Fractal noise of zero mean and unit deviation whose largest lumps measure `cell` (a number or
+    (y, x)) pixels."""
     cell = np.broadcast_to(np.asarray(cell, float), 2)
     total = np.zeros(shape, np.float32)
     for octave in range(octaves):
-        rows, cols = (int(np.ceil(n / max(c / 2**octave, 1))) + 3 for n, c in zip(shape, cell, strict=True))
+        rows, cols = (
+            int(np.ceil(n / max(c / 2**octave, 1))) + 3 for n, c in zip(shape, cell, strict=True)
+        )
         lattice = Image.fromarray(rng.standard_normal((rows, cols)).astype(np.float32))
-        box = (1, 1, cols - 1, rows - 1)  # bicubic edges are flat, so the outermost lattice points are left out
-        total += np.asarray(lattice.resize(shape[::-1], Image.Resampling.BICUBIC, box=box)) / 2**octave
+        # bicubic edges are flat, so the outermost lattice points are left out
+        box = (1, 1, cols - 1, rows - 1)
+        total += (
+            np.asarray(lattice.resize(shape[::-1], Image.Resampling.BICUBIC, box=box)) / 2**octave
+        )
     return (total - total.mean()) / total.std()
 
 
@@ -69,11 +82,15 @@ def grain(shape, sigma, rng):
 def sample(field, x, y):
     """Read a field at the pixels nearest to the given positions, holding at the border."""
     height, width = field.shape[:2]
-    return field[np.clip(np.rint(y).astype(int), 0, height - 1), np.clip(np.rint(x).astype(int), 0, width - 1)]
+    return field[
+        np.clip(np.rint(y).astype(int), 0, height - 1),
+        np.clip(np.rint(x).astype(int), 0, width - 1),
+    ]
 
 
 def trace(angle, starts, steps, stride):
-    """Follow an angle field from each (x, y) start; returns paths of shape (starts, steps, 2), start in the middle."""
+    """Follow an angle field from each (x, y) start; returns paths of shape (starts, steps, 2),
+    start in the middle."""
     ahead, back = [starts], []
     for side, sign in ((ahead, 1), (back, -1)):
         point = starts
@@ -85,7 +102,8 @@ def trace(angle, starts, steps, stride):
 
 
 def streaks(angle, rng, cell, steps=24, reduce=4):
-    """Noise of lumps `cell` pixels wide smeared along an angle field, of zero mean and unit deviation.
+    """Noise of lumps `cell` pixels wide smeared along an angle field, of zero mean and unit
+    deviation.
 
     The smear is 3 * steps * reduce pixels long; it is worked out on a grid `reduce` times coarser.
     """
@@ -94,7 +112,9 @@ def streaks(angle, rng, cell, steps=24, reduce=4):
     y, x = np.mgrid[0 : small.shape[0], 0 : small.shape[1]]
     paths = trace(small, np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32), steps, 3)
     bands = sample(lumps, paths[..., 0], paths[..., 1]).mean(axis=1).reshape(small.shape)
-    wide = Image.fromarray(bands.astype(np.float32)).resize(angle.shape[::-1], Image.Resampling.BICUBIC)
+    wide = Image.fromarray(bands.astype(np.float32)).resize(
+        angle.shape[::-1], Image.Resampling.BICUBIC
+    )
     bands = np.asarray(wide)
     return (bands - bands.mean()) / bands.std()
 
@@ -107,7 +127,8 @@ def contour_angle(field, blur):
 
 
 def light(color, height, relief, gloss, toward=(-0.6, -0.8)):
-    """Light a painted relief from the direction `toward` (x, y): facing slopes brighten and glint, others darken."""
+    """Light a painted relief from the direction `toward` (x, y): facing slopes brighten and glint,
+    others darken."""
     dy, dx = np.gradient(height)
     slope = -(dx * toward[0] + dy * toward[1]) * -relief
     facing = slope / np.sqrt(1 + slope * slope)
@@ -116,7 +137,8 @@ def light(color, height, relief, gloss, toward=(-0.6, -0.8)):
 
 
 def weave(shape, rng, pitch=7.0):
-    """Height of a plain-weave canvas in -1..1, its threads `pitch` pixels apart and slightly uneven."""
+    """Height of a plain-weave canvas in -1..1, its threads `pitch` pixels apart and slightly
+    uneven."""
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
     x = x + 1.6 * noise(shape, 90, rng, octaves=2)
     y = y + 1.6 * noise(shape, 90, rng, octaves=2)

@@ -47,7 +47,9 @@ def sky_angle(x, y, rng):
     """Direction of the sky: a wavy wind, bent round each disc and drawn into each swirl."""
     wind = 0.35 * np.sin(5 * x + 1.0) + 0.3 * noise(x.shape, 700, rng, octaves=1)
     u, v = np.cos(wind), np.sin(wind)
-    for cx, cy, radius, sense, inward in [(*swirl, 0.22) for swirl in SWIRLS] + [(*disc, 0.0) for disc in DISCS]:
+    for cx, cy, radius, sense, inward in [(*swirl, 0.22) for swirl in SWIRLS] + [
+        (*disc, 0.0) for disc in DISCS
+    ]:
         dx, dy = x - cx, y - cy
         distance = np.hypot(dx, dy) + 1e-6
         pull = 9 * np.exp(-((distance / (1.45 * radius)) ** 2))
@@ -62,7 +64,8 @@ def sky_color(x, y, angle, rng):
     for cx, cy, radius, _ in SWIRLS:
         distance = np.hypot(x - cx, y - cy) / radius
         turn = np.arctan2(y - cy, x - cx)
-        bands += np.exp(-(distance**2)) * (0.14 + 0.30 * np.sin(turn - 6.5 * distance))  # one pale spiral arm
+        # one pale spiral arm
+        bands += np.exp(-(distance**2)) * (0.14 + 0.30 * np.sin(turn - 6.5 * distance))
     image = ramp(np.clip(bands, 0, 1), SKY)
     for cx, cy, radius, _ in DISCS:
         distance = np.hypot(x - cx, y - cy) / radius
@@ -73,7 +76,11 @@ def sky_color(x, y, angle, rng):
 
 def add_land(x, y, image, angle, rng):
     """Paint three hill ranges and a field of corn over the sky; returns image and angle."""
-    for base, swell, phase, colors in ((0.66, 0.035, 0.4, HILLS), (0.73, 0.03, 2.6, HILLS), (0.81, 0.025, 4.4, FIELD)):
+    for base, swell, phase, colors in (
+        (0.66, 0.035, 0.4, HILLS),
+        (0.73, 0.03, 2.6, HILLS),
+        (0.81, 0.025, 4.4, FIELD),
+    ):
         top = horizon(x, base, swell, phase)
         inside = y > top
         depth = (y - top) * (1 if colors is HILLS else 0.8)
@@ -101,7 +108,11 @@ def add_tree(x, y, image, angle, foot, tip, girth, rng):
     """Paint one flame-shaped tree standing at x = `foot` and reaching up to y = `tip`."""
     rise = np.clip((1.12 - y) / (1.12 - tip), 0, 1)
     sway = foot + 0.016 * np.sin(11 * rise + foot)
-    breadth = girth * (1 - rise) ** 0.75 * (1 + 0.25 * np.sin(27 * rise + 9 * foot + 3 * np.sign(x - sway)))
+    breadth = (
+        girth
+        * (1 - rise) ** 0.75
+        * (1 + 0.25 * np.sin(27 * rise + 9 * foot + 3 * np.sign(x - sway)))
+    )
     inside = (np.abs(x - sway) < breadth) & (y > tip)
     flame = -np.pi / 2 + 0.45 * np.sin(22 * y + 30 * (x - sway)) + 4.5 * (sway - x)
     angle = np.where(inside, flame, angle)
@@ -118,8 +129,11 @@ def paint(rng):
     image, angle = add_bushes(x, y, image, angle, rng)
     for foot, tip, girth in ((1.055, 0.20, 0.115), (1.175, 0.52, 0.09)):
         image, angle = add_tree(x, y, image, angle, foot, tip, girth, rng)
-    canvas = Canvas(0.7 * image, rng)  # a dark first state, so that gaps between strokes deepen the colour
-    loaded = Brush(width=26, length=150, dry=0.3, value_jitter=0.05, hue_jitter=0.032, relief=1.2, streak=0.15)
+    # a dark first state, so that gaps between strokes deepen the colour
+    canvas = Canvas(0.7 * image, rng)
+    loaded = Brush(
+        width=26, length=150, dry=0.3, value_jitter=0.05, hue_jitter=0.032, relief=1.2, streak=0.15
+    )
     canvas.layer(loaded, image, angle)
     canvas.layer(scaled(loaded, 0.62, value_jitter=0.09), image, angle)
     canvas.layer(scaled(loaded, 0.45, value_jitter=0.11, relief=1.6, spacing=1.0), image, angle)

@@ -1,4 +1,5 @@
-"""Curling waves under a red sun, cut in lines of varying weight: indigo ink and flat washes on cream paper."""
+"""Curling waves under a red sun, cut in lines of varying weight: indigo ink and flat washes on
+cream paper."""
 
 import numpy as np
 from scipy import ndimage as ndi
@@ -8,12 +9,17 @@ from painters.surface import grain, grid, noise, palette, paper, smoothstep
 
 SHAPE = (1560, 2048)
 PITCH = 11.5  # pixels from line to line
-INK, CREAM, MID, PALE, RED, OCHRE = palette("16264f", "f3e7cb", "2f5f94", "a9c3cc", "c8402a", "dba75a")
+INK, CREAM, MID, PALE, RED, OCHRE = palette(
+    "16264f", "f3e7cb", "2f5f94", "a9c3cc", "c8402a", "dba75a"
+)
 SUN = (0.86, 0.235, 0.125)
-CURL = np.array(  # outline of a breaking wave, clockwise from its foot: back, lip, then the hollow face
+# outline of a breaking wave, clockwise from its foot: back, lip, then the hollow face
+CURL = np.array(
     [
-        (-1.60, 1.30), (-1.35, 0.62), (-1.05, 0.20), (-0.72, -0.16), (-0.36, -0.42), (0.02, -0.52), (0.36, -0.46),
-        (0.60, -0.28), (0.70, -0.06), (0.66, 0.08), (0.52, -0.06), (0.36, -0.14), (0.18, -0.12), (0.04, 0.02),
+        (-1.60, 1.30), (-1.35, 0.62), (-1.05, 0.20), (-0.72, -0.16), (-0.36, -0.42),
+        (0.02, -0.52), (0.36, -0.46),
+        (0.60, -0.28), (0.70, -0.06), (0.66, 0.08), (0.52, -0.06), (0.36, -0.14), (0.18, -0.12),
+        (0.04, 0.02),
         (-0.02, 0.22), (0.06, 0.44), (0.28, 0.64), (0.66, 0.78), (1.20, 0.90), (1.90, 1.30),
     ]
 )  # fmt: skip
@@ -25,14 +31,17 @@ WAVES = (  # x, y, scale, and whether the wave breaks to the left
     (1.06, 0.76, 0.24, True),
     (0.16, 0.92, 0.22, False),
 )
-SWELLS = ((0.60, 0.020, 0.5), (0.70, 0.025, 2.2), (0.84, 0.030, 4.0), (0.93, 0.025, 5.5))  # base, height, phase
+# base, height, phase
+SWELLS = ((0.60, 0.020, 0.5), (0.70, 0.025, 2.2), (0.84, 0.030, 4.0), (0.93, 0.025, 5.5))
 
 
 def rounded(points, rounds=4):
     """Smooth an open line by cutting its corners repeatedly."""
     for _ in range(rounds):
         early, late = 0.75 * points[:-1] + 0.25 * points[1:], 0.25 * points[:-1] + 0.75 * points[1:]
-        points = np.concatenate([points[:1], np.stack([early, late], axis=1).reshape(-1, 2), points[-1:]])
+        points = np.concatenate(
+            [points[:1], np.stack([early, late], axis=1).reshape(-1, 2), points[-1:]]
+        )
     return points
 
 
@@ -47,12 +56,14 @@ class Print:
         self.wobble = noise(SHAPE, 130, rng, octaves=2)
 
     def wash(self, inside, tint, strength):
-        """Print a flat colour that shows the grain of the block; `strength` may vary over the sheet."""
+        """Print a flat colour that shows the grain of the block; `strength` may vary over the
+        sheet."""
         cover = np.clip(strength * (0.90 + 0.10 * self.wood + 0.05 * self.speck), 0, 1) * inside
         self.color += (tint - self.color) * cover[..., None]
 
     def lines(self, inside, distance, weight, tint=INK):
-        """Engrave lines along the levels of `distance`; `weight` (0..1) is the share of the paper they cover."""
+        """Engrave lines along the levels of `distance`; `weight` (0..1) is the share of the paper
+        they cover."""
         phase = distance / PITCH + 0.10 * self.wobble
         off_center = np.abs(phase % 1 - 0.5) * 2
         weight = weight + 0.07 * self.wood + 0.05 * self.wobble
@@ -62,7 +73,9 @@ class Print:
 
     def outline(self, area, width, tint=INK):
         """Draw the border of an area, swelling and thinning as a knife does."""
-        soft = np.minimum(ndi.distance_transform_edt(area), 60) - np.minimum(ndi.distance_transform_edt(~area), 60)
+        soft = np.minimum(ndi.distance_transform_edt(area), 60) - np.minimum(
+            ndi.distance_transform_edt(~area), 60
+        )
         line = np.clip(width * (0.5 + 0.18 * self.wobble) - np.abs(soft) + 0.5, 0, 1)
         self.color += (tint - self.color) * line[..., None]
 
@@ -75,9 +88,13 @@ def add_sky(sheet, x, y):
     sheet.wash(whole, OCHRE, 0.5 * smoothstep(0.30, 0.62, y))
     far = np.hypot(x - SUN[0], y - SUN[1])
     drift = y * SHAPE[0] + 16 * noise(SHAPE, (160, 500), sheet.rng, octaves=1)
-    sheet.lines(far > SUN[2] + 0.008, drift, np.clip(0.36 + 0.30 * bands - 0.25 * y, 0.0, 0.75), MID)
+    sheet.lines(
+        far > SUN[2] + 0.008, drift, np.clip(0.36 + 0.30 * bands - 0.25 * y, 0.0, 0.75), MID
+    )
     sheet.wash(far < SUN[2], RED, 0.92 + 0 * y)
-    sheet.lines(far < SUN[2], drift, smoothstep(-0.06, 0.12, y - SUN[1]) * 0.55, palette("8a1f1c")[0])
+    sheet.lines(
+        far < SUN[2], drift, smoothstep(-0.06, 0.12, y - SUN[1]) * 0.55, palette("8a1f1c")[0]
+    )
     sheet.outline(far < SUN[2], 5, palette("7a1a1a")[0])
 
 
@@ -108,7 +125,8 @@ def add_swell(sheet, x, y, base, swell, phase):
 
 
 def foam_discs(line, normals, scale, rng):
-    """Discs (x, y, radius) of foam along the lip: a scalloped hem with hooked fingers reaching out of it."""
+    """Discs (x, y, radius) of foam along the lip: a scalloped hem with hooked fingers reaching out
+    of it."""
     discs = []
     for at in np.linspace(0, len(line) - 1, 90).astype(int):
         size = scale * rng.uniform(0.045, 0.085) * (0.5 + 0.9 * at / len(line))
@@ -128,8 +146,12 @@ def disc_mask(x, y, discs):
     """Union of discs."""
     mask = np.zeros(SHAPE, bool)
     for cx, cy, radius in discs:
-        rows = slice(max(0, int((cy - radius) * SHAPE[0])), max(0, int((cy + radius) * SHAPE[0]) + 2))
-        cols = slice(max(0, int((cx - radius) * SHAPE[0])), max(0, int((cx + radius) * SHAPE[0]) + 2))
+        rows = slice(
+            max(0, int((cy - radius) * SHAPE[0])), max(0, int((cy + radius) * SHAPE[0]) + 2)
+        )
+        cols = slice(
+            max(0, int((cx - radius) * SHAPE[0])), max(0, int((cx + radius) * SHAPE[0]) + 2)
+        )
         mask[rows, cols] |= np.hypot(x[rows, cols] - cx, y[rows, cols] - cy) < radius
     return mask
 
@@ -141,7 +163,8 @@ def add_wave(sheet, x, y, wave):
     line = rounded(CURL) * side * scale + (cx, cy)
     body = polygon2mask(SHAPE, line[:, ::-1] * SHAPE[0])
     depth = ndi.distance_transform_edt(body)
-    depth = ndi.gaussian_filter(depth, 0.05 * scale * SHAPE[0])  # rounds the folds where lines from both sides meet
+    # rounds the folds where lines from both sides meet
+    depth = ndi.gaussian_filter(depth, 0.05 * scale * SHAPE[0])
     sheet.wash(body, CREAM, 1.0)
     stripe = np.sin(depth / (0.052 * scale * SHAPE[0]) + 0.5 * sheet.wobble + 2.5)
     sheet.wash(body, MID, 0.85 * smoothstep(-0.35, -0.15, stripe))

@@ -1,4 +1,5 @@
-"""Files: what is no file is refused and not waited for, places are tried, and what stood there stays until the new is whole."""
+"""Files: what is no file is refused and not waited for, places are tried, and what stood there
+stays until the new is whole."""
 
 import errno
 import os
@@ -23,15 +24,23 @@ def fail(error):
     return failing
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), RuntimeError(), OSError(28, "No space left on device")]
+)
 @pytest.mark.parametrize("when", ["write", "rename"])
-def test_replacing_leaves_the_old_file_when_writing_or_renaming_fails(tmp_path, monkeypatch, error, when):
+def test_replacing_leaves_the_old_file_when_writing_or_renaming_fails(
+    tmp_path, monkeypatch, error, when
+):
     path = tmp_path / "a.txt"
     path.write_text("old")
     if when == "rename":
         monkeypatch.setattr(os, "replace", fail(error))
     told = r"a\.txt: cannot be written \(No space left on device\)"
-    expected = pytest.raises(InputError, match=told) if isinstance(error, OSError) else pytest.raises(type(error))
+    expected = (
+        pytest.raises(InputError, match=told)
+        if isinstance(error, OSError)
+        else pytest.raises(type(error))
+    )
     with expected, files.replacing(path) as temporary:
         temporary.write_text("half of the n")
         if when == "write":
@@ -68,7 +77,9 @@ def test_links_are_followed_and_stay_and_what_is_no_regular_file_is_refused(tmp_
     assert "is a folder" in refusal(files.regular, tmp_path)
 
 
-def test_a_place_is_tried_since_permissions_and_lengths_of_names_do_not_tell_it_all(tmp_path, monkeypatch):
+def test_a_place_is_tried_since_permissions_and_lengths_of_names_do_not_tell_it_all(
+    tmp_path, monkeypatch
+):
     longest = tmp_path / ("x" * 251 + ".png")
     with files.replacing(files.check_place(longest)) as temporary:
         temporary.write_text("new")
@@ -99,7 +110,8 @@ class Copying(Settings):
         ("symbolic.png", "a.png", "a.png: is the source"),
         ("a.png", "hard.png", "hard.png: is the source"),
         ("folder", "folder/b.png", "b.png: is one of the files of the source"),
-        ("folder", "a.png", "a.png: is one of the files of the source"),  # a link in the folder names it
+        # a link in the folder names it
+        ("folder", "a.png", "a.png: is one of the files of the source"),
         ("folder/b.png", "folder", "b.png: is the source"),
         ("a.png", "folder", "linked.png: is the source"),
         ("folder", "folder", ".png: is one of the files of the source"),
@@ -122,9 +134,13 @@ def test_no_file_that_is_read_is_written_by_whatever_name(tmp_path, monkeypatch,
     Path("folder/linked.png").symlink_to("../a.png")
     Path("loop.png").symlink_to("loop.png")
     os.link("a.png", "hard.png")
-    given = (Copying(source, out),), (Copying("sample", "new.png", (source,)), Copying("sample", out))
+    given = (
+        (Copying(source, out),),
+        (Copying("sample", "new.png", (source,)), Copying("sample", out)),
+    )
     one_of_several = re.sub("(one of the files of )?the source", "one of the more", lost)
-    for settings, says in zip(given, (lost, one_of_several), strict=True):  # also where two objects name them
+    # also where two objects name them
+    for settings, says in zip(given, (lost, one_of_several), strict=True):
         if not lost:
             files.check_outputs(*settings)
             continue
@@ -150,7 +166,8 @@ def test_a_folder_without_locks_has_files_for_locks_and_says_so(tmp_path, monkey
             pass
     number = errno.EIO
     assert "cannot be written" in refusal(files.locked(tmp_path / "other", "is busy").__enter__)
-    monkeypatch.setattr(filelock.FileLock, "_acquire", fail(NotImplementedError()))  # as older versions do
+    # as older versions do
+    monkeypatch.setattr(filelock.FileLock, "_acquire", fail(NotImplementedError()))
     with files.locked(tmp_path / "older", "is busy"):
         assert f"{tmp_path}: has no locks" in caplog.text
 

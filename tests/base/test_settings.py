@@ -1,4 +1,5 @@
-"""Settings: what is allowed, what is refused and how, and that nothing is lost on the way to JSON and back."""
+"""Settings: what is allowed, what is refused and how, and that nothing is lost on the way to JSON
+and back."""
 
 import dataclasses
 import json
@@ -29,14 +30,19 @@ CLASSES = (*known().values(), JobSettings, LearnSettings, ApplySettings, VideoSe
 
 def make(cls=TransferSettings, **changes):
     """Settings of pictures that need not exist."""
-    pictures = {f.name: f"{f.name}.png" for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
+    pictures = {
+        f.name: f"{f.name}.png" for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING
+    }
     more = {LearnSettings: {"paintings": ("painting.png",)}, SweepSettings: {"experiment": "E1"}}
     return cls(**pictures | more.get(cls, {}) | changes)
 
 
 def comes_back(settings):
     """Whether settings are the same when they have been JSON."""
-    return type(settings).from_dict(json.loads(json.dumps(settings.to_dict(), allow_nan=False))) == settings
+    return (
+        type(settings).from_dict(json.loads(json.dumps(settings.to_dict(), allow_nan=False)))
+        == settings
+    )
 
 
 layer = architecture("vgg19").layer
@@ -52,7 +58,13 @@ def test_a_layer_is_called_by_its_name_or_by_the_index_that_tutorials_use():
 @pytest.mark.parametrize(
     ("wrong", "near"),
     [(wrong, "") for wrong in ("0", "17", "-1", "", "1.0", "²", "xyz")]
-    + [("conv3_5", "conv3_"), ("conv4\n2", "conv4_2"), ("conv4-2", "conv4_2"), ("Relu3_1", "relu3_1"), ("pool_5", "pool5")],
+    + [
+        ("conv3_5", "conv3_"),
+        ("conv4\n2", "conv4_2"),
+        ("conv4-2", "conv4_2"),
+        ("Relu3_1", "relu3_1"),
+        ("pool_5", "pool5"),
+    ],
 )
 def test_a_layer_that_vgg19_does_not_have_is_refused_with_the_nearest_if_there_is_one(wrong, near):
     message = refusal(layer, wrong)
@@ -61,7 +73,7 @@ def test_a_layer_that_vgg19_does_not_have_is_refused_with_the_nearest_if_there_i
     assert (f"; did you mean '{near}" in message) if near else ("did you mean" not in message)
 
 
-# --- what is allowed --------------------------------------------------------------------------------------------
+# --- what is allowed ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -74,21 +86,38 @@ def test_a_layer_that_vgg19_does_not_have_is_refused_with_the_nearest_if_there_i
         ("tutorial", 1.0, 1e6, 0.0, False, "content", 1),
     ],
 )
-def test_a_convention_fills_what_was_left_open(convention, alpha, beta, tv, normalize, init, levels):
+def test_a_convention_fills_what_was_left_open(
+    convention, alpha, beta, tv, normalize, init, levels
+):
     chosen, its = make(convention=convention), CONVENTIONS[convention]
     assert (chosen.alpha, chosen.beta, chosen.tv, chosen.normalize) == (alpha, beta, tv, normalize)
     assert (chosen.init, chosen.levels) == (init, levels)
-    assert make(convention=convention, alpha=its.alpha, beta=its.beta, tv=its.tv, style_layers=its.style_layers) == chosen
+    assert (
+        make(
+            convention=convention,
+            alpha=its.alpha,
+            beta=its.beta,
+            tv=its.tv,
+            style_layers=its.style_layers,
+        )
+        == chosen
+    )
 
 
-TUTORIAL = {"content_layers": ("conv2_2",), "style_layers": ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")}
+TUTORIAL = {
+    "content_layers": ("conv2_2",),
+    "style_layers": ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1"),
+}
 GIVEN = {"alpha": 0, "beta": 7, "tv": 0, "normalize": True, "style_layers": ("conv1_1",)}
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"style_layers": (1, "3", "conv3_1")}, {"style_layers": ("conv1_1", "conv2_1", "conv3_1")}),
+        (
+            {"style_layers": (1, "3", "conv3_1")},
+            {"style_layers": ("conv1_1", "conv2_1", "conv3_1")},
+        ),
         ({"content_layers": 4}, {"content_layers": ("conv2_2",)}),
         ({"convention": "tutorial"}, TUTORIAL),
         ({"convention": "neural-style", **GIVEN}, GIVEN),
@@ -113,10 +142,11 @@ def test_equal_settings_are_equal_however_they_were_written():
     assert make() == make(convention="mean", alpha=1, beta="2e1", content_layers=(10,))
     assert JobSettings(resume="false", out="a.png") == JobSettings(resume=False, out=Path("a.png"))
     assert make(init="noise").replace(convention="paper").init == "noise"
-    assert make(ReconstructSettings, convention="notebook").init == "noise"  # not from the picture that is sought
+    # not from the picture that is sought
+    assert make(ReconstructSettings, convention="notebook").init == "noise"
 
 
-# --- what is refused --------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -124,8 +154,14 @@ def test_equal_settings_are_equal_however_they_were_written():
     [
         ({"alpha": 0, "beta": 0}, ("alpha", "beta", "at least one must be more")),
         ({"style_layers": ("conv1_1", "conv2_1", "1")}, ("style_layers", "twice")),
-        ({"style_layers": ("conv1_1", "conv2_1"), "style_weights": (1.0,)}, ("style_weights", "1", "2")),
-        ({"style_layers": ("conv1_1", "conv2_1"), "style_weights": (1, 2, 3)}, ("style_weights", "3", "2")),
+        (
+            {"style_layers": ("conv1_1", "conv2_1"), "style_weights": (1.0,)},
+            ("style_weights", "1", "2"),
+        ),
+        (
+            {"style_layers": ("conv1_1", "conv2_1"), "style_weights": (1, 2, 3)},
+            ("style_weights", "3", "2"),
+        ),
         ({"style_weights": (0, 0, 0, 0, 0)}, ("style_weights", "at least one must be more")),
         ({"style_weights": (1, 1, -1e-9, 1, 1)}, ("style_weights", "-1e-09")),
         ({"style_weights": (1, 1, 1, 1, math.nan)}, ("style_weights", "nan")),
@@ -138,7 +174,10 @@ def test_equal_settings_are_equal_however_they_were_written():
         ({"alpha": "1" + "0" * 400}, ("alpha: inf is not allowed",)),
         ({"pool": "average"}, ("pool: 'average'", "avg, max, l2")),
         ({"pool": "a\nb"}, ("pool: 'a b'",)),
-        ({"convention": "papr"}, ("convention: 'papr'", ", ".join(CONVENTIONS), "did you mean 'paper'?")),
+        (
+            {"convention": "papr"},
+            ("convention: 'papr'", ", ".join(CONVENTIONS), "did you mean 'paper'?"),
+        ),
         ({"cls": ReconstructSettings, "init": "style"}, ("init: 'style' is not one of noise, ",)),
         ({"cls": TextureSettings, "init": "content"}, ("rings, style or a path",)),
     ],
@@ -159,8 +198,16 @@ def test_a_field_takes_values_of_its_type_only():
 
 
 def test_a_range_includes_its_ends_which_come_back_from_json_and_nothing_beyond():
-    fields = {(name, opt): (cls, *field_type(kind)) for cls in CLASSES for name, kind, opt in cls.options()}
-    numbers = {field: cls for field, (cls, wanted, many, _) in fields.items() if wanted in (int, float) and not many}
+    fields = {
+        (name, opt): (cls, *field_type(kind))
+        for cls in CLASSES
+        for name, kind, opt in cls.options()
+    }
+    numbers = {
+        field: cls
+        for field, (cls, wanted, many, _) in fields.items()
+        if wanted in (int, float) and not many
+    }
     assert {name for name, _ in numbers} >= {"size", "steps", "alpha", "learning_rate", "frames"}
     for (name, opt), cls in numbers.items():
         for end in {opt.low, opt.high} - {None}:
@@ -192,7 +239,9 @@ def test_a_copy_is_changed_and_validated_and_unknown_or_missing_settings_are_nam
         first.size = 128
     assert "alpha" in refusal(first.replace, alpha=0, beta=0)
     assert "did you mean 'steps'?" in refusal(first.replace, step=3)
-    assert "'stepz'; did you mean 'steps'?" in refusal(TransferSettings.from_dict, make().to_dict() | {"stepz": 3})
+    assert "'stepz'; did you mean 'steps'?" in refusal(
+        TransferSettings.from_dict, make().to_dict() | {"stepz": 3}
+    )
     assert "'painting' is missing" in refusal(TransferSettings.from_dict, {"photo": "x.png"})
 
 

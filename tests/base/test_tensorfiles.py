@@ -1,4 +1,5 @@
-"""Files of tensors: formats are known by their content, what cannot be meant is refused, and nothing in a file is run."""
+"""Files of tensors: formats are known by their content, what cannot be meant is refused, and
+nothing in a file is run."""
 
 import pickle
 import zipfile
@@ -34,7 +35,9 @@ def checked(path):
 
 
 @pytest.mark.parametrize("kind", SAVE)
-def test_each_format_is_read_and_a_damaged_file_is_read_or_refused_by_name_but_never_breaks(path, kind):
+def test_each_format_is_read_and_a_damaged_file_is_read_or_refused_by_name_but_never_breaks(
+    path, kind
+):
     SAVE[kind](TENSORS, path)
     tensors, metadata = tensorfiles.read(path)
     assert all(torch.equal(tensors.pop(name), tensor) for name, tensor in TENSORS.items())
@@ -54,7 +57,15 @@ def test_a_state_dict_may_be_in_a_dict_of_other_things_and_is_read_as_plain_floa
 
 
 def test_a_file_of_something_else_is_refused_by_name(path):
-    for content in (b"", b"{", b"\0", b"text, no weights", b"\xff" * 8 + b"{", b"PK\3\4", b"\x89PNG\r\n\x1a\n"):
+    for content in (
+        b"",
+        b"{",
+        b"\0",
+        b"text, no weights",
+        b"\xff" * 8 + b"{",
+        b"PK\3\4",
+        b"\x89PNG\r\n\x1a\n",
+    ):
         assert read_or_refused(tensorfiles.read, path, content) is None
     for thing in ([1, 2], torch.zeros(3), 5, None, {"state_dict": [1]}, {"b": bytearray(3)}):
         torch.save(thing, path)
@@ -76,13 +87,20 @@ class Trap:
 
 def test_code_in_a_file_is_refused_and_not_run(path):
     trap = Trap(path.with_name("sprung"))
-    for save in (SAVE["zip"], SAVE["legacy"], lambda state, path: path.write_bytes(pickle.dumps(state["trap"]))):
+    for save in (
+        SAVE["zip"],
+        SAVE["legacy"],
+        lambda state, path: path.write_bytes(pickle.dumps(state["trap"])),
+    ):
         save(TENSORS | {"trap": trap}, path)
         assert str(path) in refusal(tensorfiles.read, path)
         assert not trap.path.exists()
 
 
-NOT_STORED, NOT_FINITE = "a does not consist of stored numbers", "a holds numbers that are not finite"
+NOT_STORED, NOT_FINITE = (
+    "a does not consist of stored numbers",
+    "a holds numbers that are not finite",
+)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""Threads that wait let go of their core, in every process that computes, unless the user has said how they shall wait."""
+"""Threads that wait let go of their core, in every process that computes, unless the user has said
+how they shall wait."""
 
 import os
 import subprocess
@@ -11,7 +12,7 @@ from nstlab.base.threads import POLICY, WAITING
 OPENMP = """
 import ctypes, importlib.util, pathlib
 folder = pathlib.Path(importlib.util.find_spec("torch").origin).parent / "lib"
-for library in folder.glob("libgomp*"):  # OpenMP tells what it has read when it is loaded, as PyTorch does
+for library in folder.glob("libgomp*"):  # OpenMP tells what it has read when it is loaded
     ctypes.CDLL(str(library))
 """
 pytestmark = pytest.mark.usefixtures("cold_python")
@@ -44,7 +45,9 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("code", [COMMAND, NOTEBOOK, WORKER], ids=["command", "notebook", "worker"])
 def test_threads_let_go_soon_wherever_a_process_begins(code):
     said = told(code)
-    assert said.count("GOMP_SPINCOUNT") == said.count(f"GOMP_SPINCOUNT = '{WAITING['GOMP_SPINCOUNT']}'")
+    assert said.count("GOMP_SPINCOUNT") == said.count(
+        f"GOMP_SPINCOUNT = '{WAITING['GOMP_SPINCOUNT']}'"
+    )
 
 
 @pytest.mark.parametrize(("name", "value"), [("GOMP_SPINCOUNT", "77"), (POLICY, "ACTIVE")])

@@ -1,4 +1,5 @@
-"""The command line: pictures come out, nothing is computed twice, and every bad input is one line and exit code 2."""
+"""The command line: pictures come out, nothing is computed twice, and every bad input is one line
+and exit code 2."""
 
 import contextlib
 import logging
@@ -43,7 +44,11 @@ SENTINEL = b"an older picture"
 @pytest.fixture
 def files(tmp_path, photo, painting, tiny_file):
     """The pictures and the weights on disk: (photo, painting, weights)."""
-    return im.save(photo, tmp_path / "photo.png"), im.save(painting, tmp_path / "painting.png"), tiny_file
+    return (
+        im.save(photo, tmp_path / "photo.png"),
+        im.save(painting, tmp_path / "painting.png"),
+        tiny_file,
+    )
 
 
 @pytest.fixture
@@ -57,7 +62,10 @@ def command(files, tmp_path):
         words = [recipe, *map(str, pictures or named[recipe])]
         for name, value in (usual | options).items():
             if value is not None:
-                words += ["--" + name.replace("_", "-"), *map(str, value if isinstance(value, tuple) else [value])]
+                words += [
+                    "--" + name.replace("_", "-"),
+                    *map(str, value if isinstance(value, tuple) else [value]),
+                ]
         return words
 
     return make
@@ -90,30 +98,59 @@ def evaluations(monkeypatch):
     return seen
 
 
-# --- pictures come out ------------------------------------------------------------------------------------------
+# --- pictures come out ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("words", "options", "shape", "stored"),
     [
-        ("transfer", {"size": 48, "out": "a.png"}, (48, 40), {"size": 48, "steps": 4, "convention": "mean"}),
-        ("reconstruct", {"size": 40, "out": "a.jpg"}, (40, 33), {"size": 40}),
-        ("texture", {"size": 42, "out": "a.tif"}, (30, 42), {"size": 42}),
-        ("transfer rocket mosaic", {"steps": 1, "normalize": None}, (21, 32), {"photo": "rocket", "normalize": True}),
         (
             "transfer",
-            {"style_layers": ("conv1_1", "3"), "style_weights": (1, "2.5"), "alpha": "1e-1", "seed": 3, "init": "grey"},
+            {"size": 48, "out": "a.png"},
+            (48, 40),
+            {"size": 48, "steps": 4, "convention": "mean"},
+        ),
+        ("reconstruct", {"size": 40, "out": "a.jpg"}, (40, 33), {"size": 40}),
+        ("texture", {"size": 42, "out": "a.tif"}, (30, 42), {"size": 42}),
+        (
+            "transfer rocket mosaic",
+            {"steps": 1, "normalize": None},
+            (21, 32),
+            {"photo": "rocket", "normalize": True},
+        ),
+        (
+            "transfer",
+            {
+                "style_layers": ("conv1_1", "3"),
+                "style_weights": (1, "2.5"),
+                "alpha": "1e-1",
+                "seed": 3,
+                "init": "grey",
+            },
             (32, 27),
-            {"style_layers": ["conv1_1", "conv2_1"], "style_weights": [1, 2.5], "alpha": 0.1, "seed": 3, "init": "grey"},
+            {
+                "style_layers": ["conv1_1", "conv2_1"],
+                "style_weights": [1, 2.5],
+                "alpha": 0.1,
+                "seed": 3,
+                "init": "grey",
+            },
         ),
         *[
-            ("transfer", {"optimizer": name, "convention": "tutorial"}, (32, 27), {"optimizer": name, "beta": 1e6})
+            (
+                "transfer",
+                {"optimizer": name, "convention": "tutorial"},
+                (32, 27),
+                {"optimizer": name, "beta": 1e6},
+            )
             for name in OPTIMIZERS
         ],
     ],
     ids=str,
 )
-def test_a_recipe_makes_a_picture_of_the_size_with_its_settings(paint, tmp_path, monkeypatch, words, options, shape, stored):
+def test_a_recipe_makes_a_picture_of_the_size_with_its_settings(
+    paint, tmp_path, monkeypatch, words, options, shape, stored
+):
     monkeypatch.chdir(tmp_path)
     out = options.get("out", "out.png")
     said = paint(*words.split(), **{"out": out} | options)
@@ -144,8 +181,15 @@ def test_a_run_is_found_again_unless_it_is_to_be_computed_anew(paint, tmp_path, 
     assert (tmp_path / "out.png").read_bytes() != first
 
 
-def test_an_animation_has_as_many_frames_as_wanted_and_only_missing_ones_are_computed(paint, tmp_path):
-    for frames, few, many, found in ((0, 0, 0, False), (3, 2, 4, False), (9, 6, 10, False), (3, 2, 4, True)):
+def test_an_animation_has_as_many_frames_as_wanted_and_only_missing_ones_are_computed(
+    paint, tmp_path
+):
+    for frames, few, many, found in (
+        (0, 0, 0, False),
+        (3, 2, 4, False),
+        (9, 6, 10, False),
+        (3, 2, 4, True),
+    ):
         said = paint(frames=frames, steps=20, optimizer="adam", learning_rate=0.1)
         assert ("found in" in said) == found
         if frames:
@@ -155,12 +199,13 @@ def test_an_animation_has_as_many_frames_as_wanted_and_only_missing_ones_are_com
                 assert few <= gif.n_frames <= many
 
 
-# --- every bad input is one line --------------------------------------------------------------------------------
+# --- every bad input is one line ------------------------------------------------------------------
 
 
 @pytest.fixture
 def refused(tmp_path, monkeypatch, capsys, evaluations):
-    """Runs a command that must be refused: exit code 2, one line with certain texts, nothing written. Returns the line.
+    """Runs a command that must be refused: exit code 2, one line with certain texts, nothing
+    written. Returns the line.
 
     Early: before any work."""
     monkeypatch.chdir(tmp_path)
@@ -192,11 +237,20 @@ def refused(tmp_path, monkeypatch, capsys, evaluations):
         ("transfer", "PHOTO"),
         ("transfer coffee", "PAINTING"),
         ("transfer coffee mosaic chelsea", "chelsea"),
-        ("transfer coffee mosaic --sise 32", "unrecognized arguments: --sise 32; see nstlab transfer --help"),
+        (
+            "transfer coffee mosaic --sise 32",
+            "unrecognized arguments: --sise 32; see nstlab transfer --help",
+        ),
         ("transfer coffee mosaic ''", "unrecognized arguments: ''; see nstlab transfer --help"),
-        ("transfer coffee mosaic 'a b' c", "unrecognized arguments: 'a b' c; see nstlab transfer --help"),
+        (
+            "transfer coffee mosaic 'a b' c",
+            "unrecognized arguments: 'a b' c; see nstlab transfer --help",
+        ),
         ("transfer coffee mosaic --size", "--size"),
-        ("transfer coffee mosaic --size 8", "size: 8 is not allowed; allowed is from 16 to 16384 px"),
+        (
+            "transfer coffee mosaic --size 8",
+            "size: 8 is not allowed; allowed is from 16 to 16384 px",
+        ),
         ("transfer rocket mosaic --size 16", "rocket"),
         ("transfer coffee mosaic --alpha -1", "alpha: -1"),
         ("transfer coffee mosaic --alpha -1e3", "alpha: -1000.0 is not allowed"),
@@ -242,7 +296,9 @@ def test_words_that_cannot_be_meant_are_refused(refused, words, says):
 )
 @pytest.mark.parametrize("word", ["x" * 5000, "9" * 5000, "x y " * 1250])
 def test_of_a_word_of_thousands_of_letters_a_part_is_said(refused, words, says, word):
-    said = refused([word if each == "{}" else each for each in words.split()], word[:100].rstrip(), says)
+    said = refused(
+        [word if each == "{}" else each for each in words.split()], word[:100].rstrip(), says
+    )
     assert len(said) < 1200
 
 
@@ -268,7 +324,9 @@ PICTURES = "photo painting init"
     ],
     ids=lambda text: text[:30],
 )
-def test_a_path_that_cannot_be_used_is_refused_before_any_work(command, refused, tmp_path, monkeypatch, roles, name, says):
+def test_a_path_that_cannot_be_used_is_refused_before_any_work(
+    command, refused, tmp_path, monkeypatch, roles, name, says
+):
     (tmp_path / "text.png").write_text("text " * 99)
     Image.new("RGB", (40, 15)).save(tmp_path / "small.png")
     (tmp_path / "folder.png").mkdir()
@@ -282,15 +340,27 @@ def test_a_path_that_cannot_be_used_is_refused_before_any_work(command, refused,
         refused(command(**{role: tmp_path / name}), name, says)
 
 
-def test_neither_picture_nor_animation_takes_the_place_of_an_input_or_a_folder(command, refused, files, tmp_path):
-    for role, path in (("photo", files[0]), ("painting", files[1]), ("init", files[0]), ("weights", files[2])):
+def test_neither_picture_nor_animation_takes_the_place_of_an_input_or_a_folder(
+    command, refused, files, tmp_path
+):
+    for role, path in (
+        ("photo", files[0]),
+        ("painting", files[1]),
+        ("init", files[0]),
+        ("weights", files[2]),
+    ):
         both = tmp_path / f"{role}_too.png"
         before = path.read_bytes()
         both.write_bytes(before)
         for end in ("", "/", "/."):  # a path is the same file with them
-            refused(command(**{"out": both, role: f"{both}{end}"}), f"is the {role}, which would be lost")
+            refused(
+                command(**{"out": both, role: f"{both}{end}"}),
+                f"is the {role}, which would be lost",
+            )
         assert both.read_bytes() == before
-    refused(command(out=tmp_path / "both.png", results=tmp_path / "both.png"), "both.png: is a folder")
+    refused(
+        command(out=tmp_path / "both.png", results=tmp_path / "both.png"), "both.png: is a folder"
+    )
     gif = tmp_path / "out.gif"
     gif.mkdir()
     refused(command(frames=3), "out.gif: is a folder")
@@ -304,7 +374,9 @@ def test_every_field_that_names_a_file_says_whether_it_is_read_or_written():
     for command in cli.commands().values():
         for cls in command.settings:
             for name, annotation, opt in cls.options():
-                names_files = field_type(annotation)[0] is Path or " file" in opt.help or "folder" in opt.help
+                names_files = (
+                    field_type(annotation)[0] is Path or " file" in opt.help or "folder" in opt.help
+                )
                 assert not names_files or opt.reads or opt.output or name == "results", (cls, name)
 
 
@@ -315,24 +387,42 @@ def test_every_field_that_names_a_file_says_whether_it_is_read_or_written():
         ("apply model photos --out painted", "photos/b.png"),  # painted/a.png is a link to it
         ("apply model photos --out photos", "photos/a.png: is one of the files of the photo"),
         ("export model.onnx --out model.onnx", "the model"),
-        ("learn painting.png --out weights.safetensors --weights weights.safetensors", "the weights"),
-        ("learn painting.png --photos photos --out photos.safetensors", "is one of the photos, photos/b.png"),
+        (
+            "learn painting.png --out weights.safetensors --weights weights.safetensors",
+            "the weights",
+        ),
+        (
+            "learn painting.png --photos photos --out photos.safetensors",
+            "is one of the photos, photos/b.png",
+        ),
         ("video clip.mp4 painting.png --out clip.mp4", "the clip"),
         ("video photos painting.png --out painted", "photos/b.png"),
         ("video clip.mp4 painting.png --out .", "painting.png: is the painting"),
-        ("video clip.mp4 mosaic --out film.gif -p mask film.gif -p painting_mask painting.png", "the mask"),
+        (
+            "video clip.mp4 mosaic --out film.gif -p mask film.gif -p painting_mask painting.png",
+            "the mask",
+        ),
         ("video clip.mp4 mosaic --out film.gif -p init film.gif", "the init"),
-        ("video clip.mp4 mosaic --out film.gif -p more_paintings painting.png,film.gif", "the more_paintings"),
+        (
+            "video clip.mp4 mosaic --out film.gif -p more_paintings painting.png,film.gif",
+            "the more_paintings",
+        ),
         ("video clip.mp4 mosaic --out film.gif -p weights film.gif", "the weights"),
         ("video clip.mp4 mosaic --out model.gif --model model.gif", "the model"),
-        ("transfer photos/a.png painting.png --more-paintings photos/b.png --out painted/a.png", "photos/b.png"),
+        (
+            "transfer photos/a.png painting.png --more-paintings photos/b.png --out painted/a.png",
+            "photos/b.png",
+        ),
         ("sweep E1 --photo results/sweeps/E1-quick/sheet.png", "the photo"),
         ("sweep E1 --painting E1.jpg --gallery .", "the painting"),
     ],
 )
 @pytest.mark.skipif(os.name != "posix", reason="symbolic links")
 def test_no_command_writes_over_what_it_reads(refused, tmp_path, words, lost):
-    names = "model model.onnx model.gif weights.safetensors clip.mp4 film.gif painting.png photo.png E1.jpg photos/a.png"
+    names = (
+        "model model.onnx model.gif weights.safetensors clip.mp4 film.gif painting.png "
+        "photo.png E1.jpg photos/a.png"
+    )
     for name in [*names.split(), "photos/b.png", "results/sweeps/E1-quick/sheet.png"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -363,13 +453,17 @@ def test_a_gallery_replaces_no_page_but_its_own(refused, tmp_path):
 
 
 @pytest.mark.parametrize(("factor", "normalize"), [(1e9, False), (1e37, True)])
-def test_weights_whose_features_overflow_are_refused(command, refused, tmp_path, tiny, factor, normalize):
+def test_weights_whose_features_overflow_are_refused(
+    command, refused, tmp_path, tiny, factor, normalize
+):
     large = tmp_path / "large.safetensors"
-    safetensors.torch.save_file({n: t * factor for n, t in tiny.tensors.items()}, large, {"input": str(TORCHVISION)})
+    safetensors.torch.save_file(
+        {n: t * factor for n, t in tiny.tensors.items()}, large, {"input": str(TORCHVISION)}
+    )
     refused(command(weights=large, normalize=normalize), "not finite", early=False)
 
 
-# --- memory -----------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
 def limit_memory(monkeypatch, free: int) -> None:
@@ -378,15 +472,22 @@ def limit_memory(monkeypatch, free: int) -> None:
 
 
 def needed(files, size: int) -> int:
-    settings = TransferSettings(*map(str, files[:2]), weights=str(files[2]), size=size, normalize=False)
+    settings = TransferSettings(
+        *map(str, files[:2]), weights=str(files[2]), size=size, normalize=False
+    )
     return prepare(settings, "cpu").memory_needed()
 
 
 @pytest.mark.parametrize(("size", "part"), [(64, 0.7), (256, 0.3), (3000, 0.5)])
-def test_a_size_beyond_the_memory_is_refused_with_one_that_fits_if_any_does(command, refused, files, monkeypatch, size, part):
+def test_a_size_beyond_the_memory_is_refused_with_one_that_fits_if_any_does(
+    command, refused, files, monkeypatch, size, part
+):
     free = int(needed(files, size) * part)
     limit_memory(monkeypatch, free)
-    (named,) = re.findall(r"--size (\d+) would fit", refused(command(size=size, tile="off"), f"size {size} needs about"))
+    (named,) = re.findall(
+        r"--size (\d+) would fit",
+        refused(command(size=size, tile="off"), f"size {size} needs about"),
+    )
     assert 16 <= int(named) < size
     assert needed(files, int(named)) <= free
     limit_memory(monkeypatch, 1)
@@ -394,7 +495,9 @@ def test_a_size_beyond_the_memory_is_refused_with_one_that_fits_if_any_does(comm
 
 
 @pytest.mark.parametrize("recipe", ["transfer", "reconstruct", "texture"])
-def test_a_size_that_the_machine_can_never_hold_is_refused_before_a_picture_is_decoded(command, refused, monkeypatch, recipe):
+def test_a_size_that_the_machine_can_never_hold_is_refused_before_a_picture_is_decoded(
+    command, refused, monkeypatch, recipe
+):
     limit_memory(monkeypatch, 10**8)
     monkeypatch.setattr(Image.Image, "crop", None)
     refused(command(recipe, size=16384), "size 16384 needs about", "0.09 GB is available")
@@ -418,7 +521,10 @@ def test_tiles_are_chosen_in_pixels_and_what_cannot_be_is_refused(command, refus
     "error",
     [
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation."),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate "
+            "memory: you tried"
+        ),
         MemoryError(),
     ],
 )
@@ -433,10 +539,12 @@ def test_another_failure_is_not_taken_for_a_bad_input(command, monkeypatch):
         cli.main(command())
 
 
-# --- Ctrl-C -----------------------------------------------------------------------------------------------------
+# --- Ctrl-C ---------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_keeps_the_best_picture_if_there_is_one_and_the_next_run_finishes(command, tmp_path, capsys, monkeypatch):
+def test_ctrl_c_keeps_the_best_picture_if_there_is_one_and_the_next_run_finishes(
+    command, tmp_path, capsys, monkeypatch
+):
     out, whole = tmp_path / "out.png", tmp_path / "whole.png"
     assert cli.main(command(steps=10, results=tmp_path / "other", out=whole)) == 0
 
@@ -469,7 +577,8 @@ def test_an_interrupt_that_says_nothing_adds_nothing(command, monkeypatch, capsy
 
 SIGNALLED = """
 import os, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which processes started in the background do not have
+signal.signal(signal.SIGINT,
+signal.default_int_handler)  # which processes started in the background do not have
 from nstlab.cli import main as cli
 from nstlab.method.fast.evaluation import FastBound
 whole, seen = FastBound.evaluate, []
@@ -492,7 +601,7 @@ def test_a_real_ctrl_c_ends_the_process_with_130_and_no_traceback(command, tmp_p
     assert im.load(tmp_path / "out.png").shape == (1, 3, 32, 27)
 
 
-# --- whatever a command is --------------------------------------------------------------------------------------
+# --- whatever a command is ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -545,7 +654,12 @@ def ends_after_a_library_is_done(done):
         done.append("kept")
 
 
-ENDS = [ends_twice, ends_in_an_error_of_a_library, ends_in_an_error_that_is_not_the_users, ends_after_a_library_is_done]
+ENDS = [
+    ends_twice,
+    ends_in_an_error_of_a_library,
+    ends_in_an_error_that_is_not_the_users,
+    ends_after_a_library_is_done,
+]
 
 
 @pytest.mark.parametrize("function", ENDS)
@@ -570,7 +684,8 @@ def test_what_cannot_be_kept_after_an_interrupt_is_said(capsys):
 
 
 def test_a_signal_while_the_program_is_imported_ends_in_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "main", Mock(side_effect=KeyboardInterrupt))  # which no handler has seen
+    # which no handler has seen
+    monkeypatch.setattr(cli, "main", Mock(side_effect=KeyboardInterrupt))
     assert __main__.main() == 130
     assert capsys.readouterr().err == "nstlab: interrupted\n"
 
@@ -623,7 +738,9 @@ class Broken:
     ],
 )
 @pytest.mark.parametrize("err", [OSError(28, "No space left on device"), BrokenPipeError(), None])
-def test_what_cannot_be_printed_keeps_no_command_from_its_work(tmp_path, monkeypatch, capsys, out, code, err):
+def test_what_cannot_be_printed_keeps_no_command_from_its_work(
+    tmp_path, monkeypatch, capsys, out, code, err
+):
     def work():
         for name in "ab":
             console.tell(name)
@@ -640,7 +757,10 @@ def test_what_cannot_be_printed_keeps_no_command_from_its_work(tmp_path, monkeyp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
     assert (sys.stdout, sys.stderr) == streams
     if err is None and code:
-        assert f"nstlab: error: the output: {out.strerror if isinstance(out, OSError) else out}" in capsys.readouterr().err
+        assert (
+            f"nstlab: error: the output: {out.strerror if isinstance(out, OSError) else out}"
+            in capsys.readouterr().err
+        )
 
 
 @pytest.mark.parametrize("words", ["--help", "transfer --help", ""])
@@ -651,7 +771,9 @@ def test_help_that_cannot_be_printed_is_no_success(monkeypatch, capsys, words):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a folder that is in use cannot be deleted")
-def test_a_current_folder_that_is_gone_is_said_before_a_library_wants_it(tmp_path, monkeypatch, capsys):
+def test_a_current_folder_that_is_gone_is_said_before_a_library_wants_it(
+    tmp_path, monkeypatch, capsys
+):
     gone, work = tmp_path / "gone", Mock()
     gone.mkdir()
     monkeypatch.chdir(gone)
@@ -663,7 +785,8 @@ def test_a_current_folder_that_is_gone_is_said_before_a_library_wants_it(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("NCOLS", "abc"), ("MININTERVAL", ""), ("BAR_FORMAT", "{nothing}"), ("FILE", "bar.txt")]
+    ("name", "value"),
+    [("NCOLS", "abc"), ("MININTERVAL", ""), ("BAR_FORMAT", "{nothing}"), ("FILE", "bar.txt")],
 )
 def test_variables_that_progress_bars_cannot_use_are_named(monkeypatch, capsys, name, value):
     for module in [each for each in sys.modules if each.partition(".")[0] == "tqdm"]:
@@ -684,21 +807,27 @@ def test_the_log_has_the_labs_lines_and_no_other_packages(monkeypatch, capsys):
     assert capsys.readouterr().err == "nstlab: a\\x1b\\nb: is damaged\n"
 
 
-def test_paths_from_python_may_begin_in_a_home_folder(files, photo, painting, tmp_path, monkeypatch):
+def test_paths_from_python_may_begin_in_a_home_folder(
+    files, photo, painting, tmp_path, monkeypatch
+):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert nst.save(painting, "~/other.jpg") == tmp_path / "other.jpg"
     assert torch.equal(nst.load("~/photo.png"), im.load(files[0]))
     assert nst.read_settings(Path("~/photo.png")) == {}
-    settings = TransferSettings("~/photo.png", Path("~/other.jpg"), weights="~/tiny.safetensors", init="~/photo.png")
+    settings = TransferSettings(
+        "~/photo.png", Path("~/other.jpg"), weights="~/tiny.safetensors", init="~/photo.png"
+    )
     assert [settings.photo, settings.painting, settings.weights, settings.init] == [
         str(tmp_path / name) for name in ("photo.png", "other.jpg", "tiny.safetensors", "photo.png")
     ]
-    assert VideoSettings("~/c.mp4", "mosaic", parameters=("mask", "~/photo.png", "painting_mask", "~/photo.png")).files[
-        "mask"
-    ] == (str(files[0]),)
+    assert VideoSettings(
+        "~/c.mp4", "mosaic", parameters=("mask", "~/photo.png", "painting_mask", "~/photo.png")
+    ).files["mask"] == (str(files[0]),)
     assert nst.VGG19("~/tiny.safetensors").weights.source == str(files[2])
-    assert f"{tmp_path}/none.safetensors: no such file" in refusal(nst.StyleModel.load, "~/none.safetensors")
+    assert f"{tmp_path}/none.safetensors: no such file" in refusal(
+        nst.StyleModel.load, "~/none.safetensors"
+    )
     assert nst.runs(root="~/none").empty
 
 
@@ -724,7 +853,7 @@ def test_what_names_of_files_hold_is_shown_and_not_obeyed(capsys):
     assert third == f"nstlab: error: {in_one_line}"
 
 
-# --- the program itself -----------------------------------------------------------------------------------------
+# --- the program itself ---------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("cold_python")
@@ -744,9 +873,21 @@ print("imported:", sorted(heavy))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "imported: []"
-    for word in ("fetch", "info", "PHOTO", "PAINTING", "--style-layers", "long side", "(default: 512)", "from 16 to 16384 px"):
+    for word in (
+        "fetch",
+        "info",
+        "PHOTO",
+        "PAINTING",
+        "--style-layers",
+        "long side",
+        "(default: 512)",
+        "from 16 to 16384 px",
+    ):
         assert word in done.stdout
-    listed = [done.stdout.index(f"\n    {name}") for name in ("transfer", "reconstruct", "texture", "sweep")]
+    listed = [
+        done.stdout.index(f"\n    {name}")
+        for name in ("transfer", "reconstruct", "texture", "sweep")
+    ]
     assert listed == sorted(listed)
 
 
@@ -754,7 +895,10 @@ def test_words_of_a_command_may_come_in_any_order(command, capsys):
     recipe, photo, painting, *options = command()
     assert cli.main([recipe, *options, photo, painting]) == 0
     capsys.readouterr()
-    for words in ([photo, *options, painting, "--style_scale=1", "--seed", "0"], [*options, "--", photo, painting]):
+    for words in (
+        [photo, *options, painting, "--style_scale=1", "--seed", "0"],
+        [*options, "--", photo, painting],
+    ):
         assert cli.main([recipe, *words]) == 0
         assert "found in" in capsys.readouterr().out
 
@@ -766,12 +910,23 @@ def test_words_of_a_command_may_come_in_any_order(command, capsys):
         ("", {}, 0, "out.png: done in ", ""),
         ("2>&-", {}, 0, "out.png: done in ", ""),
         (">/dev/full", {}, 2, "", "nstlab: error: the output: No space left on device\n"),
-        ("", {"alpha": "nan"}, 2, "", "nstlab: error: alpha: nan is not allowed; allowed is from 0 to 1e+12\n"),
+        (
+            "",
+            {"alpha": "nan"},
+            2,
+            "",
+            "nstlab: error: alpha: nan is not allowed; allowed is from 0 to 1e+12\n",
+        ),
     ],
 )
 def test_the_program_runs_as_a_module_without_tracebacks(command, streams, options, code, out, err):
     words = [sys.executable, "-m", "nstlab", *command(steps=1, **options)]
-    done = subprocess.run(["sh", "-c", f'exec "$@" {streams}', "sh", *words], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {streams}', "sh", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert (done.returncode, done.stderr) == (code, err)
     assert out in done.stdout
 
@@ -779,11 +934,21 @@ def test_the_program_runs_as_a_module_without_tracebacks(command, streams, optio
 def test_info_names_versions_devices_weights_and_samples(capsys):
     assert cli.main(["info"]) == 0
     said = capsys.readouterr().out
-    for text in (torch.__version__, "cpu", "imagenet", "nstlab fetch --weights caffe", "embedded", "astronaut", "mosaic"):
+    for text in (
+        torch.__version__,
+        "cpu",
+        "imagenet",
+        "nstlab fetch --weights caffe",
+        "embedded",
+        "astronaut",
+        "mosaic",
+    ):
         assert text in said
 
 
-def test_fetch_keeps_a_file_that_is_there_and_refuses_a_server_that_is_not(refused, capsys, monkeypatch):
+def test_fetch_keeps_a_file_that_is_there_and_refuses_a_server_that_is_not(
+    refused, capsys, monkeypatch
+):
     here = Download("http://127.0.0.1:9/vgg19-e3b0c442.pth", "e3b0c442", 1)  # the hash of nothing
     there = Download("http://127.0.0.1:9/vgg19-00000000.pth", "00000000", 1)
     monkeypatch.setattr(weights, "SOURCES", {"imagenet": here, "caffe": there})

@@ -1,4 +1,5 @@
-"""The classic experiments, as their notebooks define them: each runs and ends in numbers; and its claims can be refuted."""
+"""The classic experiments, as their notebooks define them: each runs and ends in numbers; and its
+claims can be refuted."""
 
 import re
 from types import SimpleNamespace
@@ -25,14 +26,20 @@ def silent(*_):
 
 @pytest.mark.usefixtures("small")  # figures
 @pytest.mark.parametrize("name", EXPERIMENT_IDS)
-def test_every_experiment_ends_in_an_answer_claims_a_sheet_and_a_page(name, results, course_weights, tmp_path, monkeypatch):
+def test_every_experiment_ends_in_an_answer_claims_a_sheet_and_a_page(
+    name, results, course_weights, tmp_path, monkeypatch
+):
     monkeypatch.setattr(crops, "DRAWN", 2)  # pictures to learn from, which take their time
-    options = SweepSettings(name, "smoke", seed=1, weights=str(course_weights), gallery=tmp_path, results=results)
+    options = SweepSettings(
+        name, "smoke", seed=1, weights=str(course_weights), gallery=tmp_path, results=results
+    )
     outcome = carry_out(options, silent)
     assert outcome.answer in outcome.guess.choices
     assert bool(outcome.runs) == (name not in ("E11", "E19"))
     assert all(re.search(r"\d", c.number) and isinstance(c.holds, bool) for c in outcome.claims)
-    assert all(path.is_file() for path in report.write(options.replace(weights="embedded"), outcome))
+    assert all(
+        path.is_file() for path in report.write(options.replace(weights="embedded"), outcome)
+    )
     page = (tmp_path / "README.md").read_text()
     texts = (
         outcome.title,
@@ -44,7 +51,9 @@ def test_every_experiment_ends_in_an_answer_claims_a_sheet_and_a_page(name, resu
     assert all(text in page for text in texts)
 
 
-def test_weights_from_a_file_add_their_claims_to_a_gallery_in_the_order_of_the_experiments(options, tmp_path):
+def test_weights_from_a_file_add_their_claims_to_a_gallery_in_the_order_of_the_experiments(
+    options, tmp_path
+):
     for weights in ("embedded", str(tmp_path / "tiny.safetensors")):
         given = options("E11", gallery=tmp_path, weights=weights)
         outcome = carry_out(given, silent)
@@ -72,17 +81,29 @@ def ending_at(tiny, tmp_path):
 
 def test_weights_are_used_as_far_as_they_reach(options, ending_at):
     outcome = carry_out(options("E5", weights=ending_at("conv3_4")), silent)
-    assert outcome.lesson.layers == {"content_layers": ("conv3_3",), "style_layers": ("conv1_1", "conv2_1", "conv3_1")}
+    assert outcome.lesson.layers == {
+        "content_layers": ("conv3_3",),
+        "style_layers": ("conv1_1", "conv2_1", "conv3_1"),
+    }
     assert [run.label for run in outcome.runs] == ["to conv2_1", "to conv3_1"]
 
 
-@pytest.mark.parametrize(("last", "name"), [("conv1_1", "E1"), ("conv2_1", "E5"), ("conv3_1", "E4")])
-def test_weights_that_end_too_early_are_refused_before_anything_runs(options, ending_at, last, name, tmp_path):
-    assert re.match(f"{name}: .* end at {last}", refusal(carry_out, options(name, weights=ending_at(last)), silent))
+@pytest.mark.parametrize(
+    ("last", "name"), [("conv1_1", "E1"), ("conv2_1", "E5"), ("conv3_1", "E4")]
+)
+def test_weights_that_end_too_early_are_refused_before_anything_runs(
+    options, ending_at, last, name, tmp_path
+):
+    assert re.match(
+        f"{name}: .* end at {last}",
+        refusal(carry_out, options(name, weights=ending_at(last)), silent),
+    )
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize(("changes", "expected"), [({}, (48, 4, 8)), ({"size": 64, "steps": 40}, (64, 40, 80))])
+@pytest.mark.parametrize(
+    ("changes", "expected"), [({}, (48, 4, 8)), ({"size": 64, "steps": 40}, (64, 40, 80))]
+)
 def test_size_and_steps_replace_the_budgets(make, changes, expected):
     lesson = make(**changes)
     assert (lesson.size, lesson.steps, lesson.longer) == expected
@@ -94,12 +115,20 @@ def test_claims_are_shown_with_names_and_units():
     assert nst.claim("x", [0.12345, 1e-5], True, "px") == Claim("x", "0.123, 1e-05 px", True)
     assert nst.claim("x", {"avg": 1.0, "max": 2.0}, False).number == "avg 1, max 2"
     assert nst.claim("x", 0.5, True).number == "0.5"
-    assert [nst.rises(values) for values in ([1, 2, 3], [1, 1], [2, 1], [1])] == [True, False, False, False]
+    assert [nst.rises(values) for values in ([1, 2, 3], [1, 1], [2, 1], [1])] == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def verdicts(name, **columns):
-    """What an experiment's claims say of runs that have only these attributes, each with a column of values; and its answer."""
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    """What an experiment's claims say of runs that have only these attributes, each with a column
+    of values; and its answer."""
+    rows = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
     _, source = cells(name)[3]
     names = {"nst": nst, "runs": [SimpleNamespace(**row) for row in rows], "choices": ["a", "b"]}
     names["guess"] = nst.predict("?", names["choices"])
@@ -114,15 +143,20 @@ def test_claims_can_be_refuted_by_numbers_and_by_pictures(photo):
     assert verdicts("E3", terms=terms([1, 2, 3, 9], [4, 3, 2, 1])) == ([True, True], "a")
     assert verdicts("E3", terms=terms([1, 2, 4, 3], [4, 3, 2, 1])) == ([False, True], "b")
     photos = [photo] * 2
-    assert verdicts("E4", photo=photos, picture=[photo, 1 - photo], terms=terms([1, 1], [2, 1])) == ([True, True], "a")
-    assert verdicts("E4", photo=photos, picture=[1 - photo, photo], terms=terms([1, 1], [1, 2])) == ([False, False], "b")
+    assert verdicts(
+        "E4", photo=photos, picture=[photo, 1 - photo], terms=terms([1, 1], [2, 1])
+    ) == ([True, True], "a")
+    assert verdicts(
+        "E4", photo=photos, picture=[1 - photo, photo], terms=terms([1, 1], [1, 2])
+    ) == ([False, False], "b")
 
 
 def test_a_command_without_notebooks_says_what_is_missing(options, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "FOLDER", tmp_path)
     assert "there are none" in refusal(carry_out, options("E3"), silent)
     (tmp_path / "10_new.ipynb").write_text(
-        '{"metadata": {}, "nbformat": 4, "cells": [{"cell_type": "markdown", "metadata": {}, "source": []}]}'
+        '{"metadata": {}, "nbformat": 4, "cells": [{"cell_type": "markdown", "metadata": {}, '
+        '"source": []}]}'
     )
     assert "no notebook has cells that are tagged E3" in refusal(carry_out, options("E3"), silent)
 
@@ -130,11 +164,17 @@ def test_a_command_without_notebooks_says_what_is_missing(options, tmp_path, mon
 @pytest.fixture
 def sweep(small):
     """The command, with small pictures and weights; its exit code."""
-    words = [word for name in ("budget", "photo", "painting", "weights", "results") for word in (f"--{name}", str(small[name]))]
+    words = [
+        word
+        for name in ("budget", "photo", "painting", "weights", "results")
+        for word in (f"--{name}", str(small[name]))
+    ]
     return lambda *given: cli.main(["sweep", *words, *given])
 
 
-def test_sweeps_are_run_shown_and_found_again_and_go_on_after_ctrl_c(sweep, tmp_path, capsys, monkeypatch):
+def test_sweeps_are_run_shown_and_found_again_and_go_on_after_ctrl_c(
+    sweep, tmp_path, capsys, monkeypatch
+):
     with monkeypatch.context() as patch:
         raise_at(patch, 3)
         assert sweep("E3") == 130
@@ -147,7 +187,9 @@ def test_sweeps_are_run_shown_and_found_again_and_go_on_after_ctrl_c(sweep, tmp_
     assert sweep("E3") == 0
     again, err = capsys.readouterr()
     assert err.count("found") == 4
-    assert [line for line in again.splitlines() if line.startswith("|")] == [x for x in out.splitlines() if x.startswith("|")]
+    assert [line for line in again.splitlines() if line.startswith("|")] == [
+        x for x in out.splitlines() if x.startswith("|")
+    ]
     assert len(index.rows(tmp_path / "results")) == 4
 
 

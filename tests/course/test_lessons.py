@@ -19,35 +19,49 @@ from nstlab.live.static import STATIC
 @pytest.fixture
 def sweep_of(lesson, small):
     """Makes a sweep of transfers."""
-    base = nst.TransferSettings(small["photo"], small["painting"], init="noise", **lesson.layers, **lesson.common)
+    base = nst.TransferSettings(
+        small["photo"], small["painting"], init="noise", **lesson.layers, **lesson.common
+    )
     return lambda **vary: nst.Sweep(base, vary)
 
 
-def test_a_lesson_says_how_long_a_sweep_takes_by_the_layers_it_reads_and_what_it_has(lesson, sweep_of, capsys, monkeypatch):
+def test_a_lesson_says_how_long_a_sweep_takes_by_the_layers_it_reads_and_what_it_has(
+    lesson, sweep_of, capsys, monkeypatch
+):
     monkeypatch.setattr(estimates, "seconds_per_step", lambda plan: len(plan.layers))
     sweep = sweep_of(beta=[1.0, 2.0, 3.0])
     lesson.estimate(sweep)
     assert (
         capsys.readouterr().out
-        == f"3 runs at 48 px, 12 steps in all: about {round(estimates.OVERHEAD * 12 * 6)} s on this machine\n"
+        == f"3 runs at 48 px, 12 steps in all: about {round(estimates.OVERHEAD * 12 * 6)} s on "
+        "this machine\n"
     )
     lesson.run(sweep_of(beta=[1.0, 2.0]))
     capsys.readouterr()
     lesson.estimate(sweep)
     assert capsys.readouterr().out.endswith(
-        f"about {round(estimates.OVERHEAD * 4 * 6)} s on this machine (2 runs are kept from before)\n"
+        f"about {round(estimates.OVERHEAD * 4 * 6)} s on this machine (2 runs are kept from "
+        "before)\n"
     )
     lesson.run(sweep)
     capsys.readouterr()
     lesson.estimate(sweep)
     assert capsys.readouterr().out == "3 runs at 48 px, 12 steps in all: kept from before\n"
     few = sweep_of(style_layers=[("conv1_1",), ("conv1_1", "conv2_1")])
-    assert f"about {round(estimates.OVERHEAD * 4 * (2 + 3))} s" in estimates.estimate(few, lesson.options.results)
+    assert f"about {round(estimates.OVERHEAD * 4 * (2 + 3))} s" in estimates.estimate(
+        few, lesson.options.results
+    )
 
 
 def test_the_time_of_a_step_is_that_at_the_full_size(sweep_of, monkeypatch):
-    plan, seen, steps = nst.prepare(sweep_of(levels=[1, 2]).cases[1].settings.replace(size=128), "cpu"), [], nst.Plan.steps
-    monkeypatch.setattr(nst.Plan, "steps", lambda self: (seen.append(step.shape) or step for step in steps(self)))
+    plan, seen, steps = (
+        nst.prepare(sweep_of(levels=[1, 2]).cases[1].settings.replace(size=128), "cpu"),
+        [],
+        nst.Plan.steps,
+    )
+    monkeypatch.setattr(
+        nst.Plan, "steps", lambda self: (seen.append(step.shape) or step for step in steps(self))
+    )
     assert estimates.seconds_per_step(plan) > 0
     assert len(plan.schedule) == 2
     assert set(seen) == {plan.start.shape[-2:]}
@@ -61,7 +75,10 @@ def test_a_lessons_runs_are_those_of_the_sweep_with_its_pictures(lesson, sweep_o
     assert torch.equal(runs[0].photo, lesson.photo)
     assert torch.equal(runs[0].painting, lesson.painting)
     assert runs[0].picture.shape == lesson.photo.shape
-    assert runs[0].remaining("content") == runs[0].terms["content"] / runs[0].history["content"].iloc[0]
+    assert (
+        runs[0].remaining("content")
+        == runs[0].terms["content"] / runs[0].history["content"].iloc[0]
+    )
 
 
 def test_what_is_not_allowed_is_refused(make, lesson, sweep_of):
@@ -80,7 +97,10 @@ def test_a_guess_is_held_against_the_answer(monkeypatch):
         "**More or less?** The runs say: **less**.\n\n| claim | number | holds |\n|---|---|---|\n"
         "| It is less | 0.5 | yes |\n| It is none | 0.5 | **no** |"
     )
-    for choice, said in (("more", "You predicted: *more*. The runs"), ("less", "You predicted: *less*. That is it. The runs")):
+    for choice, said in (
+        ("more", "You predicted: *more*. The runs"),
+        ("less", "You predicted: *less*. That is it. The runs"),
+    ):
         guess.buttons.value = choice
         assert said in nst.verdict(guess, "less", claims).data
     assert "answer: 'none'" in refusal(nst.verdict, guess, "none", claims)
@@ -89,7 +109,7 @@ def test_a_guess_is_held_against_the_answer(monkeypatch):
     assert guess._repr_mimebundle_() == {"text/markdown": "**More or less?**\n\n- more\n- less"}
 
 
-# --- exercises; the notebooks' own solutions are checked where the notebooks run --------------------------------
+# --- exercises; the notebooks' own solutions are checked where the notebooks run ------------------
 
 PIXELS = 3 * 48 * 40
 
@@ -121,11 +141,19 @@ def with_ones(colours):
 
 
 def squares_left(known, values):
-    return (known @ torch.linalg.lstsq(known, values[:, None]).solution - values[:, None]).square().sum()
+    return (
+        (known @ torch.linalg.lstsq(known, values[:, None]).solution - values[:, None])
+        .square()
+        .sum()
+    )
 
 
 WRONG = {  # by exercise: answers, and words of their hints
-    "01.1": [(lambda f: f @ f.T, "divided by M"), (lambda f: f.T @ f, "filters with filters"), (lambda f: 0, "mean over")],
+    "01.1": [
+        (lambda f: f @ f.T, "divided by M"),
+        (lambda f: f.T @ f, "filters with filters"),
+        (lambda f: 0, "mean over"),
+    ],
     "01.2": [
         (lambda f, a: 100 * loss_of(f, a), "4 N²"),
         (lambda f, a: 4 * loss_of(f, a), "quarter"),
@@ -156,8 +184,14 @@ WRONG = {  # by exercise: answers, and words of their hints
     "04.1": [("conv3_1", "count"), (11, "count")],
     "04.2": [(5, "N × N"), (sum(n * (n + 1) // 2 for n in (4, 6, 8, 8, 8)), "symmetric")],
     "05.1": [("noise", "gradient"), ("?", "answer")],
-    "05.2": [(lambda a, b: (a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()), "means"), (lambda a, b: 5, "product")],
-    "06.2": [(lambda x: 100 * (max(x) / min(x) - 1), "percent"), (lambda x: x[1] / x[0] - 1, "divide")],
+    "05.2": [
+        (lambda a, b: (a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()), "means"),
+        (lambda a, b: 5, "product"),
+    ],
+    "06.2": [
+        (lambda x: 100 * (max(x) / min(x) - 1), "percent"),
+        (lambda x: x[1] / x[0] - 1, "divide"),
+    ],
     "07.1": [(lambda v, how: v, "shape"), (lambda v, how: v[::2, ::2], "values")],
     "07.2": [((4, 1), "grew"), ((1.9, 4.2), "grew"), (4, "two numbers"), ("14", "two numbers")],
     "08.1": [(lambda g, h: np.linalg.solve(h, g), "sign"), (lambda g, h: -g, "zero")],
@@ -206,13 +240,24 @@ WRONG = {  # by exercise: answers, and words of their hints
     "15.1": [(5, "twice as wide"), (13, "that position's own"), (70, "count the convolutions")],
     "15.2": [
         (lambda count, mean, square: square.mean() - mean.mean() ** 2, "weigh each by its count"),
-        (lambda count, mean, square: (count / count.sum() * (square - mean**2)).sum(), "between the tiles' means"),
+        (
+            lambda count, mean, square: (count / count.sum() * (square - mean**2)).sum(),
+            "between the tiles' means",
+        ),
         (lambda count, mean, square: square.sum(), "less the square of the mean"),
     ],
     "16.1": [
-        (lambda f, a, b: affine(F.batch_norm(f, None, None, training=True), a, b), "each picture by itself"),
+        (
+            lambda f, a, b: affine(F.batch_norm(f, None, None, training=True), a, b),
+            "each picture by itself",
+        ),
         (lambda f, a, b: affine(F.layer_norm(f, f.shape[1:]), a, b), "each channel by itself"),
-        (lambda f, a, b: affine((f - f.mean((2, 3), True)) / (f.var((2, 3), keepdim=True) + 1e-5).sqrt(), a, b), "correction"),
+        (
+            lambda f, a, b: affine(
+                (f - f.mean((2, 3), True)) / (f.var((2, 3), keepdim=True) + 1e-5).sqrt(), a, b
+            ),
+            "correction",
+        ),
         (lambda f, a, b: affine(f, a, b), "over a picture's positions"),
     ],
     "16.2": [(1152, "a scale and a shift"), (288, "of two widths"), (96, "twice the channels")],
@@ -227,7 +272,10 @@ WRONG = {  # by exercise: answers, and words of their hints
     "09.2": [([1, 2], "five"), ([16, 8, 4, 2, 2], "half"), ([16, 8, 4, 2, 1], "add up to 31")],
 }
 
-MATERIAL = {"04.2": lambda lesson: (lesson.net, lesson.style_layers), "08.2": lambda lesson: (lesson.photo,)}
+MATERIAL = {
+    "04.2": lambda lesson: (lesson.net, lesson.style_layers),
+    "08.2": lambda lesson: (lesson.photo,),
+}
 ON_RUNS = {"02.1", "03.2", "06.1"}
 
 
@@ -242,9 +290,12 @@ def test_a_wrong_answer_gets_a_hint_and_no_answer_is_not_a_wrong_one(lesson, nam
     assert all("put your answer" in nst.check(name, answer, *material).data for answer in nothing)
 
 
-def test_right_answers_may_be_written_in_more_than_one_way_and_a_solutions_mark_is_not_a_readers(lesson):
+def test_right_answers_may_be_written_in_more_than_one_way_and_a_solutions_mark_is_not_a_readers(
+    lesson,
+):
     fields = nst.fields("vgg19")
-    right = [("02.3", fields["conv4_4"].across), ("03.1", " The same"), ("04.1", "relu4_3"), ("04.1", "Conv 4_3"),
+    right = [("02.3", fields["conv4_4"].across), ("03.1", " The same"), ("04.1", "relu4_3"),
+    ("04.1", "Conv 4_3"),
              ("07.2", np.array([1, 4])), ("08.2", 100 * PIXELS + 50, lesson.photo)]  # fmt: skip
     for name, answer, *material in right:
         assert nst.check(name, answer, *material).data == f"✓ **Exercise {name}: right.**"
@@ -266,12 +317,18 @@ def test_exercises_on_runs_are_right_for_what_the_runs_say(lesson, sweep_of, pho
     assert [nst.check("02.1", answer, runs).data[0] for answer in ("conv1_1", "3")] == ["✗", "✓"]
     assert "Choose one of" in nst.check("02.1", "conv5_4", runs).data
     runs = lesson.run(sweep_of(seed=[0, 1]))
-    assert sorted(nst.check("06.1", answer, runs).data[0] for answer in ("lower", "higher")) == ["✓", "✗"]
+    assert sorted(nst.check("06.1", answer, runs).data[0] for answer in ("lower", "higher")) == [
+        "✓",
+        "✗",
+    ]
 
 
 def test_the_runs_of_an_exercise_are_made_by_its_check(sweep_of):
     def made(beta):
-        return SimpleNamespace(settings=sweep_of(seed=[0, 1]).base.replace(beta=beta), terms={"content": math.log10(beta)})
+        return SimpleNamespace(
+            settings=sweep_of(seed=[0, 1]).base.replace(beta=beta),
+            terms={"content": math.log10(beta)},
+        )
 
     lesson = SimpleNamespace(run=lambda sweep: [made(sweep.cases[0].settings.beta)])
     for beta, says in ((300, "right"), (1e6, "try a smaller β"), (10.0, "try a larger β")):

@@ -27,7 +27,14 @@ def square(noise, size):
 
 @pytest.mark.parametrize(
     ("measure", "value"),
-    [(m.psnr, math.inf), (m.ssim, 1), (m.pixel_error, 0), (m.correlation, 1), (m.edge_correlation, 1), (m.colour_distance, 0)],
+    [
+        (m.psnr, math.inf),
+        (m.ssim, 1),
+        (m.pixel_error, 0),
+        (m.correlation, 1),
+        (m.edge_correlation, 1),
+        (m.colour_distance, 0),
+    ],
 )
 def test_equal_pictures_are_as_alike_as_can_be(measure, value, photo):
     assert measure(photo, photo) == pytest.approx(value, abs=1e-6)
@@ -56,14 +63,20 @@ def test_edges_are_compared_by_where_they_are_and_not_by_which_side_is_dark(phot
 
 
 def test_the_mean_wavelength_of_waves_is_their_period_and_fine_energy_divides_at_eight_pixels():
-    assert [m.mean_wavelength(waves(period)) for period in (6, 12, 24)] == pytest.approx([6, 12, 24], rel=0.15)
+    assert [m.mean_wavelength(waves(period)) for period in (6, 12, 24)] == pytest.approx(
+        [6, 12, 24], rel=0.15
+    )
     assert m.fine_energy(waves(24)) < 0.05 < 0.95 < m.fine_energy(waves(4))
     white = m.fine_energy(square(white_noise, 128))
-    assert white == pytest.approx(1 - math.pi / 8**2, abs=0.02)  # of the unit square of frequencies, all but a disc
+    # of the unit square of frequencies, all but a disc
+    assert white == pytest.approx(1 - math.pi / 8**2, abs=0.02)
 
 
 def test_a_constant_picture_has_no_structure():
-    found = [measure(GREY) for measure in (m.fine_energy, m.mean_wavelength, m.autocorrelation_length, m.coherence)]
+    found = [
+        measure(GREY)
+        for measure in (m.fine_energy, m.mean_wavelength, m.autocorrelation_length, m.coherence)
+    ]
     assert found == pytest.approx([0, math.inf, 20, 0], abs=1e-6)
 
 
@@ -88,7 +101,8 @@ def test_stripes_are_coherent_and_blobs_are_not():
 def test_colour_distance_of_scaled_colours_is_known_and_shapes_may_differ():
     a = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     b = ((a + a.mean((2, 3), keepdim=True)) / 2).reshape(1, 3, 32, 128)
-    variances = a.var((2, 3), correction=0).sum()  # the distance of N(m, C) and N(m, C/4) is the root of tr(C)/4
+    # the distance of N(m, C) and N(m, C/4) is the root of tr(C)/4
+    variances = a.var((2, 3), correction=0).sum()
     assert m.colour_distance(a, b) == pytest.approx(math.sqrt(variances) / 2, rel=1e-3)
 
 

@@ -17,10 +17,14 @@ def model():
 def lesson(photo, painting, tiny_file, tmp_path, monkeypatch):
     """Settings with which two paintings are learnt in a second; what is drawn of it is small."""
     monkeypatch.setattr("nstlab.figures.base.DPI", 20)
-    files = [im.save(painting, tmp_path / "hills.png"), im.save(photo.flip(1), tmp_path / "waves.png")]
+    files = [
+        im.save(painting, tmp_path / "hills.png"),
+        im.save(photo.flip(1), tmp_path / "waves.png"),
+    ]
     (tmp_path / "photos").mkdir()
     im.save(photo, tmp_path / "photos" / "a.png"), im.save(painting, tmp_path / "photos" / "b.png")
     return LearnSettings(
-        tuple(map(str, files)), out=tmp_path / "m.safetensors", photos=(tmp_path / "photos",), size=64, crop=64, width=8,
+        tuple(map(str, files)), out=tmp_path / "m.safetensors", photos=(tmp_path / "photos",),
+        size=64, crop=64, width=8,
         steps=4, batch=2, weights=str(tiny_file), device="cpu", results=tmp_path / "results",
     )  # fmt: skip

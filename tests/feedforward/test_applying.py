@@ -16,7 +16,16 @@ def apply(model, photo, tmp_path, capsys):
     model.save(tmp_path / "m.safetensors"), im.save(photo, tmp_path / "photo.png")
 
     def run(photo="photo.png", *words, model="m.safetensors", out="out.png"):
-        code = cli.main(["apply", str(tmp_path / model), str(tmp_path / photo), "--out", str(tmp_path / out), *words])
+        code = cli.main(
+            [
+                "apply",
+                str(tmp_path / model),
+                str(tmp_path / photo),
+                "--out",
+                str(tmp_path / out),
+                *words,
+            ]
+        )
         return code, "".join(capsys.readouterr())
 
     return run
@@ -26,11 +35,27 @@ def test_a_photo_is_painted_at_its_own_size_or_another(apply, photo, tmp_path):
     assert apply()[0] == 0
     whole = im.load(tmp_path / "out.png")
     assert whole.shape == photo.shape
-    assert apply("photo.png", "--painting", "oil", "chalk", "--mix", "1", "2", "--size", "96", out="b.png")[0] == 0
+    assert (
+        apply(
+            "photo.png",
+            "--painting",
+            "oil",
+            "chalk",
+            "--mix",
+            "1",
+            "2",
+            "--size",
+            "96",
+            out="b.png",
+        )[0]
+        == 0
+    )
     assert im.shape_of(tmp_path / "b.png") == (96, 80)
     assert im.read_settings(tmp_path / "b.png")["painting"] == ["oil", "chalk"]
     assert apply("photo.png", "--alpha", "0", "--depth", "16", out="c.tif")[0] == 0
-    torch.testing.assert_close(im.reopen(tmp_path / "c.tif"), im.load(tmp_path / "photo.png"), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        im.reopen(tmp_path / "c.tif"), im.load(tmp_path / "photo.png"), rtol=0, atol=1e-4
+    )
 
 
 def test_all_photos_of_a_folder_are_painted_into_another(apply, tmp_path):
@@ -139,10 +164,18 @@ def test_a_model_that_shows_nothing_of_a_photo_is_refused(model, apply, tmp_path
     assert not (tmp_path / "out.png").exists()
 
 
-def test_a_picture_beyond_the_memory_is_refused_with_the_size_that_fits(apply, tmp_path, monkeypatch):
+def test_a_picture_beyond_the_memory_is_refused_with_the_size_that_fits(
+    apply, tmp_path, monkeypatch
+):
     monkeypatch.setattr("nstlab.method.fast.memory.available", lambda device: 100_000)
     code, said = apply()
     assert (code, len(said.splitlines())) == (2, 1)
-    assert (fits := re.search(r"size 48 needs about 0\.00 GB of memory, 0\.00 GB is available; --size (\d+) would fit", said))
+    assert (
+        fits := re.search(
+            r"size 48 needs about 0\.00 GB of memory, 0\.00 GB is available; --size (\d+) "
+            r"would fit",
+            said,
+        )
+    )
     assert not (tmp_path / "out.png").exists()
     assert apply("photo.png", "--size", fits[1])[0] == 0

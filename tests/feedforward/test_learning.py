@@ -28,7 +28,10 @@ def last(steps):
 
 
 def same(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+    return all(
+        torch.equal(a, b)
+        for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    )
 
 
 def test_the_loss_and_its_gradient_are_those_of_the_plain_objective(lesson, tiny):
@@ -38,10 +41,14 @@ def test_the_loss_and_its_gradient_are_those_of_the_plain_objective(lesson, tiny
     gradients, values = loss(pictures, photos, [1, 0])
     for i, which in enumerate((1, 0)):
         painting = im.load(lesson.paintings[which], lesson.size)
-        goal = 2.0 * nst.content("conv4_2", photos[i : i + 1]) + 20.0 * nst.style(nst.STYLE_LAYERS, painting, fit="own")
+        goal = 2.0 * nst.content("conv4_2", photos[i : i + 1]) + 20.0 * nst.style(
+            nst.STYLE_LAYERS, painting, fit="own"
+        )
         bound = (goal + 0.3 * nst.total_variation()).bind(net, (64, 64))
         _total, gradient, each = bound.evaluate(pictures[i : i + 1])
-        torch.testing.assert_close(gradients[i : i + 1], gradient * bound.scale / 2, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(
+            gradients[i : i + 1], gradient * bound.scale / 2, rtol=1e-3, atol=1e-5
+        )
         expected.append(each)
     torch.testing.assert_close(values, torch.stack(expected).mean(0), rtol=1e-4, atol=1e-6)
     assert loss.names == ["content", "style", "tv"]
@@ -86,11 +93,16 @@ def test_without_photos_the_held_out_one_is_not_learnt_from():
 
 def words(settings):
     given = {k: v for k, v in settings.to_dict().items() if k != "paintings"}
-    options = [[f"--{name.replace('_', '-')}", *(v if isinstance(v, list) else [str(v)])] for name, v in given.items()]
+    options = [
+        [f"--{name.replace('_', '-')}", *(v if isinstance(v, list) else [str(v)])]
+        for name, v in given.items()
+    ]
     return ["learn", *settings.paintings, *functools.reduce(operator.iadd, options, [])]
 
 
-def test_the_command_goes_on_after_an_interruption_and_keeps_what_it_has(lesson, tmp_path, capsys, monkeypatch):
+def test_the_command_goes_on_after_an_interruption_and_keeps_what_it_has(
+    lesson, tmp_path, capsys, monkeypatch
+):
     whole = lesson.replace(out=tmp_path / "whole.safetensors", results=tmp_path / "other")
     assert cli.main(words(whole)) == 0
     with monkeypatch.context() as patch:
@@ -103,7 +115,12 @@ def test_the_command_goes_on_after_an_interruption_and_keeps_what_it_has(lesson,
     assert "learnt in" in capsys.readouterr().out
     assert same(StyleModel.load(lesson.out).network, StyleModel.load(whole.out).network)
     (folder,) = (tmp_path / "results" / "learned").iterdir()
-    assert {path.name for path in folder.iterdir()} == {"checkpoint.safetensors", "history.csv", "curves.png", "progress.png"}
+    assert {path.name for path in folder.iterdir()} == {
+        "checkpoint.safetensors",
+        "history.csv",
+        "curves.png",
+        "progress.png",
+    }
     assert im.shape_of(folder / "progress.png")
     lesson.out.write_bytes(b"an older model")
     assert cli.main(words(lesson)) == 0  # found
@@ -211,7 +228,7 @@ SHOWN = {
     "Cafe\u0301": "Café",
     "\U0001f468\u200d\U0001f3a8 \u2764\ufe0f": "\U0001f468\u200d\U0001f3a8 \u2764\ufe0f",
     "\U0001f3f4\U000e0067\U000e0062\U000e007f": "\U0001f3f4\U000e0067\U000e0062\U000e007f",
-    "\u0646\u0642\u0627\u0634\u06cc\u200c\u0647\u0627": "\u0646\u0642\u0627\u0634\u06cc\u200c\u0647\u0627",
+    "\u0646\u0642\u0634\u06cc\u200c\u0647\u0627": "\u0646\u0642\u0634\u06cc\u200c\u0647\u0627",
     "\u661f\u6708\u591c $x^2$": "\u661f\u6708\u591c $x^2$",
 }
 
@@ -257,7 +274,9 @@ def test_a_whole_checkpoint_that_holds_something_else_is_refused_in_one_line(les
     usual = learner.checkpoint()
     kernel = next(name for name in usual.tensors if name.startswith("0."))
     weight = next(name for name in usual.tensors if name.startswith("network."))
-    less = [{name: t for name, t in usual.tensors.items() if name != each} for each in (kernel, weight)]
+    less = [
+        {name: t for name, t in usual.tensors.items() if name != each} for each in (kernel, weight)
+    ]
     short = [usual.tensors | {name: usual.tensors[name][:1]} for name in (kernel, weight)]
     more = [usual.tensors | {name: torch.zeros(1)} for name in ("0.x.y", "0.999.y", "network.x")]
     data = [{"done": "1"}, {"done": -1}, {"done": 1.5}, {"done": 10**9}, {"history": 5}]
@@ -275,7 +294,10 @@ def test_a_whole_checkpoint_that_holds_something_else_is_refused_in_one_line(les
         ({"paintings": ()}, "paintings: name one painting or more"),
         ({"paintings": ("mosaic", "a/mosaic.jpg")}, "names one twice"),
         ({"paintings": ("mosaic",), "out": "model.pt"}, "must be a .safetensors file"),
-        ({"paintings": ("mosaic",), "normalization": "layer"}, "normalization: 'layer' is not one of instance, batch"),
+        (
+            {"paintings": ("mosaic",), "normalization": "layer"},
+            "normalization: 'layer' is not one of instance, batch",
+        ),
         ({"paintings": ("mosaic",), "crop": 8}, "crop: 8 is not allowed"),
     ],
 )
@@ -285,7 +307,9 @@ def test_settings_that_cannot_be_learnt_are_refused(given, said):
 
 def test_folders_without_photos_and_paintings_that_are_none_are_refused(lesson, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "there is no picture" in refusal(learn, lesson.replace(photos=(tmp_path / "empty",)), "cpu")
+    assert "there is no picture" in refusal(
+        learn, lesson.replace(photos=(tmp_path / "empty",)), "cpu"
+    )
     assert "is not a folder" in refusal(learn, lesson.replace(photos=(tmp_path / "absent",)), "cpu")
     assert "no picture 'nothing'" in refusal(learn, lesson.replace(paintings=("nothing",)), "cpu")
     said = refusal(learn, lesson.replace(paintings=("mosaic",), style_scale=0.1), "cpu")

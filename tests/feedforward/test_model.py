@@ -1,4 +1,5 @@
-"""Models: kept in files that hold nothing but numbers; mixtures; damaged, foreign and malicious files; ONNX."""
+"""Models: kept in files that hold nothing but numbers; mixtures; damaged, foreign and malicious
+files; ONNX."""
 
 import json
 
@@ -21,7 +22,11 @@ def test_a_model_comes_back_from_its_file_with_16_bits(kind, tmp_path):
     model = StyleModel(transform_network(kind), ("ink", "oil", "chalk"), {"size": 64})
     path = model.save(tmp_path / "m.safetensors", licence="MIT")
     found = StyleModel.load(path)
-    assert (found.paintings, found.settings, found.network.kind) == (model.paintings, {"size": 64}, kind)
+    assert (found.paintings, found.settings, found.network.kind) == (
+        model.paintings,
+        {"size": 64},
+        kind,
+    )
     for name, t in model.network.state_dict().items():
         kept = t if name.endswith(("mean", "variance")) else t.half().float()
         torch.testing.assert_close(found.network.state_dict()[name], kept, rtol=0, atol=0)
@@ -33,7 +38,9 @@ def test_a_mixture_has_a_share_for_each_painting(model):
     assert model.mixture().tolist() == [1, 0, 0]
     assert model.mixture(["chalk", "ink"], [3, 1]).tolist() == [0.25, 0, 0.75]
     assert model.mixture(["ink", "ink"]).tolist() == [1, 0, 0]
-    assert "no 'chalc'; did you mean 'chalk'? (it has: ink, oil, chalk)" in refusal(model.mixture, ["chalc"])
+    assert "no 'chalc'; did you mean 'chalk'? (it has: ink, oil, chalk)" in refusal(
+        model.mixture, ["chalc"]
+    )
     for shares in ([1], [0, 0], [-1, 2], [float("nan"), 1]):
         assert "share" in refusal(model.mixture, ["ink", "oil"], shares)
 
@@ -76,11 +83,21 @@ def test_foreign_and_malicious_files_are_refused_in_one_line(model, tiny_file, t
     assert "more than tensors" in refusal(StyleModel.load, tmp_path / "bomb.pt")
     assert "is not a model" in refusal(StyleModel.load, tmp_path / "plain.pt")
     assert "no such file" in refusal(StyleModel.load, tmp_path / "absent.safetensors")
-    names = json.dumps(["ink", "oil", "\x1b[2Jchalk"]), json.dumps(["ink"] * 3), json.dumps("ink"), "[" * 100_000, "[]"
+    names = (
+        json.dumps(["ink", "oil", "\x1b[2Jchalk"]),
+        json.dumps(["ink"] * 3),
+        json.dumps("ink"),
+        "[" * 100_000,
+        "[]",
+    )
     for paintings in names:
-        assert "is not a model" in refusal(StyleModel.load, _changed(tensors, about | {"paintings": paintings}, tmp_path))
+        assert "is not a model" in refusal(
+            StyleModel.load, _changed(tensors, about | {"paintings": paintings}, tmp_path)
+        )
     for other in ({"format": "nstlab model 99"}, {"normalization": "layer"}, {"settings": "7"}):
-        assert "is not a model" in refusal(StyleModel.load, _changed(tensors, about | other, tmp_path))
+        assert "is not a model" in refusal(
+            StyleModel.load, _changed(tensors, about | other, tmp_path)
+        )
     two = about | {"paintings": json.dumps(["ink", "oil"])}
     for changed, said in (
         (tensors, two),
@@ -119,9 +136,13 @@ def test_a_picture_that_is_not_finite_is_refused(model):
 
 def test_the_shipped_model_has_the_projects_paintings_and_is_small():
     found = StyleModel.load()
-    assert set(found.paintings) == {path.stem for path in nst.samples().values() if path.parent.name == "style"}
+    assert set(found.paintings) == {
+        path.stem for path in nst.samples().values() if path.parent.name == "style"
+    }
     assert models.PLACE.stat().st_size <= 3e6
-    assert json.loads(models.PLACE.with_suffix(".json").read_text())["pairs"].keys() == set(found.paintings)
+    assert json.loads(models.PLACE.with_suffix(".json").read_text())["pairs"].keys() == set(
+        found.paintings
+    )
 
 
 def test_an_onnx_file_gives_the_same_pictures_at_any_size(model, tmp_path):
@@ -131,10 +152,17 @@ def test_an_onnx_file_gives_the_same_pictures_at_any_size(model, tmp_path):
     path = exported(ExportSettings(saved, tmp_path / "M.ONNX"))  # capitals as for pictures
     assert LearnSettings("ink.png", out=tmp_path / "M.SAFETENSORS").out.suffix == ".SAFETENSORS"
     session = runtime.InferenceSession(path)
-    assert json.loads(session.get_modelmeta().custom_metadata_map["paintings"]) == list(model.paintings)
-    exact, mix = StyleModel.load(tmp_path / "m.safetensors").network, model.mixture(["oil", "chalk"], [2, 1])[None]
+    assert json.loads(session.get_modelmeta().custom_metadata_map["paintings"]) == list(
+        model.paintings
+    )
+    exact, mix = (
+        StyleModel.load(tmp_path / "m.safetensors").network,
+        model.mixture(["oil", "chalk"], [2, 1])[None],
+    )
     for shape in ((32, 32), (45, 67)):
         photo = torch.rand(1, 3, *shape)
         (picture,) = session.run(None, {"photo": photo.numpy(), "mix": mix.numpy()})
         np.testing.assert_allclose(picture, exact(photo, mix).numpy(), rtol=0, atol=1e-4)
-    assert "must be an .onnx file" in refusal(exported, ExportSettings("shipped", tmp_path / "m.png"))
+    assert "must be an .onnx file" in refusal(
+        exported, ExportSettings("shipped", tmp_path / "m.png")
+    )

@@ -1,4 +1,5 @@
-"""The network: mixtures, normalization, edges; and the painter, which gives the same pictures sooner and in bands."""
+"""The network: mixtures, normalization, edges; and the painter, which gives the same pictures
+sooner and in bands."""
 
 import pytest
 import torch
@@ -26,12 +27,16 @@ def test_instance_normalization_does_not_depend_on_other_pictures_of_the_batch_n
     mix = MIX.double().expand(2, 3)
     together = net(photos, mix)
     torch.testing.assert_close(net(photos[:1], mix[:1]), together[:1])
-    torch.testing.assert_close(net(0.5 + (photos - 0.5) * 0.6, mix), together, rtol=0, atol=1e-4)  # but for EPSILON
+    # but for EPSILON
+    torch.testing.assert_close(net(0.5 + (photos - 0.5) * 0.6, mix), together, rtol=0, atol=1e-4)
 
 
 def test_batch_normalization_does_and_keeps_averages_for_later():
     net = TransformNetwork(1, 8, "batch").drawn(0).double()
-    photos, mix = torch.rand(4, 3, 32, 32, dtype=torch.float64), torch.ones(4, 1, dtype=torch.float64)
+    photos, mix = (
+        torch.rand(4, 3, 32, 32, dtype=torch.float64),
+        torch.ones(4, 1, dtype=torch.float64),
+    )
     assert not torch.allclose(net(photos[:2], mix[:2]), net(photos, mix)[:2])
     for _ in range(300):
         trained = net(photos, mix)
@@ -41,8 +46,12 @@ def test_batch_normalization_does_and_keeps_averages_for_later():
 def test_a_mixture_takes_the_mean_of_scales_and_shifts():
     norm = transform_network().down.norm
     scale, shift = norm.affine(MIX[None])
-    torch.testing.assert_close(scale[0], 0.2 * norm.scale[0] + 0.5 * norm.scale[1] + 0.3 * norm.scale[2])
-    torch.testing.assert_close(shift[0], 0.2 * norm.shift[0] + 0.5 * norm.shift[1] + 0.3 * norm.shift[2])
+    torch.testing.assert_close(
+        scale[0], 0.2 * norm.scale[0] + 0.5 * norm.scale[1] + 0.3 * norm.scale[2]
+    )
+    torch.testing.assert_close(
+        shift[0], 0.2 * norm.shift[0] + 0.5 * norm.shift[1] + 0.3 * norm.shift[2]
+    )
 
 
 def test_an_even_photo_becomes_an_even_picture_without_a_frame_or_a_checkerboard():
@@ -67,7 +76,8 @@ def test_an_enlarging_layer_reflects_the_picture_before_it_is_enlarged():
         layer.kernel.fill_(1.0)
         layer.bias.zero_()
         found = layer(torch.tensor([[[[1.0, 2.0, 4.0], [1.0, 2.0, 4.0], [1.0, 2.0, 4.0]]]]), None)
-    assert found[0, 0, 0].tolist() == [12.0, 12.0, 15.0, 24.0, 30.0, 30.0]  # 2, 1 1, 2 2, 4 4, 2: three of them, three rows
+    # 2, 1 1, 2 2, 4 4, 2: three of them, three rows
+    assert found[0, 0, 0].tolist() == [12.0, 12.0, 15.0, 24.0, 30.0, 30.0]
 
 
 @pytest.mark.parametrize("kind", ["instance", "batch"])
@@ -82,12 +92,18 @@ def test_the_painter_gives_the_networks_pictures(kind, shape):
 
 def test_16_bits_change_a_picture_by_a_few_levels():
     net, photo = transform_network(), torch.rand(1, 3, 64, 64)
-    exact, half = (Painter(net, torch.device("cpu"), dtype)(photo, MIX) for dtype in (torch.float32, torch.bfloat16))
+    exact, half = (
+        Painter(net, torch.device("cpu"), dtype)(photo, MIX)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
     assert 0 < (exact - half).abs().mean() < 0.02
 
 
 def test_alpha_goes_from_the_photo_to_the_painted_picture():
-    painter, photo = Painter(transform_network(), torch.device("cpu"), torch.float32), torch.rand(1, 3, 20, 24)
+    painter, photo = (
+        Painter(transform_network(), torch.device("cpu"), torch.float32),
+        torch.rand(1, 3, 20, 24),
+    )
     none, half, full = (painter(photo, MIX, alpha) for alpha in (0.0, 0.5, 1.0))
     torch.testing.assert_close(none, photo)
     torch.testing.assert_close(half, (photo + full) / 2)

@@ -14,12 +14,17 @@ TOKEN = "only-for-this-test"
 
 @contextlib.contextmanager
 def serving(folder, module, *options):
-    """Run a server's module on a free port, with all that it writes below a folder; yields (address, process id)."""
-    places = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "RUNTIME", "DATA")}
+    """Run a server's module on a free port, with all that it writes below a folder; yields
+    (address, process id)."""
+    places = {
+        f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "RUNTIME", "DATA")
+    }
     environment = os.environ | places | {"IPYTHONDIR": str(folder / "ipython")}
     options = ["--no-browser", "--ServerApp.port=0", f"--IdentityProvider.token={TOKEN}", *options]
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-m", module, *options], env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *options], env=environment, stdout=log, stderr=log
+        )
         try:
             until(lambda: about(folder) or process.poll() is not None, seconds=90)
             assert process.poll() is None, (folder / "log").read_text()

@@ -1,7 +1,8 @@
-"""The studio in a real browser, in a real JupyterLab: the notebook is opened and run, and used as a person would.
+"""The studio in a real browser, in a real JupyterLab: the notebook is opened and run, and used as a
+person would.
 
-Needs Chromium, found by name or named by NSTLAB_CHROMIUM; without one this is skipped. Screenshots are left in
-results/screenshots."""
+Needs Chromium, found by name or named by NSTLAB_CHROMIUM; without one this is skipped. Screenshots
+are left in results/screenshots."""
 
 import json
 import re
@@ -22,7 +23,10 @@ HERE = Path(__file__).parents[2]
 SCREENSHOTS = HERE / "results" / "screenshots"
 FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 LONG = 90_000  # ms
-PHASES = "import gc; print(sorted(str(o.session.phase) for o in gc.get_objects() if type(o) is nst.Studio))"
+PHASES = (
+    "import gc; print(sorted(str(o.session.phase) for o in gc.get_objects() if type(o) is "
+    "nst.Studio))"
+)
 SLOW = """
 import time
 from nstlab.method.fast.evaluation import FastBound
@@ -30,7 +34,9 @@ whole = FastBound.evaluate
 FastBound.evaluate = lambda self, image: time.sleep(0.04) or whole(self, image)
 """
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (or set NSTLAB_CHROMIUM to one)")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium is installed (or set NSTLAB_CHROMIUM to one)"
+)
 
 
 class Person:
@@ -79,18 +85,22 @@ class Person:
             .nth(which)
             .evaluate(
                 """canvas => [...new Set(new Uint32Array(
-                canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer))]"""
+                canvas.getContext("2d").getImageData(0, 0, canvas.width,
+                canvas.height).data.buffer))]"""
             )
         )
 
     def strokes(self, which: int, height: float) -> None:
-        """Draws across the photo (0) or the painting (1) with the brush, at this part of its height."""
+        """Draws across the photo (0) or the painting (1) with the brush, at this part of its
+        height."""
         canvas = self.page.locator(".nst-regions canvas").nth(which)
         canvas.scroll_into_view_if_needed()
         box = canvas.bounding_box()
         self.page.mouse.move(box["x"] + 20, box["y"] + box["height"] * height)
         self.page.mouse.down()
-        self.page.mouse.move(box["x"] + box["width"] - 20, box["y"] + box["height"] * height + 10, steps=5)
+        self.page.mouse.move(
+            box["x"] + box["width"] - 20, box["y"] + box["height"] * height + 10, steps=5
+        )
         self.page.mouse.up()
 
     def sees(self, what: str, text: str) -> None:
@@ -118,7 +128,8 @@ class Person:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """A JupyterLab and a browser: (its address, its folder, the folder of its settings, a context of the browser)."""
+    """A JupyterLab and a browser: (its address, its folder, the folder of its settings, a context
+    of the browser)."""
     playwright = pytest.importorskip("playwright.sync_api")
     folder = tmp_path_factory.mktemp("lab")
     (folder / "work").mkdir()
@@ -126,24 +137,47 @@ def lab(tmp_path_factory):
     settings.mkdir(parents=True)
     news = {"fetchNews": "false", "checkForUpdates": False}
     (settings / "notification.jupyterlab-settings").write_text(json.dumps(news))
-    options = ["--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={folder / 'work'}"]
-    with playwright.sync_playwright() as running, serving(folder, "jupyterlab", *options) as (url, _):
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *FAKE_CAMERA])
-        yield url, folder / "work", settings, browser.new_context(viewport={"width": 1280, "height": 800})
+    options = [
+        "--allow-root",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.root_dir={folder / 'work'}",
+    ]
+    with (
+        playwright.sync_playwright() as running,
+        serving(folder, "jupyterlab", *options) as (url, _),
+    ):
+        browser = running.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", *FAKE_CAMERA]
+        )
+        yield (
+            url,
+            folder / "work",
+            settings,
+            browser.new_context(viewport={"width": 1280, "height": 800}),
+        )
         browser.close()
 
 
-@pytest.fixture(params=["perCommTarget", "disabled"])  # widgets' messages have a thread in the kernel, or wait for its main one
+# widgets' messages have a thread in the kernel, or wait for its main one
+@pytest.fixture(params=["perCommTarget", "disabled"])
 def person(lab, request):
-    """In front of the lab with a workspace and settings of its own, and a studio that does not paint at full speed."""
+    """In front of the lab with a workspace and settings of its own, and a studio that does not
+    paint at full speed."""
     url, work, settings, context = lab
     folder = work / request.param / "notebooks"
     folder.mkdir(parents=True)
-    small = "nst.Studio(nst.TransferSettings('coffee', 'swirl_strokes', size=96, steps=100_000, levels=1), "
+    small = (
+        "nst.Studio(nst.TransferSettings('coffee', 'swirl_strokes', size=96, steps=100_000, "
+        "levels=1), "
+    )
     notebook = (HERE / "notebooks" / "00_studio.ipynb").read_text().replace("nst.Studio(", small)
-    (folder / "00_studio.ipynb").write_text(notebook.replace("import nstlab", "import slow, nstlab"))
+    (folder / "00_studio.ipynb").write_text(
+        notebook.replace("import nstlab", "import slow, nstlab")
+    )
     (folder / "slow.py").write_text(SLOW)
-    (settings / "kernels-settings.jupyterlab-settings").write_text(json.dumps({"commsOverSubshells": request.param}))
+    (settings / "kernels-settings.jupyterlab-settings").write_text(
+        json.dumps({"commsOverSubshells": request.param})
+    )
     errors = []
     page = context.new_page()
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -164,13 +198,17 @@ def test_a_person_uses_the_studio_and_nothing_is_left_running(person, lab, tmp_p
     box = page.locator(".nst-studio").bounding_box()
     assert box["y"] + box["height"] <= 800
     assert box["x"] + box["width"] <= 1280
-    assert page.evaluate("(({scrollWidth, clientWidth}) => scrollWidth <= clientWidth)(document.querySelector('.nst-studio'))")
+    assert page.evaluate(
+        "(({scrollWidth, clientWidth}) => scrollWidth <= "
+        "clientWidth)(document.querySelector('.nst-studio'))"
+    )
 
     # Frames change.
     first = person.picture
     person.waits(lambda: person.picture != first)
 
-    # A slider is moved by keyboard, and the kernel takes its value; the style's loss falls below what it could be before.
+    # A slider is moved by keyboard, and the kernel takes its value; the style's loss falls below
+    # what it could be before.
     assert page.locator(".noUi-handle:not([aria-label])").count() == 0
     person.waits(lambda: int(re.search(r"step (\d+)", person.status)[1]) > 60)
     before = person.style_loss
@@ -180,7 +218,8 @@ def test_a_person_uses_the_studio_and_nothing_is_left_running(person, lab, tmp_p
         slider.press("ArrowLeft")
     person.waits(lambda: page.locator(".nst-mark").count() > 0)
     person.waits(lambda: person.style_loss < 0.7 * before)
-    assert page.locator(".jp-Notebook .jp-Cell").count() == 2  # the notebook took none of the keys for itself
+    # the notebook took none of the keys for itself
+    assert page.locator(".jp-Notebook .jp-Cell").count() == 2
 
     # Pause: frames stop. Resume: they go on.
     person.press("Pause")
@@ -207,7 +246,8 @@ def test_a_person_uses_the_studio_and_nothing_is_left_running(person, lab, tmp_p
         mixes_paintings_and_brushes_regions(person, work / "results")
         return  # neither this nor what follows depends on who handles messages
 
-    # A file that is no picture is refused with the reason; one that is a picture is taken, in more than one piece.
+    # A file that is no picture is refused with the reason; one that is a picture is taken, in more
+    # than one piece.
     bad = tmp_path / "broken.png"
     bad.write_bytes(b"no picture")
     page.get_by_label("Upload a photo").set_input_files(bad)
@@ -254,9 +294,16 @@ def test_a_person_uses_the_studio_and_nothing_is_left_running(person, lab, tmp_p
 def paints_a_film_and_plays_it(person, folder):
     page = person.page
     wide = nst.load("coffee", size=160)
-    clip = make_clip(folder / "clip.mp4", [wide[..., 4 : 4 + 64, 5 * i : 5 * i + 96] for i in range(6)])
+    clip = make_clip(
+        folder / "clip.mp4", [wide[..., 4 : 4 + 64, 5 * i : 5 * i + 96] for i in range(6)]
+    )
     page.get_by_role("tab", name="Film").click()
-    for name, value in (("clip", str(clip)), ("out", str(folder / "film.mp4")), ("steps", "3"), ("size (px)", "96")):
+    for name, value in (
+        ("clip", str(clip)),
+        ("out", str(folder / "film.mp4")),
+        ("steps", "3"),
+        ("size (px)", "96"),
+    ):
         field = page.get_by_label(name, exact=True).locator("visible=true")
         field.fill(value)
         field.press("Enter")
@@ -353,7 +400,9 @@ def mixes_paintings_and_brushes_regions(person, results):
     slider.focus()
     for _ in range(10):
         slider.press("PageUp")
-    person.waits(lambda: page.locator(".nst-mark").count() > 0 and person.loss("style_2") < 0.7 * before)
+    person.waits(
+        lambda: page.locator(".nst-mark").count() > 0 and person.loss("style_2") < 0.7 * before
+    )
     assert person.restarts == runs
     page.get_by_role("tab", name="Pictures").click()
     page.get_by_label("more paintings").fill("")
@@ -372,7 +421,9 @@ def mixes_paintings_and_brushes_regions(person, results):
 
     # Without them, a stroke of the brush on each makes two, and both take effect.
     page.get_by_role("button", name="No regions").click()
-    person.waits(lambda: "style_2" not in page.inner_text(".nst-legend") and len(person.regions(0)) == 1)
+    person.waits(
+        lambda: "style_2" not in page.inner_text(".nst-legend") and len(person.regions(0)) == 1
+    )
     for i in (0, 1):
         person.strokes(i, 0.5)
     page.get_by_role("button", name="Region 2", exact=True).click()

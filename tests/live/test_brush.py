@@ -1,4 +1,5 @@
-"""Regions in the studio: what the page shows of files and of what a run has found, and what becomes of what it sends."""
+"""Regions in the studio: what the page shows of files and of what a run has found, and what becomes
+of what it sends."""
 
 import io
 
@@ -19,7 +20,10 @@ from nstlab.recipes.transfer import TransferSettings
 
 def png(*colours, shape=(30, 40)):
     """A label picture of upright stripes, as PNG."""
-    stripes = [torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, shape[0], shape[1] // len(colours)) for colour in colours]
+    stripes = [
+        torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, shape[0], shape[1] // len(colours))
+        for colour in colours
+    ]
     buffer = io.BytesIO()
     im.to_pil(torch.cat(stripes, -1)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -32,11 +36,21 @@ RED, BLUE = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
 def make(tmp_path, photo, painting, tiny_file):
     """Makes settings with small pictures; the painting is wide, and a crop uses its middle."""
     wide = torch.cat([torch.zeros_like(painting), painting, torch.ones_like(painting)], -1)
-    paths = {name: str(im.save(picture, tmp_path / f"{name}.png")) for name, picture in (("photo", photo), ("wide", wide))}
+    paths = {
+        name: str(im.save(picture, tmp_path / f"{name}.png"))
+        for name, picture in (("photo", photo), ("wide", wide))
+    }
     for name, data in (("mask", png(RED, BLUE)), ("own", png(BLUE, RED))):
         (tmp_path / f"{name}.png").write_bytes(data)
         paths[name] = str(tmp_path / f"{name}.png")
-    given = {"size": 48, "steps": 2, "levels": 1, "weights": str(tiny_file), "precision": "float32", "style_fit": "crop"}
+    given = {
+        "size": 48,
+        "steps": 2,
+        "levels": 1,
+        "weights": str(tiny_file),
+        "precision": "float32",
+        "style_fit": "crop",
+    }
 
     def make(masks=False, **changes):
         named = {"mask": paths["mask"], "painting_mask": paths["own"]} if masks else {}
@@ -49,7 +63,11 @@ def shown(view):
     """[(name, label picture or None)] on the page."""
     images = [(each["name"], each["labels"]) for each in view.widget.pictures]
     return [
-        (name, picture_of(np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))) if data else None) for name, data in images
+        (
+            name,
+            picture_of(np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))) if data else None,
+        )
+        for name, data in images
     ]
 
 
@@ -68,7 +86,9 @@ def test_pictures_are_sent_when_somebody_looks_and_again_when_files_change(make)
     assert view.widget.pictures is sent  # nothing that concerns it has changed
 
 
-def test_regions_that_a_run_has_found_are_shown_over_the_whole_painting_and_stay_while_it_runs(make):
+def test_regions_that_a_run_has_found_are_shown_over_the_whole_painting_and_stay_while_it_runs(
+    make,
+):
     view, plan = RegionsView(), nst.prepare(make(regions=2), "cpu")
     view.look()
     view.show(plan.settings)
@@ -79,7 +99,10 @@ def test_regions_that_a_run_has_found_are_shown_over_the_whole_painting_and_stay
     assert second.shape[-2:] == im.fit_size(own, SIDE)
     _, left, _, width = im.fitting(own, plan.start.shape[-2:], "crop", 1.0)[0]
     scale = second.shape[-1] / own[1]
-    part = im.resize(second[..., round(left * scale) : round((left + width) * scale)], plan.inputs["painting_mask"].shape[-2:])
+    part = im.resize(
+        second[..., round(left * scale) : round((left + width) * scale)],
+        plan.inputs["painting_mask"].shape[-2:],
+    )
     assert (part - plan.inputs["painting_mask"]).abs().mean() < 0.05
     view.show(plan.settings.replace(beta=3.0))
     view.found(plan, 1)
@@ -100,7 +123,12 @@ def test_what_is_painted_is_kept_and_used_and_can_be_left_again(make, tmp_path):
     assert (studio.settings.regions, im.shape_of(mask)) == (1, (30, 40))
     studio.resume()
     studio.wait()
-    assert [term.name for _, term in studio.painting.run.plan.objective.terms] == ["content", "style", "style_2", "tv"]
+    assert [term.name for _, term in studio.painting.run.plan.objective.terms] == [
+        "content",
+        "style",
+        "style_2",
+        "tv",
+    ]
     assert {mask, own} == {str(path) for path in (tmp_path / "results" / "uploads").iterdir()}
     studio._receive(None, {"do": "no regions"}, [])
     assert all(getattr(studio.settings, name) == value for name, value in NONE.items())
@@ -119,11 +147,17 @@ def test_a_region_that_the_painting_lacks_is_refused_and_the_old_ones_stay(make,
 
 
 def test_weights_of_regions_go_with_them(make, tmp_path):
-    studio = Studio(make(masks=True, region_weights=(1.0, 2.0)), results=tmp_path / "results", start=False)
+    studio = Studio(
+        make(masks=True, region_weights=(1.0, 2.0)), results=tmp_path / "results", start=False
+    )
     studio.use_regions(png(RED, BLUE, RED), png(RED, BLUE))
     assert studio.settings.region_weights == ()
     studio.controls.change(regions=3)
-    assert (studio.settings.mask, studio.settings.painting_mask, studio.settings.regions) == (None, None, 3)
+    assert (studio.settings.mask, studio.settings.painting_mask, studio.settings.regions) == (
+        None,
+        None,
+        3,
+    )
     studio.controls.change(regions=1)
     assert studio.settings.regions == 1
 

@@ -1,4 +1,5 @@
-"""The camera: of its frames the newest is painted, in a thread that ends; nothing is kept but what is saved."""
+"""The camera: of its frames the newest is painted, in a thread that ends; nothing is kept but what
+is saved."""
 
 import io
 import threading
@@ -90,7 +91,11 @@ def test_when_the_page_looks_away_the_thread_ends_and_forgets_its_picture(camera
     assert not thread.is_alive()
     assert camera.shown is None
     tell(camera, "save")
-    assert camera.sent[-1][0] == {"do": "say", "text": "there is no picture yet; start the camera first", "error": True}
+    assert camera.sent[-1][0] == {
+        "do": "say",
+        "text": "there is no picture yet; start the camera first",
+        "error": True,
+    }
     assert not camera.folder.exists()
     frame(camera, 2)
     until(lambda: camera.sent[-1][0].get("id") == 2)
@@ -139,7 +144,11 @@ def test_after_a_failure_the_next_frame_is_tried_anew(camera, monkeypatch):
         patch.setattr(StyleModel, "painter", lambda *_: 1 / 0)
         frame(camera, 1)
         until(lambda: camera.sent)
-    assert camera.sent[0][0] == {"do": "say", "text": "ZeroDivisionError: division by zero", "error": True}
+    assert camera.sent[0][0] == {
+        "do": "say",
+        "text": "ZeroDivisionError: division by zero",
+        "error": True,
+    }
     with monkeypatch.context() as patch:
         patch.setattr(camera, "send", lambda *_: 1 / 0)  # nobody is there any more
         frame(camera, 2)
@@ -156,7 +165,9 @@ def join(name):
             thread.join(20)
 
 
-@pytest.mark.parametrize("data", [b"", b"no picture", FRAME[:200], jpeg(smooth(8, 8, 1)), b"\xff" * (2 << 20)])
+@pytest.mark.parametrize(
+    "data", [b"", b"no picture", FRAME[:200], jpeg(smooth(8, 8, 1)), b"\xff" * (2 << 20)]
+)
 def test_what_is_no_frame_is_told_to_the_page_and_the_next_frame_is_painted(camera, data):
     frame(camera, 1, data)
     until(lambda: camera.sent)
@@ -168,12 +179,18 @@ def test_what_is_no_frame_is_told_to_the_page_and_the_next_frame_is_painted(came
 
 
 def test_shares_that_do_not_fit_are_refused(camera):
-    assert "give a share" in refusal(camera.painted, camera.model.painter("cpu"), FRAME, [1, 2], 1.0)
+    assert "give a share" in refusal(
+        camera.painted, camera.model.painter("cpu"), FRAME, [1, 2], 1.0
+    )
 
 
 def test_a_studio_has_the_camera_in_a_tab_and_pauses_for_it(small_transfer, tmp_path):
     studio = Studio(small_transfer, results=tmp_path / "results", device="cpu", start=False)
-    (camera,) = (part for part in studio.children[0].children[0].children[-1].children if isinstance(part, Camera))
+    (camera,) = (
+        part
+        for part in studio.children[0].children[0].children[-1].children
+        if isinstance(part, Camera)
+    )
     tell(camera, "begin")  # nothing is painted yet
     studio.resume()
     until(lambda: studio.painting.run is not None)

@@ -1,4 +1,5 @@
-"""Controls: one value, and a view for every field of every recipe that shows, changes and refuses what the field does."""
+"""Controls: one value, and a view for every field of every recipe that shows, changes and refuses
+what the field does."""
 
 import dataclasses
 from pathlib import PureWindowsPath
@@ -20,8 +21,10 @@ from nstlab.recipes.transfer import TransferSettings
 
 TRANSFER = TransferSettings("coffee", "mosaic")
 MADE = {
-    "transfer": TRANSFER, "reconstruct": ReconstructSettings("coffee"), "texture": TextureSettings("mosaic"),
-    "sketch": SketchSettings("coffee", "mosaic"), "photoreal": PhotorealSettings("coffee", "rocket"),
+    "transfer": TRANSFER, "reconstruct": ReconstructSettings("coffee"),
+    "texture": TextureSettings("mosaic"),
+    "sketch": SketchSettings("coffee", "mosaic"),
+    "photoreal": PhotorealSettings("coffee", "rocket"),
 }  # fmt: skip
 
 
@@ -52,8 +55,19 @@ def test_every_field_of_every_recipe_has_a_view_with_its_help():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"size": 256, "steps": 10, "levels": 3, "pool": "max", "optimizer": "adam", "learning_rate": 0.5},
-        {"style_layers": ("conv1_1", "conv2_1"), "style_weights": (1.0, 0.25), "content_layers": ("relu4_2",)},
+        {
+            "size": 256,
+            "steps": 10,
+            "levels": 3,
+            "pool": "max",
+            "optimizer": "adam",
+            "learning_rate": 0.5,
+        },
+        {
+            "style_layers": ("conv1_1", "conv2_1"),
+            "style_weights": (1.0, 0.25),
+            "content_layers": ("relu4_2",),
+        },
         {"rescale_pool": True, "normalize": False, "stop_loss": 0.5, "tv": 0.01},
         {"init": "some/file.png", "photo": "chelsea", "alpha": 2.0, "beta": 1 / 3},
         {
@@ -82,7 +96,11 @@ def test_a_moved_widget_changes_its_field_and_is_told(controls, told):
     assert controls.settings.stop_change is None
     controls.views["stop_loss"].widget.value = "low"  # which is refused and taken back
     assert "stop_loss: 'low'" in str(told[-1])
-    assert (len(told), controls.settings.stop_loss, controls.views["stop_loss"].widget.value) == (5, None, "")
+    assert (len(told), controls.settings.stop_loss, controls.views["stop_loss"].widget.value) == (
+        5,
+        None,
+        "",
+    )
     controls.views["size"].widget.value = 3  # below the field's range
     assert (controls.settings.size, controls.views["size"].widget.max) == (16, 16384)
     assert isinstance(controls.views["levels"].widget, w.IntSlider)
@@ -91,12 +109,18 @@ def test_a_moved_widget_changes_its_field_and_is_told(controls, told):
     assert controls.settings == TRANSFER.replace(convention="tutorial")
     assert controls.views["style_layers"].widget.value == controls.settings.style_layers
     assert {"convention", "beta", "style_layers"} <= set(told[-1])
-    special_first_and_each_once = [controls.views[name].widget for name in ("beta", "style_weights", "size")]
-    assert controls.widgets(["size", "style_weights", "alpha", "beta"]) == special_first_and_each_once
+    special_first_and_each_once = [
+        controls.views[name].widget for name in ("beta", "style_weights", "size")
+    ]
+    assert (
+        controls.widgets(["size", "style_weights", "alpha", "beta"]) == special_first_and_each_once
+    )
 
 
 @pytest.mark.parametrize("name", [*vars(TRANSFER)])
-@pytest.mark.parametrize("value", [5, -0.5, None, "4", "no such", ("a", 3), [], {"a": 1}, b"x", object], ids=repr)
+@pytest.mark.parametrize(
+    "value", [5, -0.5, None, "4", "no such", ("a", 3), [], {"a": 1}, b"x", object], ids=repr
+)
 def test_any_value_is_taken_or_refused_and_then_nothing_has_changed(controls, name, value):
     controls.show(before := TRANSFER.replace(style_weights=(1.0,) * 5))
     try:
@@ -138,16 +162,21 @@ def test_the_ratio_moves_beta(before, moved, after):
 @pytest.mark.parametrize("exact", [{"alpha": 0.0}, {"beta": 0.0}, {"beta": 1e15}])
 def test_a_ratio_beyond_the_sliders_reach_is_at_its_end_and_stays(exact, told):
     slider = Controls(TRANSFER.replace(**exact), None, told.append).views["beta"].widget
-    assert slider.value == pytest.approx(10 ** (slider.max if exact.get("beta") == 0 else slider.min))
+    assert slider.value == pytest.approx(
+        10 ** (slider.max if exact.get("beta") == 0 else slider.min)
+    )
     slider.value *= 1.01 if slider.value < 1 else 0.99  # what a browser makes of it
     assert told == []
 
 
 def test_a_slider_that_rounds_what_it_shows_moves_nothing():
-    exact = TRANSFER.replace(beta=300.0, style_weights=(1 / 3, 0.1234, 0.2, 0.2, 0.2), learning_rate=0.0123, tv=0.0011)
+    exact = TRANSFER.replace(
+        beta=300.0, style_weights=(1 / 3, 0.1234, 0.2, 0.2, 0.2), learning_rate=0.0123, tv=0.0011
+    )
     controls = Controls(exact)
     assert controls.views["tv"].widget.value == 0.001
-    controls.views["beta"].widget.value = 10**-2.5  # the nearest of its steps, which browsers send back
+    # the nearest of its steps, which browsers send back
+    controls.views["beta"].widget.value = 10**-2.5
     controls.views["learning_rate"].widget.value = 10**-1.9
     sliders = controls.views["style_weights"].sliders
     sliders[0].value = 0.33
@@ -182,7 +211,9 @@ def test_a_menu_gets_another_choice(controls, told):
     assert controls.settings.content_layers == ("conv1_1",)
 
 
-def test_a_mixture_has_a_slider_for_each_painting_and_other_paintings_begin_with_equal_shares(controls, told):
+def test_a_mixture_has_a_slider_for_each_painting_and_other_paintings_begin_with_equal_shares(
+    controls, told
+):
     mix, more = controls.views["mix"], controls.views["more_paintings"].widget
     assert (mix.sliders, mix.widget.layout.display) == ([], "none")
     more.value = "swirl_strokes, some/where/waves.jpg"
@@ -194,7 +225,10 @@ def test_a_mixture_has_a_slider_for_each_painting_and_other_paintings_begin_with
     assert controls.settings.mix == pytest.approx((1 / 3, 1 / 3, 0.9))
     assert told == [["more_paintings"], ["mix"]]
     more.value = "swirl_strokes"
-    assert (controls.settings.mix, [slider.tooltip for slider in mix.sliders]) == ((), ["mosaic", "swirl_strokes"])
+    assert (controls.settings.mix, [slider.tooltip for slider in mix.sliders]) == (
+        (),
+        ["mosaic", "swirl_strokes"],
+    )
     for slider in mix.sliders:
         slider.value = 0.0
     assert "all shares are 0" in str(told[-1])
@@ -204,7 +238,9 @@ def test_a_mixture_has_a_slider_for_each_painting_and_other_paintings_begin_with
 def test_what_means_nothing_is_hidden_until_it_does(controls):
     def hidden():
         return {
-            name for name in ("mix", "mix_layers", "region_weights") if controls.views[name].widget.layout.display == "none"
+            name
+            for name in ("mix", "mix_layers", "region_weights")
+            if controls.views[name].widget.layout.display == "none"
         }
 
     assert hidden() == {"mix", "mix_layers", "region_weights"}
@@ -222,7 +258,9 @@ def test_a_file_is_shown_by_its_name_on_any_system(small_transfer, tmp_path, mon
 
 
 def test_paintings_are_labelled_by_their_names_in_paths_of_every_system(monkeypatch):
-    settings = TransferSettings("coffee", "/paintings/a.b.jpg", more_paintings=("mosaic", "~nobody/c"))
+    settings = TransferSettings(
+        "coffee", "/paintings/a.b.jpg", more_paintings=("mosaic", "~nobody/c")
+    )
     assert MixView().labels(settings) == ["a.b", "mosaic", "c"]
     monkeypatch.setattr(special, "Path", PureWindowsPath)
     settings = settings.replace(painting="C:\\gfx\\a.jpg", more_paintings=("C:/gfx/b.jpg",))

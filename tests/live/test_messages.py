@@ -1,4 +1,5 @@
-"""Attacks on the pages' handlers: whatever a browser sends, the kernel says one line at most, and all goes on."""
+"""Attacks on the pages' handlers: whatever a browser sends, the kernel says one line at most, and
+all goes on."""
 
 import gc
 import logging
@@ -24,8 +25,10 @@ from nstlab.video.settings import VideoSettings
 PICTURE = jpeg(smooth(32, 36, 1))
 NAMES = ["a.png", "../../etc/passwd", "a\0b", "a\nb", "\ud800", "C:\\x", "", "x" * 300, "x" * 2000]
 USUAL = {
-    "id": st.integers(0, 9), "shares": st.lists(st.floats() | st.integers(), min_size=2, max_size=4), "alpha": st.floats(),
-    "role": st.sampled_from(["photo", "painting", "weights", "mask", "seed"]), "name": st.sampled_from(NAMES),
+    "id": st.integers(0, 9),
+    "shares": st.lists(st.floats() | st.integers(), min_size=2, max_size=4), "alpha": st.floats(),
+    "role": st.sampled_from(["photo", "painting", "weights", "mask", "seed"]),
+    "name": st.sampled_from(NAMES),
     "part": st.integers(-1, 2), "parts": st.integers(-1, 3) | st.just(10**9),
 }  # fmt: skip
 DATA = st.sampled_from([b"", b"x", PICTURE, PICTURE[:99], b"\x89PNG\r\n\x1a\n" + bytes(40)])
@@ -57,12 +60,16 @@ def log():
 def send(page, message):
     """A message as Jupyter hands it to a widget."""
     content, buffers = message
-    page._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": buffers})
+    page._handle_msg(
+        {"content": {"data": {"method": "custom", "content": content}}, "buffers": buffers}
+    )
 
 
 @pytest.fixture
 def studio(small_transfer, tmp_path, log):
-    made = Studio(small_transfer.replace(steps=2), results=tmp_path / "results", device="cpu", start=False)
+    made = Studio(
+        small_transfer.replace(steps=2), results=tmp_path / "results", device="cpu", start=False
+    )
     yield made
     made.close()
 
@@ -121,7 +128,12 @@ def test_what_a_page_shows_cannot_be_changed_by_a_browser(make):
     before = page.get_state()
     for odd in ("painting", 7, [[]], {"text": 1}):
         state = dict.fromkeys(before, odd)
-        page._handle_msg({"content": {"data": {"method": "update", "state": state, "buffer_paths": []}}, "buffers": []})
+        page._handle_msg(
+            {
+                "content": {"data": {"method": "update", "state": state, "buffer_paths": []}},
+                "buffers": [],
+            }
+        )
     assert page.get_state() == before
     page.close()
 

@@ -1,4 +1,5 @@
-"""What the studio's page is given, pictures as JPEGs and curves; and what it sends, answers and uploads."""
+"""What the studio's page is given, pictures as JPEGs and curves; and what it sends, answers and
+uploads."""
 
 import io
 from pathlib import Path
@@ -18,7 +19,9 @@ from nstlab.pictures import images as im
 from nstlab.runs.stored import Record
 
 
-@pytest.mark.parametrize(("shape", "shown"), [((40, 60), (60, 40)), ((700, 350), (256, 512)), ((1024, 2048), (512, 256))])
+@pytest.mark.parametrize(
+    ("shape", "shown"), [((40, 60), (60, 40)), ((700, 350), (256, 512)), ((1024, 2048), (512, 256))]
+)
 def test_a_picture_is_a_jpeg_of_limited_size(shape, shown):
     picture = torch.zeros(1, 3, *shape)
     picture[:, 0] = 1.0
@@ -32,7 +35,10 @@ def rows(count, **terms):
     return [{"step": i, "evaluations": 3 * i, "seconds": i / 4, **common} for i in range(count)]
 
 
-@pytest.mark.parametrize(("count", "rate"), [(0, 0), (1, 0), (2, 12), (POINTS, 12), (POINTS + 1, 12), (10 * POINTS + 7, 12)])
+@pytest.mark.parametrize(
+    ("count", "rate"),
+    [(0, 0), (1, 0), (2, 12), (POINTS, 12), (POINTS + 1, 12), (10 * POINTS + 7, 12)],
+)
 def test_curves_are_thinned_out_but_keep_their_ends_and_their_rate_is_of_evaluations(count, rate):
     record = Record(rows(count, content=0.5))
     shown = curve_points(record)
@@ -42,7 +48,9 @@ def test_curves_are_thinned_out_but_keep_their_ends_and_their_rate_is_of_evaluat
 
 
 def test_curves_have_a_series_and_a_colour_for_each_term():
-    record = Record(rows(2, content=0.5, style=1 / 3) + rows(3, content=0.25)[2:], [(1, {"style": 0.0})])
+    record = Record(
+        rows(2, content=0.5, style=1 / 3) + rows(3, content=0.25)[2:], [(1, {"style": 0.0})]
+    )
     shown = curve_points(record)
     assert (shown["steps"], shown["marks"]) == ([0, 1, 2], [1])
     assert shown["series"] == {"content": [0.5, 0.5, 0.25], "style": [0.3333, 0.3333, 0.0]}
@@ -78,7 +86,10 @@ def test_parts_may_come_in_any_order_and_what_is_forgotten_begins_anew(data):
     uploads.part("x", 8, 9, "a", b"old")
     uploads.forget()
     parts = [whole[i : i + 7] for i in range(0, len(whole), 7)]
-    found = [uploads.part("x", i, len(parts), "a", parts[i]) for i in data.draw(st.permutations(range(len(parts))))]
+    found = [
+        uploads.part("x", i, len(parts), "a", parts[i])
+        for i in data.draw(st.permutations(range(len(parts))))
+    ]
     assert found == [None] * (len(parts) - 1) + [whole]
 
 
@@ -92,21 +103,33 @@ def test_a_picture_is_named_by_what_it_is(painting, tmp_path, name):
     assert torch.equal(im.load(kept), im.load(path))
 
 
-@pytest.mark.parametrize("name", ["cat.png", "a\\1.png", "C:\\gfx\\pic.png", "", "/", "x" * 500 + ".png"])
+@pytest.mark.parametrize(
+    "name", ["cat.png", "a\\1.png", "C:\\gfx\\pic.png", "", "/", "x" * 500 + ".png"]
+)
 def test_what_is_no_picture_is_refused_by_its_own_name_and_leaves_nothing(tmp_path, name):
     im.to_pil(torch.zeros(1, 3, 8, 8)).save(tmp_path / "small.png")
     small = (tmp_path / "small.png").read_bytes()
-    for data, problem in ((b"nothing", "is not a picture"), (b"", "is not a picture"), (small, "8×8")):
-        assert refusal(Uploads(tmp_path / "uploads").keep, name, data).startswith(f"{name}: {problem}")
+    for data, problem in (
+        (b"nothing", "is not a picture"),
+        (b"", "is not a picture"),
+        (small, "8×8"),
+    ):
+        assert refusal(Uploads(tmp_path / "uploads").keep, name, data).startswith(
+            f"{name}: {problem}"
+        )
     assert not list((tmp_path / "uploads").iterdir())
 
 
 def test_a_folder_that_cannot_be_made_is_a_reason(tmp_path):
     (tmp_path / "file").write_text("")
-    assert "cannot be written" in refusal(Uploads(tmp_path / "file" / "uploads").keep, "cat.png", b"x")
+    assert "cannot be written" in refusal(
+        Uploads(tmp_path / "file" / "uploads").keep, "cat.png", b"x"
+    )
 
 
-def test_an_upload_takes_the_place_of_an_earlier_one_on_every_system(painting, tmp_path, monkeypatch):
+def test_an_upload_takes_the_place_of_an_earlier_one_on_every_system(
+    painting, tmp_path, monkeypatch
+):
     data = im.save(painting, tmp_path / "cat.png").read_bytes()
     monkeypatch.setattr(Path, "rename", None)  # which Windows refuses where there is a file already
     kept = [Uploads(tmp_path / "uploads").keep("cat.png", data) for _ in range(2)]
@@ -114,7 +137,9 @@ def test_an_upload_takes_the_place_of_an_earlier_one_on_every_system(painting, t
     assert kept[0].read_bytes() == data
 
 
-def test_inputs_that_could_not_be_read_are_tried_again_and_the_newest_are_shown(painting, tmp_path, monkeypatch):
+def test_inputs_that_could_not_be_read_are_tried_again_and_the_newest_are_shown(
+    painting, tmp_path, monkeypatch
+):
     view, path, load = Viewer(), tmp_path / "late.png", im.load
     view.show_inputs({"photo": str(path)})
     assert view.inputs == []
@@ -135,10 +160,16 @@ def test_inputs_that_could_not_be_read_are_tried_again_and_the_newest_are_shown(
 
 def test_parts_that_cannot_be_are_refused_and_few_files_are_on_their_way(tmp_path):
     uploads = Uploads(tmp_path)
-    for number, count, data in ((0, 0, b""), (2, 2, b"x"), (-1, 2, b"x"), (0, 1, b"x" * (CHUNK + 1))):
+    for number, count, data in (
+        (0, 0, b""),
+        (2, 2, b"x"),
+        (-1, 2, b"x"),
+        (0, 1, b"x" * (CHUNK + 1)),
+    ):
         assert "cannot be used" in refusal(uploads.part, "a", number, count, "a.png", data)
     for i in range(3 * MOST):
         uploads.part(str(i), 0, 2, "a.png", b"x")
     assert list(uploads._parts) == [str(i) for i in range(2 * MOST, 3 * MOST)]
     uploads.part("x", 3, 9, "a.png", b"x")
-    assert uploads.part("x", 1, 2, "a.png", b"x") is None  # another number of parts than was said before
+    # another number of parts than was said before
+    assert uploads.part("x", 1, 2, "a.png", b"x") is None

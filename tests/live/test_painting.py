@@ -1,4 +1,5 @@
-"""Paintings: the run goes on, or begins anew from its picture, as settings change; no threads here."""
+"""Paintings: the run goes on, or begins anew from its picture, as settings change; no threads
+here."""
 
 import gc
 import itertools
@@ -44,20 +45,30 @@ def near(picture, other):
     return (picture - other).abs().max() <= 0.5 / 255 + 1e-6
 
 
-def test_weights_and_layers_steer_the_run_and_nothing_is_computed_without_need(live, settings, monkeypatch):
+def test_weights_and_layers_steer_the_run_and_nothing_is_computed_without_need(
+    live, settings, monkeypatch
+):
     made = []
     for kind in (Content, Style):
         whole = kind.target
-        monkeypatch.setattr(kind, "target", lambda self, f, whole=whole: made.append(self.name) or whole(self, f))
+        monkeypatch.setattr(
+            kind, "target", lambda self, f, whole=whole: made.append(self.name) or whole(self, f)
+        )
     run = begun(live, 2)
     plan, wanted = live.run.plan, settings.replace(beta=5.0, tv=0.5)
     step = run.send([Change(wanted)])
-    assert (step.weights["style"], step.weights["tv"], step.terms.keys()) == (5.0, 0.5, {"content", "style", "tv"})
+    assert (step.weights["style"], step.weights["tv"], step.terms.keys()) == (
+        5.0,
+        0.5,
+        {"content", "style", "tv"},
+    )
     run.send([Change(wanted.replace(init="grey", seed=5))])  # how a run starts no longer matters
     assert live.run.record.changes == [(2, {"style": 5.0, "tv": 0.5})]
     assert live.run.described(live.settings, None) == wanted
     assert sorted(made) == ["content"] + ["style"] * 5
-    step = run.send([Change(settings.replace(content_layers="conv2_2", style_layers=("conv1_1", "conv3_1")))])
+    step = run.send(
+        [Change(settings.replace(content_layers="conv2_2", style_layers=("conv1_1", "conv3_1")))]
+    )
     wanted = {"content:conv4_2": 0, "style:conv5_1": 0, "content:conv2_2": 1, "style:conv1_1": 0.5}
     assert step.weights | wanted == step.weights
     run.send([Change(settings)])
@@ -65,12 +76,16 @@ def test_weights_and_layers_steer_the_run_and_nothing_is_computed_without_need(l
     assert (step.index, step.terms.keys(), live.run.plan) == (7, {"style"}, plan)
     assert made[6:] == ["content"]  # conv2_2's
     read, whole = set(), Propagation.forward
-    monkeypatch.setattr(Propagation, "forward", lambda self, x: read.add(frozenset(self.reads)) or whole(self, x))
+    monkeypatch.setattr(
+        Propagation, "forward", lambda self, x: read.add(frozenset(self.reads)) or whole(self, x)
+    )
     next(run)
     assert read == {frozenset({"relu1_1"})}
 
 
-@pytest.mark.parametrize("changes", [{"pool": "max"}, {"size": 32}, {"optimizer": "adam"}, {"convention": "paper"}])
+@pytest.mark.parametrize(
+    "changes", [{"pool": "max"}, {"size": 32}, {"optimizer": "adam"}, {"convention": "paper"}]
+)
 def test_more_than_weights_begins_a_new_run_from_the_picture(live, settings, changes):
     run = begun(live, 3)
     before, net = live.step.snapshot(), live.run.plan.net
@@ -111,7 +126,9 @@ def test_back_restores_picture_and_settings_and_undoes_a_change(live, settings):
         ({"pool": "max", "size": 64}, 1000, "needs about"),
     ],
 )
-def test_a_command_that_cannot_be_obeyed_changes_nothing_and_says_why(live, settings, monkeypatch, changes, free, says):
+def test_a_command_that_cannot_be_obeyed_changes_nothing_and_says_why(
+    live, settings, monkeypatch, changes, free, says
+):
     run = begun(live, 2)
     if free is not None:
         monkeypatch.setattr("nstlab.method.fast.memory.available", lambda device: free)
@@ -127,15 +144,26 @@ def test_a_command_that_cannot_be_obeyed_changes_nothing_and_says_why(live, sett
 
 def test_a_layer_out_of_reach_is_refused_not_fatal(live, settings, monkeypatch):
     run = begun(live, 1)
-    monkeypatch.setattr("nstlab.method.fast.memory.available", lambda device: 0)  # but what the run gives up counts as free
-    run.send([Change(settings.replace(size=20, style_layers=("conv1_1", "pool5"), style_weights=(1.0, 0.0)))])
+    # but what the run gives up counts as free
+    monkeypatch.setattr("nstlab.method.fast.memory.available", lambda device: 0)
+    run.send(
+        [
+            Change(
+                settings.replace(
+                    size=20, style_layers=("conv1_1", "pool5"), style_weights=(1.0, 0.0)
+                )
+            )
+        ]
+    )
     assert (live.news, live.run.number) == ([], 2)
     step = run.send([Change(live.settings.replace(style_weights=(1.0, 1.0)))])
     assert "too small for pool5" in live.news[-1].text
     assert (len(live.news), live.settings.style_weights, step.index) == (1, (1.0, 0.0), 1)
 
 
-def test_the_recipes_own_run_rests_at_its_end_and_goes_on_from_its_picture_when_something_is_commanded(live, settings):
+def test_the_recipes_own_run_rests_at_its_end_and_goes_on_when_something_is_commanded(
+    live, settings
+):
     run = begun(live, 12)
     last = live.step.snapshot()
     *_, expected = prepare(settings, "cpu").steps()
@@ -159,7 +187,11 @@ def test_the_recipes_own_run_rests_at_its_end_and_goes_on_from_its_picture_when_
 def test_the_memory_of_a_run_is_free_when_the_next_begins(live, monkeypatch):
     def curvature_pairs():
         gc.collect()
-        return [each for each in gc.get_objects() if type(each) is torch.Tensor and each.ndim == 3 and each.shape[0] == 2]
+        return [
+            each
+            for each in gc.get_objects()
+            if type(each) is torch.Tensor and each.ndim == 3 and each.shape[0] == 2
+        ]
 
     before = set(map(id, curvature_pairs()))
     run = begun(live, 3)
@@ -211,10 +243,14 @@ def test_a_run_from_a_picture_is_saved_with_it_and_can_be_described(live, settin
     assert again.identity() == plan.identity()
     assert described.replace(init=settings.init) == live.settings
     assert saved.manifest["settings"]["init"] == "start.png"
-    stored = settings.from_dict(saved.manifest["settings"]).replace(init=str(saved.folder / "start.png"))
+    stored = settings.from_dict(saved.manifest["settings"]).replace(
+        init=str(saved.folder / "start.png")
+    )
     assert run_id(prepare(stored, "cpu"), [], left=live.step.index) == saved.id
     (tmp_path / "file").write_text("")
-    assert "cannot be written" in refusal(live.run.described, settings, tmp_path / "file" / "starts")
+    assert "cannot be written" in refusal(
+        live.run.described, settings, tmp_path / "file" / "starts"
+    )
 
 
 def filmed(counts):

@@ -1,4 +1,5 @@
-"""The film's player: it paints as the command does, shows what there is so far, stops, goes on, and says what is wrong."""
+"""The film's player: it paints as the command does, shows what there is so far, stops, goes on, and
+says what is wrong."""
 
 import io
 import threading
@@ -26,8 +27,16 @@ def settings(tiny_file, painting, tmp_path):
     wide = smooth(48, 90, seed=1)
     clip = make_clip(tmp_path / "clip.mp4", [wide[..., 5 * i : 5 * i + 64] for i in range(4)])
     own = ("weights", str(tiny_file), "normalize", "False", "steps", "6", "levels", "1")
-    given = {"size": 64, "steps": 2, "parameters": own, "device": "cpu", "results": tmp_path / "results"}
-    return VideoSettings(str(clip), str(im.save(painting, tmp_path / "p.png")), tmp_path / "film.mp4", **given)
+    given = {
+        "size": 64,
+        "steps": 2,
+        "parameters": own,
+        "device": "cpu",
+        "results": tmp_path / "results",
+    }
+    return VideoSettings(
+        str(clip), str(im.save(painting, tmp_path / "p.png")), tmp_path / "film.mp4", **given
+    )
 
 
 @pytest.fixture
@@ -47,7 +56,8 @@ def tell(player, do, **content):
 
 @pytest.fixture
 def held(monkeypatch):
-    """Each frame waits until it is let go; acquiring `begun` waits until the next is being painted."""
+    """Each frame waits until it is let go; acquiring `begun` waits until the next is being
+    painted."""
     begun, go, paint = threading.Semaphore(0), threading.Semaphore(0), filming.Filming.paint
 
     def held(*args):
@@ -66,7 +76,9 @@ def test_it_paints_what_the_command_paints_and_the_page_gets_each_frame(player, 
     again = []
     film = paint_film(settings, again.append)
     assert all(done.found for done in again)
-    assert [shown for _, *shown in player.screen.frames] == [pytest.approx([i / 10, (i + 1) / 10]) for i in range(4)]
+    assert [shown for _, *shown in player.screen.frames] == [
+        pytest.approx([i / 10, (i + 1) / 10]) for i in range(4)
+    ]
     for (name, *_), picture in zip(player.screen.frames, film.frames, strict=True):
         tell(player, "frame", name=name)
         content, (data,) = player.sent[-1]
@@ -97,7 +109,8 @@ def test_stopped_it_keeps_what_it_has_and_goes_on_to_the_same_film(player, setti
     tell(player, "paint")
     assert player.wait(60).endswith("frames: 4")
     assert told(settings.out)[0] == 4
-    assert [begun.acquire(timeout=0) for _ in range(2)] == [True, False]  # only the fourth frame was painted
+    # only the fourth frame was painted
+    assert [begun.acquire(timeout=0) for _ in range(2)] == [True, False]
 
 
 def test_what_is_wrong_is_said_and_mended_by_a_control(player, settings, tmp_path):
@@ -111,14 +124,18 @@ def test_what_is_wrong_is_said_and_mended_by_a_control(player, settings, tmp_pat
     assert (player.screen.state, player.screen.status["error"]) == ("ready", True)
     player.controls.views["from_"].widget.value = 2.0
     player.controls.views["to"].widget.value = "1"
-    assert player.screen.status == {"text": "to: 1 s is not after the film's beginning, 2 s", "error": True}
+    assert player.screen.status == {
+        "text": "to: 1 s is not after the film's beginning, 2 s",
+        "error": True,
+    }
     assert player.controls.views["to"].widget.value == ""
     assert not (tmp_path / "film.mp4").exists()
 
 
 def test_a_film_like_a_picture_has_its_painting_and_its_weights_but_its_own_steps(tiny_file):
     picture = nst.TransferSettings(
-        "coffee", "mosaic", alpha=3.5, size=96, steps=7, seed=4, style_layers=("conv1_1", "conv2_1"), weights=str(tiny_file),
+        "coffee", "mosaic", alpha=3.5, size=96, steps=7, seed=4,
+        style_layers=("conv1_1", "conv2_1"), weights=str(tiny_file),
         colour="matched", normalize=False,
     )  # fmt: skip
     film = VideoSettings("clip.mp4", "fauve_hills", size=200).replace(**painted_like(picture))
@@ -129,7 +146,10 @@ def test_a_film_like_a_picture_has_its_painting_and_its_weights_but_its_own_step
 def test_a_studio_has_the_player_in_a_tab_and_pauses_for_it(small_transfer, settings, tmp_path):
     studio = Studio(small_transfer, results=tmp_path / "results", device="cpu", start=False)
     (player,) = (
-        part for tab in studio.children[0].children[0].children for part in tab.children if isinstance(part, FilmPlayer)
+        part
+        for tab in studio.children[0].children[0].children
+        for part in tab.children
+        if isinstance(part, FilmPlayer)
     )
     assert player.settings.frame_settings("photo").painting == small_transfer.painting
     studio.controls.change(beta=123.0)
@@ -145,6 +165,8 @@ def test_a_studio_has_the_player_in_a_tab_and_pauses_for_it(small_transfer, sett
 
 
 def test_a_studio_whose_recipe_paints_no_photo_has_no_film(tmp_path):
-    studio = Studio(nst.TextureSettings("mosaic"), results=tmp_path / "results", device="cpu", start=False)
+    studio = Studio(
+        nst.TextureSettings("mosaic"), results=tmp_path / "results", device="cpu", start=False
+    )
     assert "Film" not in studio.children[0].children[0].titles
     studio.close()

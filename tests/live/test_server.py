@@ -1,5 +1,5 @@
-"""`make studio`'s server: this machine's alone, for whoever has its token, by its own name only, and without kernels that
-nobody uses any more."""
+"""`make studio`'s server: this machine's alone, for whoever has its token, by its own name only,
+and without kernels that nobody uses any more."""
 
 import asyncio
 import contextlib
@@ -17,13 +17,17 @@ from tornado.websocket import websocket_connect
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 STUDIO = "/voila/render/00_studio.ipynb"
-SOON = 8  # seconds after which a kernel that nobody uses is ended here; a slow machine needs some of them to start one
+# seconds after which a kernel that nobody uses is ended here; a slow machine needs some of them to
+# start one
+SOON = 8
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The server by the project's configuration, on a free port: (its address, its process id)."""
-    culling = [f"--MappingKernelManager.cull_{name}={SOON}" for name in ("idle_timeout", "interval")]
+    culling = [
+        f"--MappingKernelManager.cull_{name}={SOON}" for name in ("idle_timeout", "interval")
+    ]
     options = [f"--config={NOTEBOOKS / 'studio_config.py'}", *culling, str(NOTEBOOKS)]
     with serving(tmp_path_factory.mktemp("server"), "jupyter_server", *options) as (url, number):
         yield url.rstrip("/"), number
@@ -35,7 +39,9 @@ def answer(server):
 
     def answer(path, token=TOKEN, method="GET", **headers):
         headers |= {"Authorization": f"token {token}"} if token else {}
-        with contextlib.closing(http.client.HTTPConnection(server[0].removeprefix("http://"), timeout=60)) as connection:
+        with contextlib.closing(
+            http.client.HTTPConnection(server[0].removeprefix("http://"), timeout=60)
+        ) as connection:
             connection.request(method, path, headers=headers)
             response = connection.getresponse()
             return response.status, response.read().decode()
@@ -46,7 +52,11 @@ def answer(server):
 def test_it_listens_on_this_machine_alone(server):
     port = int(server[0].rpartition(":")[2])
     connections = psutil.Process(server[1]).net_connections()
-    listening = {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN and each.laddr.port == port}
+    listening = {
+        each.laddr.ip
+        for each in connections
+        if each.status == psutil.CONN_LISTEN and each.laddr.port == port
+    }
     assert listening
     assert listening <= {"127.0.0.1", "::1"}
 
@@ -69,7 +79,9 @@ def test_a_websocket_of_another_name_is_refused_even_with_the_token(server, answ
     url = f"{server[0].replace('http', 'ws')}{kernel}/channels?token={TOKEN}"
 
     async def connect(**headers):
-        socket = await websocket_connect(HTTPRequest(url, headers=headers, connect_timeout=60, request_timeout=60))
+        socket = await websocket_connect(
+            HTTPRequest(url, headers=headers, connect_timeout=60, request_timeout=60)
+        )
         socket.close()
         while await socket.read_message() is not None:  # None once it is closed
             pass
@@ -89,7 +101,15 @@ def test_the_studio_is_shown_and_its_kernel_ends_when_nobody_uses_it(answer):
 
 
 @pytest.mark.parametrize(
-    "base", ["/files/", "/api/contents/", "/voila/templates/", "/voila/render/", "/voila/files/", "/kernelspecs/"]
+    "base",
+    [
+        "/files/",
+        "/api/contents/",
+        "/voila/templates/",
+        "/voila/render/",
+        "/voila/files/",
+        "/kernelspecs/",
+    ],
 )
 def test_odd_addresses_are_not_found(answer, base):
     odd = [
@@ -110,5 +130,9 @@ def test_addresses_of_what_is_there_are_found(answer):
     pytest.importorskip("voila", reason="Voila is not installed")
     for part in ("", "lab", "lab/", "lab/static", "lab/x/voila.js", "%c3%a9/static"):
         assert answer(f"/voila/templates/{part}")[0] == 404
-    for there in ("/voila/templates/lab/static/voila.js", "/files/README.md", "/api/contents/README.md"):
+    for there in (
+        "/voila/templates/lab/static/voila.js",
+        "/files/README.md",
+        "/api/contents/README.md",
+    ):
         assert answer(there)[0] == 200

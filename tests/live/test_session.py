@@ -1,4 +1,5 @@
-"""Sessions: a generator in a thread that is steered from outside. Nothing here waits for a fixed time, but for what happens."""
+"""Sessions: a generator in a thread that is steered from outside. Nothing here waits for a fixed
+time, but for what happens."""
 
 import itertools
 import time
@@ -51,13 +52,19 @@ def settled(session, phase, index):
     until(lambda: session.phase is phase and session.step and session.step.index == index)
 
 
-def test_a_session_shows_every_step_until_it_rests_and_goes_on_with_a_message_a_start_or_a_single_step(make):
+def test_a_session_shows_every_step_until_it_rests_and_goes_on_when_told_to(
+    make,
+):
     seen = []
-    session = make(source := Source(rests=3), lambda s: seen.append((s.phase, s.step and s.step.index)))
+    session = make(
+        source := Source(rests=3), lambda s: seen.append((s.phase, s.step and s.step.index))
+    )
     assert session.phase is Phase.READY
     session.start()
     assert session.wait(LONG) is Phase.RESTING
-    until(lambda: seen == [*((Phase.RUNNING, index) for index in (None, 0, 1, 2)), (Phase.RESTING, 2)])
+    until(
+        lambda: seen == [*((Phase.RUNNING, index) for index in (None, 0, 1, 2)), (Phase.RESTING, 2)]
+    )
     session.send(Note("light"))
     settled(session, Phase.RESTING, 5)
     assert source.sent == [[], [], [], [Note("light")], [], [], []]

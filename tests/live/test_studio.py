@@ -1,4 +1,5 @@
-"""The studio without a browser: what its page and its controls would send is sent by hand, and each effect is waited for."""
+"""The studio without a browser: what its page and its controls would send is sent by hand, and each
+effect is waited for."""
 
 import gc
 import threading
@@ -67,7 +68,9 @@ def begun(studio, steps=3):
 
 def shows(studio, state, text=""):
     """Wait for this status."""
-    until(lambda: studio.view.status["state"] == state and studio.view.status["text"].startswith(text))
+    until(
+        lambda: studio.view.status["state"] == state and studio.view.status["text"].startswith(text)
+    )
     return studio.session.step
 
 
@@ -88,14 +91,23 @@ def first_picture(studio, run):
     return shows(studio, "paused", "paused · step 0 of").snapshot()
 
 
-def test_one_that_is_not_to_start_by_itself_shows_its_pictures_and_begins_when_it_is_told(make, small_transfer):
+def test_one_that_is_not_to_start_by_itself_shows_its_pictures_and_begins_when_it_is_told(
+    make, small_transfer
+):
     studio = make(start=False)
     tell(studio, "seen")
     tell(studio, "save")
     assert "nothing to save" in studio.view.message["text"]
-    assert [(each["role"], each["label"]) for each in studio.view.inputs] == [("photo", "photo"), ("painting", "painting")]
-    assert (studio.view.shape, jpeg(im.load(small_transfer.photo, 512))) == ([427, 512], studio.view.before)
-    for photo in (small_transfer.painting, "nowhere.png", small_transfer.painting):  # that it is nowhere is told when it begins
+    assert [(each["role"], each["label"]) for each in studio.view.inputs] == [
+        ("photo", "photo"),
+        ("painting", "painting"),
+    ]
+    assert (studio.view.shape, jpeg(im.load(small_transfer.photo, 512))) == (
+        [427, 512],
+        studio.view.before,
+    )
+    # that it is nowhere is told when it begins
+    for photo in (small_transfer.painting, "nowhere.png", small_transfer.painting):
         studio.controls.change(photo=photo, tv=0.25)
         assert [each["label"] for each in studio.view.inputs] == ["painting", "painting"]
     for option in ("--tv 0.25", "--device cpu"):
@@ -137,13 +149,17 @@ def test_in_a_pause_weights_wait_for_a_step_and_all_else_begins_at_once(studio, 
     move(studio, "init", "content")  # which counts when it is restarted
     tell(studio, "single")
     last = shows(studio, "paused", f"paused · step {before.index + 1} of")
-    assert studio.painting.run.record.changes == [(before.index, {"style": pytest.approx(10**4.8, rel=1e-3)})]
+    assert studio.painting.run.record.changes == [
+        (before.index, {"style": pytest.approx(10**4.8, rel=1e-3)})
+    ]
     move(studio, "optimizer", "adam")
     assert (first_picture(studio, 2) - last.snapshot()).abs().max() < 0.01
     now = small_transfer.replace(beta=studio.settings.beta, init="content", optimizer="adam")
     assert studio.painting.settings == studio.settings == now
 
-    buttons = {part.description: part for part in parts_of(studio) if isinstance(part, ipywidgets.Button)}
+    buttons = {
+        part.description: part for part in parts_of(studio) if isinstance(part, ipywidgets.Button)
+    }
     buttons["Restart"].click()
     assert torch.equal(first_picture(studio, 3), im.load(small_transfer.photo, 48))
     tell(studio, "single")
@@ -168,8 +184,13 @@ def test_in_a_pause_weights_wait_for_a_step_and_all_else_begins_at_once(studio, 
         (TextureSettings, "painting", "style_layers", ("conv1_1",), "style:conv1_1", False),
     ],
 )
-def test_other_recipes_have_studios_too(make, small_transfer, recipe, role, field, value, term, alone):
-    common = {name: getattr(small_transfer, name) for name in (role, "size", "steps", "weights", "normalize", "precision")}
+def test_other_recipes_have_studios_too(
+    make, small_transfer, recipe, role, field, value, term, alone
+):
+    common = {
+        name: getattr(small_transfer, name)
+        for name in (role, "size", "steps", "weights", "normalize", "precision")
+    }
     studio = begun(make(recipe(**common), fields=[field, "pool"] if alone else None))
     move(studio, field, value)
     until(lambda: studio.session.step.weights[term] == 1)
@@ -180,19 +201,34 @@ def test_every_field_has_its_place_and_others_are_refused(studio, small_transfer
     tabs = studio.children[0].children[0]
     assert tabs.titles == ("Live", "Pictures", "Regions", "Network", "Optimizer", "Film", "Camera")
     assert {view.widget for view in studio.controls.views.values()} <= parts_of(tabs)
-    assert "there is no setting 'betta'; did you mean 'beta'" in refusal(Studio, small_transfer, fields=["betta"])
+    assert "there is no setting 'betta'; did you mean 'beta'" in refusal(
+        Studio, small_transfer, fields=["betta"]
+    )
 
 
-def test_what_goes_wrong_is_told_each_time_and_what_cannot_be_obeyed_is_taken_back(studio, small_transfer, monkeypatch):
+def test_what_goes_wrong_is_told_each_time_and_what_cannot_be_obeyed_is_taken_back(
+    studio, small_transfer, monkeypatch
+):
     begun(studio).controls.change(seed=7)  # prepared for a restart
-    for name, value, says in [("stop_loss", "low", "stop_loss"), *[("weights", "nowhere.pth", "nowhere.pth")] * 2]:
+    for name, value, says in [
+        ("stop_loss", "low", "stop_loss"),
+        *[("weights", "nowhere.pth", "nowhere.pth")] * 2,
+    ]:
         move(studio, name, value)
         until(lambda says=says: says in studio.view.message["text"])
         until(lambda: studio.settings == small_transfer.replace(seed=7))
         assert studio.view.message["kind"] == "error"
         tell(studio, "read")
     assert (studio.painting.run.number, studio.session.phase) == (1, Phase.RUNNING)
-    tell(studio, "upload", id="x", role="photo", name="large.png", part=0, parts=MAX_BYTES // CHUNK + 1)
+    tell(
+        studio,
+        "upload",
+        id="x",
+        role="photo",
+        name="large.png",
+        part=0,
+        parts=MAX_BYTES // CHUNK + 1,
+    )
     assert studio.view.message["text"].startswith("large.png: has more than 200 MB")
     monkeypatch.setattr(studio, "save", lambda: 1 / 0)
     tell(studio, "save")
@@ -246,13 +282,18 @@ def test_nothing_is_painted_while_nobody_looks(studio, monkeypatch):
     assert studio.session.phase is Phase.PAUSED
     monkeypatch.setattr(audience, "AWAY", 0.2)
     tell(studio, "resume")
-    last = shows(studio, "paused", "paused: nobody is looking")  # the viewer has vanished without a word
+    # the viewer has vanished without a word
+    last = shows(studio, "paused", "paused: nobody is looking")
     tell(studio, "seen")
     stepped(studio, last.index + 1)
 
 
 def test_no_picture_is_sent_before_the_last_one_was_seen(studio, monkeypatch):
-    for module, name, value in ((audience, "ANSWER_WAIT", LONG), (audience, "AWAY", LONG), (sessions, "FRAMES", 1e9)):
+    for module, name, value in (
+        (audience, "ANSWER_WAIT", LONG),
+        (audience, "AWAY", LONG),
+        (sessions, "FRAMES", 1e9),
+    ):
         monkeypatch.setattr(module, name, value)
     sent = []
     studio.view.observe(lambda change: sent.append(change.new), names="picture")
@@ -272,7 +313,8 @@ def test_slow_steps_and_long_pauses_are_not_taken_for_absence(studio, monkeypatc
     monkeypatch.setattr(audience, "AWAY", 0.05)
     whole = LBFGS.step
     monkeypatch.setattr(LBFGS, "step", lambda *arguments: time.sleep(seconds) or whole(*arguments))
-    studio.view.observe(lambda _: tell(studio, "seen"), names=["picture", "status"])  # a page that answers all it is sent
+    # a page that answers all it is sent
+    studio.view.observe(lambda _: tell(studio, "seen"), names=["picture", "status"])
     tell(studio, "seen")
     stepped(studio, 2)
     for message in ("pause", "gone", "seen"):  # while the last step is still under way
@@ -293,7 +335,9 @@ def test_the_statistic_of_style_is_changed_while_it_paints_and_the_picture_is_ke
     until(lambda: studio.session.step.index >= 2)
     studio.controls.change(statistic="mean-std")
     until(lambda: studio.painting.run.number == 2 and studio.session.step.index >= 1)
-    kinds = {type(term) for _, term in studio.painting.run.plan.objective.terms if term.name == "style"}
+    kinds = {
+        type(term) for _, term in studio.painting.run.plan.objective.terms if term.name == "style"
+    }
     assert kinds == {kind("mean-std")}
     assert studio.painting.run.plan.inputs.keys() >= {"init"}  # the picture as it was
 
@@ -310,5 +354,9 @@ def test_the_network_is_changed_while_it_paints_and_the_picture_is_kept(studio):
     assert layers.value == ("fire5",)
     assert [name for name, _ in layers.options] == list(run.plan.net.architecture.offered)
     layers.value = ("fire3",)  # a weight, as always
-    until(lambda: studio.session.step.weights.get("content:fire3") == 1 and studio.session.step.index >= 2)
+    until(
+        lambda: (
+            studio.session.step.weights.get("content:fire3") == 1 and studio.session.step.index >= 2
+        )
+    )
     assert studio.painting.run is run

@@ -1,4 +1,5 @@
-"""Checkpoints: any damage is found, and they fit one run. (What resumes from them is in runs/test_store.)"""
+"""Checkpoints: any damage is found, and they fit one run. (What resumes from them is in
+runs/test_store.)"""
 
 import pytest
 import safetensors.torch
@@ -24,11 +25,14 @@ def checkpoint(run):
     return next(minimize(**run)).checkpoint()
 
 
-def test_a_file_with_one_wrong_bit_or_cut_anywhere_or_of_something_else_is_refused(checkpoint, tmp_path):
+def test_a_file_with_one_wrong_bit_or_cut_anywhere_or_of_something_else_is_refused(
+    checkpoint, tmp_path
+):
     path = checkpoint.save(tmp_path / "c.safetensors")
     whole = path.read_bytes()
     damaged = [whole[:end] for end in range(0, len(whole), 101)]
-    for place in (*range(0, 1500, 3), *range(1500, len(whole), 101)):  # names and numbers first, then pixels
+    # names and numbers first, then pixels
+    for place in (*range(0, 1500, 3), *range(1500, len(whole), 101)):
         damaged.append(bytearray(whole))
         damaged[-1][place] ^= 1 << place % 8
     for content in (*damaged, safetensors.torch.save({"x": torch.zeros(3)})):

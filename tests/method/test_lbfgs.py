@@ -1,4 +1,5 @@
-"""L-BFGS on problems with known answers, at any scale of the objective. (The guard is in test_optimizers.)"""
+"""L-BFGS on problems with known answers, at any scale of the objective. (The guard is in
+test_optimizers.)"""
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ def test_it_finds_rosenbrocks_valley():
     def rosenbrock(x):
         return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
 
-    states, seen = run(LBFGS(**FREE), rosenbrock, torch.tensor([-1.2, 1.0, -0.5, 0.8], dtype=torch.float64), 100)
+    states, seen = run(
+        LBFGS(**FREE), rosenbrock, torch.tensor([-1.2, 1.0, -0.5, 0.8], dtype=torch.float64), 100
+    )
     assert torch.allclose(states[-1].x, torch.ones(4, dtype=torch.float64), atol=1e-6)
     assert len(seen) < 200
 
@@ -46,7 +49,8 @@ def gram_like(x):
 @pytest.mark.parametrize("scale", [1e-12, 1e6])
 def test_it_converges_in_the_same_way_at_any_scale_of_the_objective(f, scale):
     (states, seen), (scaled, _) = (
-        run(LBFGS(), lambda x, factor=factor: factor * f(x), picture(8, torch.float64), 40) for factor in (1, scale)
+        run(LBFGS(), lambda x, factor=factor: factor * f(x), picture(8, torch.float64), 40)
+        for factor in (1, scale)
     )
     losses = [state.loss for state in states]
     assert losses == sorted(losses, reverse=True)
@@ -56,8 +60,12 @@ def test_it_converges_in_the_same_way_at_any_scale_of_the_objective(f, scale):
 
 
 def test_the_first_step_is_in_pixel_units():
-    (before, after), _ = run(LBFGS(smooth=None), lambda x: 1e-9 * x.sum(), torch.full((1, 3, 8, 8), 0.5), 1)
-    assert float((after.x - before.x).square().mean().sqrt()) == pytest.approx(LBFGS.first_step, rel=1e-4)
+    (before, after), _ = run(
+        LBFGS(smooth=None), lambda x: 1e-9 * x.sum(), torch.full((1, 3, 8, 8), 0.5), 1
+    )
+    assert float((after.x - before.x).square().mean().sqrt()) == pytest.approx(
+        LBFGS.first_step, rel=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,10 +80,19 @@ def test_the_first_step_is_in_pixel_units():
 def test_the_line_search_goes_on_where_the_cubic_is_lowest(cubic, decrease, expected):
     a, b, c = cubic
     optimizer = LBFGS(first_step=1.0, decrease=decrease, trials=2, **FREE)
-    _, seen = run(optimizer, lambda x: (a * x**3 + b * x**2 + c * x).sum(), torch.zeros(1, dtype=torch.float64), 1)
+    _, seen = run(
+        optimizer,
+        lambda x: (a * x**3 + b * x**2 + c * x).sum(),
+        torch.zeros(1, dtype=torch.float64),
+        1,
+    )
     assert [float(x) for x in seen] == pytest.approx([0.0, 1.0, expected])
 
 
 def test_history_fits_the_memory_budget():
     x, pair = torch.zeros(1, 3, 100, 100), 2 * 3 * 100 * 100 * 4
-    assert [LBFGS(history=50, memory=memory).pairs(x) for memory in (None, 11 * pair, 1)] == [50, 10, 1]
+    assert [LBFGS(history=50, memory=memory).pairs(x) for memory in (None, 11 * pair, 1)] == [
+        50,
+        10,
+        1,
+    ]

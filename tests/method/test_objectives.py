@@ -1,4 +1,5 @@
-"""Objectives: the conventions against their formulas, gradients against the closed forms, the algebra, weights that change."""
+"""Objectives: the conventions against their formulas, gradients against the closed forms, the
+algebra, weights that change."""
 
 import math
 
@@ -40,7 +41,11 @@ def gatys(f, s):
 FORMULAS = {  # for features (N, M): content, style of a layer, and the weight of each of two layers
     "paper": (lambda f, p: 0.5 * ((f - p) ** 2).sum(), gatys, 1 / 2),
     "mean": (lambda f, p: 0.5 * mse(f, p), gatys, 1 / 2),
-    "notebook": (mse, lambda f, s: mse(f @ f.T / f.shape[1], s @ s.T / s.shape[1]) / f.shape[0] ** 2, 1),
+    "notebook": (
+        mse,
+        lambda f, s: mse(f @ f.T / f.shape[1], s @ s.T / s.shape[1]) / f.shape[0] ** 2,
+        1,
+    ),
     "neural-style": (mse, lambda f, s: mse(f @ f.T / f.numel(), s @ s.T / s.numel()), 1),
     "tutorial": (mse, lambda f, s: mse(f @ f.T / f.numel(), s @ s.T / s.numel()), 1),
 }
@@ -51,26 +56,38 @@ def test_each_convention_follows_its_formula(name, net, image, photo, painting):
     layers, shape = ("conv1_1", "conv3_1"), image.shape[-2:]
     reads = layers if name == "tutorial" else ("relu1_1", "relu3_1")
     pictures = (image, photo.double(), nst.fit(painting, shape).double())
-    of_image, of_photo, of_painting = ([f[0].flatten(1) for f in net(x, reads).values()] for x in pictures)
+    of_image, of_photo, of_painting = (
+        [f[0].flatten(1) for f in net(x, reads).values()] for x in pictures
+    )
     goal = content("conv3_1", photo, convention=name) + style(layers, painting, convention=name)
     _, terms = goal.bind(net, shape)(image)
     content_error, style_error, layer_weight = FORMULAS[name]
     assert torch.allclose(terms["content"], content_error(of_image[1], of_photo[1]))
-    assert torch.allclose(terms["style"], layer_weight * sum(map(style_error, of_image, of_painting)))
+    assert torch.allclose(
+        terms["style"], layer_weight * sum(map(style_error, of_image, of_painting))
+    )
 
 
 def test_total_variation_of_neural_style_is_half_the_sum_over_256_shades(net):
     board = ((torch.arange(16)[:, None] + torch.arange(16)) % 2).double().expand(1, 3, 16, 16)
-    values = [total_variation(name).bind(net, (16, 16))(board)[1]["tv"] for name in ("mean", "neural-style")]
-    assert [float(value) for value in values] == pytest.approx([2, 0.5 * 255**2 * 2 * board.numel()])
+    values = [
+        total_variation(name).bind(net, (16, 16))(board)[1]["tv"]
+        for name in ("mean", "neural-style")
+    ]
+    assert [float(value) for value in values] == pytest.approx(
+        [2, 0.5 * 255**2 * 2 * board.numel()]
+    )
 
 
 def test_gradients_at_the_convolution_are_the_papers_closed_forms():
     generator = torch.Generator().manual_seed(0)
-    f, p = (torch.randn(1, 5, 6, 7, generator=generator, dtype=torch.float64) for _ in range(2))  # of both signs
+    # of both signs
+    f, p = (torch.randn(1, 5, 6, 7, generator=generator, dtype=torch.float64) for _ in range(2))
     equation_2 = (f.relu() - p.relu()) * (f > 0)
     rows, target = f.relu()[0].flatten(1), p.relu()[0].flatten(1)  # (N, M)
-    equation_6 = (rows.T @ (rows @ rows.T - target @ target.T)).T.view_as(f) / (5**2 * 42**2) * (f > 0)
+    equation_6 = (
+        (rows.T @ (rows @ rows.T - target @ target.T)).T.view_as(f) / (5**2 * 42**2) * (f > 0)
+    )
     for objective, expected in (
         (content("conv1_1", p, convention="paper"), equation_2),
         (content("conv1_1", p, convention="mean"), equation_2 / f.numel()),
@@ -83,12 +100,18 @@ def test_gradients_at_the_convolution_are_the_papers_closed_forms():
 
 
 def test_the_gradient_at_the_pixels_agrees_with_finite_differences(net, image, photo, painting):
-    goal = content("conv2_1", photo) + 10 * style(["conv1_1", "conv3_1"], painting) + 0.1 * total_variation()
+    goal = (
+        content("conv2_1", photo)
+        + 10 * style(["conv1_1", "conv3_1"], painting)
+        + 0.1 * total_variation()
+    )
     bound = goal.bind(net, image.shape[-2:])
     (loss, grad, values), (total, terms) = bound.evaluate(image), bound(image)
     assert torch.allclose(loss * bound.scale, total)
     assert torch.allclose(values, torch.stack(list(terms.values())))
-    step = 1e-6 * torch.randn(image.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    step = 1e-6 * torch.randn(
+        image.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     change = bound(image + step)[0] - bound(image - step)[0]
     assert torch.isclose(change, 2 * bound.scale * (grad * step).sum(), rtol=1e-5)
 
@@ -104,7 +127,10 @@ def test_weights_multiply_and_add_and_terms_of_one_name_are_numbered(a, b, facto
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        *[(lambda x, w=w: w * content("conv1_1", x), "not allowed") for w in (-1, math.nan, math.inf)],
+        *[
+            (lambda x, w=w: w * content("conv1_1", x), "not allowed")
+            for w in (-1, math.nan, math.inf)
+        ],
         (lambda x: style("conv1_1", x, [-1]), "not allowed"),
         (lambda x: content("conv42", x).bind(VGG19("random"), (48, 40)), "did you mean 'conv4_2'"),
         (lambda x: content([], x), "needs one layer or more"),
@@ -116,15 +142,22 @@ def test_weights_multiply_and_add_and_terms_of_one_name_are_numbered(a, b, facto
         (lambda x: style("conv1_1", x[..., :0]), "style: "),
         (lambda x: content("conv1_1", x.numpy()), "content: a ndarray"),
         (lambda x: content("conv1_1", x / 0), "content: has values that are not finite"),
-        (lambda x: content("conv1_1", torch.cat([x, x], 1)).bind(VGG19("random"), (48, 40)), "3 channels"),
+        (
+            lambda x: content("conv1_1", torch.cat([x, x], 1)).bind(VGG19("random"), (48, 40)),
+            "3 channels",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(photo, call, message):
     assert message in refusal(call, photo)
 
 
-def test_reweighting_changes_the_total_but_no_target_and_a_refused_weight_changes_nothing(net, image, photo, painting):
-    bound = (content("conv2_1", photo) + style(["conv1_1", "conv2_1"], painting)).bind(net, image.shape[-2:])
+def test_reweighting_changes_the_total_but_no_target_and_a_refused_weight_changes_nothing(
+    net, image, photo, painting
+):
+    bound = (content("conv2_1", photo) + style(["conv1_1", "conv2_1"], painting)).bind(
+        net, image.shape[-2:]
+    )
     targets = dict(bound.targets)
     bound.reweight({"style": 7.0, "style:conv1_1": 0.25})
     total, terms = bound(image)
@@ -140,7 +173,9 @@ def test_reweighting_changes_the_total_but_no_target_and_a_refused_weight_change
 @pytest.mark.parametrize("bind", [Objective.bind, fast.bind])
 def test_a_term_of_weight_zero_costs_nothing(net, image, photo, painting, bind, monkeypatch):
     computed, path = [], VGG19.path
-    monkeypatch.setattr(VGG19, "path", lambda net, layers: computed.append(path(net, layers)) or computed[-1])
+    monkeypatch.setattr(
+        VGG19, "path", lambda net, layers: computed.append(path(net, layers)) or computed[-1]
+    )
     bound = bind(0 * content("conv5_1", photo) + style("conv1_1", painting), net, image.shape[-2:])
     bound.evaluate(image)
     assert {tuple(path) for path in computed} == {("conv1_1",)}

@@ -1,4 +1,5 @@
-"""The guard of all optimizers (see also test_engine), and those of first order on problems with known answers."""
+"""The guard of all optimizers (see also test_engine), and those of first order on problems with
+known answers."""
 
 import itertools
 import math
@@ -22,28 +23,44 @@ def test_a_picture_of_nan_is_rolled_back_though_a_relu_makes_its_loss_finite(kin
     for _ in range(3):
         state = kind().step(state, evaluate)
         assert state.x.isfinite().all()
-    with pytest.raises(FloatingPointError, match="not finite"):  # a first picture cannot be rolled back
+    # a first picture cannot be rolled back
+    with pytest.raises(FloatingPointError, match="not finite"):
         run(kind(), lambda x: x.sum() * math.inf, picture(4), 0)
 
 
-@pytest.mark.parametrize(("optimizer", "steps"), [(LBFGS(), 60), (Adam(rate=0.05), 200), (GradientDescent(rate=0.2), 300)])
+@pytest.mark.parametrize(
+    ("optimizer", "steps"),
+    [(LBFGS(), 60), (Adam(rate=0.05), 200), (GradientDescent(rate=0.2), 300)],
+)
 def test_pixels_stay_within_bounds_and_reach_the_constrained_minimum(optimizer, steps):
     target = torch.linspace(-0.5, 1.5, 48, dtype=torch.float64).view(1, 3, 4, 4)
     weights = torch.logspace(0, 1, 48, dtype=torch.float64).view_as(target)
-    states, seen = run(optimizer, lambda x: (weights * (x - target) ** 2).sum(), torch.full_like(target, 0.5), steps)
+    states, seen = run(
+        optimizer,
+        lambda x: (weights * (x - target) ** 2).sum(),
+        torch.full_like(target, 0.5),
+        steps,
+    )
     assert torch.allclose(states[-1].x, target.clamp(0, 1), atol=1e-2)
     assert all(torch.equal(x, x.clamp(0, 1)) for x in seen)
 
 
 @pytest.mark.parametrize("kind", [Adam, GradientDescent])
 def test_an_exploding_step_is_rolled_back_and_halved(kind):
-    (first, state), _ = run(kind(rate=30.0, bounds=None), lambda x: ((x - 0.5) ** 2).sum(), torch.full((1, 3, 4, 4), 0.51), 1)
+    (first, state), _ = run(
+        kind(rate=30.0, bounds=None),
+        lambda x: ((x - 0.5) ** 2).sum(),
+        torch.full((1, 3, 4, 4), 0.51),
+        1,
+    )
     assert torch.equal(state.x, first.x)
     assert (state.event, state.numbers["rate"]) == ("loss exploded, rolled back", 15.0)
 
 
 def test_gradient_descent_has_a_constant_factor():
-    states, _ = run(GradientDescent(rate=1e-4, bounds=None), ill_conditioned, picture(4, torch.float64), 20)
+    states, _ = run(
+        GradientDescent(rate=1e-4, bounds=None), ill_conditioned, picture(4, torch.float64), 20
+    )
     factors = [(new.x - old.x) / old.at.grad for old, new in itertools.pairwise(states)]
     assert all(torch.allclose(factor, factors[0]) for factor in factors)
 

@@ -24,7 +24,8 @@ HASH = hashlib.sha256(CONTENT).hexdigest()[:8]
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves CONTENT on this machine, unless its attributes say otherwise; notes the Range of every request."""
+    """Serves CONTENT on this machine, unless its attributes say otherwise; notes the Range of every
+    request."""
 
     daemon_threads = True
     cut = None  # the byte at which every answer ends
@@ -41,14 +42,18 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked = []
         self.file = Download(f"http://127.0.0.1:{self.server_port}/vgg19-{HASH}.pth", HASH, 3)
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, asked = self.server, self.headers.get("Range")
         server.asked.append(asked)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.ranges else 0
+        start = (
+            int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.ranges else 0
+        )
         if server.other:
             return self.wfile.write(server.other)
         if server.moved:
@@ -95,13 +100,17 @@ def download(server):
 def fetched(download):
     """Download a file, which must arrive whole. Returns its progress."""
     seen = []
-    assert downloads.fetch(download, lambda done, total: seen.append((done, total))) == download.path
+    assert (
+        downloads.fetch(download, lambda done, total: seen.append((done, total))) == download.path
+    )
     assert download.path.read_bytes() == CONTENT
     assert not download.part.exists()
     return seen
 
 
-def test_a_download_arrives_whole_with_its_progress_and_is_not_made_again_unless_damaged(server, download):
+def test_a_download_arrives_whole_with_its_progress_and_is_not_made_again_unless_damaged(
+    server, download
+):
     download.path.write_bytes(CONTENT[:-1])
     seen = fetched(download)
     assert seen[-1] == (len(CONTENT), len(CONTENT))
@@ -168,12 +177,17 @@ def test_of_two_downloads_at_once_the_second_is_refused_and_the_first_arrives(se
     ],
     ids=str,
 )
-def test_a_server_that_answers_nonsense_or_refuses_is_named_in_one_line(server, download, answer, says):
+def test_a_server_that_answers_nonsense_or_refuses_is_named_in_one_line(
+    server, download, answer, says
+):
     vars(server).update(answer)
     message = refusal(downloads.fetch, download)
     assert message.startswith(f"{download.url} could not be downloaded (")
     assert says in message
-    assert f"run the same command again to go on, or put the file at {download.path} by hand" in message
+    assert (
+        f"run the same command again to go on, or put the file at {download.path} by hand"
+        in message
+    )
     assert not download.path.exists()
 
 
@@ -189,8 +203,12 @@ def test_what_stands_in_a_downloads_place_is_told_before_it_begins(server, downl
     assert server.asked == []
 
 
-@pytest.mark.parametrize(("there", "ranges"), [(CONTENT[:1000], False), (CONTENT, True)], ids=["no ranges", "whole"])
-def test_a_part_that_the_server_cannot_continue_starts_anew_and_a_whole_one_is_only_checked(server, download, there, ranges):
+@pytest.mark.parametrize(
+    ("there", "ranges"), [(CONTENT[:1000], False), (CONTENT, True)], ids=["no ranges", "whole"]
+)
+def test_a_part_that_the_server_cannot_continue_starts_anew_and_a_whole_one_is_only_checked(
+    server, download, there, ranges
+):
     download.part.write_bytes(there)
     server.ranges = ranges
     fetched(download)
@@ -214,7 +232,11 @@ def test_a_networks_weights_are_fetched_and_then_found(server, tmp_path, monkeyp
     sha256 = hashlib.sha256(CONTENT).hexdigest()[:8]
     there = Download(f"http://127.0.0.1:{server.server_port}/squeezenet1_1-{sha256}.pth", sha256, 5)
     published = {"squeezenet1_1": (there, TORCHVISION)}
-    monkeypatch.setattr(weights, "_published", lambda network: published.get(network) or (Download("", "", 0), TORCHVISION))
+    monkeypatch.setattr(
+        weights,
+        "_published",
+        lambda network: published.get(network) or (Download("", "", 0), TORCHVISION),
+    )
     assert "nstlab fetch --network squeezenet1_1" in refusal(weights.load, network="squeezenet1_1")
     assert weights.fetched() == ()
     assert cli.main(["fetch", "--network", "squeezenet1_1"]) == 0
@@ -228,7 +250,9 @@ def test_a_networks_weights_are_fetched_and_then_found(server, tmp_path, monkeyp
     assert all(layer in said for layer in ("fire2", "fire9", "style", "content"))
 
 
-def test_the_weights_of_optical_flow_are_fetched_to_where_films_look_for_them(server, monkeypatch, capsys):
+def test_the_weights_of_optical_flow_are_fetched_to_where_films_look_for_them(
+    server, monkeypatch, capsys
+):
     """By the command that is named without them, from a server on this machine."""
     _raft.cache_clear()
     monkeypatch.setattr(weights, "published", lambda network: {RAFT: server.file}[network])
@@ -236,7 +260,8 @@ def test_the_weights_of_optical_flow_are_fetched_to_where_films_look_for_them(se
     assert cli.main(command.split()) == 0
     assert "use it with --flow raft" in capsys.readouterr().out
     assert server.file.path.read_bytes() == CONTENT
-    assert str(server.file.path) in refusal(raft, *torch.zeros(2, 1, 3, 16, 16))  # since this is no network
+    # since this is no network
+    assert str(server.file.path) in refusal(raft, *torch.zeros(2, 1, 3, 16, 16))
     server.file.path.unlink()
     monkeypatch.setitem(globals(), "CONTENT", CONTENT[::-1])
     assert cli.main(command.split()) == 2

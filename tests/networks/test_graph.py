@@ -1,4 +1,5 @@
-"""Networks of torchvision: layers, pooling, normalized and smoothed activations, and how the method works with them."""
+"""Networks of torchvision: layers, pooling, normalized and smoothed activations, and how the method
+works with them."""
 
 import re
 
@@ -36,7 +37,9 @@ def torchvisions(name, image, weights):
     model = models.get_model(name, weights=None, **options).eval()
     model.load_state_dict(weights.tensors, strict=False)
     for layer, node in ARCHITECTURES[name].nodes.items():
-        model.get_submodule(node).register_forward_hook(lambda *given, layer=layer: found.update({layer: given[2].clone()}))
+        model.get_submodule(node).register_forward_hook(
+            lambda *given, layer=layer: found.update({layer: given[2].clone()})
+        )
     model(weights.preprocessing(image))
     return found
 
@@ -44,14 +47,21 @@ def torchvisions(name, image, weights):
 @torch.no_grad()
 @pytest.mark.parametrize("name", GRAPHS)
 def test_every_layer_is_torchvisions(name):
-    image, own = torch.rand(1, 3, 96, 80, generator=torch.Generator().manual_seed(0)), random_weights(3, network=name)
+    image, own = (
+        torch.rand(1, 3, 96, 80, generator=torch.Generator().manual_seed(0)),
+        random_weights(3, network=name),
+    )
     expected = torchvisions(name, image, own)
     net = GraphNetwork(name, own, pool="max")
     found = net(image, ARCHITECTURES[name].layers)
     assert list(found) == list(ARCHITECTURES[name].layers)
-    assert net.shapes(found, (96, 80)) == {layer: tuple(features.shape[1:]) for layer, features in found.items()}
+    assert net.shapes(found, (96, 80)) == {
+        layer: tuple(features.shape[1:]) for layer, features in found.items()
+    }
     for layer, features in found.items():
-        assert torch.allclose(features, expected[layer], rtol=1e-3, atol=1e-4 * float(expected[layer].abs().max())), layer
+        assert torch.allclose(
+            features, expected[layer], rtol=1e-3, atol=1e-4 * float(expected[layer].abs().max())
+        ), layer
 
 
 def test_nothing_is_computed_beyond_the_deepest_layer_that_is_read(net, photo):
@@ -60,7 +70,10 @@ def test_nothing_is_computed_beyond_the_deepest_layer_that_is_read(net, photo):
         if isinstance(part, torch.nn.Conv2d):
             part.register_forward_hook(lambda *_, path=path: computed.append(path))
     (features,) = net(photo, ["fire2"]).values()
-    assert computed == ["features.0", *(f"features.3.{part}" for part in ("squeeze", "expand1x1", "expand3x3"))]
+    assert computed == [
+        "features.0",
+        *(f"features.3.{part}" for part in ("squeeze", "expand1x1", "expand3x3")),
+    ]
     assert not features.requires_grad
 
 
@@ -72,7 +85,8 @@ def test_poolings_that_reduce_the_picture_are_exchanged_in_their_windows(weights
     expected = F.avg_pool2d(x, **window)
     assert torch.allclose(found["pool1"], expected if pool == "avg" else expected.sqrt(), atol=1e-5)
     inception = GraphNetwork("googlenet", "random", pool)
-    assert isinstance(inception.module.get_submodule("inception3a.branch4.0"), torch.nn.MaxPool2d)  # which reduces nothing
+    # which reduces nothing
+    assert isinstance(inception.module.get_submodule("inception3a.branch4.0"), torch.nn.MaxPool2d)
     assert not isinstance(inception.module.get_submodule("maxpool1"), torch.nn.MaxPool2d)
 
 
@@ -81,14 +95,19 @@ def test_the_gradient_of_an_objective_is_that_of_finite_differences(weights, pho
     goal = nst.content("fire3", photo) + 20 * nst.style(["conv1", "fire2"], painting)
     bound, x = fast.bind(goal, net, photo.shape[-2:]), nst.white_noise(photo).double()
     total, grad, values = bound.evaluate(x)
-    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    direction = torch.randn(
+        x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     ahead, behind = (bound.evaluate(x + step * direction)[0] for step in (1e-6, -1e-6))
     assert (grad * direction).sum() == pytest.approx(float(ahead - behind) / 2e-6, rel=1e-5)
     assert float(total) * bound.scale == pytest.approx(float(values[0] + 20 * values[1]))
 
 
 def test_normalized_layers_have_a_mean_of_one_and_are_otherwise_as_before(weights, photo, painting):
-    plain, net = GraphNetwork(SMALL, weights), nst.normalize_activations(GraphNetwork(SMALL, weights), [photo, painting])
+    plain, net = (
+        GraphNetwork(SMALL, weights),
+        nst.normalize_activations(GraphNetwork(SMALL, weights), [photo, painting]),
+    )
     assert net.normalized
     for layer in ("relu1", "fire3"):
         each = [net(picture, [layer])[layer] for picture in (photo, painting)]
@@ -98,22 +117,34 @@ def test_normalized_layers_have_a_mean_of_one_and_are_otherwise_as_before(weight
 
 
 def test_smoothed_activations_are_a_softmax_whose_mean_is_one(photo, tiny):
-    features = torch.rand(1, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 9
+    features = (
+        torch.rand(1, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 9
+    )
     smooth, exponentials = softened(features, 2.0), (features / 2).exp()
     assert smooth.mean() == pytest.approx(1)
     assert torch.allclose(smooth, 1 + 2 * (exponentials / exponentials.mean() - 1))
     assert torch.equal(softened(features, 0.0), features)
     assert torch.allclose(softened(features, 1e6), features - features.mean() + 1, atol=1e-4)
     net = nst.VGG19(tiny, temperature=3.0)
-    assert torch.allclose(net(photo, ["relu2_1"])["relu2_1"], softened(nst.VGG19(tiny)(photo, ["relu2_1"])["relu2_1"], 3.0))
+    assert torch.allclose(
+        net(photo, ["relu2_1"])["relu2_1"],
+        softened(nst.VGG19(tiny)(photo, ["relu2_1"])["relu2_1"], 3.0),
+    )
 
 
-def test_a_vgg_with_a_temperature_is_normalized_by_layers_and_its_gradient_is_right(tiny, photo, painting):
+def test_a_vgg_with_a_temperature_is_normalized_by_layers_and_its_gradient_is_right(
+    tiny, photo, painting
+):
     net = nst.normalize_activations(nst.VGG19(tiny, temperature=5.0), [photo, painting]).double()
     bound = fast.bind(nst.style(["conv1_1", "conv2_1"], painting), net, photo.shape[-2:])
-    direction, x = torch.randn(photo.shape, generator=torch.Generator().manual_seed(1)).double(), photo.double()
+    direction, x = (
+        torch.randn(photo.shape, generator=torch.Generator().manual_seed(1)).double(),
+        photo.double(),
+    )
     ahead, behind = (bound.evaluate(x + step * direction)[0] for step in (1e-6, -1e-6))
-    assert (bound.evaluate(x)[1] * direction).sum() == pytest.approx(float(ahead - behind) / 2e-6, rel=1e-4)
+    assert (bound.evaluate(x)[1] * direction).sum() == pytest.approx(
+        float(ahead - behind) / 2e-6, rel=1e-4
+    )
 
 
 def test_what_each_layer_sees_is_known(weights):
@@ -122,7 +153,11 @@ def test_what_each_layer_sees_is_known(weights):
     net = GraphNetwork(SMALL, Weights(ones, weights.preprocessing, "ones")).double()
     image = torch.rand(1, 3, 160, 160, dtype=torch.float64).requires_grad_(True)
     fields = nst.fields(SMALL)
-    assert {layer: fields[layer].depth for layer in ("conv1", "fire2", "fire9")} == {"conv1": 1, "fire2": 3, "fire9": 17}
+    assert {layer: fields[layer].depth for layer in ("conv1", "fire2", "fire9")} == {
+        "conv1": 1,
+        "fire2": 3,
+        "fire9": 17,
+    }
     for layer in ("conv1", "pool1", "fire2", "pool3", "fire5"):
         features = net(image, [layer])[layer]
         middle = features.shape[-1] // 2
@@ -131,25 +166,41 @@ def test_what_each_layer_sees_is_known(weights):
         assert int(seen.max() - seen.min()) + 1 == fields[layer].across, layer
 
 
-def test_weights_are_read_in_half_precision_and_others_are_refused(weights, tmp_path, tiny_file, photo):
+def test_weights_are_read_in_half_precision_and_others_are_refused(
+    weights, tmp_path, tiny_file, photo
+):
     path = tmp_path / "half.safetensors"
     halves = {f"module.{name}": t.half() for name, t in weights.tensors.items()}
     safetensors.torch.save_file(halves | {"steps": torch.tensor(3)}, path)
     net = GraphNetwork(SMALL, path)
-    assert torch.allclose(net(photo, ["fire2"])["fire2"], GraphNetwork(SMALL, weights)(photo, ["fire2"])["fire2"], atol=1e-2)
-    assert "not the weights of squeezenet1_1; features.0.weight is missing" in refusal(GraphNetwork, SMALL, tiny_file)
-    wide = Weights({**weights.tensors, "features.0.bias": torch.zeros(3)}, weights.preprocessing, "wide")
-    assert "features.0.bias has the shape (3,), expected is (64,)" in refusal(GraphNetwork, SMALL, wide)
+    assert torch.allclose(
+        net(photo, ["fire2"])["fire2"],
+        GraphNetwork(SMALL, weights)(photo, ["fire2"])["fire2"],
+        atol=1e-2,
+    )
+    assert "not the weights of squeezenet1_1; features.0.weight is missing" in refusal(
+        GraphNetwork, SMALL, tiny_file
+    )
+    wide = Weights(
+        {**weights.tensors, "features.0.bias": torch.zeros(3)}, weights.preprocessing, "wide"
+    )
+    assert "features.0.bias has the shape (3,), expected is (64,)" in refusal(
+        GraphNetwork, SMALL, wide
+    )
     assert "holds conv3_4" in refusal(nst.VGG16, tiny_file)
     assert "are those of vgg19" in refusal(nst.VGG16, load(tiny_file))
 
 
 def test_what_a_network_cannot_do_is_refused_in_words(net, photo):
-    assert "too small for fire9 of squeezenet1_1" in refusal(net, torch.rand(1, 3, 16, 20), ["fire9"])
+    assert "too small for fire9 of squeezenet1_1" in refusal(
+        net, torch.rand(1, 3, 16, 20), ["fire9"]
+    )
     assert "squeezenet1_1 has no layer 'conv4_2'" in refusal(net, photo, ["conv4_2"])
     assert "known for VGGs" in refusal(nst.loss_network, SMALL, weights="random", rescale_pool=True)
     for name in (SMALL, "vgg19"):
-        message = refusal(nst.loss_network, name, weights="random", precision="bfloat16", temperature=1.0)
+        message = refusal(
+            nst.loss_network, name, weights="random", precision="bfloat16", temperature=1.0
+        )
         assert message.endswith("allowed: auto, float32")
     assert "tables of whole numbers" in refusal(GraphNetwork, "swin_t", "random")
     resnet = GraphNetwork("resnet18", "random")
@@ -189,12 +240,16 @@ def test_gradients_are_computed_as_exactly_as_features(net, photo):
     assert seen == [(False, True)]
 
 
-def test_normalizing_twice_changes_nothing_more_and_small_pictures_are_refused(weights, photo, tiny):
+def test_normalizing_twice_changes_nothing_more_and_small_pictures_are_refused(
+    weights, photo, tiny
+):
     net = GraphNetwork(SMALL, weights)
     for _ in range(2):
         nst.normalize_activations(net, [photo])
         assert net(photo, ["fire2"])["fire2"].mean() == pytest.approx(1, rel=1e-4)
-    assert "too small" in refusal(nst.normalize_activations, nst.VGG19(tiny), [torch.rand(1, 3, 8, 8)])
+    assert "too small" in refusal(
+        nst.normalize_activations, nst.VGG19(tiny), [torch.rand(1, 3, 8, 8)]
+    )
 
 
 def test_smoothing_is_for_each_picture_alone_and_has_no_negative_temperature(weights, photo):
@@ -230,5 +285,11 @@ def test_layers_whose_filters_come_last_are_none():
 def test_old_names_in_files_of_densenets_are_read(tmp_path):
     own = random_weights(0, network="densenet121")
     path = tmp_path / "old.pth"
-    torch.save({re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): t for name, t in own.tensors.items()}, path)
+    torch.save(
+        {
+            re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): t
+            for name, t in own.tensors.items()
+        },
+        path,
+    )
     assert load(path, network="densenet121").tensors.keys() == own.tensors.keys()

@@ -27,7 +27,9 @@ def test_the_means_become_one_and_the_function_stays(tiny, photo, painting, pool
 def test_a_dead_filter_stays_dead_and_finite_and_an_infinite_one_is_refused(tiny, photo):
     tensors = {name: tensor.clone() for name, tensor in tiny.tensors.items()}
     tensors["conv2_1.weight"][0], tensors["conv2_1.bias"][0] = 0, -1
-    features = normalize_activations(VGG19(Weights(tensors, tiny.preprocessing, "x")), [photo])(photo, ["relu2_1", "conv5_4"])
+    features = normalize_activations(VGG19(Weights(tensors, tiny.preprocessing, "x")), [photo])(
+        photo, ["relu2_1", "conv5_4"]
+    )
     assert features["relu2_1"][:, 0].abs().max() == 0
     assert features["conv5_4"].isfinite().all()
     tensors["conv2_1.bias"][0] = torch.inf

@@ -1,4 +1,5 @@
-"""Weights: known by their names and numbers, refused if they are not VGG19's, and identified by what they compute."""
+"""Weights: known by their names and numbers, refused if they are not VGG19's, and identified by
+what they compute."""
 
 import pytest
 import safetensors.torch
@@ -22,7 +23,8 @@ from nstlab.networks.weights import (
 
 
 def as_torchvisions(tensors: dict, pattern: str = "features.{}") -> dict:
-    """The tensors under the names that they have in torchvision's network: features.0.weight, features.0.bias, …"""
+    """The tensors under the names that they have in torchvision's network: features.0.weight,
+    features.0.bias, …"""
     with torch.device("meta"):
         theirs = torchvision.models.vgg19().features.state_dict()
     ours = [f"{name}.{part}" for name in CONVOLUTIONS for part in ("weight", "bias")]
@@ -31,7 +33,9 @@ def as_torchvisions(tensors: dict, pattern: str = "features.{}") -> dict:
 
 def assert_same_tensors(found: Weights, expected: Weights) -> None:
     assert found.tensors.keys() == expected.tensors.keys()
-    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in expected.tensors.items())
+    assert all(
+        torch.equal(found.tensors[name], tensor) for name, tensor in expected.tensors.items()
+    )
 
 
 @pytest.mark.parametrize("pattern", ["features.{}", "{}", "module.features.{}"])
@@ -48,7 +52,10 @@ def test_the_originals_are_known_by_their_names_and_by_their_numbers(tmp_path, t
     found = load_file(tmp_path / "vgg_conv.pth")
     assert_same_tensors(found, tiny)
     assert found.preprocessing == CAFFE
-    torch.save(as_torchvisions(tiny.tensors | {"conv1_1.bias": torch.tensor([1.0, 2.0, 3.0, 4.0])}), tmp_path / "a.pth")
+    torch.save(
+        as_torchvisions(tiny.tensors | {"conv1_1.bias": torch.tensor([1.0, 2.0, 3.0, 4.0])}),
+        tmp_path / "a.pth",
+    )
     assert load_file(tmp_path / "a.pth").preprocessing == TORCHVISION
     monkeypatch.setattr(weights, "CAFFE_BIAS_SUM", 10.0)
     assert load_file(tmp_path / "a.pth").preprocessing == CAFFE
@@ -68,17 +75,34 @@ def test_a_file_may_state_its_preprocessing(tmp_path, tiny):
     [
         ({"conv2_1.weight": None, "conv2_1.bias": None}, "no VGG19 weights found; expected are"),
         ({"conv1_1.weight": None}, "from conv1_1 on without a gap"),
-        ({"conv1_1.weight": torch.zeros(4, 1, 3, 3)}, "conv1_1 has the shape (4, 1, 3, 3); expected is (N, 3, 3, 3)"),
-        ({"conv2_2.weight": torch.zeros(6, 6, 5, 5)}, "conv2_2 has the shape (6, 6, 5, 5); expected is (N, 6, 3, 3)"),
+        (
+            {"conv1_1.weight": torch.zeros(4, 1, 3, 3)},
+            "conv1_1 has the shape (4, 1, 3, 3); expected is (N, 3, 3, 3)",
+        ),
+        (
+            {"conv2_2.weight": torch.zeros(6, 6, 5, 5)},
+            "conv2_2 has the shape (6, 6, 5, 5); expected is (N, 6, 3, 3)",
+        ),
         ({"conv4_1.bias": torch.zeros(7)}, "conv4_1 has the shape"),
         ({"conv5_1.weight": torch.tensor(1.0)}, "conv5_1 has the shape ()"),
-        ({"conv5_4.weight": torch.zeros(0, 8, 3, 3), "conv5_4.bias": torch.zeros(0)}, "shape (0, 8, 3, 3)"),
-        ({"conv5_4.bias": torch.zeros(1).expand(8)}, "conv5_4.bias does not consist of stored numbers"),
-        ({"conv5_4.bias": torch.full((8,), torch.nan)}, "conv5_4.bias holds numbers that are not finite"),
+        (
+            {"conv5_4.weight": torch.zeros(0, 8, 3, 3), "conv5_4.bias": torch.zeros(0)},
+            "shape (0, 8, 3, 3)",
+        ),
+        (
+            {"conv5_4.bias": torch.zeros(1).expand(8)},
+            "conv5_4.bias does not consist of stored numbers",
+        ),
+        (
+            {"conv5_4.bias": torch.full((8,), torch.nan)},
+            "conv5_4.bias holds numbers that are not finite",
+        ),
     ],
 )
 def test_what_is_not_vgg19_is_refused_by_file_and_layer(tmp_path, tiny, changes, named):
-    tensors = {name: tensor for name, tensor in (tiny.tensors | changes).items() if tensor is not None}
+    tensors = {
+        name: tensor for name, tensor in (tiny.tensors | changes).items() if tensor is not None
+    }
     torch.save(tensors, tmp_path / "a.pth")
     message = refusal(load_file, tmp_path / "a.pth")
     assert message.startswith(f"{tmp_path / 'a.pth'}: ")
@@ -92,10 +116,17 @@ def test_preprocessing_of_known_colours():
     assert_close(CAFFE(image).flatten(), torch.tensor([0 - 103.939, 127.5 - 116.779, 255 - 123.68]))
 
 
-means, stds = (st.tuples(n, n, n) | n.map(lambda n: (n,) * 3) for n in (st.floats(-1e9, 1e9), st.floats(1e-9, 1e9)))
+means, stds = (
+    st.tuples(n, n, n) | n.map(lambda n: (n,) * 3)
+    for n in (st.floats(-1e9, 1e9), st.floats(1e-9, 1e9))
+)
 
 
-@given(st.builds(Preprocessing, st.sampled_from(["RGB", "BGR"]), st.sampled_from([1.0, 255.0]), means, stds))
+@given(
+    st.builds(
+        Preprocessing, st.sampled_from(["RGB", "BGR"]), st.sampled_from([1.0, 255.0]), means, stds
+    )
+)
 def test_any_preprocessing_comes_back_from_its_text(given):
     found = Preprocessing.parse(str(given))
     assert (found.order, found.scale) == (given.order, given.scale)
@@ -103,7 +134,8 @@ def test_any_preprocessing_comes_back_from_its_text(given):
 
 
 @pytest.mark.parametrize(("order", "scale", "mean", "std"), [
-    ("GBR", 1, 0, 1), ("RGB", 2, 0, 1), ("RGB", 1, "1/2", 1), ("RGB", 1, "1.2.3", 1), ("RGB", 1, "1e10", 1),
+    ("GBR", 1, 0, 1), ("RGB", 2, 0, 1), ("RGB", 1, "1/2", 1), ("RGB", 1, "1.2.3", 1),
+    ("RGB", 1, "1e10", 1),
     ("RGB", 1, 0, 0), ("RGB", 1, 0, "1e400"), ("RGB", 1, 0, "1e-300"),
 ])  # fmt: skip
 def test_a_preprocessing_that_cannot_be_meant_is_refused(order, scale, mean, std):
@@ -128,7 +160,9 @@ def test_random_weights_are_decided_by_their_seed():
     assert weights.load("random", 3).source == "random (seed 3)"
 
 
-def test_auto_takes_the_embedded_weights_unless_imagenets_are_here_and_says_so_once(tiny, tmp_path, monkeypatch, caplog):
+def test_auto_takes_the_embedded_weights_unless_imagenets_are_here_and_says_so_once(
+    tiny, tmp_path, monkeypatch, caplog
+):
     monkeypatch.setattr(weights, "EMBEDDED", tmp_path / "a.safetensors")
     safetensors.torch.save_file(tiny.tensors, weights.EMBEDDED, {"title": "of this test"})
     caplog.set_level("INFO", "nstlab")
@@ -153,7 +187,10 @@ def test_auto_takes_the_embedded_weights_unless_imagenets_are_here_and_says_so_o
 def test_the_embedded_weights_reach_the_deepest_layer_and_others_may_end_early(tmp_path, tiny):
     embedded = weights.load("embedded")
     assert (embedded.layers, embedded.metadata.keys() >= {"title", "input"}) == (CONVOLUTIONS, True)
-    torch.save({name: tensor for name, tensor in tiny.tensors.items() if name < "conv5_4"}, tmp_path / "a.pth")
+    torch.save(
+        {name: tensor for name, tensor in tiny.tensors.items() if name < "conv5_4"},
+        tmp_path / "a.pth",
+    )
     assert load_file(tmp_path / "a.pth").layers == CONVOLUTIONS[:-1]
 
 
@@ -164,6 +201,9 @@ def test_a_name_that_is_no_source_is_a_path(tiny, tiny_file, tmp_path):
         weights.load, tmp_path / "a.pth"
     )
     message = refusal(weights.load, "imagnet")
-    assert "did you mean 'imagenet'? (allowed: auto, imagenet, caffe, embedded, random, or a path)" in message
+    assert (
+        "did you mean 'imagenet'? (allowed: auto, imagenet, caffe, embedded, random, or a path)"
+        in message
+    )
     for name in ("x" * 300, "x" * 300 + ".pth"):  # too long for any file
         assert "xxx" in refusal(weights.load, name)

@@ -57,7 +57,9 @@ def test_the_luminance_is_matched_by_mean_and_deviation():
         colour.luminance(random(7, 5, seed=1)),
     )
     assert float(found.mean()) == pytest.approx(float(wanted.mean()), abs=1e-3)
-    assert float(found.std(correction=0)) == pytest.approx(float(wanted.std(correction=0)), rel=0.05)
+    assert float(found.std(correction=0)) == pytest.approx(
+        float(wanted.std(correction=0)), rel=0.05
+    )
     assert torch.equal(found[:, 0], found[:, 2])
 
 
@@ -65,5 +67,7 @@ def test_histograms_are_those_of_the_reference():
     image, reference = random(10, 12), random(10, 12, seed=1) ** 2
     found = colour.matched_histogram(image, reference)
     for mine, wanted, own in zip(found[0], reference[0], image[0], strict=True):
-        assert torch.allclose(mine.flatten().sort().values, wanted.flatten().sort().values, atol=1e-6)
+        assert torch.allclose(
+            mine.flatten().sort().values, wanted.flatten().sort().values, atol=1e-6
+        )
         assert torch.equal(mine.flatten().argsort(), own.flatten().argsort())

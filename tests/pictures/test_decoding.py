@@ -1,4 +1,5 @@
-"""Decoding: what can be read comes in right and in little memory, what cannot is refused in one line, without waiting."""
+"""Decoding: what can be read comes in right and in little memory, what cannot is refused in one
+line, without waiting."""
 
 import io
 import itertools
@@ -42,7 +43,7 @@ def turned(orientation: int) -> Image.Exif:
     return exif
 
 
-# --- pixels -----------------------------------------------------------------------------------------------------
+# --- pixels ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -60,10 +61,13 @@ def turned(orientation: int) -> Image.Exif:
 )
 @pytest.mark.parametrize("kind", ["png", "tif"])
 @pytest.mark.parametrize(
-    "array", [blocks(), (RAMP * 255).astype(np.uint8), (RAMP * 65535).astype(np.uint16)], ids=["RGB", "L", "I;16"]
+    "array",
+    [blocks(), (RAMP * 255).astype(np.uint8), (RAMP * 65535).astype(np.uint16)],
+    ids=["RGB", "L", "I;16"],
 )
 def test_exif_orientation_is_applied(tmp_path, orientation, undo, kind, array):
-    """Pillow scrambles uncompressed grey TIFFs that it maps into memory and then turns; it must not map them."""
+    """Pillow scrambles uncompressed grey TIFFs that it maps into memory and then turns; it must not
+    map them."""
     path = written(array, tmp_path / f"a.{kind}", exif=turned(orientation))
     upright = written(np.ascontiguousarray(undo(array)), tmp_path / f"b.{kind}")
     assert torch.equal(im.load(path), im.load(upright))
@@ -93,13 +97,19 @@ def test_transparency_is_laid_over_white(tmp_path):
     ],
     ids=["8", "16", "dark", "to 1", "to 255", "to 65535", "1", "holes"],
 )
-def test_grey_has_three_equal_channels_and_is_neither_clipped_nor_dimmed_even_with_holes(tmp_path, stored, top, kinds):
-    expected = torch.from_numpy(np.nan_to_num(stored / np.float64(top), posinf=0, neginf=0)).float().expand(1, 3, -1, -1)
+def test_grey_has_three_equal_channels_and_is_neither_clipped_nor_dimmed_even_with_holes(
+    tmp_path, stored, top, kinds
+):
+    expected = (
+        torch.from_numpy(np.nan_to_num(stored / np.float64(top), posinf=0, neginf=0))
+        .float()
+        .expand(1, 3, -1, -1)
+    )
     for kind in kinds:
         assert_close(im.load(written(stored, tmp_path / f"a.{kind}")), expected, atol=1e-6, rtol=0)
 
 
-# --- colour profiles --------------------------------------------------------------------------------------------
+# --- colour profiles ------------------------------------------------------------------------------
 
 
 def profile(space: str = "sRGB") -> bytes:
@@ -117,7 +127,9 @@ def swapped_profile() -> bytes:
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
 def test_an_embedded_profile_is_converted_to_srgb(tmp_path, mode):
-    path = written(Image.fromarray(blocks()).convert(mode), tmp_path / "a.png", icc_profile=swapped_profile())
+    path = written(
+        Image.fromarray(blocks()).convert(mode), tmp_path / "a.png", icc_profile=swapped_profile()
+    )
     stored = np.asarray(Image.open(path).convert("RGB"), dtype=np.float32)
     assert_close(levels(path), stored[..., [1, 0, 2]], atol=1, rtol=0)
 
@@ -129,29 +141,39 @@ PARTLY = np.repeat(np.uint8([[[255, 255, 255]] * 10 + [[200, 100, 50]] * 10]), 2
 WHITE_FOR_RED = np.where((blocks() == COLOURS[0]).all(2, keepdims=True), 255, blocks())
 RED, CMYK = Image.new("RGB", (20, 20), "red"), Image.new("CMYK", (20, 20), (0, 255, 255, 0))
 FRAMES = {"save_all": True, "append_images": [Image.new("RGB", (20, 20), "blue")]}
-UNUSED = b"rubbish", profile()[:200], profile("LAB"), profile()  # profiles that cannot be used, or change nothing
+# profiles that cannot be used, or change nothing
+UNUSED = b"rubbish", profile()[:200], profile("LAB"), profile()
 
 
 @pytest.mark.parametrize(
     ("image", "kind", "options", "expected", "tolerance"),
     [(BLOCKS, kind, {}, blocks(), 0) for kind in ("PNG", "BMP", "GIF", "TIFF", "PPM", "TGA")]
     + [(BLOCKS, "WEBP", {"lossless": True}, blocks(), 0)]
-    + [(BLOCKS, kind, {"icc_profile": each}, blocks(), 1) for kind, each in itertools.product(("PNG", "TIFF"), UNUSED)]
+    + [
+        (BLOCKS, kind, {"icc_profile": each}, blocks(), 1)
+        for kind, each in itertools.product(("PNG", "TIFF"), UNUSED)
+    ]
     + [(PALETTE, kind, {"transparency": 0}, PARTLY, 0) for kind in ("PNG", "GIF")]
     + [(BLOCKS, "PNG", {"transparency": (255, 0, 0)}, WHITE_FOR_RED, 0)]
     + [(CMYK, kind, {}, np.asarray(RED), 3) for kind in ("JPEG", "TIFF")]
     + [(RED, "GIF", FRAMES, np.asarray(RED), 0)],  # the first picture of an animation
 )
-def test_whatever_the_format_pixels_come_in_right_and_keep_the_contract(tmp_path, image, kind, options, expected, tolerance):
+def test_whatever_the_format_pixels_come_in_right_and_keep_the_contract(
+    tmp_path, image, kind, options, expected, tolerance
+):
     path = written(image, tmp_path / "picture", format=kind, **options)
     assert_close(levels(path), expected.astype(np.float32), atol=max(tolerance, 1e-4), rtol=0)
     picture = im.load(path)
-    assert (picture.shape, picture.dtype, picture.is_contiguous()) == ((1, 3, *expected.shape[:2]), torch.float32, True)
+    assert (picture.shape, picture.dtype, picture.is_contiguous()) == (
+        (1, 3, *expected.shape[:2]),
+        torch.float32,
+        True,
+    )
     assert im.shape_of(path) == expected.shape[:2]
     assert im.format_of(path) == kind
 
 
-# --- what is refused --------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -203,12 +225,16 @@ def test_what_is_damaged_too_small_or_too_large_is_refused_by_name(tmp_path, con
     assert ("million pixels" in message) == ("million pixels" in says)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "AVIF", "JPEG2000", "TGA", "PPM", "ICO"])
+@pytest.mark.parametrize(
+    "kind", ["PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "AVIF", "JPEG2000", "TGA", "PPM", "ICO"]
+)
 def test_a_file_that_is_cut_or_has_wrong_bytes_is_read_or_refused_but_never_breaks(tmp_path, kind):
     path = tmp_path / "odd"
     for content in damaged(encoded(kind), reach=300):
         picture = read_or_refused(im.load, path, content)
-        assert picture is None or (picture.shape[:2] == (1, 3) and 0 <= picture.min() <= picture.max() <= 1)
+        assert picture is None or (
+            picture.shape[:2] == (1, 3) and 0 <= picture.min() <= picture.max() <= 1
+        )
 
 
 def test_what_is_no_file_or_may_not_be_read_is_refused_by_name(tmp_path, monkeypatch):
@@ -226,14 +252,18 @@ def test_what_is_no_file_or_may_not_be_read_is_refused_by_name(tmp_path, monkeyp
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX pipes")
-@pytest.mark.parametrize("read", [im.load, im.shape_of, im.format_of, im.read_settings, im.reopen, im.verify])
+@pytest.mark.parametrize(
+    "read", [im.load, im.shape_of, im.format_of, im.read_settings, im.reopen, im.verify]
+)
 def test_a_pipe_or_a_device_is_refused_rather_than_waited_for(tmp_path, read):
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", "/dev/zero"):
         assert "is not a regular file" in refusal(read, path)
 
 
-def test_more_pixels_than_are_allowed_or_fit_into_memory_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+def test_more_pixels_than_are_allowed_or_fit_into_memory_are_refused_before_they_are_decoded(
+    tmp_path, monkeypatch
+):
     path = written(blocks(32, 40), tmp_path / "a.png")
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     monkeypatch.setattr(opening.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
@@ -242,7 +272,7 @@ def test_more_pixels_than_are_allowed_or_fit_into_memory_are_refused_before_they
     assert refusal(im.load, path).startswith(f"{path}: 40×32 is more than")
 
 
-# --- in parts and in little memory ------------------------------------------------------------------------------
+# --- in parts and in little memory ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "F"])
@@ -250,7 +280,9 @@ def test_more_pixels_than_are_allowed_or_fit_into_memory_are_refused_before_they
 def test_a_picture_read_by_parts_is_the_same_to_the_bit(tmp_path, monkeypatch, mode, size):
     drawn = speckle(64, 50)
     deep = {"I;16": drawn[..., 0].astype(np.uint16) * 200, "F": drawn[..., 0].astype(np.float32)}
-    path = written(deep[mode] if mode in deep else Image.fromarray(drawn).convert(mode), tmp_path / "a.tif")
+    path = written(
+        deep[mode] if mode in deep else Image.fromarray(drawn).convert(mode), tmp_path / "a.tif"
+    )
     whole, full = im.load(path, size), im.load(path)
     monkeypatch.setattr(decoding, "BAND", 100)
     assert torch.equal(im.load(path, size), whole)
@@ -263,7 +295,9 @@ def test_a_picture_read_by_parts_is_the_same_to_the_bit(tmp_path, monkeypatch, m
 def test_a_painting_is_read_as_it_is_used(tmp_path, monkeypatch, how, scale, orientation):
     monkeypatch.setattr(decoding, "BAND", 100)
     path = written(speckle(70, 90), tmp_path / "a.png", exif=turned(orientation))
-    assert torch.equal(im.load_fit(path, (40, 33), how, scale), im.fit(im.load(path), (40, 33), how, scale))
+    assert torch.equal(
+        im.load_fit(path, (40, 33), how, scale), im.fit(im.load(path), (40, 33), how, scale)
+    )
     assert im.shape_of(path, 48) == im.load(path, 48).shape[-2:]
 
 
@@ -272,10 +306,17 @@ XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6
 
 @pytest.mark.parametrize("how", ["exif", "xmp", "tiff"])
 def test_an_orientation_that_is_told_late_or_elsewhere_turns_the_shape_too(tmp_path, how):
-    drawn, path = Image.fromarray(speckle(40, 64)), tmp_path / ("a.tif" if how == "tiff" else "a.png")
+    drawn, path = (
+        Image.fromarray(speckle(40, 64)),
+        tmp_path / ("a.tif" if how == "tiff" else "a.png"),
+    )
     written(drawn, path, **({"tiffinfo": {700: XMP}} if how == "tiff" else {}))
     if how != "tiff":  # behind the pixels, where some programs put it
-        name, data = (b"eXIf", turned(6).tobytes()[6:]) if how == "exif" else (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)
+        name, data = (
+            (b"eXIf", turned(6).tobytes()[6:])
+            if how == "exif"
+            else (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)
+        )
         content = path.read_bytes()
         path.write_bytes(content[:-12] + chunk(name, data) + content[-12:])
     upright = im.load(written(drawn.transpose(Image.Transpose.ROTATE_270), tmp_path / "b.png"))
@@ -300,12 +341,20 @@ print(peak() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory, as Linux tells it")
 @pytest.mark.parametrize(
     ("kind", "mode", "side", "bytes_a_pixel", "role"),
-    [("png", "L", 6000, 1.5, "photo"), ("png", "RGB", 5000, 4.5, "painting"), ("jpg", "RGB", 8000, 0.5, "photo")],
+    [
+        ("png", "L", 6000, 1.5, "photo"),
+        ("png", "RGB", 5000, 4.5, "painting"),
+        ("jpg", "RGB", 8000, 0.5, "photo"),
+    ],
 )
-def test_a_large_picture_takes_little_more_memory_than_its_decoder(tmp_path, photo, kind, mode, side, bytes_a_pixel, role):
+def test_a_large_picture_takes_little_more_memory_than_its_decoder(
+    tmp_path, photo, kind, mode, side, bytes_a_pixel, role
+):
     small = im.save(photo, tmp_path / "small.png")
     large = written(Image.new(mode, (side, side)), tmp_path / f"large.{kind}")
-    done = subprocess.run([sys.executable, "-c", PEAK, large, small, role], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, large, small, role], capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) < bytes_a_pixel * side**2 + 80e6
 
 

@@ -1,4 +1,5 @@
-"""Pictures written with 16 bits: read again by Pillow and tifffile, and by the PNG specification."""
+"""Pictures written with 16 bits: read again by Pillow and tifffile, and by the PNG
+specification."""
 
 import io
 import struct
@@ -22,7 +23,9 @@ def pixels_of(png: bytes) -> np.ndarray:
     while place < len(png):
         (length,) = struct.unpack(">I", png[place : place + 4])
         name, data = png[place + 4 : place + 8], png[place + 8 : place + 8 + length]
-        assert struct.unpack(">I", png[place + 8 + length : place + 12 + length])[0] == zlib.crc32(name + data)
+        assert struct.unpack(">I", png[place + 8 + length : place + 12 + length])[0] == zlib.crc32(
+            name + data
+        )
         packed += data if name == b"IDAT" else b""
         place += 12 + length
     rows = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, 1 + 6 * width)
@@ -34,7 +37,10 @@ def pixels_of(png: bytes) -> np.ndarray:
 def test_16_bits_come_back_with_profile_and_settings(tmp_path):
     picture = smooth(37, 41, 0)
     exact = (picture[0].permute(1, 2, 0) * 65535).round().numpy()
-    for name, read in (("a.png", lambda path: pixels_of(path.read_bytes())), ("a.tif", tifffile.imread)):
+    for name, read in (
+        ("a.png", lambda path: pixels_of(path.read_bytes())),
+        ("a.tif", tifffile.imread),
+    ):
         path = im.save(picture, tmp_path / name, {"beta": 2.5}, deep=True)
         found = read(path)
         assert (found.shape, found.dtype.itemsize) == ((37, 41, 3), 2)

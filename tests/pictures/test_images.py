@@ -1,4 +1,5 @@
-"""Pictures: samples, sizes and first pictures are what they should be, and what is written is whole and comes back."""
+"""Pictures: samples, sizes and first pictures are what they should be, and what is written is whole
+and comes back."""
 
 import os
 import tempfile
@@ -27,7 +28,7 @@ def save_pil(path: Path, height: int = 24, width: int = 36, **options) -> Path:
     return path
 
 
-# --- sample pictures --------------------------------------------------------------------------------------------
+# --- sample pictures ------------------------------------------------------------------------------
 
 
 def test_every_sample_is_there_and_our_paintings_are_large_enough_to_be_styles():
@@ -38,7 +39,9 @@ def test_every_sample_is_there_and_our_paintings_are_large_enough_to_be_styles()
         assert max(im.sample(name, 32).shape) == 32
     for path in paintings:
         with Image.open(path) as image:
-            assert (max(image.size), min(image.size) >= 768, image.mode) == (1024, True, "RGB"), path
+            assert (max(image.size), min(image.size) >= 768, image.mode) == (1024, True, "RGB"), (
+                path
+            )
 
 
 def test_an_unknown_sample_suggests_the_nearest_and_a_file_wins_over_one(tmp_path, monkeypatch):
@@ -53,7 +56,13 @@ def test_an_unknown_sample_suggests_the_nearest_and_a_file_wins_over_one(tmp_pat
 def test_what_is_no_picture_is_refused_by_what_it_was_to_be():
     good = torch.zeros(1, 3, 9, 9)
     assert im.check_picture(good, "start") is good
-    for bad in (torch.full_like(good, torch.nan), good[0], good.expand(2, 3, 9, 9), good.int(), "a.png"):
+    for bad in (
+        torch.full_like(good, torch.nan),
+        good[0],
+        good.expand(2, 3, 9, 9),
+        good.int(),
+        "a.png",
+    ):
         assert refusal(im.check_picture, bad, "start").startswith("start: ")
 
 
@@ -68,10 +77,12 @@ def test_the_pictures_of_a_folder_are_those_of_readable_formats_but_hidden_ones(
     assert samples.pictures_in(tmp_path, nested=True) == here + nested
     assert samples.pictures_in(tmp_path / "absent") == []
     (said,) = caplog.messages
-    assert said == f"{tmp_path / 'absent'}: cannot be read (No such file or directory); it is left out"
+    assert (
+        said == f"{tmp_path / 'absent'}: cannot be read (No such file or directory); it is left out"
+    )
 
 
-# --- sizes ------------------------------------------------------------------------------------------------------
+# --- sizes ----------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(MIN_SIDE, 4000))
@@ -90,25 +101,45 @@ def test_fit_size_keeps_the_long_side_and_the_proportions(height, width, size):
 
 
 def test_size_is_the_long_side_and_one_too_small_is_refused_with_one_that_is_not(tmp_path):
-    for own, size, shape in (((24, 36), 72, (48, 72)), ((36, 24), 72, (72, 48)), ((24, 96), 64, (16, 64))):
+    for own, size, shape in (
+        ((24, 36), 72, (48, 72)),
+        ((36, 24), 72, (72, 48)),
+        ((24, 96), 64, (16, 64)),
+    ):
         assert im.load(save_pil(tmp_path / "a.png", *own), size).shape == (1, 3, *shape)
     assert "64 or more" in refusal(im.load, tmp_path / "a.png", 32)
 
 
 @given(st.integers(16, 40), st.integers(16, 40), st.integers(1, 80), st.integers(1, 80))
-def test_resizing_stays_in_range_keeps_flat_areas_and_averages_fine_patterns(height, width, new_height, new_width):
+def test_resizing_stays_in_range_keeps_flat_areas_and_averages_fine_patterns(
+    height, width, new_height, new_width
+):
     new = (1, 3, new_height, new_width)
-    resized = im.resize(smooth(height, width, seed=height).round(), new[-2:])  # edges, which overshoot
+    # edges, which overshoot
+    resized = im.resize(smooth(height, width, seed=height).round(), new[-2:])
     assert resized.shape == new
     assert 0 <= resized.min() <= resized.max() <= 1
     assert_close(im.resize(torch.full((1, 3, height, width), 0.3), new[-2:]), torch.full(new, 0.3))
-    checks = (torch.arange(4 * height)[:, None] + torch.arange(4 * width)).remainder(2).float()[None, None]
-    assert_close(im.resize(checks, (height, width)), torch.full((1, 1, height, width), 0.5), atol=0.02, rtol=0)
+    checks = (
+        (torch.arange(4 * height)[:, None] + torch.arange(4 * width))
+        .remainder(2)
+        .float()[None, None]
+    )
+    assert_close(
+        im.resize(checks, (height, width)),
+        torch.full((1, 1, height, width), 0.5),
+        atol=0.02,
+        rtol=0,
+    )
     assert im.resize(checks, checks.shape[-2:]) is checks
 
 
 def test_a_painting_is_fitted_to_the_photos_shape(painting):
-    for how, scale, shape in (("stretch", 1.0, (48, 40)), ("crop", 1.0, (48, 40)), ("stretch", 2.0, (96, 80))):
+    for how, scale, shape in (
+        ("stretch", 1.0, (48, 40)),
+        ("crop", 1.0, (48, 40)),
+        ("stretch", 2.0, (96, 80)),
+    ):
         assert im.fit(painting, (48, 40), how, scale).shape == (1, 3, *shape)
     assert im.fit(painting, (48, 40), "crop", 0.1).shape == (1, 3, MIN_SIDE, MIN_SIDE)
     area = im.fit(painting, (48, 40), "area")
@@ -124,7 +155,7 @@ def test_a_painting_is_fitted_to_the_photos_shape(painting):
         assert says in refusal(im.fit, painting, (32, 48), how, scale)
 
 
-# --- first pictures ---------------------------------------------------------------------------------------------
+# --- first pictures -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("draw", [starts.noise, starts.white_noise])
@@ -140,7 +171,9 @@ def test_the_same_seed_is_the_same_noise(draw, seed, height, width):
 
 
 def test_white_noise_is_uniform_and_smooth_noise_has_nothing_fine():
-    white, soft = (draw(torch.empty(1, 3, 200, 100), 0) for draw in (starts.white_noise, starts.noise))
+    white, soft = (
+        draw(torch.empty(1, 3, 200, 100), 0) for draw in (starts.white_noise, starts.noise)
+    )
     assert abs(white.mean() - 0.5) < 0.01
     assert abs(white.var() - 1 / 12) < 0.002
     assert fine_energy(white, 0.35) > 0.4
@@ -158,11 +191,17 @@ def test_rings_are_eight_to_the_short_side():
     assert (drawn.min(), drawn.max()) == (pytest.approx(0, abs=0.01), 1)
 
 
-# --- writing ----------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 @hypothesis_settings(max_examples=40)
-@given(st.integers(16, 40), st.integers(16, 40), st.integers(0, 10**6), st.floats(0.1, 3), st.sampled_from([".png", ".TIFF"]))
+@given(
+    st.integers(16, 40),
+    st.integers(16, 40),
+    st.integers(0, 10**6),
+    st.floats(0.1, 3),
+    st.sampled_from([".png", ".TIFF"]),
+)
 def test_a_saved_picture_comes_back_within_half_a_level(height, width, seed, spread, suffix):
     noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
     picture = 0.5 + spread * (noise - 0.5)  # may reach beyond [0, 1], which is clipped
@@ -180,7 +219,13 @@ def test_a_saved_picture_comes_back_within_half_a_level(height, width, seed, spr
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".PNG"])
 def test_settings_are_read_back_from_the_picture(tmp_path, photo, suffix):
-    settings = {"alpha": 1e-300, "layers": ["conv1_1"], "photo": "Bücher/ein „Bild“ 画.png", "tv": None, "normalize": True}
+    settings = {
+        "alpha": 1e-300,
+        "layers": ["conv1_1"],
+        "photo": "Bücher/ein „Bild“ 画.png",
+        "tv": None,
+        "normalize": True,
+    }
     path = im.save(photo, tmp_path / f"a{suffix}", settings)
     assert im.read_settings(path) == settings
     assert_close(im.load(path), photo, atol=0.03, rtol=0)
@@ -218,9 +263,13 @@ def test_a_written_file_has_the_usual_mode_and_a_refused_one_is_not_there(tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {"usual", "a.png"}
 
 
-def test_a_gif_shows_every_frame_lingers_on_the_last_and_is_no_larger_than_asked_for(tmp_path, photo):
+def test_a_gif_shows_every_frame_lingers_on_the_last_and_is_no_larger_than_asked_for(
+    tmp_path, photo
+):
     frames = [im.resize(photo, (24, 20)), *((1 - t) * photo for t in (0.2, 0.5, 0.8))]
-    with Image.open(im.save_gif(iter(frames), photo.shape[-2:], tmp_path / "a.gif", seconds=2.0)) as gif:
+    with Image.open(
+        im.save_gif(iter(frames), photo.shape[-2:], tmp_path / "a.gif", seconds=2.0)
+    ) as gif:
         assert (gif.is_animated, gif.n_frames, gif.size, gif.info["loop"]) == (True, 4, (40, 48), 0)
         durations = []
         for i in range(4):
@@ -234,7 +283,14 @@ def test_a_gif_shows_every_frame_lingers_on_the_last_and_is_no_larger_than_asked
 
 
 def test_what_is_no_single_picture_is_not_written_and_a_size_is_a_whole_number(tmp_path, photo):
-    for odd in (photo[0], torch.cat([photo] * 2), photo[:, :1], photo * float("nan"), photo.numpy(), None):
+    for odd in (
+        photo[0],
+        torch.cat([photo] * 2),
+        photo[:, :1],
+        photo * float("nan"),
+        photo.numpy(),
+        None,
+    ):
         assert "picture: " in refusal(im.save, odd, tmp_path / "a.png")
         assert "picture: " in refusal(im.to_pil, odd)
     assert list(tmp_path.iterdir()) == []

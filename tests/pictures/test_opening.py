@@ -36,7 +36,7 @@ def tiff(*pages):
     return stream.getvalue()
 
 
-# --- what it is -------------------------------------------------------------------------------------------------
+# --- what it is -----------------------------------------------------------------------------------
 
 GREY = ARRAY[..., 0]
 RAW = "a camera raw file"
@@ -46,8 +46,14 @@ KINDS = {
     "eps": (EPS, "Ghostscript"),
     "ps": (b"%!PS-Adobe-3.0\n", "Ghostscript"),
     "pdf": (b"%PDF-1.7\n", "a PDF"),
-    "svg": (b'<?xml version="1.0"?>\n<!-- drawn -->\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG"),
-    "wmf": (b"\xd7\xcd\xc6\x9a\0\0\0\0\0\0\x40\0\x40\0\x60\0" + bytes(6) + b"\1\0\x09\0" + bytes(99), "a Windows metafile"),
+    "svg": (
+        b'<?xml version="1.0"?>\n<!-- drawn -->\n<svg xmlns="http://www.w3.org/2000/svg"/>',
+        "an SVG",
+    ),
+    "wmf": (
+        b"\xd7\xcd\xc6\x9a\0\0\0\0\0\0\x40\0\x40\0\x60\0" + bytes(6) + b"\1\0\x09\0" + bytes(99),
+        "a Windows metafile",
+    ),
     "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture"),
     "jxl": (b"\xff\x0a\xfa\x7f" + bytes(99), "a JPEG XL picture"),
     "mp4": (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41", "a video"),
@@ -59,9 +65,21 @@ KINDS = {
     "raf": (b"FUJIFILMCCD-RAW 0201", RAW),
     "orf": (b"IIRO\x08\0\0\0" + bytes(99), RAW),
     "rw2": (b"IIU\0\x18\0\0\0" + bytes(99), RAW),
-    "nef": (tiff((ARRAY[::4, ::4].copy(), {"photometric": "rgb", "subfiletype": 1}), (GREY, {"photometric": "cfa"})), RAW),
-    "dng": (tiff((ARRAY, {"photometric": "rgb", "subfiletype": 1}), (ARRAY.astype(np.uint16), LINEAR)), RAW),
-    "tif": (tiff((ARRAY.astype(np.complex64), {"photometric": "rgb"})), "a TIFF of a kind that is not read (3×64 complex bits"),
+    "nef": (
+        tiff(
+            (ARRAY[::4, ::4].copy(), {"photometric": "rgb", "subfiletype": 1}),
+            (GREY, {"photometric": "cfa"}),
+        ),
+        RAW,
+    ),
+    "dng": (
+        tiff((ARRAY, {"photometric": "rgb", "subfiletype": 1}), (ARRAY.astype(np.uint16), LINEAR)),
+        RAW,
+    ),
+    "tif": (
+        tiff((ARRAY.astype(np.complex64), {"photometric": "rgb"})),
+        "a TIFF of a kind that is not read (3×64 complex bits",
+    ),
     "html": (b"<!DOCTYPE html><html>", "a page of the web"),
     "txt": ("Kein Bild, sondern Wörter.\n".encode() * 999, "not a picture but a text file"),
     "empty": (b"", "not a picture but an empty file"),
@@ -90,7 +108,7 @@ def test_a_name_that_no_file_can_have_is_refused(read, name):
     assert "no file can have this name" in refusal(read, name)
 
 
-# --- damage -----------------------------------------------------------------------------------------------------
+# --- damage ---------------------------------------------------------------------------------------
 
 
 def wrong(content, at, count=1):
@@ -164,7 +182,7 @@ def test_a_decoder_says_nothing_of_its_own(tmp_path, capfd, compression):
     assert capfd.readouterr().err == ""
 
 
-# --- metadata ---------------------------------------------------------------------------------------------------
+# --- metadata -------------------------------------------------------------------------------------
 
 
 def segment(kind, data):
@@ -177,7 +195,10 @@ def entry(tag, kind, count, value):
 
 
 TEXT = zlib.compress(b"x" * 2_000_000)
-TURNED = b"II*\0\x08\0\0\0" + struct.pack("<H", 3) + entry(274, 3, 1, 6) + entry(34853, 4, 1, 1 << 30)  # GPS far away, and cut
+# GPS far away, and cut
+TURNED = (
+    b"II*\0\x08\0\0\0" + struct.pack("<H", 3) + entry(274, 3, 1, 6) + entry(34853, 4, 1, 1 << 30)
+)
 PNG_CHUNKS = {
     "zTXt": chunk(b"zTXt", b"workflow\0\0" + TEXT),
     "iTXt of ours": chunk(b"iTXt", b"nstlab\0\1\0\0\0" + TEXT),
@@ -249,12 +270,15 @@ def test_metadata_of_an_avif_that_keep_it_from_being_opened_are_left_out(tmp_pat
 
 
 def test_tags_of_a_tiff_that_are_not_needed_cost_nothing(tmp_path):
-    far, odd = [(tag, "I", 1, 1 << 30, True) for tag in (34665, 34853)], [(700, "H", 1, 5, True), (33723, "B", 1, 255, True)]
+    far, odd = (
+        [(tag, "I", 1, 1 << 30, True) for tag in (34665, 34853)],
+        [(700, "H", 1, 5, True), (33723, "B", 1, 255, True)],
+    )
     (tmp_path / "a.tif").write_bytes(tiff((ARRAY, {"photometric": "rgb", "extratags": far + odd})))
     assert np.array_equal(levels(tmp_path / "a.tif").round(), ARRAY)
 
 
-# --- pages ------------------------------------------------------------------------------------------------------
+# --- pages ----------------------------------------------------------------------------------------
 
 LARGER = np.tile(ARRAY, (2, 2, 1))
 RGB = {"photometric": "rgb"}
@@ -280,18 +304,22 @@ def test_the_largest_full_page_of_a_tiff_is_read(tmp_path, caplog, pages):
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF", "TIFF", "MPO"])
 def test_pictures_that_are_left_out_are_told_once(tmp_path, caplog, kind):
     path = tmp_path / "picture"
-    path.write_bytes(encoded(kind, save_all=True, append_images=[Image.new("RGB", (24, 20), "red")]))
+    path.write_bytes(
+        encoded(kind, save_all=True, append_images=[Image.new("RGB", (24, 20), "red")])
+    )
     first, _ = levels(path), im.load(path)
     assert np.abs(first - ARRAY).mean() < 60
     which = "largest" if kind == "TIFF" else "first"
     assert caplog.messages == [f"{path}: has 2 pictures; the {which} one is used"]
 
 
-# --- how many pixels --------------------------------------------------------------------------------------------
+# --- how many pixels ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["²", "１２", "-5", "0", " 5", "1e9", "many", "9" * 5000, "5\n"])
-def test_an_odd_number_of_allowed_pixels_is_refused_in_one_line(tmp_path, monkeypatch, capsys, text):
+def test_an_odd_number_of_allowed_pixels_is_refused_in_one_line(
+    tmp_path, monkeypatch, capsys, text
+):
     path = tmp_path / "a.png"
     path.write_bytes(png(ARRAY))
     monkeypatch.setenv(opening.ALLOWING, text)

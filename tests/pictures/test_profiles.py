@@ -1,4 +1,5 @@
-"""Colour information: in whichever way a file tells of its colours, they come in as sRGB, or what is missing is logged once."""
+"""Colour information: in whichever way a file tells of its colours, they come in as sRGB, or what
+is missing is logged once."""
 
 import io
 import struct
@@ -13,19 +14,47 @@ from PIL import Image, ImageCms
 from nstlab.pictures import images as im
 from nstlab.pictures import profiles
 
-SRGB = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
-P3 = np.array([[0.4865709, 0.2656677, 0.1982173], [0.2289746, 0.6917385, 0.0792869], [0, 0.0451134, 1.0439444]])
-ADOBE = np.array([[0.5767309, 0.1855540, 0.1881852], [0.2973769, 0.6273491, 0.0752741], [0.0270343, 0.0706872, 0.9911085]])
-MUTED = np.random.default_rng(0).integers(70, 180, (20, 24, 3), dtype=np.uint8)  # in the gamut of sRGB, read as any of them
+SRGB = np.array(
+    [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+)
+P3 = np.array(
+    [
+        [0.4865709, 0.2656677, 0.1982173],
+        [0.2289746, 0.6917385, 0.0792869],
+        [0, 0.0451134, 1.0439444],
+    ]
+)
+ADOBE = np.array(
+    [
+        [0.5767309, 0.1855540, 0.1881852],
+        [0.2973769, 0.6273491, 0.0752741],
+        [0.0270343, 0.0706872, 0.9911085],
+    ]
+)
+# in the gamut of sRGB, read as any of them
+MUTED = np.random.default_rng(0).integers(70, 180, (20, 24, 3), dtype=np.uint8)
 POINTS = {"P3": profiles.PRIMARIES[12], "Adobe": profiles.ADOBE}
-CHRM = b"".join(struct.pack(">I", round(v * 100000)) for pair in (POINTS["P3"][3], *POINTS["P3"][:3]) for v in pair)
+CHRM = b"".join(
+    struct.pack(">I", round(v * 100000))
+    for pair in (POINTS["P3"][3], *POINTS["P3"][:3])
+    for v in pair
+)
 GAMMA = struct.pack(">I", 45455)
 
 
 def in_srgb(stored, matrix, gamma=None):
-    """(H, W, 3) levels of sRGB for stored ones, by matrices from RGB to XYZ (Lindbloom) and the curves' formulas."""
+    """(H, W, 3) levels of sRGB for stored ones, by matrices from RGB to XYZ (Lindbloom) and the
+    curves' formulas."""
     x = stored / 255.0
-    linear = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4) if gamma is None else x**gamma
+    linear = (
+        np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+        if gamma is None
+        else x**gamma
+    )
     linear = (linear @ (np.linalg.inv(SRGB) @ matrix).T).clip(0, 1)
     return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
@@ -62,7 +91,13 @@ def tiff(array, **options):
 
 DEEP = MUTED.astype(np.uint16) * 257
 TRANSFER = (301, "H", 256, tuple(round(65535 * (i / 255) ** (563 / 256)) for i in range(256)), True)
-CHROMATICITIES = (319, "2I", 6, tuple(n for p in POINTS["Adobe"][:3] for v in p for n in (round(v * 1000), 1000)), True)
+CHROMATICITIES = (
+    319,
+    "2I",
+    6,
+    tuple(n for p in POINTS["Adobe"][:3] for v in p for n in (round(v * 1000), 1000)),
+    True,
+)
 AS_P3, AS_ADOBE = in_srgb(MUTED, P3), in_srgb(MUTED, ADOBE, 563 / 256)
 IN_P3 = {
     "ICC in PNG": saved("PNG", icc_profile=icc("P3")),
@@ -72,7 +107,9 @@ IN_P3 = {
     "ICC over EXIF": saved("PNG", icc_profile=icc("P3"), exif=exif(2)),
     "cHRM": png(MUTED, chunk(b"cHRM", CHRM), chunk(b"gAMA", GAMMA)),
     "cHRM in 16 bits": png(DEEP, chunk(b"cHRM", CHRM)),
-    "cICP over gAMA": png(MUTED, chunk(b"cICP", b"\x0c\x0d\0\1"), chunk(b"gAMA", struct.pack(">I", 100000))),
+    "cICP over gAMA": png(
+        MUTED, chunk(b"cICP", b"\x0c\x0d\0\1"), chunk(b"gAMA", struct.pack(">I", 100000))
+    ),
     "nclx": avif(12, 13),
 }
 IN_ADOBE = {
@@ -100,7 +137,9 @@ PLAIN = {
     "cICP of sRGB": png(MUTED, chunk(b"cICP", b"\1\x0d\0\1")),
     "EXIF of sRGB": saved("PNG", exif=exif(1)),
     "grey with sRGB": saved(
-        "PNG", MUTED[..., 0], icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        "PNG",
+        MUTED[..., 0],
+        icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
     ),
 }
 
@@ -138,9 +177,18 @@ SAID = {
         "its colour profile is one for L, not for RGB",
     ),
     "gamma of 0": (png(MUTED, chunk(b"gAMA", bytes(4))), "its gamma, 0, cannot be used"),
-    "chromaticities of 0": (png(MUTED, chunk(b"cHRM", bytes(32))), "its chromaticities cannot be used"),
-    "PQ": (png(MUTED, chunk(b"cICP", b"\x09\x10\0\1")), "its colours (PQ, high dynamic range) cannot be converted"),
-    "range of video": (png(MUTED, chunk(b"cICP", b"\1\1\0\0")), "its colours are said to be in the range of video"),
+    "chromaticities of 0": (
+        png(MUTED, chunk(b"cHRM", bytes(32))),
+        "its chromaticities cannot be used",
+    ),
+    "PQ": (
+        png(MUTED, chunk(b"cICP", b"\x09\x10\0\1")),
+        "its colours (PQ, high dynamic range) cannot be converted",
+    ),
+    "range of video": (
+        png(MUTED, chunk(b"cICP", b"\1\1\0\0")),
+        "its colours are said to be in the range of video",
+    ),
     "HLG": (avif(9, 18), "its colours (HLG, high dynamic range) cannot be converted"),
     "uncalibrated": (saved("PNG", exif=exif(65535)), "its colours are uncalibrated"),
     "CMYK": (b"", "CMYK without a colour profile"),
@@ -149,7 +197,9 @@ SAID = {
 
 
 @pytest.mark.parametrize("how", SAID)
-def test_colour_information_that_is_missing_or_not_applied_is_said_once_for_a_file(tmp_path, caplog, how):
+def test_colour_information_that_is_missing_or_not_applied_is_said_once_for_a_file(
+    tmp_path, caplog, how
+):
     content, says = SAID[how]
     path = tmp_path / "picture"
     path.write_bytes(content)
@@ -168,7 +218,9 @@ def test_lab_is_converted_in_8_and_16_bits(tmp_path, caplog):
     image = ImageCms.profileToProfile(Image.fromarray(MUTED), srgb, lab, outputMode="LAB")
     shallow = levels(written(image, tmp_path / "a.tif"))
     stored = np.asarray(image) ^ np.uint8([0, 128, 128])  # a and b are signed in a TIFF
-    tifffile.imwrite(tmp_path / "b.tif", stored * np.uint16([257, 256, 256]), photometric="cielab", metadata=None)
+    tifffile.imwrite(
+        tmp_path / "b.tif", stored * np.uint16([257, 256, 256]), photometric="cielab", metadata=None
+    )
     assert np.abs(shallow - MUTED).max() < 7  # of Lab in 8 bits
     assert np.abs(levels(tmp_path / "b.tif") - MUTED).max() < 7  # of Lab in 8 bits
     assert not caplog.messages

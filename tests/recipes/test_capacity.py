@@ -43,22 +43,31 @@ def test_memory_decides_what_is_cut(settings, monkeypatch):
     plan = prepare_here(settings, "cpu")
     assert not plan.on_host
     assert plan.tiling.budget + plan.pictures_needed() == plan.memory_needed() <= whole
-    assert "--tile auto takes less" in refusal(prepare_here, settings, "cpu", MemoryBudget(tile="off"))
+    assert "--tile auto takes less" in refusal(
+        prepare_here, settings, "cpu", MemoryBudget(tile="off")
+    )
     monkeypatch.setattr(memory, "available", lambda device: 1000)
     assert "needs about" in refusal(prepare_here, settings, "cpu")
     assert "includes the process" not in refusal(prepare_here, settings, "cpu")
-    assert "only vgg19" in refusal(prepare_here, settings.replace(temperature=1.0), "cpu", MemoryBudget(tile="32"))
+    assert "only vgg19" in refusal(
+        prepare_here, settings.replace(temperature=1.0), "cpu", MemoryBudget(tile="32")
+    )
 
 
 @pytest.mark.parametrize("tile", ["auto", "off", "32"])
-def test_what_the_process_itself_takes_is_said_where_memory_is_too_little(settings, monkeypatch, tile):
+def test_what_the_process_itself_takes_is_said_where_memory_is_too_little(
+    settings, monkeypatch, tile
+):
     monkeypatch.setattr(budget, "UNSEEN", 1 << 30)
     message = refusal(prepare_here, settings, "cpu", MemoryBudget(tile=tile, memory=0.5))
     assert "0.00 GB is available" in message
     assert re.search(r"--memory 0\.5 includes the process, which takes \d\.\d\d GB itself", message)
 
 
-@pytest.mark.parametrize("changes", [{"colour": "luminance"}, {"colour": "matched"}, {"regions": 2}, {"match_histogram": True}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"colour": "luminance"}, {"colour": "matched"}, {"regions": 2}, {"match_histogram": True}],
+)
 def test_colours_and_regions_go_in_tiles_like_everything_else(settings, changes):
     settings = settings.replace(steps=3, **changes)
     plain, cut = solved(settings), solved(settings, tile="32")
@@ -69,12 +78,21 @@ def test_colours_and_regions_go_in_tiles_like_everything_else(settings, changes)
 def test_ranks_take_the_memory_of_the_one_that_has_least_and_refuse_to_have_no_tiles(settings):
     def prepare(team):
         plan = prepare_here(settings, "cpu", MemoryBudget(team=team))
-        return replace(plan, tiling=replace(plan.tiling, budget=3000 - 1000 * team.rank), on_host=team.rank == 1)
+        return replace(
+            plan,
+            tiling=replace(plan.tiling, budget=3000 - 1000 * team.rank),
+            on_host=team.rank == 1,
+        )
 
     plans = as_ranks(3, lambda team: prepare_together(lambda: prepare(team), team))
     assert {(plan.tiling.budget, plan.on_host) for plan in plans} == {(1000, True)}
     assert [plan.tiling.team.rank for plan in plans] == [0, 1, 2]
-    off = as_ranks(2, lambda team: prepare_together(lambda: prepare_here(settings, "cpu", MemoryBudget("off", team=team)), team))
+    off = as_ranks(
+        2,
+        lambda team: prepare_together(
+            lambda: prepare_here(settings, "cpu", MemoryBudget("off", team=team)), team
+        ),
+    )
     assert "leave out --tile off" in str(off[0])
 
 
@@ -84,8 +102,12 @@ def test_history_in_16_bits_ends_where_float32_does(settings, monkeypatch):
     assert solved(settings).loss == pytest.approx(exact.loss, rel=0.02)
 
 
-def test_a_run_in_tiles_goes_on_to_the_same_pixels_after_an_interruption(settings, tmp_path, monkeypatch):
-    whole = Store(tmp_path / "whole").obtain(prepare_here(settings, "cpu", MemoryBudget(tile="32"))).run
+def test_a_run_in_tiles_goes_on_to_the_same_pixels_after_an_interruption(
+    settings, tmp_path, monkeypatch
+):
+    whole = (
+        Store(tmp_path / "whole").obtain(prepare_here(settings, "cpu", MemoryBudget(tile="32"))).run
+    )
     store, plan = Store(tmp_path / "halves"), prepare_here(settings, "cpu", MemoryBudget(tile="32"))
     with monkeypatch.context() as context:
         raise_at(context, 11, kind=TiledBound)
@@ -101,8 +123,14 @@ def test_what_is_too_large_even_in_tiles_is_told_with_a_size_that_fits(settings,
     monkeypatch.setattr(memory, "available", lambda device: 12_000_000)
     settings = settings.replace(size=480, history=1)
     message = refusal(prepare_here, settings, "cpu")
-    told = r"^size 480 needs about 0\.\d\d GB of memory, 0\.01 GB is available; --size (\d+) would fit$"
-    told = r"^size 480 needs about 0\.\d\d GB of memory, 0\.01 GB is available; --size (\d+) would fit$"
+    told = (
+        r"^size 480 needs about 0\.\d\d GB of memory, 0\.01 GB is available; --size (\d+) "
+        r"would fit$"
+    )
+    told = (
+        r"^size 480 needs about 0\.\d\d GB of memory, 0\.01 GB is available; --size (\d+) "
+        r"would fit$"
+    )
     fits = int(re.search(told, message)[1])
     assert prepare_here(settings.replace(size=fits), "cpu").tiling is not None
     with pytest.raises(InputError):

@@ -18,12 +18,23 @@ WIDTHS = (4, 6, 8, 8, 8)
 def plan_of(request):
     """Makes plans with a network of random weights, which is made once."""
     own = {"widths": WIDTHS} if ARCHITECTURES[request.param].blocks else {}
-    net = nst.loss_network(request.param, weights=random_weights(0, network=request.param, **own), precision="float32")
+    net = nst.loss_network(
+        request.param, weights=random_weights(0, network=request.param, **own), precision="float32"
+    )
 
     def make(recipe, photo, painting, **changes):
         cls = known()[recipe]
-        pictures = {name: {"content": photo, "style": painting}[role] for name, role in cls.roles().items()}
-        options = {"size": 64, "steps": 2, "levels": 1, "weights": "random", "normalize": False, "precision": "float32"}
+        pictures = {
+            name: {"content": photo, "style": painting}[role] for name, role in cls.roles().items()
+        }
+        options = {
+            "size": 64,
+            "steps": 2,
+            "levels": 1,
+            "weights": "random",
+            "normalize": False,
+            "precision": "float32",
+        }
         settings = cls(**pictures, **options, network=request.param, **changes)
         like = Plan(settings, net, None, None, {}, {})
         return nst.prepare(settings, "cpu", like)
@@ -33,7 +44,10 @@ def plan_of(request):
 
 @pytest.fixture
 def files(photo, painting, tmp_path):
-    paths = [nst.save(nst.resize(image, (64, 56)), tmp_path / f"{i}.png") for i, image in enumerate((photo, painting))]
+    paths = [
+        nst.save(nst.resize(image, (64, 56)), tmp_path / f"{i}.png")
+        for i, image in enumerate((photo, painting))
+    ]
     return [str(path) for path in paths]
 
 
@@ -46,7 +60,9 @@ def test_every_recipe_lowers_its_loss_with_every_network(plan_of, files, recipe)
 @pytest.mark.parametrize("statistic", statistics.names())
 def test_every_statistic_has_a_gradient_with_every_network(plan_of, files, statistic):
     plan = plan_of("texture", *files, statistic=statistic)
-    smallest = min(min(shape[1:]) for shape in plan.net.shapes(plan.layers, plan.start.shape[-2:]).values())
+    smallest = min(
+        min(shape[1:]) for shape in plan.net.shapes(plan.layers, plan.start.shape[-2:]).values()
+    )
     if statistic == "patches" and smallest < 3:
         assert "patches have 3×3 positions, a layer has" in refusal(plan.solve)
         return

@@ -11,11 +11,20 @@ from nstlab.runs.stored import run_id
 
 
 def settings(tiny_file, painting="mosaic", **changes):
-    given = {"size": 48, "steps": 2, "levels": 1, "weights": str(tiny_file), "init": "fast", "precision": "float32"}
+    given = {
+        "size": 48,
+        "steps": 2,
+        "levels": 1,
+        "weights": str(tiny_file),
+        "init": "fast",
+        "precision": "float32",
+    }
     return nst.TransferSettings("coffee", painting, **given | changes)
 
 
-def test_the_first_picture_is_the_photo_as_the_model_paints_it_and_part_of_the_runs_id(tiny_file, monkeypatch):
+def test_the_first_picture_is_the_photo_as_the_model_paints_it_and_part_of_the_runs_id(
+    tiny_file, monkeypatch
+):
     names = ("mosaic", "ink_wash", "chalk")
     one, other = (StyleModel(transform_network(width=width), names) for width in (16, 24))
     found = {}

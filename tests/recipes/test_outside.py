@@ -1,4 +1,5 @@
-"""A recipe of a term, both defined outside the package: all that the lab does with recipes, it does with this one."""
+"""A recipe of a term, both defined outside the package: all that the lab does with recipes, it does
+with this one."""
 
 from dataclasses import dataclass
 
@@ -32,7 +33,10 @@ def settings(small_transfer, monkeypatch):
             means = nst.term(Means, "means", ["conv1_1", "conv2_1"], image=pictures["style"])
             return nst.content("conv2_1", pictures["content"]) + self.strength * means
 
-    same = {name: getattr(small_transfer, name) for name in ("photo", "painting", "size", "weights", "normalize", "precision")}
+    same = {
+        name: getattr(small_transfer, name)
+        for name in ("photo", "painting", "size", "weights", "normalize", "precision")
+    }
     return TintSettings(**same, steps=4)
 
 

@@ -14,10 +14,18 @@ from nstlab.runs.stored import run_id
 def make(tmp_path, photo, painting, tiny_file):
     """Makes settings of a small transfer; "other" is a third picture."""
     pictures = {"photo": photo, "painting": painting, "other": painting.flip(1, 3)}
-    paths = {name: str(im.save(picture, tmp_path / f"{name}.png")) for name, picture in pictures.items()}
+    paths = {
+        name: str(im.save(picture, tmp_path / f"{name}.png")) for name, picture in pictures.items()
+    }
 
     def make(*more, **changes):
-        given = {"size": 48, "steps": 3, "levels": 1, "weights": str(tiny_file), "precision": "float32"}
+        given = {
+            "size": 48,
+            "steps": 3,
+            "levels": 1,
+            "weights": str(tiny_file),
+            "precision": "float32",
+        }
         several = {"more_paintings": tuple(paths[name] for name in more)}
         return TransferSettings(paths["photo"], paths["painting"], **given | several | changes)
 
@@ -49,16 +57,22 @@ def test_histograms_are_matched_after_the_run(make):
     plan = nst.prepare(make(match_histogram=True), "cpu")
     result, photo = plan.solve().image, plan.inputs["content"]
     for mine, wanted in zip(result[0], photo[0], strict=True):
-        assert torch.allclose(mine.flatten().sort().values, wanted.flatten().sort().values, atol=0.02)
+        assert torch.allclose(
+            mine.flatten().sort().values, wanted.flatten().sort().values, atol=0.02
+        )
 
 
 def test_colours_are_part_of_a_runs_id(make):
-    ids = {run_id(nst.prepare(each, "cpu")) for each in (make(), make(colour="matched"), make(match_histogram=True))}
+    ids = {
+        run_id(nst.prepare(each, "cpu"))
+        for each in (make(), make(colour="matched"), make(match_histogram=True))
+    }
     assert len(ids) == 3
 
 
 def test_a_mixture_is_the_weighted_sum_of_its_styles(make):
-    pictures = {role: torch.rand(1, 3, 48, 40, generator=torch.Generator().manual_seed(i)) for i, role in
+    pictures = {role: torch.rand(1, 3, 48, 40, generator=torch.Generator().manual_seed(i)) for i,
+    role in
                 enumerate(("content", "style", "style_2"))}  # fmt: skip
     net, shape = nst.VGG19(make().weights, precision="float32"), (48, 40)
 
@@ -103,10 +117,15 @@ def test_what_cannot_be_mixed_is_refused(make, more, changes, says):
     assert says in refusal(make, *more, **changes)
 
 
-def test_a_painting_that_is_not_there_is_named_and_files_are_known_by_field(make, tmp_path, monkeypatch):
+def test_a_painting_that_is_not_there_is_named_and_files_are_known_by_field(
+    make, tmp_path, monkeypatch
+):
     settings = make("other")
     assert set(settings.files) == {"photo", "painting", "more_paintings", "weights"}
     assert "nowhere" in refusal(nst.prepare, make(more_paintings=("nowhere",)), "cpu")
     monkeypatch.chdir(tmp_path)
     near = settings.replace(photo="photo.png", more_paintings=("other.png", "mosaic")).absolute()
-    assert (near["photo"], near["more_paintings"]) == (str(tmp_path / "photo.png"), [str(tmp_path / "other.png"), "mosaic"])
+    assert (near["photo"], near["more_paintings"]) == (
+        str(tmp_path / "photo.png"),
+        [str(tmp_path / "other.png"), "mosaic"],
+    )

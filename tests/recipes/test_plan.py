@@ -25,7 +25,10 @@ def settings(small_transfer):
 @pytest.fixture
 def partial(tiny, tmp_path):
     """A file of weights that end with the second block."""
-    save_file({name: t for name, t in tiny.tensors.items() if name < "conv3"}, tmp_path / "partial.safetensors")
+    save_file(
+        {name: t for name, t in tiny.tensors.items() if name < "conv3"},
+        tmp_path / "partial.safetensors",
+    )
     return str(tmp_path / "partial.safetensors")
 
 
@@ -35,14 +38,19 @@ def test_transfer_minimises_content_plus_style(settings):
         {"content": 2, "content:conv4_2": 1, "style": 30, "tv": 0.5, "tv:pixels": 1}
         | {f"style:conv{block}_1": 0.2 for block in range(1, 6)}
     )
-    assert plan.start.shape == (1, 3, 64, 53)  # the long side is the size; the photo is 48 high, 40 wide
-    weighted = prepare(settings(style_layers=("conv1_1", "conv2_1"), style_weights=(0.9, 0.1)), "cpu").objective.weights
+    # the long side is the size; the photo is 48 high, 40 wide
+    assert plan.start.shape == (1, 3, 64, 53)
+    weighted = prepare(
+        settings(style_layers=("conv1_1", "conv2_1"), style_weights=(0.9, 0.1)), "cpu"
+    ).objective.weights
     assert (weighted["style:conv1_1"], weighted["style:conv2_1"]) == (0.9, 0.1)
 
 
 def test_reconstruction_finds_the_photo_from_a_low_layer(settings):
     plan = prepare(settings("reconstruct", layer="conv1_1", steps=60), "cpu")
-    before, after = ((x - plan.inputs["content"]).square().mean() for x in (plan.start, plan.solve().image))
+    before, after = (
+        (x - plan.inputs["content"]).square().mean() for x in (plan.start, plan.solve().image)
+    )
     assert after < 0.3 * before  # four filters behind a ReLU keep no more
 
 
@@ -77,7 +85,8 @@ def test_a_plan_begun_with_a_picture_is_that_of_its_file(settings, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "content", "style"), [("transfer", 5, 100), ("reconstruct", 5, None), ("texture", None, 100)]
+    ("recipe", "content", "style"),
+    [("transfer", 5, 100), ("reconstruct", 5, None), ("texture", None, 100)],
 )
 def test_every_recipe_weighs_its_terms_as_the_convention_does(settings, recipe, content, style):
     weights = prepare(settings(recipe, convention="neural-style"), "cpu").objective.weights
@@ -87,11 +96,14 @@ def test_every_recipe_weighs_its_terms_as_the_convention_does(settings, recipe, 
 def test_a_weight_of_zero_needs_no_deep_layer(settings, partial):
     shallow = settings(alpha=0, style_layers=("conv2_1",), weights=partial)
     assert prepare(shallow, "cpu").layers == ["relu2_1"]
-    assert "lack conv3_1, conv3_2, conv3_3, conv3_4, conv4_1, conv4_2" in refusal(prepare, shallow.replace(alpha=1), "cpu")
+    assert "lack conv3_1, conv3_2, conv3_3, conv3_4, conv4_1, conv4_2" in refusal(
+        prepare, shallow.replace(alpha=1), "cpu"
+    )
     assert "alpha and beta are both 0" in refusal(settings, alpha=0, beta=0)
 
 
-@pytest.mark.parametrize("fit", FITS[:3])  # "own" is a size in pixels, which becomes smaller with the picture only in a run
+# "own" is a size in pixels, which becomes smaller with the picture only in a run
+@pytest.mark.parametrize("fit", FITS[:3])
 @pytest.mark.parametrize("scale", [0.7, 1.0, 1.6])
 def test_a_painting_is_fitted_once(settings, fit, scale):
     fitting = settings(style_fit=fit, style_scale=scale, size=47)
@@ -106,30 +118,48 @@ def test_a_painting_is_fitted_once(settings, fit, scale):
 
 
 @pytest.mark.parametrize(
-    "options", [{"style_layers": ("conv2_1", "conv1_1")}, {"recipe": "reconstruct"}, {"recipe": "texture"}]
+    "options",
+    [{"style_layers": ("conv2_1", "conv1_1")}, {"recipe": "reconstruct"}, {"recipe": "texture"}],
 )
 def test_a_widened_plan_is_the_same_run(settings, options):
     plan = prepare(settings(**options), "cpu")
     wide = plan.with_all_layers()
-    assert (wide.identity(), wide.layers, wide.memory_needed()) == (plan.identity(), plan.layers, plan.memory_needed())
+    assert (wide.identity(), wide.layers, wide.memory_needed()) == (
+        plan.identity(),
+        plan.layers,
+        plan.memory_needed(),
+    )
     for ours, plain in zip(wide.steps(), plan.steps(), strict=True):
         assert torch.equal(ours.snapshot(), plain.snapshot())
         assert ours.terms == plain.terms
 
 
 def test_a_widened_plan_reaches_only_what_weights_and_picture_allow(settings, partial):
-    weights = prepare(settings("reconstruct", layer="conv1_1", weights=partial), "cpu").with_all_layers().objective.weights
-    assert [name for name in weights if ":conv" in name] == [f"content:conv{place}" for place in ("1_1", "1_2", "2_1", "2_2")]
+    weights = (
+        prepare(settings("reconstruct", layer="conv1_1", weights=partial), "cpu")
+        .with_all_layers()
+        .objective.weights
+    )
+    assert [name for name in weights if ":conv" in name] == [
+        f"content:conv{place}" for place in ("1_1", "1_2", "2_1", "2_2")
+    ]
 
 
 def test_steering_is_the_weights_of_other_settings_or_none(settings):
     plan, own = prepare(settings(), "cpu").with_all_layers(), settings()
     assert plan.steering(own) == plan.objective.weights
-    wanted = plan.steering(own.replace(beta=7.0, style_layers=("conv1_2",), tv=0.5, init="grey", seed=9))
+    wanted = plan.steering(
+        own.replace(beta=7.0, style_layers=("conv1_2",), tv=0.5, init="grey", seed=9)
+    )
     assert {name: value for name, value in wanted.items() if value} == {
-        "content": 1, "content:conv4_2": 1, "style": 7.0, "style:conv1_2": 1.0, "tv": 0.5, "tv:pixels": 1.0,
+        "content": 1, "content:conv4_2": 1, "style": 7.0, "style:conv1_2": 1.0, "tv": 0.5,
+        "tv:pixels": 1.0,
     }  # fmt: skip
-    for other in (own.replace(pool="max"), own.replace(style_layers=("relu1_2",)), settings("texture")):
+    for other in (
+        own.replace(pool="max"),
+        own.replace(style_layers=("relu1_2",)),
+        settings("texture"),
+    ):
         assert plan.steering(other) is None
 
 

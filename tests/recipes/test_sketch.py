@@ -15,8 +15,17 @@ def make(tmp_path, painting, tiny_file):
     drawing = torch.full((1, 3, 48, 40), 0.8)
     drawing[..., 10:38, 8:32] = 0.1
     drawing[..., 13:35, 11:29] = 0.8
-    paths = {name: str(im.save(picture, tmp_path / f"{name}.png")) for name, picture in (("d", drawing), ("p", painting))}
-    given = {"size": 48, "steps": 30, "levels": 1, "weights": str(tiny_file), "precision": "float32"}
+    paths = {
+        name: str(im.save(picture, tmp_path / f"{name}.png"))
+        for name, picture in (("d", drawing), ("p", painting))
+    }
+    given = {
+        "size": 48,
+        "steps": 30,
+        "levels": 1,
+        "weights": str(tiny_file),
+        "precision": "float32",
+    }
     return lambda **changes: SketchSettings(paths["d"], paths["p"], **given | changes)
 
 
@@ -25,7 +34,10 @@ def test_lines_stay_dark_and_areas_are_coloured(make):
     dark = torch.zeros(48, 40, dtype=torch.bool)
     dark[10:38, 8:32] = True
     dark[13:35, 11:29] = False
-    light = {name: nst.luminance(result.image)[0, 0] for name, result in (("with", with_lines), ("without", without))}
+    light = {
+        name: nst.luminance(result.image)[0, 0]
+        for name, result in (("with", with_lines), ("without", without))
+    }
     assert light["with"][dark].mean() < 0.3 < light["without"][dark].mean()
     assert light["with"][~dark].mean() > light["with"][dark].mean() + 0.1
     assert with_lines.terms["lines"] < 0.05
@@ -40,7 +52,9 @@ def test_the_drawing_is_put_on_white_paper_before_anything_reads_it(make):
 
 
 def test_its_weights_go_with_one_convention_alone(make):
-    assert "convention: sketch has weights that go with 'mean' alone" in refusal(make, convention="paper")
+    assert "convention: sketch has weights that go with 'mean' alone" in refusal(
+        make, convention="paper"
+    )
 
 
 def test_the_weight_of_lines_is_steered_and_a_sweep_of_it_has_a_sheet(make, tmp_path):

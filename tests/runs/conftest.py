@@ -35,7 +35,8 @@ def store(root):
 
 @pytest.fixture
 def interrupt(store):
-    """Obtains a run, but interrupts it after so many steps, the first picture included; returns its partial folder."""
+    """Obtains a run, but interrupts it after so many steps, the first picture included; returns its
+    partial folder."""
 
     def interrupted(plan, steps=5, **options):
         count = itertools.count(1)
@@ -53,7 +54,8 @@ def interrupt(store):
 
 @pytest.fixture(scope="session")
 def stored_runs(tmp_path_factory, tiny):
-    """A folder of results with three transfers that differ in β, and a texture; to be copied, not changed."""
+    """A folder of results with three transfers that differ in β, and a texture; to be copied, not
+    changed."""
     folder = tmp_path_factory.mktemp("stored")
     common = {"weights": weights_file(tiny, folder), "size": 32, "steps": 3, "normalize": False}
     store = Store(folder / "results")

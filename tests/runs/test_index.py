@@ -1,4 +1,5 @@
-"""Tables of stored runs: complete, filtered, rebuilt from the folders, and never stopped by a damaged one."""
+"""Tables of stored runs: complete, filtered, rebuilt from the folders, and never stopped by a
+damaged one."""
 
 import json
 import os
@@ -53,8 +54,15 @@ def test_a_run_is_a_row_with_settings_losses_and_places_and_has_a_history(root):
     frame = nst.runs(root=root)
     assert sorted(frame["recipe"]) == ["texture", "transfer", "transfer", "transfer"]
     row = frame[frame["beta"] == 10].iloc[0]
-    assert row["loss"] == pytest.approx(row["alpha"] * row["loss_content"] + row["beta"] * row["loss_style"], rel=1e-5)
-    assert (row["steps"], row["steps_done"], row["events"], row["status"]) == (3, 3, 0, "all steps done")
+    assert row["loss"] == pytest.approx(
+        row["alpha"] * row["loss_content"] + row["beta"] * row["loss_style"], rel=1e-5
+    )
+    assert (row["steps"], row["steps_done"], row["events"], row["status"]) == (
+        3,
+        3,
+        0,
+        "all steps done",
+    )
     assert row["evaluations"] >= 4
     assert row["seconds"] > 0
     assert max(im.reopen(row["picture"]).shape) == 32
@@ -86,7 +94,12 @@ def test_runs_can_be_chosen(root, where, betas):
 
 @pytest.mark.parametrize(
     ("recipe", "where", "says"),
-    [("x", None, "recipe: 'x'"), (None, {"betta": 1}, "'betta'"), (None, "beta >", "where: "), (None, "1", "no condition")],
+    [
+        ("x", None, "recipe: 'x'"),
+        (None, {"betta": 1}, "'betta'"),
+        (None, "beta >", "where: "),
+        (None, "1", "no condition"),
+    ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_line(root, recipe, where, says):
     assert says in refusal(nst.runs, recipe, where, root)
@@ -99,11 +112,16 @@ def test_no_runs_are_an_empty_table(tmp_path):
 
 def test_a_setting_never_takes_the_place_of_what_is_known_of_a_run(root, folder):
     first = index.rows(root)[0]
-    edit(folder, lambda manifest: manifest["settings"].update(id=["a"], loss="none", folder="elsewhere"))
+    edit(
+        folder,
+        lambda manifest: manifest["settings"].update(id=["a"], loss="none", folder="elsewhere"),
+    )
     assert index.rows(root)[0] == first
 
 
-def test_the_index_spares_reading_but_not_of_what_has_changed_and_runs_may_be_moved(root, folder, tmp_path, monkeypatch):
+def test_the_index_spares_reading_but_not_of_what_has_changed_and_runs_may_be_moved(
+    root, folder, tmp_path, monkeypatch
+):
     first, read, problem = index.rows(root), [], StoredRun.problem
     monkeypatch.setattr(StoredRun, "problem", lambda run: read.append(run.id) or problem(run))
     assert index.rows(root) == first
@@ -119,7 +137,9 @@ DAMAGED = {
     "lost": Path.unlink,
     "another version": lambda path: path.write_text('{"version": 1, "runs": {}}'),
     "too deep": lambda path: path.write_text("[" * 200_000),
-    "a manifest lacks something": lambda path: path.write_text(path.read_text().replace('"loss"', '"lost"', 1)),
+    "a manifest lacks something": lambda path: path.write_text(
+        path.read_text().replace('"loss"', '"lost"', 1)
+    ),
     "too large to be read": lambda path: os.truncate(path, 3_000_000_000),
 }
 
@@ -150,8 +170,12 @@ DAMAGE = {name: partial(edit, change=change) for name, change in MANIFESTS.items
     "an empty manifest": lambda folder: (folder / "manifest.json").write_text(""),
     "no picture": lambda folder: (folder / "final.png").unlink(),
     "no history": lambda folder: (folder / "history.csv").unlink(),
-    "a pipe for a picture": lambda folder: (folder / "final.png").unlink() or os.mkfifo(folder / "final.png"),
-    "a pipe for a history": lambda folder: (folder / "history.csv").unlink() or os.mkfifo(folder / "history.csv"),
+    "a pipe for a picture": lambda folder: (
+        (folder / "final.png").unlink() or os.mkfifo(folder / "final.png")
+    ),
+    "a pipe for a history": lambda folder: (
+        (folder / "history.csv").unlink() or os.mkfifo(folder / "history.csv")
+    ),
     "a huge manifest": lambda folder: os.truncate(folder / "manifest.json", 3_000_000_000),
 }
 
@@ -176,7 +200,14 @@ def test_a_damaged_run_is_reported_and_left_out_and_no_other(folder, command, da
 )
 def test_nothing_is_removed_if_an_id_is_unknown_or_that_of_several_runs(root, folder, wrong, says):
     index.remove_runs([row["id"] for row in index.rows(root)[1:]], root)
-    for name in ("notes", *(f"{digit * 15}{last}{end}" for digit, end in (("0", ""), ("1", ".partial")) for last in "23")):
+    for name in (
+        "notes",
+        *(
+            f"{digit * 15}{last}{end}"
+            for digit, end in (("0", ""), ("1", ".partial"))
+            for last in "23"
+        ),
+    ):
         (folder.parent / name).mkdir()
     assert says in refusal(index.remove_runs, [folder.name, wrong], root)
     assert [row["id"] for row in index.rows(root)] == [folder.name]
@@ -230,7 +261,10 @@ def test_runs_are_listed_shown_and_removed_in_the_terminal(root, command):
     assert all(word in "\n".join(shown) for word in ("loss", "final.png"))
     assert command("runs", "rm", name)[0] == 0
     assert not list(root.glob(f"runs/*/{name}*"))
-    assert [line.split()[0] for line in command("runs")[1]] == ["id", *(line.split()[0] for line in lines[2:])]
+    assert [line.split()[0] for line in command("runs")[1]] == [
+        "id",
+        *(line.split()[0] for line in lines[2:]),
+    ]
 
 
 @pytest.mark.parametrize(("place", "kind"), [("films", "film"), ("learned", "learning")])
@@ -251,16 +285,24 @@ def test_films_and_learnings_are_listed_shown_and_removed_too(root, command, pla
         code, (said,) = command("runs", "rm", "01234567")
         assert (code, folder.is_dir()) == (2, True)
         assert "by another process" in said
-    left = folder.rename(folder.with_name(f"{folder.name}.89abcdef.removed"))  # a removal that was stopped
+    # a removal that was stopped
+    left = folder.rename(folder.with_name(f"{folder.name}.89abcdef.removed"))
     assert f"{left}: under way or interrupted" in command("runs")[1]
     assert command("runs", "rm", "01234567")[0] == 0
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["fedcba9876543210.mp4", "notes"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == [
+        "fedcba9876543210.mp4",
+        "notes",
+    ]
 
 
-@pytest.mark.parametrize(("time", "date"), [(2.0**40, "9999-12-31T23:59:59"), (-(2.0**40), "1970-01-01T00:00:00")])
+@pytest.mark.parametrize(
+    ("time", "date"), [(2.0**40, "9999-12-31T23:59:59"), (-(2.0**40), "1970-01-01T00:00:00")]
+)
 def test_files_of_times_that_no_date_can_name_are_listed(time, date):
     stat = Mock(st_mode=0o100644, st_size=0, st_mtime=time)
-    film = Mock(**{"parent.name": "films", "rglob.return_value": [Mock(**{"stat.return_value": stat})]})
+    film = Mock(
+        **{"parent.name": "films", "rglob.return_value": [Mock(**{"stat.return_value": stat})]}
+    )
     assert index.other_row(film)["changed"].startswith(date)
 
 
@@ -275,7 +317,13 @@ def test_an_id_of_a_run_and_of_a_film_is_neither(root, folder, command):
 
 @pytest.mark.parametrize(
     ("words", "says"),
-    [(["show"], "an id"), (["rm"], "an id"), (["show", "zzz"], "zzz"), (["burn"], "'burn'"), (["list", "x"], "list")],
+    [
+        (["show"], "an id"),
+        (["rm"], "an id"),
+        (["show", "zzz"], "zzz"),
+        (["burn"], "'burn'"),
+        (["list", "x"], "list"),
+    ],
 )
 def test_what_runs_cannot_do_is_refused(root, command, words, says):
     code, (said,) = command("runs", *words)

@@ -1,4 +1,5 @@
-"""One run on several processes, started as users start them: the same picture, one writer, and what is left of a lost rank."""
+"""One run on several processes, started as users start them: the same picture, one writer, and what
+is left of a lost rank."""
 
 import json
 import os
@@ -22,7 +23,9 @@ from nstlab.runs.store import Store
 LAUNCHER = """
 import importlib, json, os, signal, socket, sys
 from nstlab.cli.main import main
-ranks, store, _ = map(importlib.import_module, ("nstlab.method.fast.ranks", "nstlab.runs.store", "nstlab.recipes.capacity"))
+ranks, store,
+_ = map(importlib.import_module,
+("nstlab.method.fast.ranks", "nstlab.runs.store", "nstlab.recipes.capacity"))
 ranks.BEAT, ranks.MISSED = 0.1, 20
 store.CHECKPOINT_EVERY, store.CHECKPOINT_SHARE = 0.0, 1e9
 
@@ -48,11 +51,20 @@ for line in sys.stdin:
 
 @pytest.fixture
 def words(small_transfer, tmp_path):
-    """The words of a transfer in tiles; 57 × 48 pixels, so that its tiles are not those of its content layer alone."""
+    """The words of a transfer in tiles; 57 × 48 pixels, so that its tiles are not those of its
+    content layer alone."""
 
     def of(**changes):
         settings = small_transfer.replace(**{"size": 57, "steps": 4} | changes)
-        said = ["transfer", settings.photo, settings.painting, "--out", tmp_path / "out.png", "--device", "cpu"]
+        said = [
+            "transfer",
+            settings.photo,
+            settings.painting,
+            "--out",
+            tmp_path / "out.png",
+            "--device",
+            "cpu",
+        ]
         said += ["--results", tmp_path / "results", "--tile", "16", "--normalize", "False"]
         for name in ("size", "steps", "levels", "weights", "precision", "seed"):
             said += [f"--{name}", getattr(settings, name)]
@@ -63,13 +75,23 @@ def words(small_transfer, tmp_path):
 
 @pytest.fixture(scope="module")
 def launcher(tmp_path_factory, cache_folder):
-    """A process that starts ranks without loading PyTorch anew. They write a checkpoint after each step; hearts beat fast."""
+    """A process that starts ranks without loading PyTorch anew. They write a checkpoint after each
+    step; hearts beat fast."""
     if not hasattr(os, "fork"):
         pytest.skip("processes cannot be forked here")
     script = tmp_path_factory.mktemp("launcher") / "launcher.py"
     script.write_text(LAUNCHER)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache_folder), "PYTHONUNBUFFERED": "1"}
-    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "XDG_CACHE_HOME": str(cache_folder),
+        "PYTHONUNBUFFERED": "1",
+    }
+    streams = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+    }
     with subprocess.Popen([sys.executable, script], env=environment, **streams) as process:
         yield process
         process.stdin.close()
@@ -90,14 +112,34 @@ def after(launcher, word):
     return "".join(said), line.removeprefix(word)
 
 
-def test_several_processes_make_the_same_picture_and_one_of_them_writes(words, small_transfer, tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "nstlab"]
+def test_several_processes_make_the_same_picture_and_one_of_them_writes(
+    words, small_transfer, tmp_path
+):
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "nstlab",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    done = subprocess.run([*torchrun, *words()], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [*torchrun, *words()],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert said.count("done in") == said.count("in tiles") == 1
-    alone = prepare_here(small_transfer.replace(size=57, steps=4), "cpu", MemoryBudget(tile="16")).solve()
+    alone = prepare_here(
+        small_transfer.replace(size=57, steps=4), "cpu", MemoryBudget(tile="16")
+    ).solve()
     (row,) = rows(tmp_path / "results")
     assert row["loss"] == pytest.approx(alone.loss, rel=1e-3)
     assert float((im.reopen(tmp_path / "out.png") - alone.image).abs().mean()) < 1 / 255
@@ -115,7 +157,10 @@ def test_a_lost_rank_ends_in_words_with_a_checkpoint_that_fewer_go_on_from(
     launcher, words, small_transfer, tmp_path, number, why
 ):
     pids = begin(launcher, words(steps=100_000), words(steps=100_000))
-    store, plan = Store(tmp_path / "results"), prepare_here(small_transfer.replace(size=57), "cpu", MemoryBudget(tile="16"))
+    store, plan = (
+        Store(tmp_path / "results"),
+        prepare_here(small_transfer.replace(size=57), "cpu", MemoryBudget(tile="16")),
+    )
     kept = store.partial(plan) / "checkpoint.safetensors"
     until(kept.is_file)
     os.kill(pids[1], getattr(signal, number))
@@ -129,14 +174,22 @@ def test_a_lost_rank_ends_in_words_with_a_checkpoint_that_fewer_go_on_from(
     checkpoint = store.checkpoint(plan)
     run = plan.steps(checkpoint)
     first, second = next(run), next(run)
-    assert (first.index, second.index) == (checkpoint.data["index"] + 1, checkpoint.data["index"] + 2)
+    assert (first.index, second.index) == (
+        checkpoint.data["index"] + 1,
+        checkpoint.data["index"] + 2,
+    )
 
 
-def test_ranks_that_were_started_with_something_else_are_refused_by_the_first_one(launcher, words, tmp_path):
+def test_ranks_that_were_started_with_something_else_are_refused_by_the_first_one(
+    launcher, words, tmp_path
+):
     begin(launcher, words(), words(steps=5, seed=3))
     said, codes = after(launcher, "codes")
     assert said.count("\n") == 1
-    assert "error: rank 1 was started with another seed, steps than rank 0; start all with the same files" in said
+    assert (
+        "error: rank 1 was started with another seed, steps than rank 0; start all with the "
+        "same files" in said
+    )
     assert set(codes.split()) == {"2"}
     begin(launcher, words(), [word.replace("photo.png", "none.png") for word in words()])
     said, codes = after(launcher, "codes")
@@ -172,7 +225,10 @@ def test_a_gpu_is_one_ranks(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"WORLD_SIZE": "two"}, "WORLD_SIZE: 'two' is not allowed; allowed are whole numbers from 1"),
+        (
+            {"WORLD_SIZE": "two"},
+            "WORLD_SIZE: 'two' is not allowed; allowed are whole numbers from 1",
+        ),
         ({"WORLD_SIZE": "9" * 5000}, "is not allowed; allowed are whole numbers from 1"),
         ({"RANK": ""}, "RANK: is not set, though WORLD_SIZE is"),
         ({"RANK": "2"}, "RANK: '2' is not allowed; allowed are whole numbers from 0 to 1"),
@@ -182,15 +238,23 @@ def test_a_gpu_is_one_ranks(monkeypatch):
         ({"MASTER_PORT": "http"}, "MASTER_PORT: 'http' is not allowed"),
     ],
 )
-def test_an_environment_that_does_not_say_how_ranks_meet_is_refused(words, monkeypatch, capsys, changes, said):
+def test_an_environment_that_does_not_say_how_ranks_meet_is_refused(
+    words, monkeypatch, capsys, changes, said
+):
     whole = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
     for name, value in (whole | changes).items():
-        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "set, so that it is undone"), monkeypatch.delenv("TORCH_CPP_LOG_LEVEL")
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(
+            name, value
+        )
+    (
+        monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "set, so that it is undone"),
+        monkeypatch.delenv("TORCH_CPP_LOG_LEVEL"),
+    )
     assert main(words()) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
-    assert os.environ["TORCH_CPP_LOG_LEVEL"] == "FATAL"  # else PyTorch prints forty lines of its own where ranks do not meet
+    # else PyTorch prints forty lines of its own where ranks do not meet
+    assert os.environ["TORCH_CPP_LOG_LEVEL"] == "FATAL"
 
 
 @pytest.mark.parametrize(("rank", "said"), [("0", "nstlab: interrupted\n"), ("1", "")])

@@ -12,13 +12,29 @@ from nstlab.recipes.texture import TextureSettings
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs import source
 
-OTHER = {"alpha": 5.0, "beta": 1e3, "tv": 0.0, "normalize": True, "init": "content", "pool": "l2", "stop_change": 0.0}
+OTHER = {
+    "alpha": 5.0,
+    "beta": 1e3,
+    "tv": 0.0,
+    "normalize": True,
+    "init": "content",
+    "pool": "l2",
+    "stop_change": 0.0,
+}
 EXAMPLES = [
     TransferSettings("coffee", "mosaic"),
     TransferSettings("my photo.jpg", "it's; rm -rf.png", size=256, alpha=0.1, beta=1 / 3, tv=1e-7),
     TransferSettings("coffee", "mosaic", convention="tutorial", beta=1e3, normalize=True),
-    TransferSettings("coffee", "mosaic", rescale_pool=True, normalize=False, stop_loss=0.5, init="some/start.png"),
-    TransferSettings("coffee", "mosaic", style_layers=("conv1_1", "relu3_2"), style_weights=(0.0, 2.5), content_layers=()),
+    TransferSettings(
+        "coffee", "mosaic", rescale_pool=True, normalize=False, stop_loss=0.5, init="some/start.png"
+    ),
+    TransferSettings(
+        "coffee",
+        "mosaic",
+        style_layers=("conv1_1", "relu3_2"),
+        style_weights=(0.0, 2.5),
+        content_layers=(),
+    ),
     TransferSettings("-photo.png", "--painting", init="-start.png"),
     ReconstructSettings("coffee", layer="conv2_1", weights="a b.safetensors", seed=5),
     TextureSettings("mosaic", optimizer="adam", learning_rate=0.123456789, levels=3),
@@ -46,7 +62,9 @@ def test_only_what_differs_is_written():
 
 def test_the_script_paints(tmp_path, monkeypatch, tiny_file, capsys):
     monkeypatch.chdir(tmp_path)
-    settings = TransferSettings("coffee", "mosaic", size=32, steps=2, weights=str(tiny_file), normalize=False)
+    settings = TransferSettings(
+        "coffee", "mosaic", size=32, steps=2, weights=str(tiny_file), normalize=False
+    )
     exec(source.python(settings, "cpu"), {})
     assert (tmp_path / "picture.png").is_file()
     assert len(capsys.readouterr().out.splitlines()) == 3

@@ -1,4 +1,5 @@
-"""Sweeps: grids of settings, each run once, in process, in other processes, and on a Dask cluster that loses a worker."""
+"""Sweeps: grids of settings, each run once, in process, in other processes, and on a Dask cluster
+that loses a worker."""
 
 import contextlib
 import multiprocessing
@@ -42,7 +43,9 @@ def workers():
 def test_axes_are_crossed_and_fields_of_one_axis_vary_together(base):
     layers = [(("conv2_2",), ("conv1_1",)), (("conv4_2",), ("conv1_1", "conv2_1"))]
     sweep = Sweep(base, {"beta": [1.0, 1e3], ("content_layers", "style_layers"): layers})
-    found = [(c.settings.beta, c.settings.content_layers, c.settings.style_layers) for c in sweep.cases]
+    found = [
+        (c.settings.beta, c.settings.content_layers, c.settings.style_layers) for c in sweep.cases
+    ]
     assert found == [(beta, *pair) for beta in (1.0, 1e3) for pair in layers]
     assert sweep.cases[0].labels == {"beta": "1", "content_layers, style_layers": "conv2_2 conv1_1"}
     assert str(sweep.cases[2]) == "beta 1000, content_layers, style_layers conv2_2 conv1_1"
@@ -51,10 +54,24 @@ def test_axes_are_crossed_and_fields_of_one_axis_vary_together(base):
 @pytest.mark.parametrize(
     ("vary", "labels", "last"),
     [
-        ({"beta": {"little": 1.0, "much": 9.0}, "seed": range(2)}, {"beta": ["little", "much"], "seed": ["0", "1"]}, (9.0, 1)),
-        ({("beta", "seed"): zip([1.0, 2.0], [3, 4], strict=True)}, {"beta, seed": ["1 3", "2 4"]}, (2.0, 4)),  # read once
-        ({"beta": [1234567.0, 1234568.0]}, {"beta": ["1234567.0", "1234568.0"]}, (1234568.0, 0)),  # not "1.23457e+06"
-        ({"beta": np.logspace(0, 2, 3), "seed": np.arange(2)}, {"beta": ["1", "10", "100"], "seed": ["0", "1"]}, (100.0, 1)),
+        (
+            {"beta": {"little": 1.0, "much": 9.0}, "seed": range(2)},
+            {"beta": ["little", "much"], "seed": ["0", "1"]},
+            (9.0, 1),
+        ),
+        # read once
+        (
+            {("beta", "seed"): zip([1.0, 2.0], [3, 4], strict=True)},
+            {"beta, seed": ["1 3", "2 4"]},
+            (2.0, 4),
+        ),
+        # not "1.23457e+06"
+        ({"beta": [1234567.0, 1234568.0]}, {"beta": ["1234567.0", "1234568.0"]}, (1234568.0, 0)),
+        (
+            {"beta": np.logspace(0, 2, 3), "seed": np.arange(2)},
+            {"beta": ["1", "10", "100"], "seed": ["0", "1"]},
+            (100.0, 1),
+        ),
     ],
     ids=["labelled", "iterator", "alike", "numpy"],
 )
@@ -81,7 +98,9 @@ def test_what_is_not_allowed_is_refused_before_anything_runs(base, vary, says):
     assert says in refusal(Sweep, base, vary)
 
 
-def test_an_interrupted_sweep_goes_on_to_all_runs_in_order_and_a_third_time_all_are_found(base, root, folder, monkeypatch):
+def test_an_interrupted_sweep_goes_on_to_all_runs_in_order_and_a_third_time_all_are_found(
+    base, root, folder, monkeypatch
+):
     sweep, seen = Sweep(base, {"beta": [1.0, 10.0], "seed": [0, 1]}), []
     with monkeypatch.context() as patch:
         raise_at(patch, 3)  # each run counts its own evaluations: the very first run is interrupted
@@ -93,7 +112,8 @@ def test_an_interrupted_sweep_goes_on_to_all_runs_in_order_and_a_third_time_all_
     assert [d.case for d in done] == sweep.cases
     assert [d.stored.manifest["settings"]["beta"] for d in done] == [1, 1, 10, 10]
     assert not any(d.found for d in done)
-    assert seen[-6:] == [*[(str(sweep.cases[-1]), False)] * 5, (str(sweep.cases[-1]), True)]  # a first picture, and four steps
+    # a first picture, and four steps
+    assert seen[-6:] == [*[(str(sweep.cases[-1]), False)] * 5, (str(sweep.cases[-1]), True)]
     assert [name for name, whole in seen if whole] == [str(case) for case in sweep.cases]
     assert [(d.stored, d.found) for d in sweep.run(root)] == [(d.stored, True) for d in done]
 
@@ -128,7 +148,9 @@ def test_a_worker_with_other_pictures_refuses(base, root):
     assert not root.exists()
 
 
-def test_workers_may_compute_in_another_type_which_makes_other_runs(base, root, workers, monkeypatch):
+def test_workers_may_compute_in_another_type_which_makes_other_runs(
+    base, root, workers, monkeypatch
+):
     sweep = Sweep(base, {"seed": range(2)})
     monkeypatch.setattr(arithmetic, "native_halves", lambda device: ())
     here = sweep.run(root)
@@ -138,12 +160,20 @@ def test_workers_may_compute_in_another_type_which_makes_other_runs(base, root, 
     assert all(d.found for d in sweep.run(root, workers))
 
 
-def test_workers_find_the_pictures_from_another_folder_and_must_share_the_results(base, root, tmp_path, workers, monkeypatch):
+def test_workers_find_the_pictures_from_another_folder_and_must_share_the_results(
+    base, root, tmp_path, workers, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     relative = base.replace(photo="photo.png", painting="painting.png", weights="tiny.safetensors")
     seen, work = [], sweeps.work
-    monkeypatch.setattr(sweeps, "work", lambda *job: seen.append(job) or work(*job[:2], str(tmp_path / "there"), *job[3:]))
-    assert "workers must share the folder of results" in refusal(Sweep(relative, {"seed": [0]}).run, root, workers)
+    monkeypatch.setattr(
+        sweeps,
+        "work",
+        lambda *job: seen.append(job) or work(*job[:2], str(tmp_path / "there"), *job[3:]),
+    )
+    assert "workers must share the folder of results" in refusal(
+        Sweep(relative, {"seed": [0]}).run, root, workers
+    )
     assert all(Path(seen[0][1][name]).is_absolute() for name in ("photo", "painting", "weights"))
 
 
@@ -152,7 +182,10 @@ def test_workers_find_the_pictures_from_another_folder_and_must_share_the_result
     [
         (None, "no worker is left"),
         (BrokenExecutor("a process died"), "seed 0: a process died (2 of 2 runs failed)"),
-        (CancelledError(), "dask: the scheduler at tcp://here is lost (CancelledError); what is finished is kept"),
+        (
+            CancelledError(),
+            "dask: the scheduler at tcp://here is lost (CancelledError); what is finished is kept",
+        ),
     ],
 )
 def test_workers_that_are_lost_are_one_line_and_not_a_wait(base, root, monkeypatch, error, says):
@@ -166,7 +199,9 @@ def test_workers_that_are_lost_are_one_line_and_not_a_wait(base, root, monkeypat
     assert says in message.replace("seed 1", "seed 0")  # whichever is looked at first
 
 
-def test_an_executor_that_takes_no_work_is_one_line_and_what_it_has_taken_is_kept(base, root, workers):
+def test_an_executor_that_takes_no_work_is_one_line_and_what_it_has_taken_is_kept(
+    base, root, workers
+):
     whole, taken = workers.submit, []
 
     def submit(*job):
@@ -177,13 +212,22 @@ def test_an_executor_that_takes_no_work_is_one_line_and_what_it_has_taken_is_kep
 
     workers.submit = submit
     message = refusal(Sweep(base, {"seed": range(3)}).run, root, workers)
-    assert "seed 1: cannot schedule new futures after shutdown (2 of 3 runs failed); what is finished is kept" in message
+    assert (
+        "seed 1: cannot schedule new futures after shutdown (2 of 3 runs failed); what is "
+        "finished is kept" in message
+    )
     assert len(list(root.glob("runs/transfer/*/final.png"))) == 1
 
 
-def test_cases_with_the_same_network_share_it_and_come_out_as_they_do_alone(base, root, monkeypatch):
+def test_cases_with_the_same_network_share_it_and_come_out_as_they_do_alone(
+    base, root, monkeypatch
+):
     networks = []
-    monkeypatch.setattr(plans, "network", lambda *which, make=plans.network: networks.append(make(*which)) or networks[-1])
+    monkeypatch.setattr(
+        plans,
+        "network",
+        lambda *which, make=plans.network: networks.append(make(*which)) or networks[-1],
+    )
     done = Sweep(base, {"pool": ["avg", "max"], "beta": [1.0, 100.0]}).run(root)
     assert [net.pool for net in networks] == ["avg", "max"]
     for finished in done:
@@ -194,7 +238,9 @@ def test_cases_with_the_same_network_share_it_and_come_out_as_they_do_alone(base
 def test_what_has_not_begun_is_cancelled_by_ctrl_c(base, root):
     futures = Future(), Future()
     with pytest.raises(KeyboardInterrupt):
-        Sweep(base, {"seed": range(3)}).run(root, Mock(submit=Mock(side_effect=[*futures, KeyboardInterrupt])))
+        Sweep(base, {"seed": range(3)}).run(
+            root, Mock(submit=Mock(side_effect=[*futures, KeyboardInterrupt]))
+        )
     assert [future.cancelled() for future in futures] == [True, True]
 
 
@@ -216,7 +262,8 @@ def test_each_gpu_gets_a_process_that_sees_it_alone_and_all_end_with_this_one(mo
 
 
 def dying(*job):
-    """`sweep.work` in a process that is killed within the fourth run, the first time; it notes which ended."""
+    """`sweep.work` in a process that is killed within the fourth run, the first time; it notes
+    which ended."""
     steps, folder = Plan.steps, Path(job[2]).parent
 
     def killed(plan, checkpoint):
@@ -237,11 +284,14 @@ def dying(*job):
         Plan.steps = steps
 
 
-quiet = pytest.mark.filterwarnings("default")  # of the cluster's own making, when a worker is killed
+# of the cluster's own making, when a worker is killed
+quiet = pytest.mark.filterwarnings("default")
 
 
 @quiet
-def test_a_cluster_that_loses_a_worker_loses_no_run_and_does_none_twice(base, root, folder, cluster, monkeypatch):
+def test_a_cluster_that_loses_a_worker_loses_no_run_and_does_none_twice(
+    base, root, folder, cluster, monkeypatch
+):
     sweep = Sweep(base, {"seed": range(6)})
     monkeypatch.setattr(sweeps, "work", dying)
     with sweeps.dask(cluster.scheduler_address) as executor:
@@ -249,7 +299,8 @@ def test_a_cluster_that_loses_a_worker_loses_no_run_and_does_none_twice(base, ro
     assert (root.parent / "killed").exists()
     assert len({d.stored.id for d in done}) == 6
     assert all(d.stored.picture.is_file() for d in done)
-    assert sorted((root.parent / "ended").read_text().split()) == list("012345")  # each exactly once
+    # each exactly once
+    assert sorted((root.parent / "ended").read_text().split()) == list("012345")
     assert not list(folder.glob("*.partial"))
 
 
@@ -269,7 +320,8 @@ def test_what_a_cluster_lacks_is_said_at_once(cluster):
 def test_a_scheduler_that_does_not_answer_is_refused(address, monkeypatch):
     distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
     monkeypatch.setattr(sweeps, "WORKER_TIMEOUT", 1)
-    monkeypatch.setattr(distributed, "Client", None)  # one that never connected complains at the process's end
+    # one that never connected complains at the process's end
+    monkeypatch.setattr(distributed, "Client", None)
     assert "no scheduler answers" in refused_by(address)
 
 
@@ -280,6 +332,8 @@ def test_a_scheduler_that_is_lost_is_one_line():
         with sweeps._lost_in_one_line("tcp://here"):
             raise error
 
-    assert "dask: the scheduler at tcp://here is lost (CommClosedError)" in refusal(lose, comm.CommClosedError("x"))
+    assert "dask: the scheduler at tcp://here is lost (CommClosedError)" in refusal(
+        lose, comm.CommClosedError("x")
+    )
     with pytest.raises(OSError, match="another"):
         lose(OSError("another"))

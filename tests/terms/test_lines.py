@@ -28,7 +28,9 @@ def test_only_dark_pixels_count_by_their_darkness(drawing):
     other[..., 0:10] = 0.3  # where it is white, but for the grey row
     error, dark = 10 * 0.5 * 0.2**2, 40 * 1.0 + 49 * 0.5
     assert float(lines.statistic(other, None)) == pytest.approx(error / dark, rel=1e-5)
-    assert float(lines.statistic(torch.ones_like(drawing), None)) == pytest.approx((40 + 49 * 0.5 * 0.25) / dark, rel=1e-5)
+    assert float(lines.statistic(torch.ones_like(drawing), None)) == pytest.approx(
+        (40 + 49 * 0.5 * 0.25) / dark, rel=1e-5
+    )
 
 
 def test_a_drawing_is_compared_at_the_size_of_the_picture(drawing):

@@ -39,7 +39,8 @@ def test_a_mask_of_ones_gives_the_plain_gram_matrix_to_the_bit(photo, painting):
 
 @pytest.mark.parametrize("shape", [(24, 20), (25, 21), (12, 10), (5, 7), (23, 19)])
 def test_masks_are_carried_down_as_features_are(shape):
-    """By a network of poolings alone, or to the nearest size where a picture was resized on its way."""
+    """By a network of poolings alone, or to the nearest size where a picture was resized on its
+    way."""
     mask = torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0))
     pooled = mask
     for _ in range(2):
@@ -50,7 +51,9 @@ def test_masks_are_carried_down_as_features_are(shape):
     assert torch.equal(carried_down(torch.ones_like(mask), near), torch.ones(1, 1, *near))
 
 
-def test_the_weight_of_a_region_is_its_share_of_the_picture_times_what_is_asked_for(photo, painting):
+def test_the_weight_of_a_region_is_its_share_of_the_picture_times_what_is_asked_for(
+    photo, painting
+):
     masks, own = halves(*photo.shape[-2:], 10), halves(*painting.shape[-2:], 20)
     goal = region_styles(["conv1_1"], painting, masks, own, (2.0, 0.5), "mean")
     share = 10 / photo.shape[-1]
@@ -63,16 +66,21 @@ def test_a_region_smaller_than_a_layers_position_does_not_count_there(tiny, phot
     masks[..., :3, :3] = 1.0
     net, shape = nst.VGG19(tiny, precision="float32"), photo.shape[-2:]
     for layer, counts in (("conv1_1", True), ("conv3_1", False)):
-        total, _ = region_styles([layer], painting, masks, own, (1e3,), "mean").bind(net, shape)(photo)
+        total, _ = region_styles([layer], painting, masks, own, (1e3,), "mean").bind(net, shape)(
+            photo
+        )
         assert (float(total) > 0) == counts
 
 
 def test_style_does_not_leak_out_of_its_region(tiny, photo, painting):
-    """A region that nothing else constrains is left as it was, but for what its neighbour's filters see across the edge."""
+    """A region that nothing else constrains is left as it was, but for what its neighbour's filters
+    see across the edge."""
     masks, own = halves(*photo.shape[-2:], 16), torch.ones(1, 2, *painting.shape[-2:])
     goal = region_styles(["conv1_1"], painting, masks, own, (1.0, 0.0), "mean")
     start = nst.grey(photo)
-    result = nst.solve(goal, nst.VGG19(tiny, precision="float32"), start, steps=5, optimizer=nst.LBFGS(smooth=None)).image
+    result = nst.solve(
+        goal, nst.VGG19(tiny, precision="float32"), start, steps=5, optimizer=nst.LBFGS(smooth=None)
+    ).image
     assert (result - start)[..., :16].abs().max() > 0.01
     assert (result - start)[..., 18:].abs().max() < 1e-6
 
@@ -81,4 +89,6 @@ def test_a_region_style_is_a_style_by_name_and_convention(styles):
     assert all(isinstance(term, RegionStyle) for _, term in styles.terms)
     assert [term.name for _, term in styles.terms] == ["style", "style_2"]
     with pytest.raises(InputError, match="convention"):
-        region_styles(["conv1_1"], styles.terms[0][1].image, *(torch.ones(1, 1, 8, 8),) * 2, (), "nobody's")
+        region_styles(
+            ["conv1_1"], styles.terms[0][1].image, *(torch.ones(1, 1, 8, 8),) * 2, (), "nobody's"
+        )

@@ -8,7 +8,14 @@ from nstlab.terms.temporal import Temporal
 
 
 def term(earlier, reliable):
-    return Temporal("temporal", ("conv1_1",), (1.0,), convention_named("mean"), earlier=earlier, reliable=reliable)
+    return Temporal(
+        "temporal",
+        ("conv1_1",),
+        (1.0,),
+        convention_named("mean"),
+        earlier=earlier,
+        reliable=reliable,
+    )
 
 
 def test_differences_count_where_the_earlier_frame_can_be_relied_on(photo):

@@ -1,4 +1,5 @@
-"""How the embedded network is made, and how networks are judged. Its quality is measured in benchmarks."""
+"""How the embedded network is made, and how networks are judged. Its quality is measured in
+benchmarks."""
 
 import dataclasses
 import math
@@ -35,7 +36,9 @@ def command(*words):
 
 @pytest.fixture(scope="module")
 def corpus():
-    drawings = [torch.from_numpy(drawing.draw(seed, 64)).permute(2, 0, 1) / 255 for seed in range(9)]
+    drawings = [
+        torch.from_numpy(drawing.draw(seed, 64)).permute(2, 0, 1) / 255 for seed in range(9)
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpora, "drawn", lambda count: drawings[:count])
         return corpora.Corpus(7, 9)
@@ -65,7 +68,10 @@ def teacher_file(tmp_path):
 def distilled_file(tmp_path):
     """A network of the distilled one's layout, with three channels instead of dozens."""
     generator, tensors, inputs = torch.Generator().manual_seed(3), {}, 3
-    shapes = {f"conv{name[4]}{name[6]}": (3, 3) for name in CONVOLUTIONS[: CONVOLUTIONS.index("conv5_1") + 1]}
+    shapes = {
+        f"conv{name[4]}{name[6]}": (3, 3)
+        for name in CONVOLUTIONS[: CONVOLUTIONS.index("conv5_1") + 1]
+    }
     for name, (width, side) in ({"conv0": (3, 1)} | shapes | {"conv51_aux": (10, 1)}).items():
         tensors[f"{name}.weight"] = torch.randn(width, inputs, side, side, generator=generator)
         tensors[f"{name}.bias"] = 0.1 * torch.rand(width, generator=generator)
@@ -74,7 +80,7 @@ def distilled_file(tmp_path):
     return tmp_path / "distilled.safetensors"
 
 
-# --- pictures ---------------------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", sorted(set(drawing.KINDS), key=lambda kind: kind.__name__))
@@ -92,7 +98,7 @@ def test_the_pictures_to_judge_by_are_not_trained_on(corpus):
     assert len(corpus.photos) == len(corpora.PHOTOS) + len(corpora.SCIKIT_LEARN)
 
 
-# --- the student and its teachers -------------------------------------------------------------------------------
+# --- the student and its teachers -----------------------------------------------------------------
 
 
 def test_a_settled_student_is_the_plain_network_of_its_tensors():
@@ -109,7 +115,9 @@ def test_a_settled_student_is_the_plain_network_of_its_tensors():
         assert (live[name].float() - exact).norm() < 0.06 * exact.norm()
 
 
-def test_what_the_original_does_not_reach_is_taught_by_the_distilled_one(teacher_file, distilled_file, tmp_path):
+def test_what_the_original_does_not_reach_is_taught_by_the_distilled_one(
+    teacher_file, distilled_file, tmp_path
+):
     group = teachers.Teachers(teacher_file, "conv5_4", distilled_file)
     assert group.targets("conv2_2") == (("original", "conv2_2"),)
     assert group.targets("conv4_2") == (("original", "conv4_1"), ("original", "conv3_3"))
@@ -121,12 +129,16 @@ def test_what_the_original_does_not_reach_is_taught_by_the_distilled_one(teacher
 
 def test_teachers_that_cannot_teach_are_refused(teacher_file, tmp_path):
     short = saved(tmp_path / "short.safetensors", "conv2_2")
-    assert "end at conv4_1; name the distilled network" in refusal(teachers.Teachers, teacher_file, "conv5_4")
-    assert "is not the distilled VGG19" in refusal(teachers.Teachers, teacher_file, "conv5_4", teacher_file)
+    assert "end at conv4_1; name the distilled network" in refusal(
+        teachers.Teachers, teacher_file, "conv5_4"
+    )
+    assert "is not the distilled VGG19" in refusal(
+        teachers.Teachers, teacher_file, "conv5_4", teacher_file
+    )
     assert "end at conv2_2" in refusal(teachers.Teachers, short, "conv3_4")
 
 
-# --- training ---------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -161,14 +173,25 @@ def test_an_interrupted_training_ends_with_the_same_weights_and_is_not_mixed_wit
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "parts", stop_at(where))
     out, path = tmp_path / "e.safetensors", tmp_path / "parts" / "lower.pt"
-    words = ["--distilled", distilled_file, "--schedule", "smoke", "--out", out, "--folder", path.parent]
+    words = [
+        "--distilled",
+        distilled_file,
+        "--schedule",
+        "smoke",
+        "--out",
+        out,
+        "--folder",
+        path.parent,
+    ]
     assert command("--teacher", teacher_file, *words) == 0
     found = load_file(out)
     assert found.digest == whole.digest == found.metadata["sha256"]
     assert found.layers == CONVOLUTIONS
     assert "training.embedded" in found.metadata["made by"]
     before = path.read_bytes()
-    assert command("--teacher", saved(tmp_path / "other.safetensors", "conv4_1", seed=2), *words) == 2
+    assert (
+        command("--teacher", saved(tmp_path / "other.safetensors", "conv4_1", seed=2), *words) == 2
+    )
     assert "another teacher or schedule" in capsys.readouterr().err
     assert path.read_bytes() == before
     path.write_bytes(before[:1000])
@@ -184,12 +207,24 @@ def test_lower_blocks_can_be_taken_over(train, tmp_path):
 
 
 def test_training_lowers_the_losses(teacher_file, tmp_path, corpus):
-    stage = dataclasses.replace(training.SCHEDULES["smoke"][0], cycles=(60,), settle=9, warm=5, fool_after=20)
-    module = distillation.Distillation(teachers.Teachers(teacher_file, "conv3_4"), student.LOWER, 0, {})
+    stage = dataclasses.replace(
+        training.SCHEDULES["smoke"][0], cycles=(60,), settle=9, warm=5, fool_after=20
+    )
+    module = distillation.Distillation(
+        teachers.Teachers(teacher_file, "conv3_4"), student.LOWER, 0, {}
+    )
     seen = []
     trainer = training.Trainer(module, stage)
-    trainer.run(lambda t: training.step(t, corpus), tmp_path / "lower.pt", "key", lambda *found: seen.append(found[-1]))
-    losses = [sum(values[f"features {name} original {name}"] for name in ("conv3_3", "conv2_1")) for values in seen]
+    trainer.run(
+        lambda t: training.step(t, corpus),
+        tmp_path / "lower.pt",
+        "key",
+        lambda *found: seen.append(found[-1]),
+    )
+    losses = [
+        sum(values[f"features {name} original {name}"] for name in ("conv3_3", "conv2_1"))
+        for values in seen
+    ]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
@@ -203,7 +238,9 @@ def test_training_lowers_the_losses(teacher_file, tmp_path, corpus):
         (["--out", "nowhere/e.safetensors"], "there is no folder"),
     ],
 )
-def test_a_training_that_cannot_begin_is_refused_in_one_line(options, named, capsys, monkeypatch, tmp_path):
+def test_a_training_that_cannot_begin_is_refused_in_one_line(
+    options, named, capsys, monkeypatch, tmp_path
+):
     monkeypatch.chdir(tmp_path)
     assert command(*options) == 2
     said = capsys.readouterr().err
@@ -221,30 +258,52 @@ def test_filters_that_do_not_answer_are_switched_off():
     assert found["conv2_1.weight"][0].any()
 
 
-# --- what is shipped --------------------------------------------------------------------------------------------
+# --- what is shipped ------------------------------------------------------------------------------
 
 
 def test_the_shipped_weights_are_whole_half_as_wide_small_and_say_what_they_are():
     found = load_file(weights.EMBEDDED)
     assert weights.EMBEDDED.stat().st_size <= 12e6
     assert found.layers == CONVOLUTIONS
-    assert [len(found.tensors[f"conv{block}_1.bias"]) for block in range(1, 6)] == [32, 64, 128, 256, 256]
-    about = {"title", "made from", "teacher", "licence", "input", "padding", "made by", "median style error"}
+    assert [len(found.tensors[f"conv{block}_1.bias"]) for block in range(1, 6)] == [
+        32,
+        64,
+        128,
+        256,
+        256,
+    ]
+    about = {
+        "title",
+        "made from",
+        "teacher",
+        "licence",
+        "input",
+        "padding",
+        "made by",
+        "median style error",
+    }
     assert about <= set(found.metadata)
     assert found.metadata["sha256"] == found.digest
 
 
 @torch.no_grad()
 def test_no_shipped_filter_answers_in_rare_peaks_only():
-    """Such filters make blown-up spots. Mean square over squared mean; where the mean is under the usual one, over that, 1."""
-    net, names = normalize_activations(VGG19(weights.load("embedded"))), [name.replace("conv", "relu") for name in CONVOLUTIONS]
+    """Such filters make blown-up spots. Mean square over squared mean; where the mean is under the
+    usual one, over that, 1."""
+    net, names = (
+        normalize_activations(VGG19(weights.load("embedded"))),
+        [name.replace("conv", "relu") for name in CONVOLUTIONS],
+    )
     for picture in samples.samples():
         for name, f in net(im.sample(picture, 160), names).items():
             mean = f.mean((2, 3)).clamp(min=1)
-            assert (f.square().mean((2, 3)) / mean.square()).amax() < 1.25 * distillation.PEAK, (picture, name)
+            assert (f.square().mean((2, 3)) / mean.square()).amax() < 1.25 * distillation.PEAK, (
+                picture,
+                name,
+            )
 
 
-# --- scoring ----------------------------------------------------------------------------------------------------
+# --- scoring --------------------------------------------------------------------------------------
 
 
 @given(st.floats(-1.5, 4.5), st.floats(0.2, 2.0))
@@ -256,14 +315,22 @@ def test_beta_is_found_for_any_monotonous_content_error_in_few_transfers(middle,
     errors = [error for _, error in tried]
     assert min(errors) <= scoring.AT <= max(errors)
     assert len(tried) <= 10
-    assert scoring.next_beta([(5e5, 0.1)]) is scoring.next_beta([(0.02, 0.9)]) is None  # beyond its bounds
+    # beyond its bounds
+    assert scoring.next_beta([(5e5, 0.1)]) is scoring.next_beta([(0.02, 0.9)]) is None
 
 
 def test_a_pair_is_scored_at_the_content_error(monkeypatch, tiny_file):
     monkeypatch.setattr(scoring, "SIZE", 32)
     monkeypatch.setattr(scoring, "STEPS", 2)
     judge, kept = scoring.Judge(random_weights(0, (4, 4, 4, 4, 4))), {}
-    row = scoring.score_pair(judge, tiny_file, "coffee", "mosaic", "three", lambda picture, name: kept.update({name: picture}))
+    row = scoring.score_pair(
+        judge,
+        tiny_file,
+        "coffee",
+        "mosaic",
+        "three",
+        lambda picture, name: kept.update({name: picture}),
+    )
     assert len(kept) == len(row.scores)
     errors = [score.content["conv3_3"] for _, score in row.scores]
     assert (row.reached == scoring.AT) == (min(errors) <= scoring.AT <= max(errors))
@@ -289,16 +356,26 @@ def test_errors_are_relative_to_the_target_and_by_the_definition(judge, pictures
         return x * unit, p * unit, a * unit
 
     fx, fp, _ = in_units(content)
-    assert found.content[content] == pytest.approx(float(((fx - fp) ** 2).sum() / (fp**2).sum()), rel=1e-4)
+    assert found.content[content] == pytest.approx(
+        float(((fx - fp) ** 2).sum() / (fp**2).sum()), rel=1e-4
+    )
     gx, _, ga = (torch.einsum("bihw,bjhw->ij", f, f) for f in in_units(style))
-    assert found.style[style] == pytest.approx(float(((gx - ga) ** 2).sum() / (ga**2).sum()), rel=1e-4)
-    assert found.pair == (found.content["conv3_3"], pytest.approx(sum(list(found.style.values())[:3]) / 3))
+    assert found.style[style] == pytest.approx(
+        float(((gx - ga) ** 2).sum() / (ga**2).sum()), rel=1e-4
+    )
+    assert found.pair == (
+        found.content["conv3_3"],
+        pytest.approx(sum(list(found.style.values())[:3]) / 3),
+    )
     assert found.deep == (found.content["conv4_1"], found.style["conv4_1"])
 
 
 def test_weights_of_three_blocks_judge_what_they_reach(pictures):
     tensors = random_weights(3, (4, 5, 6, 7, 8)).tensors
-    short, few = (Weights({k: t for k, t in tensors.items() if k < end}, TORCHVISION, "short") for end in ("conv4", "conv3_3"))
+    short, few = (
+        Weights({k: t for k, t in tensors.items() if k < end}, TORCHVISION, "short")
+        for end in ("conv4", "conv3_3")
+    )
     found = Judge(short)(*pictures)
     assert set(found.style) == {"conv1_1", "conv2_1", "conv3_1"}
     assert all(map(math.isnan, found.deep))

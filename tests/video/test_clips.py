@@ -1,4 +1,5 @@
-"""Clips in and films out: what is decoded is upright, square and complete; what is written lasts as long as it should."""
+"""Clips in and films out: what is decoded is upright, square and complete; what is written lasts as
+long as it should."""
 
 import shutil
 from fractions import Fraction
@@ -26,19 +27,29 @@ def pictures():
 @pytest.fixture
 def kept(pictures, tmp_path):
     """(file, time) of each picture."""
-    return [(im.save(each, tmp_path / f"{i}.png"), Fraction(i, 10)) for i, each in enumerate(pictures)]
+    return [
+        (im.save(each, tmp_path / f"{i}.png"), Fraction(i, 10)) for i, each in enumerate(pictures)
+    ]
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "libx264"), ("webm", "libvpx-vp9"), ("avi", "mpeg4"), ("mkv", "ffv1")])
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [("mp4", "libx264"), ("webm", "libvpx-vp9"), ("avi", "mpeg4"), ("mkv", "ffv1")],
+)
 def test_frames_are_decoded_in_order_with_their_times(pictures, tmp_path, suffix, codec):
     found = clip(make_clip(tmp_path / f"a.{suffix}", pictures, codec=codec))
     frames = list(found.frames())
     assert found.shape == (48, 64)
     assert found.length * found.rate == len(frames) == 6
-    assert [float(frame.time) for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5], abs=0.002)
+    assert [float(frame.time) for frame in frames] == pytest.approx(
+        [0, 0.1, 0.2, 0.3, 0.4, 0.5], abs=0.002
+    )
     for frame, picture in zip(frames, pictures, strict=True):
         assert (frame.picture - picture).abs().mean() < 0.05
-        assert all((frame.picture - picture).abs().mean() <= (frame.picture - other).abs().mean() for other in pictures)
+        assert all(
+            (frame.picture - picture).abs().mean() <= (frame.picture - other).abs().mean()
+            for other in pictures
+        )
 
 
 def test_variable_rates_keep_their_times(pictures, tmp_path):
@@ -47,19 +58,28 @@ def test_variable_rates_keep_their_times(pictures, tmp_path):
     assert [float(frame.time) for frame in found.frames()] == pytest.approx(times, abs=0.002)
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [("avi", "mpeg4"), ("avi", "libx264"), ("wmv", "libx264")])
-def test_times_are_even_where_a_file_only_tells_when_pictures_are_decoded(pictures, tmp_path, suffix, codec):
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("avi", "mpeg4"), ("avi", "libx264"), ("wmv", "libx264")]
+)
+def test_times_are_even_where_a_file_only_tells_when_pictures_are_decoded(
+    pictures, tmp_path, suffix, codec
+):
     path = make_clip(tmp_path / f"a.{suffix}", pictures, codec=codec, options={"bf": "2"})
     frames = list(clip(path).frames())
-    assert [float(frame.time) for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5], abs=0.002)
+    assert [float(frame.time) for frame in frames] == pytest.approx(
+        [0, 0.1, 0.2, 0.3, 0.4, 0.5], abs=0.002
+    )
     assert float(frames[-1].until) == pytest.approx(0.6, abs=0.002)
 
 
 @pytest.mark.parametrize("rate", [10, 25, 50])
 @pytest.mark.parametrize(
-    ("suffix", "codec"), [("h264", "libx264"), ("hevc", "libx265"), ("m2v", "mpeg2video"), ("mpg", "mpeg2video")]
+    ("suffix", "codec"),
+    [("h264", "libx264"), ("hevc", "libx265"), ("m2v", "mpeg2video"), ("mpg", "mpeg2video")],
 )
-def test_a_stream_without_a_container_has_the_speed_that_it_tells(pictures, tmp_path, suffix, codec, rate):
+def test_a_stream_without_a_container_has_the_speed_that_it_tells(
+    pictures, tmp_path, suffix, codec, rate
+):
     path = make_clip(tmp_path / f"a.{suffix}", pictures, rate, codec, options={"bf": "2"})
     found = clip(path)
     assert (found.rate, list(found.frames())[-1].until) == (rate, Fraction(6, rate))
@@ -67,7 +87,9 @@ def test_a_stream_without_a_container_has_the_speed_that_it_tells(pictures, tmp_
 
 
 @pytest.mark.parametrize("rate", [12, 13, Fraction(12000, 1001), 110, 120, 240])
-@pytest.mark.parametrize(("suffix", "codec"), [("h264", "libx264"), ("hevc", "libx265"), ("m4v", "mpeg4")])
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("h264", "libx264"), ("hevc", "libx265"), ("m4v", "mpeg4")]
+)
 def test_a_bare_stream_has_any_speed_that_it_tells(pictures, tmp_path, suffix, codec, rate):
     found = clip(make_clip(tmp_path / f"a.{suffix}", pictures, rate, codec))
     assert found.rate == rate
@@ -86,8 +108,12 @@ def test_pixels_that_are_not_square_and_odd_sizes(pictures, tmp_path):
 def test_what_is_turned_by_its_file_is_upright(pictures, tmp_path):
     straight = make_clip(tmp_path / "a.mp4", pictures)
     content = straight.read_bytes()
-    unit, turned = [(1 << 16, 0, 0), (0, 1 << 16, 0)], [(0, 1 << 16, 0), (-(1 << 16), 0, 0)]  # of the track's matrix, by 90°
-    first, second = (b"".join(v.to_bytes(4, "big", signed=True) for row in rows for v in row) for rows in (unit, turned))
+    # of the track's matrix, by 90°
+    unit, turned = [(1 << 16, 0, 0), (0, 1 << 16, 0)], [(0, 1 << 16, 0), (-(1 << 16), 0, 0)]
+    first, second = (
+        b"".join(v.to_bytes(4, "big", signed=True) for row in rows for v in row)
+        for rows in (unit, turned)
+    )
     where = content.index(first, content.index(b"tkhd"))
     (tmp_path / "b.mp4").write_bytes(content[:where] + second + content[where + len(first) :])
     found = clip(tmp_path / "b.mp4")
@@ -162,7 +188,12 @@ def test_a_film_has_the_colours_of_its_frames_and_says_how_they_are_coded(kept, 
     write_film(tmp_path / "out.mp4", kept, Fraction(6, 10))
     with av.open(str(tmp_path / "out.mp4")) as container:
         stated = container.streams.video[0].codec_context
-        assert (stated.colorspace, stated.color_primaries, stated.color_trc, stated.color_range) == (1, 1, 1, 1)
+        assert (
+            stated.colorspace,
+            stated.color_primaries,
+            stated.color_trc,
+            stated.color_range,
+        ) == (1, 1, 1, 1)
     for frame, picture in zip(clip(tmp_path / "out.mp4").frames(), pictures, strict=True):
         assert (frame.picture - picture).mean((0, 2, 3)).abs().max() < 0.01
 
@@ -175,9 +206,11 @@ def test_a_part_of_a_file_that_is_to_be_shown_is_the_whole_clip(pictures, tmp_pa
     ):
         stream = part.add_stream_from_template(whole.streams.video[0])
         for packet in whole.demux():
-            if packet.dts is not None:  # the first half is before the beginning, which an edit list says
+            # the first half is before the beginning, which an edit list says
+            if packet.dts is not None:
                 packet.pts, packet.dts = (
-                    each - round(Fraction(12, 10) / packet.time_base) for each in (packet.pts, packet.dts)
+                    each - round(Fraction(12, 10) / packet.time_base)
+                    for each in (packet.pts, packet.dts)
                 )
                 packet.stream = stream
                 part.mux(packet)
@@ -189,7 +222,10 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(pictures, tmp_path):
     for i in (1, 2, 10):
         im.save(pictures[i % 6], tmp_path / f"frame {i}.png")
     frames = clip(tmp_path).frames()
-    assert all(torch.equal(frame.picture, im.quantized(pictures[i % 6])) for frame, i in zip(frames, (1, 2, 10), strict=True))
+    assert all(
+        torch.equal(frame.picture, im.quantized(pictures[i % 6]))
+        for frame, i in zip(frames, (1, 2, 10), strict=True)
+    )
 
 
 def test_a_colon_is_part_of_a_name(pictures, tmp_path, monkeypatch):
@@ -198,8 +234,13 @@ def test_a_colon_is_part_of_a_name(pictures, tmp_path, monkeypatch):
     assert len(list(clip("a:b.mp4").frames())) == 6
 
 
-def test_a_folder_keeps_pictures_that_are_no_frames_and_no_frames_of_a_longer_film(pictures, kept, tmp_path):
-    films = [(im.save(each, tmp_path / f"kept{i}.png", {"frame": i}), Fraction(i, 10)) for i, each in enumerate(pictures)]
+def test_a_folder_keeps_pictures_that_are_no_frames_and_no_frames_of_a_longer_film(
+    pictures, kept, tmp_path
+):
+    films = [
+        (im.save(each, tmp_path / f"kept{i}.png", {"frame": i}), Fraction(i, 10))
+        for i, each in enumerate(pictures)
+    ]
     out = tmp_path / "out"
     write_film(out, films, Fraction(6, 10))
     im.save(pictures[0], out / "notes.png")
@@ -207,9 +248,17 @@ def test_a_folder_keeps_pictures_that_are_no_frames_and_no_frames_of_a_longer_fi
     write_film(out, films[:2], Fraction(2, 10))
     assert sorted(path.name for path in out.iterdir()) == ["000000.png", "000001.png", "notes.png"]
     other = out / "000007.png"
-    for content in (im.save(pictures[0], other).read_bytes(), b"", b"mine", other.read_bytes()[:30]):
+    for content in (
+        im.save(pictures[0], other).read_bytes(),
+        b"",
+        b"mine",
+        other.read_bytes()[:30],
+    ):
         other.write_bytes(content)
-        assert refusal(check_film, out) == f"{other}: is no frame of a film, and would be lost; choose another folder"
+        assert (
+            refusal(check_film, out)
+            == f"{other}: is no frame of a film, and would be lost; choose another folder"
+        )
 
 
 def test_a_film_is_an_animation_or_a_folder_too(kept, pictures, tmp_path):
@@ -217,7 +266,9 @@ def test_a_film_is_an_animation_or_a_folder_too(kept, pictures, tmp_path):
     with Image.open(tmp_path / "a.gif") as image:
         assert (image.n_frames, image.size, image.info["duration"]) == (6, (64, 48), 100)
     write_film(tmp_path / "frames", kept, Fraction(6, 10))
-    assert [path.name for path in sorted((tmp_path / "frames").iterdir())] == [f"{i:06}.png" for i in range(6)]
+    assert [path.name for path in sorted((tmp_path / "frames").iterdir())] == [
+        f"{i:06}.png" for i in range(6)
+    ]
     assert torch.equal(im.load(tmp_path / "frames" / "000003.png"), im.quantized(pictures[3]))
 
 
@@ -228,7 +279,9 @@ def test_a_film_that_cannot_be_written_leaves_what_was_there(kept, tmp_path, mon
         raise av.error.OSError(28, "No space left on device")
 
     monkeypatch.setattr("nstlab.video.writing.im.to_pil", full)
-    assert "out.mp4: cannot be written (No space left" in refusal(write_film, tmp_path / "out.mp4", kept, Fraction(1))
+    assert "out.mp4: cannot be written (No space left" in refusal(
+        write_film, tmp_path / "out.mp4", kept, Fraction(1)
+    )
     assert (tmp_path / "out.mp4").read_bytes() == b"an older film"
     assert not list(tmp_path.glob(".nstlab-*"))
 
@@ -245,19 +298,30 @@ def test_what_is_no_clip_is_refused_in_one_line(pictures, tmp_path, kept):
     make_clip(tmp_path / "a.mkv", pictures)
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:0.6\na.mkv\n")
     for name, says in (
-        ("nowhere.mp4", "no such file"), ("text.mp4", "is not a video"), ("sound.mp4", "has no video stream"),
+        ("nowhere.mp4", "no such file"), ("text.mp4", "is not a video"),
+        ("sound.mp4", "has no video stream"),
         ("empty", "no picture in it; allowed are PNG, JPEG, TIFF, WebP"), ("list.m3u8", "list"),
     ):  # fmt: skip
         assert says in refusal(clip, tmp_path / name)
     im.save(smooth(20, 20, 1), tmp_path / "9.png")
-    assert "changes its size from 64×48 to 20×20 px after 6 frames" in refusal(lambda: list(clip(tmp_path).frames()))
-    for name, says in (("film.mov", ".mp4, .webm, .gif"), ("0.png", ".mp4"), ("nowhere/a.mp4", "there is no folder")):
+    assert "changes its size from 64×48 to 20×20 px after 6 frames" in refusal(
+        lambda: list(clip(tmp_path).frames())
+    )
+    for name, says in (
+        ("film.mov", ".mp4, .webm, .gif"),
+        ("0.png", ".mp4"),
+        ("nowhere/a.mp4", "there is no folder"),
+    ):
         assert says in refusal(check_film, tmp_path / name)
 
 
 def test_a_damaged_clip_gives_the_frames_before_and_says_so(pictures, tmp_path):
-    content = make_clip(tmp_path / "a.mp4", pictures * 4, options={"g": "6"}, container={"movflags": "faststart"}).read_bytes()
-    whole = make_clip(tmp_path / "whole.mkv", pictures * 4, options={"g": "6"}, sound="aac").read_bytes()
+    content = make_clip(
+        tmp_path / "a.mp4", pictures * 4, options={"g": "6"}, container={"movflags": "faststart"}
+    ).read_bytes()
+    whole = make_clip(
+        tmp_path / "whole.mkv", pictures * 4, options={"g": "6"}, sound="aac"
+    ).read_bytes()
     (tmp_path / "half.mkv").write_bytes(whole[: len(whole) // 2])
     assert "of 2.40 s" in refusal(lambda: list(clip(tmp_path / "half.mkv").frames()))
     told = []  # (how many frames there were before, what was said)

@@ -29,10 +29,17 @@ def two_films(path, dispositions, codecs=("mpeg4", "mpeg4")):
     with av.open(str(path), "w") as out:
         streams = [out.add_stream(codec, rate=10) for codec in codecs]
         for stream, disposition in zip(streams, dispositions, strict=True):
-            stream.width, stream.height, stream.pix_fmt, stream.disposition = 32, 32, "yuv420p", disposition
+            stream.width, stream.height, stream.pix_fmt, stream.disposition = (
+                32,
+                32,
+                "yuv420p",
+                disposition,
+            )
         for stream, level in zip(streams, (60, 200), strict=True):
             for _ in range(3):
-                out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), level, np.uint8))))
+                out.mux(
+                    stream.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), level, np.uint8)))
+                )
             out.mux(stream.encode())
     return path
 
@@ -49,7 +56,8 @@ def test_the_default_pictures_are_used_else_the_first(tmp_path):
 
 def test_artwork_is_no_film(tmp_path):
     streams = [
-        SimpleNamespace(index=i, disposition=each, codec_context=object(), frames=0) for i, each in enumerate((ARTWORK, 0))
+        SimpleNamespace(index=i, disposition=each, codec_context=object(), frames=0)
+        for i, each in enumerate((ARTWORK, 0))
     ]
     found = videos(SimpleNamespace(streams=SimpleNamespace(video=streams)))
     assert [stream.index for stream in found] == [1]
@@ -77,7 +85,9 @@ def two_sounds(path):
         out.mux(video.encode())
         for tone in tones:
             for i in range(14):
-                wave = av.AudioFrame.from_ndarray(np.full((1, 1024), 0.1, np.float32), "fltp", "mono")
+                wave = av.AudioFrame.from_ndarray(
+                    np.full((1, 1024), 0.1, np.float32), "fltp", "mono"
+                )
                 wave.sample_rate, wave.pts = 48_000, 1024 * i
                 out.mux(tone.encode(wave))
             out.mux(tone.encode())
@@ -97,7 +107,9 @@ def test_a_sound_that_can_be_read_is_used_and_without_one_the_film_is_silent(tmp
     content = unknown(path.read_bytes())
     path.write_bytes(content)
     assert clip(path).sounds == (2,)
-    frames = [(im.save(smooth(32, 32, i), tmp_path / f"{i}.png"), Fraction(i, 10)) for i in range(3)]
+    frames = [
+        (im.save(smooth(32, 32, i), tmp_path / f"{i}.png"), Fraction(i, 10)) for i in range(3)
+    ]
     write_film(tmp_path / "out.mp4", frames, Fraction(3, 10), clip(path))
     assert told(tmp_path / "out.mp4")[3] == pytest.approx(0.3, abs=0.05)
     assert {record.message.partition(": ")[2] for record in caplog.records} == {
@@ -117,7 +129,9 @@ def test_an_animated_avif_is_a_clip_and_not_its_first_picture(tmp_path):
     shades = [Image.new("RGB", (32, 32), (level, level, level)) for level in (60, 120, 180)]
     shades[0].save(tmp_path / "a.avif", save_all=True, append_images=shades[1:], duration=100)
     frames = list(clip(tmp_path / "a.avif").frames())
-    assert [round(float(frame.picture.mean()) * 255) for frame in frames] == pytest.approx([60, 120, 180], abs=3)
+    assert [round(float(frame.picture.mean()) * 255) for frame in frames] == pytest.approx(
+        [60, 120, 180], abs=3
+    )
 
 
 def test_what_is_no_film_is_told_by_what_it_is(tmp_path):
@@ -127,15 +141,20 @@ def test_what_is_no_film_is_told_by_what_it_is(tmp_path):
     picture.save(tmp_path / "film.mp4", "PNG")
     shapes = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     shapes[0].save(tmp_path / "moving.webp", save_all=True, append_images=shapes[1:])
-    (tmp_path / "a.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
+    (tmp_path / "a.eps").write_text(
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
+    )
     (tmp_path / "a.txt").write_text("nothing é " * 900)
     (tmp_path / "a.nfo").write_text("nothing\n")
     (tmp_path / "a.mp4").write_bytes(b"")
     picture.save(tmp_path / "a.dng", "TIFF")
     for name, says in (
-        ("a.png", "a still picture, PNG"), ("a.jpg", "a still picture, JPEG"), ("a.webp", "a still picture, WEBP"),
-        ("film.mp4", "a still picture, PNG"), ("moving.webp", "an animated WEBP"), ("a.eps", "a still picture, EPS"),
-        ("a.txt", "a text"), ("a.nfo", "a text"), ("a.mp4", "an empty file"), ("a.dng", "a camera's raw picture"),
+        ("a.png", "a still picture, PNG"), ("a.jpg", "a still picture, JPEG"),
+        ("a.webp", "a still picture, WEBP"),
+        ("film.mp4", "a still picture, PNG"), ("moving.webp", "an animated WEBP"),
+        ("a.eps", "a still picture, EPS"),
+        ("a.txt", "a text"), ("a.nfo", "a text"), ("a.mp4", "an empty file"),
+        ("a.dng", "a camera's raw picture"),
     ):  # fmt: skip
         assert f"{name}: is not a video ({says}" in refusal(clip, tmp_path / name)
 
@@ -144,7 +163,9 @@ def test_what_is_no_film_is_told_by_what_it_is(tmp_path):
 def test_a_pipe_and_a_device_are_not_opened_and_named_once(tmp_path):
     os.mkfifo(tmp_path / "a.mp4")
     for path in (tmp_path / "a.mp4", Path(os.devnull)):
-        assert refusal(clip, path) == f"{path}: is not a regular file but a pipe, a socket or a device"
+        assert (
+            refusal(clip, path) == f"{path}: is not a regular file but a pipe, a socket or a device"
+        )
 
 
 def test_names_in_another_alphabet_do_not_matter(tmp_path):
@@ -155,12 +176,17 @@ def test_names_in_another_alphabet_do_not_matter(tmp_path):
 
 
 def test_pixels_and_memory_are_checked_before_a_clip_is_decoded(tmp_path, monkeypatch):
-    content = make_clip(tmp_path / "a.mp4", [smooth(64, 64, 1)], aspect=Fraction(3, 2), codec="mpeg4").read_bytes()
+    content = make_clip(
+        tmp_path / "a.mp4", [smooth(64, 64, 1)], aspect=Fraction(3, 2), codec="mpeg4"
+    ).read_bytes()
     where = content.index(b"pasp") + 4
     for (width, height), says in {
-        (600, 1): "38400×64 is too long", (1, 600): "1×64 is too small", ((1 << 31) - 1, 1): "more than",
+        (600, 1): "38400×64 is too long", (1, 600): "1×64 is too small",
+        ((1 << 31) - 1, 1): "more than",
     }.items():  # fmt: skip
-        (tmp_path / "b.mp4").write_bytes(content[:where] + struct.pack(">II", width, height) + content[where + 8 :])
+        (tmp_path / "b.mp4").write_bytes(
+            content[:where] + struct.pack(">II", width, height) + content[where + 8 :]
+        )
         assert says in refusal(clip, tmp_path / "b.mp4")
 
     def never(*args, **kwargs):

@@ -19,7 +19,9 @@ from nstlab.video.converting import Converter
 # red's and blue's part of luma
 BT601, BT709, BT2020 = (0.299, 0.114), (0.2126, 0.0722), (0.2627, 0.0593)
 LIMITED, FULL = 1, 2
-SHADES = np.array([[0, 0, 0], [0.2, 0.2, 0.2], [0.5, 0.5, 0.5], [1, 1, 1], [0.6, 0.4, 0.3], [0.3, 0.5, 0.8]])
+SHADES = np.array(
+    [[0, 0, 0], [0.2, 0.2, 0.2], [0.5, 0.5, 0.5], [1, 1, 1], [0.6, 0.4, 0.3], [0.3, 0.5, 0.8]]
+)
 
 
 def tagged(colours, weights, matrix, extent=LIMITED, primaries=2, transfer=2, shape=(16, 8)):
@@ -30,10 +32,19 @@ def tagged(colours, weights, matrix, extent=LIMITED, primaries=2, transfer=2, sh
     chroma = [(rgb[..., 2] - luma) / (2 - 2 * blue), (rgb[..., 0] - luma) / (2 - 2 * red)]
     black, range_, swing = (64, 876, 896) if extent == LIMITED else (0, 1023, 1023)
     frame = av.VideoFrame(rgb.shape[1], height, "yuv444p10le")
-    for plane, values in zip(frame.planes, [black + range_ * luma, *(512 + swing * each for each in chroma)], strict=True):
+    for plane, values in zip(
+        frame.planes, [black + range_ * luma, *(512 + swing * each for each in chroma)], strict=True
+    ):
         levels = values.round().clip(0, 1023).astype(np.uint16)
-        plane.update(np.pad(levels, ((0, 0), (0, plane.line_size // 2 - levels.shape[1]))).tobytes())
-    frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc = matrix, extent, primaries, transfer
+        plane.update(
+            np.pad(levels, ((0, 0), (0, plane.line_size // 2 - levels.shape[1]))).tobytes()
+        )
+    frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc = (
+        matrix,
+        extent,
+        primaries,
+        transfer,
+    )
     return frame
 
 
@@ -60,9 +71,15 @@ def test_colours_are_those_of_the_matrix_and_range(weights, matrix, shape, exten
 
 def test_wide_primaries_are_mapped_to_those_of_bt709():
     # BT.2087
-    mapped = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
-    linear = np.where(SHADES < 0.081, SHADES / 4.5, ((SHADES + 0.099) / 1.099) ** (1 / 0.45)) @ mapped.T
-    right = np.where(linear < 0.018, 4.5 * linear, 1.099 * np.maximum(linear, 0) ** 0.45 - 0.099).clip(0, 1)
+    mapped = np.array(
+        [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]]
+    )
+    linear = (
+        np.where(SHADES < 0.081, SHADES / 4.5, ((SHADES + 0.099) / 1.099) ** (1 / 0.45)) @ mapped.T
+    )
+    right = np.where(
+        linear < 0.018, 4.5 * linear, 1.099 * np.maximum(linear, 0) ** 0.45 - 0.099
+    ).clip(0, 1)
     found = bars(tagged(SHADES, BT2020, 9, primaries=9, transfer=14))
     assert np.abs(found - right)[:5].max() < 0.02  # the last one has no colour of BT.709
     assert np.abs(found - right)[5].max() < 0.05
@@ -78,7 +95,9 @@ def hlg(nits):
     """The signal of BT.2100 for grey of a luminance in cd/m², on a display of 1000."""
     scene = (nits / 1000) ** (1 / 1.2)
     return np.where(
-        scene <= 1 / 12, (3 * scene) ** 0.5, 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
+        scene <= 1 / 12,
+        (3 * scene) ** 0.5,
+        0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073,
     )
 
 
@@ -87,7 +106,10 @@ def hlg(nits):
 def test_a_high_dynamic_range_is_tone_mapped(signal, transfer, name, primaries, caplog):
     nits = np.array([0.0, 5, 20, 50, 100, 203, 500, 1000])
     with caplog.at_level(logging.WARNING, "nstlab"):
-        found = bars(tagged(np.repeat(signal(nits)[:, None], 3, 1), BT2020, 9, LIMITED, primaries, transfer), len(nits))
+        found = bars(
+            tagged(np.repeat(signal(nits)[:, None], 3, 1), BT2020, 9, LIMITED, primaries, transfer),
+            len(nits),
+        )
     assert [record.getMessage() for record in caplog.records] == [
         f"clip.mkv: has a high dynamic range ({name}); it is tone-mapped to BT.709"
     ]
@@ -114,11 +136,15 @@ def test_logarithmic_light_is_read_as_that_of_bt709_and_it_is_said(transfer, cap
     assert np.abs(found - SHADES).max() < 0.01
 
 
-@pytest.mark.parametrize("form", ["rgba", "yuva420p", "yuva444p10le", "gbrap", "ya8", "ayuv64le", "rgba64le", "vuya"])
+@pytest.mark.parametrize(
+    "form", ["rgba", "yuva420p", "yuva444p10le", "gbrap", "ya8", "ayuv64le", "rgba64le", "vuya"]
+)
 def test_what_is_transparent_is_on_white_in_any_format(form):
     clear = np.zeros((32, 32, 4), np.uint8)
     clear[:, :16] = 90, 90, 90, 255
-    (picture,) = Converter("a.mov", (32, 32)).convert(av.VideoFrame.from_ndarray(clear, "rgba").reformat(format=form))
+    (picture,) = Converter("a.mov", (32, 32)).convert(
+        av.VideoFrame.from_ndarray(clear, "rgba").reformat(format=form)
+    )
     assert (picture[..., 2:14] - 90 / 255).abs().max() < 0.02
     assert picture[..., 18:].min() > 0.98
     (small,) = Converter("a.mov", (16, 16)).convert(av.VideoFrame.from_ndarray(clear, "rgba"))

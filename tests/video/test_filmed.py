@@ -1,4 +1,5 @@
-"""Films: frames are kept as they are finished, an interrupted film goes on to the same pixels, and it flickers less."""
+"""Films: frames are kept as they are finished, an interrupted film goes on to the same pixels, and
+it flickers less."""
 
 import itertools
 import os
@@ -38,10 +39,31 @@ def settings(scene, tiny_file, painting, tmp_path):
     """Makes the settings of a small film, of these frames or others."""
 
     def settings(frames=scene, **changes):
-        source = make_clip(tmp_path / "clip.mp4", frames, sound=changes.pop("sound", None), options={"crf": "5"})
-        own = ("weights", str(tiny_file), "normalize", "False", "steps", "12", "levels", "1", *changes.pop("own", ()))
-        given = {"size": 64, "steps": 4, "parameters": own, "device": "cpu", "results": tmp_path / "results"}
-        given |= {"painting": str(im.save(painting, tmp_path / "painting.png")), "out": tmp_path / "film.mp4"}
+        source = make_clip(
+            tmp_path / "clip.mp4", frames, sound=changes.pop("sound", None), options={"crf": "5"}
+        )
+        own = (
+            "weights",
+            str(tiny_file),
+            "normalize",
+            "False",
+            "steps",
+            "12",
+            "levels",
+            "1",
+            *changes.pop("own", ()),
+        )
+        given = {
+            "size": 64,
+            "steps": 4,
+            "parameters": own,
+            "device": "cpu",
+            "results": tmp_path / "results",
+        }
+        given |= {
+            "painting": str(im.save(painting, tmp_path / "painting.png")),
+            "out": tmp_path / "film.mp4",
+        }
         return VideoSettings(changes.pop("clip", str(source)), **given | changes)
 
     return settings
@@ -56,7 +78,9 @@ def frames_of(film, run=1):
 def test_a_film_is_painted_kept_and_found_again(settings, tmp_path):
     given, seen = settings(sound="aac"), []
     film = paint_film(given, seen.append)
-    assert [(frame.index, frame.count, frame.found) for frame in seen] == [(i, 6, False) for i in range(6)]
+    assert [(frame.index, frame.count, frame.found) for frame in seen] == [
+        (i, 6, False) for i in range(6)
+    ]
     count, length, codecs, sound = told(given.out)
     assert (count, codecs) == (6, ["h264", "aac"])
     assert (length, sound) == (pytest.approx(0.6, abs=0.1), pytest.approx(0.6, abs=0.1))
@@ -98,7 +122,9 @@ def test_an_interrupted_film_goes_on_to_the_same_pixels(settings, tmp_path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(filming.Filming, "paint", failing)
-        with pytest.raises(KeyboardInterrupt, match=r"film\.mp4 holds what is painted so far, 0\.30 s"):
+        with pytest.raises(
+            KeyboardInterrupt, match=r"film\.mp4 holds what is painted so far, 0\.30 s"
+        ):
             paint_film(given)
     assert told(given.out)[0] == 3
     seen = []
@@ -109,11 +135,25 @@ def test_an_interrupted_film_goes_on_to_the_same_pixels(settings, tmp_path, monk
 
 def test_a_killed_film_goes_on_to_the_same_pixels(settings, tmp_path):
     given = settings()
-    words = ["video", given.clip, given.painting, "--size", "64", "--steps", "4", "--device", "cpu", "--out", str(given.out)]
+    words = [
+        "video",
+        given.clip,
+        given.painting,
+        "--size",
+        "64",
+        "--steps",
+        "4",
+        "--device",
+        "cpu",
+        "--out",
+        str(given.out),
+    ]
     words += ["--results", str(tmp_path / "results")]
     for name, value in zip(given.parameters[::2], given.parameters[1::2], strict=True):
         words += ["-p", name, value]
-    process = subprocess.Popen([sys.executable, "-m", "nstlab", *words], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nstlab", *words], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
     until(lambda: list((tmp_path / "results").glob("films/*/pass1/000001.png")))
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()  # until nobody writes
@@ -136,7 +176,9 @@ def test_a_film_never_becomes_shorter_by_being_interrupted(settings):
     assert told(given.out)[0] == 6
 
 
-def test_a_scene_begins_where_nothing_was_seen_before_and_what_was_before_is_forgotten(settings, scene, monkeypatch):
+def test_a_scene_begins_where_nothing_was_seen_before_and_what_was_before_is_forgotten(
+    settings, scene, monkeypatch
+):
     paint, earlier = filming.Filming.paint, []
 
     def counting(self, path, seen, *rest):
@@ -145,7 +187,13 @@ def test_a_scene_begins_where_nothing_was_seen_before_and_what_was_before_is_for
 
     monkeypatch.setattr(filming.Filming, "paint", counting)
     film = paint_film(settings([*scene[:3], *(smooth(48, 64, seed=7).flip(-1) * 0.5,) * 2]))
-    assert pandas.read_csv(film.path / "frames.csv")["begins"].tolist() == [True, False, False, True, False]
+    assert pandas.read_csv(film.path / "frames.csv")["begins"].tolist() == [
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
     assert earlier == [0, 1, 2, 2, 1]
 
 
@@ -163,7 +211,9 @@ def test_a_films_networks_are_made_once(settings, scene, monkeypatch):
 def test_films_of_odd_sizes(settings, scene, tmp_path, size):
     count = []
     for name in ("film.mp4", "film.webm", "film.gif", "frames"):
-        given = settings(scene[:2], size=size, passes=2, own=("steps", "1"), steps=1, out=tmp_path / name)
+        given = settings(
+            scene[:2], size=size, passes=2, own=("steps", "1"), steps=1, out=tmp_path / name
+        )
         film = paint_film(given, lambda frame: count.append(frame.found))
         shown = next(clip(given.out).frames()).picture
         assert shown.shape[-2:] == film.shape == film.frames[0].shape[-2:]
@@ -171,7 +221,9 @@ def test_films_of_odd_sizes(settings, scene, tmp_path, size):
     assert count == [False] * 4 + [True] * 12
 
 
-def test_a_film_whose_clip_has_an_unknown_sound_is_silent_and_says_so_before_it_is_painted(settings, caplog):
+def test_a_film_whose_clip_has_an_unknown_sound_is_silent_and_says_so_before_it_is_painted(
+    settings, caplog
+):
     given, told_by = settings(sound="aac", own=("steps", "1"), to=0.1), []
     content = Path(given.clip).read_bytes()
     Path(given.clip).write_bytes(content.replace(b"mp4a", b"apac").replace(b"esds", b"dapa"))
@@ -193,12 +245,20 @@ DISTORTED = {
 
 
 def test_a_kept_frame_that_lacks_or_distorts_a_field_is_painted_again(settings, tmp_path):
-    own = {"model": str(StyleModel(transform_network(), ("oil", "chalk", "ink")).save(tmp_path / "m.safetensors"))}
+    own = {
+        "model": str(
+            StyleModel(transform_network(), ("oil", "chalk", "ink")).save(
+                tmp_path / "m.safetensors"
+            )
+        )
+    }
     given = settings(**own, parameters=(), painting="oil", to=0.3)
     film = paint_film(given)
     path, whole = film.place(1, 1), frames_of(film)
     about = film.known(path)
-    cases = [{name: value for name, value in about.items() if name != gone} for gone in ABOUT["required"]]
+    cases = [
+        {name: value for name, value in about.items() if name != gone} for gone in ABOUT["required"]
+    ]
     cases += [about | {name: value} for name, values in DISTORTED.items() for value in values]
     for case in cases:
         im.save(whole[1], path, case)
@@ -206,7 +266,9 @@ def test_a_kept_frame_that_lacks_or_distorts_a_field_is_painted_again(settings, 
         assert film.known(path) == {}, case
     im.save(whole[1][..., :-2], path, about)
     assert film.known(path) == {}
-    for i, case in enumerate((about | {"time": "1/7"}, {"frame": 1}, about | {"frame": 2, "time": "0/1"})):
+    for i, case in enumerate(
+        (about | {"time": "1/7"}, {"frame": 1}, about | {"frame": 2, "time": "0/1"})
+    ):
         im.save(1 - whole[i], film.place(1, i), case)
     seen = []
     assert all(map(torch.equal, frames_of(paint_film(given, seen.append)), whole))
@@ -218,7 +280,8 @@ def test_frames_whose_times_do_not_rise_are_not_shown(settings, scene):
     place = film.place(2, 1)
     im.save(im.load(place), place, film.known(place) | {"time": "0", "until": "1"})
     film._known.clear()
-    assert film.places == [film.place(2, 0), film.place(1, 1), film.place(2, 2)]  # each pass shows it at the same time
+    # each pass shows it at the same time
+    assert film.places == [film.place(2, 0), film.place(1, 1), film.place(2, 2)]
     for run in (1, 2):
         place = film.place(run, 2)
         im.save(im.load(place), place, film.known(place) | {"time": "0", "until": "1"})
@@ -230,10 +293,12 @@ def test_parts_of_a_clip(settings):
     film = paint_film(settings(from_=0.1, to=0.5, every=2))
     assert [float(at) for at in film.times] == pytest.approx([0, 0.2])
     assert told(film.settings.out)[1] == pytest.approx(0.4, abs=0.05)
-    last = paint_film(settings(every=4, to=0.5))  # its last frame is shown for as long as there are frames that it stands for
+    # its last frame is shown for as long as there are frames that it stands for
+    last = paint_film(settings(every=4, to=0.5))
     assert [float(at) for at in (*last.times, last.end)] == pytest.approx([0, 0.4, 0.5])
     seen = []
-    assert len(paint_film(settings(to=0.2), seen.append).times) == 2  # the third begins at exactly that time
+    # the third begins at exactly that time
+    assert len(paint_film(settings(to=0.2), seen.append).times) == 2
     assert seen[0].count == 2
     assert "no frame" in refusal(paint_film, settings(from_=2.0))
 
@@ -242,7 +307,10 @@ def test_later_passes_go_back_and_forth_and_keep_the_photos_until_the_end(settin
     seen = []
     film = paint_film(settings(passes=3), seen.append)
     assert [frame.index for frame in seen] == [*range(6), *reversed(range(6)), *range(6)]
-    assert not any(torch.equal(a, b) for a, b in zip(frames_of(film, 1)[1:], frames_of(film, 3)[1:], strict=True))
+    assert not any(
+        torch.equal(a, b)
+        for a, b in zip(frames_of(film, 1)[1:], frames_of(film, 3)[1:], strict=True)
+    )
     assert not (film.path / "photos").exists()
 
 
@@ -274,7 +342,9 @@ def test_a_clip_that_is_damaged_gives_the_frames_before(settings, tmp_path, monk
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
 @pytest.mark.parametrize("name", ["0.png", "3.png"])
-def test_a_pipe_among_the_frames_of_a_folder_is_refused_before_it_is_painted(settings, tmp_path, name):
+def test_a_pipe_among_the_frames_of_a_folder_is_refused_before_it_is_painted(
+    settings, tmp_path, name
+):
     folder = tmp_path / "frames"
     folder.mkdir()
     for i in range(1, 3):

@@ -34,7 +34,8 @@ def test_what_was_seen_before_is_held_to_it_and_what_was_not_has_its_colours(fil
     assert part == pytest.approx(float(held.reliable.mean()))
     assert ((held.picture - (1 - second)).abs() * held.reliable).mean() < 0.01
     hidden = (1 - visible).expand_as(second) > 0
-    assert (held.picture - (1 - second)).abs()[hidden].mean() < 0.1  # a negative is an affine map of colours
+    # a negative is an affine map of colours
+    assert (held.picture - (1 - second)).abs()[hidden].mean() < 0.1
     assert float(held.reliable[visible == 0].mean()) < 0.2
 
 
@@ -93,7 +94,9 @@ def test_colours_are_mapped_as_they_are_where_it_is_known(pictures):
     weight[..., :80] = 1
     painted = 0.2 + 0.5 * photo.flip(1)
     painted[..., 80:] = 0
-    torch.testing.assert_close(recoloured(photo, painted, weight), 0.2 + 0.5 * photo.flip(1), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        recoloured(photo, painted, weight), 0.2 + 0.5 * photo.flip(1), rtol=0, atol=1e-3
+    )
     other = photo.clone()
     other[..., :40] += 0.5
     found = alike(photo, other)
@@ -117,16 +120,26 @@ NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 @checks(max_examples=15)
 @given(st.lists(NAME, max_size=3))
 def test_what_is_written_for_a_film_is_read_again_whatever_its_names_hold(names):
-    film = VideoSettings("clip.mp4", "a, b.jpg", parameters=words({"more_paintings": names, "seed": 3}))
+    film = VideoSettings(
+        "clip.mp4", "a, b.jpg", parameters=words({"more_paintings": names, "seed": 3})
+    )
     frame = film.frame_settings("photo.png", 60)
-    assert (frame.more_paintings, frame.seed, frame.painting, frame.size) == (tuple(names), 3, "a, b.jpg", 60)
+    assert (frame.more_paintings, frame.seed, frame.painting, frame.size) == (
+        tuple(names),
+        3,
+        "a, b.jpg",
+        60,
+    )
 
 
 def test_names_with_commas_are_files_or_stand_in_quotes(tmp_path, photo):
     path = im.save(photo, tmp_path / "a, b.png")
 
     def read(name, line):
-        return getattr(VideoSettings("clip.mp4", "mosaic", parameters=(name, line)).frame_settings("photo"), name)
+        return getattr(
+            VideoSettings("clip.mp4", "mosaic", parameters=(name, line)).frame_settings("photo"),
+            name,
+        )
 
     assert read("more_paintings", str(path)) == (str(path),)
     assert read("more_paintings", f'"{path}",mosaic') == (str(path), "mosaic")

@@ -46,8 +46,13 @@ def test_the_motion_of_a_photo_and_of_what_moves_before_it_is_found(pictures, mo
     where = reliable(found, back)
     assert end_point_error(found, true, where) < 0.2
     assert float((where * visible).sum() / visible.sum()) > 0.95
-    assert float((where * (1 - visible)).sum() / (1 - visible).sum()) < 0.15  # of what was hidden or is new
-    assert temporal_error(second, first, found, where) < 1e-3 < temporal_error(second, first, 0 * found, where)
+    # of what was hidden or is new
+    assert float((where * (1 - visible)).sum() / (1 - visible).sum()) < 0.15
+    assert (
+        temporal_error(second, first, found, where)
+        < 1e-3
+        < temporal_error(second, first, 0 * found, where)
+    )
 
 
 def test_a_flow_is_not_relied_on_where_things_part_or_beyond_the_edge(pictures):
@@ -75,14 +80,20 @@ def test_raft_is_refused_without_its_weights_and_used_with_them(pictures, monkey
     from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
 
     flows._raft.cache_clear()
-    small, fitting = ([im.resize(each, shape) for each in pictures] for shape in ((96, 130), (128, 136)))
+    small, fitting = (
+        [im.resize(each, shape) for each in pictures] for shape in ((96, 130), (128, 136))
+    )
     message = refusal(raft, *small)
     assert "choose dis, or get them (20 MB) with: nstlab fetch --network raft_large" in message
-    assert refusal(Filming, VideoSettings("clip.mp4", "mosaic", flow="raft")) == message  # before anything is painted
+    # before anything is painted
+    assert refusal(Filming, VideoSettings("clip.mp4", "mosaic", flow="raft")) == message
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     torch.manual_seed(0)
-    net, path = raft_large().eval(), tmp_path / "checkpoints" / Raft_Large_Weights.DEFAULT.url.rpartition("/")[2]
+    net, path = (
+        raft_large().eval(),
+        tmp_path / "checkpoints" / Raft_Large_Weights.DEFAULT.url.rpartition("/")[2],
+    )
     path.write_bytes(b"half a file")
     assert str(path) in refusal(raft, *small)
     torch.save({"a": torch.zeros(1)}, path)

@@ -18,8 +18,10 @@ from nstlab.video.wholeness import flaw
 PICTURES = [smooth(32, 48, seed) for seed in range(3)] * 4
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 KINDS = {
-    "avi": ("mpeg4", None), "flv": ("flv1", None), "ts": ("mpeg2video", None), "mp4": ("libx264", FRAGMENTED),
-    "webm": ("libvpx", None), "mkv": ("mpeg4", {"live": "1"}), "gif": ("gif", None), "apng": ("apng", None),
+    "avi": ("mpeg4", None), "flv": ("flv1", None), "ts": ("mpeg2video", None),
+    "mp4": ("libx264", FRAGMENTED),
+    "webm": ("libvpx", None), "mkv": ("mpeg4", {"live": "1"}), "gif": ("gif", None),
+    "apng": ("apng", None),
     "mjpeg": ("mjpeg", None), "wmv": ("wmv2", {"packet_size": "150"}),
 }  # fmt: skip
 FORMATS = {"gif": "rgb8", "apng": "rgb24", "mjpeg": "yuvj420p"}
@@ -81,7 +83,10 @@ def test_a_hole_in_the_middle_is_said_after_what_is_behind_it(contents, tmp_path
 @pytest.mark.parametrize("channels", [1, 2])
 def test_frames_of_dv_have_one_length(tmp_path, system, channels):
     length, path = 120_000 if system == b"\x3f" else 144_000, tmp_path / "a.dv"
-    frame = b"".join((head + system).ljust(length, b"v") for head in (b"\x1f\x07\x00", b"\x1f\x0f\x00")[:channels])
+    frame = b"".join(
+        (head + system).ljust(length, b"v")
+        for head in (b"\x1f\x07\x00", b"\x1f\x0f\x00")[:channels]
+    )
     for lacks in (0, 1, len(frame) // 2, len(frame) - 1):
         path.write_bytes((3 * frame)[: 3 * len(frame) - lacks])
         said = f"is cut short: at least {lacks:,} bytes lack" if lacks else None
@@ -98,7 +103,9 @@ def test_the_index_of_a_wmv_is_not_needed_and_a_live_one_has_no_length(contents,
 
 def test_what_is_appended_to_a_clip_does_not_matter(contents, tmp_path):
     for suffix in ("mp4", "webm", "avi", "gif", "apng", "mjpeg", "wmv"):
-        assert read(tmp_path / f"a.{suffix}", contents[suffix] + b"\xff a note, or a player's mark") == (12, "")
+        assert read(
+            tmp_path / f"a.{suffix}", contents[suffix] + b"\xff a note, or a player's mark"
+        ) == (12, "")
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("nut", "ffv1"), ("wmv", "wmv2"), ("mkv", "ffv1")])
@@ -110,12 +117,17 @@ def test_a_clip_that_begins_late_is_whole(tmp_path, suffix, codec):
 
 def test_theora_repeats_pictures_with_empty_packets():
     frames = list(clip(Path(__file__).parent / "theora.ogv").frames())
-    assert [(frame.time, frame.until) for frame in frames] == [(0, Fraction(6, 5)), (Fraction(6, 5), 2)]
+    assert [(frame.time, frame.until) for frame in frames] == [
+        (0, Fraction(6, 5)),
+        (Fraction(6, 5), 2),
+    ]
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4"])
 def test_pictures_are_held_as_long_as_there_is_sound(tmp_path, suffix):
-    late = make_clip(tmp_path / f"late.{suffix}", PICTURES[:3], times=[1.0, 1.1, 1.2], sound="aac", seconds=2)
+    late = make_clip(
+        tmp_path / f"late.{suffix}", PICTURES[:3], times=[1.0, 1.1, 1.2], sound="aac", seconds=2
+    )
     frames = list(clip(late).frames())
     assert [round(float(frame.time), 2) for frame in frames] == [0, 1.1, 1.2]
     assert float(frames[-1].until) == pytest.approx(2, abs=0.06)
@@ -147,7 +159,13 @@ def test_absurd_rates_and_durations_are_bounded(tmp_path, box, at):
         found = read_or_refused(clip, tmp_path / "b.mp4", changed)
         assert found is None or RATES[0] <= found.rate <= RATES[1]
         assert found is None or found.length is None or 0 < found.length <= LONGEST
-        frames = [] if found is None else read_or_refused(lambda path: list(clip(path).frames()), tmp_path / "b.mp4", changed)
+        frames = (
+            []
+            if found is None
+            else read_or_refused(
+                lambda path: list(clip(path).frames()), tmp_path / "b.mp4", changed
+            )
+        )
         times = [time for frame in frames or [] for time in (frame.time, frame.until)]
         assert times == sorted(times)
         assert max(times, default=0) <= 2 * LONGEST

@@ -1,4 +1,5 @@
-"""Films out: any shape, any sound, any times; what fails loses nothing, and is found out before anything is painted."""
+"""Films out: any shape, any sound, any times; what fails loses nothing, and is found out before
+anything is painted."""
 
 import errno
 import io
@@ -34,7 +35,9 @@ def pictures():
 @pytest.fixture
 def kept(pictures, tmp_path):
     """(file, time) of each picture."""
-    return [(im.save(each, tmp_path / f"{i}.png"), Fraction(i, 10)) for i, each in enumerate(pictures)]
+    return [
+        (im.save(each, tmp_path / f"{i}.png"), Fraction(i, 10)) for i, each in enumerate(pictures)
+    ]
 
 
 @pytest.fixture
@@ -76,7 +79,9 @@ def with_two_sounds(path):
 @given(st.integers(16, 3000), st.floats(1 / 8, 8), st.integers(16, 3000))
 @example(16, 8.0, 131)
 @example(16, 1 / 8, 131)
-def test_the_shape_of_a_film_is_even_near_what_was_asked_for_and_allowed_for_pictures(side, aspect, size):
+def test_the_shape_of_a_film_is_even_near_what_was_asked_for_and_allowed_for_pictures(
+    side, aspect, size
+):
     shape = (side, max(16, round(side * aspect)))
     if max(shape) > 8 * min(shape) or round(min(shape) * size / max(shape)) < 16:
         refusal(film_shape, shape, size)
@@ -93,7 +98,9 @@ def test_a_clip_that_is_too_long_is_refused_by_its_name():
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
-def test_a_sound_that_nobody_knows_makes_a_silent_film_and_is_told_before(kept, sounding, tmp_path, caplog, suffix):
+def test_a_sound_that_nobody_knows_makes_a_silent_film_and_is_told_before(
+    kept, sounding, tmp_path, caplog, suffix
+):
     out, source = tmp_path / f"out{suffix}", clip(without_codec(sounding))
     check_sound(out, source)
     assert "silent" in caplog.text
@@ -102,7 +109,9 @@ def test_a_sound_that_nobody_knows_makes_a_silent_film_and_is_told_before(kept, 
     assert (count, len(codecs)) == (3, 1)
 
 
-def test_the_next_sound_takes_the_place_of_one_that_cannot_be_used(kept, sounding, tmp_path, caplog):
+def test_the_next_sound_takes_the_place_of_one_that_cannot_be_used(
+    kept, sounding, tmp_path, caplog
+):
     out, source = tmp_path / "out.mp4", clip(without_codec(with_two_sounds(sounding)))
     check_sound(out, source)
     assert caplog.text.count("another one takes its place") == 1
@@ -128,17 +137,23 @@ def broken_after(count, error):
     return packets
 
 
-def test_a_sound_that_fails_on_the_way_costs_the_sound_but_not_the_film(kept, sounding, tmp_path, monkeypatch, caplog):
+def test_a_sound_that_fails_on_the_way_costs_the_sound_but_not_the_film(
+    kept, sounding, tmp_path, monkeypatch, caplog
+):
     out, source = tmp_path / "out.mp4", clip(sounding)
     monkeypatch.setattr(sound, "TRIED", 2)
-    monkeypatch.setattr(sound, "_packets", broken_after(9, av.error.ExternalError(1, "no more sound")))
+    monkeypatch.setattr(
+        sound, "_packets", broken_after(9, av.error.ExternalError(1, "no more sound"))
+    )
     write_film(out, kept, END, source)
     assert (told(out)[0], len(told(out)[2])) == (3, 1)
     assert caplog.text.count("has no sound, which cannot be written (no more sound)") == 1
     out.write_bytes(b"an older film")
     full = av.error.OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(sound, "_packets", broken_after(9, full))
-    assert "out.mp4: cannot be written (No space left on device)" in refusal(write_film, out, kept, END, source)
+    assert "out.mp4: cannot be written (No space left on device)" in refusal(
+        write_film, out, kept, END, source
+    )
     assert out.read_bytes() == b"an older film"
 
 
@@ -157,7 +172,9 @@ def test_a_file_that_is_damaged_further_on_gives_its_sound_until_there(caplog):
 def test_a_sound_may_change_its_form_on_the_way(tmp_path):
     def waves():
         for rate, layout, channels in ((48_000, "mono", 1), (44_100, "stereo", 2)):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, rate // 10 * channels), np.int16), "s16", layout)
+            frame = av.AudioFrame.from_ndarray(
+                np.zeros((1, rate // 10 * channels), np.int16), "s16", layout
+            )
             frame.sample_rate, frame.pts, frame.time_base = (
                 rate,
                 0 if channels == 1 else rate // 10,
@@ -168,11 +185,17 @@ def test_a_sound_may_change_its_form_on_the_way(tmp_path):
     with av.open(io.BytesIO(), "w", format="mp4") as container:
         made = container.add_stream("aac", rate=48_000, layout="stereo")
         packets = list(sound._encoded(made, waves()))
-    assert max(packet.pts * packet.time_base for packet in packets if packet.pts is not None) > Fraction(15, 100)
+    assert max(
+        packet.pts * packet.time_base for packet in packets if packet.pts is not None
+    ) > Fraction(15, 100)
 
 
-@pytest.mark.parametrize(("name", "seconds"), [("a.gif", 656), ("a.mp4", 30_000), ("a.webm", 10**15)])
-def test_a_picture_that_is_shown_for_longer_than_a_film_can_is_refused_in_one_line(kept, tmp_path, name, seconds):
+@pytest.mark.parametrize(
+    ("name", "seconds"), [("a.gif", 656), ("a.mp4", 30_000), ("a.webm", 10**15)]
+)
+def test_a_picture_that_is_shown_for_longer_than_a_film_can_is_refused_in_one_line(
+    kept, tmp_path, name, seconds
+):
     out = tmp_path / name
     message = refusal(check_shown, out, Fraction(seconds))
     assert f"for {seconds:.6g} s" in message
@@ -190,9 +213,18 @@ def test_equal_pictures_that_become_one_in_a_gif_are_shown_no_longer_than_it_can
 
 @pytest.mark.parametrize(
     ("rate", "count", "shown"),
-    [(10, 3, 3), (50, 10, 10), (60, 60, 50), (Fraction(60_000, 1001), 60, 50), (240, 30, 6), (1000, 5, 1)],
+    [
+        (10, 3, 3),
+        (50, 10, 10),
+        (60, 60, 50),
+        (Fraction(60_000, 1001), 60, 50),
+        (240, 30, 6),
+        (1000, 5, 1),
+    ],
 )
-def test_a_gif_lasts_as_long_as_its_frames_and_says_which_it_leaves_out(tmp_path, caplog, rate, count, shown):
+def test_a_gif_lasts_as_long_as_its_frames_and_says_which_it_leaves_out(
+    tmp_path, caplog, rate, count, shown
+):
     frames = [(tmp_path / f"{i}.png", Fraction(i) / rate) for i in range(count)]
     for i, (path, _) in enumerate(frames):
         im.save(torch.full((1, 3, 16, 16), i / count), path)
@@ -208,7 +240,9 @@ def test_a_gif_lasts_as_long_as_its_frames_and_says_which_it_leaves_out(tmp_path
     assert len(lengths) == shown
     begins = itertools.accumulate(lengths[:-1], initial=0)
     which = [round(level / 255 * count) for level in levels]
-    assert all(abs(begin - 1000 * frames[i][1]) <= 10 for begin, i in zip(begins, which, strict=True))
+    assert all(
+        abs(begin - 1000 * frames[i][1]) <= 10 for begin, i in zip(begins, which, strict=True)
+    )
     said = f"a.gif: shows {shown} of {count} frames" if shown < count else ""
     assert said in caplog.text
     assert bool(said) == bool(caplog.text)
@@ -216,8 +250,14 @@ def test_a_gif_lasts_as_long_as_its_frames_and_says_which_it_leaves_out(tmp_path
 
 @pytest.mark.parametrize("where", ["copyfile", "replace"])
 def test_a_folder_has_the_old_frames_or_the_new_ones(pictures, tmp_path, monkeypatch, where):
-    old = [(im.save(each, tmp_path / f"old{i}.png", {"frame": i}), Fraction(i)) for i, each in enumerate(pictures)]
-    new = [(im.save(1 - each, tmp_path / f"new{i}.png", {"frame": i}), Fraction(i)) for i, each in enumerate(pictures * 2)]
+    old = [
+        (im.save(each, tmp_path / f"old{i}.png", {"frame": i}), Fraction(i))
+        for i, each in enumerate(pictures)
+    ]
+    new = [
+        (im.save(1 - each, tmp_path / f"new{i}.png", {"frame": i}), Fraction(i))
+        for i, each in enumerate(pictures * 2)
+    ]
     out = tmp_path / "out"
     write_film(out, old, Fraction(3))
     (out / "notes.txt").write_text("mine")
@@ -236,7 +276,9 @@ def test_a_folder_has_the_old_frames_or_the_new_ones(pictures, tmp_path, monkeyp
         assert "out: cannot be written (No space left" in refusal(write_film, out, new, Fraction(6))
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     write_film(out, new, Fraction(6))
-    assert [path.read_bytes() for path in sorted(out.glob("*.png"))] == [path.read_bytes() for path, _ in new]
+    assert [path.read_bytes() for path in sorted(out.glob("*.png"))] == [
+        path.read_bytes() for path, _ in new
+    ]
     assert len(list(out.iterdir())) == 7
 
 

@@ -1,4 +1,5 @@
-"""Fast evaluations give loss, gradient and values of the plain definition, for each term, convention, pooling and precision."""
+"""Fast evaluations give loss, gradient and values of the plain definition, for each term,
+convention, pooling and precision."""
 
 import gc
 import itertools
@@ -25,14 +26,26 @@ def split(shape, part):
 
 
 def goals(convention, photo, painting):
-    """An objective of each kind of term, and two of all together, in which each kind once adds to another's gradient."""
+    """An objective of each kind of term, and two of all together, in which each kind once adds to
+    another's gradient."""
     content = nst.content(["conv2_1", "conv3_1"], photo, convention=convention)
     style = nst.style(["conv1_1", "pool2", "conv3_1"], painting, [1, 2, 3], convention)
     means = nst.term(Means, "means", ["conv2_2", "conv3_1"], convention=convention, image=painting)
     smooth = 0.1 * nst.total_variation(convention)
-    masks, own = (split(picture.shape[-2:], part).to(picture) for picture, part in ((photo, 0.4), (painting, 0.7)))
-    regions = region_styles(["conv1_1", "conv3_1", "pool3"], painting, masks, own, [1, 3], convention)
-    found = {"content": content, "style": style, "means": means, "smooth": smooth, "regions": regions}
+    masks, own = (
+        split(picture.shape[-2:], part).to(picture)
+        for picture, part in ((photo, 0.4), (painting, 0.7))
+    )
+    regions = region_styles(
+        ["conv1_1", "conv3_1", "pool3"], painting, masks, own, [1, 3], convention
+    )
+    found = {
+        "content": content,
+        "style": style,
+        "means": means,
+        "smooth": smooth,
+        "regions": regions,
+    }
     return found | {
         "all": content + 3 * style + means + smooth + regions,
         "all, the other way round": smooth + regions + means + style + content,
@@ -43,7 +56,17 @@ def goals(convention, photo, painting):
     ("kind", "convention", "pool"),
     [
         *zip(itertools.repeat("all"), CONVENTIONS, itertools.cycle(POOLS)),
-        *[(kind, "mean", "avg") for kind in ("content", "style", "means", "smooth", "regions", "all, the other way round")],
+        *[
+            (kind, "mean", "avg")
+            for kind in (
+                "content",
+                "style",
+                "means",
+                "smooth",
+                "regions",
+                "all, the other way round",
+            )
+        ],
         *[("all", "tutorial", pool) for pool in POOLS],
     ],
 )
@@ -58,14 +81,21 @@ def test_fast_is_plain(tiny, photo, painting, kind, convention, pool):
 @pytest.mark.parametrize(("capability", "plain", "normalized"), [
     ((6, 1), "float32", "float32"), ((7, 5), "float32", "float16"), ((8, 0), "bfloat16", "float16"),
 ])  # fmt: skip
-def test_auto_takes_float16_only_for_normalized_activations(net, tiny, monkeypatch, capability, plain, normalized):
+def test_auto_takes_float16_only_for_normalized_activations(
+    net, tiny, monkeypatch, capability, plain, normalized
+):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    monkeypatch.setattr(arithmetic, "native_halves", lambda device: native_halves(torch.device("cuda")))
+    monkeypatch.setattr(
+        arithmetic, "native_halves", lambda device: native_halves(torch.device("cuda"))
+    )
     auto = VGG19(tiny)
     assert arithmetic_of(auto).name == plain
     auto.normalized = True
     assert arithmetic_of(auto).name == normalized
-    assert [arithmetic_of(VGG19(tiny, precision=name)).name for name in ("float16", "tf32")] == ["float16", "tf32"]
+    assert [arithmetic_of(VGG19(tiny, precision=name)).name for name in ("float16", "tf32")] == [
+        "float16",
+        "tf32",
+    ]
     assert arithmetic_of(net.double()).name == "float64"
 
 

@@ -1,4 +1,5 @@
-"""Replayed evaluations and copies to the host: their logic on any machine, and on a GPU where there is one."""
+"""Replayed evaluations and copies to the host: their logic on any machine, and on a GPU where there
+is one."""
 
 import pytest
 import torch
@@ -23,7 +24,8 @@ def test_a_function_is_captured_once_after_a_few_plain_calls_and_gives_the_same(
 
     def capture(function, x):
         captured.append(x)
-        return lambda: [memory.copy_(*function(x))]  # as a CUDA graph does: always from and into the same memory
+        # as a CUDA graph does: always from and into the same memory
+        return lambda: [memory.copy_(*function(x))]
 
     replayed = Replayed(lambda x: [2 * x], capture)
     inputs = torch.rand(Replayed.PLAIN + 3, 2)
@@ -34,7 +36,8 @@ def test_a_function_is_captured_once_after_a_few_plain_calls_and_gives_the_same(
 
 
 class Visits(TorchDispatchMode):
-    """Operators that touch memory of the host. All else is on the device 'meta', from which nothing can be fetched."""
+    """Operators that touch memory of the host. All else is on the device 'meta', from which nothing
+    can be fetched."""
 
     def __enter__(self):
         self.found = []
@@ -42,7 +45,10 @@ class Visits(TorchDispatchMode):
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         result = operator(*args, **(kwargs or {}))
-        if any(isinstance(t, torch.Tensor) and t.device.type == "cpu" for t in tree_leaves((args, kwargs, result))):
+        if any(
+            isinstance(t, torch.Tensor) and t.device.type == "cpu"
+            for t in tree_leaves((args, kwargs, result))
+        ):
             self.found.append(operator.name())
         return result
 
@@ -51,7 +57,11 @@ class Visits(TorchDispatchMode):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_an_evaluation_stays_on_the_device(tiny, pool, dtype):
     net, picture = VGG19(tiny, pool=pool).to("meta"), torch.empty(1, 3, 48, 48, device="meta")
-    goal = content(("conv2_2", "conv4_2"), picture) + 1e2 * style(("conv1_1", "conv3_1"), picture) + total_variation()
+    goal = (
+        content(("conv2_2", "conv4_2"), picture)
+        + 1e2 * style(("conv1_1", "conv3_1"), picture)
+        + total_variation()
+    )
     bound = fast.bind(goal, net, (48, 48), Arithmetic(dtype))
     with Visits() as visits:
         loss, grad, values = bound.evaluate(picture)
@@ -74,7 +84,11 @@ def test_masks_drawings_and_photos_are_sent_to_the_device_once(tiny):
 
 def test_a_step_of_lbfgs_sends_the_order_of_its_pairs_and_fetches_five_numbers(monkeypatch):
     fetched, x = [], torch.empty(1, 3, 8, 8, device="meta")
-    monkeypatch.setattr(torch.Tensor, "tolist", lambda t: fetched.append(t.shape) or [1 / len(fetched), -1.0, 1.0, 1.0, 1.0])
+    monkeypatch.setattr(
+        torch.Tensor,
+        "tolist",
+        lambda t: fetched.append(t.shape) or [1 / len(fetched), -1.0, 1.0, 1.0, 1.0],
+    )
     at = Evaluation(x.new_empty(()), x, x.new_empty(1))
     state = State(x, at, 2.0, {}, {"order": [], "length": 0.01})
     for _ in range(5):
@@ -90,7 +104,10 @@ def test_runs_on_a_gpu_are_the_same_with_and_without_replay(net, photo, painting
     goal = content("conv4_2", photo) + 1e2 * style(("conv1_1", "conv3_1"), painting)
 
     def pictures():
-        return [to_host(step.snapshot())() for step in minimize(goal, net.to("cuda"), noise(photo, 0), steps=12)]
+        return [
+            to_host(step.snapshot())()
+            for step in minimize(goal, net.to("cuda"), noise(photo, 0), steps=12)
+        ]
 
     replayed = pictures()
     monkeypatch.setattr(Replayed, "PLAIN", 1000)

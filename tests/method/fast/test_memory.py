@@ -17,11 +17,17 @@ def test_memory_needed_grows_with_the_pixels_and_the_largest_size_fits(net):
     size = memory.largest_size(needed, (256, 128), small)
     assert needed((size, size // 2)) <= small < needed((size + 16, size // 2 + 8))
     assert memory.largest_size(needed, (256, 128), 1000) is None
-    assert needed((256, 256)) - memory.needed(net, ["relu4_2"], (256, 256), Adam()) == 2 * LBFGS.history * 3 * 256**2 * 4
+    assert (
+        needed((256, 256)) - memory.needed(net, ["relu4_2"], (256, 256), Adam())
+        == 2 * LBFGS.history * 3 * 256**2 * 4
+    )
 
 
 def test_what_ends_in_float32_needs_its_memory(net, tiny, monkeypatch):
     monkeypatch.setattr(arithmetic, "native_halves", lambda device: (torch.bfloat16,))
-    auto, half = (memory.of_evaluation(VGG19(tiny, precision=p), ["relu4_2"], (64, 64)) for p in ("auto", "bfloat16"))
+    auto, half = (
+        memory.of_evaluation(VGG19(tiny, precision=p), ["relu4_2"], (64, 64))
+        for p in ("auto", "bfloat16")
+    )
     assert half < auto == memory.of_evaluation(net, ["relu4_2"], (64, 64))
     assert memory.of_evaluation(net, [], (64, 64)) == 0  # total variation alone

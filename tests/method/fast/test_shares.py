@@ -1,4 +1,5 @@
-"""Tiles, shared out to several ranks: the plain definition's terms and gradient, whatever the picture, the tiles, the terms."""
+"""Tiles, shared out to several ranks: the plain definition's terms and gradient, whatever the
+picture, the tiles, the terms."""
 
 import hypothesis.strategies as st
 import pytest
@@ -18,7 +19,8 @@ from nstlab.terms.regions import region_styles
 from nstlab.terms.statistics import kind, names
 from nstlab.terms.temporal import Temporal
 
-NET = nst.VGG19(random_weights(seed=0, widths=(2, 3, 3, 3, 3))).double()  # exact: any difference is a fault
+# exact: any difference is a fault
+NET = nst.VGG19(random_weights(seed=0, widths=(2, 3, 3, 3, 3))).double()
 LAYERS = ("conv1_1", "conv2_2", "conv3_1", "pool3", "conv4_2", "conv5_1")  # the last one last
 
 
@@ -27,7 +29,9 @@ def smooth64(height, width, seed):
 
 
 def pixel_term(kind, **fields):
-    return nst.Objective(((1.0, kind("pixels", ("pixels",), (1.0,), convention_named("mean"), **fields)),))
+    return nst.Objective(
+        ((1.0, kind("pixels", ("pixels",), (1.0,), convention_named("mean"), **fields)),)
+    )
 
 
 def region_term(shape, painting, layers):
@@ -38,12 +42,15 @@ def region_term(shape, painting, layers):
 
 TERMS = {
     "content": lambda shape, painting, layers: nst.content(layers, smooth64(*shape, 2)),
-    "content of another size": lambda shape, painting, layers: nst.content(layers, smooth64(*painting, 2)),
-    "a painting that is cut": lambda shape, painting, layers: nst.style(layers, smooth64(*painting, 8), fit="area"),
+    "content of another size": lambda shape, painting,
+    layers: nst.content(layers, smooth64(*painting, 2)),
+    "a painting that is cut": lambda shape, painting,
+    layers: nst.style(layers, smooth64(*painting, 8), fit="area"),
     "regions": region_term,
     "smoothness": lambda shape, painting, layers: nst.total_variation(),
     "affine": lambda shape, painting, layers: pixel_term(Affine, photo=smooth64(*shape, 5)),
-    "lines": lambda shape, painting, layers: pixel_term(Lines, drawing=smooth64(*shape, 5)[:, :1].expand(1, 3, *shape)),
+    "lines": lambda shape, painting,
+    layers: pixel_term(Lines, drawing=smooth64(*shape, 5)[:, :1].expand(1, 3, *shape)),
     "time": lambda shape, painting, layers: pixel_term(
         Temporal, earlier=smooth64(*shape, 5), reliable=smooth64(*shape, 6)[:, :1]
     ),
@@ -61,11 +68,16 @@ def cases(draw):
     shape = draw(st.tuples(st.integers(24, 70), st.integers(24, 70)))
     painting = draw(st.tuples(st.integers(24, 50), st.integers(24, 50)))
     goal = nst.Objective(())
-    first, others = st.sampled_from(["content", *TERMS]), st.lists(st.sampled_from(list(TERMS)), max_size=2)
+    first, others = (
+        st.sampled_from(["content", *TERMS]),
+        st.lists(st.sampled_from(list(TERMS)), max_size=2),
+    )
     for i, name in enumerate([draw(first), *draw(others)]):
         layers = LAYERS[:-1] if name == "patches" else LAYERS  # which need three positions
         chosen = draw(st.lists(st.sampled_from(layers), min_size=1, max_size=2, unique=True))
-        goal = goal + (draw(st.sampled_from([0.0, 0.5, 3.0])) if i else 1.0) * TERMS[name](shape, painting, chosen)
+        goal = goal + (draw(st.sampled_from([0.0, 0.5, 3.0])) if i else 1.0) * TERMS[name](
+            shape, painting, chosen
+        )
     return goal, shape, draw(st.integers(10, 40)), draw(st.sampled_from([3, 2, 4, 1]))
 
 
@@ -89,7 +101,8 @@ def raised(goal):
 
 @settings(max_examples=20)
 @given(cases())
-@example((TERMS["patches"]((40, 40), (40, 40), ["conv3_1"]), (40, 40), 16, 2))  # no patch begins in the last tiles
+# no patch begins in the last tiles
+@example((TERMS["patches"]((40, 40), (40, 40), ["conv3_1"]), (40, 40), 16, 2))
 def test_terms_and_gradient_are_those_of_the_plain_definition(case):
     goal, shape, side, ranks = case
     picture, plain = smooth64(*shape, 1), goal.bind(NET, shape)
