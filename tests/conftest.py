@@ -24,6 +24,16 @@ settings.register_profile("nstlab", deadline=None, derandomize=True)
 settings.load_profile("nstlab")
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the longest tests, so that none is left over at the end."""
+    longest = "test_browser", "test_notebooks", "test_attacks", "test_embedded", "test_experiments"
+
+    def place(item):
+        return next((i for i, name in enumerate(longest) if name in item.nodeid), len(longest))
+
+    items.sort(key=place)
+
+
 def pytest_configure(config):
     """Start a warm Python for the processes of all tests; workers inherit its name."""
     if sys.platform == "linux" and not hasattr(config, "workerinput"):

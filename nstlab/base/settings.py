@@ -31,12 +31,12 @@ RESULTS = "results"  # folder in which runs are kept
 # Part of the ids of runs, films and models: raised whenever the same settings give others.
 VERSION = 4
 # fields that may change during a run; fields that matter only when it begins
-LIVE, START = "live", "start"
+LIVE, START, NETWORK = "live", "start", "network"
 LONG = 1000  # characters; a longer message is cut in its middle
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of what a terminal obeys or hides
 JOINERS = "\u200c\u200d"  # which are part of words and emoji
 # the groups of a recipe's fields
-GROUPS = (LIVE, START, "pictures", "regions", "network", "optimizer")
+GROUPS = (LIVE, START, "pictures", "regions", NETWORK, "optimizer")
 
 
 class InputError(ValueError):
@@ -172,6 +172,11 @@ def paired(words: Sequence[str]) -> dict[str, str]:
 def option(default: Any = dataclasses.MISSING, help: str = "", **kwargs: Any) -> Any:
     """A dataclass field with its Option."""
     return dataclasses.field(default=default, metadata={"option": Option(help, **kwargs)})
+
+
+def results_folder(holds: str = "runs are kept") -> Any:
+    """The field for the folder of results."""
+    return option(Path(RESULTS), f"folder in which {holds}", identity=False)
 
 
 @cache

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nstlab.base.names import DOWNLOADS, RAFT
-from nstlab.base.settings import RESULTS, InputError, Settings, option, printable
+from nstlab.base.settings import InputError, Settings, option, printable, results_folder
 from nstlab.cli import console
 from nstlab.cli.program import Subcommand
 from nstlab.course.settings import NotebooksSettings, SweepSettings
@@ -56,7 +56,7 @@ class RunsSettings(Settings):
     ids: tuple[str, ...] = option(
         (), "what to show or remove; the first letters of an id are enough", positional=True
     )
-    results: Path = option(Path(RESULTS), "folder in which runs are kept")
+    results: Path = results_folder()
 
     def __post_init__(self) -> None:
         super().__post_init__()

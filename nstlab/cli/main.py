@@ -17,7 +17,6 @@ from typing import Any
 
 from nstlab.base.settings import (
     MAX_SIDE,
-    RESULTS,
     TILES,
     InputError,
     OutputSettings,
@@ -25,6 +24,7 @@ from nstlab.base.settings import (
     one_of,
     option,
     printable,
+    results_folder,
 )
 from nstlab.cli import console, program
 from nstlab.cli.commands import COMMANDS
@@ -48,7 +48,7 @@ class JobSettings(OutputSettings):
     """Where and how a run is carried out. None of it changes the picture."""
 
     out: Path = option(Path("out.png"), "where the picture goes: .png, .jpg or .tif", output=True)
-    results: Path = option(Path(RESULTS), "folder in which runs are kept")
+    results: Path = results_folder()
     resume: bool = option(
         True, "use the same run if it was kept, finished or not; --no-resume computes it anew"
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nstlab.base.settings import DEVICES
+from nstlab.base.settings import DEVICES, NETWORK
 from nstlab.recipes.plan import Plan
 from nstlab.recipes.prepare import prepare
 from nstlab.runs.store import Store
@@ -51,7 +51,7 @@ def _kind(plan: Plan) -> tuple[Any, ...]:
     pixels are changed."""
     s = plan.settings
     # the statistic, too
-    network = [getattr(s, name) for name, _, opt in s.options() if opt.group == "network"]
+    network = [getattr(s, name) for name, _, opt in s.options() if opt.group == NETWORK]
     return (
         plan.recipe,
         *plan.start.shape,

@@ -19,6 +19,7 @@ from nstlab.base.settings import (
     nearest,
     option,
     paired,
+    results_folder,
 )
 
 EXPERIMENT_IDS = tuple(f"E{i}" for i in range(1, 22))
@@ -52,7 +53,7 @@ class SweepSettings(Settings):
     weights: str = option(
         WEIGHTS[0], "where VGG19's weights come from", choices=WEIGHTS, or_path=True
     )
-    results: Path = option(Path(RESULTS), "folder in which runs are kept", identity=False)
+    results: Path = results_folder()
     device: str = option(DEVICES[0], "where to compute", choices=DEVICES, identity=False)
     dask: str | None = option(
         None, "address of a Dask scheduler whose workers carry out the runs", identity=False

@@ -13,11 +13,11 @@ from nstlab.base.settings import (
     DEVICES,
     MAX_SIDE,
     MIN_SIDE,
-    RESULTS,
     InputError,
     OutputSettings,
     Settings,
     option,
+    results_folder,
 )
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION
 
@@ -114,7 +114,7 @@ class LearnSettings(Settings):
         identity=False,
     )
     device: str = option(DEVICES[0], "where to compute", choices=DEVICES, identity=False)
-    results: Path = option(Path(RESULTS), "folder in which progress is kept", identity=False)
+    results: Path = results_folder("progress is kept")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -46,6 +46,11 @@ class Objective:
 
     terms: tuple[tuple[float, Term], ...]
 
+    def __repr__(self) -> str:
+        """A line for each term: its weight, name, class and layers."""
+        lines = [f"  {weight:g} × {term.name}: {term}" for weight, term in self.terms]
+        return "\n".join(["Objective(", *lines, ")"])
+
     def __add__(self, other: Objective | int) -> Objective:
         if other == 0:  # the start of sum()
             return self

@@ -121,9 +121,19 @@ class Term:
             (grad,) = torch.autograd.grad(self.statistic(leaf, target), leaf, slope)
         put(grad, into, add)
 
+    def __repr__(self) -> str:
+        """The class, and its layers with their weights; not the pixels of its pictures."""
+        if self.reads == (PIXELS,):
+            return f"{type(self).__name__}(pixels)"
+        layers = zip(self.layers, self.layer_weights, strict=True)
+        weighted = ", ".join(f"{weight:.3g} {layer}" for layer, weight in layers)
+        return f"{type(self).__name__}({weighted})"
+
     def __init_subclass__(cls) -> None:
         """Differentiate a new statistic by autograd, unless its class brings its vjp as well."""
         super().__init_subclass__()
+        if "__repr__" not in vars(cls):
+            cls.__repr__ = Term.__repr__  # which a dataclass would replace
         if "statistic" in vars(cls) and "vjp" not in vars(cls):
             cls.vjp = Term.vjp
 

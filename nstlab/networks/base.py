@@ -73,6 +73,14 @@ class Network(nn.Module):
                 f"{', '.join(PRECISIONS[:2])}"
             )
 
+    def __repr__(self) -> str:
+        """The network, its weights and how it is evaluated."""
+        how = [f"weights={self.weights.source}", f"pool={self.pool}"]
+        how += ["normalized"] if self.normalized else []
+        how += [f"temperature={self.temperature:g}"] if self.temperature else []
+        how += [f"{self.dtype}".removeprefix("torch."), str(self.device)]
+        return f"{type(self).__name__}({', '.join(how)})"
+
     @property
     def uses_autograd(self) -> bool:
         """Whether it is evaluated by autograd, in float32: the fast path knows only VGGs whose

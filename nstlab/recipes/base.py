@@ -95,6 +95,18 @@ def length(default: int | None, more: str = "") -> Any:
     return optimizer_field(default, help, low=0, high=1_000_000)
 
 
+def content_weight() -> Any:
+    """Make the field for α."""
+    help = "content weight α (default: the convention's)"
+    return live_field(None, help, low=0, high=1e12, log=True)
+
+
+def style_weight() -> Any:
+    """Make the field for β."""
+    help = "style weight β (default: the convention's)"
+    return live_field(None, help, low=0, high=1e15, log=True)
+
+
 # --- the list of recipes --------------------------------------------------------------------------
 
 REGISTERED: dict[str, type[RunSettings]] = {}

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from nstlab import method, terms
-from nstlab.recipes.base import Filled, first_picture, length, live_field, picture, picture_field
+from nstlab.recipes.base import (
+    Filled,
+    content_weight,
+    first_picture,
+    length,
+    live_field,
+    picture,
+    picture_field,
+    style_weight,
+)
 from nstlab.recipes.regional import RegionalSettings
 
 if TYPE_CHECKING:
@@ -24,12 +33,8 @@ class PhotorealSettings(RegionalSettings, recipe="photoreal"):
 
     photo: str = picture("content")
     reference: str = picture("style")
-    alpha: Filled[float] = live_field(
-        None, "content weight α (default: the convention's)", low=0, high=1e12, log=True
-    )
-    beta: Filled[float] = live_field(
-        None, "style weight β (default: the convention's)", low=0, high=1e15, log=True
-    )
+    alpha: Filled[float] = content_weight()
+    beta: Filled[float] = style_weight()
     affine: float = live_field(
         1e4,
         "weight of the regularizer: colours are, in small windows, affine functions of the photo's",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nstlab.base.devices import device
-from nstlab.base.settings import DEVICES
+from nstlab.base.settings import DEVICES, NETWORK
 from nstlab.method import engine
 from nstlab.networks.base import Network
 from nstlab.networks.graph import loss_network
@@ -29,18 +29,9 @@ from nstlab.recipes.plan import Plan, logger, objective
 
 def _network_of(settings: RunSettings) -> tuple[Any, ...]:
     """The settings that determine the network."""
-    s = settings
-    drawn = s.seed if s.weights == "random" else None
-    return (
-        s.network,
-        s.weights,
-        s.pool,
-        bool(s.normalize),
-        s.rescale_pool,
-        s.precision,
-        s.temperature,
-        drawn,
-    )
+    fields = (name for name, _, opt in settings.options() if opt.group == NETWORK)
+    drawn = settings.seed if settings.weights == "random" else None
+    return (*(getattr(settings, name) for name in fields), drawn)
 
 
 def network(settings: RunSettings, on: torch.device) -> Network:

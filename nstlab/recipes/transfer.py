@@ -13,11 +13,13 @@ from nstlab.base.settings import InputError
 from nstlab.recipes.base import (
     FAST,
     Filled,
+    content_weight,
     first_picture,
     length,
     live_field,
     picture,
     picture_field,
+    style_weight,
 )
 from nstlab.recipes.regional import RegionalSettings
 
@@ -33,12 +35,8 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
 
     photo: str = picture("content")
     painting: str = picture("style")
-    alpha: Filled[float] = live_field(
-        None, "content weight α (default: the convention's)", low=0, high=1e12, log=True
-    )
-    beta: Filled[float] = live_field(
-        None, "style weight β (default: the convention's)", low=0, high=1e15, log=True
-    )
+    alpha: Filled[float] = content_weight()
+    beta: Filled[float] = style_weight()
     content_layers: tuple[str, ...] = live_field(
         (), "layers for content (default: the convention's, or the network's)", layers=True
     )

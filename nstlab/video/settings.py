@@ -15,12 +15,12 @@ from nstlab.base.settings import (
     DEVICES,
     MAX_SIDE,
     MIN_SIDE,
-    RESULTS,
     InputError,
     Settings,
     field_type,
     option,
     paired,
+    results_folder,
 )
 from nstlab.recipes.base import MAIN, RunSettings, known, named
 
@@ -133,7 +133,7 @@ class VideoSettings(Settings):
         high=0.99,
     )
     device: str = option(DEVICES[0], "where to compute", choices=DEVICES, identity=False)
-    results: Path = option(Path(RESULTS), "folder in which frames are kept", identity=False)
+    results: Path = results_folder("frames are kept")
 
     def __post_init__(self) -> None:
         super().__post_init__()

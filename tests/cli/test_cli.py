@@ -577,8 +577,8 @@ def test_an_interrupt_that_says_nothing_adds_nothing(command, monkeypatch, capsy
 
 SIGNALLED = """
 import os, signal, sys
-signal.signal(signal.SIGINT,
-signal.default_int_handler)  # which processes started in the background do not have
+# which processes started in the background do not have
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from nstlab.cli import main as cli
 from nstlab.method.fast.evaluation import FastBound
 whole, seen = FastBound.evaluate, []

@@ -194,3 +194,15 @@ def test_a_new_statistic_does_not_inherit_the_gradient_of_the_one_it_replaces():
         pass
 
     assert (Doubled.vjp, Renamed.vjp) == (Term.vjp, Style.vjp)
+
+
+def test_objectives_terms_and_networks_say_what_they_are_and_not_their_pixels(net, photo):
+    goal = content("conv4_2", photo) + 20 * style(("conv1_1", "conv2_1"), photo)
+    assert repr(goal + 0.5 * total_variation()) == (
+        "Objective(\n"
+        "  1 × content: Content(1 conv4_2)\n"
+        "  20 × style: Style(0.5 conv1_1, 0.5 conv2_1)\n"
+        "  0.5 × tv: TotalVariation(pixels)\n"
+        ")"
+    )
+    assert repr(net) == "VGG19(weights=random (seed 0), pool=avg, float64, cpu)"

@@ -178,7 +178,7 @@ def test_white_noise_is_uniform_and_smooth_noise_has_nothing_fine():
     assert abs(white.var() - 1 / 12) < 0.002
     assert fine_energy(white, 0.35) > 0.4
     assert abs(soft.mean() - 0.5) < 0.01
-    assert abs(soft.std() - im.DEVIATION) < 0.01
+    assert abs(soft.std() - starts.DEVIATION) < 0.01
     assert fine_energy(soft, 0.35) < 0.01
 
 

@@ -20,7 +20,7 @@ from nstlab.runs.store import Store
 
 @pytest.fixture
 def settings(small_transfer):
-    return small_transfer.replace(size=96, steps=8, levels=2)
+    return small_transfer.replace(size=64, steps=6, levels=2)
 
 
 def solved(settings, **budget):
@@ -69,7 +69,7 @@ def test_what_the_process_itself_takes_is_said_where_memory_is_too_little(
     [{"colour": "luminance"}, {"colour": "matched"}, {"regions": 2}, {"match_histogram": True}],
 )
 def test_colours_and_regions_go_in_tiles_like_everything_else(settings, changes):
-    settings = settings.replace(steps=3, **changes)
+    settings = settings.replace(steps=2, levels=1, **changes)
     plain, cut = solved(settings), solved(settings, tile="32")
     assert cut.loss == pytest.approx(plain.loss, rel=1e-3)
     assert (cut.image - plain.image).abs().mean() < 1e-3

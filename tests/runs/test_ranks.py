@@ -23,9 +23,9 @@ from nstlab.runs.store import Store
 LAUNCHER = """
 import importlib, json, os, signal, socket, sys
 from nstlab.cli.main import main
-ranks, store,
-_ = map(importlib.import_module,
-("nstlab.method.fast.ranks", "nstlab.runs.store", "nstlab.recipes.capacity"))
+ranks = importlib.import_module("nstlab.method.fast.ranks")
+store = importlib.import_module("nstlab.runs.store")
+importlib.import_module("nstlab.recipes.capacity")  # once, for all that are forked
 ranks.BEAT, ranks.MISSED = 0.1, 20
 store.CHECKPOINT_EVERY, store.CHECKPOINT_SHARE = 0.0, 1e9
 
