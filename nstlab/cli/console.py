@@ -79,7 +79,8 @@ def lasting_streams() -> Iterator[LastingStream]:
     for stream in usable:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without α can still show the rest
-    sys.stdout, sys.stderr = LastingStream(usable[0], "\n"), LastingStream(usable[1], "\n\r\t")
+    sys.stdout = LastingStream(usable[0], "\n")
+    sys.stderr = LastingStream(usable[1], "\n\r\t")
     stdout, stderr = sys.stdout, sys.stderr
     try:
         yield stdout

@@ -53,7 +53,8 @@ class Guess:
     question is shown."""
 
     def __init__(self, question: str, choices: Sequence[str]):
-        self.question, self.choices = question, tuple(choices)
+        self.question = question
+        self.choices = tuple(choices)
         self.buttons = w.RadioButtons(
             options=self.choices, value=None, layout={"width": "max-content"}
         )

@@ -93,11 +93,11 @@ class Lesson:
         self.options = SweepSettings(
             EXPERIMENT_IDS[0], budget=budget, photo=photo, painting=painting, **parameters
         )
-        self.report, budgeted, there = report, BUDGETS[budget], reached_layers(self.options.weights)
-        self.size, self.steps = (
-            self.options.size or budgeted.size,
-            self.options.steps or budgeted.steps,
-        )
+        self.report = report
+        budgeted = BUDGETS[budget]
+        there = reached_layers(self.options.weights)
+        self.size = self.options.size or budgeted.size
+        self.steps = self.options.steps or budgeted.steps
         self.longer = self.steps * budgeted.longer // budgeted.steps
         shared = {"seed": self.options.seed, "weights": self.options.weights, "levels": 1}
         self.common: dict[str, Any] = {"size": self.size, "steps": self.steps} | shared

@@ -76,7 +76,10 @@ class Crops(Dataset):
     def __init__(self, photos: Sequence[Path], size: int, side: int, seed: int, count: int):
         from torchvision.transforms import v2
 
-        self.seed, self.size, self.count, self.drawn = seed, size, count, 0 if photos else DRAWN
+        self.seed = seed
+        self.size = size
+        self.count = count
+        self.drawn = 0 if photos else DRAWN
         self.photos = usable(photos, size) if photos else [samples.path_of(name) for name in PHOTOS]
         part = side * side / (0.75 * size * size)  # of a photo whose sides are 4:3
         self.changed = v2.Compose(

@@ -60,7 +60,8 @@ class _Field:
     """A smooth random field, looked up by canvas position."""
 
     def __init__(self, rng: np.random.Generator, n: int, exponent: float):
-        self.values, self.step = coloured_noise(rng, FIELD, exponent, 1)[..., 0], FIELD / (2 * n)
+        self.values = coloured_noise(rng, FIELD, exponent, 1)[..., 0]
+        self.step = FIELD / (2 * n)
 
     def __call__(self, x: float, y: float) -> float:
         return self.values[int(y * self.step) % FIELD, int(x * self.step) % FIELD]

@@ -36,7 +36,10 @@ class _Folder:
     """The folder of a learning, and its history so far."""
 
     def __init__(self, learner: Learner, path: Path):
-        self.learner, self.path, self.saved, self.batches = learner, path, time.monotonic(), []
+        self.learner = learner
+        self.path = path
+        self.saved = time.monotonic()
+        self.batches = []
         self.rows: list[dict[str, float]] = []
 
     def resume(self) -> None:

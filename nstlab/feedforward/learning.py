@@ -54,7 +54,8 @@ class PerceptualLoss:
     def __init__(self, settings: LearnSettings, net: Network):
         s = settings
         shape = (settings.crop, settings.crop)
-        self.targets, blank = [], torch.zeros(1, 3, *shape)
+        self.targets = []
+        blank = torch.zeros(1, 3, *shape)
         for source in s.paintings:
             painting = im.load(source, s.painting_size)
             goal = s.alpha * content(CONTENT_LAYERS, blank) + s.beta * style(

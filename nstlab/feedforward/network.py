@@ -40,10 +40,8 @@ class Normalization(nn.Module):
     def __init__(self, paintings: int, channels: int, kind: str):
         super().__init__()
         self.kind = kind
-        self.scale, self.shift = (
-            nn.Parameter(torch.ones(paintings, channels)),
-            nn.Parameter(torch.zeros(paintings, channels)),
-        )
+        self.scale = nn.Parameter(torch.ones(paintings, channels))
+        self.shift = nn.Parameter(torch.zeros(paintings, channels))
         if not self.alone:
             self.register_buffer("mean", torch.zeros(channels))
             self.register_buffer("variance", torch.ones(channels))
@@ -94,7 +92,10 @@ class Layer(nn.Module):
         enlarge: int = 1,
     ):
         super().__init__()
-        self.stride, self.enlarge, self.norm, self.around = stride, enlarge, norm, kernel // 2
+        self.stride = stride
+        self.enlarge = enlarge
+        self.norm = norm
+        self.around = kernel // 2
         self.shape = (*reversed(channels), kernel, kernel)  # (O, I, k, k)
         self.kernel = nn.Parameter(torch.empty(self.shape).flatten(1))  # a matrix, as Muon takes it
         if norm is None:  # a normalization would take a bias away
@@ -126,7 +127,8 @@ class TransformNetwork(nn.Module):
 
     def __init__(self, paintings: int, width: int = WIDTH, kind: str = NORMALIZATIONS[0]):
         super().__init__()
-        half, self.kind = width // 2, kind
+        half = width // 2
+        self.kind = kind
 
         def norm(channels: int) -> Normalization:
             return Normalization(paintings, channels, kind)

@@ -98,7 +98,8 @@ class Painter:
     ):
         devices.set_exact_convolutions()
         halves = native_halves(device)
-        self.device, self.dtype = device, dtype or (halves[0] if halves else torch.float32)
+        self.device = device
+        self.dtype = dtype or (halves[0] if halves else torch.float32)
         network = copy.deepcopy(network).to(device)
         self.first, self.down, self.up, self.last = (
             Step.of(layer, self.dtype)

@@ -71,12 +71,10 @@ class Camera(Page):
         self._waiting: Frame | None = None  # the newest frame that is not painted yet
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self.model, self.device, self.folder, self.begun = (
-            StyleModel.load(model),
-            device,
-            user_path(folder),
-            begun,
-        )
+        self.model = StyleModel.load(model)
+        self.device = device
+        self.folder = user_path(folder)
+        self.begun = begun
         super().__init__(paintings=list(self.model.paintings))
         self.on_msg(self._receive)
 

@@ -87,7 +87,9 @@ class FilmPlayer(w.VBox):
         begun: Callable[[], None] = lambda: None,
     ):
         self._changing = threading.RLock()  # of the state, which the page and the thread change
-        self.like, self.begun, self.screen = like, begun, Screen()
+        self.like = like
+        self.begun = begun
+        self.screen = Screen()
         self.controls = Controls(
             settings, refused=lambda error: self.screen.say(str(error), error=True)
         )

@@ -84,7 +84,8 @@ class BarsView(View):
     def show(self, settings: RunSettings) -> None:
         labels = self.labels(settings)
         if [slider.tooltip for slider in self.sliders] != labels:
-            old, self.sliders = self.sliders, [self._slider(label) for label in labels]
+            old = self.sliders
+            self.sliders = [self._slider(label) for label in labels]
             self.row.children = self.sliders
             for slider in old:
                 slider.close()

@@ -68,12 +68,12 @@ class Studio(w.VBox):
         start: bool = True,
     ):
         settings = first_settings() if settings is None else settings
-        self.results, self.device, self.eager = user_path(results), device, start
-        self.view, self.audience, self.uploads = (
-            Viewer(),
-            Audience(),
-            Uploads(self.results / "uploads"),
-        )
+        self.results = user_path(results)
+        self.device = device
+        self.eager = start
+        self.view = Viewer()
+        self.audience = Audience()
+        self.uploads = Uploads(self.results / "uploads")
         self.painting = Painting(settings, Store(self.results), device)
         self.session = Session(self.painting.steps, self._show)
         menus = dict.fromkeys(settings.roles(), tuple(samples.samples())) | {

@@ -121,7 +121,8 @@ class Viewer(Page):
                 return
             self._shown = files
             self.compared, first = next(iter(pictures.items()))
-            self.before, self.shape = jpeg(first), [first.shape[-1], first.shape[-2]]
+            self.before = jpeg(first)
+            self.shape = [first.shape[-1], first.shape[-2]]
             self.inputs = [
                 {"role": role, "label": Path(files[role]).stem, "thumb": jpeg(picture, THUMB_SIDE)}
                 for role, picture in pictures.items()
@@ -130,7 +131,8 @@ class Viewer(Page):
     def show_step(self, step: Step, record: Record) -> None:
         """Show the picture after a step, the losses so far and what happened."""
         picture = step.preview()()
-        self.picture, self.shape = jpeg(picture), [picture.shape[-1], picture.shape[-2]]
+        self.picture = jpeg(picture)
+        self.shape = [picture.shape[-1], picture.shape[-2]]
         self.curves = curve_points(record)
         self.events = list(reversed(step.events))[:EVENTS]
 

@@ -101,8 +101,11 @@ class _Run:
         checkpoint.check(
             self.objective, [level.shape for level in self.schedule], self.optimizer, self.net.dtype
         )
-        self.index, self.level, self.fine = data["index"], data["level"], data["fine"]
-        self.evaluations, self.events = data["evaluations"], tuple(data["events"])
+        self.index = data["index"]
+        self.level = data["level"]
+        self.fine = data["fine"]
+        self.evaluations = data["evaluations"]
+        self.events = tuple(data["events"])
         self.bind(data["weights"])
         self.state = checkpoint.state(device)
         best = tensors["best_x"].to(device) if "best_x" in tensors else self.state.x
@@ -153,7 +156,8 @@ class _Run:
         else:
             at = self.evaluate(self.best.x)
             self.state = replace(self.state, x=self.best.x, at=at, loss=float(at.loss))
-            self.best, self.recent = Best(self.state.loss, self.state.x, at.values), []
+            self.best = Best(self.state.loss, self.state.x, at.values)
+            self.recent = []
 
     def done(self) -> int:
         """Steps of all sizes up to and including the present one."""

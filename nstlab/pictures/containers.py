@@ -277,11 +277,9 @@ class Tags:
 
     def __init__(self, file: BinaryIO, offset: int | None = None):
         head = _at(file, range(16))
-        self._file, self.order, self.big = (
-            file,
-            "<" if head[:2] == b"II" else ">",
-            b"+" in head[2:4],
-        )
+        self._file = file
+        self.order = "<" if head[:2] == b"II" else ">"
+        self.big = b"+" in head[2:4]
         # tag, type, count, value or its place
         self._entry = struct.Struct(self.order + ("HHQ8s" if self.big else "HHI4s"))
         self._word = struct.Struct(self.order + ("Q" if self.big else "I"))

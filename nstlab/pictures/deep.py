@@ -113,15 +113,14 @@ class DeepTiff(ImageFile.ImageFile):
     levels: Levels | None = None
 
     def __init__(self, page: Tags):
-        self.page, self.cost = page, sum(page.bits) // 4 + 8
+        self.page = page
+        self.cost = sum(page.bits) // 4 + 8
         super().__init__(page.alone(containers.NEEDED))
 
     def _open(self) -> None:
         page = self.page
-        self._mode, self._size = (
-            "F",
-            (page.first(containers.WIDTH, 0), page.first(containers.HEIGHT, 0)),
-        )
+        self._mode = "F"
+        self._size = (page.first(containers.WIDTH, 0), page.first(containers.HEIGHT, 0))
         text = bytes(page.values(containers.DESCRIPTION)).rstrip(b"\0").decode(errors="replace")
         self.tag_v2 = {containers.DESCRIPTION: text}  # of which our settings are read
         if containers.PROFILE in page.raw:

@@ -97,7 +97,8 @@ def _silence_libtiff() -> None:
     """Keep libtiff from writing to stderr what Pillow raises, too. On Windows it is hidden."""
     with contextlib.suppress(OSError, AttributeError):
         handle = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
-        handle.argtypes, handle.restype = [ctypes.c_void_p], ctypes.c_void_p
+        handle.argtypes = [ctypes.c_void_p]
+        handle.restype = ctypes.c_void_p
         handle(None)
 
 

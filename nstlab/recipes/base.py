@@ -256,7 +256,8 @@ class RunSettings(Settings):
         super().__init_subclass__(**rest)
         if not recipe:
             return
-        cls.recipe, other = recipe, REGISTERED.get(recipe)
+        cls.recipe = recipe
+        other = REGISTERED.get(recipe)
         if other is not None and other.__qualname__ != cls.__qualname__:
             raise InputError(
                 f"recipe: there is already one called '{recipe}', {other.__qualname__}"

@@ -108,7 +108,9 @@ class _Reading:
     """One pass through a video file."""
 
     def __init__(self, clip: Clip, source: Any, shape: Sequence[int]):
-        self.clip, self.source, self.stream = clip, source, source.streams[clip.video]
+        self.clip = clip
+        self.source = source
+        self.stream = source.streams[clip.video]
         self.converter = Converter(clip.path, shape)
         self.is_bare = _is_bare(source)
         self.count, self.last = 0, -1 / clip.rate  # frames so far, and the time of the newest

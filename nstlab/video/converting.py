@@ -112,7 +112,8 @@ class Converter:
         )
         if kind != self.kind or frame.interlaced_frame > self.interlaced:
             yield from self._finish()
-            self.kind, self.interlaced = kind, self.interlaced or frame.interlaced_frame
+            self.kind = kind
+            self.interlaced = self.interlaced or frame.interlaced_frame
             self.graph = self._graph(frame)
         self.frames.append((turn_of(frame), frame.color_primaries, frame.color_trc))
         self.graph.vpush(frame)

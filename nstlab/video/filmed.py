@@ -75,7 +75,8 @@ class Film:
     def __init__(self, settings: VideoSettings, source: Clip, watch: Watch | None):
         self.settings, self.clip, self.watch = settings, source, watch
         self.shape = film_shape(source.shape, settings.size, source.path)  # (H, W)
-        self.filming, self.path = Filming(settings), Path()
+        self.filming = Filming(settings)
+        self.path = Path()
         self.reach = max(settings.earlier, default=1)
         self._known: dict[Path, dict[str, Any]] = {}  # of kept frames
 

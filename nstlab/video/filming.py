@@ -75,7 +75,8 @@ class Filming:
     on its arguments alone."""
 
     def __init__(self, settings: VideoSettings):
-        self.settings, self.device = settings, device(settings.device)
+        self.settings = settings
+        self.device = device(settings.device)
         if settings.earlier:
             self.flow(*torch.zeros(2, 1, 3, 16, 16))  # what it lacks is said now, not later
         # the newest in each precision, whose network is used again

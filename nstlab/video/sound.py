@@ -72,7 +72,8 @@ def packets_of(
                 continue
             tick = packet.time_base
             moved = round(origin / packet.time_base)
-            packet.pts, packet.dts = packet.pts - moved, packet.dts - moved
+            packet.pts = packet.pts - moved
+            packet.dts = packet.dts - moved
             if packet.pts * tick >= end:
                 return
             if packet.dts > last:  # times of damaged sounds may go back

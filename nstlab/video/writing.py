@@ -298,7 +298,8 @@ def _pictures(
     for (source, time), until in zip(frames, _ends(frames, end), strict=True):
         frame = av.VideoFrame.from_image(im.to_pil(im.load(source)))
         frame = frame.reformat(format="yuv420p", dst_colorspace=COLOURS["colorspace"])
-        frame.pts, frame.time_base = round(time * TICKS), tick
+        frame.pts = round(time * TICKS)
+        frame.time_base = tick
         frame.duration = round(until * TICKS) - frame.pts
         for packet in stream.encode(frame):
             yield packet.dts * packet.time_base, packet

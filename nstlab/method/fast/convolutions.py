@@ -24,7 +24,8 @@ class Convolution:
     ):
         """weight (O, I, 3, 3); bias (O,); shape of the input, (1, I, h, w). tf32: whether a GPU may
         use it for float32."""
-        self.weight, self.bias = weight.contiguous(memory_format=torch.channels_last), bias
+        self.weight = weight.contiguous(memory_format=torch.channels_last)
+        self.bias = bias
         # As F.conv2d ends, which takes the last four from flags of the process: benchmark,
         # deterministic, cuDNN at all, TF32.
         self.rest = (ONE, ONE, ONE, False, [0, 0], 1, False, True, True, tf32)
@@ -44,7 +45,8 @@ class OneDNN(Convolution):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, shape: Sequence[int]):
         pack = torch.ops.mkldnn._reorder_convolution_weight
-        self.weight, self.bias = pack(weight.contiguous(), ONE, ONE, ONE, 1, list(shape)), bias
+        self.weight = pack(weight.contiguous(), ONE, ONE, ONE, 1, list(shape))
+        self.bias = bias
         _trim_memory()
 
     @staticmethod

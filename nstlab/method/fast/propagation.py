@@ -119,7 +119,8 @@ class Propagation:
         arithmetic: Arithmetic | None = None,
         like: Propagation | None = None,
     ):
-        self.net, self.reads = net, net.require(layers, shape)
+        self.net = net
+        self.reads = net.require(layers, shape)
         self.dtype, self.tf32 = arithmetic or arithmetic_of(net)
         self.split = self.dtype.itemsize < 4
         self.layout = Layout.of(net, self.reads, shape, self.dtype)

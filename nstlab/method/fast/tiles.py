@@ -169,10 +169,8 @@ class TiledBound(ByHand):
             margins[active.read] = max(margins.get(active.read, 0), active.term.margin)
         if self._windows is None or self._margins != margins:
             self._windows = None  # its memory is free before the next one takes its own
-            self._windows, self._margins = (
-                Windows(self.net, margins, self.shape, self.arithmetic, self.tiling),
-                margins,
-            )
+            self._windows = Windows(self.net, margins, self.shape, self.arithmetic, self.tiling)
+            self._margins = margins
         return self._windows
 
     def _blanks(self, reads: Iterable[str]) -> dict[str, Tensor]:

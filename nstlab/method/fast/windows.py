@@ -99,7 +99,9 @@ class Windows:
         arithmetic: Arithmetic,
         tiling: Tiling,
     ):
-        self.net, self.arithmetic, self.reads = net, arithmetic, margins.keys() - {PIXELS}
+        self.net = net
+        self.arithmetic = arithmetic
+        self.reads = margins.keys() - {PIXELS}
         self.tiles, kept = tiling.tiles(net, margins, shape, arithmetic)
         # then each rank computes all
         self.team = tiling.team if len(self.tiles) >= tiling.team.size else Team(0, 1)
