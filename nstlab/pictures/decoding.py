@@ -111,9 +111,11 @@ class Pixels:
             ImageOps.exif_transpose(image, in_place=True)
         self._image = image
         self.shape = image.size[::-1] if self._levels is None else self._levels.values.shape[:2]
-        self._mode = (
-            self._levels.mode if self._levels else "L" if image.mode in GREY else image.mode
-        )
+        self._mode = image.mode
+        if self._levels:
+            self._mode = self._levels.mode
+        elif image.mode in GREY:
+            self._mode = "L"
         if self._mode not in ("L", "CMYK", "LAB"):
             self._mode = "RGB"
         self._convert: Convert | None = None

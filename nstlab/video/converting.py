@@ -174,7 +174,9 @@ class Converter:
                 f"has a high dynamic range ({HDR[frame.color_trc]}); it is tone-mapped to BT.709"
             )
         wide = is_wide(frame.color_primaries, frame.color_trc)
-        form = "rgba" if has_alpha(frame.format) else "rgb48" if wide else "rgb24"
+        form = "rgb48" if wide else "rgb24"
+        if has_alpha(frame.format):
+            form = "rgba"
         nodes += [
             graph.add("scale", self._scaling(frame)),
             graph.add("format", form),
@@ -197,7 +199,9 @@ class Converter:
         if frame.colorspace in UNTAGGED and not frame.format.is_rgb:
             wide = frame.color_trc in HDR or frame.color_primaries == BT2020
             small = frame.height <= SD_SHAPE[0] and frame.width <= SD_SHAPE[1]
-            options["in_color_matrix"] = "bt2020" if wide else "bt601" if small else "bt709"
+            options["in_color_matrix"] = "bt601" if small else "bt709"
+            if wide:
+                options["in_color_matrix"] = "bt2020"
         return ":".join(f"{name}={value}" for name, value in options.items())
 
     def _say(self, what: str) -> None:
