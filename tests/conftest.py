@@ -18,7 +18,8 @@ from nstlab.networks.vgg import VGG19
 from nstlab.networks.weights import Weights, random_weights
 from nstlab.recipes.transfer import TransferSettings
 
-sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # Jupyter's grammar of IRIs: builds for seconds, unused here
+# Jupyter's grammars of addresses take seconds to build, and nothing here uses them.
+sys.modules["rfc3987_syntax"] = sys.modules["rfc3986_validator"] = None  # type: ignore[assignment]
 # no clock and no luck in the tests
 settings.register_profile("nstlab", deadline=None, derandomize=True)
 settings.load_profile("nstlab")

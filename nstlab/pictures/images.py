@@ -28,7 +28,7 @@ from nstlab.pictures.opening import METADATA_KEY, decode, load_pixels, opened, u
 from nstlab.pictures.samples import path_of, sample_path
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
-LONGEST_COMMENT = 65533  # bytes, of a JPEG
+LONGEST_COMMENT = 64_000  # bytes, of a JPEG; older versions of Pillow want room for its header
 ROUNDED = 0.02  # part by which proportions may differ through rounding
 
 logger = logging.getLogger("nstlab")

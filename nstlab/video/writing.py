@@ -10,6 +10,7 @@ import math
 import os
 import re
 import shutil
+import struct
 import tempfile
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -215,7 +216,7 @@ def _write_gif(out: Path, frames: Sequence[Timed], end: Fraction) -> None:
             next(made).save(
                 temporary, "GIF", save_all=True, append_images=made, duration=durations, loop=0
             )
-        except OverflowError:  # equal pictures that follow each other become one
+        except (OverflowError, struct.error):  # equal pictures that follow each other become one
             check_shown(out, Fraction(sum(durations), 1000))
 
 

@@ -52,7 +52,7 @@ class Person:
 
     def chooses(self, menu: str, item: str) -> None:
         self.page.get_by_role("menuitem", name=menu, exact=True).click()
-        self.page.get_by_text(item, exact=True).click()
+        self.page.locator(".lm-Menu-itemLabel").get_by_text(item, exact=True).click()
 
     def press(self, button: str) -> None:
         self.page.locator(".nst-studio").get_by_role("button", name=button, exact=True).click()

@@ -110,7 +110,7 @@ def test_a_run_in_tiles_goes_on_to_the_same_pixels_after_an_interruption(
     )
     store, plan = Store(tmp_path / "halves"), prepare_here(settings, "cpu", MemoryBudget(tile="32"))
     with monkeypatch.context() as context:
-        raise_at(context, 11, kind=TiledBound)
+        raise_at(context, 6, kind=TiledBound)
         with pytest.raises(KeyboardInterrupt):
             store.obtain(plan)
     again = store.obtain(prepare_here(settings, "cpu", MemoryBudget(tile="32"))).run
