@@ -17,11 +17,11 @@ from typing import Any
 
 from nstlab.base.settings import (
     MAX_SIDE,
+    MIN_SIDE,
     TILES,
     InputError,
     OutputSettings,
     is_whole,
-    one_of,
     option,
     printable,
     results_folder,
@@ -38,9 +38,12 @@ DESCRIPTION = (
 
 def _tile(value: str) -> str:
     """One of TILES, or a side in pixels."""
-    if is_whole(value) and 1 <= int(value) <= MAX_SIDE:
+    if is_whole(value) and MIN_SIDE <= int(value) <= MAX_SIDE:
         return value
-    return one_of("tile", value, TILES)
+    if value in TILES:
+        return value
+    side = f"the tiles' side, {MIN_SIDE} px or more"
+    raise InputError(f"tile: '{value}' is not one of {', '.join(TILES)}, or {side}")
 
 
 @dataclass(frozen=True, kw_only=True)

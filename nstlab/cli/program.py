@@ -71,7 +71,11 @@ def _parser(prog: str, command: Subcommand) -> _Parser:
     )
     for cls in command.settings:
         for field, (_, annotation, opt) in zip(dataclasses.fields(cls), cls.options(), strict=True):
-            _add_option(parser, field, annotation, opt)
+            try:
+                _add_option(parser, field, annotation, opt)
+            except argparse.ArgumentError:
+                what = f"{prog}: two settings are called '{field.name}'"
+                raise InputError(f"{what}; the recipe needs another name for its own") from None
     return parser
 
 

@@ -95,8 +95,9 @@ class _Run:
         self.recent = []
 
     def resume(self, checkpoint: Checkpoint, start: Tensor) -> None:
-        """Go on where a checkpoint was made; InputError if it belongs to another run or is
-        damaged."""
+        """Go on where a checkpoint was made; InputError if it belongs to a run of other terms,
+        sizes or another optimizer, or is damaged. Whether the pictures are the same is for the
+        caller to know, as the store does by the run's id."""
         data, tensors, device = checkpoint.data, checkpoint.tensors, start.device
         checkpoint.check(
             self.objective, [level.shape for level in self.schedule], self.optimizer, self.net.dtype
@@ -227,22 +228,27 @@ def minimize(
 
     Args:
         start: the first picture, (1, 3, H, W) sRGB in [0, 1]; its size is that of the result.
-        Coarser sizes reduce it.
+            Coarser sizes reduce it.
         steps: at the full size (see `pyramid`). Sizes that are too small for a layer of the
-        objective are left out.
+            objective are left out.
         optimizer: LBFGS() by default.
+        levels: how many sizes at most, from coarse to fine.
         stop_loss: stop as soon as the total loss, at full size, is at most this.
-        stop_change: leave a size when the last ten steps lowered the loss by less than this part of
-        it.
+        stop_change: leave a size when the last ten steps lowered the loss by less than this part
+            of it.
         checkpoint: resume an earlier run of the same objective, network, start and schedule.
         finish: (1, 3, H, W) in [0, 1] -> the same, for the pictures of steps and result; the
-        optimizer does not see it.
-        tiling: how pictures whose features take too much memory are evaluated in tiles; they stay
-        on the device of the start.
+            optimizer does not see it.
+        tiling: how pictures whose features take too much memory are evaluated in tiles; they
+            stay on the device of the start.
+
     `send(changes)` in place of next() sets weights, by their names in `objective.weights`, before
-    the next step. A step that is kept keeps its pictures in memory; see `Step.light`. Raises:
-    InputError if the start is no picture, weights are not allowed, or a checkpoint does not fit;
-    FloatingPointError if the loss of the first picture, or its gradient, is not finite."""
+    the next step. A step that is kept keeps its pictures in memory; see `Step.light`.
+
+    Raises:
+        InputError: the start is no picture, weights are not allowed, or a checkpoint does not fit.
+        FloatingPointError: the loss of the first picture, or its gradient, is not finite.
+    """
     im.check_picture(start, "start")
     start = start.detach().to(net.device if tiling is None else start.device, net.dtype)
     schedule = pyramid(start.shape[-2:], steps, levels, partial(objective.too_small, net))

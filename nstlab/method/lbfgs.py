@@ -229,11 +229,8 @@ class LBFGS:
     def pairs(self, x: Tensor) -> int:
         """How many curvature pairs are kept for a picture: `history`, or fewer if memory does not
         allow it."""
-        return (
-            self.history
-            if self.memory is None
-            else max(1, min(self.history, self.memory // _bytes_of_pair(x) - 1))
-        )
+        most = math.inf if self.memory is None else self.memory // _bytes_of_pair(x) - 1
+        return max(1, int(min(self.history, most)))
 
     def bytes_kept(self, x: Tensor) -> int:
         """Bytes of the pairs that are kept for a picture, with the slot for the next one."""
@@ -308,7 +305,8 @@ class LBFGS:
             elif trial.loss <= state.loss + self.decrease * trial.slope:
                 return trial, event
             else:
-                event = EXPLODED if trial.loss > EXPLOSION**2 * state.loss else event
+                worse = trial.loss - state.loss
+                event = EXPLODED if worse > (EXPLOSION**2 - 1) * abs(state.loss) else event
                 t *= _cubic_minimum(state.loss, trial.slope, trial.loss, trial.slope + trial.sy)
         return None, event
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nstlab.base.settings import FITS, InputError, nearest
 from nstlab.method.conventions import DEFAULT_CONVENTION, convention_named
-from nstlab.method.terms import PIXELS, Content, Style, Term, TotalVariation
+from nstlab.method.terms import PIXELS, Content, PixelTerm, Style, Term, TotalVariation
 from nstlab.networks.architectures import DEFAULT_NETWORK, architecture
 from nstlab.networks.base import Network
 from nstlab.pictures import images as im
@@ -179,10 +179,13 @@ def term(
         raise InputError(
             f"{name}: needs one layer or more, each named once; given: {' '.join(layers) or 'none'}"
         )
+    if ":" in name:
+        raise InputError(f"{name}: names of terms have no colon, which is for their layers")
+    if issubclass(kind, PixelTerm):
+        layers = (PIXELS,)  # whatever is given: such a term reads the image itself
     chosen = convention_named(convention)
-    weights = tuple(
-        _weight(w, name) for w in weights or (chosen.layer_weight(len(layers)),) * len(layers)
-    )
+    weights = tuple(weights) or (chosen.layer_weight(len(layers)),) * len(layers)
+    weights = tuple(_weight(weight, name) for weight in weights)
     if len(weights) != len(layers):
         raise InputError(
             f"{name}: {len(weights)} layer weights given for {len(layers)} layers; give one "

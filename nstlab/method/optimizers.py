@@ -105,7 +105,7 @@ def _guarded(state: State, x: Tensor, evaluate: Evaluate, tensors: dict, numbers
     at = evaluate(x)
     loss, *sums = torch.stack([at.loss, at.grad.abs().sum(), x.abs().sum()]).tolist()
     finite = all(map(math.isfinite, (loss, *sums)))
-    if finite and loss <= EXPLOSION * state.loss:
+    if finite and loss - state.loss <= (EXPLOSION - 1) * abs(state.loss):
         return State(x, at, loss, tensors, numbers)
     event = EXPLODED if finite else NOT_FINITE
     kept = {name: value for name, value in numbers.items() if name != "count"} | {

@@ -11,7 +11,7 @@ from functools import cached_property
 from torch import Tensor
 
 from nstlab.base.names import FULL
-from nstlab.base.settings import MIN_SIDE
+from nstlab.base.settings import MIN_SIDE, InputError
 from nstlab.method.checkpoint import MEMORY, Checkpoint
 from nstlab.method.fast.graphs import to_host
 from nstlab.method.optimizers import State
@@ -57,6 +57,8 @@ def pyramid(
 
     If there are coarser sizes, a size of more than FULL pixels has fewer steps, in proportion: what
     the coarser ones have painted is there already, and only details are new."""
+    if levels < 1:
+        raise InputError(f"levels: {levels} is not allowed; allowed is 1 or more")
     height, width = shape
     factors = [
         2**k

@@ -162,7 +162,6 @@ class RunSettings(Settings):
     any_convention: ClassVar[bool] = True
     if TYPE_CHECKING:
         init: str  # each recipe defines its own, with `first_picture`
-        _left_open: tuple[str, ...]  # fields whose values are the convention's or the network's
 
     size: int = picture_field(
         512, "long side of the picture", low=MIN_SIDE, high=MAX_SIDE, unit="px"
@@ -236,7 +235,7 @@ class RunSettings(Settings):
         left_open = tuple(
             name for name in self._conventional() if getattr(self, name) in (None, ())
         )
-        object.__setattr__(self, "_left_open", left_open)
+        object.__setattr__(self, "_open", left_open)
         for name in left_open:
             object.__setattr__(self, name, self._filling(name))
         for name in self._naming_layers():
@@ -319,6 +318,11 @@ class RunSettings(Settings):
         return values
 
     @property
+    def left_open(self) -> tuple[str, ...]:
+        """The fields that were not given, whose values are the convention's or the network's."""
+        return vars(self)["_open"]
+
+    @property
     def architecture(self) -> Architecture:
         """The network's layers."""
         return architecture(self.network)
@@ -360,5 +364,5 @@ class RunSettings(Settings):
             if not new.has(value if isinstance(value, tuple) else (value,)):
                 lacking.append(name)
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        changes = {name: defaults[name] for name in (*self._left_open, *lacking)} | changes
+        changes = {name: defaults[name] for name in (*self.left_open, *lacking)} | changes
         return super().replace(**changes)

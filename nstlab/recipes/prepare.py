@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nstlab.base.devices import device
-from nstlab.base.settings import DEVICES, NETWORK
+from nstlab.base.settings import DEVICES, NETWORK, InputError
 from nstlab.method import engine
 from nstlab.networks.base import Network
 from nstlab.networks.graph import loss_network
@@ -159,6 +159,13 @@ def outline(
     blanks = {role: torch.empty(1, 3, *each, device="meta") for role, each in shapes.items()}
     net = known.net if known and _network_of(known.settings) == _network_of(s) else network(s, on)
     start = torch.empty(1, 3, *shape, device="meta")
-    plan = Plan(s, net, objective(s, blanks, shape), start, {}, {})
+    try:
+        goal = objective(s, blanks, shape)
+    except NotImplementedError as error:
+        raise InputError(
+            f"{s.recipe}: its objective computes with pixels; that belongs into prepare_inputs or "
+            f"the term ({str(error).partition(chr(10))[0]})"
+        ) from error
+    plan = Plan(s, net, goal, start, {}, {})
     net.require(plan.layers, shape)
     return plan

@@ -200,5 +200,5 @@ def recoloured(photo: Tensor, picture: Tensor, weight: Tensor) -> Tensor:
 def temporal(held: Held) -> method.Objective:
     """The temporal term of a frame."""
     return method.term(
-        terms.Temporal, "temporal", "conv1_1", (1.0,), earlier=held.picture, reliable=held.settled
+        terms.Temporal, "temporal", "pixels", earlier=held.picture, reliable=held.settled
     )

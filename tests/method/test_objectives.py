@@ -3,6 +3,7 @@ algebra, weights that change."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from faults import refusal
@@ -13,7 +14,7 @@ import nstlab as nst
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.fast import tiles as fast
 from nstlab.method.objectives import Objective, content, style, total_variation
-from nstlab.method.terms import Style, Term
+from nstlab.method.terms import Style, Term, TotalVariation
 from nstlab.networks.vgg import VGG19
 
 
@@ -206,3 +207,13 @@ def test_objectives_terms_and_networks_say_what_they_are_and_not_their_pixels(ne
         ")"
     )
     assert repr(net) == "VGG19(weights=random (seed 0), pool=avg, float64, cpu)"
+
+
+def test_names_and_weights_of_terms_are_checked_and_pixel_terms_read_pixels(photo):
+    assert "no colon" in refusal(nst.term, Style, "style:conv1_1", "conv2_1", image=photo)
+    given = nst.term(Style, "style", ("conv1_1", "conv2_1"), np.array([1.0, 2.0]), image=photo)
+    assert given.weights["style:conv2_1"] == 2.0
+    assert nst.term(TotalVariation, "tv", ("conv1_1", "conv2_1")).weights.keys() == {
+        "tv",
+        "tv:pixels",
+    }

@@ -75,3 +75,17 @@ def test_adam_is_torchs():
         optimizer.step()
     states, _ = run(Adam(rate=0.01, epsilon=0.0, bounds=None), ill_conditioned, x, 10)
     assert torch.allclose(states[-1].x, theirs.detach(), atol=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", [Adam(), GradientDescent(), LBFGS()])
+def test_a_loss_may_be_negative(optimizer):
+    def evaluate(x):
+        return Evaluation(x.mean() - 2, torch.full_like(x, 1 / x.numel()), x.mean()[None])
+
+    state = optimizer.init(
+        torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), evaluate
+    )
+    for _ in range(5):
+        state = optimizer.step(state, evaluate)
+        assert state.event == ""
+    assert state.loss < -1.5
