@@ -25,7 +25,7 @@ from typing import Any
 from nstlab.base.settings import InputError, Settings, user_path
 
 logger = logging.getLogger("nstlab")
-# errors of folders that know none
+# Errors of folders that know none.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 LONGEST = 64 << 20  # bytes; longer JSON is not read
 POLL = 0.5  # seconds between two attempts to lock results that another process is computing

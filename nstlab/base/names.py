@@ -45,7 +45,7 @@ RAFT = "raft_large"  # torchvision's name of the network that finds optical flow
 WEIGHTS = ("auto", *DOWNLOADS, "embedded", "random")
 ANY_NETWORKS = ("auto", "imagenet", "random")  # weights that networks other than VGG19 have too
 STEPS = 300
-# pixels of the long side, beyond which coarser sizes leave fewer and fewer steps to be done
+# Pixels of the long side, beyond which coarser sizes leave fewer and fewer steps to be done.
 FULL = 1024
 HISTORY = 50  # curvature pairs
 RATE = 0.02  # change of a pixel in a first-order step; black to white is 1

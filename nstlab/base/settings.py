@@ -23,19 +23,19 @@ from typing import Any, Self
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 TILES = ("auto", "off")  # whether pictures are evaluated in tiles, see recipes.capacity
-# ways to give a painting the photo's shape, see images.fit
+# Ways to give a painting the photo's shape, see images.fit.
 FITS = ("stretch", "crop", "area", "own")
 MAX_SIDE = 16384  # px
 MIN_SIDE = 16  # px; the fifth block of VGG19 sees one position for every 16 pixels
 RESULTS = "results"  # folder in which runs are kept
 # Part of the ids of runs, films and models: raised whenever the same settings give others.
 VERSION = 4
-# fields that may change during a run; fields that matter only when it begins
+# Fields that may change during a run; fields that matter only when it begins.
 LIVE, START, NETWORK = "live", "start", "network"
 LONG = 1000  # characters; a longer message is cut in its middle
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of what a terminal obeys or hides
 JOINERS = "\u200c\u200d"  # which are part of words and emoji
-# the groups of a recipe's fields
+# The groups of a recipe's fields.
 GROUPS = (LIVE, START, "pictures", "regions", NETWORK, "optimizer")
 
 
@@ -104,13 +104,13 @@ class Option:
     unit: str = ""
     choices: tuple[str, ...] = ()
     or_path: bool = False  # a path of a file that is read is allowed besides the choices
-    # words that are never taken for a path, because they are choices of other recipes
+    # Words that are never taken for a path, because they are choices of other recipes.
     reserved: tuple[str, ...] = ()
     log: bool = False  # its slider is logarithmic
-    # turns what users write into the stored value, element by element
+    # Turns what users write into the stored value, element by element.
     parse: Callable[[Any], Any] | None = None
     layers: bool = False  # names layers of the network
-    # part of a run's id; paths and devices are not (the contents of files are hashed instead)
+    # Part of a run's id; paths and devices are not (the contents of files are hashed instead)
     identity: bool = True
     positional: bool = False  # positional on the command line, although it has a default
     short: str = ""  # a short name on the command line, such as "-p"
@@ -201,7 +201,7 @@ def plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-# what may be given for a type, besides itself
+# What may be given for a type, besides itself.
 _CONVERTED = {int: (str,), float: (int, str), Path: (str,), str: (int, Path)}
 
 

@@ -62,7 +62,7 @@ class LastingStream:
         except (OSError, ValueError) as error:
             self.error = error
             with contextlib.suppress(OSError, ValueError, AttributeError):
-                # what is still buffered goes nowhere; Python would try and fail again at its end
+                # What is still buffered goes nowhere; Python would try and fail again at its end.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
     def __getattr__(self, name: str) -> Any:

@@ -73,7 +73,7 @@ def print_network(name: str) -> None:
 def _capacity(device: torch.device) -> str:
     """A device's free memory, its arithmetic, and the largest pictures that fit there."""
     nets = {"embedded": normalize_activations(VGG19("embedded"))}
-    # for its size alone
+    # Only its size matters.
     nets["VGG19"] = normalize_activations(
         VGG19(weights.random_weights(0)), [im.sample("coffee", 32)]
     )

@@ -160,7 +160,7 @@ def _found(parser: _Parser, words: list[str]) -> dict[str, Any]:
     dashed = [
         re.sub(r"^--\w+", lambda name: name[0].replace("_", "-"), each) for each in words[:end]
     ]
-    # argparse cannot have both "--" and options in between. In its place, a flag ends the values of
+    # Argparse cannot have both "--" and options in between. In its place, a flag ends the values of
     # the option before it; nobody can type the flag, since underscores become hyphens.
     parser.add_argument("--_", action="store_true", help=argparse.SUPPRESS)
     behind = ["--_", *map(_Positional, words[end + 1 :])] if end < len(words) else []
@@ -188,7 +188,7 @@ def run_program(
     with lasting_streams() as stdout, interrupts.handled(whole_process=argv is None):
         code = _run(interrupts, commands, words, prog, about)
         stdout.flush()
-        # a closed pipe is no error: whoever reads it (`head`, say) has seen enough
+        # A closed pipe is no error: whoever reads it (`head`, say) has seen enough.
         if code == 0 and stdout.error and not isinstance(stdout.error, BrokenPipeError):
             reason = getattr(stdout.error, "strerror", None) or stdout.error
             say(f"error: the output: {reason}")

@@ -14,7 +14,7 @@ from nstlab.recipes.prepare import prepare
 from nstlab.runs.store import Store
 from nstlab.runs.sweep import Sweep
 
-# time of a whole run over that of its first steps: the history grows, and the store writes
+# Time of a whole run over that of its first steps: the history grows, and the store writes.
 OVERHEAD = 1.15
 
 
@@ -50,7 +50,7 @@ def _kind(plan: Plan) -> tuple[Any, ...]:
     """What a step's time depends on: the picture's size, the network, what is read of it, and how
     pixels are changed."""
     s = plan.settings
-    # the statistic, too
+    # The statistic is one of these fields.
     network = [getattr(s, name) for name, _, opt in s.options() if opt.group == NETWORK]
     return (
         plan.recipe,

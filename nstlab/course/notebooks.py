@@ -107,7 +107,7 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
         "cwd": str(path.parent),
         "language": "python",
     }
-    # of the kernel: `_quietly` is for this process
+    # `_quietly` is for this process; the kernel has a log of its own.
     how |= {"extra_arguments": ["--log-level=ERROR"]}
     try:
         papermill.execute_notebook(path, executed, parameters, progress_bar=bar, **how)

@@ -26,7 +26,7 @@ EXPERIMENT_IDS = tuple(f"E{i}" for i in range(1, 22))
 BUDGET_NAMES = ("quick", "paper", "smoke")
 NOTEBOOK_ACTIONS = ("run", "list")
 BUDGET_HELP = "quick: minutes on a laptop; paper: as published; smoke: seconds"
-# of notebooks, besides budget and results
+# The parameters of notebooks, besides budget and results.
 PARAMETERS = ("size", "seed", "photo", "painting", "weights")
 
 

@@ -18,7 +18,7 @@ from nstlab.feedforward.settings import ApplySettings
 from nstlab.pictures import images as im
 from nstlab.pictures import samples
 
-# where a picture is, its (H, W), the seconds that it took
+# Where a picture is, its (H, W), the seconds that it took.
 Painted = tuple[Path, tuple[int, int], float]
 LEAST = 1 / 255  # difference in a picture that shows anything
 

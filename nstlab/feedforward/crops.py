@@ -22,9 +22,10 @@ from nstlab.pictures import samples
 
 HELD_OUT = "rocket"  # the sample photo that models are judged by, which no network learns from
 PHOTOS = tuple(name for name in samples.PHOTOS if name != HELD_OUT)
-# procedural pictures beside the sample photos; share of crops; their side
+# Procedural pictures beside the sample photos: how many, their share of crops, their side.
 DRAWN, DRAWN_SHARE, DRAWN_SIDE = 36, 0.3, 288
-# of a crop's area in a photo at the size that is learnt: smaller ones are enlarged
+# The least and largest area of a crop in a photo, relative to the area at the size that is
+# learnt: smaller ones are enlarged.
 AREA = 0.45, 2.0
 KEPT = 300  # photos that are held decoded
 

@@ -77,7 +77,7 @@ def receptive_fields(photo: Tensor, widths: Mapping[str, int], title: str = "") 
     squares = []
     show(cell, photo)
     for side, colour in zip(widths.values(), COLOURS, strict=False):
-        # pixels are drawn around whole numbers
+        # Pixels are drawn around whole numbers.
         corner = (width - side - 1) / 2, (height - side - 1) / 2
         squares.append(Rectangle(corner, side, side, fill=False, edgecolor=colour, linewidth=2.2))
         cell.add_patch(squares[-1])

@@ -26,14 +26,14 @@ from nstlab.recipes.plan import Plan
 
 SIDE = 384  # px: long side of the pictures that one brushes on
 ROLES = ("content", "style")  # whose regions they are
-# settings without regions
+# Settings without regions.
 NONE: dict[str, Any] = {"mask": None, "painting_mask": None, "regions": 1}
 
 Labelled = tuple[str, Tensor, Tensor | None]  # name, picture, its label picture
 Loader = Callable[[], list[Labelled]]
 
 
-# that its page sends
+# What its page sends.
 MESSAGES: Messages = {"look": {}, "regions": {"buffers": count(2)}, "no regions": {}}
 
 
@@ -44,7 +44,7 @@ class Brush(Page):
     _esm = source("elements.js", "brush.js")
     _css = source("brush.css")
 
-    # of photo and painting: [{"name", "picture": JPEG, "labels": PNG, or nothing}]
+    # Photo and painting: [{"name", "picture": JPEG, "labels": PNG, or nothing}].
     pictures = t.List().tag(sync=True)
     palette = t.List(list(PALETTE)).tag(sync=True)
 
@@ -57,11 +57,11 @@ class RegionsView(View):
         super().__init__("mask", Brush())
         self._shown: Any = None  # the settings that concern it, of what is shown
         self._run = 0  # the number of the last run
-        # what it has found, and for which such settings
+        # What it has found, and for which such settings.
         self._found: tuple[Any, Loader] | None = None
         self._load: Loader | None = None  # what is to be shown when somebody looks
         self._seen = False
-        # of what is to be shown, which the page's thread and the session's change
+        # What is to be shown is changed by the page's thread and by the session's.
         self._changing = threading.Lock()
 
     def watch(self, moved: Callable[[], None]) -> None:
@@ -84,7 +84,7 @@ class RegionsView(View):
         if number != self._run:
             self._run, self._found = number, None
             if plan.settings.regions > 1:
-                # not the plan, whose memory the next run needs
+                # Not the plan, whose memory the next run needs.
                 masks = plan.inputs["mask"], plan.inputs["painting_mask"]
                 load = partial(_of_run, plan.settings, plan.start.shape[-2:], masks)
                 self._found = _concern(plan.settings), load

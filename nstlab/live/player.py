@@ -34,7 +34,7 @@ from nstlab.video.settings import VideoSettings, words
 
 FILES = ("clip", "out")  # fields that get a control above the picture
 FIELDS = ("from_", "to", "every", "size", "steps", "temporal")  # and below it
-# groups of a picture's fields that a film like it has, too; its steps are its own
+# Groups of a picture's fields that a film like it has, too; its steps are its own.
 SHARED = (LIVE, "pictures", "network")
 READY, PAINTING, STOPPING = "ready", "painting", "stopping"
 PROGRESS = "frame {n_fmt} of {total_fmt}, {remaining} left"
@@ -94,7 +94,7 @@ class FilmPlayer(w.VBox):
             settings, refused=lambda error: self.screen.say(str(error), error=True)
         )
         self.screen.on_msg(self._receive)
-        # of the frames so far, by the names that the page has for them
+        # The files of the frames so far, by the names that the page has for them.
         self._places: dict[str, Path] = {}
         self._thread: threading.Thread | None = None
         super().__init__(
@@ -172,7 +172,7 @@ class FilmPlayer(w.VBox):
         shown = 0.0
         count = 0
         found = 0
-        # by their numbers; a later pass replaces an earlier one's
+        # By their numbers; a later pass replaces an earlier one's.
         frames: dict[int, list[Any]] = {}
 
         def watch(done: FrameDone) -> None:

@@ -42,7 +42,7 @@ class RatioView(View):
         return min(max(settings.alpha / settings.beta, low), high) if settings.beta else high
 
     def read(self, settings: RunSettings) -> dict[str, Any]:
-        # with 0 the photo could never come back
+        # With 0 the photo could never come back.
         alpha = settings.alpha or CONVENTIONS[settings.convention].alpha
         return {"alpha": alpha, "beta": float(f"{alpha / self.widget.value:.4g}")}
 
@@ -164,7 +164,7 @@ class SmoothingView(View):
         )
 
 
-# what has a view of its own, in the order in which it is placed
+# What has a view of its own, in the order in which it is placed.
 SPECIAL: Mapping[tuple[str, ...], Callable[[], View]] = {
     ("alpha", "beta"): RatioView,
     ("content_layers",): ContentLayerView,
@@ -174,7 +174,7 @@ SPECIAL: Mapping[tuple[str, ...], Callable[[], View]] = {
     ("tv",): SmoothingView,
 }
 
-# fields that mean something only with these settings, and are hidden otherwise
+# Fields that mean something only with these settings, and are hidden otherwise.
 NEEDED: Mapping[str, Callable[[Any], bool]] = {
     "mix": lambda settings: bool(settings.more_paintings),
     "mix_layers": lambda settings: bool(settings.more_paintings),

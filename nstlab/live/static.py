@@ -10,7 +10,7 @@ from nstlab.figures.sheets import contact_sheet
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.prepare import prepare
 
-# environment variable: notebooks show pictures, which take so many steps, in place of widgets
+# Environment variable: notebooks show pictures, which take so many steps, in place of widgets.
 STATIC = "NSTLAB_STATIC"
 STATIC_STEPS = 60  # its usual value
 

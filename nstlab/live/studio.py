@@ -176,7 +176,7 @@ class Studio(w.VBox):
             name: str(self.uploads.keep(f"{name}.png", data))
             for name, data in (("mask", photo), ("painting_mask", painting))
         }
-        # refused before anything changes: the page keeps what was painted
+        # Refused before anything changes: the page keeps what was painted.
         labels.masks(*map(labels.load, kept.values()))
         self.controls.change(**NONE | kept)
 

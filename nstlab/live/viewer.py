@@ -34,7 +34,7 @@ QUALITY = 88  # of JPEGs
 POINTS = 240  # of a curve, at most; a screen shows no more
 EVENTS = 30  # that are shown
 RATE_STEPS = 20  # steps over which the rate is measured
-# for a phase, where the page does not use its own name
+# For a phase, where the page does not use its own name.
 WORDS = {Phase.RUNNING: "painting", Phase.RESTING: "finished"}
 
 

@@ -133,7 +133,7 @@ def field_view(
         "min": -1e18 if opt.low is None else opt.low,
         "max": 1e18 if opt.high is None else opt.high,
     }
-    # one that may be None has the convention's value by now
+    # One that may be None has the convention's value by now.
     if wanted is int and not many and value is not None:
         few = opt.high is not None and opt.high - opt.low <= 100
         return View(name, (w.IntSlider if few else w.BoundedIntText)(**ends, **typed))

@@ -281,7 +281,7 @@ def _next_level(run: _Run, start: Tensor) -> None:
     """Begin the next size with the best picture of this one enlarged, or with the start plus the
     enlarged change that this size made to it, which keeps the start's details: whichever has the
     lower loss."""
-    # a size that was left early counts as done, so that the total number of steps stays the same
+    # A size that was left early counts as done, so that the total number of steps stays the same.
     run.index = run.done()
     run.level += 1
     best = run.best.x

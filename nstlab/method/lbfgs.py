@@ -27,7 +27,7 @@ from nstlab.method.optimizers import (
 FIRST_STEP = 0.01  # root mean square change of a pixel in a first step along the gradient
 LONGEST_STEP = 0.25  # root mean square change of a pixel in any step
 SHORTEST_STEP = 1e-7  # below this, float32 pixels do not change
-# numbers; the history of larger pictures, most of the optimizer's memory, is kept in 16 bits
+# The history of pictures with more numbers, most of the optimizer's memory, is kept in 16 bits.
 LARGE = 1 << 22
 
 
@@ -71,7 +71,7 @@ class Curvature:
         """H g, by the compact representation, given B g, whose memory it takes. The scale γ of the
         initial H is that of the newest pair."""
         pairs, sy, yy = (self.tensors[name] for name in ("pairs", "sy", "yy"))
-        # does not wait for a GPU
+        # Does not wait for a GPU.
         order = torch.tensor(self.order, pin_memory=g.is_cuda).to(g.device, non_blocking=True)
         sg, yg = _products(pairs, g).to(sy.dtype)[:, order]
         r = sy[order][:, order].triu()
@@ -317,7 +317,7 @@ class LBFGS:
             x.clamp_(*self.bounds)
         at = evaluate(x)
         products = _step_products(x, state.x, at.grad, state.at.grad)
-        # the only transfer from the device
+        # The only transfer from the device.
         return _Trial(x, at, *torch.cat([at.loss[None], products]).tolist())
 
 

@@ -127,7 +127,7 @@ class Objective:
             active.term.workspace(shapes[active.read][0], prod(shapes[active.read][1:]))
             for active in actives
         ]
-        # autograd keeps all of them
+        # Autograd keeps all of them.
         return sum(each) if net.uses_autograd else max(each, default=0)
 
     def active(self, weights: Mapping[str, float]) -> list[ActiveLayer]:
@@ -223,7 +223,7 @@ def style(
 
     image: the painting, (1, 3, H, W) sRGB in [0, 1]. weights, convention: see `term`. fit, scale,
     fitted: see `Style`."""
-    # refuses what cannot be
+    # Refuses what cannot be.
     im.fitting(im.check_picture(image, "style").shape[-2:], image.shape[-2:], fit, scale)
     fitted = None if fitted is None else tuple(fitted)
     return term(

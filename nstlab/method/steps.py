@@ -28,7 +28,7 @@ class Status(StrEnum):
     STALLED = "no step lowers the loss"
 
 
-# what is done to pictures that are shown or kept; the loss is that of unfinished ones
+# What is done to pictures that are shown or kept; the loss is that of unfinished ones.
 Finish = Callable[[Tensor], Tensor]
 
 

@@ -63,7 +63,7 @@ class Term:
     convention: Convention
     image: Tensor | None = None
     margin: ClassVar[int] = 0  # positions around those of a crop that `part` sees, too
-    # positions that a layer must have in height and width, for the picture and for the target
+    # Positions that a layer must have in height and width, for the picture and for the target.
     least: ClassVar[int] = 1
     positional: ClassVar[bool] = False  # whether targets have as many positions as the picture
     _made: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
@@ -276,7 +276,7 @@ class TotalVariation(PixelTerm):
 
     def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
         (height, width), (top, left) = crop.whole, (crop.rows.start, crop.columns.start)
-        # with one more row below, and one column to the right
+        # With one more row below, and one column to the right.
         own = features[..., min(1, top) :, min(1, left) :]
         down = own.diff(dim=-2)[..., : crop.shape[0], : crop.shape[1]].square().sum() / (
             (height - 1) * width

@@ -156,9 +156,9 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
-# for torchvision's builder, of networks that have no entry
+# Options of torchvision's builders, of networks that have no entry.
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    # as its trained weights need it
+    # As its trained weights need it.
     "inception_v3": {"transform_input": True, "init_weights": False},
 }
 

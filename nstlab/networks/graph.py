@@ -56,7 +56,7 @@ def traced(name: str, pool: str) -> fx.GraphModule:
     for path, part in [*model.named_modules()]:
         if getattr(part, "inplace", False):
             vars(part)["inplace"] = False
-        # those within a layer stay
+        # Poolings without a stride are part of a layer, and stay.
         if pool != "max" and isinstance(part, nn.MaxPool2d) and _first(part.stride) > 1:
             model.set_submodule(path, Pool(pool, part))
     nodes = {node: layer for layer, node in known.nodes.items()}
@@ -97,7 +97,7 @@ class _Shapes(fx.Interpreter):
 def _shapes(module: fx.GraphModule, shape: tuple[int, int]) -> Mapping[str, tuple[int, ...]]:
     """{node: its shape} for a picture of shape (H, W)."""
     shapes = _Shapes(module)
-    # a window is larger than what is left of the picture
+    # A layer whose window is larger than what is left of the picture ends the list.
     with contextlib.suppress(RuntimeError, AssertionError):
         shapes.run(torch.empty(1, 3, *shape, device="meta"))
     return shapes.found
@@ -135,7 +135,7 @@ class GraphNetwork(Network):
         weights = replace(weights, tensors=_needed(blank, weights, name), network=name)
         super().__init__(weights, pool, precision, temperature)
         self.module = copy.deepcopy(blank)
-        # zeros for unused counters
+        # Zeros for unused counters.
         state = {key: weights.tensors.get(key, torch.zeros(())) for key in blank.state_dict()}
         layout = {4: torch.channels_last}  # as convolutions read it
         state = {
@@ -303,7 +303,7 @@ def fields(name: str) -> dict[str, Field]:
     found = {}
     for node in module.graph.nodes:
         before = [found[each] for each in node.all_input_nodes if each in found]
-        # of several, the one that sees most
+        # Of several, the one that sees most.
         field = Field(*map(max, zip(*before, strict=True))) if before else Field()
         for part in module.get_submodule(node.target).modules() if node.op == "call_module" else ():
             if isinstance(part, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):

@@ -30,7 +30,8 @@ from nstlab.pictures import images as im
 # hue. (The paper's authors had all of ImageNet.)
 NORMALIZATION_PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 NORMALIZATION_SIZE = 192  # px, long side of the photos
-# times the layer's mean; a filter that is almost dead on the photos is not enlarged beyond this
+# A filter whose mean is less than this part of its layer's is scaled as if it had this: it is
+# almost dead on the photos.
 SMALLEST_MEAN = 0.01
 
 
@@ -109,7 +110,7 @@ def _cached_means(net: Network) -> dict[str, Tensor]:
         if set(means) == set(net.normalized_layers):
             return means
     means = _finite_means(net, normalization_images())
-    # without a cache they are computed again next time
+    # Without a cache they are computed again next time.
     with contextlib.suppress(OSError, InputError, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as temporary:

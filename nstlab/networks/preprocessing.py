@@ -36,7 +36,7 @@ class Preprocessing:
             )
         if self.order == "BGR":
             image = image.flip(1)
-        # plain numbers, so that nothing is sent to a device
+        # Plain numbers, so that nothing is sent to a device.
         channels = zip(image.unbind(1), self.mean, self.std, strict=True)
         return torch.stack([x * (self.scale / std) - mean / std for x, mean, std in channels], 1)
 

@@ -65,7 +65,7 @@ class VGG(Network):
         super().__init__(weights, pool, precision, temperature)
         self.gain = POOL_GAIN[pool] if rescale_pool else 1.0
         for name, tensor in weights.tensors.items():
-            # as the convolutions read it
+            # As the convolutions read it.
             layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
             self.register_buffer(name.replace(".", "_"), tensor.clone(memory_format=layout))
 

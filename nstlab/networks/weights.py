@@ -34,7 +34,7 @@ logger = logging.getLogger("nstlab")
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of a VGG's five blocks
 EMBEDDED = Path(__file__).parents[1] / "embedded" / "embedded.safetensors"
-# sum of the original's conv1_1 biases, by which it is recognized under any names
+# Sum of the original's conv1_1 biases, by which it is recognized under any names.
 CAFFE_BIAS_SUM = 29.9405
 
 
@@ -122,7 +122,7 @@ def _sequential_names(known: Architecture) -> dict[str, str]:
 def _convolutions(tensors: Mapping[str, Tensor], known: Architecture) -> dict[str, Tensor]:
     """The convolutions of a VGG among the tensors, under our names."""
     ours = _sequential_names(known)
-    # vgg19().features alone
+    # Tensors of `vgg19().features` alone have no prefix.
     bare = any(re.fullmatch(r"\d+\.(weight|bias)", name) for name in tensors)
     found = {}
     for name, tensor in tensors.items():

@@ -19,7 +19,7 @@ DARKEST = 1e-5  # least variance of a colour, so that a grey picture's can be ma
 
 def luminance(image: Tensor) -> Tensor:
     """(1, 3, H, W) -> the same in grey: each channel is the luminance."""
-    # plain numbers, so that nothing is sent to a device
+    # Plain numbers, so that nothing is sent to a device.
     channels = zip(image.split(1, 1), LUMINANCE, strict=True)
     return sum(x * share for x, share in channels).expand_as(image).contiguous()
 

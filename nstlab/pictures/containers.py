@@ -250,8 +250,8 @@ EXIF = 34665
 COLOUR_SPACE = 40961
 INTEROPERABILITY = 40965
 PROFILE = 34675
-# what a page needs to be read: how its pixels are stored, with which tables, its description and
-# its profile
+# What a page needs to be read: how its pixels are stored, with which tables, its description and
+# its profile.
 NEEDED = {
     *range(WIDTH, 264),
     266,
@@ -280,7 +280,7 @@ class Tags:
         self._file = file
         self.order = "<" if head[:2] == b"II" else ">"
         self.big = b"+" in head[2:4]
-        # tag, type, count, value or its place
+        # Tag, type, count, value or its place.
         self._entry = struct.Struct(self.order + ("HHQ8s" if self.big else "HHI4s"))
         self._word = struct.Struct(self.order + ("Q" if self.big else "I"))
         size = struct.Struct(self.order + ("Q" if self.big else "H"))

@@ -27,7 +27,7 @@ LARGE = 1 << 24  # pixels; the decoder shrinks JPEGs that have more
 BAND = 1 << 20  # pixels that become floating-point numbers at a time
 Part = tuple[int, int, int, int]  # top, left, height, width
 Box = tuple[int, int, int, int]  # left, top, right, bottom
-# full (H, W) -> the part that is used, and its (H, W) in use
+# Full (H, W) -> the part that is used, and its (H, W) in use.
 Use = Callable[[tuple[int, int]], tuple[Part, tuple[int, int]]]
 
 
@@ -39,7 +39,7 @@ def read(path: Path, use: Use) -> Tensor:
     1]."""
     with opened(path) as image:
         (_, _, height, width), shape = use(upright(image))
-        # whose decoders can shrink
+        # The decoder of JPEGs can shrink.
         shrunk = image.width * image.height > LARGE and image.format in ("JPEG", "MPO")
         if shrunk:  # to twice what is needed: the filter does the rest
             factor = min(height / shape[0], width / shape[1]) / 2

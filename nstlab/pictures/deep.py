@@ -145,7 +145,7 @@ class DeepTiff(ImageFile.ImageFile):
         if mode == "LAB":
             if values.dtype != np.uint16:
                 raise Refused(kind_of(page))
-            # signed, in steps of 1/256, which become numbers from 0 on
+            # Signed, in steps of 1/256, which become numbers from 0 on.
             offset = values[..., 1:3] ^ 0x8000
             values[..., 1:3] = np.minimum(np.round(offset / 256), 255) * 257
         white = white_of(values[..., : len(mode)], bits)

@@ -22,7 +22,7 @@ from nstlab.pictures.colour import DISTINCT
 from nstlab.pictures.decoding import read_labels
 
 MOST = 12  # regions
-# of regions
+# The colours of regions.
 PALETTE = tuple(
     sorted((*DISTINCT, "#f0e442", "#999999", "#ffffff", "#7a1fa2", "#4e342e", "#b8d45a"))
 )
@@ -154,7 +154,7 @@ def found(
 
     maps = [_described(net, picture, layers) for picture in (photo, painting)]
     points = torch.cat([each[0].flatten(1).T for each in maps]).double().numpy()
-    # if all are the same, as in even pictures
+    # In an even picture all points are the same, and there is one centre.
     centres = points[:1]
     nearest = np.zeros(len(points), dtype=np.int32)
     if np.ptp(points, 0).max() > 1e-6:

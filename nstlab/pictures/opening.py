@@ -24,13 +24,13 @@ from nstlab.pictures import containers
 from nstlab.pictures.containers import Refused, Tags
 from nstlab.pictures.deep import DeepPng, DeepTiff
 
-# more is taken for a decompression bomb; Pillow itself refuses a little more than this
+# More is taken for a decompression bomb; Pillow itself refuses a little more than this.
 MAX_PIXELS = 175_000_000
 ALLOWING = "NSTLAB_MAX_PIXELS"  # environment variable with which a user allows more
 MAX_ASPECT = 8.0  # long side / short side
 METADATA_KEY = "nstlab"  # under which a PNG keeps its settings
 HEAD = 1 << 12  # bytes by which a file is told
-# of a PNG, which count
+# The texts of a PNG that count.
 TEXTS = (METADATA_KEY.encode(), b"XML:com.adobe.xmp", b"Raw profile type exif")
 LIKE = "PNG, JPEG, TIFF, WebP and the like"
 
@@ -118,7 +118,7 @@ def _image(file: BinaryIO) -> Image.Image:
             image.info["transparency"] = clear * scale  # by which Pillow scales its pixels
     elif head.startswith(containers.TIFF):
         page, count = containers.largest_page(file)
-        # whole, by its decoder
+        # The decoder holds a compressed file as a whole.
         held = file.seek(0, io.SEEK_END) if page.first(containers.COMPRESSION, 1) > 1 else 0
         facts = {"frames": count, "tags": page, "held": held, "check": page.check}
         try:
@@ -155,7 +155,7 @@ def _frames(image: Image.Image, file: BinaryIO) -> int:
     """How many pictures a file has that follow each other."""
     if image.format != "GIF":
         return 1 if image.format == "PSD" else getattr(image, "n_frames", 1)  # which has layers
-    # to count them, they are sought
+    # To count them, they are sought.
     with contextlib.suppress(Exception), Image.open(file) as other:
         return other.n_frames
     return 1

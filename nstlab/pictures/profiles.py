@@ -175,7 +175,7 @@ def _of_tags(path: Path, tags: Tags | None) -> bytes | None:
             if len(points) == 6
             else SRGB
         )
-        # one table, or one for each channel
+        # One table, or one for each channel.
         length = len(table) // 3 if len(table) % 3 == 0 else len(table)
         curves = (
             [_table(part) for part in np.split(table, len(table) // length)]

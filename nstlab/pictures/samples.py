@@ -34,7 +34,7 @@ def style_folder() -> Path:
 def samples() -> dict[str, Path]:
     """{name: file} of every picture that comes with the lab: scikit-image's photos and the
     project's own paintings."""
-    # here, because importing scikit-image takes longer than the rest of this module
+    # Here, because importing scikit-image takes longer than the rest of this module.
     import skimage.data
 
     photos = Path(skimage.data.__file__).parent

@@ -66,7 +66,7 @@ else:
 MAIN = "transfer"  # the recipe that is listed first
 DRAWN = ("noise", "white", "grey", "rings")  # first pictures that are made from nothing
 FAST = "fast"  # a transfer's first picture, painted in one pass
-# all, with those that are pictures of a recipe
+# All first pictures, with those that are pictures of a recipe.
 INITS = (*DRAWN, "content", "style", "matched", FAST)
 
 # Makers of fields, one for each group of settings.

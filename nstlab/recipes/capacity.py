@@ -210,7 +210,6 @@ def _features(plan: Plan, net: VGG, pixels: float = math.inf) -> int:
     """Bytes of features of a window of so many pixels, or of windows that cover the whole picture,
     if that is less."""
     wide = Arithmetic(torch.float32) if net.precision == "auto" else arithmetic_of(net)
-    # twice, since windows overlap
     layers = set(plan.layers)
-    pixels = min(pixels, 2 * math.prod(plan.shape))
+    pixels = min(pixels, 2 * math.prod(plan.shape))  # twice, since windows overlap
     return round(weights_of(net, layers, wide) + pixels * bytes_a_pixel(net, layers, wide))

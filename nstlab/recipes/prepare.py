@@ -46,7 +46,7 @@ def network(settings: RunSettings, on: torch.device) -> Network:
     return net.to(on)
 
 
-# first pictures that are made: (like, seed) -> picture
+# First pictures that are made: (like, seed) -> picture.
 _DRAWN: dict[str, Callable[[Tensor, int], Tensor]] = {
     "noise": starts.noise,
     "white": starts.white_noise,

@@ -92,7 +92,7 @@ class RegionalSettings(PaintedSettings):
             if self.architecture.blocks
             else self.architecture.style_layers or self.style_layers
         )
-        # neither edges nor whole things
+        # Neither edges nor whole things.
         layers = [rectified(name) for name in known[-3:-1] or known]
         mask, own = labels.found(net, photo, painting, layers, self.regions, self.seed)
         return {"mask": mask, "painting_mask": own}

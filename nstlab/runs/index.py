@@ -153,7 +153,7 @@ def rows(root: str | Path = RESULTS) -> list[dict[str, Any]]:
             entries[name] = entry
             found.append(_row(run, entry["manifest"]))
     if entries != cached and path.parent.is_dir():
-        # results may be read-only
+        # Results may be read-only.
         with contextlib.suppress(InputError), files.replacing(path) as temporary:
             temporary.write_text(
                 json.dumps({"version": INDEX_VERSION, "runs": entries}), encoding="utf-8"

@@ -97,7 +97,7 @@ class Store:
         if resume and (run := self.find(plan, frames, deep)):
             return Obtained(run, found=True)
         with files.locked_results(self.root, self.folder(plan), wait=not strict):
-            # another process has just finished it
+            # Another process has just finished it.
             if resume and (run := self.find(plan, frames, deep)):
                 return Obtained(run, found=True)
             plan.check_memory()
@@ -124,7 +124,7 @@ class Store:
         with files.locked_results(self.root, run.folder):
             if run.is_whole():
                 return run
-            # an interrupted run's folder stays
+            # An interrupted run's folder stays.
             recorder = _Recorder(plan, run.folder.with_suffix(".kept.partial"), record)
             recorder.open(anew=True)
             try:
@@ -222,7 +222,7 @@ class _Recorder:
         on."""
         began = time.monotonic()
         try:
-            # first, so that a checkpoint has its history
+            # First, so that a checkpoint has its history.
             write_rows(self.folder / "history.csv", self.record.rows)
             self.record.last.checkpoint().save(self.folder / "checkpoint.safetensors")
         except InputError as error:
@@ -259,7 +259,7 @@ class _Recorder:
                     deep=True,
                 )
             write_manifest(self.folder, folder.name, self.plan, result, self.record, self.frames)
-            # the run was computed anew
+            # The run was computed anew.
             earlier = os.path.lexists(folder) and files.set_aside(folder)
             self.folder.rename(folder)
             if earlier:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("nstlab")
 
-# others are terms
+# The columns of a history; others are terms.
 COLUMNS = {
     "step": int,
     "level": int,

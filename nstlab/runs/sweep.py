@@ -44,11 +44,11 @@ from nstlab.runs.finished import Case, FinishedRun
 from nstlab.runs.store import Store
 
 PATIENCE = 60  # seconds that workers have to keep what they have done when they are to end
-# seconds within which a scheduler must answer, and between two looks for workers
+# Seconds within which a scheduler must answer, and between two looks for workers.
 WORKER_TIMEOUT = 10
 
 
-# called after a step, or when the case is done
+# Called after a step, or when the case is done.
 Report = Callable[[Case, Step | None, FinishedRun | None], None]
 
 
@@ -174,7 +174,7 @@ def _run_elsewhere(
     The workers decide the ids of the runs, since these depend on the arithmetic there."""
     root = str(Path(store.root).absolute())
     futures, done, failed = {}, {}, []
-    # all of them, before anything runs
+    # All of them, before anything runs.
     inputs = [_inputs(prepare(case.settings, "cpu")) for case in cases]
     try:
         for case, each in zip(cases, inputs, strict=True):
@@ -329,8 +329,8 @@ def dask(address: str, device: str = DEVICES[0]) -> Iterator[Executor]:
             "dask: dask.distributed is not installed; pip install 'nstlab[dask]'"
         ) from None
     try:
-        # in a thread, since notebooks have a loop; a client that failed to connect would make noise
-        # at exit
+        # In a thread, since notebooks have a loop; a client that failed to connect would make noise
+        # at exit.
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, _connect(address)).result()
         client = Client(address, timeout=WORKER_TIMEOUT, set_as_default=False)

@@ -16,12 +16,12 @@ from nstlab.method.crops import Crop
 from nstlab.method.terms import PixelTerm
 from nstlab.pictures import images as im
 
-# variance of a window's colours that is taken for noise; rounding to 8 bits makes 1.3e-6
+# Variance of a window's colours that is taken for noise; rounding to 8 bits makes 1.3e-6.
 RIDGE = 1e-5
 BAND = 64  # rows of windows for which it is computed at a time, in some kilobytes a pixel
 
 Offset = tuple[int, int]
-# from a pixel to half of those with which it shares a window of 3×3: (down, right)
+# From a pixel to half of those with which it shares a window of 3×3: (down, right)
 OFFSETS: tuple[Offset, ...] = tuple(
     (down, right) for down in range(3) for right in range(-2, 3) if (down, right) > (0, 0)
 )
@@ -127,8 +127,8 @@ class Affine(PixelTerm):
 
 
 REACH = 1 / 48  # of the long side: the radius of the windows of `guided`
-# pixels: a smaller radius is enough for affine functions, which change slowly; windows of a larger
-# one are reduced
+# Pixels: a smaller radius is enough for affine functions, which change slowly; windows of a larger
+# one are reduced.
 FINEST = 4
 FAINT = 1e-4  # variance of the photo's colours in a window below which they explain nothing
 

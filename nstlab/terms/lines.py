@@ -14,8 +14,8 @@ from nstlab.pictures import images as im
 from nstlab.pictures.colour import luminance
 
 PAPER = 1 / 12  # of the long side: the reach within which the brightest tone is taken for paper
-# how much darker than the paper around it a pixel may be and still be white: paper's grain, a
-# scanner's noise
+# How much darker than the paper around it a pixel may be and still be white: paper's grain, a
+# scanner's noise.
 GRAIN = 0.15
 
 

@@ -115,7 +115,7 @@ class _Reading:
         self.is_bare = _is_bare(source)
         self.count, self.last = 0, -1 / clip.rate  # frames so far, and the time of the newest
         self.until = Fraction(0)  # when the newest ends
-        # of sound, and of pictures that are repeated, in the clip's time
+        # When sound ends, and pictures that are repeated, in the clip's time.
         self.ends: dict[int, Fraction] = {}
         self.sent: dict[int, int] = {}  # until there is a frame: pts and dts of its packets
         self.delay = 0  # ticks between the dts of a frame and when it is shown

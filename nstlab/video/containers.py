@@ -54,7 +54,7 @@ def opened(path: Path) -> Iterator[Any]:
     av = library()
     if not os.path.exists(path):
         raise InputError(f"{path}: no such file")
-    # whole paths, since a colon ends the name of a protocol; and nothing is read from a network
+    # Whole paths, since a colon ends the name of a protocol; and nothing is read from a network.
     whole = str(files.regular(path).absolute())
     try:
         container = av.open(
@@ -88,7 +88,7 @@ def kind_of(path: Path) -> str | None:
     known."""
     if path.suffix.lower() in RAW:
         return "a camera's raw picture"
-    # whatever a damaged file makes its reader raise
+    # Whatever a damaged file makes its reader raise.
     with contextlib.suppress(Exception), Image.open(path) as image:
         if getattr(image, "n_frames", 1) > 1 and image.format not in ("TIFF", "MPO"):
             return (
@@ -172,7 +172,7 @@ def decoder_of(stream: Any) -> Any:
         with contextlib.suppress(av.codec.codec.UnknownCodecError):  # a build without it
             context = av.CodecContext.create(ALPHA_DECODERS[context.name], "r")
     context.options = {"max_pixels": str(max_pixels())}
-    # several large frames at a time
+    # Several large frames at a time.
     context.thread_type = "SLICE" if stream.width * stream.height > LARGE else "AUTO"
     return context
 
@@ -192,6 +192,6 @@ def decoded(
                 yield from decoder.decode(packet)
             continue
         note(packet)
-        # an empty one repeats the picture; a decoder takes it for the end
+        # An empty one repeats the picture; a decoder takes it for the end.
         if packet.stream is stream and packet.size:
             yield from decoder.decode(packet)

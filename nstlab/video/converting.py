@@ -84,7 +84,7 @@ class Converter:
         self.graph: Any = None
         self.kind: Any = None  # of the frames for which the graph is built
         self.interlaced = False
-        # turn and tags of those that are in the graph
+        # Turn and tags of those that are in the graph.
         self.frames: deque[tuple[Turn, int, int]] = deque()
         self.said: set[str] = set()
 

@@ -24,16 +24,16 @@ from nstlab.recipes.prepare import prepare
 from nstlab.video.flow import FLOWS, reliable, warped
 from nstlab.video.settings import VideoSettings
 
-# in later passes: part that the neighbour has in the first picture, where it shows the same (Ruder
+# In later passes: part that the neighbour has in the first picture, where it shows the same (Ruder
 # et al. 2016)
 HALF = 0.5
 FRAME = "frame"  # stands in settings for the file that a frame is not
 ALIKE = 0.08  # difference of two photos, in one channel, up to which they look alike
-# with a model: part of a frame that is found in earlier ones, beyond which no more of them are
-# searched
+# With a model: part of a frame that is found in earlier ones, beyond which no more of them are
+# searched.
 ENOUGH = 0.999
-# weight of what has come into sight since the farthest of them, since a few steps more are needed
-# to paint it
+# Weight of what has come into sight since the farthest of them, since a few steps more are needed
+# to paint it.
 NEW = 0.1
 
 
@@ -79,7 +79,7 @@ class Filming:
         self.device = device(settings.device)
         if settings.earlier:
             self.flow(*torch.zeros(2, 1, 3, 16, 16))  # what it lacks is said now, not later
-        # the newest in each precision, whose network is used again
+        # The newest in each precision, whose network is used again.
         self.plans: dict[str, Plan] = {}
         self.model = None if settings.model is None else StyleModel.load(settings.model)
         if self.model is not None:
@@ -107,7 +107,7 @@ class Filming:
         for seen in earlier:
             flow = self.flow(photo, seen.photo)
             where = reliable(flow, self.flow(seen.photo, photo))
-            # linear ones blur, more with every frame
+            # Linear ones blur, more with every frame.
             moved = warped(seen.picture, flow, "bicubic").clamp(0, 1)
             if made is None:
                 if (nearest := float(where.mean())) < self.settings.cut:
@@ -115,7 +115,7 @@ class Filming:
                 begun = torch.maximum(where, alike(photo, warped(seen.photo, flow)))
                 made = Held(torch.lerp(recoloured(photo, moved, where), moved, begun), where, where)
             else:
-                # each pixel is held to the nearest frame that shows it
+                # Each pixel is held to the nearest frame that shows it.
                 new = (1 - made.reliable) * where
                 relied = made.reliable + new
                 made = Held(

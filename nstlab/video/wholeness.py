@@ -21,14 +21,14 @@ SLACK = 16  # bytes that an AVI may lack: some writers count wrongly
 FILM_BOXES = {b"moov", b"moof", b"mdat"}  # of ISO media
 # Segment and Cluster of Matroska, whose parts are looked at
 EBML_MASTERS = {0x18538067, 0x1F43B675}
-# bytes of a packet of a transport stream: where its sync byte is
+# Bytes of a packet of a transport stream: where its sync byte is.
 TS_PACKETS = {188: 0, 192: 4, 204: 0}
 # Header and Data of ASF; its index, which may follow, is not needed
 ASF_OBJECTS = {
     bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"),
     bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c"),
 }
-# how a frame of DV begins: its bytes, at 25 Mbit/s
+# How a frame of DV begins: its bytes, at 25 Mbit/s.
 DV_FRAMES = {b"\x1f\x07\x00\x3f": 120_000, b"\x1f\x07\x00\xbf": 144_000}
 NOTHING = -1  # length of a part that begins with nothing sensible
 

@@ -48,9 +48,9 @@ CODECS = {  # suffix: (codec, its options), of good quality
     ),
 }
 GIF_SIDE = 480  # px: long side at which an animation is kept small
-# hundredths of a second: browsers show what is to be shown for less at a tenth of its speed
+# Hundredths of a second: browsers show what is to be shown for less at a tenth of its speed.
 GIF_SHOWN = 2
-# seconds for which a film can show one picture
+# Seconds for which a film can show one picture.
 LONGEST = dict.fromkeys(CODECS, (1 << 31) // TICKS) | {".gif": 655.35}
 KINDS = tuple(LONGEST)
 

@@ -9,7 +9,7 @@ import torch
 
 from nstlab.networks.base import Network
 
-# part of the last size's steps that is done in float32 after steps in a coarser type
+# Part of the last size's steps that is done in float32 after steps in a coarser type.
 FINE = {torch.bfloat16: 0.2}
 
 

@@ -87,7 +87,7 @@ class FastBound(ByHand):
     def reweight(self, changes: Mapping[str, float]) -> None:
         super().reweight(changes)
         if self.net.device.type == "cuda":
-            # a reference to itself would keep its memory until the garbage is collected
+            # A reference to itself would keep its memory until the garbage is collected.
             own = weakref.proxy(self)
             self._replayed = Replayed(lambda image: own._evaluated(image))
 
@@ -150,6 +150,6 @@ def unit_of(
     float16."""
     if arithmetic.dtype != torch.float16:
         return 1.0
-    # at a perfect match all are 0
+    # At a perfect match all are 0.
     largest = torch.stack([slope.abs().max() for slope in slopes]).max().clamp_min(1e-30)
     return torch.exp2(-8 - largest.log2().floor()) * float(shape[0] * shape[1])

@@ -18,7 +18,7 @@ from nstlab.networks.base import Network
 from nstlab.networks.vgg import is_fast
 
 PICTURES = 9  # tensors of the image's size held at once: inputs, start, gradients, steps, trials
-# what is held at once when autograd computes a gradient, over all features that are computed
+# What is held at once when autograd computes a gradient, over all features that are computed.
 AUTOGRAD = 1.5
 SMOOTHING = 4  # copies of features that are read if they are smoothed
 

@@ -41,7 +41,7 @@ from nstlab.networks.vgg import VGG
 
 # (layer, its features, where to write the gradient of the loss there)
 Inject = Callable[[str, Tensor, Tensor], None]
-# bytes; if features in 16 bits take more, those of the first block are computed twice
+# Bytes; if features in 16 bits take more, those of the first block are computed twice.
 BUDGET = 1 << 30
 ALIGNED = 32  # layers begin at multiples of this many numbers, which suits vector instructions
 
@@ -87,7 +87,7 @@ class Layout:
         wide = dtype.itemsize > 2 or sum(sizes[node] for node in kept) * dtype.itemsize > BUDGET
         twice = first if wide else ()
         offsets, ends = {}, []
-        # each after the scratch memory that it needs
+        # Each after the scratch memory that it needs.
         for group in (twice, [node for node in nodes if node not in twice]):
             end = max((sizes[node] for node in group), default=0)
             if "conv1_1" in group:
@@ -329,7 +329,7 @@ def _quads(y: Tensor, g: Tensor) -> Tensor:
 def _masked(g: Tensor, y: Tensor) -> None:
     """Set y to g where y is positive, and to 0 elsewhere."""
     if y.device.type == "cpu" and y.dtype.itemsize == 2:
-        # the bits of positive numbers are positive: six times faster
+        # The bits of positive numbers are positive: six times faster.
         g = g.view(torch.int16)
         y = y.view(torch.int16)
     torch.ops.aten.threshold_backward.grad_input(g, y, 0, grad_input=y)

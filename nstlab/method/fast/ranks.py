@@ -32,11 +32,11 @@ from torch.distributed.rendezvous import rendezvous
 from nstlab.base.settings import InputError, is_whole
 
 BEAT = 5.0  # seconds between two heartbeats of a rank
-# heartbeats, three minutes: a library that writes a large file may hold the interpreter for a while
+# Heartbeats, three minutes: a library that writes a large file may hold the interpreter for a while.
 MISSED = 36
 MEETING = 600.0  # seconds within which all ranks have to be there
 LINGER = 2.0  # seconds that the first rank waits, at its end, for those that may not answer
-# of a wait for an order, while the first rank computes or writes alone
+# Of a wait for an order, while the first rank computes or writes alone.
 LONGEST = timedelta(days=30)
 NOBODY = 1  # the tag of messages that are never sent
 

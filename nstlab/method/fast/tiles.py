@@ -65,7 +65,7 @@ class TiledBound(ByHand):
     tiling: Tiling = field(kw_only=True)
     _windows: Windows | None = field(init=False, default=None)
     _margins: dict[str, int] = field(init=False, default_factory=dict)
-    # those of the targets that have positions
+    # The tiles of the targets that have positions.
     _tiles: list[Tile] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:

@@ -17,11 +17,11 @@ from nstlab.method.fast.ranks import Team, spanned
 from nstlab.method.terms import PIXELS
 from nstlab.networks.vgg import VGG
 
-# bytes a pixel, beside features: the window as it is and preprocessed, and its gradient on the way
-# back
+# Bytes a pixel, beside features: the window as it is and preprocessed, and its gradient on the way
+# back.
 WINDOW = 96
-# pixels: a picture with less than a square of this side for each rank is evaluated by the first one
-# alone
+# Pixels: a picture with less than a square of this side for each rank is evaluated by the first one
+# alone.
 ALONE = 256
 
 
@@ -103,7 +103,7 @@ class Windows:
         self.arithmetic = arithmetic
         self.reads = margins.keys() - {PIXELS}
         self.tiles, kept = tiling.tiles(net, margins, shape, arithmetic)
-        # then each rank computes all
+        # With fewer tiles than ranks, each rank computes all.
         self.team = tiling.team if len(self.tiles) >= tiling.team.size else Team(0, 1)
         self.mine = self.team.share(len(self.tiles))
         self.kept = min(kept, len(self.mine))
@@ -113,7 +113,8 @@ class Windows:
     def _propagation(self, i: int) -> Propagation:
         """The propagation for a tile, in the memory that it has: its own one for the first tiles,
         the same for the others."""
-        # that with the most memory first, which is then enough for all; not always the largest
+        # The one with the most memory comes first, so that its memory is enough for all; it is not
+        # always the largest.
         if not self._propagations:
             shapes = {self.tiles[i].window.shape for i in self.mine}
             most = max(
@@ -191,7 +192,7 @@ class Windows:
             else:
                 propagation = self._propagation(i)
                 propagation.image = window
-                # by the features of the next tile
+                # The features of the next tile have taken the place of this one's.
                 overwritten = self.kept - 1 <= i - self.mine.start < len(self.mine) - 1
                 if overwritten:
                     for _ in propagation.forward(window):

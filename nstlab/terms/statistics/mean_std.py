@@ -8,7 +8,7 @@ from torch import Tensor
 from nstlab.method.statistics import positions, widened
 from nstlab.method.terms import Style, put
 
-# added to variances, so that the deviation of a filter that is constant can be differentiated
+# Added to variances, so that the deviation of a filter that is constant can be differentiated.
 FLAT = 1e-6
 
 
