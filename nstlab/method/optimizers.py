@@ -27,7 +27,8 @@ from torch import Tensor
 
 from nstlab.base.names import RATE
 
-# A first-order step explodes if it makes the loss this many times larger; a line search, its square.
+# A first-order step explodes if it makes the loss this many times larger; a line search, its
+# square.
 EXPLOSION = 10.0
 BOUNDS = (0.0, 1.0)  # black and white
 NOT_FINITE = "loss not finite, rolled back"

@@ -32,7 +32,8 @@ from torch.distributed.rendezvous import rendezvous
 from nstlab.base.settings import InputError, is_whole
 
 BEAT = 5.0  # seconds between two heartbeats of a rank
-# Heartbeats, three minutes: a library that writes a large file may hold the interpreter for a while.
+# Heartbeats, three minutes: a library that writes a large file may hold the interpreter for a
+# while.
 MISSED = 36
 MEETING = 600.0  # seconds within which all ranks have to be there
 LINGER = 2.0  # seconds that the first rank waits, at its end, for those that may not answer
