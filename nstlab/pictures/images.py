@@ -173,10 +173,10 @@ def fit(image: Tensor, shape: Sequence[int], how: str = FITS[0], scale: float = 
     """Give a painting the photo's shape (H, W), in one of settings.FITS; `scale` enlarges it, and
     with it its strokes.
 
-    stretch: resized to exactly H × W, as the paper does; its proportions change. crop:    the
-    largest middle part that has the photo's proportions, resized to H × W. area:    its own
-    proportions, as many pixels as the photo. own:     its own pixels, so that strokes are as large
-    as they are in its file, however large the photo is.
+    stretch: resized to exactly H × W, as the paper does; its proportions change.
+    crop:    the largest middle part that has the photo's proportions, resized to H × W.
+    area:    its own proportions, as many pixels as the photo.
+    own:     its own pixels, so that strokes are as large as in its file, however large the photo.
     """
     own = tuple(image.shape[-2:])
     (top, left, height, width), shape = fitting(own, shape, how, scale)

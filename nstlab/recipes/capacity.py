@@ -161,8 +161,9 @@ def fit_into_memory(plan: Plan, budget: MemoryBudget) -> Plan:
                 "tile: only vgg19 and vgg16, without a temperature, can be evaluated in tiles"
             )
         return _checked(plan, budget, free)
-    most = _features(plan, plan.net)
-    least = _features(plan, plan.net, LEAST**2)
+    net: VGG = plan.net
+    most = _features(plan, net)
+    least = _features(plan, net, LEAST**2)
     pictures = plan.pictures_needed()
 
     def cut(left: int, **where: Any) -> Plan:
@@ -176,9 +177,14 @@ def fit_into_memory(plan: Plan, budget: MemoryBudget) -> Plan:
         and free >= least
     ):
         return cut(free, on_host=True)
-    raise InputError(
-        _too_large(plan, budget, free, lambda shape: plan.pictures_needed(shape) + least)
-    )
+
+    def needed(shape: Sequence[int]) -> int:
+        """Bytes that the run takes at a size (H, W): in tiles, or as a whole where that is less."""
+        in_tiles = plan.pictures_needed(shape) + _features(plan, net, LEAST**2, shape)
+        alone = budget.side is None and budget.team.size == 1
+        return min(in_tiles, plan.memory_needed(shape)) if alone else in_tiles
+
+    raise InputError(_too_large(plan, budget, free, needed))
 
 
 def _checked(plan: Plan, budget: MemoryBudget, free: int, offer: bool = False) -> Plan:
@@ -206,10 +212,13 @@ def _too_large(
     return message
 
 
-def _features(plan: Plan, net: VGG, pixels: float = math.inf) -> int:
+def _features(
+    plan: Plan, net: VGG, pixels: float = math.inf, shape: Sequence[int] | None = None
+) -> int:
     """Bytes of features of a window of so many pixels, or of windows that cover the whole picture,
-    if that is less."""
+    of the run's size or another (H, W), if that is less."""
     wide = Arithmetic(torch.float32) if net.precision == "auto" else arithmetic_of(net)
     layers = set(plan.layers)
-    pixels = min(pixels, 2 * math.prod(plan.shape))  # twice, since windows overlap
+    # Windows overlap, so that all of them may have twice the pixels.
+    pixels = min(pixels, 2 * math.prod(shape or plan.shape))
     return round(weights_of(net, layers, wide) + pixels * bytes_a_pixel(net, layers, wide))

@@ -1,9 +1,11 @@
 """One run on disk: its id, and the files in its folder.
 
-manifest.json       settings, hashes, result, device, versions, timings history.csv         one row
-for each step final.png           the best picture final.tif           the same with 16 bits a
-channel, if asked for frames/000041.png   progress pictures, if asked for start.png           the
-first picture, of a run kept by the studio whose first picture was not drawn by the recipe
+manifest.json       settings, hashes, result, device, versions, timings
+history.csv         one row for each step
+final.png           the best picture
+final.tif           the same with 16 bits a channel, if asked for
+frames/000041.png   progress pictures, if asked for
+start.png           the first picture, of a run kept by the studio that the recipe did not draw
 """
 
 from __future__ import annotations
@@ -173,9 +175,9 @@ class StoredRun:
             if (manifest["recipe"], manifest["id"]) != (self.folder.parent.name, self.id):
                 return f"its manifest belongs to {manifest['recipe']}/{manifest['id']}"
             for path in (self.picture, self.folder / "history.csv"):
-                files.regular(path)
-                if not path.is_file():
+                if not path.exists():
                     return f"{path.name} is missing"
+                files.regular(path)
         except (OSError, ValueError) as error:
             return f"{type(error).__name__}: {error}"
         return ""

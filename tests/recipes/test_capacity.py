@@ -134,4 +134,4 @@ def test_what_is_too_large_even_in_tiles_is_told_with_a_size_that_fits(settings,
     fits = int(re.search(told, message)[1])
     assert prepare_here(settings.replace(size=fits), "cpu").tiling is not None
     with pytest.raises(InputError):
-        prepare_here(settings.replace(size=fits + 32), "cpu")
+        prepare_here(settings.replace(size=fits + 16), "cpu")
