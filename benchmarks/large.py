@@ -24,7 +24,7 @@ from nstlab.recipes.capacity import MemoryBudget, prepare_here
 from nstlab.recipes.transfer import TransferSettings
 
 # GB that the process may take, by the size in px
-BUDGETS = {1024: "1.5", 2048: "1.5", 4096: "3", 6000: "5"}
+BUDGETS = {1024: "2", 2048: "2.5", 4096: "3.5", 6000: "5"}
 # px: sizes that are measured without tiles, too; only the first one fits into the budget as a whole
 BOTH = (1024, 2048)
 FLAT = 1.25  # the time per pixel of any larger size over that of any other
