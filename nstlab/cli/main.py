@@ -217,7 +217,10 @@ def _write_outputs(stored: Any, settings: RunSettings, job: JobSettings, how: st
     deep = job.depth == 16
     result = stored.manifest["result"]
     places = str(job.out)
-    picture = im.reopen(stored.deep_picture if deep else stored.picture)
+    try:
+        picture = im.reopen(stored.deep_picture if deep else stored.picture)
+    except InputError as error:
+        raise InputError(f"{error}; --no-resume computes it anew") from None
     if job.frames:  # first, because more can go wrong with it
         frames = itertools.chain(map(im.reopen, stored.some_frames(job.frames)), [picture])
         places += f" and {im.save_gif(frames, picture.shape[-2:], job.animation)}"

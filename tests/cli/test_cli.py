@@ -181,6 +181,16 @@ def test_a_run_is_found_again_unless_it_is_to_be_computed_anew(paint, tmp_path, 
     assert (tmp_path / "out.png").read_bytes() != first
 
 
+def test_a_kept_picture_that_is_damaged_is_told_with_the_way_out(paint, command, tmp_path, capsys):
+    paint()
+    (picture,) = tmp_path.rglob("final.png")
+    picture.write_bytes(picture.read_bytes()[:60])
+    assert cli.main(command()) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith("; --no-resume computes it anew")
+    assert "found in" not in paint(no_resume=())
+
+
 def test_an_animation_has_as_many_frames_as_wanted_and_only_missing_ones_are_computed(
     paint, tmp_path
 ):
