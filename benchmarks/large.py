@@ -1,4 +1,4 @@
-"""The rows about pictures larger than memory, each measured in processes of its own: memory and
+"""The rows about large pictures, each measured in processes of its own: memory and
 time by size, and ranks.
 
 `python -m benchmarks.large SIZE STEPS TILE MEMORY` is one such process, or with torchrun one of

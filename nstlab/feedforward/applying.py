@@ -94,7 +94,6 @@ def _painted(
     """Paint one photo."""
     begun = time.monotonic()
     shape = im.shape_of(source, settings.size)
-    painter.check_memory(shape)
     photo = im.load_fit(source, shape)
     picture = painter(photo, mix, settings.alpha)
     if _range(picture) < LEAST and _range(photo) > 25 * LEAST:

@@ -26,8 +26,6 @@ from nstlab.feedforward.network import CONTRAST, EPSILON, Layer, Normalization, 
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import native_halves
 
-SPARE = 0.9  # of the free memory, for a picture's features: others need some, too
-
 
 @dataclass(frozen=True, eq=False)
 class Step:
@@ -115,16 +113,15 @@ class Painter:
 
         mix: (K,) shares of the network's paintings, which add up to 1. alpha: from the photo, 0, to
         the painted picture, 1.
-        Raises: InputError if the picture is not finite."""
+        Raises: InputError if it needs more memory than is free, or is not finite."""
         height, width = photo.shape[-2:]
+        self.check_memory((height, width))
         mix = mix.to(self.device)[None]
 
         def layer(step: Step, x: Tensor) -> Tensor:
             return step.normalized(step.convolved(x), mix).relu_()
 
-        x = layer(
-            self.down, layer(self.first, (CONTRAST * (photo.to(self.device) - 0.5)).to(self.dtype))
-        )
+        x = layer(self.down, layer(self.first, CONTRAST * (photo.to(self.device) - 0.5)))
         for one, two in self.pairs:
             x = two.normalized(two.convolved(layer(one, x)), mix).add_(x)
         painted = torch.sigmoid(self.last.convolved(layer(self.up, x)).float())[
@@ -137,10 +134,10 @@ class Painter:
     def check_memory(self, shape: Sequence[int]) -> None:
         """InputError, with the size that would fit, if a picture of shape (H, W) needs more memory
         than is free."""
-        free = round(SPARE * memory.available(self.device))
+        free = round(memory.SPARE * memory.available(self.device))
         if self.memory_needed(shape) > free:
             raise InputError(memory.too_little(max(shape), self.memory_needed, shape, free))
 
     def memory_needed(self, shape: Sequence[int]) -> int:
         """Bytes that are held at once for a picture of shape (H, W)."""
-        return prod(shape) * (len(self.first.weight) * self.dtype.itemsize + 36)
+        return prod(shape) * (3 * len(self.first.weight) * self.dtype.itemsize // 4 + 32)

@@ -25,7 +25,6 @@ from nstlab.recipes.plan import Plan
 from nstlab.recipes.prepare import load_inputs, outline
 
 LEAST = 512  # pixels: a tile's window that is worth while is at least a square of this side
-SPARE = 0.9  # of the free memory, for a run: others need some, too
 UNSEEN = 200 << 20  # bytes that the libraries take when they begin to compute
 
 
@@ -49,7 +48,7 @@ class MemoryBudget:
     def bytes(self, device: torch.device) -> int:
         """How many bytes a run may take on a device."""
         if self.memory is None:
-            return round(SPARE * memory.available(device) / self.team.here)
+            return round(memory.SPARE * memory.available(device) / self.team.here)
         return max(0, round(self.memory * 1e9) - self.taken(device))
 
     def taken(self, device: torch.device) -> int:
@@ -65,7 +64,7 @@ def prepare_here(
     budget: MemoryBudget | None = None,
     known: Plan | None = None,
 ) -> Plan:
-    """`plan.prepare` for a run on this machine: in tiles if its features take more memory than is
+    """`prepare` for a run on this machine: in tiles if its features take more memory than is
     free, or than `budget` allows.
 
     Raises: InputError as it does, and for a run for which not even tiles help."""
@@ -148,12 +147,12 @@ def fit_into_memory(plan: Plan, budget: MemoryBudget) -> Plan:
     asked for where none can be."""
     device = plan.net.device
     free = budget.bytes(device)
-    whole = plan.memory_needed()
+    may_be_whole = budget.side is None and budget.team.size == 1
     if budget.tile == TILES[1] and budget.team.size > 1:
         raise InputError(
             f"tile: several ranks share a picture's tiles; leave out --tile {TILES[1]}"
         )
-    if budget.tile == TILES[1] or (budget.side is None and budget.team.size == 1 and whole <= free):
+    if budget.tile == TILES[1] or (may_be_whole and plan.memory_needed() <= free):
         return _checked(plan, budget, free, offer=budget.tile == TILES[1])
     if not is_fast(plan.net):
         if budget.side is not None or budget.team.size > 1:
@@ -181,8 +180,7 @@ def fit_into_memory(plan: Plan, budget: MemoryBudget) -> Plan:
     def needed(shape: Sequence[int]) -> int:
         """Bytes that the run takes at a size (H, W): in tiles, or as a whole where that is less."""
         in_tiles = plan.pictures_needed(shape) + _features(plan, net, LEAST**2, shape)
-        alone = budget.side is None and budget.team.size == 1
-        return min(in_tiles, plan.memory_needed(shape)) if alone else in_tiles
+        return min(in_tiles, plan.memory_needed(shape)) if may_be_whole else in_tiles
 
     raise InputError(_too_large(plan, budget, free, needed))
 

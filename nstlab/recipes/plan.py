@@ -254,9 +254,6 @@ def largest_square(net: Network, on: torch.device) -> int | None:
     )
 
 
-# --- building plans -------------------------------------------------------------------------------
-
-
 def objective(
     settings: RunSettings, pictures: Mapping[str, Tensor], shape: Sequence[int]
 ) -> Objective:

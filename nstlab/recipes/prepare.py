@@ -7,6 +7,7 @@ for step in plan.steps():
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import prod
@@ -24,7 +25,9 @@ from nstlab.networks.normalization import normalize_activations
 from nstlab.pictures import images as im
 from nstlab.pictures import labels, samples, starts
 from nstlab.recipes.base import RunSettings
-from nstlab.recipes.plan import Plan, logger, objective
+from nstlab.recipes.plan import Plan, objective
+
+logger = logging.getLogger("nstlab")
 
 
 def _network_of(settings: RunSettings) -> tuple[Any, ...]:

@@ -195,8 +195,8 @@ class Film:
             "version": VERSION,
             "settings": self.settings.to_dict(identity=True),
             "clip": _digest(self.clip.path),
+            "frame": self.filming.identity(photo),
         }
-        made["frame"] = self.filming.identity(photo)
         name = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
         self.path = files.folder(Path(self.settings.results) / "films") / name
 

@@ -38,7 +38,7 @@ def test_memory_decides_what_is_cut(settings, monkeypatch):
     assert prepare_here(settings, "cpu").tiling is None
     whole = prepare_here(settings, "cpu").memory_needed()
     monkeypatch.setattr(budget, "LEAST", 48)
-    monkeypatch.setattr(budget, "SPARE", 1.0)
+    monkeypatch.setattr(memory, "SPARE", 1.0)
     monkeypatch.setattr(memory, "available", lambda device: whole - 1)
     plan = prepare_here(settings, "cpu")
     assert not plan.on_host

@@ -21,6 +21,7 @@ PICTURES = 9  # tensors of the image's size held at once: inputs, start, gradien
 # What is held at once when autograd computes a gradient, over all features that are computed.
 AUTOGRAD = 1.5
 SMOOTHING = 4  # copies of features that are read if they are smoothed
+SPARE = 0.9  # of the free memory, for a run: others need some, too
 
 
 def available(device: torch.device) -> int:
