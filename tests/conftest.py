@@ -115,8 +115,10 @@ def cache_folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def own_machine(monkeypatch, cache_folder, tmp_path_factory):
-    """No test reads or writes the user's caches. Tests and the processes that they start compute in
-    one thread: their networks are tiny, and other tests run at the same time."""
+    """No test reads or writes the user's caches, nor do its random numbers depend on the tests
+    before. Tests and the processes that they start compute in one thread: their networks are tiny,
+    and other tests run at the same time."""
+    torch.manual_seed(0)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_folder))
     monkeypatch.setattr(

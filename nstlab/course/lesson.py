@@ -173,7 +173,7 @@ class Lesson:
                 progress.bar.update(step.index - progress.bar.n)
                 progress.show(lambda: step.model()(photo), f"loss {step.loss:.3g}")
 
-            train(settings, show)
+            train(settings, show, wait=True)
         return StyleModel.load(settings.out)
 
     def film(self, clip: Path, **changes: Any) -> Film:
@@ -200,7 +200,7 @@ class Lesson:
                 progress.bar.update()
                 progress.show(lambda: im.load(frame.path), str(frame.path))
 
-            return paint_film(settings, show)
+            return paint_film(settings, show, wait=True)
 
 
 class Progress:

@@ -108,18 +108,29 @@ def sheet(learner: Learner) -> figures.Shown:
     )
 
 
-def train(settings: LearnSettings, watch: Callable[[LearningStep], Any] | None = None) -> Path:
+def train(
+    settings: LearnSettings,
+    watch: Callable[[LearningStep], Any] | None = None,
+    wait: bool = False,
+) -> Path:
     """Learn, or go on with it, and write the model to `settings.out`; returns the folder.
 
-    watch: called after each batch. However it ends, a checkpoint is left in the folder. A file that
-    is at `out` is only replaced by a finished model.
-    Raises: InputError for what cannot be used or written; KeyboardInterrupt, which says what is
-    left."""
+    However it ends, a checkpoint is left in the folder. A file that is at `out` is only replaced by
+    a finished model.
+
+    Args:
+        watch: called after each batch.
+        wait: for another process that learns the same, rather than raise InputError.
+
+    Raises:
+        InputError: for what cannot be used or written.
+        KeyboardInterrupt: says what is left.
+    """
     files.check_outputs(settings)
     files.check_place(settings.out)
     learner = Learner(settings, device(settings.device))
     folder = _Folder(learner, Path(settings.results) / "learned" / learner.identity)
-    with files.locked_results(settings.results, folder.path):
+    with files.locked_results(settings.results, folder.path, wait):
         folder.resume()
         before = learner.done
         try:

@@ -285,13 +285,19 @@ class Film:
         return f"{self.settings.out} holds what is painted so far, {float(self.end):.2f} s"
 
 
-def paint_film(settings: VideoSettings, watch: Watch | None = None) -> Film:
-    """Paint a film and write it. What is kept already is not painted again. watch: called after
-    each frame; to stop there, it raises KeyboardInterrupt.
+def paint_film(settings: VideoSettings, watch: Watch | None = None, wait: bool = False) -> Film:
+    """Paint a film and write it. What is kept already is not painted again.
 
-    If it is interrupted or the clip is damaged, the film is written as far as it has come. Raises
-    InputError for what cannot be used or written, before anything is painted where that can be
-    known."""
+    If it is interrupted or the clip is damaged, the film is written as far as it has come.
+
+    Args:
+        watch: called after each frame; to stop there, it raises KeyboardInterrupt.
+        wait: for another process that paints the same film, rather than raise InputError.
+
+    Raises:
+        InputError: for what cannot be used or written, before anything is painted where that can be
+            known.
+    """
     check_film(settings.out)
     source = clip(settings.clip)
     files.check_outputs(settings)
@@ -303,7 +309,7 @@ def paint_film(settings: VideoSettings, watch: Watch | None = None) -> Film:
     if (first := next(shots, None)) is None:
         raise InputError(f"from, to: there is no frame of {source.path} in this range")
     film.identify(first.photo)
-    with files.locked_results(settings.results, film.path):
+    with files.locked_results(settings.results, film.path, wait):
         for run in (0, *film.passes):
             files.remove_leftovers(files.folder(film.place(run, 0).parent))
         try:

@@ -4,6 +4,7 @@ import functools
 import json
 import operator
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from faults import change_at, raise_at, refusal
 from helpers import transform_network
 
 import nstlab as nst
+from nstlab.base import files
 from nstlab.base.settings import InputError
 from nstlab.cli import main as cli
 from nstlab.feedforward import learned as kept
@@ -260,6 +262,21 @@ def test_a_painting_may_have_a_name_of_any_script(model, name, shown, tmp_path):
 )
 def test_names_that_no_model_can_have_are_refused_before_any_work(names, said):
     assert said in refusal(LearnSettings, tuple(f"{name}.png" for name in names))
+
+
+def test_learning_under_way_is_refused_or_waited_for(lesson, monkeypatch):
+    monkeypatch.setattr(files, "POLL", 0.01)
+    waiting, batches = [], []
+
+    def watch(step):
+        if not waiting:
+            waiting.append(pool.submit(train, lesson, batches.append, wait=True))
+        assert "is being computed by another process" in refusal(train, lesson)
+        assert not waiting[0].done()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert train(lesson, watch) == waiting[0].result(60)
+    assert not batches  # it learned nothing itself
 
 
 def test_a_damaged_checkpoint_is_refused_and_left_as_it_is(lesson):

@@ -148,10 +148,11 @@ def test_a_vgg_with_a_temperature_is_normalized_by_layers_and_its_gradient_is_ri
 
 
 def test_what_each_layer_sees_is_known(weights):
-    """From the gradient: through a network of ones, every pixel that is seen counts."""
+    """From the gradient: in a network of ones and a white picture, every pixel that is seen counts,
+    since no ReLU is 0."""
     ones = {name: torch.full_like(t, float(t.ndim > 1)) for name, t in weights.tensors.items()}
     net = GraphNetwork(SMALL, Weights(ones, weights.preprocessing, "ones")).double()
-    image = torch.rand(1, 3, 160, 160, dtype=torch.float64).requires_grad_(True)
+    image = torch.ones(1, 3, 160, 160, dtype=torch.float64).requires_grad_(True)
     fields = nst.fields(SMALL)
     assert {layer: fields[layer].depth for layer in ("conv1", "fire2", "fire9")} == {
         "conv1": 1,

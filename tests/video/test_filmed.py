@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas
@@ -15,6 +16,7 @@ from faults import refusal
 from helpers import smooth, transform_network, until
 from making import make_clip, told
 
+from nstlab.base import files
 from nstlab.cli import main as cli
 from nstlab.feedforward.model import StyleModel
 from nstlab.pictures import images as im
@@ -131,6 +133,22 @@ def test_an_interrupted_film_goes_on_to_the_same_pixels(settings, tmp_path, monk
     film = paint_film(given, seen.append)
     assert [frame.found for frame in seen] == [True] * 3 + [False] * 3
     assert all(torch.equal(a, b) for a, b in zip(frames_of(film), whole, strict=True))
+
+
+def test_a_film_under_way_is_refused_or_waited_for(settings, monkeypatch):
+    monkeypatch.setattr(files, "POLL", 0.01)
+    given, waiting, frames = settings(), [], []
+
+    def watch(frame):
+        if not waiting:
+            waiting.append(pool.submit(paint_film, given, frames.append, wait=True))
+        assert "is being computed by another process" in refusal(paint_film, given)
+        assert not waiting[0].done()
+
+    with ThreadPoolExecutor(1) as pool:
+        film = paint_film(given, watch)
+        assert waiting[0].result(60).path == film.path
+    assert [frame.found for frame in frames] == [True] * 6
 
 
 def test_a_killed_film_goes_on_to_the_same_pixels(settings, tmp_path):
