@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from nstlab.base.names import BLOCKS, POOL, RECTIFIED, vgg_layers
@@ -52,7 +52,7 @@ class Architecture:
         """The name as it is written in sentences."""
         return self.name.upper() if self.blocks else self.name
 
-    @property
+    @cached_property
     def convolutions(self) -> tuple[str, ...]:
         """The names of a VGG's convolutions."""
         return tuple(name for name in self.layers if name in RECTIFIED)

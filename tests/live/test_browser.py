@@ -29,9 +29,11 @@ PHASES = (
 )
 SLOW = """
 import time
+from nstlab.feedforward.model import StyleModel
 from nstlab.method.fast.evaluation import FastBound
-whole = FastBound.evaluate
-FastBound.evaluate = lambda self, image: time.sleep(0.04) or whole(self, image)
+evaluate, paint = FastBound.evaluate, StyleModel.__call__
+FastBound.evaluate = lambda self, image: time.sleep(0.1) or evaluate(self, image)
+StyleModel.__call__ = lambda self, *given, **named: time.sleep(0.1) or paint(self, *given, **named)
 """
 
 pytestmark = pytest.mark.skipif(
@@ -210,7 +212,7 @@ def test_a_person_uses_the_studio_and_nothing_is_left_running(person, lab, tmp_p
     # A slider is moved by keyboard, and the kernel takes its value; the style's loss falls below
     # what it could be before.
     assert page.locator(".noUi-handle:not([aria-label])").count() == 0
-    person.waits(lambda: int(re.search(r"step (\d+)", person.status)[1]) > 60)
+    person.waits(lambda: int(re.search(r"step (\d+)", person.status)[1]) > 30)
     before = person.style_loss
     slider = page.get_by_role("slider", name="α/β").first
     slider.focus()

@@ -118,15 +118,14 @@ def test_a_moved_widget_changes_its_field_and_is_told(controls, told):
 
 
 @pytest.mark.parametrize("name", [*vars(TRANSFER)])
-@pytest.mark.parametrize(
-    "value", [5, -0.5, None, "4", "no such", ("a", 3), [], {"a": 1}, b"x", object], ids=repr
-)
-def test_any_value_is_taken_or_refused_and_then_nothing_has_changed(controls, name, value):
-    controls.show(before := TRANSFER.replace(style_weights=(1.0,) * 5))
-    try:
-        controls.change(**{name: value})
-    except nst.InputError:
-        assert controls.settings == before
+def test_any_value_is_taken_or_refused_and_then_nothing_has_changed(controls, name):
+    before = TRANSFER.replace(style_weights=(1.0,) * 5)
+    for value in (5, -0.5, None, "4", "no such", ("a", 3), [], {"a": 1}, b"x", object):
+        controls.show(before)
+        try:
+            controls.change(**{name: value})
+        except nst.InputError:
+            assert controls.settings == before, value
 
 
 def test_a_new_field_shows_up_by_itself():

@@ -3,6 +3,7 @@ bytes."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from math import prod
 
@@ -76,12 +77,15 @@ def largest_size(
     needed: Callable[[Sequence[int]], int], shape: Sequence[int], budget: int
 ) -> int | None:
     """The largest long side in pixels, a multiple of 16 and smaller than that of (H, W), at which
-    at most `budget` bytes are needed; None if there is none. needed(shape) tells how many are."""
-    for size in range((max(shape) - 1) // 16 * 16, 0, -16):
-        smaller = [round(side * size / max(shape)) for side in shape]
-        if min(smaller) >= MIN_SIDE and needed(smaller) <= budget:
-            return size
-    return None
+    at most `budget` bytes are needed; None if there is none. needed(shape) tells how many are; it
+    is taken to rise with the size."""
+
+    def smaller(size: int) -> list[int]:
+        return [round(side * size / max(shape)) for side in shape]
+
+    sizes = [size for size in range(16, max(shape), 16) if min(smaller(size)) >= MIN_SIDE]
+    fitting = bisect_right(sizes, budget, key=lambda size: needed(smaller(size)))
+    return sizes[fitting - 1] if fitting else None
 
 
 def too_little(
