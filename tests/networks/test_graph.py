@@ -263,7 +263,7 @@ def test_smoothing_is_for_each_picture_alone_and_has_no_negative_temperature(wei
 @pytest.mark.parametrize(
     ("name", "layer"),
     [
-        ("densenet121", "features.denseblock1.cat"),
+        ("shufflenet_v2_x0_5", "stage2.0.cat"),
         ("regnet_y_400mf", "trunk_output.block1"),
     ],
 )
