@@ -30,7 +30,7 @@ from nstlab.base.settings import field_type
 from nstlab.cli import main as cli
 from nstlab.cli.main import JobSettings
 from nstlab.feedforward.model import StyleModel
-from nstlab.feedforward.settings import ApplySettings, ExportSettings, LearnSettings
+from nstlab.feedforward.settings import ApplySettings, LearnSettings
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.objectives import total_variation
 from nstlab.networks.weights import TORCHVISION, random_weights
@@ -259,7 +259,6 @@ def test_models_and_films(place, monkeypatch, data):
         st.sampled_from([
             (LearnSettings, ["learn", here / "painting.png"], learn),
             (ApplySettings, ["apply", model, here / "photo.png"], apply),
-            (ExportSettings, ["export", model], {"out": here / "model.onnx"}),
             (VideoSettings,
             ["video", here / "clip.mp4", here / "painting.png", "-p", "weights", tiny], video),
         ])
