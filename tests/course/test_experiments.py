@@ -16,6 +16,7 @@ from nstlab.course.experiment import carry_out, cells
 from nstlab.course.lesson import BUDGETS
 from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS, SweepSettings
 from nstlab.feedforward import crops
+from nstlab.networks import normalization
 from nstlab.networks.weights import TORCHVISION
 from nstlab.runs import index
 
@@ -30,6 +31,7 @@ def test_every_experiment_ends_in_an_answer_claims_a_sheet_and_a_page(
     name, results, course_weights, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(crops, "DRAWN", 2)  # pictures to learn from, which take their time
+    monkeypatch.setattr(normalization, "NORMALIZATION_SIZE", 64)
     options = SweepSettings(
         name, "smoke", seed=1, weights=str(course_weights), gallery=tmp_path, results=results
     )

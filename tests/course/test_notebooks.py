@@ -26,10 +26,11 @@ LESSONS = [name for name in ALL if name != "00_studio"]
 TRAINED = ("03_alpha_beta", "11_regions")
 FORGET = """
 %reset -f
-from nstlab import figures
 from nstlab.feedforward import crops
-crops.DRAWN, figures.DPI = 2, 20
-del crops, figures
+from nstlab.figures import base as figures
+from nstlab.networks import normalization
+crops.DRAWN, figures.DPI, normalization.NORMALIZATION_SIZE = 2, 20, 64
+del crops, figures, normalization
 """
 
 
@@ -57,8 +58,8 @@ class Kernel(KernelManager):
         return self.clients[-1]
 
     def forget(self):
-        """Forget the names of the notebook before; of pictures to learn from, which take their
-        time, draw two; and figures have few pixels, since nobody looks at them."""
+        """Forget the names of the notebook before. Draw two pictures to learn from, normalize by
+        small photos, and make figures of few pixels: nobody looks at them."""
         client = self.client()
         client.start_channels()
         client.wait_for_ready()
