@@ -36,10 +36,15 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_configure(config):
-    """Start a warm Python for the processes of all tests; workers inherit its name."""
+    """Start a warm Python for the processes of all tests, also for those that run tests."""
     if sys.platform == "linux" and not hasattr(config, "workerinput"):
-        os.environ[warm.NAME], end = warm.start()
+        program, end = warm.start()
         config.add_cleanup(end)
+        os.environ |= {warm.NAME: program, warm.COLD: warm.REAL}
+        workers = getattr(config.option, "tx", None) or []
+        config.option.tx = [
+            f"popen//python={program}" if kind == "popen" else kind for kind in workers
+        ]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -118,7 +123,7 @@ def own_machine(monkeypatch, cache_folder, tmp_path_factory):
     """No test reads or writes the user's caches, nor do its random numbers depend on the tests
     before. Tests and the processes that they start compute in one thread: their networks are tiny,
     and other tests run at the same time."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_folder))
     monkeypatch.setattr(

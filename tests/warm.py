@@ -15,6 +15,7 @@ import socket
 import sys
 
 NAME = "NSTLAB_WARM_PYTHON"  # the variable that names the program, for the processes that run tests
+COLD = "NSTLAB_COLD_PYTHON"  # and the one that names the real interpreter
 LOADED = (
     "torch", "torch.distributed.launcher.api", "numpy", "scipy", "PIL.Image", "pandas", "psutil",
     "safetensors.torch",
@@ -22,10 +23,11 @@ LOADED = (
     "concurrent.futures.process", "multiprocessing.spawn", "multiprocessing.pool", "distributed",
     "ipykernel.kernelapp",
     "ipywidgets", "anywidget", "jupyter_server.serverapp", "jupyterlab.labapp",
+    "torchvision", "matplotlib.figure", "nbformat",
 )  # fmt: skip
 # others are not
 UNDERSTOOD = {"PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED"}
-REAL = sys.executable
+REAL = os.environ.get(COLD, sys.executable)
 # descriptors of a new process wait above this number while the server's own are closed
 ABOVE = 1000
 SIGNALS = (
@@ -49,7 +51,7 @@ def start():
     folder = Path(tempfile.mkdtemp(prefix="nstlab-"))
     program = folder / "python"
     program.write_text(
-        f"#!{sys.executable} -IS\n{Path(__file__).read_text(encoding='utf-8')}", encoding="utf-8"
+        f"#!{REAL} -IS\n{Path(__file__).read_text(encoding='utf-8')}", encoding="utf-8"
     )
     program.chmod(0o700)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
@@ -57,7 +59,7 @@ def start():
         listener.bind(str(folder / "socket"))
         listener.listen(64)
         server = subprocess.Popen(
-            [sys.executable, __file__, "serve", str(listener.fileno())], stdin=subprocess.PIPE,
+            [REAL, __file__, "serve", str(listener.fileno())], stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             pass_fds=[listener.fileno()], env=clean | {"OPENBLAS_NUM_THREADS": "1"},
             start_new_session=True,
@@ -209,7 +211,9 @@ def received(client):
 
 def become(asked, files):
     """Let this process, newly forked, be what an interpreter is that has just been started."""
+    import atexit
     import fcntl
+    import gc
     import importlib
     import io
     import multiprocessing.spawn
@@ -252,6 +256,7 @@ def become(asked, files):
     sys.executable = asked["program"]
     multiprocessing.spawn.set_executable(sys.executable)
     tempfile.tempdir = None
+    atexit.register(gc.unfreeze)  # what is never freed is told at the end, as a leak
     np.random.seed()  # noqa: NPY002  each process has numbers of its own
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
     sys.modules["__main__"] = types.ModuleType("__main__")
