@@ -55,3 +55,14 @@ def course_weights(tiny, tmp_path_factory):
     """The weights that notebooks and experiments run with, in a file that has the same name for all
     of them."""
     return weights_file(tiny, tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="session")
+def course_pictures(tmp_path_factory):
+    """What they are painted from: two of the lab's pictures, small, which are read in no time."""
+    folder = tmp_path_factory.mktemp("pictures")
+    names = {"photo": "coffee", "painting": "swirl_strokes"}
+    return {
+        role: str(im.save(im.load(name, size=96), folder / f"{name}.png"))
+        for role, name in names.items()
+    }

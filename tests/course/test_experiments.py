@@ -28,12 +28,18 @@ def silent(*_):
 @pytest.mark.usefixtures("small")  # figures
 @pytest.mark.parametrize("name", EXPERIMENT_IDS)
 def test_every_experiment_ends_in_an_answer_claims_a_sheet_and_a_page(
-    name, results, course_weights, tmp_path, monkeypatch
+    name, results, course_weights, course_pictures, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(crops, "DRAWN", 2)  # pictures to learn from, which take their time
     monkeypatch.setattr(normalization, "NORMALIZATION_SIZE", 64)
     options = SweepSettings(
-        name, "smoke", seed=1, weights=str(course_weights), gallery=tmp_path, results=results
+        name,
+        "smoke",
+        **course_pictures,
+        seed=1,
+        weights=str(course_weights),
+        gallery=tmp_path,
+        results=results,
     )
     outcome = carry_out(options, silent)
     assert outcome.answer in outcome.guess.choices

@@ -90,21 +90,12 @@ def in_one_kernel(kernel, monkeypatch):
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.usefixtures("in_one_kernel")
 @pytest.mark.filterwarnings("default")  # Jupyter's own
-def test_a_notebook_runs(name, results, course_weights, capsys):
-    parameters = [
-        "-p",
-        "seed",
-        "1",
-        "-p",
-        "weights",
-        "embedded" if name in TRAINED else str(course_weights),
-    ]
-    assert (
-        cli.main(
-            ["notebooks", "run", name, "--budget", "smoke", "--results", str(results), *parameters]
-        )
-        == 0
-    )
+def test_a_notebook_runs(name, results, course_weights, course_pictures, capsys):
+    weights = "embedded" if name in TRAINED else str(course_weights)
+    parameters = {"seed": "1", "weights": weights} | course_pictures
+    words = ["notebooks", "run", name, "--budget", "smoke", "--results", str(results)]
+    words += [word for pair in parameters.items() for word in ("-p", *pair)]
+    assert cli.main(words) == 0
     assert f"{name}.ipynb" in capsys.readouterr().out
     assert (results / "notebooks" / f"{name}.html").stat().st_size > 100_000
     executed = nbformat.read(results / "notebooks" / f"{name}.ipynb", as_version=4)
