@@ -13,15 +13,15 @@ def device(name: str | torch.device = DEVICES[0]) -> torch.device:
     Raises: InputError for an unknown name, and for a device that this machine does not have."""
     if isinstance(name, torch.device):
         return name
-    there = {
+    available = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
     }
     if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
-    if not there.get(name):
-        allowed = [kind for kind in DEVICES if there.get(kind, True)]
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
+    if not available.get(name):
+        allowed = [kind for kind in DEVICES if available.get(kind, True)]
         raise InputError(
             f"device: there is no '{name}' on this machine (allowed here: {', '.join(allowed)})"
         )

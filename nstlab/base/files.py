@@ -67,27 +67,27 @@ def check_outputs(*settings: Settings) -> None:
     A folder stands for the files in it; of one that is read, only pictures count."""
     written = {
         key: (path, field)
-        for each in settings
-        for field, paths in each.outputs.items()
+        for part in settings
+        for field, paths in part.outputs.items()
         for key, path in _identified(paths)
     }
-    for each in settings if written else ():
-        for field, paths in each.files.items():
+    for part in settings if written else ():
+        for field, paths in part.files.items():
             for key, path in _identified(paths, pictures=True):
                 if key in written:
-                    what = f"the {field}"
-                    if isinstance(getattr(each, field, None), tuple):
-                        what = f"one of {what}"
+                    role = f"the {field}"
+                    if isinstance(getattr(part, field, None), tuple):
+                        role = f"one of {role}"
                     elif path not in map(Path, paths):  # but in a folder
-                        what = f"one of the files of {what}"
-                    raise InputError(_lost(*written[key], path, what))
+                        role = f"one of the files of {role}"
+                    raise InputError(_lost(*written[key], path, role))
 
 
-def _lost(out: Path, option: str, path: Path, what: str) -> str:
+def _lost(out: Path, option: str, path: Path, role: str) -> str:
     """Why a file that is read, and is `what`, may not be written; option: the setting that names
     it."""
-    which = "" if str(out) == str(path) else f", {path}"
-    return f"{out}: is {what}{which}, which would be lost; choose another --{option}"
+    through = "" if str(out) == str(path) else f", {path}"
+    return f"{out}: is {role}{through}, which would be lost; choose another --{option}"
 
 
 def _identified(
@@ -99,10 +99,10 @@ def _identified(
         inside = []
         with contextlib.suppress(OSError, ValueError):
             inside = [path / name for name in os.listdir(path) if not pictures or _is_picture(name)]
-        for each in inside or [path]:
+        for file in inside or [path]:
             with contextlib.suppress(OSError, ValueError):
-                found = os.stat(each)
-                yield (found.st_dev, found.st_ino), each
+                status = os.stat(file)
+                yield (status.st_dev, status.st_ino), file
 
 
 def _is_picture(name: str) -> bool:
@@ -185,10 +185,10 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, held: str, wait: float | None = None) -> Iterator[None]:
+def locked(path: Path, message: str, wait: float | None = None) -> Iterator[None]:
     """Hold a lock on a file of that path against other processes; it ends with this process.
 
-    held: what InputError says if another process holds it. wait: seconds between two attempts to
+    message: what InputError says if another process holds it. wait: seconds between two attempts to
     get it then, instead. Where the folder, as on some servers, knows no locks, a file that exists
     as long as the lock is one, and the log says so."""
     from filelock import FileLock, SoftFileLock, Timeout
@@ -203,7 +203,7 @@ def locked(path: Path, held: str, wait: float | None = None) -> Iterator[None]:
                 break
             except Timeout:
                 ended = f"; if there is none any more, delete {lock.lock_file}"
-                raise InputError(held + ended * isinstance(lock, SoftFileLock)) from None
+                raise InputError(message + ended * isinstance(lock, SoftFileLock)) from None
             except (NotImplementedError, OSError) as error:
                 if kind is SoftFileLock or getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
                     raise
@@ -218,15 +218,15 @@ def locked(path: Path, held: str, wait: float | None = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked_results(root: str | os.PathLike, place: Path, wait: bool = False) -> Iterator[None]:
+def locked_results(root: str | os.PathLike, computed: Path, wait: bool = False) -> Iterator[None]:
     """Hold the lock of a folder of results, finished and partial, against other processes; it ends
     with this process.
 
     root: the folder of all results. wait: for another process that holds the lock, rather than
     raise InputError."""
-    name = f"{place.parent.name}-{place.name.partition('.')[0]}"
-    held = f"results: {place} is being computed by another process; wait for it to end"
-    with locked(folder(Path(root) / "locks") / name, held, POLL if wait else None):
+    name = f"{computed.parent.name}-{computed.name.partition('.')[0]}"
+    message = f"results: {computed} is being computed by another process; wait for it to end"
+    with locked(folder(Path(root) / "locks") / name, message, POLL if wait else None):
         yield
 
 

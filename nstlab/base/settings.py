@@ -282,9 +282,9 @@ class Settings:
         """{field: values} of some fields, without those that are left open."""
         values = {name: getattr(self, name) for name in names}
         several = {
-            name: each if isinstance(each, tuple) else (each,) for name, each in values.items()
+            name: paths if isinstance(paths, tuple) else (paths,) for name, paths in values.items()
         }
-        return {name: each for name, each in several.items() if each not in ((), (None,))}
+        return {name: paths for name, paths in several.items() if paths not in ((), (None,))}
 
     @property
     def files(self) -> dict[str, tuple[str | Path, ...]]:
@@ -292,7 +292,8 @@ class Settings:
         named = self._named(name for name, _, opt in self.options() if opt.reads)
         # By Path, as they are opened, for which `a.png/` is `a.png`.
         existing = {
-            name: tuple(p for p in each if os.path.exists(Path(p))) for name, each in named.items()
+            name: tuple(p for p in paths if os.path.exists(Path(p)))
+            for name, paths in named.items()
         }
         return {name: paths for name, paths in existing.items() if paths}
 

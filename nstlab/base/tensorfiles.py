@@ -97,13 +97,13 @@ def check_stored(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def finite(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors as float32; InputError if a number is not finite."""
-    found = {
+    converted = {
         name: tensor.resolve_neg().to(torch.float32).contiguous()
         for name, tensor in tensors.items()
     }
-    for name, tensor in found.items():
+    for name, tensor in converted.items():
         if not tensor.isfinite().all():
             raise InputError(
                 f"{path}: {name} holds numbers that are not finite; the file is damaged"
             )
-    return found
+    return converted

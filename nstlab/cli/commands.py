@@ -99,8 +99,8 @@ def sweep_command(settings: SweepSettings) -> int:
         try:
             outcome = carry_out(settings, show)
         except KeyboardInterrupt:
-            said = "what is finished is kept; to go on, run the same command again"
-            raise KeyboardInterrupt(said) from None
+            message = "what is finished is kept; to go on, run the same command again"
+            raise KeyboardInterrupt(message) from None
     print(table(outcome.claims), end="\n\n")
     console.tell(", ".join(map(str, report.write(settings, outcome))))
     return 0
@@ -116,7 +116,7 @@ def runs_command(settings: RunsSettings) -> int:
         for folder in index.remove_runs(settings.ids, settings.results):
             console.tell(f"{folder}: removed")
     elif settings.action == "show":
-        for row in [index.details(each, settings.results) for each in settings.ids]:
+        for row in [index.details(run_id, settings.results) for run_id in settings.ids]:
             width = max(map(len, row))
             for key, value in row.items():
                 console.tell(f"{key:{width}}  {value}")
@@ -157,7 +157,7 @@ def learn_command(settings: LearnSettings) -> int:
 
     from nstlab.feedforward.learned import train
 
-    begun = time.monotonic()
+    start = time.monotonic()
     step = None
     with tqdm(total=settings.steps, unit="batch", dynamic_ncols=True, disable=None) as bar:
 
@@ -170,7 +170,7 @@ def learn_command(settings: LearnSettings) -> int:
 
         folder = train(settings, show)
     how = (
-        f"learnt in {time.monotonic() - begun:.0f} s, loss {step.loss:.3g}"
+        f"learnt in {time.monotonic() - start:.0f} s, loss {step.loss:.3g}"
         if step
         else "was learnt already"
     )
@@ -184,7 +184,7 @@ def video_command(settings: VideoSettings) -> int:
 
     from nstlab.video.filmed import paint_film
 
-    begun = time.monotonic()
+    start = time.monotonic()
     painted = 0
     with tqdm(unit="frame", dynamic_ncols=True, disable=None) as bar:
 
@@ -202,12 +202,12 @@ def video_command(settings: VideoSettings) -> int:
                 *interrupt.args, "to go on, run the same command again"
             ) from None
     how = (
-        f"painted now: {painted}, in {time.monotonic() - begun:.0f} s"
+        f"painted now: {painted}, in {time.monotonic() - start:.0f} s"
         if painted
         else "painted already"
     )
-    about = f"{float(film.end):.2f} s, frames: {len(film.times)}, {how}; they are in {film.path}"
-    console.tell(f"{settings.out}: {about}")
+    summary = f"{float(film.end):.2f} s, frames: {len(film.times)}, {how}; they are in {film.path}"
+    console.tell(f"{settings.out}: {summary}")
     return 0
 
 
@@ -224,8 +224,8 @@ def export_command(settings: ExportSettings) -> int:
     """Write a model as an ONNX file."""
     from nstlab.feedforward.export import exported
 
-    about = "photo (1, 3, H, W) and mix (1, paintings) in, picture (1, 3, H, W) out"
-    console.tell(f"{exported(settings)}: {about}")
+    description = "photo (1, 3, H, W) and mix (1, paintings) in, picture (1, 3, H, W) out"
+    console.tell(f"{exported(settings)}: {description}")
     return 0
 
 

@@ -75,7 +75,7 @@ def lasting_streams() -> Iterator[LastingStream]:
 
     The shell may have closed them, and they may lack some characters."""
     before = sys.stdout, sys.stderr
-    usable = [open(os.devnull, "w", encoding="utf-8") if each is None else each for each in before]  # noqa: SIM115
+    usable = [out if out else open(os.devnull, "w", encoding="utf-8") for out in before]  # noqa: SIM115
     for stream in usable:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without α can still show the rest

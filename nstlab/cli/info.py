@@ -52,8 +52,8 @@ def print_machine() -> None:
 
 def print_network(name: str) -> None:
     """Print a network's layers, its preprocessing, and where its weights are."""
-    known = architecture(name)
-    defaults = CONVENTIONS[DEFAULT_CONVENTION] if known.blocks else known
+    network = architecture(name)
+    defaults = CONVENTIONS[DEFAULT_CONVENTION] if network.blocks else network
     roles = {role: getattr(defaults, f"{role}_layers") for role in ("style", "content")}
     rows = [("layer", "depth", "filters", "stride, px", "sees, px", "default for")]
     for layer, field in fields(name).items():

@@ -136,7 +136,7 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
     store = Store(job.results)
     try:
         with tqdm(total=plan.total, unit="step", dynamic_ncols=True, disable=None) as bar:
-            stored, found = store.obtain(
+            stored, was_stored = store.obtain(
                 plan,
                 lambda step: _show_step(bar, step),
                 job.frames,
@@ -149,19 +149,19 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
         if not best.is_file():
             raise
         im.save(im.reopen(best), job.out, settings.to_dict(), job.depth == 16)
-        said = (
+        message = (
             f"the best picture so far is {job.out}; to go on, run the same command again (--resume)"
         )
-        raise KeyboardInterrupt(said) from None
+        raise KeyboardInterrupt(message) from None
     except Exception as error:
         if isinstance(error, InputError) or not program.out_of_memory(error):
             raise
         raise InputError(
-            "out of memory: " + plan.memory_message(plan.memory_needed() // 2, found=False)
+            "out of memory: " + plan.memory_message(plan.memory_needed() // 2, measured=False)
         ) from None
     how = (
         f"found in {stored.folder}"
-        if found
+        if was_stored
         else f"done in {stored.manifest['result']['seconds']:.0f} s"
     )
     _write_outputs(stored, settings, job, how)

@@ -74,8 +74,8 @@ def _parser(prog: str, command: Subcommand) -> _Parser:
             try:
                 _add_option(parser, field, annotation, opt)
             except argparse.ArgumentError:
-                what = f"{prog}: two settings are called '{field.name}'"
-                raise InputError(f"{what}; the recipe needs another name for its own") from None
+                problem = f"{prog}: two settings are called '{field.name}'"
+                raise InputError(f"{problem}; the recipe needs another name for its own") from None
     return parser
 
 
@@ -137,20 +137,22 @@ def parse(
     else:
         top = _Parser(prog=prog, description=about)
         names = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-        for name, each in commands.items():
-            names.add_parser(name, help=each.settings[0].__doc__.replace("%", "%%"), add_help=False)
+        for name, subcommand in commands.items():
+            names.add_parser(
+                name, help=subcommand.settings[0].__doc__.replace("%", "%%"), add_help=False
+            )
         name = top.parse_args(words[:1] or ["--help"]).command
         if name is None:  # after "--"
             top.error("a command comes first")
         command = commands[name]
         prog = f"{prog} {name}"
         words = words[1:]
-    found = _found(_parser(prog, command), words)
-    made = [
-        cls(**{name: found[name] for name, *_ in cls.options() if name in found})
+    values = _found(_parser(prog, command), words)
+    settings = [
+        cls(**{name: values[name] for name, *_ in cls.options() if name in values})
         for cls in command.settings
     ]
-    return command, made
+    return command, settings
 
 
 def _found(parser: _Parser, words: list[str]) -> dict[str, Any]:
@@ -158,16 +160,16 @@ def _found(parser: _Parser, words: list[str]) -> dict[str, Any]:
     --style_layers will do, too."""
     end = words.index("--") if "--" in words else len(words)  # behind which nothing is an option
     dashed = [
-        re.sub(r"^--\w+", lambda name: name[0].replace("_", "-"), each) for each in words[:end]
+        re.sub(r"^--\w+", lambda name: name[0].replace("_", "-"), word) for word in words[:end]
     ]
     # Argparse cannot have both "--" and options in between. In its place, a flag ends the values of
     # the option before it; nobody can type the flag, since underscores become hyphens.
     parser.add_argument("--_", action="store_true", help=argparse.SUPPRESS)
     behind = ["--_", *map(_Positional, words[end + 1 :])] if end < len(words) else []
-    found, unknown = parser.parse_known_intermixed_args(dashed + behind)
+    namespace, unknown = parser.parse_known_intermixed_args(dashed + behind)
     if unknown:
         parser.error(f"unrecognized arguments: {shlex.join(unknown)}")
-    return vars(found)
+    return vars(namespace)
 
 
 # --- running --------------------------------------------------------------------------------------
@@ -225,11 +227,11 @@ def _run(
         return _end(interrupts)  # of which a library has made another error
 
 
-def _end(interrupts: Interrupts, *said: str) -> int:
+def _end(interrupts: Interrupts, *messages: str) -> int:
     """Say that the command was interrupted; return the exit code. More signals are ignored."""
     interrupts.ignore_more()
     if logging.getLogger(LOG).isEnabledFor(logging.WARNING):
-        say("; ".join(["interrupted", *said]))
+        say("; ".join(["interrupted", *messages]))
     return 130
 
 
@@ -248,8 +250,8 @@ def _check_surroundings() -> None:
             with tqdm(total=1, disable=False) as bar:
                 bar.update()
     except Exception as error:  # whatever a bar of such a form can raise
-        said = f"{', '.join(names)}: no progress bar can be shown like this ({error})"
-        raise InputError(said) from None
+        problem = f"{', '.join(names)}: no progress bar can be shown like this ({error})"
+        raise InputError(problem) from None
 
 
 def _known_failure(error: Exception) -> str:

@@ -64,24 +64,24 @@ def _given(answer: Any) -> Any:
 # --- how answers are compared ---------------------------------------------------------------------
 
 
-def close(found: Any, wanted: Any, tolerance: float = 1e-3) -> bool:
+def close(answer: Any, wanted: Any, tolerance: float = 1e-3) -> bool:
     """Whether two numbers, or two arrays of one shape, agree within a part of the largest value."""
-    found = np.asarray(found, dtype=float)
+    answer = np.asarray(answer, dtype=float)
     wanted = np.asarray(wanted, dtype=float)
-    return found.shape == wanted.shape and bool(
-        np.all(np.abs(found - wanted) <= tolerance * np.abs(wanted).max() + 1e-12)
+    return answer.shape == wanted.shape and bool(
+        np.all(np.abs(answer - wanted) <= tolerance * np.abs(wanted).max() + 1e-12)
     )
 
 
 def hint(
-    found: Any, wanted: Any, mistakes: dict[str, Any], otherwise: str, tolerance: float = 1e-3
+    answer: Any, wanted: Any, mistakes: dict[str, Any], otherwise: str, tolerance: float = 1e-3
 ) -> str:
     """Say nothing, "", for the wanted value; for another, the hint of the known mistake that leads
     to it, or else `otherwise`."""
-    if close(found, wanted, tolerance):
+    if close(answer, wanted, tolerance):
         return ""
     return next(
-        (hint for hint, value in mistakes.items() if close(found, value, tolerance)), otherwise
+        (hint for hint, value in mistakes.items() if close(answer, value, tolerance)), otherwise
     )
 
 

@@ -31,8 +31,8 @@ def claim(
     if not isinstance(numbers, (Mapping, Sequence)):
         numbers = [numbers]
     named = numbers.items() if isinstance(numbers, Mapping) else [("", value) for value in numbers]
-    shown = ", ".join(f"{name} {value:.3g}".strip() for name, value in named)
-    return Claim(text, f"{shown} {unit}".strip(), bool(holds))
+    listed = ", ".join(f"{name} {value:.3g}".strip() for name, value in named)
+    return Claim(text, f"{listed} {unit}".strip(), bool(holds))
 
 
 def rises(values: Sequence[float]) -> bool:
@@ -80,10 +80,10 @@ def verdict(guess: Guess, answer: str, claims: Sequence[Claim]) -> Markdown:
     """The answer beside what the reader guessed, and the table of claims. InputError if the answer
     is not among the choices."""
     one_of("answer", answer, list(guess.choices))
-    given = guess.buttons.value
+    predicted = guess.buttons.value
     guessed = (
         ""
-        if given is None
-        else f"You predicted: *{given}*. " + ("That is it. " if given == answer else "")
+        if predicted is None
+        else f"You predicted: *{predicted}*. " + ("That is it. " if predicted == answer else "")
     )
     return Markdown(f"**{guess.question}** {guessed}The runs say: **{answer}**.\n\n{table(claims)}")

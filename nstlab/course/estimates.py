@@ -38,12 +38,12 @@ def estimate(sweep: Sweep, results: str | Path, device: str = DEVICES[0]) -> str
     runs = f"{len(sweep.cases)} runs at {sweep.base.size} px, {steps} steps in all"
     if not missing:
         return f"{runs}: kept from before"
-    found = (
+    already_there = (
         f" ({len(sweep.cases) - missing} runs are kept from before)"
         if missing < len(sweep.cases)
         else ""
     )
-    return f"{runs}: about {max(1, round(seconds))} s on this machine{found}"
+    return f"{runs}: about {max(1, round(seconds))} s on this machine{already_there}"
 
 
 def _kind(plan: Plan) -> tuple[Any, ...]:

@@ -29,10 +29,10 @@ def available(folder: Path | None = None) -> dict[str, Path]:
     """The numbered notebooks of a folder (default: FOLDER) by name, in order. Raises InputError
     where there are none."""
     folder = FOLDER if folder is None else folder
-    found = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
-    if not found:
+    paths = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
+    if not paths:
         raise InputError(f"notebooks: there are none in {folder}")
-    return found
+    return paths
 
 
 NOTEBOOK = files.object_with(
@@ -74,26 +74,28 @@ class Outcome:
 def cells(name: str) -> list[tuple[str, str]]:
     """[(where it is, its source)] of each cell that defines an experiment, in order. Raises
     InputError if there are none."""
-    found = []
+    sources = []
     for path in available().values():
         for i, cell in enumerate(read(path)["cells"], 1):
             if name in cell["metadata"].get("tags", []):
-                found.append((f"{path.name}, cell {i}", "".join(cell["source"])))
-    if not found:
+                sources.append((f"{path.name}, cell {i}", "".join(cell["source"])))
+    if not sources:
         raise InputError(f"experiment: no notebook has cells that are tagged {name}")
-    return found
+    return sources
 
 
 def carry_out(options: SweepSettings, report: Report) -> Outcome:
     """Run an experiment's cells. Raises InputError if the weights end too early for what is
     compared."""
-    given = {
+    options_of_lesson = {
         name: getattr(options, name)
         for name, _, _ in SweepSettings.options()
         if name not in ("experiment", "gallery")
     }
-    names: dict[str, Any] = {name: given[name] for name in ("budget", *PARAMETERS, "results")}
-    names |= {"nst": nstlab, "lesson": Lesson(report=report, **given)}
+    names: dict[str, Any] = {
+        name: options_of_lesson[name] for name in ("budget", *PARAMETERS, "results")
+    }
+    names |= {"nst": nstlab, "lesson": Lesson(report=report, **options_of_lesson)}
     try:
         for where, source in cells(options.experiment):
             exec(compile(source, where, "exec"), names)

@@ -95,16 +95,16 @@ class Lesson:
         )
         self.report = report
         budgeted = BUDGETS[budget]
-        there = reached_layers(self.options.weights)
+        reached = reached_layers(self.options.weights)
         self.size = self.options.size or budgeted.size
         self.steps = self.options.steps or budgeted.steps
         self.longer = self.steps * budgeted.longer // budgeted.steps
         shared = {"seed": self.options.seed, "weights": self.options.weights, "levels": 1}
         self.common: dict[str, Any] = {"size": self.size, "steps": self.steps} | shared
         self.content_layers = (
-            tuple(layer for layer in CONTENT_LAYERS if layer in there) or there[-2:][:1]
+            tuple(layer for layer in CONTENT_LAYERS if layer in reached) or reached[-2:][:1]
         )
-        self.style_layers = tuple(layer for layer in STYLE_LAYERS if layer in there)
+        self.style_layers = tuple(layer for layer in STYLE_LAYERS if layer in reached)
         self.layers = {"content_layers": self.content_layers, "style_layers": self.style_layers}
 
     @cached_property
@@ -179,20 +179,20 @@ class Lesson:
     def film(self, clip: Path, **changes: Any) -> Film:
         """Paint a clip, or find it painted; meanwhile, show the newest frame. changes: fields of
         VideoSettings."""
-        own = {**self.layers, **self.common}
-        own.pop("size")
+        common = {**self.layers, **self.common}
+        common.pop("size")
         results = self.options.results
-        given = {
+        defaults = {
             "size": self.size,
             "steps": max(2, self.steps // 4),
-            "parameters": words(own),
+            "parameters": words(common),
             "results": results,
         }
         where = {
             "out": files.folder(results / "films") / f"{clip.name}.mp4",
             "device": self.options.device,
         }
-        settings = VideoSettings(str(clip), self.options.painting, **where | given | changes)
+        settings = VideoSettings(str(clip), self.options.painting, **where | defaults | changes)
         with Progress(0, "frame", quiet=self.report is not None) as progress:
 
             def show(frame: FrameDone) -> None:

@@ -25,18 +25,18 @@ from nstlab.pictures import images as im
 
 def select(names: Sequence[str]) -> list[Path]:
     """The notebooks of these names or numbers; all of them if none are named."""
-    there = available()
-    found = []
+    notebooks = available()
+    selected = []
     for name in names:
         stem = Path(name).stem
-        match = [path for known, path in there.items() if stem in (known, known[:2])]
+        match = [path for stem_of, path in notebooks.items() if stem in (stem_of, stem_of[:2])]
         if not match:
             raise InputError(
-                f"there is no notebook '{name}'{nearest(stem, list(there))} (there are: "
-                f"{', '.join(there)})"
+                f"there is no notebook '{name}'{nearest(stem, list(notebooks))} (there are: "
+                f"{', '.join(notebooks)})"
             )
-        found += match
-    return found or list(there.values())
+        selected += match
+    return selected or list(notebooks.values())
 
 
 def execute(settings: NotebooksSettings) -> Iterator[tuple[Path, Path, float]]:
@@ -74,12 +74,12 @@ def absolute_paths(parameters: dict[str, Any]) -> dict[str, str]:
         raise InputError(f"weights: {weights}: no such file{nearest(weights, WEIGHTS)} {allowed}")
     if "weights" in parameters:
         load(weights)
-    given = {
+    paths = {
         name: Path(parameters[name])
         for name in ("photo", "painting", "weights")
         if name in parameters
     }
-    return {name: str(path.absolute()) for name, path in given.items() if path.is_file()}
+    return {name: str(path.absolute()) for name, path in paths.items() if path.is_file()}
 
 
 def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:

@@ -27,9 +27,11 @@ def write(options: SweepSettings, outcome: Outcome) -> list[Path]:
     """Sheet, curves and claims beside the runs; and in the gallery, if the options name one.
     Returns what was written."""
     folder = files.folder(options.folder)
-    shown = {"sheet": outcome.sheet} | ({} if outcome.curves is None else {"loss": outcome.curves})
+    pictures = {"sheet": outcome.sheet} | (
+        {} if outcome.curves is None else {"loss": outcome.curves}
+    )
     written = [
-        figures.save_figure(figure, folder / f"{name}.png") for name, figure in shown.items()
+        figures.save_figure(figure, folder / f"{name}.png") for name, figure in pictures.items()
     ]
     written.append(_write_text(folder / "claims.md", table(outcome.claims) + "\n"))
     if options.gallery is None:
@@ -37,12 +39,12 @@ def write(options: SweepSettings, outcome: Outcome) -> list[Path]:
     if options.weights not in WEIGHTS:
         name = f"{options.experiment}-{Path(options.weights).stem}"
         return written + hang(name, _aside(options, outcome), options.gallery)
-    places = [options.gallery_pictures[name] for name in shown]
-    for place, figure in zip(places, shown.values(), strict=True):
-        written.append(figures.save_figure(figure, place, GALLERY_BYTES))
+    places = [options.gallery_pictures[name] for name in pictures]
+    for picture_path, figure in zip(places, pictures.values(), strict=True):
+        written.append(figures.save_figure(figure, picture_path, GALLERY_BYTES))
     return written + hang(
         options.experiment,
-        _part(options, outcome, [place.name for place in places]),
+        _part(options, outcome, [picture_path.name for picture_path in places]),
         options.gallery,
     )
 
@@ -89,11 +91,11 @@ def hang(name: str, text: str, gallery: Path) -> list[Path]:
 
 def _part(options: SweepSettings, outcome: Outcome, pictures: Sequence[str]) -> str:
     """An experiment's part of the gallery."""
-    shown = "\n".join(f"![{outcome.title}]({name})" for name in pictures)
+    images = "\n".join(f"![{outcome.title}]({name})" for name in pictures)
     again = f"{_made_with(outcome)}. Again: `{_command(options)}`"
     question = f"{outcome.guess.question} {outcome.answer[0].upper()}{outcome.answer[1:]}."
     return (
-        "\n\n".join([f"## {outcome.title}", question, shown, table(outcome.claims), again]) + "\n"
+        "\n\n".join([f"## {outcome.title}", question, images, table(outcome.claims), again]) + "\n"
     )
 
 

@@ -126,12 +126,12 @@ class NotebooksSettings(Settings):
     @property
     def chosen(self) -> dict[str, Any]:
         """The notebooks' parameters, checked as those of a sweep are."""
-        given = paired(self.parameters)
-        for name in given:
+        parameters = paired(self.parameters)
+        for name in parameters:
             if name not in PARAMETERS:
                 allowed = f"(allowed: {', '.join(PARAMETERS)})"
                 raise InputError(
                     f"parameters: there is no '{name}'{nearest(name, PARAMETERS)} {allowed}"
                 )
-        checked = SweepSettings.from_dict({"experiment": EXPERIMENT_IDS[0], **given})
-        return {"budget": self.budget} | {name: getattr(checked, name) for name in given}
+        checked = SweepSettings.from_dict({"experiment": EXPERIMENT_IDS[0], **parameters})
+        return {"budget": self.budget} | {name: getattr(checked, name) for name in parameters}

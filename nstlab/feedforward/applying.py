@@ -58,12 +58,12 @@ def _places(settings: ApplySettings) -> list[tuple[Path, Path]]:
     """(photo, where its picture goes) of each photo."""
     folder = Path(settings.photo)
     if folder.is_dir():
-        found = _places_of(folder, settings.out)
+        pairs = _places_of(folder, settings.out)
     else:
         out = im.check_writable(settings.out, settings.depth == 16)
-        found = [(samples.path_of(settings.photo), out)]
+        pairs = [(samples.path_of(settings.photo), out)]
         im.shape_of(settings.photo)
-    return found
+    return pairs
 
 
 def _places_of(folder: Path, out: Path) -> list[tuple[Path, Path]]:
@@ -92,14 +92,14 @@ def _painted(
     settings: ApplySettings, painter: Painter, mix: Tensor, source: Path, out: Path
 ) -> Painted:
     """Paint one photo."""
-    begun = time.monotonic()
+    start = time.monotonic()
     shape = im.shape_of(source, settings.size)
     photo = im.load_fit(source, shape)
     picture = painter(photo, mix, settings.alpha)
     if _range(picture) < LEAST and _range(photo) > 25 * LEAST:
         raise InputError(f"{source}: its picture is one colour everywhere; the model is damaged")
     im.save(picture, out, settings.to_dict(), settings.depth == 16)
-    return out, shape, time.monotonic() - begun
+    return out, shape, time.monotonic() - start
 
 
 def _range(picture: Tensor) -> float:

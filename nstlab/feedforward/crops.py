@@ -35,29 +35,29 @@ logger = logging.getLogger("nstlab")
 def photos_in(folders: Sequence[Path]) -> list[Path]:
     """All pictures in these folders and the folders in them, by name. InputError for a folder that
     is none, or has none."""
-    found = []
+    paths = []
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"photos: {folder} is not a folder")
         here = samples.pictures_in(folder, nested=True)
         if not here:
             raise InputError(f"photos: there is no picture in {folder}")
-        found += here
-    return found
+        paths += here
+    return paths
 
 
 def usable(photos: Sequence[Path], size: int) -> list[Path]:
     """The photos whose headers say that they can be taken at a long side of `size` px.
 
     Warnings name the others, and say why."""
-    found = []
+    readable = []
     for photo in photos:
         try:
             im.shape_of(photo, size)
-            found.append(photo)
+            readable.append(photo)
         except InputError as error:
             logger.warning("%s; it is left out", error)
-    return found
+    return readable
 
 
 @lru_cache(DRAWN)
@@ -124,11 +124,11 @@ class Crops(Dataset):
     @cached_property
     def digest(self) -> str:
         """Identifies the photos, by their files' content."""
-        each = []
+        digests = []
         for path in self.photos:
             with path.open("rb") as file:
-                each.append(hashlib.file_digest(file, "sha256").hexdigest())
-        return hashlib.sha256("\n".join(each).encode()).hexdigest()
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
     def prepare(self) -> None:
         """Decode and draw what is held, before other processes, which may share it, start."""

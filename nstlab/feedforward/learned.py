@@ -153,10 +153,10 @@ def _interrupted(learner: Learner) -> list[str]:
     if not learner.done:
         return []
     if out.exists():
-        said = f"{out}, which was there before, is left as it was"
+        outcome = f"{out}, which was there before, is left as it was"
     else:
         try:
-            said = f"the model as far as it has come is {learner.model().save(out)}"
+            outcome = f"the model as far as it has come is {learner.model().save(out)}"
         except InputError as error:
-            said = str(error)
-    return [said, "to go on, run the same command again"]
+            outcome = str(error)
+    return [outcome, "to go on, run the same command again"]

@@ -63,8 +63,8 @@ class PerceptualLoss:
             )
             self.bound = bind(goal + s.tv * total_variation(), net, shape)
             self.actives = self.bound.objective.active(self.bound.weights)
-            self.photo_read = [each for each in self.actives if each.term.positional]
-            keys = {each.key for each in self.photo_read}
+            self.photo_read = [active for active in self.actives if active.term.positional]
+            keys = {active.key for active in self.photo_read}
             self.targets.append(
                 {
                     key: target.clone()
@@ -97,9 +97,9 @@ class PerceptualLoss:
         for key, target in self.targets[painting].items():
             self.bound.targets[key].copy_(target)
         for active in self.photo_read:
-            found = self.bound.features(photo, {active.read}, self.actives)
+            all_features = self.bound.features(photo, {active.read}, self.actives)
             self.bound.targets[active.key].copy_(
-                next(features for read, features in found if read == active.read)
+                next(features for read, features in all_features if read == active.read)
             )
 
 
@@ -213,21 +213,21 @@ class Learner:
 
     def _update(self, photos: Tensor) -> Tensor:
         """One step of the optimizer; returns the mean of each term."""
-        which = [
+        paintings = [
             (self.done * len(photos) + i) % len(self.settings.paintings) for i in range(len(photos))
         ]
-        mix = torch.eye(len(self.settings.paintings), device=self.device)[which]
+        mix = torch.eye(len(self.settings.paintings), device=self.device)[paintings]
         for optimizer, part in zip(self.optimizers, (1.0, SMALL), strict=True):
             optimizer.param_groups[0]["lr"] = part * self.settings.rate * self._factor()
             optimizer.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16, self.halves):
             pictures = self.network(photos, mix).float()
-        gradients, terms = self.loss(pictures.detach(), photos, which)
+        gradients, terms = self.loss(pictures.detach(), photos, paintings)
         pictures.backward(gradients)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
         if not norm.isfinite():
-            what = f"batch {self.done + 1}: the gradient is not finite"
-            raise InputError(f"{what}; a lower --rate may help")
+            message = f"batch {self.done + 1}: the gradient is not finite"
+            raise InputError(f"{message}; a lower --rate may help")
         for optimizer in self.optimizers:
             optimizer.step()
         self.done += 1
@@ -245,8 +245,8 @@ class Learner:
             len(self.settings.paintings), self.settings.width, self.settings.normalization
         )
         network.load_state_dict(self.network.state_dict())
-        about = self.settings.to_dict(identity=True) | {"steps done": self.done}
-        return StyleModel(network.eval().requires_grad_(False), self.settings.names, about)
+        settings = self.settings.to_dict(identity=True) | {"steps done": self.done}
+        return StyleModel(network.eval().requires_grad_(False), self.settings.names, settings)
 
     def checkpoint(self) -> Checkpoint:
         tensors = {f"network.{name}": t for name, t in self.network.state_dict().items()}

@@ -69,7 +69,7 @@ class StyleModel:
             raise InputError(
                 f"{path}: no such file; a model is a file that `nstlab learn` made, or '{SHIPPED}'"
             ) from None
-        about = _about(path, metadata)
+        entries = _about(path, metadata)
         tensorfiles.check_stored(path, tensors)
         width = (
             len(tensors["down.kernel"])
@@ -80,7 +80,7 @@ class StyleModel:
             raise InputError(
                 f"{path}: is not a model of nstlab, or is damaged (its network has no width)"
             )
-        network = TransformNetwork(len(about["paintings"]), width, about["normalization"])
+        network = TransformNetwork(len(entries["paintings"]), width, entries["normalization"])
         shapes = {name: t.shape for name, t in network.state_dict().items()}
         if shapes != {name: t.shape for name, t in tensors.items()}:
             raise InputError(
@@ -91,7 +91,7 @@ class StyleModel:
         _check_numbers(path, tensors)
         network.load_state_dict(tensors, assign=True)
         return cls(
-            network.eval().requires_grad_(False), tuple(about["paintings"]), about["settings"]
+            network.eval().requires_grad_(False), tuple(entries["paintings"]), entries["settings"]
         )
 
     def save(self, path: str | os.PathLike, **about: str) -> Path:
@@ -168,12 +168,12 @@ class StyleModel:
 def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """What a file's metadata say; InputError if they are not a model's."""
     try:
-        about = {name: files.parse_json(metadata[name]) for name in ("paintings", "settings")}
-        names = about["paintings"]
+        entries = {name: files.parse_json(metadata[name]) for name in ("paintings", "settings")}
+        names = entries["paintings"]
         named = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        known = metadata["format"] == FORMAT and metadata["normalization"] in NORMALIZATIONS
-        if named and known and painting_names(names) and isinstance(about["settings"], dict):
-            return about | {"normalization": metadata["normalization"]}
+        is_known = metadata["format"] == FORMAT and metadata["normalization"] in NORMALIZATIONS
+        if named and is_known and painting_names(names) and isinstance(entries["settings"], dict):
+            return entries | {"normalization": metadata["normalization"]}
     except (KeyError, ValueError):  # InputError is one
         pass
     raise InputError(f"{path}: is not a model of nstlab, or is damaged")
@@ -184,8 +184,8 @@ def _check_numbers(path: str | os.PathLike, tensors: Mapping[str, Tensor]) -> No
     for name, t in tensors.items():
         low, high = ALLOWED_AVERAGES.get(name.rpartition(".")[2], ALLOWED)
         if not (low <= t.min() and t.max() <= high):
-            what = f"{path}: {name} has numbers outside {low:g} … {high:g}"
-            raise InputError(f"{what}; the model is damaged, or its learning diverged")
+            problem = f"{path}: {name} has numbers outside {low:g} … {high:g}"
+            raise InputError(f"{problem}; the model is damaged, or its learning diverged")
 
 
 @cache

@@ -59,7 +59,7 @@ class Normalization(nn.Module):
     def forward(self, x: Tensor, mix: Tensor) -> Tensor:
         """(B, C, h, w), (B, K) -> (B, C, h, w)."""
         mean, variance = self.moments(x)
-        scale, shift = (each[..., None, None] for each in self.affine(mix))
+        scale, shift = (vector[..., None, None] for vector in self.affine(mix))
         scale = scale * (variance + EPSILON).rsqrt()
         return x * scale + (shift - mean * scale)
 

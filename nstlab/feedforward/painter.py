@@ -66,7 +66,7 @@ class Step:
         if self.norm is None:
             return y
         moments = (None, None) if self.norm.alone else (self.norm.mean, self.norm.variance)
-        affine = (each.flatten() for each in self.norm.affine(mix))
+        affine = (vector.flatten() for vector in self.norm.affine(mix))
         return F.batch_norm(y, *moments, *affine, training=self.norm.alone, eps=EPSILON)
 
 

@@ -45,8 +45,8 @@ def painting_name(name: str) -> str:
         raise InputError(f"paintings: {name!a:.60} must have 1 to {LONGEST_NAME} characters")
     for character in name:
         if unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in ALLOWED:
-            what = f"{name!a} holds U+{ord(character):04X}, which cannot be shown"
-            raise InputError(f"paintings: {what}; rename the file")
+            problem = f"{name!a} holds U+{ord(character):04X}, which cannot be shown"
+            raise InputError(f"paintings: {problem}; rename the file")
     return name
 
 
@@ -58,11 +58,11 @@ def painting_names(names: Sequence[str]) -> tuple[str, ...]:
         raise InputError("paintings: name one painting or more, files or samples")
     if len(names) > MOST_PAINTINGS:
         raise InputError(f"paintings: {len(names)} are given; a model has {MOST_PAINTINGS} at most")
-    found = tuple(painting_name(name) for name in names)
-    if twice := [name for name in found if found.count(name) > 1]:
-        what = f"'{twice[0]}' names one twice"
-        raise InputError(f"paintings: {what}; in a model each has a name of its own")
-    return found
+    unique = tuple(painting_name(name) for name in names)
+    if twice := [name for name in unique if unique.count(name) > 1]:
+        problem = f"'{twice[0]}' names one twice"
+        raise InputError(f"paintings: {problem}; in a model each has a name of its own")
+    return unique
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class LearnSettings(Settings):
     @property
     def files(self) -> dict[str, tuple[str | Path, ...]]:
         """Those in folders of the photos' folders, too."""
-        folders = tuple(folder for each in self.photos for folder, *_ in os.walk(each))
+        folders = tuple(folder for path in self.photos for folder, *_ in os.walk(path))
         return super().files | ({"photos": folders} if folders else {})
 
     @property

@@ -53,7 +53,7 @@ def film(
     figure = new_figure(8.2, 3.6, title)
     left, right = figure.subplots(1, 2, width_ratios=[min(1.6, width / height), 1])
     left.axis("off")
-    shown = left.imshow(np.asarray(im.to_pil(pictures[0])), animated=True)
+    drawn = left.imshow(np.asarray(im.to_pil(pictures[0])), animated=True)
     styled_axes(right, "step", "loss").set_yscale("log")
     right.plot(losses, color=COLOURS[0], linewidth=1.6)
     (mark,) = right.plot([0], [losses[0]], "o", color=COLOURS[1], markersize=8, animated=True)
@@ -64,10 +64,10 @@ def film(
     for i in sorted(
         {round(j) for j in np.linspace(0, len(pictures) - 1, min(FRAMES, len(pictures)))}
     ):
-        shown.set_data(np.asarray(im.to_pil(pictures[i])))
+        drawn.set_data(np.asarray(im.to_pil(pictures[i])))
         mark.set_data([i], [losses[i]])
         canvas.restore_region(still)
-        left.draw_artist(shown)
+        left.draw_artist(drawn)
         right.draw_artist(mark)
         frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
     return Animation(frames, milliseconds)

@@ -85,11 +85,11 @@ def receptive_fields(photo: Tensor, widths: Mapping[str, int], title: str = "") 
     return figure
 
 
-def matrices(shown: Mapping[str, Tensor], title: str = "") -> Shown:
+def matrices(tensors: Mapping[str, Tensor], title: str = "") -> Shown:
     """Matrices (N, N) of values that are not negative, side by side, on one logarithmic scale of
     grey."""
-    figure = new_figure(0.6 + 2.6 * len(shown), 2.9, title)
-    values = {name: matrix.detach().float().cpu().numpy() for name, matrix in shown.items()}
+    figure = new_figure(0.6 + 2.6 * len(tensors), 2.9, title)
+    values = {name: matrix.detach().float().cpu().numpy() for name, matrix in tensors.items()}
     top = max(float(matrix.max()) for matrix in values.values())
     for cell, (name, matrix) in zip(
         picture_cells(figure, 1, len(values))[0], values.items(), strict=True

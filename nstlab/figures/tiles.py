@@ -30,20 +30,20 @@ def tile_map(picture: Tensor, tiles: Sequence[Tile], number: int, title: str = "
     height, width = picture.shape[-2:]
     figure = new_figure(8.4, 0.6 + 4.1 * height / width, title)
     whole, one = figure.subplots(1, 2)
-    own = tiles[number].own
+    inner = tiles[number].own
     window = tiles[number].window
     dim = torch.full(window.shape, 0.45)
-    own.within(window).of(dim).fill_(1.0)
-    for cell, shown, name in (
+    inner.within(window).of(dim).fill_(1.0)
+    for cell, content, name in (
         (whole, picture, "all tiles"),
         (one, 1 - dim * (1 - window.of(picture)), "one, with its halo"),
     ):
-        show(cell, shown)
+        show(cell, content)
         cell.set_title(name, fontsize=LABEL, color=INK)
     for tile in tiles:
         whole.add_patch(_outline(tile.own, PAPER, 0.8))
     whole.add_patch(_outline(window, COLOURS[0], 2.0))
-    for cell, inside in ((whole, own), (one, own.within(window))):
+    for cell, inside in ((whole, inner), (one, inner.within(window))):
         cell.add_patch(_outline(inside, COLOURS[1], 2.0))
     return figure
 

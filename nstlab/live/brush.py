@@ -73,9 +73,9 @@ class RegionsView(View):
     def show(self, settings: RunSettings) -> None:
         files, labels, _ = concern = _concern(settings)
         if concern != self._shown:
-            self._shown, found = concern, self._found
-            looked = found is not None and found[0] == concern
-            self._offer(found[1] if looked else partial(_read, files, labels))
+            self._shown, last = concern, self._found
+            looked = last is not None and last[0] == concern
+            self._offer(last[1] if looked else partial(_read, files, labels))
         elif self._seen:
             self.look()  # again, if it has failed
 
@@ -134,22 +134,24 @@ def _read(files: Mapping[str, str], labels: tuple[str | None, str | None]) -> li
 def _of_run(settings: RunSettings, shape: Sequence[int], masks: Sequence[Tensor]) -> list[Labelled]:
     """The same, of regions that a run of shape (H, W) has found; in the whole painting, of which it
     may have used a part."""
-    made = []
+    views = []
     for role, labels in zip(ROLES, masks, strict=True):
-        each = settings.inputs[role]
-        picture = im.load(each.source, SIDE)
-        (top, left, height, width), _ = im.fitting(picture.shape[-2:], shape, each.fit, each.scale)
+        source = settings.inputs[role]
+        picture = im.load(source.source, SIDE)
+        (top, left, height, width), _ = im.fitting(
+            picture.shape[-2:], shape, source.fit, source.scale
+        )
         part = F.interpolate(labels, (height, width), mode="nearest")
         down = picture.shape[-2] - top - height
         across = picture.shape[-1] - left - width
-        made.append(
+        views.append(
             (
                 settings.field_of(role),
                 picture,
                 F.pad(part, (left, across, top, down), mode="replicate"),
             )
         )
-    return made
+    return views
 
 
 def _png(labels: Tensor | None, picture: Tensor) -> bytes:

@@ -146,10 +146,10 @@ class Camera(Page):
     def _paint(self) -> None:
         """Paint the newest frame, until the thread is no longer wanted. If it dies, another can
         begin."""
-        own = threading.current_thread()
+        thread = threading.current_thread()
         painter = None
         try:
-            while (newest := self._next(own)) is not None:
+            while (newest := self._next(thread)) is not None:
                 content, frame = newest
                 try:
                     painter = painter or self.model.painter(self.device)  # tried again if it fails
@@ -161,20 +161,20 @@ class Camera(Page):
                     data = None
                     picture = None
                 with self._changed:
-                    if self._thread is not own:
+                    if self._thread is not thread:
                         return
                     self.shown = self.shown if picture is None else picture
                 self.send(answer, data)
         finally:
             with self._changed:
-                if self._thread is own:
+                if self._thread is thread:
                     self._thread = None
 
-    def _next(self, own: threading.Thread) -> Frame | None:
+    def _next(self, thread: threading.Thread) -> Frame | None:
         """Wait for a frame and take it; None once the thread is no longer wanted."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting is not None or self._thread is not own)
-            if self._thread is not own:
+            self._changed.wait_for(lambda: self._waiting is not None or self._thread is not thread)
+            if self._thread is not thread:
                 return None
             frame, self._waiting = self._waiting, None
             return frame

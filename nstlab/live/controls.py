@@ -115,24 +115,26 @@ def carried(settings: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
     and new ones get the mean of all. Another number of paintings has no shares yet, and other
     regions no weights; regions are found or given, not both. Another network has weights of its
     own, and cannot always rescale or be computed in 16 bits."""
-    found: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     if values.get("network", settings.network) != settings.network:
         if not architecture(values["network"]).blocks:
-            found = {"rescale_pool": False, "precision": PRECISIONS[0]}
+            changes = {"rescale_pool": False, "precision": PRECISIONS[0]}
         if settings.weights not in ANY_NETWORKS:
-            found["weights"] = WEIGHTS[0]
+            changes["weights"] = WEIGHTS[0]
     if {"mask", "regions"} & values.keys():
-        found |= {"region_weights": ()}
+        changes |= {"region_weights": ()}
     if values.get("regions", 1) > 1:
-        found |= {"mask": None, "painting_mask": None}
+        changes |= {"mask": None, "painting_mask": None}
     if "more_paintings" in values and len(values["more_paintings"]) != len(settings.more_paintings):
-        found |= {"mix": (), "mix_layers": ()}
+        changes |= {"mix": (), "mix_layers": ()}
     weights = getattr(settings, "style_weights", ())
     if weights and "style_layers" in values:
-        known = dict(zip(settings.style_layers, weights, strict=True))
+        weight_of = dict(zip(settings.style_layers, weights, strict=True))
         mean = sum(weights) / len(weights)
-        found["style_weights"] = tuple(known.get(name, mean) for name in values["style_layers"])
-    return found
+        changes["style_weights"] = tuple(
+            weight_of.get(name, mean) for name in values["style_layers"]
+        )
+    return changes
 
 
 def parts_of(*widgets: w.Widget) -> set[w.Widget]:

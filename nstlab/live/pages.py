@@ -40,16 +40,16 @@ def count(buffers: int) -> dict[str, Any]:
     return {"enum": [buffers]}
 
 
-def check_message(content: Any, buffers: Sequence[Any], known: Messages) -> None:
+def check_message(content: Any, buffers: Sequence[Any], messages: Messages) -> None:
     """Raise InputError, in one line, unless a message is {"do": one of those that are known} with
     its fields; the number of its buffers counts as a field, `buffers`."""
     do = content.get("do") if isinstance(content, dict) else None
-    if not isinstance(do, str) or do not in known:
+    if not isinstance(do, str) or do not in messages:
         raise InputError(
-            f"the page has sent a message that is unknown here (known: {', '.join(known)})"
+            f"the page has sent a message that is unknown here (known: {', '.join(messages)})"
         )
     try:
-        files.check_json(content | {"buffers": len(buffers)}, files.object_with(**known[do]))
+        files.check_json(content | {"buffers": len(buffers)}, files.object_with(**messages[do]))
     except ValueError as error:
         raise InputError(
             f"the page has sent a message '{do}' that cannot be used: {error}"

@@ -276,11 +276,11 @@ class Painting:
     def _keep(self) -> None:
         """Add the current picture to the film, with the settings that it was painted with."""
         if self.step is not None:
-            picture, shown = (
-                im.quantized(each) for each in (self.step.unfinished(), self.step.snapshot())
+            picture, snapshot = (
+                im.quantized(image) for image in (self.step.unfinished(), self.step.snapshot())
             )
             self.film.add(
                 Snapshot(
-                    self.count, self.run.number, self.step.index, self.settings, picture, shown
+                    self.count, self.run.number, self.step.index, self.settings, picture, snapshot
                 )
             )

@@ -104,8 +104,8 @@ class FilmPlayer(w.VBox):
     @property
     def settings(self) -> VideoSettings:
         """The film's settings. Raises InputError where the picture's recipe cannot paint frames."""
-        own = self.controls.settings
-        return own if self.like is None else own.replace(**painted_like(self.like()))
+        settings = self.controls.settings
+        return settings if self.like is None else settings.replace(**painted_like(self.like()))
 
     def paint(self) -> None:
         """Paint the film in a thread, or what is missing of it, unless one is being painted. Raises

@@ -96,8 +96,8 @@ class BarsView(View):
 
     def changes(self, settings: RunSettings) -> dict[str, Any]:
         numbers = self.shown(settings)
-        shown = zip(self.sliders, numbers, strict=True)
-        meant = tuple(number if shows(slider, number) else slider.value for slider, number in shown)
+        pairs = zip(self.sliders, numbers, strict=True)
+        meant = tuple(number if shows(slider, number) else slider.value for slider, number in pairs)
         return {} if meant == numbers else {self.name: meant}
 
     def shown(self, settings: RunSettings) -> tuple[float, ...]:

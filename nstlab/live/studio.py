@@ -130,10 +130,10 @@ class Studio(w.VBox):
     def restart(self, current: bool = False) -> None:
         """Begin again, as "init" and "seed" say or from the current picture."""
         with self.controls.lock:
-            begun = self.painting.run is not None
+            has_begun = self.painting.run is not None
             if self._waiting:
                 self.resume()
-            if begun:
+            if has_begun:
                 self.session.send(Restart(self.settings, current))
 
     def back(self, snapshot: Snapshot) -> None:
@@ -266,10 +266,10 @@ class Studio(w.VBox):
             "seen": self._begin_watched,
             "gone": self._pause_unwatched,
         }
-        known = viewer.MESSAGES | (brush.MESSAGES if self.editor is not None else {})
+        messages = viewer.MESSAGES | (brush.MESSAGES if self.editor is not None else {})
 
         def act() -> None:
-            check_message(content, buffers, known)
+            check_message(content, buffers, messages)
             actions[content["do"]]()
 
         with self.controls.lock:
@@ -357,10 +357,10 @@ class Studio(w.VBox):
             self.view.say(news.text, "note" if news.saved else "error")
             if news.saved is None:
                 with self.controls.lock:
-                    shown = self.settings
+                    settings = self.settings
                     starts = {
-                        name: getattr(shown, name)
-                        for name, _, opt in shown.options()
+                        name: getattr(settings, name)
+                        for name, _, opt in settings.options()
                         if opt.group == START
                     }
                     self.controls.show(self.painting.settings.replace(**starts))

@@ -138,7 +138,7 @@ class Viewer(Page):
 
     def show_film(self, film: Sequence[Snapshot]) -> None:
         """Show the snapshots, if they are others than before."""
-        if [snapshot.count for snapshot in film] == [shown["id"] for shown in self.film]:
+        if [snapshot.count for snapshot in film] == [thumbnail["id"] for thumbnail in self.film]:
             return
         self.film = [
             {

@@ -61,9 +61,9 @@ class MenuView(View):
     lacks are added."""
 
     def show(self, settings: RunSettings) -> None:
-        shown = self.shown(settings)
-        for value in shown if isinstance(self.widget, w.SelectMultiple) else [shown]:
-            if value not in [known for _, known in self.widget.options]:
+        value_shown = self.shown(settings)
+        for value in value_shown if isinstance(self.widget, w.SelectMultiple) else [value_shown]:
+            if value not in [option for _, option in self.widget.options]:
                 label = " + ".join(value) if isinstance(value, tuple) else Path(value).name
                 self.widget.options = [*self.widget.options, (label, value)]
         super().show(settings)
@@ -113,15 +113,15 @@ def field_view(
     wanted, many, optional = field_type(annotation)
     label = name.rstrip("_").replace("_", " ") + (f" ({opt.unit})" if opt.unit else "")
     bounds = f" ({opt.allowed()})" if opt.low is not None or opt.choices else ""
-    about = {"description": label, "tooltip": opt.help + bounds, **LOOK}
-    typed = about | {"continuous_update": False}  # a value is not used before it is complete
+    look = {"description": label, "tooltip": opt.help + bounds, **LOOK}
+    typed = look | {"continuous_update": False}  # a value is not used before it is complete
     if wanted is bool:
-        return View(name, w.Checkbox(indent=True, **about))
+        return View(name, w.Checkbox(indent=True, **look))
     if opt.layers:
-        return LayersView(name, w.SelectMultiple(rows=4, **about) if many else w.Dropdown(**about))
+        return LayersView(name, w.SelectMultiple(rows=4, **look) if many else w.Dropdown(**look))
     pairs = [(choice, (choice,) if many else choice) for choice in menu or opt.choices]
     if pairs and (menu or not opt.or_path):
-        return MenuView(name, w.Dropdown(options=pairs, **about))
+        return MenuView(name, w.Dropdown(options=pairs, **look))
     if opt.choices:
         return TextView(name, w.Combobox(options=opt.choices, ensure_option=False, **typed))
     if opt.log and opt.low and opt.high:

@@ -41,8 +41,8 @@ class Crop:
     def wider(self, margin: int) -> Crop:
         """The crop with so many positions more on each side, as far as there are any."""
         rows, columns = (
-            slice(max(0, own.start - margin), min(own.stop + margin, size))
-            for own, size in zip((self.rows, self.columns), self.whole, strict=True)
+            slice(max(0, span.start - margin), min(span.stop + margin, size))
+            for span, size in zip((self.rows, self.columns), self.whole, strict=True)
         )
         return Crop(rows, columns, self.whole)
 
@@ -56,9 +56,9 @@ class Crop:
         """(…, m), numbers of each position here -> (…, M), with zeros for all others; in an order
         in which crops of a grid do not overlap."""
         (height, _), first = self.shape, self.rows.start * self.whole[1]
-        made = values.new_zeros(*values.shape[:-1], prod(self.whole))
-        made.narrow(-1, first + height * self.columns.start, values.shape[-1]).copy_(values)
-        return made
+        full = values.new_zeros(*values.shape[:-1], prod(self.whole))
+        full.narrow(-1, first + height * self.columns.start, values.shape[-1]).copy_(values)
+        return full
 
 
 def added(total: Tensor | None, part: Tensor) -> Tensor:

@@ -279,15 +279,15 @@ class LBFGS:
     def _direction(self, state: State) -> Tensor:
         """-H g for the free pixels, at most LONGEST_STEP long; along the gradient if there is no
         curvature."""
-        held = self._held(state)
-        g = state.at.grad.masked_fill(held, 0)
+        fixed = self._held(state)
+        g = state.at.grad.masked_fill(fixed, 0)
         bg = torch.empty_like(g)
         self._smooth(g, bg)
         if state.numbers["order"]:
             d = Curvature(state.numbers["order"], state.tensors).product(g, bg).neg_()
         else:
             d = bg * (-state.numbers["length"] / rms(bg).clamp_min(torch.finfo(g.dtype).tiny))
-        d.masked_fill_(held, 0)
+        d.masked_fill_(fixed, 0)
         return _limited(d) if state.numbers["order"] else d
 
     # --- the line search along d: x + t d, clipped; first t = 1

@@ -87,14 +87,14 @@ class Objective:
     def weights(self) -> dict[str, float]:
         """Every weight that can be set, by name: that of each term, "style", and of each of its
         layers, "style:conv1_1"."""
-        found = {}
+        by_name = {}
         for weight, term in self.terms:
-            found[term.name] = weight
-            found |= {
+            by_name[term.name] = weight
+            by_name |= {
                 f"{term.name}:{layer}": w
                 for layer, w in zip(term.layers, term.layer_weights, strict=True)
             }
-        return found
+        return by_name
 
     @property
     def reads(self) -> list[str]:
@@ -123,12 +123,12 @@ class Objective:
         features; see `Term.workspace`."""
         shapes = net.shapes(set(self.reads), shape)
         actives = [active for active in self.active(self.weights) if active.read in shapes]
-        each = [
+        bytes_of = [
             active.term.workspace(shapes[active.read][0], prod(shapes[active.read][1:]))
             for active in actives
         ]
         # Autograd keeps all of them.
-        return sum(each) if net.uses_autograd else max(each, default=0)
+        return sum(bytes_of) if net.uses_autograd else max(bytes_of, default=0)
 
     def active(self, weights: Mapping[str, float]) -> list[ActiveLayer]:
         """The layers of terms that are evaluated with these weights: those whose weight, and whose
@@ -348,10 +348,10 @@ class Bound:
         autograd."""
         actives = self.objective.active(self.weights)
         features = self.net(image, {active.read for active in actives} - {PIXELS}) | {PIXELS: image}
-        found = {
+        statistics = {
             a.key: a.term.statistic(features[a.read], self.targets.get(a.key)) for a in actives
         }
-        total, values = self.scored(actives, found, features)
+        total, values = self.scored(actives, statistics, features)
         return total * self.scale, dict(zip(self.names, values, strict=True))
 
     def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -365,14 +365,14 @@ class Bound:
     def scored(
         self,
         actives: Sequence[ActiveLayer],
-        found: Mapping[tuple[str, str], Tensor],
+        statistics: Mapping[tuple[str, str], Tensor],
         features: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """(total / scale, unweighted value of each term), from the statistics `found`."""
+        """(total / scale, unweighted value of each term), from the statistics."""
         values: dict[str, Tensor] = {}
         for active in actives:
             score = active.term.score(
-                found[active.key], self.targets.get(active.key), features[active.read]
+                statistics[active.key], self.targets.get(active.key), features[active.read]
             )
             values[active.term.name] = values.get(active.term.name, 0.0) + active.weight * score
         weighted = [self.weights[name] / self.scale * value for name, value in values.items()]

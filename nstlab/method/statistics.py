@@ -60,12 +60,14 @@ def _mean_outer_product(rows: Tensor) -> Tensor:
         return rows.T @ rows / m
     # A matrix product in 16 bits is rounded to 16 bits. Summing the products of several parts in
     # float32 averages the rounding errors out.
-    each = m // parts
-    split = rows[: parts * each].view(parts, each, n)
-    rest = rows[parts * each :].to(torch.float32)
+    length = m // parts
+    split = rows[: parts * length].view(parts, length, n)
+    rest = rows[parts * length :].to(torch.float32)
     # (parts, N, N)
-    means = torch.baddbmm(rows.new_zeros(()), split.transpose(1, 2), split, beta=0, alpha=1 / each)
-    return (means.sum(0, dtype=torch.float32) * each + rest.T @ rest) / m
+    means = torch.baddbmm(
+        rows.new_zeros(()), split.transpose(1, 2), split, beta=0, alpha=1 / length
+    )
+    return (means.sum(0, dtype=torch.float32) * length + rest.T @ rest) / m
 
 
 def widened(t: Tensor) -> Tensor:

@@ -65,12 +65,12 @@ def pyramid(
         for k in reversed(range(levels))
         if k == 0 or min(height, width) // 2**k >= 2 * MIN_SIDE
     ]
-    each = [(height // f, width // f, steps if f == 1 else steps // 2) for f in factors]
-    while len(each) > 1 and too_small is not None and too_small(each[0][:2]):
-        each.pop(0)
+    sizes = [(height // f, width // f, steps if f == 1 else steps // 2) for f in factors]
+    while len(sizes) > 1 and too_small is not None and too_small(sizes[0][:2]):
+        sizes.pop(0)
     return tuple(
-        Level((h, w), round(count * min(1.0, FULL / max(h, w))) if len(each) > 1 else count)
-        for h, w, count in each
+        Level((h, w), round(count * min(1.0, FULL / max(h, w))) if len(sizes) > 1 else count)
+        for h, w, count in sizes
     )
 
 

@@ -225,11 +225,12 @@ class Style(Term):
     def target_shape(self, shape: Sequence[int]) -> Sequence[int]:
         if self.image is None:
             return shape
-        own = self.image.shape[-2:]
+        source = self.image.shape[-2:]
         if self.fitted is None:
-            return im.fitting(own, shape, self.fit, self.scale)[1]
+            return im.fitting(source, shape, self.fit, self.scale)[1]
         return [
-            max(MIN_SIDE, round(o * s / f)) for o, s, f in zip(own, shape, self.fitted, strict=True)
+            max(MIN_SIDE, round(o * s / f))
+            for o, s, f in zip(source, shape, self.fitted, strict=True)
         ]
 
     def target_image(self, shape: Sequence[int]) -> Tensor | None:
@@ -277,11 +278,11 @@ class TotalVariation(PixelTerm):
     def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
         (height, width), (top, left) = crop.whole, (crop.rows.start, crop.columns.start)
         # With one more row below, and one column to the right.
-        own = features[..., min(1, top) :, min(1, left) :]
-        down = own.diff(dim=-2)[..., : crop.shape[0], : crop.shape[1]].square().sum() / (
+        inner = features[..., min(1, top) :, min(1, left) :]
+        down = inner.diff(dim=-2)[..., : crop.shape[0], : crop.shape[1]].square().sum() / (
             (height - 1) * width
         )
-        across = own.diff(dim=-1)[..., : crop.shape[0], : crop.shape[1]].square().sum() / (
+        across = inner.diff(dim=-1)[..., : crop.shape[0], : crop.shape[1]].square().sum() / (
             height * (width - 1)
         )
         return (down + across) / features.shape[:-2].numel()

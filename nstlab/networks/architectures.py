@@ -200,10 +200,10 @@ def untrained(name: str, options: Mapping[str, Any]) -> nn.Module:
 
     try:
         with torch.device("meta"):
-            made = models.get_model(name, weights=None, **options)
+            model = models.get_model(name, weights=None, **options)
     except NotImplementedError:  # some look at numbers while they are built
-        made = models.get_model(name, weights=None, **options).to("meta")
-    return made.eval().requires_grad_(False)
+        model = models.get_model(name, weights=None, **options).to("meta")
+    return model.eval().requires_grad_(False)
 
 
 def known_network(name: str) -> str:

@@ -109,8 +109,8 @@ class Network(nn.Module):
         tensors at each call. Raises InputError if the weights lack a layer or the image is too
         small for one."""
         wanted = self.require(layers, image.shape[-2:])
-        found = self.unsoftened(image, wanted)
-        return {name: softened(f, self.temperature) for name, f in found.items()}
+        features = self.unsoftened(image, wanted)
+        return {name: softened(f, self.temperature) for name, f in features.items()}
 
     def unsoftened(self, image: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
         """What `forward` computes, whatever the temperature, for layers that are there."""

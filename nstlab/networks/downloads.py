@@ -53,8 +53,8 @@ def fetch(
     path = download.path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        held = f"{path} is being downloaded by another process; wait for it to end"
-        with files.locked(download.part.with_suffix(".part.lock"), held):
+        message = f"{path} is being downloaded by another process; wait for it to end"
+        with files.locked(download.part.with_suffix(".part.lock"), message):
             return _fetched(download, progress)
     except InputError:
         raise

@@ -51,23 +51,25 @@ def traced(name: str, pool: str) -> fx.GraphModule:
     features}. Never changed."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
-    known = architecture(name)
-    model = untrained(name, known.options)
+    layout = architecture(name)
+    model = untrained(name, layout.options)
     for path, part in [*model.named_modules()]:
         if getattr(part, "inplace", False):
             vars(part)["inplace"] = False
         # Poolings without a stride are part of a layer, and stay.
         if pool != "max" and isinstance(part, nn.MaxPool2d) and _first(part.stride) > 1:
             model.set_submodule(path, Pool(pool, part))
-    nodes = {node: layer for layer, node in known.nodes.items()}
+    nodes = {node: layer for layer, node in layout.nodes.items()}
     leaves = {"leaf_modules": [Pool]}
-    made = create_feature_extractor(model, None, nodes, nodes, leaves, suppress_diff_warning=True)
-    for node in (graph := cast(fx.Graph, made.eval_graph)).nodes:
+    extractor = create_feature_extractor(
+        model, None, nodes, nodes, leaves, suppress_diff_warning=True
+    )
+    for node in (graph := cast(fx.Graph, extractor.eval_graph)).nodes:
         if node.target is operator.iadd:
             node.target = operator.add
         if node.kwargs.get("inplace"):
             node.kwargs = {**node.kwargs, "inplace": False}
-    return fx.GraphModule(made, graph).eval()
+    return fx.GraphModule(extractor, graph).eval()
 
 
 def _first(size: int | Sequence[int]) -> int:
@@ -167,8 +169,8 @@ class GraphNetwork(Network):
         return f"mean_{self.architecture.layers.index(layer)}"
 
     def features(self, x: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
-        found = self._until(frozenset(layers))(x)
-        ordered = {name: found[name] for name in self.architecture.layers if name in found}
+        outputs = self._until(frozenset(layers))(x)
+        ordered = {name: outputs[name] for name in self.architecture.layers if name in outputs}
         if not self.normalized:
             return ordered
         return {name: f / getattr(self, self._mean_of(name)) for name, f in ordered.items()}
@@ -202,8 +204,8 @@ class GraphNetwork(Network):
         self, layers: Iterable[str], shape: Sequence[int]
     ) -> dict[str, tuple[int, int, int]]:
         seen = _shapes(self._blank[0], (shape[0], shape[1]))
-        found = {name: seen.get(self._maps[name], ()) for name in layers if name in self._maps}
-        return {name: size[1:] for name, size in found.items() if size}
+        sizes = {name: seen.get(self._maps[name], ()) for name in layers if name in self._maps}
+        return {name: size[1:] for name, size in sizes.items() if size}
 
     def computed(self, layers: Collection[str], shape: Sequence[int]) -> int:
         seen = _shapes(self._blank[0], (shape[0], shape[1]))
@@ -231,23 +233,23 @@ def _maps(module: fx.GraphModule) -> dict[str, str]:
 def _needed(blank: fx.GraphModule, weights: Weights, network: str) -> dict[str, Tensor]:
     """The tensors among the weights that the graph has; InputError if they are not those of the
     network."""
-    found = {}
-    for key, own in blank.state_dict().items():
-        if not own.is_floating_point():
-            if own.ndim:
+    needed = {}
+    for key, blank_tensor in blank.state_dict().items():
+        if not blank_tensor.is_floating_point():
+            if blank_tensor.ndim:
                 raise InputError(
                     f"network: {network} has tables of whole numbers ({key}); choose another"
                 )
             continue  # a counter of batch normalization
-        given = weights.tensors.get(key)
-        if given is None or given.shape != own.shape:
-            has = "is missing" if given is None else f"has the shape {tuple(given.shape)}"
+        tensor = weights.tensors.get(key)
+        if tensor is None or tensor.shape != blank_tensor.shape:
+            has = "is missing" if tensor is None else f"has the shape {tuple(tensor.shape)}"
             raise InputError(
                 f"{weights.source}: not the weights of {network}; {key} {has}, expected is "
-                f"{tuple(own.shape)}"
+                f"{tuple(blank_tensor.shape)}"
             )
-        found[key] = given
-    return found
+        needed[key] = tensor
+    return needed
 
 
 def loss_network(
@@ -288,21 +290,21 @@ class Field(NamedTuple):
 def fields(name: str) -> dict[str, Field]:
     """What each layer of a network sees, of those that have positions. InputError for an unknown
     network."""
-    known = architecture(name)
-    if known.blocks:
+    layout = architecture(name)
+    if layout.blocks:
         steps = {"conv": (3, 1, True), "relu": (1, 1, False), POOL: (2, 2, False)}
         seen = itertools.accumulate(
-            known.layers, lambda field, layer: field.behind(*steps[layer[:4]]), initial=Field()
+            layout.layers, lambda field, layer: field.behind(*steps[layer[:4]]), initial=Field()
         )
-        each = dict(zip(known.layers, list(seen)[1:], strict=True))
+        fields_of = dict(zip(layout.layers, list(seen)[1:], strict=True))
         return {
             layer: field._replace(filters=WIDTHS[int(layer[4]) - 1])
-            for layer, field in each.items()
+            for layer, field in fields_of.items()
         }
     module = traced(name, "max")
-    found = {}
+    fields_by = {}
     for node in module.graph.nodes:
-        before = [found[each] for each in node.all_input_nodes if each in found]
+        before = [fields_by[source] for source in node.all_input_nodes if source in fields_by]
         # Of several, the one that sees most.
         field = Field(*map(max, zip(*before, strict=True))) if before else Field()
         for part in module.get_submodule(node.target).modules() if node.op == "call_module" else ():
@@ -312,10 +314,10 @@ def fields(name: str) -> dict[str, Field]:
                 )
             elif isinstance(part, nn.AdaptiveAvgPool2d):  # as in squeeze-and-excitation
                 field = field._replace(across=inf)
-        found[node] = field
+        fields_by[node] = field
     shapes = _shapes(module, SAMPLE)
     layers = _layers(module.graph)
     return {
-        layer: found[layers[layer]]._replace(filters=shapes[node][1])
+        layer: fields_by[layers[layer]]._replace(filters=shapes[node][1])
         for layer, node in _maps(module).items()
     }

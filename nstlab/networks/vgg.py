@@ -97,14 +97,14 @@ class VGG(Network):
         self.normalized = True
 
     def features(self, x: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         for name in self.sequence:
-            if len(found) == len(layers):
+            if len(outputs) == len(layers):
                 break
             x = self.layer(name, x)  # (B, C, h, w)
             if name in layers:
-                found[name] = x
-        return found
+                outputs[name] = x
+        return outputs
 
     def layer(self, name: str, x: Tensor) -> Tensor:
         """Compute one layer of `sequence` from the output of the one before (conv1_1: from the

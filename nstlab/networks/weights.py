@@ -80,16 +80,16 @@ def load_file(
     Raises: InputError, in one line, if there is no such file, or it is damaged or holds something
     else."""
     path = Path(path)
-    known = architecture(network)
+    layout = architecture(network)
     try:
         names, metadata = tensorfiles.read(path)
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such file; weights are {', '.join(WEIGHTS)}, or a path"
         ) from None
-    if known.blocks:
-        tensors = _convolutions(names, known)
-        _check_chain(path, tensors, known)
+    if layout.blocks:
+        tensors = _convolutions(names, layout)
+        _check_chain(path, tensors, layout)
     else:
         # Counters, which batch normalization keeps, are no weights; the rest is checked where the
         # network is built.
@@ -99,7 +99,7 @@ def load_file(
     tensorfiles.check_stored(path, tensors)
     tensors = tensorfiles.finite(path, tensors)
     try:
-        preprocessing = _preprocessing(names, tensors, metadata, known)
+        preprocessing = _preprocessing(names, tensors, metadata, layout)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return Weights(tensors, preprocessing, source or str(path), metadata, network)
@@ -113,41 +113,41 @@ def _present_name(name: str) -> str:
     )
 
 
-def _sequential_names(known: Architecture) -> dict[str, str]:
+def _sequential_names(layout: Architecture) -> dict[str, str]:
     """{torchvision's name: a VGG's layer}, {"features.0": "conv1_1", …}; torchvision counts ReLUs
     and poolings too."""
-    return {f"features.{index}": name for index, name in enumerate(known.layers)}
+    return {f"features.{index}": name for index, name in enumerate(layout.layers)}
 
 
-def _convolutions(tensors: Mapping[str, Tensor], known: Architecture) -> dict[str, Tensor]:
+def _convolutions(tensors: Mapping[str, Tensor], layout: Architecture) -> dict[str, Tensor]:
     """The convolutions of a VGG among the tensors, under our names."""
-    ours = _sequential_names(known)
+    ours = _sequential_names(layout)
     # Tensors of `vgg19().features` alone have no prefix.
     bare = any(re.fullmatch(r"\d+\.(weight|bias)", name) for name in tensors)
-    found = {}
+    convolutions = {}
     for name, tensor in tensors.items():
         layer, _, part = name.removeprefix("module.").rpartition(".")
         layer = f"features.{layer}" if bare else layer
         layer = ours.get(layer, layer)
         if layer in RECTIFIED and part in ("weight", "bias"):
-            found[f"{layer}.{part}"] = tensor.detach()
-    return found
+            convolutions[f"{layer}.{part}"] = tensor.detach()
+    return convolutions
 
 
-def _check_chain(path: Path, tensors: Mapping[str, Tensor], known: Architecture) -> None:
+def _check_chain(path: Path, tensors: Mapping[str, Tensor], layout: Architecture) -> None:
     """InputError unless the shapes are those of a VGG's chain of 3×3 convolutions, from conv1_1 on
     without a gap."""
-    layers = [name for name in known.convolutions if f"{name}.weight" in tensors]
-    if not layers or tuple(layers) != known.convolutions[: len(layers)]:
+    layers = [name for name in layout.convolutions if f"{name}.weight" in tensors]
+    if not layers or tuple(layers) != layout.convolutions[: len(layers)]:
         raise InputError(
-            f"{path}: no {known.title} weights found; expected are names like 'conv1_1.weight' or "
+            f"{path}: no {layout.title} weights found; expected are names like 'conv1_1.weight' or "
             "'features.0.weight', "
             f"from conv1_1 on without a gap"
         )
     if len(tensors) > 2 * len(layers):
         other = next(name for name in tensors if name.rpartition(".")[0] not in layers)
         raise InputError(
-            f"{path}: holds {other}, which {known.title} does not have; is it another network's?"
+            f"{path}: holds {other}, which {layout.title} does not have; is it another network's?"
         )
     inputs = 3
     for name in layers:
@@ -166,14 +166,14 @@ def _preprocessing(
     names: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     metadata: Mapping[str, str],
-    known: Architecture,
+    layout: Architecture,
 ) -> Preprocessing:
     """What the metadata state; else the original's, if the names or the biases are the original's;
     else torchvision's."""
     if "input" in metadata:
         return Preprocessing.parse(metadata["input"])
-    if not known.blocks:
-        return trained_with(known.name)
+    if not layout.blocks:
+        return trained_with(layout.name)
     original = math.isclose(float(tensors["conv1_1.bias"].sum()), CAFFE_BIAS_SUM, rel_tol=1e-4)
     return CAFFE if original or "conv1_1.weight" in names else TORCHVISION
 
@@ -235,20 +235,20 @@ def random_weights(
 ) -> Weights:
     """Random weights, of a VGG as in He et al. 2015: normal with variance 2 / (9 · input channels),
     biases 0; of others as torchvision draws them. widths: channels of a VGG's blocks."""
-    known = architecture(network)
+    layout = architecture(network)
     source = f"random (seed {seed})"
-    if not known.blocks:
+    if not layout.blocks:
         from torchvision import models
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            tensors = models.get_model(network, weights=None, **known.options).state_dict()
+            tensors = models.get_model(network, weights=None, **layout.options).state_dict()
         tensors = {name: t for name, t in tensors.items() if t.is_floating_point()}
         return Weights(tensors, TORCHVISION, source, network=network)
     generator = torch.Generator().manual_seed(seed)
     inputs = 3
     tensors = {}
-    for name in known.convolutions:
+    for name in layout.convolutions:
         outputs = widths[int(name[4]) - 1]
         tensors[f"{name}.weight"] = (
             torch.randn(outputs, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
@@ -263,16 +263,16 @@ def _downloaded(name: str, network: str) -> Weights:
     wanted = download(network, name)
     if not wanted.path.is_file():
         of = "" if network == DEFAULT_NETWORK else f" of {network}"
-        which = f"--weights {name}" if network == DEFAULT_NETWORK else f"--network {network}"
+        options = f"--weights {name}" if network == DEFAULT_NETWORK else f"--network {network}"
         raise InputError(
             f"the {name} weights{of} are not on this machine; get them ({wanted.megabytes} MB) "
-            f"with: nstlab fetch {which}"
+            f"with: nstlab fetch {options}"
         )
-    found = load_file(wanted.path, name, network)
+    loaded = load_file(wanted.path, name, network)
     return (
-        replace(found, preprocessing=CAFFE)
+        replace(loaded, preprocessing=CAFFE)
         if name == "caffe"
-        else replace(found, preprocessing=trained_with(network))
+        else replace(loaded, preprocessing=trained_with(network))
     )
 
 

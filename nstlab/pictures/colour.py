@@ -33,10 +33,10 @@ def with_luminance(image: Tensor, other: Tensor) -> Tensor:
 def matched_luminance(image: Tensor, reference: Tensor) -> Tensor:
     """A picture in grey, with the mean and the deviation of the reference's luminance; the shapes
     may differ."""
-    own = luminance(image)
+    before = luminance(image)
     wanted = luminance(reference)
-    ratio = wanted.std(correction=0) / own.std(correction=0).clamp_min(DARKEST**0.5)
-    return ((own - own.mean()) * ratio + wanted.mean()).clamp(0, 1)
+    ratio = wanted.std(correction=0) / before.std(correction=0).clamp_min(DARKEST**0.5)
+    return ((before - before.mean()) * ratio + wanted.mean()).clamp(0, 1)
 
 
 def matched_colours(
@@ -48,11 +48,11 @@ def matched_colours(
     D of the picture (Gatys et al. 2016, after Hertzmann et al. 2001). What is not in [0, 1] is
     clipped, which changes mean and covariance, so this is done PASSES times. weights, others: (1,
     1, H, W), how far the pixels of the picture and of the reference count; all alike by default."""
-    (_, m, c), found = _statistics(reference, others), image
+    (_, m, c), matched = _statistics(reference, others), image
     for _ in range(PASSES):
-        own, n, d = _statistics(found, weights)
-        found = (_power(c, 0.5) @ _power(d, -0.5) @ (own - n) + m).view_as(image).clamp(0, 1)
-    return found.to(image.dtype)
+        colours, n, d = _statistics(matched, weights)
+        matched = (_power(c, 0.5) @ _power(d, -0.5) @ (colours - n) + m).view_as(image).clamp(0, 1)
+    return matched.to(image.dtype)
 
 
 def _statistics(image: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,7 +73,9 @@ def matched_histogram(image: Tensor, reference: Tensor) -> Tensor:
     """A picture with the histogram of each of the reference's channels; the shapes may differ."""
     from skimage.exposure import match_histograms
 
-    own, wanted = (each.detach()[0].cpu().numpy() for each in (image, reference))
+    source, wanted = (picture.detach()[0].cpu().numpy() for picture in (image, reference))
     return (
-        torch.from_numpy(match_histograms(own, wanted, channel_axis=0))[None].to(image).contiguous()
+        torch.from_numpy(match_histograms(source, wanted, channel_axis=0))[None]
+        .to(image)
+        .contiguous()
     )

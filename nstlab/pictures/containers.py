@@ -93,21 +93,21 @@ def tidied_png(file: BinaryIO, texts: Sequence[bytes]) -> tuple[BinaryIO, dict[s
     critical = []
     pixels = range(0)
     end = b""
-    for kind, place in png_chunks(file):
+    for kind, chunk in png_chunks(file):
         if kind in (b"IHDR", b"PLTE", b"tRNS"):
-            _check_all(file, [place])
+            _check_all(file, [chunk])
         if kind == b"IDAT":
-            parts.append(place)
-            pixels = range(pixels.start or place.start - 8, place.stop + 4)
+            parts.append(chunk)
+            pixels = range(pixels.start or chunk.start - 8, chunk.stop + 4)
         elif kind == b"IEND":
             end = _chunk(b"IEND", b"")
-        elif len(place) <= LONGEST and (
+        elif len(chunk) <= LONGEST and (
             kind in (b"IHDR", b"PLTE", b"acTL", b"cICP", *COLOUR, *TEXTS)
         ):
-            data = _at(file, place)
+            data = _at(file, chunk)
             name = data.split(b"\0")[0] if kind in TEXTS else kind
             if kind in (b"IHDR", b"PLTE"):
-                critical.append(range(place.start - 8, place.stop + 4))
+                critical.append(range(chunk.start - 8, chunk.stop + 4))
                 _parse(stream, kind, data)
             elif kind == b"acTL" and len(data) == 8:
                 facts["frames"] = struct.unpack(">II", data)[0]
@@ -137,13 +137,13 @@ def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, range]]:
 
 def _check_all(file: BinaryIO, places: Sequence[range]) -> None:
     """Raise ValueError unless the chunks' data are what their checksums say, which may be cut."""
-    for place in places:
+    for chunk in places:
         checksum, length = 0, 0
-        for piece in _pieces(file, range(place.start - 4, place.stop)):  # of the name, too
+        for piece in _pieces(file, range(chunk.start - 4, chunk.stop)):  # of the name, too
             checksum = zlib.crc32(piece, checksum)
             length = length + len(piece)
-        told = _at(file, range(place.stop, place.stop + 4))
-        if length < 4 + len(place) or not struct.pack(">I", checksum).startswith(told):
+        stored = _at(file, range(chunk.stop, chunk.stop + 4))
+        if length < 4 + len(chunk) or not struct.pack(">I", checksum).startswith(stored):
             raise ValueError("its content and a checksum differ")
 
 
@@ -163,17 +163,17 @@ def _parse(stream: PngImagePlugin.PngStream, kind: bytes, data: bytes) -> bool:
     return True
 
 
-def _at(file: BinaryIO, place: range) -> bytes:
-    if place.start >> 62:  # further than any file reaches
+def _at(file: BinaryIO, span: range) -> bytes:
+    if span.start >> 62:  # further than any file reaches
         return b""
-    file.seek(place.start)
-    return file.read(len(place))
+    file.seek(span.start)
+    return file.read(len(span))
 
 
-def _pieces(file: BinaryIO, place: range) -> Iterator[bytes]:
+def _pieces(file: BinaryIO, span: range) -> Iterator[bytes]:
     """What is there, as far as the file reaches, some of it at a time."""
-    for first in range(place.start, place.stop, PIECE):
-        if not (piece := _at(file, place[first - place.start :][:PIECE])):
+    for first in range(span.start, span.stop, PIECE):
+        if not (piece := _at(file, span[first - span.start :][:PIECE])):
             return
         yield piece
 
@@ -199,14 +199,14 @@ def tidied_jpeg(file: BinaryIO) -> BinaryIO:
         mark, kind, size = struct.unpack(">BBH", _at(file, range(position, position + 4)))
         if mark != 0xFF or kind == 0xDA:  # the pixels
             break
-        place = range(position, position + 2 + size)
-        start = _at(file, place)[4:33]
+        segment = range(position, position + 2 + size)
+        start = _at(file, segment)[4:33]
         is_metadata = 0xE0 <= kind <= 0xEF or kind == 0xFE
         if not is_metadata or any(
             start.startswith(name) and size - 2 >= most for name, most in SEGMENTS.items()
         ):
-            pieces.append(place)
-        position = place.stop
+            pieces.append(segment)
+        position = segment.stop
     return io.BufferedReader(Spliced(file, [*pieces, range(position, length)]))
 
 
@@ -298,27 +298,29 @@ class Tags:
         self.next = self._word.unpack(tail)[0] if len(tail) == self._word.size else 0
 
     def _first(self, head: bytes) -> int:
-        place = head[8:16] if self.big else head[4:8]
-        return self._word.unpack(place)[0] if len(place) == self._word.size else 0
+        offset = head[8:16] if self.big else head[4:8]
+        return self._word.unpack(offset)[0] if len(offset) == self._word.size else 0
 
     def values(self, tag: int) -> tuple[float, ...]:
         """The numbers of a tag, which are bytes for texts and data."""
         if tag not in self.raw:
             return ()
-        _, kind, count, place = self._entry.unpack(self.raw[tag])
+        _, kind, count, packed = self._entry.unpack(self.raw[tag])
         form = FORMATS.get(kind, "")
         size = count * struct.calcsize("=" + form)
         if not form or size > LONGEST:
             return ()
-        if size > len(place):
-            place = _at(self._file, range(offset := self._word.unpack(place)[0], offset + size))
-        if len(place) < size:
+        if size > len(packed):
+            packed = _at(self._file, range(offset := self._word.unpack(packed)[0], offset + size))
+        if len(packed) < size:
             return ()
-        found = struct.unpack(f"{self.order}{count * len(form)}{form[0]}", place[:size])
+        numbers = struct.unpack(f"{self.order}{count * len(form)}{form[0]}", packed[:size])
         return (
-            found
+            numbers
             if len(form) == 1
-            else tuple(a / b if b else 0.0 for a, b in zip(found[::2], found[1::2], strict=True))
+            else tuple(
+                a / b if b else 0.0 for a, b in zip(numbers[::2], numbers[1::2], strict=True)
+            )
         )
 
     def first(self, tag: int, default: int) -> int:
@@ -337,11 +339,11 @@ class Tags:
     @property
     def bits(self) -> tuple[int, ...]:
         """Bits of each sample."""
-        found = tuple(map(int, self.values(BITS))) or (1,)
+        depths = tuple(map(int, self.values(BITS))) or (1,)
         return (
-            found * max(1, self.first(SAMPLES, 1))
-            if len(found) == 1 and self.first(SAMPLES, 1) < 1000
-            else found
+            depths * max(1, self.first(SAMPLES, 1))
+            if len(depths) == 1 and self.first(SAMPLES, 1) < 1000
+            else depths
         )
 
     @property
@@ -357,7 +359,7 @@ class Tags:
         """(which of the samples beside the colours is alpha, 1 if colours are multiplied by it, or
         2); (0, 0) if none is."""
         kinds = enumerate(self.values(EXTRA))
-        return next(((place, int(kind)) for place, kind in kinds if kind in (1, 2)), (0, 0))
+        return next(((index, int(kind)) for index, kind in kinds if kind in (1, 2)), (0, 0))
 
     def check(self) -> None:
         """Raise ValueError or zlib.error if pixels that zlib has packed are not those that were
@@ -373,8 +375,8 @@ class Tags:
     def alone(self, kept: set[int]) -> BinaryIO:
         """A file whose only page this is, with the tags that are kept."""
         length = self._file.seek(0, io.SEEK_END)
-        place = length + -length % 16
-        head = _at(self._file, range(8 if self.big else 4)) + self._word.pack(place)
+        offset = length + -length % 16
+        head = _at(self._file, range(8 if self.big else 4)) + self._word.pack(offset)
         entries = [self.raw[tag] for tag in sorted(self.raw.keys() & kept)]
         directory = (
             struct.pack(self.order + ("Q" if self.big else "H"), len(entries))
@@ -382,42 +384,42 @@ class Tags:
             + self._word.pack(0)
         )
         return io.BufferedReader(
-            Spliced(self._file, [head, range(len(head), length), bytes(place - length), directory])
+            Spliced(self._file, [head, range(len(head), length), bytes(offset - length), directory])
         )
 
 
-def _check_packed(file: BinaryIO, place: range) -> None:
+def _check_packed(file: BinaryIO, span: range) -> None:
     """Unpack what zlib has packed, and forget it."""
     unpacker = zlib.decompressobj()
-    for piece in _pieces(file, place):
-        found = unpacker.decompress(piece, PIECE)
-        while not unpacker.eof and (unpacker.unconsumed_tail or len(found) == PIECE):
-            found = unpacker.decompress(unpacker.unconsumed_tail, PIECE)
+    for piece in _pieces(file, span):
+        unpacked = unpacker.decompress(piece, PIECE)
+        while not unpacker.eof and (unpacker.unconsumed_tail or len(unpacked) == PIECE):
+            unpacked = unpacker.decompress(unpacker.unconsumed_tail, PIECE)
     if not unpacker.eof:
         raise ValueError("its pixels end too early")
 
 
 def pages(file: BinaryIO) -> list[Tags]:
     """The pages of a TIFF, and those that belong to one of them."""
-    found: list[Tags] = []
+    directories: list[Tags] = []
     offsets: list[float] = [Tags(file).offset]
     seen: set[float] = {0}
-    while offsets and len(found) < PAGES:
+    while offsets and len(directories) < PAGES:
         if (offset := offsets.pop(0)) not in seen:
             seen.add(offset)
             tags = Tags(file, int(offset))
-            found.append(tags)
+            directories.append(tags)
             offsets += [*tags.values(MORE_PAGES), tags.next]
-    return found
+    return directories
 
 
 def largest_page(file: BinaryIO) -> tuple[Tags, int]:
     """(the largest page of a TIFF that is no thumbnail and no mask, how many such pages there
     are)."""
-    found = [tags for tags in pages(file) if tags.pixels and tags.raw.keys() & STORED]
-    if any(tags.first(PHOTOMETRIC, 0) in RAW for tags in found):
+    usable = [tags for tags in pages(file) if tags.pixels and tags.raw.keys() & STORED]
+    if any(tags.first(PHOTOMETRIC, 0) in RAW for tags in usable):
         raise Refused("a camera raw file; develop it first, into a TIFF or a JPEG")
-    full = [tags for tags in found if _is_full(tags)] or found
+    full = [tags for tags in usable if _is_full(tags)] or usable
     if not full:
         raise Refused("a TIFF without a page (or damaged)")
     return max(full, key=lambda tags: tags.pixels), len(full)

@@ -137,11 +137,11 @@ class DeepTiff(ImageFile.ImageFile):
         mode = MODES[page.first(containers.PHOTOMETRIC, 0)]
         if values.shape[:2] != self.size[::-1] or values.shape[2] < len(mode):
             raise ValueError("its pixels are not as many as its header says")
-        place = len(mode) + page.alpha[0]
-        if place >= values.shape[2]:
+        index = len(mode) + page.alpha[0]
+        if index >= values.shape[2]:
             alpha = ""
-        elif place > len(mode):  # behind a sample that says nothing
-            values = values[..., [*range(len(mode)), place]]
+        elif index > len(mode):  # behind a sample that says nothing
+            values = values[..., [*range(len(mode)), index]]
         if mode == "LAB":
             if values.dtype != np.uint16:
                 raise Refused(kind_of(page))

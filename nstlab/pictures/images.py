@@ -65,7 +65,7 @@ def load_fit(
     source: str | os.PathLike, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0
 ) -> Tensor:
     """`fit(load(source), shape, how, scale)`, without holding the picture at its full size."""
-    return read(path_of(source), lambda own: fitting(own, shape, how, scale))
+    return read(path_of(source), lambda size: fitting(size, shape, how, scale))
 
 
 def shape_of(source: str | os.PathLike, size: int | None = None) -> tuple[int, int]:
@@ -178,15 +178,15 @@ def fit(image: Tensor, shape: Sequence[int], how: str = FITS[0], scale: float = 
     area:    its own proportions, as many pixels as the photo.
     own:     its own pixels, so that strokes are as large as in its file, however large the photo.
     """
-    own = tuple(image.shape[-2:])
-    (top, left, height, width), shape = fitting(own, shape, how, scale)
-    if (height, width) != own:
+    size = tuple(image.shape[-2:])
+    (top, left, height, width), shape = fitting(size, shape, how, scale)
+    if (height, width) != size:
         image = image[..., top : top + height, left : left + width]
     return resize(image, shape)
 
 
 def fitting(
-    own: Sequence[int], shape: Sequence[int], how: str, scale: float
+    source: Sequence[int], shape: Sequence[int], how: str, scale: float
 ) -> tuple[Part, tuple[int, int]]:
     """What `fit` does to a picture of shape `own`: (the part that it uses, the (H, W) that it gives
     to it).
@@ -195,14 +195,14 @@ def fitting(
     one_of("fit", how, FITS)
     if not 0 < scale < inf:
         raise InputError(f"scale: {scale} is not allowed; allowed is a number more than 0")
-    (h, w), (height, width), part = own, shape, (0, 0, *own)
+    (h, w), (height, width), part = source, shape, (0, 0, *source)
     if how == "crop":
         shrink = min(h / height, w / width)
         new_h = max(1, round(shrink * height))
         new_w = max(1, round(shrink * width))
         part = ((h - new_h) // 2, (w - new_w) // 2, new_h, new_w)
     elif how == "own":
-        height, width = own
+        height, width = source
     elif how == "area":
         factor = (height * width / (h * w)) ** 0.5
         height = h * factor
@@ -283,8 +283,8 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
             or tags.get(ExifTags.Base.ImageDescription, "")
         )
     with contextlib.suppress(ValueError):
-        found = parse_json(text)
-        return found if isinstance(found, dict) else {}
+        value = parse_json(text)
+        return value if isinstance(value, dict) else {}
     return {}
 
 
@@ -306,8 +306,8 @@ def save_gif(
         to_pil(resize(frame.float(), shape)).quantize(dither=Image.Dither.FLOYDSTEINBERG)
         for frame in frames
     ]
-    each = max(20, round(1000 * seconds / len(pictures)))  # ms
-    durations = [each] * (len(pictures) - 1) + [1500]
+    duration = max(20, round(1000 * seconds / len(pictures)))  # ms
+    durations = [duration] * (len(pictures) - 1) + [1500]
     with replacing(path) as temporary:
         pictures[0].save(
             temporary, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0

@@ -72,18 +72,18 @@ def colours(labels: Tensor, what: str = "mask") -> dict[str, Tensor]:
     or too little of the picture."""
     code = ((labels[0] * 255).round().long() * torch.tensor([65536, 256, 1]).view(3, 1, 1)).sum(0)
     every, counts = code.unique(return_counts=True)
-    known = counts >= max(1, SMALLEST * code.numel())
-    if known.sum() > MOST or counts[known].sum() < COVERED * code.numel():
+    common = counts >= max(1, SMALLEST * code.numel())
+    if common.sum() > MOST or counts[common].sum() < COVERED * code.numel():
         raise InputError(
             f"{what}: {len(every)} colours in a label picture; at most {MOST} are allowed, one "
             "for each region (a JPEG, or "
             "soft edges? save it as PNG, without smoothing)"
         )
-    if rest := int((~known).sum()):
+    if rest := int((~common).sum()):
         logging.getLogger("nstlab").warning(
             f"{what}: {rest} of its colours have hardly any pixels, which belong to no region"
         )
-    return {f"#{int(value):06x}": code == value for value in every[known]}
+    return {f"#{int(value):06x}": code == value for value in every[common]}
 
 
 def masks(labels: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,10 +94,10 @@ def masks(labels: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     second = colours(others, "painting_mask")
     missing = [name for name in first if name not in second]
     if missing:
-        there = ", ".join(second)
+        offered = ", ".join(second)
         raise InputError(
             f"painting_mask: has no {', '.join(missing)}, a colour of mask (where it is used, it "
-            f"has {there})"
+            f"has {offered})"
         )
     return _stacked(list(first.values())), _stacked([second[name] for name in first])
 
@@ -141,7 +141,7 @@ def fit_masks(masks: Tensor, shape: Sequence[int]) -> Tensor:
     return soft / soft.sum(1, keepdim=True).clamp_min(1.0)
 
 
-def found(
+def common_regions(
     net: Net, photo: Tensor, painting: Tensor, layers: Sequence[str], count: int, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """The label pictures of a photo and a painting, (1, 3, H, W) each, with at most `count` regions
@@ -153,34 +153,34 @@ def found(
     from scipy.cluster.vq import kmeans2
 
     maps = [_described(net, picture, layers) for picture in (photo, painting)]
-    points = torch.cat([each[0].flatten(1).T for each in maps]).double().numpy()
+    points = torch.cat([features[0].flatten(1).T for features in maps]).double().numpy()
     # In an even picture all points are the same, and there is one centre.
     centres = points[:1]
     nearest = np.zeros(len(points), dtype=np.int32)
     if np.ptp(points, 0).max() > 1e-6:
         centres, nearest = kmeans2(points, count, minit="++", rng=seed)
-    parts = torch.from_numpy(nearest).split([each[0, 0].numel() for each in maps])
-    both = [
+    parts = torch.from_numpy(nearest).split([features[0, 0].numel() for features in maps])
+    shared = [
         k
         for k in range(len(centres))
         if all((part == k).float().mean() >= SHARED for part in parts)
     ]
-    if len(both) < 2:
+    if len(shared) < 2:
         logging.getLogger("nstlab").warning(
             "regions: the pictures have none in common; the whole picture is one"
         )
-    distance = torch.from_numpy(((centres[:, None] - centres[both or [0]][None]) ** 2).sum(-1))
+    distance = torch.from_numpy(((centres[:, None] - centres[shared or [0]][None]) ** 2).sum(-1))
     names = distance.argmin(1)  # the number of the region that each cluster becomes
     colours = torch.tensor(
         [[int(name[i : i + 2], 16) / 255 for i in (1, 3, 5)] for name in PALETTE[:: MOST // count]],
         dtype=torch.float32,
     )
-    made = []
-    for part, each, picture in zip(parts, maps, (photo, painting), strict=True):
-        grid = names[part.long()].view(1, 1, *each.shape[-2:])
+    pictures = []
+    for part, features, picture in zip(parts, maps, (photo, painting), strict=True):
+        grid = names[part.long()].view(1, 1, *features.shape[-2:])
         large = F.interpolate(grid.float(), tuple(picture.shape[-2:]), mode="nearest")[0, 0].long()
-        made.append(colours[large].permute(2, 0, 1)[None].contiguous())
-    return made[0], made[1]
+        pictures.append(colours[large].permute(2, 0, 1)[None].contiguous())
+    return pictures[0], pictures[1]
 
 
 def _described(net: Net, picture: Tensor, names: Sequence[str]) -> Tensor:

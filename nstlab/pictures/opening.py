@@ -119,8 +119,8 @@ def _image(file: BinaryIO) -> Image.Image:
     elif head.startswith(containers.TIFF):
         page, count = containers.largest_page(file)
         # The decoder holds a compressed file as a whole.
-        held = file.seek(0, io.SEEK_END) if page.first(containers.COMPRESSION, 1) > 1 else 0
-        facts = {"frames": count, "tags": page, "held": held, "check": page.check}
+        file_size = file.seek(0, io.SEEK_END) if page.first(containers.COMPRESSION, 1) > 1 else 0
+        facts = {"frames": count, "tags": page, "held": file_size, "check": page.check}
         try:
             image = (
                 DeepTiff(page)

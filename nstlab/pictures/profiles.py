@@ -123,8 +123,8 @@ def _changes(convert: Convert, mode: str) -> bool:
         colours = steps[None, :, None].repeat(3, 2)
     else:
         colours = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3)
-    given = Image.fromarray(colours[..., 0] if mode == "L" else colours)
-    return bool(np.abs(np.asarray(convert(given)).astype(int) - colours).max() > 2)
+    sample = Image.fromarray(colours[..., 0] if mode == "L" else colours)
+    return bool(np.abs(np.asarray(convert(sample)).astype(int) - colours).max() > 2)
 
 
 # --- what files say -------------------------------------------------------------------------------
@@ -195,10 +195,10 @@ def _in_boxes(path: Path, image: Image.Image) -> dict[str, Any]:
         return {}
     with path.open("rb") as file:
         head = file.read(containers.LONGEST)
-    if image.format != "BMP" and (found := re.search(rb"colrnclx(.{4})", head, re.DOTALL)):
-        return {"nclx": struct.unpack(">HH", found[1])}
-    if image.format == "JPEG2000" and (found := re.search(rb"(.{4})colr\x02..", head, re.DOTALL)):
-        return {"profile": head[found.end() : found.start() + struct.unpack(">I", found[1])[0]]}
+    if image.format != "BMP" and (box := re.search(rb"colrnclx(.{4})", head, re.DOTALL)):
+        return {"nclx": struct.unpack(">HH", box[1])}
+    if image.format == "JPEG2000" and (box := re.search(rb"(.{4})colr\x02..", head, re.DOTALL)):
+        return {"profile": head[box.end() : box.start() + struct.unpack(">I", box[1])[0]]}
     if image.format == "BMP" and head[70:74] == b"DEBM" and len(head) >= 134:  # an embedded profile
         offset, size = struct.unpack("<II", head[126:134])
         return {"profile": head[14 + offset : 14 + offset + size]}

@@ -38,8 +38,8 @@ def samples() -> dict[str, Path]:
     import skimage.data
 
     photos = Path(skimage.data.__file__).parent
-    found = {path.stem: path for name in PHOTOS for path in photos.glob(f"{name}.*")}
-    return found | {path.stem: path for path in sorted(style_folder().glob("*.jpg"))}
+    paths = {path.stem: path for name in PHOTOS for path in photos.glob(f"{name}.*")}
+    return paths | {path.stem: path for path in sorted(style_folder().glob("*.jpg"))}
 
 
 @cache
@@ -56,9 +56,9 @@ def files_in(folder: Path, nested: bool = False) -> list[Path]:
     Hidden ones, whose names begin with a dot, are left out, as are links to folders. A warning
     names folders that cannot be read."""
     files = []
-    for place, folders, names in os.walk(folder, onerror=_warn_unread):
+    for parent, folders, names in os.walk(folder, onerror=_warn_unread):
         folders[:] = [name for name in folders if nested and not name.startswith(".")]
-        files += [Path(place, name) for name in names if not name.startswith(".")]
+        files += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(files)
 
 
@@ -79,10 +79,10 @@ def path_of(source: str | os.PathLike) -> Path:
 
 
 def sample_path(name: str) -> Path:
-    known = samples()
-    if name not in known:
+    paths = samples()
+    if name not in paths:
         raise InputError(
-            f"no picture '{name}'{nearest(name, list(known))} (a file, or one of "
-            f"{', '.join(known)})"
+            f"no picture '{name}'{nearest(name, list(paths))} (a file, or one of "
+            f"{', '.join(paths)})"
         )
-    return known[name]
+    return paths[name]

@@ -121,8 +121,8 @@ def known() -> dict[str, type[RunSettings]]:
 
 def named(name: str) -> type[RunSettings]:
     """The settings class of a recipe; InputError if there is none of that name."""
-    found = known()
-    return found[one_of("recipe", name, list(found))]
+    recipes = known()
+    return recipes[one_of("recipe", name, list(recipes))]
 
 
 @cache
@@ -271,7 +271,7 @@ class RunSettings(Settings):
     @classmethod
     def field_of(cls, role: str) -> str:
         """The field that names the picture of a role: "reference" for "style"."""
-        return next(name for name, own in cls.roles().items() if own == role)
+        return next(name for name, role_of_field in cls.roles().items() if role_of_field == role)
 
     @property
     def inputs(self) -> dict[str, Input]:
@@ -331,9 +331,11 @@ class RunSettings(Settings):
     def _conventional(cls) -> list[str]:
         """The names of the fields that the convention fills if they are left open, or where they
         name layers, the network."""
-        known = {f.name for f in dataclasses.fields(Convention)}.union(cls._naming_layers())
+        by_convention = {f.name for f in dataclasses.fields(Convention)}.union(cls._naming_layers())
         return [
-            f.name for f in dataclasses.fields(cls) if f.name in known and f.default in (None, ())
+            f.name
+            for f in dataclasses.fields(cls)
+            if f.name in by_convention and f.default in (None, ())
         ]
 
     @classmethod
@@ -344,13 +346,13 @@ class RunSettings(Settings):
     def _filling(self, name: str) -> Any:
         """What a field becomes that is left open, empty if nothing is known. A VGG's layers are the
         convention's."""
-        own = getattr(self.architecture, name, None)
+        default = getattr(self.architecture, name, None)
         if name == "levels" and (several := CONVENTIONS[self.convention].levels) > 1:
             return several + max(0, math.ceil(math.log2(self.size / FULL)))
         return (
             getattr(CONVENTIONS[self.convention], name)
-            if own is None or self.architecture.blocks
-            else own
+            if default is None or self.architecture.blocks
+            else default
         )
 
     def replace(self, **changes: Any) -> Self:

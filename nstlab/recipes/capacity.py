@@ -62,13 +62,13 @@ def prepare_here(
     settings: RunSettings,
     on: str | torch.device = DEVICES[0],
     budget: MemoryBudget | None = None,
-    known: Plan | None = None,
+    like: Plan | None = None,
 ) -> Plan:
     """`prepare` for a run on this machine: in tiles if its features take more memory than is
     free, or than `budget` allows.
 
     Raises: InputError as it does, and for a run for which not even tiles help."""
-    return load_inputs(fit_into_memory(outline(settings, on, known), budget or MemoryBudget()))
+    return load_inputs(fit_into_memory(outline(settings, on, like), budget or MemoryBudget()))
 
 
 def prepare_together(prepare: Callable[[], Plan], team: Team) -> Plan:
@@ -93,8 +93,8 @@ def prepare_together(prepare: Callable[[], Plan], team: Team) -> Plan:
             {}
             if why
             else {
-                "budget": min(each["budget"] for each in every),
-                "host": any(each["host"] for each in every),
+                "budget": min(report["budget"] for report in every),
+                "host": any(report["host"] for report in every),
             }
         )
         team.broadcast(why=why, **agreed)
@@ -119,11 +119,15 @@ def _compared(plan: Plan) -> dict[str, Any]:
     if (tiling := plan.tiling) is None:
         raise InputError("memory: is too little for the tiles that several ranks need")
     same = plan.identity()
-    own = {name: f"{value}" for name, value in same.pop("settings").items()}
+    values = {name: f"{value}" for name, value in same.pop("settings").items()}
     roles = {role: name for name, role in plan.settings.roles().items()}
-    own |= {roles.get(role, role): value for role, value in same.pop("inputs").items()}
-    own |= {name: f"{value}" for name, value in same.items()}
-    return {"plan": own | {"tile": f"{tiling.side}"}, "budget": tiling.budget, "host": plan.on_host}
+    values |= {roles.get(role, role): value for role, value in same.pop("inputs").items()}
+    values |= {name: f"{value}" for name, value in same.items()}
+    return {
+        "plan": values | {"tile": f"{tiling.side}"},
+        "budget": tiling.budget,
+        "host": plan.on_host,
+    }
 
 
 def _objection(rank: int, mine: Mapping[str, Any], other: Mapping[str, Any]) -> str:
@@ -135,9 +139,9 @@ def _objection(rank: int, mine: Mapping[str, Any], other: Mapping[str, Any]) -> 
     differing = sorted(name for name in names if mine["plan"].get(name) != other["plan"].get(name))
     if not differing:
         return ""
-    what = "recipe" if "recipe" in differing else ", ".join(differing)
+    difference = "recipe" if "recipe" in differing else ", ".join(differing)
     return (
-        f"rank {rank} was started with another {what} than rank 0; start all with the same "
+        f"rank {rank} was started with another {difference} than rank 0; start all with the same "
         "files and options"
     )
 
@@ -203,9 +207,9 @@ def _too_large(
 ) -> str:
     """Why a run does not fit, and what would; needed: see `Plan.memory_message`."""
     message = plan.memory_message(free, needed=needed)
-    if taken := budget.taken(plan.net.device) / 1e9:
+    if used := budget.taken(plan.net.device) / 1e9:
         message += (
-            f"; --memory {budget.memory:g} includes the process, which takes {taken:.2f} GB itself"
+            f"; --memory {budget.memory:g} includes the process, which takes {used:.2f} GB itself"
         )
     return message
 

@@ -55,11 +55,11 @@ class PaintedSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        each = [
+        groups = [
             SEVERAL.join(map(self.architecture.layer, text.split(SEVERAL)))
             for text in self.mix_layers
         ]
-        object.__setattr__(self, "mix_layers", tuple(each))
+        object.__setattr__(self, "mix_layers", tuple(groups))
         layers = self.style_layers
         weights = self.style_weights
         count = 1 + len(self.more_paintings)
@@ -98,19 +98,19 @@ class PaintedSettings(RunSettings):
         new = architecture(known_network(changes.get("network", self.network)))
         if not new.has(self.style_layers):
             changes = {"style_weights": (), "statistic": self.statistic[:1]} | changes
-        if not new.has(layer for each in self.mix_layers for layer in each.split(SEVERAL)):
+        if not new.has(layer for group in self.mix_layers for layer in group.split(SEVERAL)):
             changes = {"mix_layers": ()} | changes
         return super().replace(**changes)
 
     @property
     def inputs(self) -> dict[str, Input]:
-        found = super().inputs
-        own = dataclasses.replace(found["style"], fit=self.style_fit, scale=self.style_scale)
+        sources = super().inputs
+        painting = dataclasses.replace(sources["style"], fit=self.style_fit, scale=self.style_scale)
         more = zip(self.paintings[1:], self.more_paintings, strict=True)
         return (
-            found
-            | {"style": own}
-            | {role: dataclasses.replace(own, source=name) for role, name in more}
+            sources
+            | {"style": painting}
+            | {role: dataclasses.replace(painting, source=name) for role, name in more}
         )
 
     @property
@@ -122,7 +122,7 @@ class PaintedSettings(RunSettings):
         """Σ_i m_i style_i, the style term of each painting with its share m_i of the mixture."""
         roles = self.paintings
         shares = self.mix or (1.0,) * len(roles)
-        each = [tuple(text.split(SEVERAL)) for text in self.mix_layers] or [
+        groups = [tuple(text.split(SEVERAL)) for text in self.mix_layers] or [
             self.style_layers
         ] * len(roles)
         terms = [
@@ -132,7 +132,7 @@ class PaintedSettings(RunSettings):
                 pictures[role],
                 shape,
             )
-            for role, layers in zip(roles, each, strict=True)
+            for role, layers in zip(roles, groups, strict=True)
         ]
         total = sum(shares)
         return sum(
@@ -153,24 +153,24 @@ class PaintedSettings(RunSettings):
         weights = tuple(weights) or (CONVENTIONS[self.convention].layer_weight(len(layers)),) * len(
             layers
         )
-        made = []
+        objectives = []
         for name in dict.fromkeys(kinds):
-            own = [
+            pairs = [
                 (layer, weight)
                 for layer, weight, kind in zip(layers, weights, kinds, strict=True)
                 if kind == name
             ]
-            chosen, given = zip(*own, strict=True)
+            chosen, chosen_weights = zip(*pairs, strict=True)
             term = statistics.kind(name)
-            made.append(
+            objectives.append(
                 method.term(
                     term,
                     "style",
                     chosen,
-                    given,
+                    chosen_weights,
                     self.convention,
                     image=painting,
                     fitted=tuple(shape),
                 )
             )
-        return sum(made, method.Objective(()))
+        return sum(objectives, method.Objective(()))

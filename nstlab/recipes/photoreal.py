@@ -60,22 +60,24 @@ class PhotorealSettings(RegionalSettings, recipe="photoreal"):
         """The inputs with their masks; and if the run begins with it, the photo with the
         reference's colours. It is an affine function of the photo in each region, so that the
         regularizer accepts it."""
-        made = super().prepare_inputs(pictures)
+        prepared = super().prepare_inputs(pictures)
         if self.init != "matched":
-            return made
+            return prepared
         from nstlab.pictures.colour import matched_colours
 
-        photo = made["content"]
-        reference = made["style"]
-        if "regions" not in made:
-            return {**made, "matched": matched_colours(photo, reference)}
-        masks, own = (made[name].split(1, dim=1) for name in ("regions", "painting_regions"))
-        each = [
+        photo = prepared["content"]
+        reference = prepared["style"]
+        if "regions" not in prepared:
+            return {**prepared, "matched": matched_colours(photo, reference)}
+        masks, reference_masks = (
+            prepared[name].split(1, dim=1) for name in ("regions", "painting_regions")
+        )
+        parts = [
             mask * matched_colours(photo, reference, mask, other)
-            for mask, other in zip(masks, own, strict=True)
+            for mask, other in zip(masks, reference_masks, strict=True)
         ]
-        rest = 1 - made["regions"].sum(1, keepdim=True)
-        return {**made, "matched": (sum(each) + rest * photo).clamp(0, 1)}
+        rest = 1 - prepared["regions"].sum(1, keepdim=True)
+        return {**prepared, "matched": (sum(parts) + rest * photo).clamp(0, 1)}
 
     @property
     def finishes(self) -> bool:

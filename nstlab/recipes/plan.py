@@ -174,14 +174,14 @@ class Plan:
             ):
                 return None
         shape = self.start.shape[-2:]
-        known = self.objective.weights
+        current = self.objective.weights
         goal = objective(settings, self.prepared, shape)  # only its names and numbers are needed
         wanted = goal.weights
-        if not wanted.keys() <= known.keys() or not all(
+        if not wanted.keys() <= current.keys() or not all(
             self.net.reaches(name, shape) for name in goal.reads
         ):
             return None
-        return dict.fromkeys(known, 0.0) | wanted
+        return dict.fromkeys(current, 0.0) | wanted
 
     def memory_needed(self, shape: Sequence[int] | None = None) -> int:
         """Bytes that the run needs, including its pictures; estimated, at its own size or another
@@ -204,9 +204,13 @@ class Plan:
         W): what tiles do not make smaller."""
         shape = self.shape if shape is None else shape
         actives = [
-            each for each in self.objective.active(self.objective.weights) if each.term.positional
+            active
+            for active in self.objective.active(self.objective.weights)
+            if active.term.positional
         ]
-        features = sum(prod(self.net.shapes([each.read], shape)[each.read]) for each in actives)
+        features = sum(
+            prod(self.net.shapes([active.read], shape)[active.read]) for active in actives
+        )
         return (
             memory.of_pixels(self.net, shape, self.optimizer) + self.net.dtype.itemsize * features
         )
@@ -214,10 +218,10 @@ class Plan:
     def check_memory(self) -> None:
         """InputError, with the size that would fit, if the run needs more memory than is free. The
         memory that the plan's pictures already take counts as free."""
-        held = sum(
+        occupied = sum(
             t.nbytes for t in (self.start, *self.inputs.values()) if t.device == self.net.device
         )
-        self.check_fits(memory.available(self.net.device) + held)
+        self.check_fits(memory.available(self.net.device) + occupied)
 
     def check_fits(self, budget: int) -> None:
         """InputError if the run needs more than `budget` bytes; an outline is enough to tell."""
@@ -225,23 +229,26 @@ class Plan:
             raise InputError(self.memory_message(budget))
 
     def memory_message(
-        self, budget: int, found: bool = True, needed: Callable[[Sequence[int]], int] | None = None
+        self,
+        budget: int,
+        measured: bool = True,
+        needed: Callable[[Sequence[int]], int] | None = None,
     ) -> str:
         """Why the run does not fit, and the size that would; `budget` is the number of bytes that
         were found free, or a guess.
 
         needed: the bytes that it takes at a size (H, W), if not `memory_needed`."""
         return memory.too_little(
-            self.settings.size, needed or self.memory_needed, self.shape, budget, found
+            self.settings.size, needed or self.memory_needed, self.shape, budget, measured
         )
 
 
 def digest(image: Tensor) -> str:
     """SHA-256 of a picture's shape and pixels."""
-    found = hashlib.sha256(str(tuple(image.shape)).encode())
+    checksum = hashlib.sha256(str(tuple(image.shape)).encode())
     for plane in image.detach().cpu().flatten(0, -3).contiguous():
-        found.update(plane.numpy().data)
-    return found.hexdigest()
+        checksum.update(plane.numpy().data)
+    return checksum.hexdigest()
 
 
 def largest_square(net: Network, on: torch.device) -> int | None:

@@ -76,7 +76,7 @@ def _start(
 def prepare(
     settings: RunSettings,
     on: str | torch.device = DEVICES[0],
-    known: Plan | None = None,
+    like: Plan | None = None,
     budget: int | None = None,
     pictures: Mapping[str, Tensor] | None = None,
 ) -> Plan:
@@ -85,30 +85,34 @@ def prepare(
 
     Args:
         on: a device.
-        known: a plan whose network is used again if these settings need the same one; so are its
+        like: a plan whose network is used again if these settings need the same one; so are its
             pictures, if some are given.
         budget: bytes of memory that the run may take.
         pictures: {role: (1, 3, H, W) sRGB in [0, 1]} in place of files, such as a film's frame.
     Raises: InputError for pictures, weights, layers or a device that cannot be used, and, before
     any picture is decoded, for a run that needs more than `budget`."""
-    plan = outline(settings, on, known, pictures)
+    plan = outline(settings, on, like, pictures)
     if budget is not None:
         plan.check_fits(budget)
-    return load_inputs(plan, known, pictures)
+    return load_inputs(plan, like, pictures)
 
 
 def load_inputs(
-    plan: Plan, known: Plan | None = None, given: Mapping[str, Tensor] | None = None
+    plan: Plan, like: Plan | None = None, given_pictures: Mapping[str, Tensor] | None = None
 ) -> Plan:
-    """The plan that an outline becomes with its pictures; known, given: see `prepare`."""
+    """The plan that an outline becomes with its pictures; like, given_pictures: see `prepare`."""
     settings, shape = plan.settings, plan.shape
     inputs = settings.inputs
     pictures = {}
     for role, source in inputs.items():
-        if given and role in given:
-            pictures[role] = im.fit(given[role], shape, source.fit, source.scale)
-        elif given and known and (known.shape, known.settings.inputs.get(role)) == (shape, source):
-            pictures[role] = known.inputs[role]  # the painting of all frames of a film
+        if given_pictures and role in given_pictures:
+            pictures[role] = im.fit(given_pictures[role], shape, source.fit, source.scale)
+        elif (
+            given_pictures
+            and like
+            and (like.shape, like.settings.inputs.get(role)) == (shape, source)
+        ):
+            pictures[role] = like.inputs[role]  # the painting of all frames of a film
         elif source.labels:
             pictures[role] = labels.load(source.source)
         else:
@@ -118,16 +122,18 @@ def load_inputs(
     start, extra = _start(settings, torch.empty(1, 3, *shape), prepared)
     goal = objective(settings, prepared, shape)
     start = start if plan.on_host else start.to(plan.net.device)
-    made = replace(plan, objective=goal, start=start, inputs=pictures | extra, prepared=prepared)
-    _say_if_sizes_are_left_out(made)
-    return made
+    prepared_plan = replace(
+        plan, objective=goal, start=start, inputs=pictures | extra, prepared=prepared
+    )
+    _say_if_sizes_are_left_out(prepared_plan)
+    return prepared_plan
 
 
 def _say_if_sizes_are_left_out(plan: Plan) -> None:
     """Say where the run begins, if that is not at the size that the settings ask for."""
-    asked = engine.pyramid(plan.shape, plan.settings.steps, plan.settings.levels)
+    schedule = engine.pyramid(plan.shape, plan.settings.steps, plan.settings.levels)
     first = plan.schedule[0].shape
-    left_out = [level.shape for level in asked if prod(level.shape) < prod(first)]
+    left_out = [level.shape for level in schedule if prod(level.shape) < prod(first)]
     if left_out:
         (height, width), layer = left_out[-1], plan.objective.too_small(plan.net, left_out[-1])
         logger.warning(
@@ -142,7 +148,7 @@ def _say_if_sizes_are_left_out(plan: Plan) -> None:
 def outline(
     settings: RunSettings,
     on: str | torch.device = DEVICES[0],
-    known: Plan | None = None,
+    like: Plan | None = None,
     pictures: Mapping[str, Tensor] | None = None,
 ) -> Plan:
     """Make a plan without pictures: only the headers of their files are read, and tensors without
@@ -151,16 +157,20 @@ def outline(
     s = settings
     on = device(on)
     inputs = settings.inputs
-    given = {role: tuple(picture.shape[-2:]) for role, picture in (pictures or {}).items()}
-    own = {role: given.get(role) or im.shape_of(each.source) for role, each in inputs.items()}
-    first = next(iter(inputs))  # determines the proportions of the result
-    what = first if first in given else samples.path_of(inputs[first].source)
-    shape = im.fit_size(own[first], s.size, what)
-    shapes = {
-        role: im.fitting(own[role], shape, each.fit, each.scale)[1] for role, each in inputs.items()
+    given_shapes = {role: tuple(picture.shape[-2:]) for role, picture in (pictures or {}).items()}
+    source_shapes = {
+        role: given_shapes.get(role) or im.shape_of(source.source)
+        for role, source in inputs.items()
     }
-    blanks = {role: torch.empty(1, 3, *each, device="meta") for role, each in shapes.items()}
-    net = known.net if known and _network_of(known.settings) == _network_of(s) else network(s, on)
+    first = next(iter(inputs))  # determines the proportions of the result
+    name = first if first in given_shapes else samples.path_of(inputs[first].source)
+    shape = im.fit_size(source_shapes[first], s.size, name)
+    shapes = {
+        role: im.fitting(source_shapes[role], shape, source.fit, source.scale)[1]
+        for role, source in inputs.items()
+    }
+    blanks = {role: torch.empty(1, 3, *size, device="meta") for role, size in shapes.items()}
+    net = like.net if like and _network_of(like.settings) == _network_of(s) else network(s, on)
     start = torch.empty(1, 3, *shape, device="meta")
     try:
         goal = objective(s, blanks, shape)

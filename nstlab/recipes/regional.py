@@ -74,11 +74,13 @@ class RegionalSettings(PaintedSettings):
 
     @property
     def inputs(self) -> dict[str, Input]:
-        found = super().inputs
+        sources = super().inputs
         if self.mask is None or self.painting_mask is None:
-            return found
-        own = dataclasses.replace(found["style"], source=self.painting_mask, labels=True)
-        return found | {"mask": Input(self.mask, labels=True), "painting_mask": own}
+            return sources
+        painting_mask = dataclasses.replace(
+            sources["style"], source=self.painting_mask, labels=True
+        )
+        return sources | {"mask": Input(self.mask, labels=True), "painting_mask": painting_mask}
 
     def derive_inputs(self, pictures: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
         """The label pictures of the regions that are to be found."""
@@ -87,15 +89,17 @@ class RegionalSettings(PaintedSettings):
         from nstlab.pictures import labels
 
         photo, painting = (pictures[role].to(net.device) for role in ("content", "style"))
-        known = (
+        reached = (
             STYLE_LAYERS
             if self.architecture.blocks
             else self.architecture.style_layers or self.style_layers
         )
         # Neither edges nor whole things.
-        layers = [rectified(name) for name in known[-3:-1] or known]
-        mask, own = labels.found(net, photo, painting, layers, self.regions, self.seed)
-        return {"mask": mask, "painting_mask": own}
+        layers = [rectified(name) for name in reached[-3:-1] or reached]
+        mask, painting_mask = labels.common_regions(
+            net, photo, painting, layers, self.regions, self.seed
+        )
+        return {"mask": mask, "painting_mask": painting_mask}
 
     def prepare_inputs(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The inputs, with masks of the regions, (1, R, H, W), in the photo's shape and in the
@@ -105,18 +109,20 @@ class RegionalSettings(PaintedSettings):
         from nstlab.pictures import images as im
         from nstlab.pictures import labels
 
-        mask, own, photo, painting = (
+        mask, painting_mask, photo, painting = (
             pictures[role] for role in ("mask", "painting_mask", "content", "style")
         )
         if self.mask:  # what is found belongs to the painting as it is in the run already
-            each = self.inputs["style"]
+            style = self.inputs["style"]
             shape = photo.shape[-2:]
-            whole = im.shape_of(each.source)
+            whole = im.shape_of(style.source)
             labels.say_if_stretched("mask", mask, shape)
-            labels.say_if_stretched("painting_mask", own, whole)
-            own = labels.part(own, whole, im.fitting(whole, shape, each.fit, each.scale)[0])
-        masks = zip(labels.masks(mask, own), (photo, painting), strict=True)
-        regions, others = (labels.fit_masks(each, picture.shape[-2:]) for each, picture in masks)
+            labels.say_if_stretched("painting_mask", painting_mask, whole)
+            painting_mask = labels.part(
+                painting_mask, whole, im.fitting(whole, shape, style.fit, style.scale)[0]
+            )
+        masks = zip(labels.masks(mask, painting_mask), (photo, painting), strict=True)
+        regions, others = (labels.fit_masks(style, picture.shape[-2:]) for style, picture in masks)
         labels.say_if_tiny(regions)
         return {**pictures, "regions": regions, "painting_regions": others}
 

@@ -64,9 +64,9 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
     def derive_inputs(self, pictures: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
         """What a recipe finds in the pictures, and the photo as the shipped model paints it, if
         that comes first."""
-        found = super().derive_inputs(pictures, net)
+        derived = super().derive_inputs(pictures, net)
         if self.init != FAST:
-            return found
+            return derived
         from nstlab.feedforward.model import shipped
 
         model = shipped()
@@ -77,7 +77,7 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
                 f"{', '.join(model.paintings)}); make a "
                 f"first picture with `nstlab apply` and a model of your own"
             )
-        return found | {
+        return derived | {
             FAST: model.painter(net.device)(pictures["content"], model.mixture(names, self.mix))
         }
 
@@ -86,14 +86,14 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
         Transfer") have them."""
         from nstlab.pictures import colour
 
-        made = dict(super().prepare_inputs(pictures))
+        prepared = dict(super().prepare_inputs(pictures))
         photo = pictures["content"]
         if self.colour != COLOURS[0]:
             matched = self.colour == "matched"
             change = colour.matched_colours if matched else colour.matched_luminance
-            made |= {role: change(pictures[role], photo) for role in self.paintings}
-            made["content"] = photo if matched else colour.luminance(photo)
-        return made
+            prepared |= {role: change(pictures[role], photo) for role in self.paintings}
+            prepared["content"] = photo if matched else colour.luminance(photo)
+        return prepared
 
     @property
     def finishes(self) -> bool:

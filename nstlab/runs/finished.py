@@ -102,7 +102,7 @@ def sheet(runs: Sequence[FinishedRun], title: str = "") -> figures.Shown:
     settings = runs[0].settings
     shape = runs[0].picture.shape[-2:]
     fields = {role: name for name, role in settings.roles().items()}
-    read = {role: each.source for role, each in settings.inputs.items() if not each.labels}
+    read = {role: source.source for role, source in settings.inputs.items() if not source.labels}
     inputs = {
         fields.get(role, role.replace("style_", "painting ")): im.load_fit(source, shape)
         for role, source in read.items()

@@ -60,10 +60,10 @@ def runs(
 
     if recipe is not None:
         base.named(recipe)
-    found = [row for row in rows(root) if recipe in (None, row["recipe"])]
+    matching = [row for row in rows(root) if recipe in (None, row["recipe"])]
     if isinstance(where, Mapping):
-        return pandas.DataFrame(_matching(found, where))
-    frame = pandas.DataFrame(found)
+        return pandas.DataFrame(_matching(matching, where))
+    frame = pandas.DataFrame(matching)
     if where is None or frame.empty:
         return frame
     try:
@@ -77,15 +77,15 @@ def runs(
         ) from None
 
 
-def _matching(found: list[dict[str, Any]], where: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _matching(candidates: list[dict[str, Any]], where: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows with these values; compared here, since pandas would turn None into NaN."""
-    columns = {name for row in found for name in row}
+    columns = {name for row in candidates for name in row}
     for name in where:
-        if found and name not in columns:
+        if candidates and name not in columns:
             raise InputError(f"where: runs have no column '{name}'{nearest(name, sorted(columns))}")
     return [
         row
-        for row in found
+        for row in candidates
         if all(_matches(row.get(name), wanted) for name, wanted in where.items())
     ]
 
@@ -96,7 +96,7 @@ def _matches(value: Any, wanted: Any) -> bool:
     several = isinstance(wanted, Iterable) and not isinstance(wanted, str)
     wanted = list(wanted) if several else [wanted]
     if isinstance(value, list):
-        lists = [list(each) for each in wanted if isinstance(each, (list, tuple))]
+        lists = [list(choice) for choice in wanted if isinstance(choice, (list, tuple))]
         return value in (lists or [wanted])
     return value in wanted
 
@@ -119,20 +119,18 @@ def row(run: StoredRun) -> dict[str, Any]:
 
 def _row(run: StoredRun, manifest: Mapping[str, Any]) -> dict[str, Any]:
     result = manifest["result"]
-    known = {"id": run.id, "recipe": manifest["recipe"], "loss": float(result["loss"])}
-    known |= {f"loss_{name}": float(value) for name, value in result["terms"].items()}
-    known |= {name: result[name] for name in ("status", "evaluations", "seconds")}
-    known |= {
+    row = {"id": run.id, "recipe": manifest["recipe"], "loss": float(result["loss"])}
+    row |= {f"loss_{name}": float(value) for name, value in result["terms"].items()}
+    row |= {name: result[name] for name in ("status", "evaluations", "seconds")}
+    row |= {
         "steps_done": result["steps"],
         "events": len(result["events"]),
         "event_list": "; ".join(result["events"]),
     }
-    known |= {"weights_source": manifest["weights_source"], "changes": len(manifest["changes"])}
-    known |= {name: manifest["environment"][name] for name in ("created", "device", "commit")}
-    known |= {"folder": str(run.folder), "picture": str(run.picture)}
-    return known | {
-        name: value for name, value in manifest["settings"].items() if name not in known
-    }
+    row |= {"weights_source": manifest["weights_source"], "changes": len(manifest["changes"])}
+    row |= {name: manifest["environment"][name] for name in ("created", "device", "commit")}
+    row |= {"folder": str(run.folder), "picture": str(run.picture)}
+    return row | {name: value for name, value in manifest["settings"].items() if name not in row}
 
 
 # --- the index ------------------------------------------------------------------------------------
@@ -144,31 +142,31 @@ def rows(root: str | Path = RESULTS) -> list[dict[str, Any]]:
     path = user_path(root) / "runs" / "index.json"
     cached = _read_index(path)
     entries = {}
-    found = []
+    finished = []
     for folder in _folders(root, FINISHED):
         run = StoredRun(folder)
         name = f"{folder.parent.name}/{folder.name}"
         entry = _entry(run, cached.get(name))
         if entry is not None:
             entries[name] = entry
-            found.append(_row(run, entry["manifest"]))
+            finished.append(_row(run, entry["manifest"]))
     if entries != cached and path.parent.is_dir():
         # Results may be read-only.
         with contextlib.suppress(InputError), files.replacing(path) as temporary:
             temporary.write_text(
                 json.dumps({"version": INDEX_VERSION, "runs": entries}), encoding="utf-8"
             )
-    return sorted(found, key=lambda row: row["created"])
+    return sorted(finished, key=lambda row: row["created"])
 
 
 def _read_index(path: Path) -> dict[str, Any]:
     """{recipe/id: {"stamp", "manifest"}}, empty if there is no undamaged index."""
     try:
-        found = files.read_json(path)
-        files.check_json(found, INDEX)
+        content = files.read_json(path)
+        files.check_json(content, INDEX)
     except (OSError, ValueError):
         return {}
-    return found["runs"]
+    return content["runs"]
 
 
 def _entry(run: StoredRun, cached: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -206,13 +204,13 @@ def other_row(folder: Path) -> dict[str, Any]:
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):  # it is being replaced
             stats.append(path.stat())
-    regular = [each for each in stats if stat.S_ISREG(each.st_mode)]
-    newest = min(max((0.0, *(each.st_mtime for each in regular))), LATEST)
+    regular = [status for status in stats if stat.S_ISREG(status.st_mode)]
+    newest = min(max((0.0, *(status.st_mtime for status in regular))), LATEST)
     return {
         "id": folder.name,
         "kind": KINDS[folder.parent.name],
         "files": len(regular),
-        "MB": sum(each.st_size for each in regular) / 1e6,
+        "MB": sum(status.st_size for status in regular) / 1e6,
         "changed": datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds"),
         "folder": str(folder),
     }
@@ -247,10 +245,10 @@ def remove_runs(run_ids: Sequence[str], root: str | Path = RESULTS) -> list[Path
     A run that is unfinished is meant if no other id begins like that. Raises InputError for an id
     that is unknown or ambiguous, and nothing is deleted; and for what is being computed."""
     folders = []
-    for each in run_ids:
-        kinds = (_folders(root, names, each, RUNS + OTHERS) for names in (FINISHED, UNFINISHED))
-        found = next(filter(None, kinds), [])
-        folders.append(_only(found, each, root))
+    for run_id in run_ids:
+        kinds = (_folders(root, names, run_id, RUNS + OTHERS) for names in (FINISHED, UNFINISHED))
+        matches = next(filter(None, kinds), [])
+        folders.append(_only(matches, run_id, root))
     folders = list(dict.fromkeys(folders))  # two ids may begin the same one
     for folder in folders:
         with files.locked_results(root, folder), files.writing(folder):
@@ -261,23 +259,23 @@ def remove_runs(run_ids: Sequence[str], root: str | Path = RESULTS) -> list[Path
 def _folders(
     root: str | Path, names: re.Pattern, beginning: str = "", places: Sequence[str] = RUNS
 ) -> list[Path]:
-    found = [path for place in places for path in sorted(user_path(root).glob(place))]
+    paths = [path for pattern in places for path in sorted(user_path(root).glob(pattern))]
     return [
-        p for p in found if p.is_dir() and names.fullmatch(p.name) and p.name.startswith(beginning)
+        p for p in paths if p.is_dir() and names.fullmatch(p.name) and p.name.startswith(beginning)
     ]
 
 
-def _only(found: Sequence[Path], run_id: str, root: str | Path) -> Path:
+def _only(folders: Sequence[Path], run_id: str, root: str | Path) -> Path:
     """The one folder that was found for an id."""
-    left = _folders(root, UNFINISHED, run_id, RUNS + OTHERS) if run_id and not found else []
+    left = _folders(root, UNFINISHED, run_id, RUNS + OTHERS) if run_id and not folders else []
     if left:
-        what = f"no finished run has an id that begins with '{run_id}'"
-        raise InputError(f"{what}; {left[0]} is under way or interrupted")
-    if len(found) != 1 or not run_id:
-        what = (
-            f"{len(found)} runs have ids that begin"
-            if found and run_id
+        problem = f"no finished run has an id that begins with '{run_id}'"
+        raise InputError(f"{problem}; {left[0]} is under way or interrupted")
+    if len(folders) != 1 or not run_id:
+        problem = (
+            f"{len(folders)} runs have ids that begin"
+            if folders and run_id
             else "no run has an id that begins"
         )
-        raise InputError(f"{what} with '{run_id}' in {root}; `nstlab runs` lists them")
-    return found[0]
+        raise InputError(f"{problem} with '{run_id}' in {root}; `nstlab runs` lists them")
+    return folders[0]

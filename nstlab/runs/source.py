@@ -69,7 +69,7 @@ def _option(name: str, value: Any, is_flag: bool) -> list[str]:
     --no-normalize."""
     if isinstance(value, bool) and is_flag:
         return [name if value else name.replace("--", "--no-")]
-    values = [str(each) for each in (value if isinstance(value, tuple) else (value,))]
+    values = [str(item) for item in (value if isinstance(value, tuple) else (value,))]
     if len(values) == 1 and values[0].startswith("-"):
         return [f"{name}={values[0]}"]
     return [name, *values]

@@ -71,10 +71,10 @@ class Store:
         """The plan's finished run, if it is whole and has at least `frames` progress pictures and,
         if `deep`, 16 bits."""
         run = StoredRun(self.folder(plan))
-        there = (
+        is_finished = (
             run.is_whole() and run.has_frames(frames) and (not deep or run.deep_picture.is_file())
         )
-        return run if there else None
+        return run if is_finished else None
 
     def obtain(
         self,

@@ -155,9 +155,9 @@ class StoredRun:
     def manifest(self) -> dict[str, Any]:
         """The contents of manifest.json. Raises ValueError or OSError if it cannot be read or is
         incomplete."""
-        found = files.read_json(self.folder / "manifest.json")
-        files.check_json(found, MANIFEST)
-        return found
+        content = files.read_json(self.folder / "manifest.json")
+        files.check_json(content, MANIFEST)
+        return content
 
     def history(self) -> pandas.DataFrame:
         """One row for each step: step, level, loss, each term, evaluations, seconds, event. Raises
@@ -197,8 +197,8 @@ class StoredRun:
         if count == 0:
             return True
         manifest = self.manifest
-        asked = manifest.get("frames", 0)
-        return asked >= count and manifest.get("pictures", 0) == len(self.frames)
+        wanted = manifest.get("frames", 0)
+        return wanted >= count and manifest.get("pictures", 0) == len(self.frames)
 
 
 # --- history.csv ----------------------------------------------------------------------------------

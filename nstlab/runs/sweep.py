@@ -155,12 +155,12 @@ def _run_here(
     done, failed, plan = [], [], None
     for case in cases:
         try:
-            plan = prepare_here(case.settings, device, known=plan)
-            run, found = store.obtain(plan, lambda step, case=case: report(case, step, None))
+            plan = prepare_here(case.settings, device, like=plan)
+            run, was_stored = store.obtain(plan, lambda step, case=case: report(case, step, None))
         except Exception as error:
             failed.append((case, error))
         else:
-            done.append(FinishedRun(case, run, found))
+            done.append(FinishedRun(case, run, was_stored))
             report(case, None, done[-1])
     _raise_first(failed, len(cases))
     return done
@@ -177,16 +177,16 @@ def _run_elsewhere(
     # All of them, before anything runs.
     inputs = [_inputs(prepare(case.settings, "cpu")) for case in cases]
     try:
-        for case, each in zip(cases, inputs, strict=True):
+        for case, files_of_case in zip(cases, inputs, strict=True):
             try:
-                job = case.settings.recipe, case.settings.absolute(), root, device, each
+                job = case.settings.recipe, case.settings.absolute(), root, device, files_of_case
                 futures[executor.submit(work, *job)] = case
             except RuntimeError as error:  # its workers have died, or it was shut down
                 failed.append((case, BrokenExecutor(str(error))))
         for future in _as_completed(futures, getattr(executor, "alive", lambda: True)):
             case = futures[future]
             try:
-                name, found = future.result()
+                name, was_stored = future.result()
                 run = store.stored(case.settings.recipe, name)
                 if not run.is_whole():
                     raise InputError(
@@ -195,7 +195,7 @@ def _run_elsewhere(
             except Exception as error:
                 failed.append((case, error))
             else:
-                done[future] = FinishedRun(case, run, found)
+                done[future] = FinishedRun(case, run, was_stored)
                 report(case, None, done[future])
     except BaseException:
         for future in futures:
@@ -254,8 +254,8 @@ def work(
             "a worker has other weights, pictures or another nstlab than the machine that sent "
             "it the run"
         )
-    run, found = Store(root).obtain(plan)
-    return run.id, found
+    run, was_stored = Store(root).obtain(plan)
+    return run.id, was_stored
 
 
 # --- executors ------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ def _gpu_names(count: int) -> list[str]:
 def _end_workers(others: Container[Any]) -> None:
     """End the processes that this one started, but for some others."""
     for attempt in itertools.count():
-        left = [each for each in multiprocessing.active_children() if each not in others]
+        left = [child for child in multiprocessing.active_children() if child not in others]
         if not left:
             return
         for process in left:

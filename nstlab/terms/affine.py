@@ -50,7 +50,7 @@ def _of_windows(pixels: Tensor, ridge: float) -> Tensor:
     places = [(down, right) for down in range(3) for right in range(3)]
     window = {(y, x): pixels[:, y : height - 2 + y, x : width - 2 + x] for y, x in places}
     mean = torch.stack(list(window.values())).mean(0)
-    apart = {place: values - mean for place, values in window.items()}
+    apart = {position: values - mean for position, values in window.items()}
     covariance = torch.stack([torch.einsum("ihw,jhw->hwij", d, d) for d in apart.values()]).mean(0)
     inverse = torch.linalg.inv(covariance + ridge / 9 * torch.eye(3).to(covariance))
     weights = pixels.new_zeros(len(OFFSETS), height, width)
@@ -86,22 +86,22 @@ class Affine(PixelTerm):
     margin = 2
 
     def statistic(self, features: Tensor, target: None) -> Tensor:
-        each = [
+        sums = [
             ((a - b).square() * weight).sum()
             for a, b, weight in _pairs(features, self.weights(features))
         ]
-        return torch.stack(each).sum() / features.numel()
+        return torch.stack(sums).sum() / features.numel()
 
     def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
         """What the pairs of pixels whose first one is in the crop add."""
         wide = crop.wider(self.margin)
-        own = torch.zeros(wide.shape).to(features)
+        inside = torch.zeros(wide.shape).to(features)
         weights = wide.of(self.weights(features, crop.whole))
-        crop.within(wide).of(own).fill_(1)
-        each = [
-            ((a - b).square() * weight).sum() for a, b, weight in _pairs(features, own * weights)
+        crop.within(wide).of(inside).fill_(1)
+        sums = [
+            ((a - b).square() * weight).sum() for a, b, weight in _pairs(features, inside * weights)
         ]
-        return torch.stack(each).sum() / (features.shape[:-2].numel() * prod(crop.whole))
+        return torch.stack(sums).sum() / (features.shape[:-2].numel() * prod(crop.whole))
 
     def weights(self, features: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """(12, h, w): those of `matting_laplacian`, of the photo at a size (by default the
@@ -140,11 +140,12 @@ def guided(picture: Tensor, photo: Tensor) -> Tensor:
     (He, Sun 2015). Computed in float64, on the CPU where the device has none."""
     radius = max(1, round(REACH * max(photo.shape[-2:])))
     reduced = max(1, radius // FINEST)
-    place = "cpu" if picture.device.type == "mps" else picture.device
-    full = photo[0].to(place).double()
+    device = "cpu" if picture.device.type == "mps" else picture.device
+    full = photo[0].to(device).double()
     shape = [-(-side // reduced) for side in full.shape[1:]]
     guide, values = (
-        F.interpolate(t[None], shape, mode="area")[0] for t in (full, picture[0].to(place).double())
+        F.interpolate(t[None], shape, mode="area")[0]
+        for t in (full, picture[0].to(device).double())
     )
     mean = partial(_window_means, radius=round(radius / reduced))
 
@@ -165,17 +166,17 @@ def guided(picture: Tensor, photo: Tensor) -> Tensor:
     large = F.interpolate(
         mean(torch.cat([slopes, offsets]))[None], full.shape[1:], mode="bilinear"
     )[0]
-    found = (large[:9].unflatten(0, (3, 3)) * full[:, None]).sum(0) + large[9:]
-    return found[None].to(picture).clamp(0, 1)
+    filtered = (large[:9].unflatten(0, (3, 3)) * full[:, None]).sum(0) + large[9:]
+    return filtered[None].to(picture).clamp(0, 1)
 
 
 def _window_means(values: Tensor, radius: int) -> Tensor:
     """(C, H, W) -> the same, each value averaged over a square window of this radius, as far as it
     is inside the picture."""
     for dim in (1, 2):
-        place = torch.arange(values.shape[dim], device=values.device)
-        first = (place - radius).clamp_min(0)
-        end = (place + radius + 1).clamp_max(len(place))
+        index = torch.arange(values.shape[dim], device=values.device)
+        first = (index - radius).clamp_min(0)
+        end = (index + radius + 1).clamp_max(len(index))
         sums = torch.cat([torch.zeros_like(values.narrow(dim, 0, 1)), values.cumsum(dim)], dim)
         count = (end - first).view(-1, *[1] * (2 - dim))
         values = (sums.index_select(dim, end) - sums.index_select(dim, first)) / count

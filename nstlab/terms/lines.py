@@ -46,9 +46,11 @@ class Lines(PixelTerm):
     def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
         key = features.device, features.dtype, crop.whole
         drawn, darkness = self.once(key, lambda: self._drawn(features, crop.whole))
-        own = crop.of(drawn)
+        inner = crop.of(drawn)
         return (
-            crop.share * ((1 - own) * (luminance(features)[:, :1] - own).square()).mean() / darkness
+            crop.share
+            * ((1 - inner) * (luminance(features)[:, :1] - inner).square()).mean()
+            / darkness
         )
 
     def _drawn(self, features: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:

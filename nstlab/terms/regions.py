@@ -112,7 +112,7 @@ def region_styles(
     region, by default 1."""
     shares = masks.mean((2, 3))[0].tolist()
     chosen = weights or (1.0,) * len(shares)
-    each = [
+    styles = [
         weight
         * share
         * term(
@@ -128,4 +128,4 @@ def region_styles(
         )
         for i, (weight, share) in enumerate(zip(chosen, shares, strict=True))
     ]
-    return sum(each, Objective(()))
+    return sum(styles, Objective(()))

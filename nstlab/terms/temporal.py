@@ -36,7 +36,7 @@ class Temporal(PixelTerm):
     def _at(self, features: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Both at a size, of the features' kind."""
         earlier, reliable = (
-            im.resize(each, shape).to(features)
-            for each in (self.earlier, self.reliable.expand_as(self.earlier))
+            im.resize(picture, shape).to(features)
+            for picture in (self.earlier, self.reliable.expand_as(self.earlier))
         )
         return earlier, reliable[:, :1]

@@ -127,9 +127,9 @@ class _Reading:
     def frames(self) -> Iterator[Frame]:
         """The frames with their times, as far as the file can be read."""
         times: deque[tuple[Fraction, Fraction]] = deque()
-        for frame, shown in itertools.chain(self._checked(), [(None, None)]):
-            if shown is not None:
-                times.append(shown)
+        for frame, time in itertools.chain(self._checked(), [(None, None)]):
+            if time is not None:
+                times.append(time)
             for picture in self.converter.convert(frame):
                 yield Frame(picture, *times.popleft())
 
@@ -156,17 +156,17 @@ class _Reading:
         all bounds refused."""
         step = 1 / self.clip.rate
         tick = frame.time_base
-        shown = frame.pts
+        tick_shown = frame.pts
         if self.source.format.name in DECODED:  # the first one is shown when it is decoded
-            if not self.count and None not in (frame.dts, shown):
-                self.delay = frame.dts - self.sent.get(shown, shown)
-            shown = None if frame.dts is None else frame.dts - self.delay
-        if shown is None:
+            if not self.count and None not in (frame.dts, tick_shown):
+                self.delay = frame.dts - self.sent.get(tick_shown, tick_shown)
+            tick_shown = None if frame.dts is None else frame.dts - self.delay
+        if tick_shown is None:
             told = None
         elif self.is_bare:  # FFmpeg has counted, in the order in which they are stored
             told = self.until
         else:
-            told = shown * tick - self.clip.origin
+            told = tick_shown * tick - self.clip.origin
         self.last = told if told is not None and told > self.last else self.last + step
         if self.last > LONGEST:
             raise InputError(
@@ -220,10 +220,10 @@ class _Reading:
             return InputError(
                 f"{path}: ends after {float(last.until):.2f} of {float(length):.2f} s"
             )
-        what = flaw(path, self.source.format.name) or (
+        cause = flaw(path, self.source.format.name) or (
             "is damaged; a part of it lacks" if self.lacks else None
         )
-        return None if what is None else InputError(f"{path}: {what}")
+        return None if cause is None else InputError(f"{path}: {cause}")
 
 
 def clip(source: str | os.PathLike) -> Clip:
@@ -232,8 +232,8 @@ def clip(source: str | os.PathLike) -> Clip:
         raise InputError("clip: name a video file, or a folder of pictures")
     path = user_path(source)
     if os.path.isdir(path):  # of a name that no file can have, False
-        found = pictures(path)
-        return Clip(path, im.shape_of(found[0]), RATE, len(found) / RATE)
+        result = pictures(path)
+        return Clip(path, im.shape_of(result[0]), RATE, len(result) / RATE)
     with opened(path) as container:
         indices = [stream.index for stream in videos(container)]
         told = sounds(container)
@@ -241,7 +241,7 @@ def clip(source: str | os.PathLike) -> Clip:
     problems = []
     for index in indices:
         try:
-            found = _clip(path, index, usable)
+            result = _clip(path, index, usable)
         except InputError as error:
             problems.append(error)
         else:
@@ -251,7 +251,7 @@ def clip(source: str | os.PathLike) -> Clip:
                 logger.warning(
                     "%s: its first sound cannot be read; another one takes its place", path
                 )
-            return found
+            return result
     raise problems[0]
 
 
@@ -271,7 +271,7 @@ def _clip(path: Path, index: int, sounds: tuple[int, ...]) -> Clip:
         _check_size(path, first, aspect)
         shape = shown_shape(first, aspect)
         rate = _rate(container, stream)
-        begins = [_begin(container.streams[each]) for each in (index, *sounds[:1])]
+        begins = [_begin(container.streams[number]) for number in (index, *sounds[:1])]
         origin = min(begins) if min(begins) + 1 / rate < begins[0] else begins[0]
         return Clip(path, shape, rate, _length(container, stream, origin), sounds, index, origin)
 
@@ -287,8 +287,8 @@ def _check_size(path: Path, pixels: Any, aspect: Fraction) -> None:
     decoded."""
     width, height = pixels.width, pixels.height
     if width and height:  # else only frames tell
-        for each in (width, max(1, round(width * aspect))):
-            check_shape(path, each, height)
+        for side in (width, max(1, round(width * aspect))):
+            check_shape(path, side, height)
         bits = pixels.format.padded_bits_per_pixel if pixels.format else 32
         check_memory(path, HELD * width * height * bits // 8)
 
@@ -302,7 +302,7 @@ def _rate(container: Any, stream: Any) -> Fraction:
     """Frames a second, on average; RATE if what the file says cannot be."""
     # The average of a bare stream is what FFmpeg takes where nothing is told.
     average = stream.codec_context.framerate if _is_bare(container) else stream.average_rate
-    told = (Fraction(each) for each in (average, stream.guessed_rate) if each)
+    told = (Fraction(candidate) for candidate in (average, stream.guessed_rate) if candidate)
     return next((rate for rate in told if RATES[0] <= rate <= RATES[1]), RATE)
 
 
@@ -332,11 +332,11 @@ def _length(container: Any, stream: Any, origin: Fraction) -> Fraction | None:
 def pictures(folder: Path) -> list[Path]:
     """The pictures in a folder, ordered by name, in which 9 comes before 10. InputError if there is
     none."""
-    found = samples.pictures_in(folder)
-    if not found:
+    paths = samples.pictures_in(folder)
+    if not paths:
         raise InputError(f"{folder}: there is no picture in it; allowed are {LIKE}")
     return sorted(
-        found,
+        paths,
         key=lambda path: [
             int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)
         ],

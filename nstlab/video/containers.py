@@ -113,11 +113,11 @@ def kind_of(path: Path) -> str | None:
 def videos(container: Any) -> list[Any]:
     """The streams of moving pictures whose codec is known, default ones first, those of one picture
     last; covers and previews are none."""
-    shown = library().stream.Disposition
-    no_film = shown.attached_pic | shown.timed_thumbnails
+    disposition = library().stream.Disposition
+    no_film = disposition.attached_pic | disposition.timed_thumbnails
     streams = (stream for stream in container.streams.video if not stream.disposition & no_film)
-    known = [stream for stream in _default_first(streams) if stream.codec_context]
-    return sorted(known, key=lambda stream: stream.frames == 1)
+    decodable = [stream for stream in _default_first(streams) if stream.codec_context]
+    return sorted(decodable, key=lambda stream: stream.frames == 1)
 
 
 def _default_first(streams: Any) -> list[Any]:

@@ -204,10 +204,10 @@ class Converter:
                 options["in_color_matrix"] = "bt2020"
         return ":".join(f"{name}={value}" for name, value in options.items())
 
-    def _say(self, what: str) -> None:
-        if what not in self.said:
-            self.said.add(what)
-            logger.warning("%s: %s", self.path, what)
+    def _say(self, message: str) -> None:
+        if message not in self.said:
+            self.said.add(message)
+            logger.warning("%s: %s", self.path, message)
 
 
 def _tags(frame: Any) -> tuple[int, int, int, int]:

@@ -85,14 +85,15 @@ class Film:
     @property
     def places(self) -> list[Path]:
         """The files of all frames so far, each of the last pass that has it; their times rise."""
-        found: list[Path] = []
+        newest_paths: list[Path] = []
         while newest := next(
-            filter(self.known, (self.place(run, len(found)) for run in self.passes[::-1])), None
+            filter(self.known, (self.place(run, len(newest_paths)) for run in self.passes[::-1])),
+            None,
         ):
-            if found and not self._time(found[-1]) < self._time(newest):
+            if newest_paths and not self._time(newest_paths[-1]) < self._time(newest):
                 break
-            found.append(newest)
-        return found
+            newest_paths.append(newest)
+        return newest_paths
 
     def _time(self, path: Path) -> Fraction:
         """When a known frame begins, in seconds."""
@@ -124,9 +125,9 @@ class Film:
         if self.clip.length is None:
             return None
         begin, end = self.settings.span
-        shown = min(self.clip.length, self.clip.length if end is None else end) - begin
+        duration = min(self.clip.length, self.clip.length if end is None else end) - begin
         return (
-            max(1, math.ceil(math.ceil(shown * self.clip.rate) / self.settings.every))
+            max(1, math.ceil(math.ceil(duration * self.clip.rate) / self.settings.every))
             * self.settings.passes
         )
 
@@ -145,21 +146,21 @@ class Film:
         if path not in self._known and path.is_file():
             with contextlib.suppress(ValueError, OSError):
                 shape = im.verify(path)
-                about = im.read_settings(path)
-                files.check_json(about, ABOUT)
-                if shape == self.shape and self._fits(path, about):
-                    self._known[path] = about
+                facts = im.read_settings(path)
+                files.check_json(facts, ABOUT)
+                if shape == self.shape and self._fits(path, facts):
+                    self._known[path] = facts
         return self._known.get(path, {})
 
-    def _fits(self, path: Path, about: dict[str, Any]) -> bool:
+    def _fits(self, path: Path, facts: dict[str, Any]) -> bool:
         """Whether a frame belongs where it is kept, and is shown at the same time in all passes."""
-        run = about["pass"]
-        index = about["frame"]
+        run = facts["pass"]
+        index = facts["frame"]
         if self.place(run, index) != path:
             return False
-        first = about if run == 1 else self.known(self.place(1, index))
-        rises = Fraction(about["time"]) <= Fraction(about["until"])
-        return rises and _times(about) == _times(first)
+        first = facts if run == 1 else self.known(self.place(1, index))
+        rises = Fraction(facts["time"]) <= Fraction(facts["until"])
+        return rises and _times(facts) == _times(first)
 
     # --- painting ---
 
@@ -191,13 +192,13 @@ class Film:
 
     def identify(self, photo: Tensor) -> None:
         """Find the film's folder, which the plan of the first frame helps to name."""
-        made = {
+        recipe = {
             "version": VERSION,
             "settings": self.settings.to_dict(identity=True),
             "clip": _digest(self.clip.path),
             "frame": self.filming.identity(photo),
         }
-        name = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+        name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
         self.path = files.folder(Path(self.settings.results) / "films") / name
 
     def forwards(self, shots: Iterator[Shot]) -> None:
@@ -206,10 +207,10 @@ class Film:
         window: deque[Seen] = deque(maxlen=self.reach)
         for i, shot in enumerate(shots):
             check_shown(self.settings.out, shot.until - shot.time)
-            shown = {"time": str(shot.time), "until": str(shot.until)}
+            times = {"time": str(shot.time), "until": str(shot.until)}
             if self.settings.passes > 1 and not self.place(0, i).is_file():
                 im.save(shot.photo, self.place(0, i))  # for later passes
-            painted = self.frame(1, i, shot.photo, shown, self.behind(window))
+            painted = self.frame(1, i, shot.photo, times, self.behind(window))
             self.remember(window, Seen(shot.photo, painted), self.place(1, i))
 
     def again(self, run: int) -> None:
@@ -218,9 +219,9 @@ class Film:
         order = range(len(self.places))
         for i in order if run % 2 else reversed(order):
             before = self.place(run - 1, i)
-            shown = _times(self.known(before))
+            times = _times(self.known(before))
             photo = im.load(self.place(0, i))
-            painted = self.frame(run, i, photo, shown, self.behind(window), im.load(before))
+            painted = self.frame(run, i, photo, times, self.behind(window), im.load(before))
             self.remember(window, Seen(photo, painted), self.place(run, i))
 
     def remember(self, window: deque[Seen], seen: Seen, path: Path) -> None:
@@ -242,37 +243,37 @@ class Film:
         run: int,
         index: int,
         photo: Tensor,
-        shown: dict[str, str],
+        times: dict[str, str],
         earlier: Sequence[Seen],
         before: Tensor | None = None,
     ) -> Tensor:
         """A frame's picture: the one that is kept, or painted now and kept."""
         path = self.place(run, index)
-        found = _times(self.known(path)) == shown
-        if found:
+        is_kept = _times(self.known(path)) == times
+        if is_kept:
             picture = im.load(path)
         else:
-            begun = time.monotonic()
+            start = time.monotonic()
             painted = self.filming.paint(photo, earlier, before)
-            about = {
+            facts = {
                 "pass": run,
                 "frame": index,
-                **shown,
+                **times,
                 **painted.about,
-                "seconds": time.monotonic() - begun,
+                "seconds": time.monotonic() - start,
             }
             picture = painted.picture  # as the file has it, in 256 levels
-            im.save(picture, path, about)
-            self._known[path] = about
+            im.save(picture, path, facts)
+            self._known[path] = facts
         if self.watch is not None:
-            self.watch(FrameDone(index, path, self.known(path), self.count, found))
+            self.watch(FrameDone(index, path, self.known(path), self.count, is_kept))
         return picture
 
     def write(self) -> None:
         """The film, as far as it has come, and the table of its frames."""
-        shown = list(zip(self.places, self.times, strict=True))
-        write_film(self.settings.out, shown, self.end, self.clip, self.settings.span[0])
-        rows = [{**self._known[path], "time": float(at)} for path, at in shown]
+        timed_paths = list(zip(self.places, self.times, strict=True))
+        write_film(self.settings.out, timed_paths, self.end, self.clip, self.settings.span[0])
+        rows = [{**self._known[path], "time": float(at)} for path, at in timed_paths]
         with files.replacing(self.path / "frames.csv") as temporary:
             pandas.DataFrame(rows).drop(columns="until").to_csv(temporary, index=False)
 
@@ -317,22 +318,22 @@ def paint_film(settings: VideoSettings, watch: Watch | None = None, wait: bool =
             for run in film.passes[1:]:
                 film.again(run)
         except (InputError, KeyboardInterrupt) as error:
-            said = [film.written()] if film.places else []
-            raise type(error)("; ".join([*map(str, error.args), *said])) from None
+            outcome = [film.written()] if film.places else []
+            raise type(error)("; ".join([*map(str, error.args), *outcome])) from None
         film.write()
         shutil.rmtree(film.place(0, 0).parent)
     return film
 
 
-def _times(about: dict[str, Any]) -> dict[str, str]:
+def _times(facts: dict[str, Any]) -> dict[str, str]:
     """When a frame is shown and until when, of all that is known of it."""
-    return {name: about[name] for name in ("time", "until") if name in about}
+    return {name: facts[name] for name in ("time", "until") if name in facts}
 
 
 def _digest(path: Path) -> str:
     """SHA-256 of a file, or of the pictures of a folder."""
-    found = hashlib.sha256()
-    for each in pictures(path) if path.is_dir() else [path]:
-        with files.regular(each).open("rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest()
+    checksum = hashlib.sha256()
+    for file_path in pictures(path) if path.is_dir() else [path]:
+        with files.regular(file_path).open("rb") as file:
+            checksum.update(hashlib.file_digest(file, "sha256").digest())
+    return checksum.hexdigest()

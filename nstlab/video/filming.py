@@ -103,27 +103,31 @@ class Filming:
     def held(self, photo: Tensor, earlier: Sequence[Seen]) -> tuple[Held | None, float]:
         """(what earlier frames, the nearest first, say of this one, None if a scene begins; the
         part that the nearest shows)."""
-        made, nearest = None, 0.0
+        result, nearest = None, 0.0
         for seen in earlier:
             flow = self.flow(photo, seen.photo)
             where = reliable(flow, self.flow(seen.photo, photo))
             # Linear ones blur, more with every frame.
             moved = warped(seen.picture, flow, "bicubic").clamp(0, 1)
-            if made is None:
+            if result is None:
                 if (nearest := float(where.mean())) < self.settings.cut:
                     break
-                begun = torch.maximum(where, alike(photo, warped(seen.photo, flow)))
-                made = Held(torch.lerp(recoloured(photo, moved, where), moved, begun), where, where)
+                initial = torch.maximum(where, alike(photo, warped(seen.photo, flow)))
+                result = Held(
+                    torch.lerp(recoloured(photo, moved, where), moved, initial), where, where
+                )
             else:
                 # Each pixel is held to the nearest frame that shows it.
-                new = (1 - made.reliable) * where
-                relied = made.reliable + new
-                made = Held(
-                    torch.lerp(made.picture, moved, new), relied, relied * (NEW + (1 - NEW) * where)
+                new = (1 - result.reliable) * where
+                relied = result.reliable + new
+                result = Held(
+                    torch.lerp(result.picture, moved, new),
+                    relied,
+                    relied * (NEW + (1 - NEW) * where),
                 )
-            if self.model is not None and made.reliable.mean() > ENOUGH:
+            if self.model is not None and result.reliable.mean() > ENOUGH:
                 break
-        return made, nearest
+        return result, nearest
 
     def paint(
         self, photo: Tensor, earlier: Sequence[Seen] = (), before: Tensor | None = None
@@ -131,40 +135,40 @@ class Filming:
         """Paint a frame, (1, 3, H, W) sRGB in [0, 1]. earlier: frames before it, the nearest first.
         before: what an earlier pass made of it."""
         held, part = self.held(photo, earlier)
-        about = {"seen": part, "begins": held is None}
+        facts = {"seen": part, "begins": held is None}
         if self.model is not None:
             picture = self.painter(photo, self.mix)
             return Painted(
                 im.quantized(picture if held is None else held.over(picture, self.settings.blend)),
-                about,
+                facts,
             )
         plan = self.planned(photo, held, before)
         result = plan.solve()
-        about |= {"loss": result.loss, "steps": result.steps, **result.terms}
-        return Painted(im.quantized(result.image.cpu()), about)
+        facts |= {"loss": result.loss, "steps": result.steps, **result.terms}
+        return Painted(im.quantized(result.image.cpu()), facts)
 
-    def short(self, own: RunSettings) -> RunSettings:
+    def short(self, settings: RunSettings) -> RunSettings:
         """The settings of a frame that begins with a painted one: few steps, none of them in
         float32 where another type is faster, as 8 bits a channel are kept."""
-        precision = own.precision
+        precision = settings.precision
         if precision == PRECISIONS[0] and precision in self.plans:
             precision = arithmetic_of(self.plans[precision].net).name
-        return own.replace(steps=self.settings.steps, levels=1, precision=precision)
+        return settings.replace(steps=self.settings.steps, levels=1, precision=precision)
 
     def planned(self, photo: Tensor, held: Held | None, before: Tensor | None = None) -> Plan:
         """The plan of a frame: the recipe's own, or, from what is held to, a short one with the
         temporal term."""
-        own = self.settings.frame_settings(FRAME, max(photo.shape[-2:]))
+        settings = self.settings.frame_settings(FRAME, max(photo.shape[-2:]))
         if held is not None or before is not None:
-            own = self.short(own)
+            settings = self.short(settings)
         plan = prepare(
-            own,
+            settings,
             self.device,
-            self.plans.get(own.precision),
+            self.plans.get(settings.precision),
             MemoryBudget().bytes(self.device),
-            {next(iter(own.inputs)): photo},
+            {next(iter(settings.inputs)): photo},
         )
-        self.plans[own.precision] = plan
+        self.plans[settings.precision] = plan
         if held is not None:
             start = held.picture if before is None else held.over(before, HALF)
             plan = replace(plan, objective=plan.objective + self.settings.temporal * temporal(held))
@@ -188,13 +192,13 @@ def recoloured(photo: Tensor, picture: Tensor, weight: Tensor) -> Tensor:
 
     weight: (1, 1, H, W), of each pixel."""
     # (4, pixels)
-    known = torch.cat([photo, torch.ones_like(photo[:, :1])], 1)[0].flatten(1).double()
-    weighted = known * weight[0].flatten(1)
-    ridge = 1e-6 * torch.eye(4).to(known)
+    basis = torch.cat([photo, torch.ones_like(photo[:, :1])], 1)[0].flatten(1).double()
+    weighted = basis * weight[0].flatten(1)
+    ridge = 1e-6 * torch.eye(4).to(basis)
     slopes = torch.linalg.solve(
-        weighted @ known.T + ridge, weighted @ picture[0].flatten(1).double().T
+        weighted @ basis.T + ridge, weighted @ picture[0].flatten(1).double().T
     )
-    return (slopes.T @ known).to(photo).view_as(photo).clamp(0, 1)
+    return (slopes.T @ basis).to(photo).view_as(photo).clamp(0, 1)
 
 
 def temporal(held: Held) -> method.Objective:

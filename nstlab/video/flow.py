@@ -59,9 +59,9 @@ def reliable(flow: Tensor, back: Tensor) -> Tensor:
     (Ruder et al. 2016, equations 5 and 6).
 
     back: the flow from the other frame to this one."""
-    there = warped(back, flow)
-    lengths = _squared(flow) + _squared(there)
-    same = _squared(flow + there) <= OCCLUDED[0] * lengths + OCCLUDED[1]
+    backward = warped(back, flow)
+    lengths = _squared(flow) + _squared(backward)
+    same = _squared(flow + backward) <= OCCLUDED[0] * lengths + OCCLUDED[1]
     slopes = _squared(_slope(flow, -1)) + _squared(_slope(flow, -2))
     smooth = slopes <= BOUNDARY[0] * _squared(flow) + BOUNDARY[1]
     return (same & smooth & inside(pixels(flow) + flow)).to(flow)
@@ -73,13 +73,13 @@ def _squared(flow: Tensor) -> Tensor:
 
 def _slope(flow: Tensor, dim: int) -> Tensor:
     """Central differences, and 0 at the edges."""
-    made = torch.zeros_like(flow)
+    gradient = torch.zeros_like(flow)
     side = flow.shape[dim]
     if side > 2:
-        made.narrow(dim, 1, side - 2).copy_(
+        gradient.narrow(dim, 1, side - 2).copy_(
             (flow.narrow(dim, 2, side - 2) - flow.narrow(dim, 0, side - 2)) / 2
         )
-    return made
+    return gradient
 
 
 def dis(one: Tensor, other: Tensor) -> Tensor:
@@ -91,16 +91,17 @@ def dis(one: Tensor, other: Tensor) -> Tensor:
         raise InputError("video: OpenCV is not installed; pip install 'nstlab[video]'") from None
     height, width = one.shape[-2:]
     grey = [
-        np.ascontiguousarray((255 * luminance(each.cpu())[0, 0]).round().byte().numpy())
-        for each in (one, other)
+        np.ascontiguousarray((255 * luminance(picture.cpu())[0, 0]).round().byte().numpy())
+        for picture in (one, other)
     ]
     wide = [
-        np.pad(each, [(0, max(0, LEAST - side)) for side in each.shape], "edge") for each in grey
+        np.pad(picture, [(0, max(0, LEAST - side)) for side in picture.shape], "edge")
+        for picture in grey
     ]
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # pyright: ignore[reportAttributeAccessIssue]
     search.setFinestScale(0)  # of all pixels, not of every second one
-    found = search.calc(*wide, None)[:height, :width]
-    return torch.from_numpy(np.ascontiguousarray(found)).permute(2, 0, 1)[None].to(one)
+    flow = search.calc(*wide, None)[:height, :width]
+    return torch.from_numpy(np.ascontiguousarray(flow)).permute(2, 0, 1)[None].to(one)
 
 
 LEAST = 64  # pixels: sides below this are too short for the search
@@ -111,7 +112,9 @@ def raft(one: Tensor, other: Tensor) -> Tensor:
     machine."""
     net, (height, width) = _raft(one.device), one.shape[-2:]
     below, right = (max(128, -(-side // MARGIN) * MARGIN) - side for side in (height, width))
-    wide = [F.pad(2 * each - 1, (0, right, 0, below), mode="replicate") for each in (one, other)]
+    wide = [
+        F.pad(2 * picture - 1, (0, right, 0, below), mode="replicate") for picture in (one, other)
+    ]
     with torch.no_grad():
         return net(*wide)[-1][:, :, :height, :width]
 

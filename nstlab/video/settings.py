@@ -56,8 +56,8 @@ def _values(name: str, line: str) -> list[str]:
         rows = csv.reader(io.StringIO(line, newline=""), strict=True)
         return [value for row in rows for value in row]
     except csv.Error:
-        said = 'give values as conv1_1,conv2_1 or "a, b.jpg",c.jpg'
-        raise InputError(f"parameters: {name} has quotes that do not match; {said}") from None
+        advice = 'give values as conv1_1,conv2_1 or "a, b.jpg",c.jpg'
+        raise InputError(f"parameters: {name} has quotes that do not match; {advice}") from None
 
 
 @dataclass(frozen=True)
@@ -152,33 +152,34 @@ class VideoSettings(Settings):
         asked for. InputError for what the recipe does not have, or does not allow."""
         cls = named(self.recipe)
         if not repaints(cls):
-            usable = [name for name, each in known().items() if repaints(each)]
+            usable = [name for name, recipe in known().items() if repaints(recipe)]
             raise InputError(
                 f"recipe: '{self.recipe}' does not repaint a photo; allowed is {', '.join(usable)}"
             )
-        given = paired(self.parameters)
-        if taken := sorted(given.keys() & {"size", *cls.roles()}):
-            raise InputError(f"parameters: {taken[0]} is the film's own; leave out -p")
+        parameters = paired(self.parameters)
+        if reserved := sorted(parameters.keys() & {"size", *cls.roles()}):
+            raise InputError(f"parameters: {reserved[0]} is the film's own; leave out -p")
         many = {name for name, annotation, _ in cls.options() if field_type(annotation)[1]}
         chosen = {
-            name: _values(name, value) if name in many else value for name, value in given.items()
+            name: _values(name, value) if name in many else value
+            for name, value in parameters.items()
         }
-        own = dict(zip(cls.roles(), (photo, self.painting), strict=True))
-        return cls.from_dict({**own, "size": size or self.size, **chosen})
+        pictures = dict(zip(cls.roles(), (photo, self.painting), strict=True))
+        return cls.from_dict({**pictures, "size": size or self.size, **chosen})
 
     @property
     def files(self) -> dict[str, tuple[str | Path, ...]]:
         """Those of the recipe's settings, too, such as masks and weights; its photo is the clip."""
         frame = self.frame_settings(self.clip)
         photo = frame.field_of("content")
-        own = frame.files
-        return {name: own[name] for name in own if name != photo} | super().files
+        paths = frame.files
+        return {name: paths[name] for name in paths if name != photo} | super().files
 
     @property
     def span(self) -> tuple[Fraction, Fraction | None]:
         """When the film begins and ends, in seconds of the clip, as written: 0.8 is 4/5, and not
         the float above it."""
         begin, end = (
-            None if each is None else Fraction(str(each)) for each in (self.from_, self.to)
+            None if seconds is None else Fraction(str(seconds)) for seconds in (self.from_, self.to)
         )
         return begin or Fraction(0), end

@@ -60,10 +60,12 @@ def packets_of(
         name = stream.codec_context.codec.canonical_name
         packets = _packets(source, stream)
         if not track.copied:
-            made = container.add_stream(container.default_audio_codec, rate=48_000, layout="stereo")
-            packets = _encoded(made, _decoded(packets))
+            target = container.add_stream(
+                container.default_audio_codec, rate=48_000, layout="stereo"
+            )
+            packets = _encoded(target, _decoded(packets))
         elif name in container.supported_codecs and not name.startswith("pcm"):
-            made = container.add_stream_from_template(stream)
+            target = container.add_stream_from_template(stream)
         else:
             raise ValueError(f"{name} cannot be copied")
         last = -1
@@ -77,7 +79,7 @@ def packets_of(
             if packet.pts * tick >= end:
                 return
             if packet.dts > last:  # times of damaged sounds may go back
-                last, packet.stream = packet.dts, made
+                last, packet.stream = packet.dts, target
                 yield packet.pts * tick, packet
 
 
@@ -98,14 +100,14 @@ def _decoded(packets: Iterable[Any]) -> Iterator[Any]:
             yield from packet.decode()
 
 
-def _encoded(made: Any, frames: Iterable[Any]) -> Iterator[Any]:
+def _encoded(stream: Any, frames: Iterable[Any]) -> Iterator[Any]:
     """Packets of sound in the form that a stream asks for; that of the frames may change on the
     way."""
     for _, alike in itertools.groupby(
         frames, attrgetter("format.name", "layout.name", "sample_rate")
     ):
-        resampler = library().AudioResampler(made.format, made.layout, made.rate)
+        resampler = library().AudioResampler(stream.format, stream.layout, stream.rate)
         for frame in itertools.chain(alike, [None]):
-            for each in resampler.resample(frame):
-                yield from made.encode(each)
-    yield from made.encode(None)
+            for part in resampler.resample(frame):
+                yield from stream.encode(part)
+    yield from stream.encode(None)

@@ -89,10 +89,10 @@ def check_film(out: Path) -> Path:
     if not out.is_dir():
         raise InputError(f"{out}: is a file; a folder of pictures cannot take its place")
     for path in _numbered(out):
-        about: dict[str, Any] = {}
+        facts: dict[str, Any] = {}
         with contextlib.suppress(InputError):  # it may be anything
-            about = im.read_settings(path)
-        if "frame" not in about:
+            facts = im.read_settings(path)
+        if "frame" not in facts:
             raise InputError(
                 f"{path}: is no frame of a film, and would be lost; choose another folder"
             )
@@ -188,13 +188,13 @@ def _write_folder(out: Path, paths: Sequence[Path]) -> None:
 def _write_gif(out: Path, frames: Sequence[Timed], end: Fraction) -> None:
     """An animation of at most GIF_SIDE px that is repeated; it lasts as long as the frames, some of
     which are left out, with a warning, if they follow each other too fast for it."""
-    shown = _gif_times(frames, end)
+    kept_frames = _gif_times(frames, end)
     last = max(GIF_SHOWN, round(100 * end))
-    if len(shown) < len(frames):
+    if len(kept_frames) < len(frames):
         logger.warning(
             "%s: shows %d of %d frames, since an animation shows none for less than %g s",
             out,
-            len(shown),
+            len(kept_frames),
             len(frames),
             GIF_SHOWN / 100,
         )
@@ -202,19 +202,19 @@ def _write_gif(out: Path, frames: Sequence[Timed], end: Fraction) -> None:
     shape = im.fit_size(shape, min(GIF_SIDE, max(shape)))
 
     def pictures() -> Iterator[Image.Image]:
-        for path, _ in shown:
+        for path, _ in kept_frames:
             yield im.to_pil(im.resize(im.load(path), shape)).quantize(
                 dither=Image.Dither.FLOYDSTEINBERG
             )
 
-    made = pictures()
+    images = pictures()
     with files.replacing(out) as temporary:
         durations = [
-            10 * (b - a) for a, b in itertools.pairwise([*(tick for _, tick in shown), last])
+            10 * (b - a) for a, b in itertools.pairwise([*(tick for _, tick in kept_frames), last])
         ]
         try:
-            next(made).save(
-                temporary, "GIF", save_all=True, append_images=made, duration=durations, loop=0
+            next(images).save(
+                temporary, "GIF", save_all=True, append_images=images, duration=durations, loop=0
             )
         except (OverflowError, struct.error):  # equal pictures that follow each other become one
             check_shown(out, Fraction(sum(durations), 1000))
@@ -223,13 +223,13 @@ def _write_gif(out: Path, frames: Sequence[Timed], end: Fraction) -> None:
 def _gif_times(frames: Sequence[Timed], end: Fraction) -> list[tuple[Path, int]]:
     """(file, when it begins) of the frames that an animation shows, in hundredths of a second,
     whose rounding does not add up: each for GIF_SHOWN or more, and at most 1 late."""
-    shown, earliest = [], 0
+    kept, earliest = [], 0
     for path, time in frames:
         tick = max(earliest, round(100 * time))
-        if not shown or (tick - 100 * time <= 1 and tick + GIF_SHOWN <= round(100 * end)):
-            shown.append((path, tick))
+        if not kept or (tick - 100 * time <= 1 and tick + GIF_SHOWN <= round(100 * end)):
+            kept.append((path, tick))
             earliest = tick + GIF_SHOWN
-    return shown
+    return kept
 
 
 def _write_video(

@@ -18,7 +18,7 @@ def luminance_function(answer: Any) -> str:
     """A function from two pictures to the first one with the second one's luminance."""
     image = random(1, 3, 4, 5)
     other = random(1, 3, 4, 5, seed=1)
-    own = colour.luminance(image)
+    grey = colour.luminance(image)
     wanted = colour.luminance(other)
     mistakes = {
         "that is the other one's luminance; the colours are gone": wanted,
@@ -26,7 +26,7 @@ def luminance_function(answer: Any) -> str:
         "that is the other one, with the colours of neither changed": other,
     }
     otherwise = "add the same to all three channels: the difference of the two luminances"
-    return hint(answer(image, other), image + wanted - own, mistakes, otherwise)
+    return hint(answer(image, other), image + wanted - grey, mistakes, otherwise)
 
 
 @exercise("10.2")
@@ -80,9 +80,9 @@ def left_over(answer: Any) -> str:
     colours = random(9, 3)
     values = random(9, seed=1)
 
-    def least(known: torch.Tensor) -> torch.Tensor:
+    def least(columns: torch.Tensor) -> torch.Tensor:
         return (
-            (known @ torch.linalg.lstsq(known, values[:, None]).solution - values[:, None])
+            (columns @ torch.linalg.lstsq(columns, values[:, None]).solution - values[:, None])
             .square()
             .sum()
         )
@@ -130,18 +130,18 @@ def discrepancy(answer: Any) -> str:
     def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return (a @ b.T) ** 2
 
-    own = kernel(x, x).mean()
+    within = kernel(x, x).mean()
     other = kernel(y, y).mean()
-    both = kernel(x, y).mean()
+    cross = kernel(x, y).mean()
     mistakes = {
-        "the last part counts twice: it stands for (x, y) and for (y, x)": own + other - both,
-        "the last part is taken away, not added": own + other + 2 * both,
+        "the last part counts twice: it stands for (x, y) and for (y, x)": within + other - cross,
+        "the last part is taken away, not added": within + other + 2 * cross,
         "take means, not sums: the sets may have different sizes": kernel(x, x).sum()
         + kernel(y, y).sum()
         - 2 * kernel(x, y).sum(),
     }
     otherwise = "write |mean of φ(x) - mean of φ(y)|² out, and put k for each product of two φ"
-    return hint(answer(x, y, kernel), own + other - 2 * both, mistakes, otherwise)
+    return hint(answer(x, y, kernel), within + other - 2 * cross, mistakes, otherwise)
 
 
 @exercise("13.2")

@@ -35,12 +35,12 @@ def beta_between(answer: Any, lesson: Lesson, runs: Sequence[FinishedRun]) -> st
     beta = float(answer)
     ends = {run.settings.beta: run.terms["content"] for run in runs}
     low, high = sorted((ends[1e2], ends[1e3]))
-    found = lesson.run(Sweep(runs[0].settings.replace(beta=beta), {}))[0].terms["content"]
-    if low < found < high:
+    error = lesson.run(Sweep(runs[0].settings.replace(beta=beta), {}))[0].terms["content"]
+    if low < error < high:
         return ""
-    way = "larger" if found <= low else "smaller"
+    way = "larger" if error <= low else "smaller"
     return (
-        f"with β = {beta:g} the content error ends at {found:.4g}, outside {low:.4g} to "
+        f"with β = {beta:g} the content error ends at {error:.4g}, outside {low:.4g} to "
         f"{high:.4g}; try a {way} β"
     )
 
@@ -113,9 +113,9 @@ def mean_picture(answer: Any, runs: Sequence[FinishedRun]) -> str:
 def relative_spread(answer: Any) -> str:
     """A function from a list of losses to how much larger the largest is than the smallest, as a
     part of it."""
-    found = [float(answer(losses)) for losses in ([2.0, 2.5, 2.2], [7.0, 3.0, 4.0])]
+    spreads = [float(answer(losses)) for losses in ([2.0, 2.5, 2.2], [7.0, 3.0, 4.0])]
     return hint(
-        found,
+        spreads,
         [1 / 4, 4 / 3],
         {"that is in percent": [25, 400 / 3]},
         "divide the largest by the smallest, and subtract 1",
@@ -131,10 +131,10 @@ def pooling_function(answer: Any) -> str:
     values = random(4, 6)
     blocks = values.reshape(2, 2, 3, 2)
     for how, wanted in {"max": blocks.amax((1, 3)), "avg": blocks.mean((1, 3))}.items():
-        found = torch.as_tensor(answer(values, how))
-        if found.shape != wanted.shape:
-            return f"for {how} the result has shape {tuple(found.shape)}; of 4×6 values 2×3 remain"
-        if not close(found, wanted):
+        pooled = torch.as_tensor(answer(values, how))
+        if pooled.shape != wanted.shape:
+            return f"for {how} the result has shape {tuple(pooled.shape)}; of 4×6 values 2×3 remain"
+        if not close(pooled, wanted):
             return f"the values are not those of {how} pooling"
     return ""
 

@@ -20,15 +20,15 @@ def gram_function(answer: Any) -> str:
     """A function from features (N, M) to their Gram matrix (N, N), a mean over positions."""
     features = random(4, 10)
     wanted = gram(features[None, :, None, :])
-    found = torch.as_tensor(answer(features))
-    if found.shape == (10, 10):
+    computed = torch.as_tensor(answer(features))
+    if computed.shape == (10, 10):
         return (
             "yours compares positions with positions; the Gram matrix compares filters with "
             "filters: F Fᵀ"
         )
     sums = {"that is F Fᵀ; a mean over the M positions is divided by M": 10 * wanted}
     return hint(
-        found,
+        computed,
         wanted,
         sums,
         "it should be the mean over positions of the products of two filters: F Fᵀ / M",
@@ -64,8 +64,8 @@ def gram_change(answer: Any) -> str:
     − H| / |G| (Frobenius)."""
     a = random(4, 3, 5)
     b = random(4, 3, 5, seed=1)
-    g, h = (each.flatten(1) @ each.flatten(1).T for each in (a, b))
-    found = [float(answer(a, b)), float(answer(a, a.flip(2)))]
+    g, h = (features.flatten(1) @ features.flatten(1).T for features in (a, b))
+    answers = [float(answer(a, b)), float(answer(a, a.flip(2)))]
     mistakes = {
         "divide by the norm of the first matrix": [float((g - h).norm() / 15), 0.0],
         "divide by the norm of the first matrix, not of the second": [
@@ -82,7 +82,7 @@ def gram_change(answer: Any) -> str:
         "flatten the positions, make both Gram matrices, and divide the norm of their "
         "difference by that of the first"
     )
-    return hint(found, [float((g - h).norm() / g.norm()), 0.0], mistakes, otherwise)
+    return hint(answers, [float((g - h).norm() / g.norm()), 0.0], mistakes, otherwise)
 
 
 @exercise("01.4")
@@ -102,7 +102,7 @@ def step_function(answer: Any) -> str:
     goal = random(1, 3, 4, 4, seed=1)
     length = 0.05
     gradient = start - goal
-    found = torch.as_tensor(
+    stepped = torch.as_tensor(
         answer(start.clone(), lambda image: 0.5 * (image - goal).square().sum(), length)
     ).detach()
     step = length * gradient / gradient.square().mean().sqrt()
@@ -116,7 +116,7 @@ def step_function(answer: Any) -> str:
         ),
     }
     return hint(
-        found,
+        stepped,
         start - step,
         mistakes,
         "take the gradient, make its root mean square the length that is asked for, and subtract "
@@ -145,12 +145,12 @@ def psnr_function(answer: Any) -> str:
     a = random(1, 3, 8, 8)
     b = random(1, 3, 8, 8, seed=1)
     wanted = measure.psnr(a, b)
-    found = float(answer(a, b))
-    if close(found, wanted * math.log(10)) or close(found, wanted * math.log(10) / 10):
+    psnr = float(answer(a, b))
+    if close(psnr, wanted * math.log(10)) or close(psnr, wanted * math.log(10) / 10):
         return "decibels are made with the logarithm to base 10"
     sign = {"the sign is wrong: the smaller the error, the larger the ratio": -wanted}
     return hint(
-        found, wanted, sign, "it is 10 log₁₀(1 / mean square error), since the largest value is 1"
+        psnr, wanted, sign, "it is 10 log₁₀(1 / mean square error), since the largest value is 1"
     )
 
 

@@ -28,10 +28,10 @@ class Arithmetic(NamedTuple):
 def native_halves(device: torch.device) -> tuple[torch.dtype, ...]:
     """The 16-bit types in which the device multiplies matrices faster than in float32."""
     if device.type == "cuda":
-        found = {torch.float16: (7, 0), torch.bfloat16: (8, 0)}
+        capabilities = {torch.float16: (7, 0), torch.bfloat16: (8, 0)}
         return tuple(
             dtype
-            for dtype, least in found.items()
+            for dtype, least in capabilities.items()
             if torch.cuda.get_device_capability(device) >= least
         )
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():

@@ -82,12 +82,12 @@ class CuDNN(Convolution):
     @staticmethod
     def can(device: torch.device, dtype: torch.dtype) -> bool:
         """Tell whether cuDNN computes in this 16-bit type on this device."""
-        there = (
+        has_cudnn = (
             device.type == "cuda"
             and torch.version.hip is None
             and torch.backends.cudnn.is_available()
         )
-        return there and dtype.itemsize == 2
+        return has_cudnn and dtype.itemsize == 2
 
     def __call__(self, x: Tensor, into: Tensor, rectify: bool = False, add: bool = False) -> Tensor:
         if not rectify or x.shape[1] % MULTIPLE:

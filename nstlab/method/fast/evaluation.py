@@ -61,12 +61,14 @@ class ByHand(Bound):
     def differentiate_scores(
         self,
         actives: Sequence[ActiveLayer],
-        found: Mapping[tuple[str, str], Tensor],
+        statistics: Mapping[tuple[str, str], Tensor],
         features: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor, dict[tuple[str, str], Tensor]]:
         """(total / scale, unweighted value of each term, {layer of a term: gradient at its
         statistic})."""
-        leaves = {key: statistic.detach().requires_grad_(True) for key, statistic in found.items()}
+        leaves = {
+            key: statistic.detach().requires_grad_(True) for key, statistic in statistics.items()
+        }
         with torch.enable_grad():
             total, values = self.scored(actives, leaves, features)
             slopes = dict(
@@ -88,8 +90,8 @@ class FastBound(ByHand):
         super().reweight(changes)
         if self.net.device.type == "cuda":
             # A reference to itself would keep its memory until the garbage is collected.
-            own = weakref.proxy(self)
-            self._replayed = Replayed(lambda image: own._evaluated(image))
+            proxy = weakref.proxy(self)
+            self._replayed = Replayed(lambda image: proxy._evaluated(image))
 
     def features(
         self, picture: Tensor, reads: Collection[str], actives: Sequence[ActiveLayer]
@@ -110,7 +112,7 @@ class FastBound(ByHand):
     def _evaluated(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What `evaluate` returns, computed now."""
         actives, at = self.grouped()
-        features, found = {}, {}
+        features, statistics = {}, {}
         through = self._propagation_of(set(at) - {PIXELS})
         for read, f in itertools.chain(
             [(PIXELS, image.detach())], through.forward(image) if through else ()
@@ -118,8 +120,8 @@ class FastBound(ByHand):
             features[read] = f  # for its shape; its memory may soon hold something else
             for active in at.get(read, ()):
                 with torch.no_grad():
-                    found[active.key] = active.term.statistic(f, self.targets.get(active.key))
-        total, values, slopes = self.differentiate_scores(actives, found, features)
+                    statistics[active.key] = active.term.statistic(f, self.targets.get(active.key))
+        total, values, slopes = self.differentiate_scores(actives, statistics, features)
         unit = unit_of(slopes.values(), self.arithmetic, self.shape)
 
         def inject(read: str, f: Tensor, into: Tensor) -> None:

@@ -76,8 +76,8 @@ def _at_layer(crop: Crop, read: str) -> Crop:
     step = 2 ** halvings(read)
     whole = crop.whole[0] // step, crop.whole[1] // step
     rows, columns = (
-        slice(own.start // step, size if own.stop >= length else own.stop // step)
-        for own, size, length in zip((crop.rows, crop.columns), whole, crop.whole, strict=True)
+        slice(span.start // step, size if span.stop >= length else span.stop // step)
+        for span, size, length in zip((crop.rows, crop.columns), whole, crop.whole, strict=True)
     )
     return Crop(rows, columns, whole)
 
@@ -85,17 +85,17 @@ def _at_layer(crop: Crop, read: str) -> Crop:
 def tiled(shape: Sequence[int], side: Sequence[int], grid: int, halo: int) -> list[Tile]:
     """Tiles of (h, w) pixels, or less at the far ends, that cover a picture of (H, W)."""
     whole = int(shape[0]), int(shape[1])
-    own = [
+    spans = [
         [
-            slice(first, min(first + each, length))
-            for first in range(0, length - length % grid or length, each)
+            slice(first, min(first + width, length))
+            for first in range(0, length - length % grid or length, width)
         ]
-        for length, each in zip(whole, side, strict=True)
+        for length, width in zip(whole, side, strict=True)
     ]
     crops = [
         Crop(_to_end(rows, whole[0], grid), _to_end(columns, whole[1], grid), whole)
-        for rows in own[0]
-        for columns in own[1]
+        for rows in spans[0]
+        for columns in spans[1]
     ]
     return [Tile(crop, crop.wider(halo)) for crop in crops]
 
@@ -116,11 +116,12 @@ def best_sides(
     costs: dict[tuple[int, int], float] = {}
     for h, w in itertools.product(*sides):
         area = prod(
-            min(size, each + 2 * halo + grid - 1) for size, each in zip(shape, (h, w), strict=True)
+            min(size, extent + 2 * halo + grid - 1)
+            for size, extent in zip(shape, (h, w), strict=True)
         )
-        count = prod(-(-size * grid // each) for size, each in zip(whole, (h, w), strict=True))
-        own = -(-count // ranks)
-        kept = min(own, pixels // area)
+        count = prod(-(-size * grid // extent) for size, extent in zip(whole, (h, w), strict=True))
+        tiles_a_rank = -(-count // ranks)
+        kept = min(tiles_a_rank, pixels // area)
         if kept >= 1 and count >= ranks:
-            costs[h, w] = own * area * (1 + AGAIN * (1 - kept / own))
+            costs[h, w] = tiles_a_rank * area * (1 + AGAIN * (1 - kept / tiles_a_rank))
     return min(costs, key=costs.__getitem__, default=None)

@@ -93,16 +93,16 @@ def too_little(
     needed: Callable[[Sequence[int]], int],
     shape: Sequence[int],
     budget: int,
-    found: bool = True,
+    measured: bool = True,
 ) -> str:
     """Why a picture of shape (H, W), asked for with this size, does not fit, and the size that
     would.
 
-    budget: the bytes that were found free or, if not `found`, a guess."""
+    budget: the bytes that were found free or, if not `measured`, a guess."""
     fits = largest_size(needed, shape, budget)
     message = f"size {size} needs about {needed(shape) / 1e9:.2f} GB of memory"
-    if found:
+    if measured:
         message += f", {budget / 1e9:.2f} GB is available"
     if not fits:
         return f"{message}; not even the smallest size fits"
-    return f"{message}; --size {fits} {'would' if found else 'should'} fit"
+    return f"{message}; --size {fits} {'would' if measured else 'should'} fit"

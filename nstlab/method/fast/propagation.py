@@ -77,7 +77,9 @@ class Layout:
         reads = set(reads)
         nodes = net.until(reads)
         shapes = net.shapes(nodes, shape)
-        sizes = {node: -(-prod(each) // ALIGNED) * ALIGNED for node, each in shapes.items()}
+        sizes = {
+            node: -(-prod(node_shape) // ALIGNED) * ALIGNED for node, node_shape in shapes.items()
+        }
         kept = [node for node in nodes if node in reads or node.startswith("relu")]
         first = (
             tuple(nodes[: nodes.index("pool1")])
@@ -204,14 +206,14 @@ class Propagation:
 
     def _next(self, node: str, x: Tensor) -> Tensor:
         kind = node[:4]
-        place = node[4:]
+        suffix = node[4:]
         if kind == "conv" and self._fused(node):
-            return self.convolutions[node](x, self.memory[f"relu{place}"], rectify=True)
+            return self.convolutions[node](x, self.memory[f"relu{suffix}"], rectify=True)
         if kind == "conv":
             return self.memory[node].copy_(self.convolutions[node](x, self.memory[node]))
         if kind == "relu":
             return (
-                x if self._fused(f"conv{place}") else torch.clamp_min(x, 0, out=self.memory[node])
+                x if self._fused(f"conv{suffix}") else torch.clamp_min(x, 0, out=self.memory[node])
             )
         into = self.memory[node] if node in self.reads else self._view(self.shapes[node])
         if self.net.pool == "avg":
@@ -290,9 +292,9 @@ class Propagation:
         """The gradient at the input of a convolution, the output of the node before, with what is
         injected there."""
         if node in self.reads and node != self.nodes[-1]:
-            own = torch.empty_like(g)
-            inject(node, self.memory[node], own)
-            g = g.add_(own)
+            injected = torch.empty_like(g)
+            inject(node, self.memory[node], injected)
+            g = g.add_(injected)
         if not before:
             return self._exit(g)
         into = self._view(self.shapes[before])

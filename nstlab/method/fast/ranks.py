@@ -115,26 +115,26 @@ class Team:
 
     # --- messages
 
-    def broadcast(self, **what: Any) -> None:
+    def broadcast(self, **command: Any) -> None:
         """Tell all other ranks what to do next, in plain values."""
         for rank in range(1, self.size):
-            self._write(what, rank)
+            self._write(command, rank)
 
     def receive_broadcast(self) -> dict[str, Any]:
         """Wait for the next order."""
         return self._read(0)
 
-    def gather(self, what: Any) -> list[Any]:
+    def gather(self, value: Any) -> list[Any]:
         """What each rank says, in plain values: all of it on the first one, nothing on the
         others."""
         if self.leads:
-            return [what, *(self._read(rank) for rank in range(1, self.size))]
-        self._write(what, 0)
+            return [value, *(self._read(rank) for rank in range(1, self.size))]
+        self._write(value, 0)
         return []
 
-    def _write(self, what: Any, rank: int) -> None:
+    def _write(self, value: Any, rank: int) -> None:
         """Send plain values to a rank."""
-        text = torch.frombuffer(bytearray(json.dumps(what).encode()), dtype=torch.uint8)
+        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         with self._reported():
             dist.send(torch.tensor([len(text)]), rank)
             dist.send(text, rank)
@@ -161,11 +161,11 @@ class Team:
 
     def receive(self, picture: Tensor, rows: slice, rank: int, add: bool = False) -> None:
         """Receive some rows of a picture from a rank, or add them to what is there."""
-        place = picture[..., rows, :]
-        new = torch.empty_like(place, memory_format=torch.contiguous_format)
+        target = picture[..., rows, :]
+        new = torch.empty_like(target, memory_format=torch.contiguous_format)
         with self._reported():
             dist.recv(new, rank)
-        place.add_(new) if add else place.copy_(new)
+        target.add_(new) if add else target.copy_(new)
 
     # --- ranks that are lost
 
@@ -306,6 +306,6 @@ def from_launcher(
 def spanned(spans: Sequence[slice]) -> slice:
     """The rows from the first to the last one of some spans; none if there are none."""
     return slice(
-        min((each.start for each in spans), default=0),
-        max((each.stop for each in spans), default=0),
+        min((span.start for span in spans), default=0),
+        max((span.stop for span in spans), default=0),
     )

@@ -132,7 +132,7 @@ class TiledBound(ByHand):
     def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         actives, at = self.grouped()
         windows = self._windows_of(actives)
-        found = {}
+        statistics = {}
         if windows.team.leads:
             windows.team.broadcast(do="evaluate", weights=self.weights)
         windows.hand_out(image)
@@ -140,9 +140,9 @@ class TiledBound(ByHand):
             for active in at.get(read, ()):
                 for crop, f in _pieces(active.term, tile, read, features):
                     part = active.term.part(f, self.targets.get(active.key), crop)
-                    found[active.key] = added(found.get(active.key), part)
-        windows.team.sum(found.values())
-        total, values, slopes = self.differentiate_scores(actives, found, self._blanks(at))
+                    statistics[active.key] = added(statistics.get(active.key), part)
+        windows.team.sum(statistics.values())
+        total, values, slopes = self.differentiate_scores(actives, statistics, self._blanks(at))
         unit = unit_of(slopes.values(), self.arithmetic, self.shape)
 
         def inject(tile: Tile, read: str, features: Tensor, into: Tensor) -> None:
@@ -191,8 +191,8 @@ def _pieces(term: Term, tile: Tile, read: str, features: Tensor) -> Iterator[tup
         rows = max(1, CHUNK // (features.shape[1] * max(1, crop.shape[1])))
     for first in range(crop.rows.start, crop.rows.stop, rows):
         part = Crop(slice(first, min(first + rows, crop.rows.stop)), crop.columns, crop.whole)
-        own = tile.inside(read, part.wider(term.margin)).of(features)
-        yield part, own.contiguous(memory_format=torch.channels_last)
+        values = tile.inside(read, part.wider(term.margin)).of(features)
+        yield part, values.contiguous(memory_format=torch.channels_last)
 
 
 # --- several ranks --------------------------------------------------------------------------------

@@ -66,8 +66,8 @@ class Tiling:
                 f"memory: {self.budget / 1e9:.2f} GB are too little for the features of even the "
                 "smallest tile"
             )
-        found = tiled(shape, sides, grid, halo)
-        return found, max(1, int(pixels / max(prod(tile.window.shape) for tile in found)))
+        tiles = tiled(shape, sides, grid, halo)
+        return tiles, max(1, int(pixels / max(prod(tile.window.shape) for tile in tiles)))
 
 
 def weights_of(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> int:
@@ -131,12 +131,12 @@ class Windows:
             self._propagations[shape] = Propagation(
                 self.net, self.reads, shape, self.arithmetic, like
             )
-        found = self._propagations[shape]
-        own = i if i - self.mine.start < self.kept - 1 else -1
-        if own not in self._memories:
-            self._memories[own] = found.blank()
-        found.use(self._memories[own])
-        return found
+        propagation = self._propagations[shape]
+        slot = i if i - self.mine.start < self.kept - 1 else -1
+        if slot not in self._memories:
+            self._memories[slot] = propagation.blank()
+        propagation.use(self._memories[slot])
+        return propagation
 
     def _window(self, picture: Tensor, i: int) -> Tensor:
         """The pixels of a tile's window, on the network's device."""
