@@ -22,7 +22,7 @@ from benchmarks.scene import BenchSettings, Row
 from nstlab.base import files
 from nstlab.course import report as gallery
 from nstlab.pictures import images as im
-from nstlab.video.filmed import Film, paint_film
+from nstlab.video.films import Film, paint_film
 from nstlab.video.flow import dis, end_point_error, reliable, temporal_error
 from nstlab.video.moving import MovingScene
 from nstlab.video.settings import VideoSettings

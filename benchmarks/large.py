@@ -114,7 +114,7 @@ def main(words: Sequence[str]) -> None:
     if "PINNED" in os.environ:
         os.sched_setaffinity(0, {int(os.environ.get("LOCAL_RANK", "0"))})
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        with Team.joined() as team:
+        with Team.join() as team:
             measure(words, team)
     else:
         measure(words, Team(0, 1))

@@ -110,7 +110,7 @@ from .runs.store import Store as Store
 from .runs.stored import run_id as run_id
 from .runs.sweep import Sweep as Sweep
 from .terms.affine import guided as guided
-from .video.filmed import paint_film as paint_film
+from .video.films import paint_film as paint_film
 from .video.flow import dis as dis
 from .video.flow import flow_picture as flow_picture
 from .video.flow import reliable as reliable

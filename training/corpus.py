@@ -72,7 +72,7 @@ class Corpus:
         optimizer on its way."""
         rng = self.generator(index)
         crops = [
-            self.before_even_ground(rng, self.recoloured(rng, self.crop(rng, side)))
+            self.before_even_ground(rng, self.recolour(rng, self.crop(rng, side)))
             for _ in range(count)
         ]
         return torch.stack([self.disturbed(rng, x) if noisy else x for x in crops])
@@ -111,7 +111,7 @@ class Corpus:
         grid = F.affine_grid(matrix.float(), [1, 3, side, side], align_corners=False)
         return F.grid_sample(x[None], grid, "bilinear", "reflection", align_corners=False)[0]
 
-    def recoloured(self, rng: np.random.Generator, x: Tensor) -> Tensor:
+    def recolour(self, rng: np.random.Generator, x: Tensor) -> Tensor:
         """A crop (3, n, n), in most cases with another hue, saturation, contrast and brightness, in
         a few as a negative."""
         if rng.random() < 0.3:

@@ -162,7 +162,7 @@ class Option:
         return value
 
 
-def paired(words: Sequence[str]) -> dict[str, str]:
+def pair_up(words: Sequence[str]) -> dict[str, str]:
     """{name: value} of words that come in pairs. InputError if the last one has no value."""
     if len(words) % 2:
         raise InputError(f"parameters: '{words[-1]}' has no value; give pairs: -p seed 3")

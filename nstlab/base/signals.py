@@ -26,7 +26,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
-    def handled(self, whole_process: bool) -> Iterator[None]:
+    def handle(self, whole_process: bool) -> Iterator[None]:
         """Let signals interrupt the block.
 
         whole_process: whether only the process's end follows. After an interrupt, signals are then

@@ -155,7 +155,7 @@ def learn_command(settings: LearnSettings) -> int:
     are."""
     from tqdm import tqdm
 
-    from nstlab.feedforward.learned import train
+    from nstlab.feedforward.training import train
 
     start = time.monotonic()
     step = None
@@ -182,7 +182,7 @@ def video_command(settings: VideoSettings) -> int:
     """Paint a film, with a progress bar that shows the newest frame's file."""
     from tqdm import tqdm
 
-    from nstlab.video.filmed import paint_film
+    from nstlab.video.films import paint_film
 
     start = time.monotonic()
     painted = 0
@@ -222,10 +222,10 @@ def apply_command(settings: ApplySettings) -> int:
 
 def export_command(settings: ExportSettings) -> int:
     """Write a model as an ONNX file."""
-    from nstlab.feedforward.export import exported
+    from nstlab.feedforward.export import export_onnx
 
     description = "photo (1, 3, H, W) and mix (1, paintings) in, picture (1, 3, H, W) out"
-    console.tell(f"{exported(settings)}: {description}")
+    console.tell(f"{export_onnx(settings)}: {description}")
     return 0
 
 

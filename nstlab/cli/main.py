@@ -96,7 +96,7 @@ def recipe_command(settings: RunSettings, job: JobSettings) -> int:
         console.hush()  # the first rank tells the user what is to be told
     from nstlab.method.fast.ranks import Team
 
-    with Team.joined() as team:
+    with Team.join() as team:
         if not team.leads:
             return _serve(settings, job, team)
         code = _carry_out(settings, job, team)

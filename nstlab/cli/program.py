@@ -187,7 +187,7 @@ def run_program(
     What cannot be printed, as to a full disk, keeps no command from doing its work."""
     interrupts = Interrupts()
     words = sys.argv[1:] if argv is None else argv
-    with lasting_streams() as stdout, interrupts.handled(whole_process=argv is None):
+    with lasting_streams() as stdout, interrupts.handle(whole_process=argv is None):
         code = _run(interrupts, commands, words, prog, about)
         stdout.flush()
         # A closed pipe is no error: whoever reads it (`head`, say) has seen enough.

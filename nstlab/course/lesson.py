@@ -32,10 +32,10 @@ from nstlab.base.settings import InputError
 from nstlab.course import estimates
 from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS, SweepSettings
 from nstlab.feedforward.crops import HELD_OUT
-from nstlab.feedforward.learned import train
 from nstlab.feedforward.learning import LearningStep
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import LearnSettings
+from nstlab.feedforward.training import train
 from nstlab.live.static import static
 from nstlab.live.viewer import jpeg
 from nstlab.networks import weights
@@ -44,7 +44,7 @@ from nstlab.networks.vgg import VGG19
 from nstlab.pictures import images as im
 from nstlab.runs.finished import FinishedRun
 from nstlab.runs.sweep import Report, Sweep, dask
-from nstlab.video.filmed import Film, FrameDone, paint_film
+from nstlab.video.films import Film, FrameDone, paint_film
 from nstlab.video.settings import VideoSettings, words
 
 PREVIEW = 240  # px: long side of the picture that is shown while it is made

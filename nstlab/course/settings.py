@@ -18,7 +18,7 @@ from nstlab.base.settings import (
     Settings,
     nearest,
     option,
-    paired,
+    pair_up,
     results_folder,
 )
 
@@ -106,7 +106,7 @@ class NotebooksSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        paired(self.parameters)
+        pair_up(self.parameters)
 
     @property
     def files(self) -> dict[str, tuple[str | Path, ...]]:
@@ -126,7 +126,7 @@ class NotebooksSettings(Settings):
     @property
     def chosen(self) -> dict[str, Any]:
         """The notebooks' parameters, checked as those of a sweep are."""
-        parameters = paired(self.parameters)
+        parameters = pair_up(self.parameters)
         for name in parameters:
             if name not in PARAMETERS:
                 allowed = f"(allowed: {', '.join(PARAMETERS)})"

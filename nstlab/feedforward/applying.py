@@ -38,13 +38,13 @@ def apply_model(settings: ApplySettings) -> Iterator[Painted]:
     painter = model.painter(settings.device)
     mix = model.mixture(settings.painting, settings.mix)
     if not Path(settings.photo).is_dir():
-        yield _painted(settings, painter, mix, *places[0])
+        yield _paint_photo(settings, painter, mix, *places[0])
         return
     files.folder(settings.out)
     skipped = 0
     for source, out in places:
         try:
-            painted = _painted(settings, painter, mix, source, out)
+            painted = _paint_photo(settings, painter, mix, source, out)
         except InputError as error:
             logger.warning("%s; it is skipped", error)
             skipped += 1
@@ -88,7 +88,7 @@ def _places_of(folder: Path, out: Path) -> list[tuple[Path, Path]]:
     return [(source, out / name) for source, name in zip(sources, names, strict=True)]
 
 
-def _painted(
+def _paint_photo(
     settings: ApplySettings, painter: Painter, mix: Tensor, source: Path, out: Path
 ) -> Painted:
     """Paint one photo."""

@@ -18,7 +18,7 @@ from nstlab.feedforward.settings import ExportSettings
 OPSET = 18
 
 
-def exported(settings: ExportSettings) -> Path:
+def export_onnx(settings: ExportSettings) -> Path:
     """Write the model as `settings.out`, whose metadata name the paintings; returns its path.
 
     Its inputs are `photo`, (1, 3, H, W) sRGB in [0, 1], and `mix`, (1, paintings), shares that add

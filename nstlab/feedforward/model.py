@@ -30,7 +30,7 @@ from nstlab.feedforward.settings import (
     LARGEST_WIDTH,
     NORMALIZATIONS,
     SHIPPED,
-    composed,
+    compose_name,
     painting_names,
 )
 
@@ -116,7 +116,7 @@ class StyleModel:
         """(K,) shares, which add up to 1, of these paintings, by default the first one, in equal
         parts unless `shares` says how. InputError for a painting that the model does not have, and
         for shares that do not fit."""
-        paintings = tuple(map(composed, paintings)) or self.paintings[:1]
+        paintings = tuple(map(compose_name, paintings)) or self.paintings[:1]
         for name in paintings:
             if name not in self.paintings:
                 raise InputError(

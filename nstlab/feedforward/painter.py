@@ -28,7 +28,7 @@ from nstlab.method.fast.arithmetic import native_halves
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class PackedLayer:
     """A layer as it is computed: a convolution that sees `around` positions on each side, and what
     follows it.
 
@@ -42,8 +42,8 @@ class Step:
     norm: Normalization | None
 
     @classmethod
-    def of(cls, layer: Layer, dtype: torch.dtype) -> Step:
-        """A layer's step, with convolutions in this type."""
+    def of(cls, layer: Layer, dtype: torch.dtype) -> PackedLayer:
+        """Pack a layer, with convolutions in this type."""
         weight = layer.weight.detach()
         bias = getattr(layer, "bias", None)
         times = layer.enlarge
@@ -54,7 +54,7 @@ class Step:
         bias = None if bias is None else bias.detach().to(dtype)
         return cls(weight, bias, -(-layer.around // times), layer.stride, times, layer.norm)
 
-    def convolved(self, x: Tensor) -> Tensor:
+    def convolve(self, x: Tensor) -> Tensor:
         """The convolution of x, (1, C, h, w)."""
         x = F.pad(x.to(self.weight), (self.around,) * 4, mode="reflect")
         x = F.conv2d(x, self.weight, self.bias, self.stride)
@@ -100,11 +100,12 @@ class Painter:
         self.dtype = dtype or (halves[0] if halves else torch.float32)
         network = copy.deepcopy(network).to(device)
         self.first, self.down, self.up, self.last = (
-            Step.of(layer, self.dtype)
+            PackedLayer.of(layer, self.dtype)
             for layer in (network.first, network.down, network.up, network.last)
         )
         self.pairs = [
-            (Step.of(one, self.dtype), Step.of(two, self.dtype)) for one, two in network.pairs
+            (PackedLayer.of(one, self.dtype), PackedLayer.of(two, self.dtype))
+            for one, two in network.pairs
         ]
 
     @torch.no_grad()
@@ -118,13 +119,13 @@ class Painter:
         self.check_memory((height, width))
         mix = mix.to(self.device)[None]
 
-        def layer(step: Step, x: Tensor) -> Tensor:
-            return step.normalized(step.convolved(x), mix).relu_()
+        def apply(layer: PackedLayer, x: Tensor) -> Tensor:
+            return layer.normalized(layer.convolve(x), mix).relu_()
 
-        x = layer(self.down, layer(self.first, CONTRAST * (photo.to(self.device) - 0.5)))
+        x = apply(self.down, apply(self.first, CONTRAST * (photo.to(self.device) - 0.5)))
         for one, two in self.pairs:
-            x = two.normalized(two.convolved(layer(one, x)), mix).add_(x)
-        painted = torch.sigmoid(self.last.convolved(layer(self.up, x)).float())[
+            x = two.normalized(two.convolve(apply(one, x)), mix).add_(x)
+        painted = torch.sigmoid(self.last.convolve(apply(self.up, x)).float())[
             :, :, :height, :width
         ].to(photo)
         if not painted.isfinite().all():

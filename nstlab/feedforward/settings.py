@@ -30,17 +30,17 @@ MOST_PAINTINGS, LONGEST_NAME = 256, 255  # of a model; characters
 ALLOWED = {*"\u200c\u200d", *map(chr, range(0xE0020, 0xE0080))}  # joiners and tags: scripts, emoji
 
 
-def composed(name: str) -> str:
+def compose_name(name: str) -> str:
     """The name as a model has it: with composed characters (NFC) and one space for white space."""
     return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def painting_name(name: str) -> str:
-    """What a model calls a painting of this name: `composed`.
+    """What a model calls a painting of this name: `compose_name`.
 
     Raises: InputError for a name that is empty or too long, and for one with characters that
     cannot be shown: control, direction and other format characters, and bytes that are no text."""
-    name = composed(name)
+    name = compose_name(name)
     if not 0 < len(name) <= LONGEST_NAME:
         raise InputError(f"paintings: {name!a:.60} must have 1 to {LONGEST_NAME} characters")
     for character in name:

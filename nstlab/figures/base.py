@@ -59,7 +59,7 @@ def new_figure(width: float, height: float, title: str) -> Shown:
     if title:
         figure.about = title
         figure.suptitle(
-            escaped(title), fontsize=TITLE, color=INK, x=0.01, ha="left", fontweight="bold"
+            escape(title), fontsize=TITLE, color=INK, x=0.01, ha="left", fontweight="bold"
         )
     return figure
 
@@ -100,12 +100,12 @@ def show_input(cell: Axes, picture: Tensor, name: str) -> None:
     cell.set_title(name, fontsize=SMALL, color=FAINT, style="italic")
 
 
-def wrapped(text: str, inches: float) -> str:
+def wrap(text: str, inches: float) -> str:
     """The text broken into lines that fit beside a picture."""
-    return escaped(textwrap.fill(text, max(8, round(12 * inches))))
+    return escape(textwrap.fill(text, max(8, round(12 * inches))))
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """The text as matplotlib takes it literally; otherwise a single dollar sign would begin a
     formula."""
     return text.replace("$", r"\$")

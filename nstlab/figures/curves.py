@@ -13,7 +13,7 @@ from nstlab.figures.base import (
     COLOURS,
     STYLES,
     Shown,
-    escaped,
+    escape,
     legend,
     new_figure,
     styled_axes,
@@ -56,7 +56,7 @@ def loss_curves(
                 linestyle=style,
                 linewidth=1.6,
             )
-            curves.setdefault(escaped(name), curve)
+            curves.setdefault(escape(name), curve)
         panel.set_yscale("log")
         if against == "evaluations":
             panel.set_xscale("log")

@@ -16,7 +16,7 @@ from nstlab.figures.base import (
     picture_cells,
     show,
     show_input,
-    wrapped,
+    wrap,
 )
 
 
@@ -57,9 +57,9 @@ def contact_sheet(
             if picture is not None:
                 show(cell, picture)
             if i == 0 or columns[i] != columns[i - 1]:
-                cell.set_title(wrapped(label, width), fontsize=LABEL, color=INK)
+                cell.set_title(wrap(label, width), fontsize=LABEL, color=INK)
             if j == 0 and name:
-                cell.set_ylabel(wrapped(name, heights[i]), fontsize=LABEL, color=INK)
+                cell.set_ylabel(wrap(name, heights[i]), fontsize=LABEL, color=INK)
     return figure
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from nstlab.base import files
 from nstlab.base.devices import device
 from nstlab.base.settings import DEVICES, InputError
-from nstlab.live.film import Film, Snapshot
+from nstlab.live.snapshots import Snapshot, Snapshots
 from nstlab.method.fast import memory
 from nstlab.method.steps import Step
 from nstlab.pictures import images as im
@@ -156,7 +156,7 @@ class Painting:
         self.run: Run | None = None
         self.step: Step | None = None
         self.count = -1
-        self.film = Film()
+        self.film = Snapshots()
         self.news: list[News] = []
 
     def steps(self) -> Generator[Step | None, Sequence[LiveCommand] | None, None]:
@@ -218,7 +218,7 @@ class Painting:
         if step is not None:
             self.step = step
             self.count += 1
-            if Film.wants(step.index):
+            if Snapshots.wants(step.index):
                 self._keep()
         return step
 
@@ -277,7 +277,7 @@ class Painting:
         """Add the current picture to the film, with the settings that it was painted with."""
         if self.step is not None:
             picture, snapshot = (
-                im.quantized(image) for image in (self.step.unfinished(), self.step.snapshot())
+                im.quantize(image) for image in (self.step.unfinished(), self.step.snapshot())
             )
             self.film.add(
                 Snapshot(

@@ -29,7 +29,7 @@ from nstlab.live.viewer import jpeg
 from nstlab.pictures import images as im
 from nstlab.recipes.base import RunSettings
 from nstlab.runs.source import needed_fields
-from nstlab.video.filmed import FrameDone, paint_film
+from nstlab.video.films import FrameDone, paint_film
 from nstlab.video.settings import VideoSettings, words
 
 FILES = ("clip", "out")  # fields that get a control above the picture

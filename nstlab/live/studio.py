@@ -25,12 +25,12 @@ from nstlab.live.audience import Audience
 from nstlab.live.brush import NONE, RegionsView
 from nstlab.live.camera import Camera
 from nstlab.live.controls import Controls
-from nstlab.live.film import Snapshot
 from nstlab.live.pages import check_message
 from nstlab.live.painting import Back, Change, Painting, Restart, Save
 from nstlab.live.panel import panel, restart_buttons
 from nstlab.live.player import FilmPlayer
 from nstlab.live.session import OVER, Phase, Session, explained
+from nstlab.live.snapshots import Snapshot
 from nstlab.live.static import static, still
 from nstlab.live.uploads import Uploads
 from nstlab.live.viewer import Viewer

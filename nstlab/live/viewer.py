@@ -19,10 +19,10 @@ from torch import Tensor
 from nstlab.base import files
 from nstlab.base.settings import InputError
 from nstlab.figures.base import COLOURS
-from nstlab.live.film import Snapshot
 from nstlab.live.pages import LINE, Messages, Page, sendable, source
 from nstlab.live.painting import Run
 from nstlab.live.session import Phase
+from nstlab.live.snapshots import Snapshot
 from nstlab.live.uploads import CHUNK, MAX_BYTES
 from nstlab.method.steps import Step
 from nstlab.pictures import images as im

@@ -62,7 +62,7 @@ class _Run:
 
     index: int = 0  # steps done
     level: int = 0  # index of the present size in the schedule
-    fine: bool = False  # whether a coarser type of numbers has given way to float32
+    in_float32: bool = False  # whether a coarser type of numbers has given way to float32
     evaluations: int = 0
     events: tuple[str, ...] = ()
     recent: list[float] = field(default_factory=list)  # the losses of the last steps
@@ -104,7 +104,7 @@ class _Run:
         )
         self.index = data["index"]
         self.level = data["level"]
-        self.fine = data["fine"]
+        self.in_float32 = data["fine"]
         self.evaluations = data["evaluations"]
         self.events = tuple(data["events"])
         self.bind(data["weights"])
@@ -116,8 +116,10 @@ class _Run:
 
     def advance(self) -> None:
         """Make one step."""
-        if self.coarse and (self.state.stalled or self.index >= self.done() - self.finishing):
-            self.refine()
+        if self.in_16_bits and (
+            self.state.stalled or self.index >= self.done() - self.float32_steps
+        ):
+            self.continue_in_float32()
         self.state = self.optimizer.step(self.state, self.evaluate)
         self.index += 1
         if self.state.event:
@@ -129,28 +131,28 @@ class _Run:
     @property
     def arithmetic(self) -> Arithmetic:
         """The arithmetic of evaluations now."""
-        return Arithmetic(torch.float32) if self.fine else arithmetic_of(self.net)
+        return Arithmetic(torch.float32) if self.in_float32 else arithmetic_of(self.net)
 
     @property
-    def coarse(self) -> bool:
+    def in_16_bits(self) -> bool:
         """Whether the last size is computed in 16 bits to save time, so that its last steps are
         still to be done in float32."""
         last = self.level == len(self.schedule) - 1
         return (
             last
-            and not self.fine
+            and not self.in_float32
             and self.net.precision == "auto"
             and self.arithmetic.dtype.itemsize < 4
         )
 
     @property
-    def finishing(self) -> int:
+    def float32_steps(self) -> int:
         """How many steps of the last size are done in float32 in any case."""
         return round(FINE.get(self.arithmetic.dtype, 0) * self.schedule[-1].steps)
 
-    def refine(self) -> None:
+    def continue_in_float32(self) -> None:
         """Go on from the best picture in float32; curvature is kept."""
-        self.fine = True
+        self.in_float32 = True
         self.bind(self.bound.weights)
         if self.state.stalled:
             self.begin(self.best.x)
@@ -170,7 +172,7 @@ class _Run:
         last = self.level == len(self.schedule) - 1
         if self.stop_loss is not None and last and self.loss(self.best.loss) <= self.stop_loss:
             return Status.REACHED
-        if self.state.stalled and not (self.coarse and self.index < self.done()):
+        if self.state.stalled and not (self.in_16_bits and self.index < self.done()):
             return Status.STALLED
         if (
             self.stop_change is not None
@@ -191,23 +193,23 @@ class _Run:
     def report(self) -> Step:
         """The present state as a `Step`."""
         return Step(
-            self.index,
-            self.loss(self.state.loss),
-            self.evaluations,
-            time.perf_counter() - self.began,
-            self.level,
-            self.state.event,
-            self.status,
-            dict(self.bound.weights),
-            self.bound.scale,
-            tuple(self.bound.names),
-            self.state,
-            self.best,
-            self.events,
-            tuple(self.recent),
-            repr(self.optimizer),
-            self.fine,
-            self.finish,
+            index=self.index,
+            loss=self.loss(self.state.loss),
+            evaluations=self.evaluations,
+            seconds=time.perf_counter() - self.began,
+            level=self.level,
+            event=self.state.event,
+            events=self.events,
+            status=self.status,
+            weights=dict(self.bound.weights),
+            _scale=self.bound.scale,
+            _names=tuple(self.bound.names),
+            _state=self.state,
+            _best=self.best,
+            _recent=tuple(self.recent),
+            _optimizer=repr(self.optimizer),
+            _in_float32=self.in_float32,
+            _finish=self.finish,
         )
 
 
@@ -293,7 +295,9 @@ def _next_level(run: _Run, start: Tensor) -> None:
     run.begin(pictures[int(losses.argmin())])
 
 
-def drained(steps: Generator[Step, Any, Any], watch: Callable[[Step], None] | None = None) -> Any:
+def run_to_end(
+    steps: Generator[Step, Any, Any], watch: Callable[[Step], None] | None = None
+) -> Any:
     """Run to the end, and return the run's value; `watch` is called with each step."""
     with contextlib.closing(steps):
         try:
@@ -307,4 +311,4 @@ def drained(steps: Generator[Step, Any, Any], watch: Callable[[Step], None] | No
 
 def solve(*args: Any, **kwargs: Any) -> Result:
     """Run `minimize` to its end, and return the Result."""
-    return drained(minimize(*args, **kwargs))
+    return run_to_end(minimize(*args, **kwargs))

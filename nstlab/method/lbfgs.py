@@ -288,7 +288,7 @@ class LBFGS:
         else:
             d = bg * (-state.numbers["length"] / rms(bg).clamp_min(torch.finfo(g.dtype).tiny))
         d.masked_fill_(fixed, 0)
-        return _limited(d) if state.numbers["order"] else d
+        return _limit(d) if state.numbers["order"] else d
 
     # --- the line search along d: x + t d, clipped; first t = 1
 
@@ -321,7 +321,7 @@ class LBFGS:
         return _Trial(x, at, *torch.cat([at.loss[None], products]).tolist())
 
 
-def _limited(d: Tensor) -> Tensor:
+def _limit(d: Tensor) -> Tensor:
     """d, shortened to LONGEST_STEP if it is longer."""
     factor = (LONGEST_STEP / rms(d).clamp_min(torch.finfo(d.dtype).tiny)).clamp(max=1.0)
     return d.mul_(factor)

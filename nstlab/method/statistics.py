@@ -56,7 +56,7 @@ def _mean_outer_product(rows: Tensor) -> Tensor:
     m, n = rows.shape
     parts = min(PARTS[1], m // n)
     if rows.dtype.itemsize > 2 or parts < PARTS[0]:
-        rows = widened(rows)
+        rows = widen(rows)
         return rows.T @ rows / m
     # A matrix product in 16 bits is rounded to 16 bits. Summing the products of several parts in
     # float32 averages the rounding errors out.
@@ -70,7 +70,7 @@ def _mean_outer_product(rows: Tensor) -> Tensor:
     return (means.sum(0, dtype=torch.float32) * length + rest.T @ rest) / m
 
 
-def widened(t: Tensor) -> Tensor:
+def widen(t: Tensor) -> Tensor:
     """The same numbers, in float32 at least."""
     return t.to(_at_least_float32(t))
 
@@ -83,7 +83,7 @@ def _at_least_float32(t: Tensor) -> torch.dtype:
 def mean_square_error(features: Tensor, target: Tensor) -> Tensor:
     """Two feature maps of the same shape -> scalar: 1/(N M) Σ (F - P)²."""
     difference = features - target
-    return widened(difference).square().mean()
+    return widen(difference).square().mean()
 
 
 def total_variation(image: Tensor) -> Tensor:

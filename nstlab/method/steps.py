@@ -88,15 +88,23 @@ class Best:
             raise FloatingPointError("the loss of the best picture so far is not finite")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Step:
-    """The state of a run after a step. Pictures are (1, 3, H, W) sRGB in [0, 1], at this step's
-    size.
+    """The state of a run after a step.
 
-    index: number of steps done; 0 is the first picture. loss: the weighted total. evaluations,
-    seconds: since the start. level: index of the size in the schedule. event: what the optimizer's
-    guard did in this step, or "". events: all so far. weights: by name, as in
-    `Objective.weights`."""
+    Pictures are (1, 3, H, W) sRGB in [0, 1], at this step's size.
+
+    Attributes:
+        index: number of steps done; 0 is the first picture.
+        loss: the weighted total.
+        evaluations: of loss and gradient, since the start.
+        seconds: since the start.
+        level: index of the size in the schedule.
+        event: what the optimizer's guard did in this step, or "".
+        events: all of them so far.
+        status: whether the run goes on, or why it has ended.
+        weights: of the terms, by name, as in `Objective.weights`.
+    """
 
     index: int
     loss: float
@@ -104,16 +112,16 @@ class Step:
     seconds: float
     level: int
     event: str
+    events: tuple[str, ...]
     status: Status
     weights: dict[str, float]
-    _scale: float
+    _scale: float  # by which the optimizer's loss is smaller than the total
     _names: tuple[str, ...]
     _state: State
     _best: Best
-    events: tuple[str, ...]
-    _recent: tuple[float, ...]
+    _recent: tuple[float, ...]  # losses, for the criterion that stops a run
     _optimizer: str
-    _fine: bool
+    _in_float32: bool  # whether 16 bits have given way to float32
     _finish: Finish
 
     @cached_property
@@ -192,7 +200,7 @@ class Step:
             "events": list(self.events),
             "recent": list(self._recent),
             "optimizer": self._optimizer,
-            "fine": self._fine,
+            "fine": self._in_float32,
         }
         return Checkpoint({name: _kept(t) for name, t in tensors.items()}, data)
 

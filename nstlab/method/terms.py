@@ -33,20 +33,20 @@ def put(change: Tensor, into: Tensor, add: bool) -> None:
         into.copy_(change)
 
 
-def gram_vjp(slope: Tensor, features: Tensor, into: Tensor, add: bool) -> None:
+def gram_vjp(grad_output: Tensor, features: Tensor, into: Tensor, add: bool) -> None:
     """The Gram matrix F Fᵀ / M has the gradient (S + Sᵀ) F / M, where S is that at the matrix."""
     rows = positions(features)
     out = positions(into)
-    matrix = ((slope + slope.T) / rows.shape[0]).to(rows.dtype)
+    matrix = ((grad_output + grad_output.T) / rows.shape[0]).to(rows.dtype)
     torch.addmm(out, rows, matrix, beta=int(add), out=out)
 
 
-def moments_vjp(slope: Tensor, features: Tensor, into: Tensor, add: bool) -> None:
+def moments_vjp(grad_output: Tensor, features: Tensor, into: Tensor, add: bool) -> None:
     """The Gram matrix and the mean, (N, N + 1), have the gradient of the matrix, plus that at the
     mean over M."""
-    gram_vjp(slope[:, :-1], features, into, add)
+    gram_vjp(grad_output[:, :-1], features, into, add)
     out = positions(into)
-    out.add_((slope[:, -1] / len(out)).to(out.dtype))
+    out.add_((grad_output[:, -1] / len(out)).to(out.dtype))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +112,13 @@ class Term:
         raise NotImplementedError
 
     def vjp(
-        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+        self, grad_output: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
     ) -> None:
         """Write the gradient at the features into `into`, or add it, given that at the statistic,
-        `slope`: by autograd, unless a term has a closed form."""
+        `grad_output`: by autograd, unless a term has a closed form."""
         with torch.enable_grad():
             leaf = features.detach().requires_grad_(True)
-            (grad,) = torch.autograd.grad(self.statistic(leaf, target), leaf, slope)
+            (grad,) = torch.autograd.grad(self.statistic(leaf, target), leaf, grad_output)
         put(grad, into, add)
 
     def __repr__(self) -> str:
@@ -185,9 +185,11 @@ class Content(Term):
     def statistic(self, features: Tensor, target: Tensor) -> Tensor:
         return mean_square_error(features, target)
 
-    def vjp(self, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
+    def vjp(
+        self, grad_output: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool
+    ) -> None:
         """The mean of (F - P)² has the gradient 2 (F - P) / (N M)."""
-        factor = 2 / features.numel() * slope
+        factor = 2 / features.numel() * grad_output
         if add:
             into.add_((features - target).mul_(factor))
         else:
@@ -246,9 +248,9 @@ class Style(Term):
         return factor * (statistic - target).square().sum()
 
     def vjp(
-        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+        self, grad_output: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
     ) -> None:
-        gram_vjp(slope, features, into, add)
+        gram_vjp(grad_output, features, into, add)
 
 
 @dataclass(frozen=True, eq=False)

@@ -182,7 +182,7 @@ def architecture(name: str) -> Architecture:
         )
     options = OPTIONS.get(name, {})
     try:
-        nodes = get_graph_node_names(untrained(name, options), suppress_diff_warning=True)[1]
+        nodes = get_graph_node_names(untrained_model(name, options), suppress_diff_warning=True)[1]
     except Exception as error:  # whatever a tracer may raise
         raise InputError(
             f"network: '{name}' cannot be traced ({type(error).__name__}); choose another"
@@ -193,7 +193,7 @@ def architecture(name: str) -> Architecture:
     )
 
 
-def untrained(name: str, options: Mapping[str, Any]) -> nn.Module:
+def untrained_model(name: str, options: Mapping[str, Any]) -> nn.Module:
     """torchvision's network of that name, as it is evaluated, without memory for its weights."""
     import torch
     from torchvision import models

@@ -35,7 +35,7 @@ def pooled(x: Tensor, kind: str, *window: Any, **options: Any) -> Tensor:
     return (F.avg_pool2d(x * x, *window, **options) + 1e-12).sqrt()
 
 
-def softened(features: Tensor, temperature: float) -> Tensor:
+def soften(features: Tensor, temperature: float) -> Tensor:
     """1 + T (N·M softmax(F / T) - 1), the softmax over all N channels and M positions of (B, N, H,
     W); F itself if T is 0.
 
@@ -55,7 +55,7 @@ class Network(nn.Module):
 
     weights: what it has learned. pool: one of names.POOLS. precision: one of names.PRECISIONS, for
     evaluations by the engine, see fast.arithmetic; a direct call computes in the type of the
-    weights, float32. temperature: of `softened`; 0 leaves activations as they are. normalized:
+    weights, float32. temperature: of `soften`; 0 leaves activations as they are. normalized:
     whether they are, see `normalize_activations`. gain: a factor of all poolings."""
 
     def __init__(self, weights: Weights, pool: str, precision: str, temperature: float):
@@ -109,10 +109,10 @@ class Network(nn.Module):
         tensors at each call. Raises InputError if the weights lack a layer or the image is too
         small for one."""
         wanted = self.require(layers, image.shape[-2:])
-        features = self.unsoftened(image, wanted)
-        return {name: softened(f, self.temperature) for name, f in features.items()}
+        features = self.raw_features(image, wanted)
+        return {name: soften(f, self.temperature) for name, f in features.items()}
 
-    def unsoftened(self, image: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
+    def raw_features(self, image: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
         """What `forward` computes, whatever the temperature, for layers that are there."""
         return self.features(
             self.weights.preprocessing(image).contiguous(memory_format=torch.channels_last), layers

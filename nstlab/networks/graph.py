@@ -24,7 +24,7 @@ from torch import Tensor, fx, nn
 
 from nstlab.base.names import POOL, POOLS, PRECISIONS, WEIGHTS
 from nstlab.base.settings import InputError
-from nstlab.networks.architectures import DEFAULT_NETWORK, architecture, untrained
+from nstlab.networks.architectures import DEFAULT_NETWORK, architecture, untrained_model
 from nstlab.networks.base import Network, pooled
 from nstlab.networks.vgg import VGG16, VGG19
 from nstlab.networks.weights import WIDTHS, Weights
@@ -46,13 +46,13 @@ class Pool(nn.Module):
 
 
 @cache
-def traced(name: str, pool: str) -> fx.GraphModule:
+def trace(name: str, pool: str) -> fx.GraphModule:
     """The graph of a network of torchvision, without weights: preprocessed picture -> {layer:
     features}. Never changed."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
     layout = architecture(name)
-    model = untrained(name, layout.options)
+    model = untrained_model(name, layout.options)
     for path, part in [*model.named_modules()]:
         if getattr(part, "inplace", False):
             vars(part)["inplace"] = False
@@ -133,8 +133,8 @@ class GraphNetwork(Network):
         if architecture(name).blocks:
             raise InputError(f"{name}: is a VGG; use `loss_network`")
         weights = weights if isinstance(weights, Weights) else load_weights(weights, seed, name)
-        blank = traced(name, pool)
-        weights = replace(weights, tensors=_needed(blank, weights, name), network=name)
+        blank = trace(name, pool)
+        weights = replace(weights, tensors=_required_tensors(blank, weights, name), network=name)
         super().__init__(weights, pool, precision, temperature)
         self.module = copy.deepcopy(blank)
         # Zeros for unused counters.
@@ -230,7 +230,7 @@ def _maps(module: fx.GraphModule) -> dict[str, str]:
     return {layer: node for layer, node in nodes.items() if is_map(node)}
 
 
-def _needed(blank: fx.GraphModule, weights: Weights, network: str) -> dict[str, Tensor]:
+def _required_tensors(blank: fx.GraphModule, weights: Weights, network: str) -> dict[str, Tensor]:
     """The tensors among the weights that the graph has; InputError if they are not those of the
     network."""
     needed = {}
@@ -301,7 +301,7 @@ def fields(name: str) -> dict[str, Field]:
             layer: field._replace(filters=WIDTHS[int(layer[4]) - 1])
             for layer, field in fields_of.items()
         }
-    module = traced(name, "max")
+    module = trace(name, "max")
     fields_by = {}
     for node in module.graph.nodes:
         before = [fields_by[source] for source in node.all_input_nodes if source in fields_by]

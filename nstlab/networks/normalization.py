@@ -67,7 +67,7 @@ def mean_activations(net: Network, images: Iterable[Tensor]) -> dict[str, Tensor
     positions: dict[str, int] = {}
     for image in images:
         net.require(net.normalized_layers, image.shape[-2:])
-        for layer, features in net.unsoftened(
+        for layer, features in net.raw_features(
             image.to(net.device, net.dtype), net.normalized_layers
         ).items():
             totals[layer] = totals.get(layer, 0) + features.clamp_min(0).sum((0, 2, 3))

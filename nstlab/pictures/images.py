@@ -105,7 +105,7 @@ def verify(path: str | os.PathLike) -> tuple[int, int]:
         return image.size[::-1]
 
 
-def quantized(image: Tensor) -> Tensor:
+def quantize(image: Tensor) -> Tensor:
     """The picture as a PNG keeps it, in 256 levels a channel; (1, 3, H, W) in [0, 1]."""
     return encoding.picture_of(np.asarray(to_pil(image)))
 

@@ -80,7 +80,7 @@ def prepare_together(prepare: Callable[[], Plan], team: Team) -> Plan:
     plan, error, mine = None, None, {}
     try:
         plan = prepare()
-        mine = _compared(plan)
+        mine = _comparison(plan)
     except Exception as own:
         error = own
         mine = {"error": said(own)}
@@ -114,7 +114,7 @@ def prepare_together(prepare: Callable[[], Plan], team: Team) -> Plan:
     )
 
 
-def _compared(plan: Plan) -> dict[str, Any]:
+def _comparison(plan: Plan) -> dict[str, Any]:
     """What all ranks have to agree on, and what they may have more or less of, as plain values."""
     if (tiling := plan.tiling) is None:
         raise InputError("memory: is too little for the tiles that several ranks need")
@@ -131,7 +131,7 @@ def _compared(plan: Plan) -> dict[str, Any]:
 
 
 def _objection(rank: int, mine: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Why a rank cannot take part; nothing if it can. mine: what `_compared` says on the
+    """Why a rank cannot take part; nothing if it can. mine: what `_comparison` says on the
     first one."""
     if "error" in mine or "error" in other:
         return f"rank {rank}: {other['error']}" if "error" in other else ""

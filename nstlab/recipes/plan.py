@@ -112,7 +112,7 @@ class Plan:
 
     def solve(self) -> engine.Result:
         """Run the plan to its end; nothing is kept on disk."""
-        return engine.drained(self.steps())
+        return engine.run_to_end(self.steps())
 
     def losses(self, pictures: Iterable[Tensor]) -> list[float]:
         """The total loss of each picture, (1, 3, H, W), of the shape of `start`."""
@@ -158,7 +158,7 @@ class Plan:
     def starting_from(self, picture: Tensor) -> Plan:
         """The same run from another first picture, (1, 3, H, W) in [0, 1], rounded to 8 bits as if
         read from a file."""
-        picture = im.quantized(im.fit(picture.cpu(), self.start.shape[-2:]))
+        picture = im.quantize(im.fit(picture.cpu(), self.start.shape[-2:]))
         return replace(
             self, start=picture.to(self.start.device), inputs=self.inputs | {"init": picture}
         )

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from nstlab.base import files
 from nstlab.base.settings import InputError, user_path
 from nstlab.method.checkpoint import Checkpoint
-from nstlab.method.engine import drained
+from nstlab.method.engine import run_to_end
 from nstlab.method.steps import Result, Status, Step
 from nstlab.pictures import images as im
 from nstlab.recipes.plan import Plan
@@ -203,7 +203,7 @@ class _Recorder:
                 watch(step)
 
         try:
-            result = drained(self.plan.steps(checkpoint), note)
+            result = run_to_end(self.plan.steps(checkpoint), note)
             return self.finish(result, self.folder.with_suffix(""))
         except BaseException:
             self.interrupt()

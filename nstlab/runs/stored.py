@@ -211,7 +211,7 @@ def read_rows(path: Path, last: int | None = None) -> list[dict[str, Any]]:
     `last`."""
     try:
         with files.regular(path).open(newline="", encoding="utf-8") as file:
-            rows = [_parsed(row) for row in csv.DictReader(file)]
+            rows = [_parse(row) for row in csv.DictReader(file)]
         steps = [row["step"] for row in rows]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise InputError(f"{path}: is missing or damaged ({type(error).__name__})") from None
@@ -221,7 +221,7 @@ def read_rows(path: Path, last: int | None = None) -> list[dict[str, Any]]:
     return rows if last is None else rows[: steps.index(last) + 1]
 
 
-def _parsed(row: dict[str, str]) -> dict[str, Any]:
+def _parse(row: dict[str, str]) -> dict[str, Any]:
     """A row of text as values, without terms that have none at this step. Raises ValueError or
     TypeError if it is damaged."""
     if None in row.values() or not COLUMNS.keys() <= row.keys():

@@ -111,13 +111,13 @@ class Affine(PixelTerm):
         return self.once(key, lambda: matting_laplacian(im.resize(self.photo, shape)).to(features))
 
     def vjp(
-        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+        self, grad_output: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
     ) -> None:
         """The vjp of vᵀ L v over the number of values: 2 L v over it."""
         if not add:
             into.zero_()
         weights = self.weights(features)
-        factor = 2 / features.numel() * slope
+        factor = 2 / features.numel() * grad_output
         for (a, b, weight), (here, there, _) in zip(
             _pairs(features, weights), _pairs(into, weights), strict=True
         ):

@@ -85,13 +85,13 @@ class RegionStyle(Style):
         )
 
     def vjp(
-        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+        self, grad_output: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
     ) -> None:
         """The vjp of the guided Gram matrix Σ m F Fᵀ / Σ m: m (S + Sᵀ) F / Σ m."""
         weights = positions(self.weights(features))
         out = positions(into)
         rows = positions(features) * weights.to(features.dtype)
-        matrix = ((slope + slope.T) / weights.sum().clamp_min(1e-12)).to(rows.dtype)
+        matrix = ((grad_output + grad_output.T) / weights.sum().clamp_min(1e-12)).to(rows.dtype)
         torch.addmm(out, rows, matrix, beta=int(add), out=out)
 
 

@@ -114,7 +114,7 @@ class Filming:
                     break
                 initial = torch.maximum(where, alike(photo, warped(seen.photo, flow)))
                 result = Held(
-                    torch.lerp(recoloured(photo, moved, where), moved, initial), where, where
+                    torch.lerp(recolour(photo, moved, where), moved, initial), where, where
                 )
             else:
                 # Each pixel is held to the nearest frame that shows it.
@@ -139,13 +139,13 @@ class Filming:
         if self.model is not None:
             picture = self.painter(photo, self.mix)
             return Painted(
-                im.quantized(picture if held is None else held.over(picture, self.settings.blend)),
+                im.quantize(picture if held is None else held.over(picture, self.settings.blend)),
                 facts,
             )
         plan = self.planned(photo, held, before)
         result = plan.solve()
         facts |= {"loss": result.loss, "steps": result.steps, **result.terms}
-        return Painted(im.quantized(result.image.cpu()), facts)
+        return Painted(im.quantize(result.image.cpu()), facts)
 
     def short(self, settings: RunSettings) -> RunSettings:
         """The settings of a frame that begins with a painted one: few steps, none of them in
@@ -186,7 +186,7 @@ def alike(photo: Tensor, other: Tensor) -> Tensor:
     return (F.avg_pool2d(difference, 5, 1, 2, count_include_pad=False) < ALIKE).to(photo)
 
 
-def recoloured(photo: Tensor, picture: Tensor, weight: Tensor) -> Tensor:
+def recolour(photo: Tensor, picture: Tensor, weight: Tensor) -> Tensor:
     """The photo, (1, 3, H, W), in the colours that the picture has in their place: by the affine
     map of colours that fits best.
 

@@ -19,7 +19,7 @@ from nstlab.base.settings import (
     Settings,
     field_type,
     option,
-    paired,
+    pair_up,
     results_folder,
 )
 from nstlab.recipes.base import MAIN, RunSettings, known, named
@@ -156,7 +156,7 @@ class VideoSettings(Settings):
             raise InputError(
                 f"recipe: '{self.recipe}' does not repaint a photo; allowed is {', '.join(usable)}"
             )
-        parameters = paired(self.parameters)
+        parameters = pair_up(self.parameters)
         if reserved := sorted(parameters.keys() & {"size", *cls.roles()}):
             raise InputError(f"parameters: {reserved[0]} is the film's own; leave out -p")
         many = {name for name, annotation, _ in cls.options() if field_type(annotation)[1]}

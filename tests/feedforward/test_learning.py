@@ -15,12 +15,12 @@ import nstlab as nst
 from nstlab.base import files
 from nstlab.base.settings import InputError
 from nstlab.cli import main as cli
-from nstlab.feedforward import learned as kept
+from nstlab.feedforward import training as kept
 from nstlab.feedforward.crops import Crops, photos_in
-from nstlab.feedforward.learned import train
 from nstlab.feedforward.learning import PerceptualLoss, learn
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import LearnSettings
+from nstlab.feedforward.training import train
 from nstlab.pictures import images as im
 
 

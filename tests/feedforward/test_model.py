@@ -12,7 +12,7 @@ from helpers import transform_network
 
 import nstlab as nst
 from nstlab.feedforward import model as models
-from nstlab.feedforward.export import exported
+from nstlab.feedforward.export import export_onnx
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import ExportSettings, LearnSettings
 
@@ -149,7 +149,7 @@ def test_an_onnx_file_gives_the_same_pictures_at_any_size(model, tmp_path):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
     saved = str(model.save(tmp_path / "m.safetensors"))
-    path = exported(ExportSettings(saved, tmp_path / "M.ONNX"))  # capitals as for pictures
+    path = export_onnx(ExportSettings(saved, tmp_path / "M.ONNX"))  # capitals as for pictures
     assert LearnSettings("ink.png", out=tmp_path / "M.SAFETENSORS").out.suffix == ".SAFETENSORS"
     session = runtime.InferenceSession(path)
     assert json.loads(session.get_modelmeta().custom_metadata_map["paintings"]) == list(
@@ -164,5 +164,5 @@ def test_an_onnx_file_gives_the_same_pictures_at_any_size(model, tmp_path):
         (picture,) = session.run(None, {"photo": photo.numpy(), "mix": mix.numpy()})
         np.testing.assert_allclose(picture, exact(photo, mix).numpy(), rtol=0, atol=1e-4)
     assert "must be an .onnx file" in refusal(
-        exported, ExportSettings("shipped", tmp_path / "m.png")
+        export_onnx, ExportSettings("shipped", tmp_path / "m.png")
     )

@@ -11,8 +11,8 @@ from faults import refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nstlab.live.film import LENGTH, Film, Snapshot
 from nstlab.live.painting import Back, Change, Painting, Restart, Save
+from nstlab.live.snapshots import LENGTH, Snapshot, Snapshots
 from nstlab.method.fast.propagation import Propagation
 from nstlab.method.terms import Content, Style
 from nstlab.pictures import images as im
@@ -106,7 +106,7 @@ def test_a_photo_of_other_proportions_begins_from_the_first_picture_of_its_setti
 
 def test_back_restores_picture_and_settings_and_undoes_a_change(live, settings):
     run = begun(live, 5)
-    before = im.quantized(live.step.snapshot())
+    before = im.quantize(live.step.snapshot())
     run.send([Change(settings.replace(beta=5.0))])
     first, kept = live.film.frames[0], live.film.frames[-1]
     assert (kept.index, kept.settings) == (5, settings)
@@ -222,7 +222,7 @@ def test_a_saved_run_has_its_changes_and_an_id_of_its_own(live, settings):
     assert saved.manifest["settings"] == settings.to_dict()
     assert saved.problem() == ""
     assert not (saved.folder / "start.png").exists()
-    assert torch.equal(im.reopen(saved.picture), im.quantized(last.best()))
+    assert torch.equal(im.reopen(saved.picture), im.quantize(last.best()))
     assert next(run).weights["style"] == 2.0
     run.send([Save()])
     assert len({live.news[-1].saved.id, saved.id, run_id(live.run.plan)}) == 3
@@ -255,7 +255,7 @@ def test_a_run_from_a_picture_is_saved_with_it_and_can_be_described(live, settin
 
 def filmed(counts):
     """Which of these steps a film keeps."""
-    film = Film()
+    film = Snapshots()
     for count in counts:
         film.add(Snapshot(count, 1, count, None, None, None))
     return [frame.count for frame in film.frames]
@@ -272,4 +272,4 @@ def test_a_film_keeps_its_ends_and_its_order(gaps):
 
 def test_a_film_thins_out_where_pictures_are_near_each_other():
     assert filmed([0, 10, 11, 20, 30, 40, 50, 60, 70]) == [0, 10, 20, 30, 40, 50, 60, 70]
-    assert [index for index in range(70) if Film.wants(index)] == [0, 4, 8, 16, 32, 64]
+    assert [index for index in range(70) if Snapshots.wants(index)] == [0, 4, 8, 16, 32, 64]

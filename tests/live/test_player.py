@@ -17,7 +17,7 @@ from nstlab.live.studio import Studio
 from nstlab.pictures import images as im
 from nstlab.pictures.encoding import picture_of
 from nstlab.video import filming
-from nstlab.video.filmed import paint_film
+from nstlab.video.films import paint_film
 from nstlab.video.settings import VideoSettings
 
 

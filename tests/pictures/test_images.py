@@ -213,7 +213,7 @@ def test_a_saved_picture_comes_back_within_half_a_level(height, width, seed, spr
         assert torch.equal(im.reopen(path), back)
         assert im.verify(path) == (height, width)
     assert_close(back, picture.clamp(0, 1), atol=0.5 / 255 + 1e-6, rtol=0)
-    assert torch.equal(back, im.quantized(picture))
+    assert torch.equal(back, im.quantize(picture))
     assert torch.equal(picture, before)
 
 

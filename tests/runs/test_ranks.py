@@ -14,7 +14,7 @@ from faults import refusal
 from helpers import until
 
 from nstlab.cli.main import main
-from nstlab.method.fast.ranks import Team, spanned
+from nstlab.method.fast.ranks import Team, span_of
 from nstlab.pictures import images as im
 from nstlab.recipes.capacity import MemoryBudget, prepare_here
 from nstlab.runs.index import rows
@@ -202,8 +202,8 @@ def test_ranks_that_were_started_with_something_else_are_refused_by_the_first_on
 def test_tiles_are_shared_out_evenly_and_rows_are_those_that_they_span():
     shares = [Team(rank, 3).share(8) for rank in range(3)]
     assert [list(share) for share in shares] == [[0, 1], [2, 3, 4], [5, 6, 7]]
-    assert spanned([slice(5, 9), slice(2, 6)]) == slice(2, 9)
-    assert spanned([]) == slice(0, 0)
+    assert span_of([slice(5, 9), slice(2, 6)]) == slice(2, 9)
+    assert span_of([]) == slice(0, 0)
     alone = Team(0, 1)
     alone.broadcast(do="nothing")
     total = torch.ones(2)

@@ -8,7 +8,7 @@ from hypothesis import settings as checks
 from hypothesis import strategies as st
 
 from nstlab.pictures import images as im
-from nstlab.video.filming import Filming, Held, Seen, alike, recoloured, temporal
+from nstlab.video.filming import Filming, Held, Seen, alike, recolour, temporal
 from nstlab.video.flow import FLOWS, dis, reliable
 from nstlab.video.moving import MovingScene
 from nstlab.video.settings import VideoSettings, words
@@ -95,7 +95,7 @@ def test_colours_are_mapped_as_they_are_where_it_is_known(pictures):
     painted = 0.2 + 0.5 * photo.flip(1)
     painted[..., 80:] = 0
     torch.testing.assert_close(
-        recoloured(photo, painted, weight), 0.2 + 0.5 * photo.flip(1), rtol=0, atol=1e-3
+        recolour(photo, painted, weight), 0.2 + 0.5 * photo.flip(1), rtol=0, atol=1e-3
     )
     other = photo.clone()
     other[..., :40] += 0.5

@@ -26,19 +26,19 @@ from nstlab.networks.vgg import VGG
 
 
 def vjp_of_part(
-    term: Term, slope: Tensor, features: Tensor, target: Tensor | None, crop: Crop
+    term: Term, grad_output: Tensor, features: Tensor, target: Tensor | None, crop: Crop
 ) -> Tensor:
     """The gradient at the features of a crop, with the term's margin, through what they add to the
     statistic."""
     if type(term).part is Term.part:
         into = torch.empty_like(features)
         cut = term.cut(target, crop, features)
-        term.vjp(slope * crop.share, features, cut, into, add=False)
+        term.vjp(grad_output * crop.share, features, cut, into, add=False)
         return into
     with torch.enable_grad():
         leaf = features.detach().requires_grad_(True)
         (grad,) = torch.autograd.grad(
-            term.part(leaf, target, crop), leaf, slope, materialize_grads=True
+            term.part(leaf, target, crop), leaf, grad_output, materialize_grads=True
         )
     return grad
 
@@ -49,7 +49,7 @@ def vjp_of_part(
 class ByHand(Bound):
     """A `Bound` that differentiates only the scores by autograd."""
 
-    def grouped(self) -> tuple[list[ActiveLayer], dict[str, list[ActiveLayer]]]:
+    def active_by_layer(self) -> tuple[list[ActiveLayer], dict[str, list[ActiveLayer]]]:
         """(the layers of terms that are evaluated now, the same by the network's layer that is
         read)."""
         actives = self.objective.active(self.weights)
@@ -71,10 +71,10 @@ class ByHand(Bound):
         }
         with torch.enable_grad():
             total, values = self.scored(actives, leaves, features)
-            slopes = dict(
+            grad_outputs = dict(
                 zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True)
             )
-        return total.detach(), values, slopes
+        return total.detach(), values, grad_outputs
 
 
 @dataclass
@@ -91,7 +91,7 @@ class FastBound(ByHand):
         if self.net.device.type == "cuda":
             # A reference to itself would keep its memory until the garbage is collected.
             proxy = weakref.proxy(self)
-            self._replayed = Replayed(lambda image: proxy._evaluated(image))
+            self._replayed = Replayed(lambda image: proxy._evaluate(image))
 
     def features(
         self, picture: Tensor, reads: Collection[str], actives: Sequence[ActiveLayer]
@@ -105,13 +105,13 @@ class FastBound(ByHand):
 
     def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self._replayed is None:
-            return self._evaluated(image)
+            return self._evaluate(image)
         total, grad, values = self._replayed(image)
         return total, grad, values
 
-    def _evaluated(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What `evaluate` returns, computed now."""
-        actives, at = self.grouped()
+        actives, at = self.active_by_layer()
         features, statistics = {}, {}
         through = self._propagation_of(set(at) - {PIXELS})
         for read, f in itertools.chain(
@@ -121,18 +121,18 @@ class FastBound(ByHand):
             for active in at.get(read, ()):
                 with torch.no_grad():
                     statistics[active.key] = active.term.statistic(f, self.targets.get(active.key))
-        total, values, slopes = self.differentiate_scores(actives, statistics, features)
-        unit = unit_of(slopes.values(), self.arithmetic, self.shape)
+        total, values, grad_outputs = self.differentiate_scores(actives, statistics, features)
+        unit = unit_of(grad_outputs.values(), self.arithmetic, self.shape)
 
         def inject(read: str, f: Tensor, into: Tensor) -> None:
             for i, active in enumerate(at[read]):
                 target = self.targets.get(active.key)
-                active.term.vjp(slopes[active.key] * unit, f, target, into, add=i > 0)
+                active.term.vjp(grad_outputs[active.key] * unit, f, target, into, add=i > 0)
 
         with torch.no_grad():
             grad = through.backward(inject).div_(unit) if through else torch.zeros_like(image)
             for active in at.get(PIXELS, []):
-                active.term.vjp(slopes[active.key], image, None, grad, add=True)
+                active.term.vjp(grad_outputs[active.key], image, None, grad, add=True)
         return total.detach(), grad.contiguous(), values
 
     def _propagation_of(self, reads: set[str]) -> Propagation | None:
@@ -146,12 +146,16 @@ class FastBound(ByHand):
 
 
 def unit_of(
-    slopes: Iterable[Tensor], arithmetic: Arithmetic, shape: Sequence[int]
+    grad_outputs: Iterable[Tensor], arithmetic: Arithmetic, shape: Sequence[int]
 ) -> Tensor | float:
     """The factor of gradients on their way back: a power of 2 that keeps them within the range of
     float16."""
     if arithmetic.dtype != torch.float16:
         return 1.0
     # At a perfect match all are 0.
-    largest = torch.stack([slope.abs().max() for slope in slopes]).max().clamp_min(1e-30)
+    largest = (
+        torch.stack([grad_output.abs().max() for grad_output in grad_outputs])
+        .max()
+        .clamp_min(1e-30)
+    )
     return torch.exp2(-8 - largest.log2().floor()) * float(shape[0] * shape[1])

@@ -27,7 +27,7 @@ def tiles(
     reads = {rectified(layer) for layer in layers}
     grid = grid_of(net, reads)
     wide = halo_of(net, dict.fromkeys(reads, 0)) if halo is None else -(-halo // grid) * grid
-    return tiled(shape, (-(-side // grid) * grid,) * 2, grid, wide)
+    return tile_grid(shape, (-(-side // grid) * grid,) * 2, grid, wide)
 
 
 def grid_of(net: VGG, reads: Collection[str]) -> int:
@@ -82,7 +82,7 @@ def _at_layer(crop: Crop, read: str) -> Crop:
     return Crop(rows, columns, whole)
 
 
-def tiled(shape: Sequence[int], side: Sequence[int], grid: int, halo: int) -> list[Tile]:
+def tile_grid(shape: Sequence[int], side: Sequence[int], grid: int, halo: int) -> list[Tile]:
     """Tiles of (h, w) pixels, or less at the far ends, that cover a picture of (H, W)."""
     whole = int(shape[0]), int(shape[1])
     spans = [

@@ -281,11 +281,11 @@ class Propagation:
             _quads(total, g).add_(_spread(g)) if pooled else total.add_(g)
             g, pooled = total, False
         if pooled:
-            _masked(_spread(g), _quads(y, g))
+            _mask_gradient(_spread(g), _quads(y, g))
             for rest in (_pixels(y)[2 * g.shape[2] :], _pixels(y)[:, 2 * g.shape[3] :]):
                 rest.zero_()  # an odd last row or column, which pooling drops
         else:
-            _masked(g, y)
+            _mask_gradient(g, y)
         return y
 
     def _before_convolution(self, node: str, g: Tensor, before: str, inject: Inject) -> Tensor:
@@ -328,7 +328,7 @@ def _quads(y: Tensor, g: Tensor) -> Tensor:
     return _pixels(y)[: 2 * h, : 2 * w].unflatten(0, (h, 2)).unflatten(2, (w, 2))
 
 
-def _masked(g: Tensor, y: Tensor) -> None:
+def _mask_gradient(g: Tensor, y: Tensor) -> None:
     """Set y to g where y is positive, and to 0 elsewhere."""
     if y.device.type == "cpu" and y.dtype.itemsize == 2:
         # The bits of positive numbers are positive: six times faster.

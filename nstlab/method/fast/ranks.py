@@ -57,7 +57,7 @@ class Team:
 
     @classmethod
     @contextlib.contextmanager
-    def joined(cls) -> Iterator[Team]:
+    def join(cls) -> Iterator[Team]:
         """Meet the others; NCCL connects GPUs, gloo processors. InputError if the environment does
         not say how."""
         size = from_launcher("WORLD_SIZE", 1)
@@ -303,7 +303,7 @@ def from_launcher(
     return int(text)
 
 
-def spanned(spans: Sequence[slice]) -> slice:
+def span_of(spans: Sequence[slice]) -> slice:
     """The rows from the first to the last one of some spans; none if there are none."""
     return slice(
         min((span.start for span in spans), default=0),

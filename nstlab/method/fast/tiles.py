@@ -130,7 +130,7 @@ class TiledBound(ByHand):
 
     @torch.no_grad()
     def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        actives, at = self.grouped()
+        actives, at = self.active_by_layer()
         windows = self._windows_of(actives)
         statistics = {}
         if windows.team.leads:
@@ -142,8 +142,10 @@ class TiledBound(ByHand):
                     part = active.term.part(f, self.targets.get(active.key), crop)
                     statistics[active.key] = added(statistics.get(active.key), part)
         windows.team.sum(statistics.values())
-        total, values, slopes = self.differentiate_scores(actives, statistics, self._blanks(at))
-        unit = unit_of(slopes.values(), self.arithmetic, self.shape)
+        total, values, grad_outputs = self.differentiate_scores(
+            actives, statistics, self._blanks(at)
+        )
+        unit = unit_of(grad_outputs.values(), self.arithmetic, self.shape)
 
         def inject(tile: Tile, read: str, features: Tensor, into: Tensor) -> None:
             if read == PIXELS:
@@ -152,8 +154,10 @@ class TiledBound(ByHand):
                 into.zero_()
             for active in at.get(read, ()):
                 for crop, f in _pieces(active.term, tile, read, features):
-                    slope = slopes[active.key] * (1.0 if read == PIXELS else unit)
-                    change = vjp_of_part(active.term, slope, f, self.targets.get(active.key), crop)
+                    grad_output = grad_outputs[active.key] * (1.0 if read == PIXELS else unit)
+                    change = vjp_of_part(
+                        active.term, grad_output, f, self.targets.get(active.key), crop
+                    )
                     tile.inside(read, crop.wider(active.term.margin)).of(into).add_(change)
 
         grad = torch.zeros_like(image)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from nstlab.base.settings import InputError
 from nstlab.method.fast.arithmetic import Arithmetic
-from nstlab.method.fast.geometry import Tile, best_sides, grid_of, halo_of, tiled
+from nstlab.method.fast.geometry import Tile, best_sides, grid_of, halo_of, tile_grid
 from nstlab.method.fast.propagation import Layout, Propagation
-from nstlab.method.fast.ranks import Team, spanned
+from nstlab.method.fast.ranks import Team, span_of
 from nstlab.method.terms import PIXELS
 from nstlab.networks.vgg import VGG
 
@@ -66,7 +66,7 @@ class Tiling:
                 f"memory: {self.budget / 1e9:.2f} GB are too little for the features of even the "
                 "smallest tile"
             )
-        tiles = tiled(shape, sides, grid, halo)
+        tiles = tile_grid(shape, sides, grid, halo)
         return tiles, max(1, int(pixels / max(prod(tile.window.shape) for tile in tiles)))
 
 
@@ -149,7 +149,7 @@ class Windows:
 
     def rows(self, rank: int) -> slice:
         """The rows of the picture that a rank's tiles read."""
-        return spanned([self.tiles[i].window.rows for i in self.team.share(len(self.tiles), rank)])
+        return span_of([self.tiles[i].window.rows for i in self.team.share(len(self.tiles), rank)])
 
     def hand_out(self, image: Tensor) -> None:
         """Give each rank the rows of the picture that it reads."""

@@ -21,6 +21,6 @@ class Statistic(Style):
         return super().score(centred(statistic), centred(target), features)
 
     def vjp(
-        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+        self, grad_output: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
     ) -> None:
-        moments_vjp(slope, features, into, add)
+        moments_vjp(grad_output, features, into, add)

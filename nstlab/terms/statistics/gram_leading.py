@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nstlab.method.crops import Crop, added
-from nstlab.method.statistics import gram, positions, widened
+from nstlab.method.statistics import gram, positions, widen
 from nstlab.method.terms import Style, put
 
 SHARE = 0.1  # of the eigenvalues: the largest
@@ -19,7 +19,7 @@ class Statistic(Style):
     left free."""
 
     def target(self, features: Tensor) -> Tensor:
-        return self.finalize_target(_gram(features)).to(features.device, widened(features).dtype)
+        return self.finalize_target(_gram(features)).to(features.device, widen(features).dtype)
 
     def accumulate_target(
         self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor
@@ -43,16 +43,18 @@ class Statistic(Style):
 
     def along(self, features: Tensor, target: Tensor) -> Tensor:
         """(M, K): the features of each position along the directions."""
-        return widened(positions(features)) @ target[:-1]
+        return widen(positions(features)) @ target[:-1]
 
     def workspace(self, filters: int, positions: int) -> int:
         return 2 * filters * positions
 
-    def vjp(self, slope: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool) -> None:
+    def vjp(
+        self, grad_output: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool
+    ) -> None:
         """F V (S + Sᵀ) Vᵀ / M for positions F, where S is the gradient at the matrix."""
         along = self.along(features, target)
         out = positions(into)
-        put(along @ ((slope + slope.T) / len(along)) @ target[:-1].T, out, add)
+        put(along @ ((grad_output + grad_output.T) / len(along)) @ target[:-1].T, out, add)
 
 
 def _gram(features: Tensor) -> Tensor:

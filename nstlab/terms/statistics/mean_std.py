@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nstlab.method.statistics import positions, widened
+from nstlab.method.statistics import positions, widen
 from nstlab.method.terms import Style, put
 
 # Added to variances, so that the deviation of a filter that is constant can be differentiated.
@@ -19,7 +19,7 @@ class Statistic(Style):
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
         """(2, C): the means of F and of F²."""
-        rows = widened(positions(features))
+        rows = widen(positions(features))
         return torch.stack([rows.mean(0), rows.square().mean(0)])
 
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
@@ -30,12 +30,12 @@ class Statistic(Style):
         return 3 * filters * positions
 
     def vjp(
-        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+        self, grad_output: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
     ) -> None:
         """(a + 2 b F) / M, where a and b are the gradients at the means of F and of F²."""
         rows = positions(features)
         out = positions(into)
-        at_mean, at_square = slope / rows.shape[0]
+        at_mean, at_square = grad_output / rows.shape[0]
         put(rows * (2 * at_square) + at_mean, out, add)
 
 

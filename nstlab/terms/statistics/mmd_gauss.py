@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from nstlab.method.statistics import positions, widened
+from nstlab.method.statistics import positions, widen
 from nstlab.method.terms import Style, put
 
 WAVES = 512  # random features; the error of the kernel is about 1/√WAVES
@@ -30,7 +30,7 @@ class Statistic(Style):
 
     def angles(self, features: Tensor) -> Tensor:
         """(1, C, h, w) -> (M, D): W x + b at each position."""
-        rows = widened(positions(features))
+        rows = widen(positions(features))
         return torch.addmm(self._phases(rows), rows, self.directions(rows))
 
     def directions(self, rows: Tensor) -> Tensor:
@@ -53,11 +53,11 @@ class Statistic(Style):
         return (5 * WAVES // 2 + filters) * positions
 
     def vjp(
-        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+        self, grad_output: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
     ) -> None:
         """-√(2/D) / M (s ∘ sin(W x + b)) Wᵀ, where s is the gradient at the mean."""
         angles = self.angles(features)
         out = positions(into)
-        waves = angles.sin().mul_(slope * (-((2 / WAVES) ** 0.5) / len(angles)))
+        waves = angles.sin().mul_(grad_output * (-((2 / WAVES) ** 0.5) / len(angles)))
         change = waves @ self.directions(angles.new_empty(1, features.shape[1])).T
         put(change, out, add)

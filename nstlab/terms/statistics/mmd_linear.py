@@ -21,9 +21,9 @@ class Statistic(Style):
         )
 
     def vjp(
-        self, slope: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
+        self, grad_output: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
     ) -> None:
         """The gradient at the mean over M, the same at each position."""
         out = positions(into)
-        change = (slope / len(out)).to(out.dtype).expand_as(out)
+        change = (grad_output / len(out)).to(out.dtype).expand_as(out)
         put(change, out, add)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nstlab.base.settings import InputError
 from nstlab.method.crops import Crop, fill_positions
-from nstlab.method.statistics import widened
+from nstlab.method.statistics import widen
 from nstlab.method.terms import Style
 
 WIDTH = 3  # positions, of a patch
@@ -98,4 +98,4 @@ def _check_size(height: int, width: int) -> None:
 
 def _patches(features: Tensor, step: int = 1) -> Tensor:
     """(1, C, h, w) -> (P, 9 C)."""
-    return F.unfold(widened(features), WIDTH, stride=step)[0].T
+    return F.unfold(widen(features), WIDTH, stride=step)[0].T

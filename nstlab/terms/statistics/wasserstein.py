@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab.method.crops import Crop
-from nstlab.method.statistics import positions, widened
+from nstlab.method.statistics import positions, widen
 from nstlab.method.terms import Style
 
 DIRECTIONS = 64  # on which features are projected
@@ -24,7 +24,7 @@ class Statistic(Style):
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
         """(D, M): the projections of all positions on each direction."""
-        rows = widened(positions(features))
+        rows = widen(positions(features))
         return (rows @ self._directions(rows)).T
 
     def target(self, features: Tensor) -> Tensor:

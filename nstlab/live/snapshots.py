@@ -29,7 +29,7 @@ class Snapshot:
 
 
 @dataclass
-class Film:
+class Snapshots:
     """Keeps up to LENGTH snapshots, oldest first: from steps 0, 4, 8, 16, … of each run, and from
     before each change."""
 
