@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 BUDGET ?= quick  # of the notebooks' runs in `make docs`: smoke takes seconds for each, quick minutes
 
-.PHONY: demo test test-oldest lab studio docs lint format clean
+.PHONY: demo test test-oldest coverage lab studio docs lint format clean
 
 demo: $(READY)
 	mkdir -p results
@@ -21,6 +21,11 @@ test-oldest:
 	$(VENV)-oldest/bin/python -m pip install --quiet uv
 	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct --editable '.[test]'
 	$(VENV)-oldest/bin/python -m pytest -n 3 --dist worksteal -W default
+
+# Branches that no test takes; processes that tests start are not seen.
+coverage: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[coverage]'
+	$(BIN)/python -m pytest -n 3 --dist worksteal --cov
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
