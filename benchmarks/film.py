@@ -87,7 +87,9 @@ def compared(
     name: str, settings: VideoSettings, folder: Path, motion: Motion | None = None
 ) -> tuple[Row, list[Film]]:
     """(the row of a clip, its films: of frames that are painted alone, and held to each other).
-    Later frames are measured."""
+
+    Later frames are measured.
+    """
     films, found = [], []
     for kind, changes in (("alone", {"earlier": ()}), ("held", {})):
         made = paint_film(

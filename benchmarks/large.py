@@ -33,8 +33,10 @@ STEPS = 2
 
 
 def large(options: BenchSettings, device: torch.device) -> Iterator[Row]:
-    """Peak memory of the whole process, and the time of an evaluation per pixel, by size; one rank
-    against two."""
+    """Peak memory of the whole process, and the time of an evaluation per pixel, by size.
+
+    One rank against two.
+    """
     whole, cut, peaks = {}, {}, {}
     for size in BOTH:
         whole[size] = process(size, "off", "100", device)["seconds a megapixel"]

@@ -79,8 +79,10 @@ def two_at_once(options: BenchSettings, device: torch.device) -> Iterator[Row]:
 
 
 def seconds_together(count: int, environment: Mapping[str, str | None]) -> float:
-    """Seconds that so many runs take that begin at once; a variable that is None is removed from
-    their environment."""
+    """Seconds that so many runs take that begin at once.
+
+    A variable that is None is removed from their environment.
+    """
     variables = {
         name: value for name, value in (os.environ | environment).items() if value is not None
     }

@@ -36,8 +36,10 @@ ROWS = {  # by what can be asked for, in the order of the table
 
 
 def measure(options: BenchSettings) -> list[Row]:
-    """Measure the rows that are asked for, and print each as soon as it is known; keep them and
-    compare them."""
+    """Measure the rows that are asked for, and print each as soon as it is known.
+
+    Keep them and compare them.
+    """
     before = None if options.against is None else read(options.against)
     if options.json is not None:
         files.check_place(options.json)

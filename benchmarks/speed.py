@@ -98,8 +98,10 @@ def _halves(device: torch.device) -> list[str]:
 
 
 def long(options: BenchSettings, device: torch.device) -> Iterator[Row]:
-    """A whole run of 500 evaluations; on a GPU also at 1024 px, and what it costs to record an
-    evaluation."""
+    """A whole run of 500 evaluations.
+
+    On a GPU also at 1024 px, and what it costs to record an evaluation.
+    """
     cuda = device.type == "cuda"
     for size, limit in list(LONG.items())[: None if cuda else 1]:
         s, seconds = scene(full_width(), size, device), []
@@ -190,8 +192,10 @@ def time_to(
     steps: int,
     device: torch.device,
 ) -> float:
-    """Seconds of optimization until the float32 loss at the full size reaches the target; infinite
-    if it never does."""
+    """Seconds of optimization until the float32 loss at the full size reaches the target.
+
+    Infinite if it never does.
+    """
     net, seconds, last = with_precision(s.net, precision), 0.0, None
     reference = s.bound(torch.float32)
     run = minimize(s.objective, net, first, steps=steps, levels=levels)
@@ -273,8 +277,10 @@ def growth(options: BenchSettings, device: torch.device) -> Iterator[Row]:
 
 
 def growth_row(name: str, each: dict[str, float]) -> Row:
-    """A row of what a pixel costs, by size. Small pictures bear the fixed costs; in larger ones a
-    pixel must not cost more."""
+    """A row of what a pixel costs, by size.
+
+    Small pictures bear the fixed costs; in larger ones a pixel must not cost more.
+    """
     smallest = next(iter(each.values()))
     grown = max(each.values()) / smallest
     return Row(name, each | {"most over smallest picture's": grown}, "1.25 or less", grown <= 1.25)

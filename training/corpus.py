@@ -68,8 +68,10 @@ class Corpus:
         self._reduced = cache(self._reduced)  # type: ignore[method-assign]
 
     def batch(self, index: int, count: int, side: int, noisy: bool = True) -> Tensor:
-        """Batch number `index`: recoloured crops; if `noisy`, a third of them look as they do to an
-        optimizer on its way."""
+        """Batch number `index`: recoloured crops.
+
+        If `noisy`, a third of them look as they do to an optimizer on its way.
+        """
         rng = self.generator(index)
         crops = [
             self.before_even_ground(rng, self.recolour(rng, self.crop(rng, side)))
@@ -127,8 +129,11 @@ class Corpus:
         return ((x - 0.5) * math.exp(rng.normal(0, 0.25)) + 0.5 + rng.normal(0, 0.08)).clamp(0, 1)
 
     def before_even_ground(self, rng: np.random.Generator, x: Tensor) -> Tensor:
-        """A crop (3, n, n); in a quarter of the cases only a part of it, before an even ground of
-        any colour, like a sky."""
+        """A crop (3, n, n).
+
+        In a quarter of the cases only a part of it, before an even ground of any colour, like a
+        sky.
+        """
         if rng.random() > 0.25:
             return x
         n = x.shape[-1]

@@ -198,12 +198,14 @@ def unhealthy(name: str, student: Tensor, offset: int) -> dict[str, Tensor]:
 
 
 class Distillation(nn.Module):
-    """Student, teachers, and linear maps from the student's layers to theirs. Its losses are named
-    "kind layer", or "kind layer teacher layer" where a layer of the student is compared with one of
-    a teacher.
+    """Student, teachers, and linear maps from the student's layers to theirs.
+
+    Its losses are named "kind layer", or "kind layer teacher layer" where a layer of the student is
+    compared with one of a teacher.
 
     The student begins with the layers that are `given`, the others with random weights; only those
-    in `learnt` are trained."""
+    in `learnt` are trained.
+    """
 
     def __init__(
         self, teachers: Teachers, learnt: Sequence[str], seed: int, given: Mapping[str, Tensor]
@@ -313,9 +315,11 @@ class Distillation(nn.Module):
         return torch.stack([state.x, painting, photo], 1)
 
     def _transfer_loss(self, rng: np.random.Generator, photo: Tensor, painting: Tensor):
-        """Gatys' objective with a random style weight for each pair, in relative errors. Style is
-        mostly taken from the first three or more of the paper's layers that the student has,
-        content from one of JUDGED."""
+        """Gatys' objective with a random style weight for each pair, in relative errors.
+
+        Style is mostly taken from the first three or more of the paper's layers that the student
+        has, content from one of JUDGED.
+        """
         there = [name for name in STYLE_LAYERS if name in self.names]
         style = there[: int(rng.integers(min(3, len(there)), len(there) + 1))]
         if rng.random() < 0.25:

@@ -260,13 +260,15 @@ def train(
     folder: Path,
     report: Report,
 ) -> Weights:
-    """Train the weights, and finish them (see `finished`); a training that is in `folder` already
-    goes on.
+    """Train the weights, and finish them (see `finished`).
+
+    A training that is in `folder` already goes on.
 
     teacher: the original VGG19's weights, as for VGG19; distilled: the network that teaches what
     they do not reach. lower: weights whose first three blocks are used as they are; None to train
     these first. schedule: one of SCHEDULES. Raises InputError for a teacher that cannot be used, or
-    a folder with checkpoints of another training."""
+    a folder with checkpoints of another training.
+    """
     teachers = Teachers(teacher, LOWER[-1]), Teachers(teacher, CONVOLUTIONS[-1], distilled)
     folder.mkdir(parents=True, exist_ok=True)
     corpus, tensors, stages = (
@@ -314,8 +316,11 @@ def make(options: TrainSettings, report: Report) -> Path:
 
 
 def scored(judge: Judge, path: Path, report: Report) -> dict[str, float]:
-    """The median style error over scoring.PAIRS, for each of scoring.KINDS. Not the mean, which is
-    ruled by the few pictures to which a channel of the teacher does not answer."""
+    """The median style error over scoring.PAIRS, for each of scoring.KINDS.
+
+    Not the mean, which is ruled by the few pictures to which a channel of the teacher does not
+    answer.
+    """
     found = {}
     for kind in scoring.KINDS:
         errors: list[float] = []

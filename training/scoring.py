@@ -57,8 +57,10 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One pair's result. `reached` is the content error at which the style error holds: AT, or the
-    nearest one found."""
+    """One pair's result.
+
+    `reached` is the content error at which the style error holds: AT, or the nearest one found.
+    """
 
     photo: str
     painting: str
@@ -104,8 +106,10 @@ def score_pair(
 
 
 def next_beta(tried: list[tuple[float, float]]) -> float | None:
-    """The β to try after these (β, content error); None if AT is enclosed closely enough, or out of
-    reach."""
+    """The β to try after these (β, content error).
+
+    None if AT is enclosed closely enough, or out of reach.
+    """
     low = max((beta for beta, error in tried if error <= AT), default=None)
     high = min((beta for beta, error in tried if error > AT), default=None)
     if low is None:

@@ -66,16 +66,20 @@ def fast(x: Tensor) -> Tensor:
 
 
 def _given(tensors: Mapping[str, Tensor], name: str) -> Layer:
-    """A layer with given weights, settled. Its kernel is as large as a new one's, so that a step
-    has the same effect."""
+    """A layer with given weights, settled.
+
+    Its kernel is as large as a new one's, so that a step has the same effect.
+    """
     weight, bias = (tensors[f"{name}.{part}"].clone() for part in ("weight", "bias"))
     size = (weight.flatten(1).norm(dim=1) / 2**0.5).clamp_min(TINY)
     return Layer(weight / size.view(-1, 1, 1, 1), size * (1 + _EPSILON) ** 0.5, bias, True)
 
 
 class Stack(nn.Module):
-    """Convolutions with a pooling between the blocks; `stack(x, names)` -> {name: activation behind
-    the ReLU}."""
+    """Convolutions with a pooling between the blocks.
+
+    `stack(x, names)` -> {name: activation behind the ReLU}.
+    """
 
     def __init__(
         self,
@@ -98,8 +102,10 @@ class Stack(nn.Module):
 
     @classmethod
     def begun(cls, names: Iterable[str], seed: int, tensors: Mapping[str, Tensor]) -> Stack:
-        """A stack whose layers have the weights in `tensors`, settled, where there are any; the
-        others are initialized as by He et al. (2015)."""
+        """A stack whose layers have the weights in `tensors`, settled, where there are any.
+
+        The others are initialized as by He et al. (2015).
+        """
         generator, made, inputs = torch.Generator().manual_seed(seed), {}, 3
         for name in names:
             width = WIDTHS[name]

@@ -10,7 +10,9 @@ from nstlab.base.settings import DEVICES, InputError
 def device(name: str | torch.device = DEVICES[0]) -> torch.device:
     """The device of that name, one of settings.DEVICES; auto takes CUDA, else MPS, else the CPU.
 
-    Raises: InputError for an unknown name, and for a device that this machine does not have."""
+    Raises:
+        InputError: for an unknown name, and for a device that this machine does not have.
+    """
     if isinstance(name, torch.device):
         return name
     available = {

@@ -47,8 +47,10 @@ def regular(path: str | os.PathLike) -> Path:
     """The path, if it names a regular file or a link to one: reading a pipe or a device might never
     end.
 
-    Raises: InputError for anything else that is there, and for what no file can be called;
-    FileNotFoundError and other OSErrors as `os.stat` does."""
+    Raises:
+        InputError: for anything else that is there, and for what no file can be called;
+            FileNotFoundError and other OSErrors as `os.stat` does.
+    """
     path = user_path(path)
     try:
         mode = os.stat(path).st_mode
@@ -110,7 +112,11 @@ def _is_picture(name: str) -> bool:
 
 
 def folder(path: str | os.PathLike) -> Path:
-    """The folder, made if it does not exist yet. InputError if it cannot be made."""
+    """The folder, made if it does not exist yet.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
     path = user_path(path)
     with writing(path):
         if os.path.isfile(path):
@@ -188,9 +194,13 @@ def remove_leftovers(folder: Path) -> None:
 def locked(path: Path, message: str, wait: float | None = None) -> Iterator[None]:
     """Hold a lock on a file of that path against other processes; it ends with this process.
 
-    message: what InputError says if another process holds it. wait: seconds between two attempts to
-    get it then, instead. Where the folder, as on some servers, knows no locks, a file that exists
-    as long as the lock is one, and the log says so."""
+    Where the folder, as on some servers, knows no locks, a file that exists as long as the lock is
+    one, and the log says so.
+
+    Args:
+        message: what InputError says if another process holds it.
+        wait: seconds between two attempts to get it then, instead.
+    """
     from filelock import FileLock, SoftFileLock, Timeout
 
     timeout, poll = (0, 1.0) if wait is None else (-1, wait)
@@ -219,11 +229,14 @@ def locked(path: Path, message: str, wait: float | None = None) -> Iterator[None
 
 @contextlib.contextmanager
 def locked_results(root: str | os.PathLike, computed: Path, wait: bool = False) -> Iterator[None]:
-    """Hold the lock of a folder of results, finished and partial, against other processes; it ends
-    with this process.
+    """Hold the lock of a folder of results, finished and partial, against other processes.
 
-    root: the folder of all results. wait: for another process that holds the lock, rather than
-    raise InputError."""
+    It ends with this process.
+
+    Args:
+        root: the folder of all results.
+        wait: for another process that holds the lock, rather than raise InputError.
+    """
     name = f"{computed.parent.name}-{computed.name.partition('.')[0]}"
     message = f"results: {computed} is being computed by another process; wait for it to end"
     with locked(folder(Path(root) / "locks") / name, message, POLL if wait else None):
@@ -231,8 +244,10 @@ def locked_results(root: str | os.PathLike, computed: Path, wait: bool = False) 
 
 
 def delete(path: Path) -> None:
-    """Delete a folder with everything in it, or a file, if it exists; only the link if it is
-    one."""
+    """Delete a folder with everything in it, or a file, if it exists.
+
+    Only the link if it is one.
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -250,8 +265,11 @@ def set_aside(folder: Path) -> Path:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """A file's JSON as plain values. ValueError if it is not JSON (InputError if not a regular
-    file), OSError if unreadable."""
+    """A file's JSON as plain values.
+
+    Raises:
+        ValueError: if it is not JSON (InputError if not a regular file), OSError if unreadable.
+    """
     path = regular(path)
     if path.stat().st_size > LONGEST:
         raise ValueError(f"has more than {LONGEST >> 20} MB")
@@ -259,8 +277,11 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON as plain values. ValueError if it is not JSON, if it holds NaN or infinity, or if it is
-    nested too deeply."""
+    """JSON as plain values.
+
+    Raises:
+        ValueError: if it is not JSON, if it holds NaN or infinity, or if it is nested too deeply.
+    """
 
     def refuse(number: str) -> Any:
         raise ValueError(f"{number} is not a number")

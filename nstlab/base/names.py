@@ -15,8 +15,11 @@ POOL = "pool"  # what the names of poolings begin with
 
 
 def vgg_layers(blocks: Sequence[int]) -> tuple[str, ...]:
-    """The layers of a VGG in order: conv1_1, relu1_1, …, pool1, …; blocks: convolutions in each
-    block."""
+    """The layers of a VGG in order: conv1_1, relu1_1, …, pool1, …
+
+    Args:
+        blocks: convolutions in each block.
+    """
     return tuple(
         name
         for block, count in enumerate(blocks, 1)
@@ -52,6 +55,8 @@ RATE = 0.02  # change of a pixel in a first-order step; black to white is 1
 
 
 def rectified(layer: str) -> str:
-    """The name of a convolution's output after its ReLU, relu4_2 for conv4_2; other layers keep
-    their names."""
+    """The name of a convolution's output after its ReLU, relu4_2 for conv4_2.
+
+    Other layers keep their names.
+    """
     return RECTIFIED.get(layer, layer)

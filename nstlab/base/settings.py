@@ -72,8 +72,10 @@ def is_whole(text: str) -> bool:
 
 
 def user_path(path: str | os.PathLike) -> Path:
-    """The path with `~` and `~user` at its beginning replaced by a home folder; `./~` is a file's
-    name."""
+    """The path with `~` and `~user` at its beginning replaced by a home folder.
+
+    `./~` is a file's name.
+    """
     path = Path(os.path.expanduser(path))
     return path.absolute() if str(path).startswith("~") else path  # so that nobody expands it again
 
@@ -86,7 +88,11 @@ def nearest(name: str, allowed: Sequence[str]) -> str:
 
 
 def one_of(what: str, value: str, allowed: Sequence[str]) -> str:
-    """The value, if it is allowed; InputError naming `what` and the allowed values otherwise."""
+    """The value, if it is allowed.
+
+    Raises:
+        InputError: naming `what` and the allowed values otherwise.
+    """
     if value not in allowed:
         raise InputError(
             f"{what}: '{value}' is not one of {', '.join(allowed)}{nearest(str(value), allowed)}"
@@ -139,8 +145,11 @@ class Option:
         )
 
     def check(self, name: str, value: Any) -> Any:
-        """One value, or one element of a tuple, parsed. InputError, with the field's name, if it is
-        not allowed."""
+        """One value, or one element of a tuple, parsed.
+
+        Raises:
+            InputError: with the field's name, if it is not allowed.
+        """
         if self.parse is not None:
             return self.parse(value)
         if (
@@ -163,7 +172,11 @@ class Option:
 
 
 def pair_up(words: Sequence[str]) -> dict[str, str]:
-    """{name: value} of words that come in pairs. InputError if the last one has no value."""
+    """{name: value} of words that come in pairs.
+
+    Raises:
+        InputError: if the last one has no value.
+    """
     if len(words) % 2:
         raise InputError(f"parameters: '{words[-1]}' has no value; give pairs: -p seed 3")
     return dict(zip(words[::2], words[1::2], strict=True))
@@ -206,8 +219,10 @@ _CONVERTED = {int: (str,), float: (int, str), Path: (str,), str: (int, Path)}
 
 
 def _element(name: str, value: Any, wanted: type, opt: Option) -> Any:
-    """One value of the wanted type, checked; numbers, truth values and paths may be given as
-    text."""
+    """One value of the wanted type, checked.
+
+    Numbers, truth values and paths may be given as text.
+    """
     value = plain(value)
     if wanted is bool:
         value = {"true": True, "false": False}.get(str(value).lower(), value)
@@ -243,8 +258,11 @@ class Settings:
 
     @classmethod
     def checked(cls, field: str, value: Any) -> Any:
-        """A value for a field, in the field's type. InputError for an unknown field, and for what
-        it may not be."""
+        """A value for a field, in the field's type.
+
+        Raises:
+            InputError: for an unknown field, and for what it may not be.
+        """
         cls._require(field)
         value, (wanted, many, optional) = plain(value), field_type(_annotations(cls)[field])
         opt = cls.option_of(field)
@@ -303,8 +321,10 @@ class Settings:
         return self._named(name for name, _, opt in self.options() if opt.output)
 
     def to_dict(self, identity: bool = False) -> dict[str, Any]:
-        """The settings as plain JSON values; with `identity`, only the fields that decide the
-        result's pixels."""
+        """The settings as plain JSON values.
+
+        With `identity`, only the fields that decide the result's pixels.
+        """
         values = {}
         for name, _, opt in self.options():
             value = getattr(self, name)
@@ -317,8 +337,11 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`. InputError for a required field that is missing, and for an
-        unknown one."""
+        """The inverse of `to_dict`.
+
+        Raises:
+            InputError: for a required field that is missing, and for an unknown one.
+        """
         for name in values:
             cls._require(name)
         for field in dataclasses.fields(cls):

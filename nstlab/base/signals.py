@@ -13,8 +13,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """The handler of signals while a command runs. raised: whether it has interrupted the
-    command."""
+    """The handler of signals while a command runs.
+
+    Attributes:
+        raised: whether it has interrupted the command.
+    """
 
     raised = False
 
@@ -29,8 +32,11 @@ class Interrupts:
     def handle(self, whole_process: bool) -> Iterator[None]:
         """Let signals interrupt the block.
 
-        whole_process: whether only the process's end follows. After an interrupt, signals are then
-        ignored for good, since Python would show a traceback of what it does at its end."""
+        Args:
+            whole_process: whether only the process's end follows. After an interrupt, signals are
+                then ignored for good, since Python would show a traceback of what it does at its
+                end.
+        """
         with handling(self, only_usual=True) as before:
             yield
             if whole_process and self.raised:
@@ -55,7 +61,11 @@ def follows(error: BaseException | None, kind: type[BaseException] = KeyboardInt
 def handling(handler: Any, only_usual: bool = False) -> Iterator[dict[int, Any]]:
     """Handle signals in the block; yields the handlers that are restored after it.
 
-    only_usual: leave those that somebody else has changed. Only the main thread can handle any."""
+    Only the main thread can handle any.
+
+    Args:
+        only_usual: leave those that somebody else has changed.
+    """
     before: dict[int, Any] = {}
     for number in SIGNALS if threading.current_thread() is threading.main_thread() else ():
         earlier = signal.getsignal(number)

@@ -19,11 +19,14 @@ from nstlab.base.settings import InputError
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file and its metadata (a state dict has none); the format is detected from
-    the content.
+    """The tensors of a file and its metadata (a state dict has none).
 
-    Raises: FileNotFoundError; InputError, in one line, for a file that is damaged or holds
-    something else."""
+    The format is detected from the content.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        InputError: in one line, for a file that is damaged or holds something else.
+    """
     try:
         return _read(path)
     except (FileNotFoundError, InputError):
@@ -96,7 +99,11 @@ def check_stored(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def finite(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as float32; InputError if a number is not finite."""
+    """The tensors as float32.
+
+    Raises:
+        InputError: if a number is not finite.
+    """
     converted = {
         name: tensor.resolve_neg().to(torch.float32).contiguous()
         for name, tensor in tensors.items()

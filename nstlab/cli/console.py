@@ -38,9 +38,13 @@ def print_table(rows: Sequence[Sequence[Any]]) -> None:
 
 
 class LastingStream:
-    """A stream that never fails: what cannot be written is dropped. error: why, the first time.
+    """A stream that never fails: what cannot be written is dropped.
 
-    Control characters, which may come from names of files, are escaped, but for those `kept`."""
+    Control characters, which may come from names of files, are escaped, but for those `kept`.
+
+    Args:
+        error: why, the first time.
+    """
 
     def __init__(self, stream: Any, kept: str):
         self.stream, self.kept, self.error = stream, kept, None

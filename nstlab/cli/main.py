@@ -122,8 +122,10 @@ def _serve(settings: RunSettings, job: JobSettings, team: Any) -> int:
 
 
 def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int:
-    """Carry out one recipe with a progress bar; a finished run that was kept is not computed
-    again."""
+    """Carry out one recipe with a progress bar.
+
+    A finished run that was kept is not computed again.
+    """
     from tqdm import tqdm
 
     from nstlab.base import files
@@ -245,5 +247,5 @@ def commands() -> dict[str, Subcommand]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit code."""
+    """Run one command; return the exit code."""
     return program.run_program(commands, argv, "nstlab", DESCRIPTION)

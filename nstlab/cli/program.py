@@ -61,8 +61,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(prog: str, command: Subcommand) -> _Parser:
-    """The parser of one command's words. It holds only what is given, as text: the settings check
-    it and know the defaults."""
+    """The parser of one command's words.
+
+    It holds only what is given, as text: the settings check it and know the defaults.
+    """
     parser = _Parser(
         prog=prog,
         description=command.settings[0].__doc__,
@@ -127,10 +129,13 @@ def _metavar(name: str, element: type, opt: Option) -> str:
 def parse(
     commands: Mapping[str, Subcommand], argv: Sequence[str], prog: str, about: str = ""
 ) -> tuple[Subcommand, list[Settings]]:
-    """(the command that the words ask for, its settings). A program with a single command has no
-    word for it.
+    """(the command that the words ask for, its settings).
 
-    Raises InputError for words that cannot be understood, and SystemExit(0) after --help."""
+    A program with a single command has no word for it.
+
+    Raises:
+        InputError: for words that cannot be understood, and SystemExit(0) after --help.
+    """
     words = list(argv)
     if len(commands) == 1:
         (command,) = commands.values()
@@ -156,8 +161,10 @@ def parse(
 
 
 def _found(parser: _Parser, words: list[str]) -> dict[str, Any]:
-    """The fields that the words give a value. Options may stand between positional arguments;
-    --style_layers will do, too."""
+    """The fields that the words give a value.
+
+    Options may stand between positional arguments; --style_layers will do, too.
+    """
     end = words.index("--") if "--" in words else len(words)  # behind which nothing is an option
     dashed = [
         re.sub(r"^--\w+", lambda name: name[0].replace("_", "-"), word) for word in words[:end]
@@ -181,10 +188,17 @@ def run_program(
     prog: str,
     about: str = "",
 ) -> int:
-    """Run the command that the words (by default the process's own) ask for. Returns the exit code.
+    """Run the command that the words (by default the process's own) ask for.
 
-    commands: makes them, once signals are handled, since to import what they need takes a while.
-    What cannot be printed, as to a full disk, keeps no command from doing its work."""
+    What cannot be printed, as to a full disk, keeps no command from doing its work.
+
+    Args:
+        commands: makes them, once signals are handled, since to import what they need takes a
+            while.
+
+    Returns:
+        The exit code.
+    """
     interrupts = Interrupts()
     words = sys.argv[1:] if argv is None else argv
     with lasting_streams() as stdout, interrupts.handle(whole_process=argv is None):
@@ -255,8 +269,10 @@ def _check_surroundings() -> None:
 
 
 def _known_failure(error: Exception) -> str:
-    """What is wrong with the input or the machine, such as a full disk; any other error is raised
-    again."""
+    """What is wrong with the input or the machine, such as a full disk.
+
+    Any other error is raised again.
+    """
     if isinstance(error, (InputError, FloatingPointError)):
         return str(error)
     if out_of_memory(error):

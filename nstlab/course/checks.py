@@ -26,8 +26,12 @@ def exercise(number: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
 
 
 def check(name: str, answer: Any, *material: Any, solution: bool = False) -> Markdown:
-    """Whether an exercise is solved; a hint if not. material: what the exercise needs besides the
-    answer. solution: whether the answer is the notebook's own."""
+    """Whether an exercise is solved; a hint if not.
+
+    Args:
+        material: what the exercise needs besides the answer.
+        solution: whether the answer is the notebook's own.
+    """
     right = EXERCISES[one_of("exercise", name, list(EXERCISES))]
     try:
         hint = right(_given(answer), *material)
@@ -52,8 +56,10 @@ class Unanswered(Exception):
 
 
 def _given(answer: Any) -> Any:
-    """The answer, if there is one. A function is wrapped, so that it too counts as unanswered if it
-    returns nothing."""
+    """The answer, if there is one.
+
+    A function is wrapped, so that it too counts as unanswered if it returns nothing.
+    """
     if answer is None or answer is ...:
         raise Unanswered
     if not callable(answer):
@@ -76,8 +82,10 @@ def close(answer: Any, wanted: Any, tolerance: float = 1e-3) -> bool:
 def hint(
     answer: Any, wanted: Any, mistakes: dict[str, Any], otherwise: str, tolerance: float = 1e-3
 ) -> str:
-    """Say nothing, "", for the wanted value; for another, the hint of the known mistake that leads
-    to it, or else `otherwise`."""
+    """Say nothing, "", for the wanted value.
+
+    For another, the hint of the known mistake that leads to it, or else `otherwise`.
+    """
     if close(answer, wanted, tolerance):
         return ""
     return next(

@@ -49,8 +49,10 @@ def table(claims: Sequence[Claim]) -> str:
 
 
 class Guess:
-    """A question with choices, asked before the answer can be seen. Without a browser, only the
-    question is shown."""
+    """A question with choices, asked before the answer can be seen.
+
+    Without a browser, only the question is shown.
+    """
 
     def __init__(self, question: str, choices: Sequence[str]):
         self.question = question
@@ -71,14 +73,19 @@ class Guess:
 
 
 def predict(question: str, choices: Sequence[str]) -> Guess:
-    """Ask the reader for a guess. Show the result as the last line of a cell, and hand it to
-    `verdict` later."""
+    """Ask the reader for a guess.
+
+    Show the result as the last line of a cell, and hand it to `verdict` later.
+    """
     return Guess(question, choices)
 
 
 def verdict(guess: Guess, answer: str, claims: Sequence[Claim]) -> Markdown:
-    """The answer beside what the reader guessed, and the table of claims. InputError if the answer
-    is not among the choices."""
+    """The answer beside what the reader guessed, and the table of claims.
+
+    Raises:
+        InputError: if the answer is not among the choices.
+    """
     one_of("answer", answer, list(guess.choices))
     predicted = guess.buttons.value
     guessed = (

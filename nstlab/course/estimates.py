@@ -19,8 +19,10 @@ OVERHEAD = 1.15
 
 
 def estimate(sweep: Sweep, results: str | Path, device: str = DEVICES[0]) -> str:
-    """A line that says what a sweep will run, and how long that takes; runs that are in the store
-    take no time."""
+    """A line that says what a sweep will run, and how long that takes.
+
+    Runs that are in the store take no time.
+    """
     store = Store(results)
     plan = None
     missing = 0

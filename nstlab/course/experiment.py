@@ -26,8 +26,11 @@ FOLDER = files.shipped("notebooks")
 
 
 def available(folder: Path | None = None) -> dict[str, Path]:
-    """The numbered notebooks of a folder (default: FOLDER) by name, in order. Raises InputError
-    where there are none."""
+    """The numbered notebooks of a folder (default: FOLDER) by name, in order.
+
+    Raises:
+        InputError: where there are none.
+    """
     folder = FOLDER if folder is None else folder
     paths = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
     if not paths:
@@ -45,7 +48,11 @@ NOTEBOOK = files.object_with(
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A notebook, as plain values. Raises InputError if it cannot be read, or is none."""
+    """A notebook, as plain values.
+
+    Raises:
+        InputError: if it cannot be read, or is none.
+    """
     try:
         notebook = files.read_json(path)
         files.check_json(notebook, NOTEBOOK)
@@ -58,8 +65,12 @@ def read(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The variables that an experiment's cells leave behind. runs: none if nothing is optimized.
-    curves: of the losses."""
+    """The variables that an experiment's cells leave behind.
+
+    Attributes:
+        runs: none if nothing is optimized.
+        curves: of the losses.
+    """
 
     title: str
     guess: Guess
@@ -72,8 +83,11 @@ class Outcome:
 
 
 def cells(name: str) -> list[tuple[str, str]]:
-    """[(where it is, its source)] of each cell that defines an experiment, in order. Raises
-    InputError if there are none."""
+    """[(where it is, its source)] of each cell that defines an experiment, in order.
+
+    Raises:
+        InputError: if there are none.
+    """
     sources = []
     for path in available().values():
         for i, cell in enumerate(read(path)["cells"], 1):
@@ -85,8 +99,11 @@ def cells(name: str) -> list[tuple[str, str]]:
 
 
 def carry_out(options: SweepSettings, report: Report) -> Outcome:
-    """Run an experiment's cells. Raises InputError if the weights end too early for what is
-    compared."""
+    """Run an experiment's cells.
+
+    Raises:
+        InputError: if the weights end too early for what is compared.
+    """
     options_of_lesson = {
         name: getattr(options, name)
         for name, _, _ in SweepSettings.options()

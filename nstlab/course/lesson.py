@@ -76,9 +76,14 @@ def reached_layers(source: str) -> tuple[str, ...]:
 class Lesson:
     """Sizes, steps and layers for a notebook's experiments, its pictures and its network.
 
-    size, steps, longer: the budget's, unless parameters say otherwise. common: settings of all its
-    runs, {name: value}. layers: the paper's content and style layers, {name: value}, as far as the
-    weights reach. Raises InputError for parameters that are not allowed."""
+    Args:
+        size, steps, longer: the budget's, unless parameters say otherwise.
+        common: settings of all its runs, {name: value}.
+        layers: the paper's content and style layers, {name: value}, as far as the weights reach.
+
+    Raises:
+        InputError: for parameters that are not allowed.
+    """
 
     def __init__(
         self,
@@ -129,8 +134,10 @@ class Lesson:
         return figures.contact_sheet([[self.photo, self.painting]], [""], ["photo", "painting"])
 
     def estimate(self, sweep: Sweep) -> None:
-        """Print how long a sweep will take on this machine; runs that are kept from before take no
-        time."""
+        """Print how long a sweep will take on this machine.
+
+        Runs that are kept from before take no time.
+        """
         if self.report is None:
             print(estimates.estimate(sweep, self.options.results, self.options.device))
 
@@ -138,8 +145,10 @@ class Lesson:
         """`sweep.run(results)`: find or compute all runs, and show the progress and the picture
         that is being made.
 
-        Raises InputError if settings that should differ are the same, as with weights that end too
-        early."""
+        Raises:
+            InputError: if settings that should differ are the same, as with weights that end too
+                early.
+        """
         if len({case.settings for case in sweep.cases}) < len(sweep.cases) or 1 in map(
             len, sweep.axes.values()
         ):
@@ -160,8 +169,10 @@ class Lesson:
             return sweep.run(self.options.results, executor, self.options.device, report)
 
     def learn(self, settings: LearnSettings) -> StyleModel:
-        """Learn to paint in one pass, or find what was learnt before. Meanwhile, show the held-out
-        photo as it is painted."""
+        """Learn to paint in one pass, or find what was learnt before.
+
+        Meanwhile, show the held-out photo as it is painted.
+        """
         photo = im.sample(HELD_OUT, PREVIEW)
         report = self.report
         files.folder(self.options.results)
@@ -177,8 +188,11 @@ class Lesson:
         return StyleModel.load(settings.out)
 
     def film(self, clip: Path, **changes: Any) -> Film:
-        """Paint a clip, or find it painted; meanwhile, show the newest frame. changes: fields of
-        VideoSettings."""
+        """Paint a clip, or find it painted; meanwhile, show the newest frame.
+
+        Args:
+            changes: fields of VideoSettings.
+        """
         common = {**self.layers, **self.common}
         common.pop("size")
         results = self.options.results
@@ -204,8 +218,10 @@ class Lesson:
 
 
 class Progress:
-    """A bar, and below it the picture being made; nothing if `quiet`, or where nobody looks. Called
-    as sweeps report."""
+    """A bar, and below it the picture being made; nothing if `quiet`, or where nobody looks.
+
+    Called as sweeps report.
+    """
 
     def __init__(self, total: int, unit: str = "run", quiet: bool = False):
         self.quiet = quiet or bool(static())

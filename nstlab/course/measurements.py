@@ -82,10 +82,12 @@ def _pearson(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _power(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(frequency in cycles per pixel, power of the luminance at it), both (H, W); the corners reach
-    √½.
+    """(frequency in cycles per pixel, power of the luminance at it), both (H, W).
 
-    The mean is subtracted first, and a Hann window hides the jump between opposite borders."""
+    The corners reach √½.
+
+    The mean is subtracted first, and a Hann window hides the jump between opposite borders.
+    """
     values = luminance(image)
     height, width = values.shape
     window = np.outer(np.hanning(height), np.hanning(width))
@@ -101,8 +103,10 @@ def fine_energy(image: Tensor, above: float = 1 / 8) -> float:
 
 
 def mean_wavelength(image: Tensor) -> float:
-    """The inverse of the luminance's mean frequency, weighted by power, in pixels; infinite for a
-    constant picture."""
+    """The inverse of the luminance's mean frequency, weighted by power, in pixels.
+
+    Infinite for a constant picture.
+    """
     frequency, power = _power(image)
     return float(power.sum() / (power * frequency).sum()) if power.sum() > 1e-12 else math.inf
 
@@ -170,9 +174,11 @@ def coherence(image: Tensor, reach: float = 10.0) -> float:
 
 
 def sparseness(maps: Tensor) -> float:
-    """Features (1, C, h, w) -> in [0, 1]: 0 for constant maps, near 1 for a few peaks. One minus
-    squared mean over mean square (Treves and Rolls 1991), averaged over the channels that answer at
-    all."""
+    """Features (1, C, h, w) -> in [0, 1]: 0 for constant maps, near 1 for a few peaks.
+
+    One minus squared mean over mean square (Treves and Rolls 1991), averaged over the channels that
+    answer at all.
+    """
     values = maps[0].flatten(1).double()
     spread = values.mean(1).square() / values.square().mean(1).clamp_min(1e-12)
     return 1 - float(spread[values.amax(1) > 0].mean())
@@ -182,11 +188,13 @@ def sparseness(maps: Tensor) -> float:
 
 
 def colour_distance(image: Tensor, reference: Tensor) -> float:
-    """Fréchet distance between the two pictures' colours, taken as normal distributions; the shapes
-    may differ.
+    """Fréchet distance between the two pictures' colours, taken as normal distributions.
+
+    The shapes may differ.
 
     d² = |m - n|² + tr(C + D - 2 (C^½ D C^½)^½) for means m, n and covariances C, D of the pixels'
-    sRGB values (Dowson and Landau 1982). The distance from black to white is √3."""
+    sRGB values (Dowson and Landau 1982). The distance from black to white is √3.
+    """
     pixels = [_array(picture).reshape(-1, 3) for picture in (image, reference)]
     (m, n), (c, d) = [p.mean(0) for p in pixels], [np.cov(p.T, bias=True) for p in pixels]
     root = _square_root(c)

@@ -40,11 +40,14 @@ def select(names: Sequence[str]) -> list[Path]:
 
 
 def execute(settings: NotebooksSettings) -> Iterator[tuple[Path, Path, float]]:
-    """Run each notebook in turn, with a progress bar; yields (the executed notebook, its HTML,
-    seconds).
+    """Run each notebook in turn, with a progress bar.
 
-    Raises InputError, with the reason, for a notebook that ends in an error; what it showed until
-    then is kept."""
+    Yields (the executed notebook, its HTML, seconds).
+
+    Raises:
+        InputError: with the reason, for a notebook that ends in an error; what it showed until then
+            is kept.
+    """
     paths = select(settings.names)
     parameters = settings.chosen
     parameters |= {"results": str(settings.results.absolute())} | absolute_paths(parameters)
@@ -64,7 +67,9 @@ def absolute_paths(parameters: dict[str, Any]) -> dict[str, str]:
     """The absolute paths of the files among the parameters, since notebooks run in their own
     folder.
 
-    Raises InputError for pictures and weights that cannot be used."""
+    Raises:
+        InputError: for pictures and weights that cannot be used.
+    """
     for name in ("photo", "painting"):
         if name in parameters:
             im.load(parameters[name])

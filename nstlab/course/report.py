@@ -25,7 +25,9 @@ GALLERY_BYTES = 300_000  # of a picture in the gallery, at most
 
 def write(options: SweepSettings, outcome: Outcome) -> list[Path]:
     """Sheet, curves and claims beside the runs; and in the gallery, if the options name one.
-    Returns what was written."""
+
+    Returns what was written.
+    """
     folder = files.folder(options.folder)
     pictures = {"sheet": outcome.sheet} | (
         {} if outcome.curves is None else {"loss": outcome.curves}
@@ -74,7 +76,9 @@ def hang(name: str, text: str, gallery: Path) -> list[Path]:
     """Write a part of the gallery, in Markdown, and make the gallery's page anew from all its
     parts.
 
-    name: one of BEFORE, or an experiment's id, which a hyphen and more may follow."""
+    Args:
+        name: one of BEFORE, or an experiment's id, which a hyphen and more may follow.
+    """
     check_gallery(gallery)
     part = _write_text(files.folder(gallery / "parts") / f"{name}.md", text)
     parts = []

@@ -29,8 +29,10 @@ def apply_model(settings: ApplySettings) -> Iterator[Painted]:
     """Paint the photo, or each photo in the folder, and yield what was written.
 
     Photos of a folder that cannot be used are named in warnings, and the others painted.
-    Raises: InputError, before anything is written, for what cannot be used, and for an output that
-    would replace an input; at the end, if photos were left out.
+
+    Raises:
+        InputError: before anything is written, for what cannot be used, and for an output that
+            would replace an input; at the end, if photos were left out.
     """
     files.check_outputs(settings)
     places = _places(settings)
@@ -67,8 +69,10 @@ def _places(settings: ApplySettings) -> list[tuple[Path, Path]]:
 
 
 def _places_of(folder: Path, out: Path) -> list[tuple[Path, Path]]:
-    """Those of the photos of a folder, in another one. Photos that differ in their suffix alone
-    keep it, so that none takes the place of another."""
+    """Those of the photos of a folder, in another one.
+
+    Photos that differ in their suffix alone keep it, so that none takes the place of another.
+    """
     if out.suffix.lower() in im.FORMATS or (out.exists() and not out.is_dir()):
         raise InputError(f"out: {out} is a file's name; for the photos of a folder, name a folder")
     sources = samples.pictures_in(folder)

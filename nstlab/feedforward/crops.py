@@ -33,8 +33,11 @@ logger = logging.getLogger("nstlab")
 
 
 def photos_in(folders: Sequence[Path]) -> list[Path]:
-    """All pictures in these folders and the folders in them, by name. InputError for a folder that
-    is none, or has none."""
+    """All pictures in these folders and the folders in them, by name.
+
+    Raises:
+        InputError: for a folder that is none, or has none.
+    """
     paths = []
     for folder in folders:
         if not folder.is_dir():
@@ -70,9 +73,16 @@ class Crops(Dataset):
     """Square parts of photos, (3, side, side) sRGB in [0, 1]: enlarged or reduced, mirrored, in
     other colours and contrasts.
 
-    size: long side at which photos are taken. photos: files; by default the sample photos, and with
-    them pictures that are drawn (see `drawing`), since these are few. Damaged ones are left out,
-    with a warning. Raises: InputError if none of the photos can be used."""
+    Damaged ones are left out, with a warning.
+
+    Args:
+        size: long side at which photos are taken.
+        photos: files; by default the sample photos, and with them pictures that are drawn (see
+            `drawing`), since these are few.
+
+    Raises:
+        InputError: if none of the photos can be used.
+    """
 
     def __init__(self, photos: Sequence[Path], size: int, side: int, seed: int, count: int):
         from torchvision.transforms import v2

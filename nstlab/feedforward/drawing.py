@@ -176,8 +176,10 @@ KINDS: tuple[Callable[[np.random.Generator, int], np.ndarray], ...] = (
 
 
 def draw(seed: int, n: int = 256) -> np.ndarray:
-    """The procedural picture of that seed, (n, n, 3) uint8; some are blends of two, some lie on a
-    rough canvas."""
+    """The procedural picture of that seed, (n, n, 3) uint8.
+
+    Some are blends of two, some lie on a rough canvas.
+    """
     rng = np.random.default_rng([20161, seed])
     image = KINDS[seed % len(KINDS)](rng, n)
     if rng.random() < 0.3:

@@ -22,8 +22,11 @@ def export_onnx(settings: ExportSettings) -> Path:
     """Write the model as `settings.out`, whose metadata name the paintings; returns its path.
 
     Its inputs are `photo`, (1, 3, H, W) sRGB in [0, 1], and `mix`, (1, paintings), shares that add
-    up to 1; its output is `picture`, (1, 3, H, W). Raises InputError without nstlab[onnx], and for
-    a model or a place that cannot be used."""
+    up to 1; its output is `picture`, (1, 3, H, W).
+
+    Raises:
+        InputError: without nstlab[onnx], and for a model or a place that cannot be used.
+    """
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401

@@ -161,8 +161,11 @@ def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> 
 
 
 class Learner:
-    """A network, its optimizer and the number of batches that it has seen. Raises InputError for
-    what cannot be used."""
+    """A network, its optimizer and the number of batches that it has seen.
+
+    Raises:
+        InputError: for what cannot be used.
+    """
 
     def __init__(self, settings: LearnSettings, device: torch.device):
         s = self.settings = settings
@@ -256,8 +259,11 @@ class Learner:
         return Checkpoint(tensors, {"identity": self.identity, "done": self.done})
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint; InputError if it is not one of the same learning, or lacks
-        something."""
+        """Go on from a checkpoint.
+
+        Raises:
+            InputError: if it is not one of the same learning, or lacks something.
+        """
         if checkpoint.data.get("identity") != self.identity:
             raise InputError(
                 "the checkpoint belongs to a learning with other settings, pictures or weights"
@@ -294,8 +300,13 @@ def learn(
 ) -> Iterator[LearningStep]:
     """Learn to paint like the settings' paintings; yields after each batch.
 
-    on: a device. checkpoint: go on from there. Raises: InputError for pictures, weights or a
-    checkpoint that cannot be used."""
+    Args:
+        on: a device.
+        checkpoint: go on from there.
+
+    Raises:
+        InputError: for pictures, weights or a checkpoint that cannot be used.
+    """
     learner = Learner(settings, device(on))
     if checkpoint is not None:
         learner.resume(checkpoint)

@@ -44,8 +44,10 @@ PLACE = Path(__file__).parents[1] / "embedded" / "paintings.safetensors"
 class StyleModel:
     """A network that paints like some paintings.
 
-    paintings: their names, in the network's order, see `painting_names`. settings: what it was
-    learnt with, as plain values."""
+    Attributes:
+        paintings: their names, in the network's order, see `painting_names`.
+        settings: what it was learnt with, as plain values.
+    """
 
     network: TransformNetwork
     paintings: tuple[str, ...]
@@ -58,8 +60,10 @@ class StyleModel:
     def load(cls, source: str | os.PathLike = SHIPPED) -> Self:
         """Read a model: a file that `save` wrote, or the one that comes with the lab, 'shipped'.
 
-        Raises: InputError, in one line, if there is no such file, or it is damaged or holds
-        something else."""
+        Raises:
+            InputError: in one line, if there is no such file, or it is damaged or holds something
+                else.
+        """
         path = (
             PLACE if str(source) == SHIPPED and not os.path.exists(SHIPPED) else user_path(source)
         )
@@ -97,7 +101,9 @@ class StyleModel:
     def save(self, path: str | os.PathLike, **about: str) -> Path:
         """Write one file, whole or not at all, with more `about` it in its metadata.
 
-        Raises: InputError if it cannot be written, or if `load` would refuse its numbers."""
+        Raises:
+            InputError: if it cannot be written, or if `load` would refuse its numbers.
+        """
         metadata = {
             "format": FORMAT,
             "paintings": json.dumps(self.paintings),
@@ -114,8 +120,11 @@ class StyleModel:
 
     def mixture(self, paintings: Sequence[str] = (), shares: Sequence[float] = ()) -> Tensor:
         """(K,) shares, which add up to 1, of these paintings, by default the first one, in equal
-        parts unless `shares` says how. InputError for a painting that the model does not have, and
-        for shares that do not fit."""
+        parts unless `shares` says how.
+
+        Raises:
+            InputError: for a painting that the model does not have, and for shares that do not fit.
+        """
         paintings = tuple(map(compose_name, paintings)) or self.paintings[:1]
         for name in paintings:
             if name not in self.paintings:
@@ -160,7 +169,9 @@ class StyleModel:
         """The photo, (1, 3, H, W) sRGB in [0, 1], painted like a mixture of its paintings (see
         `mixture`).
 
-        alpha: from the photo, 0, to the painted picture, 1."""
+        Args:
+            alpha: from the photo, 0, to the painted picture, 1.
+        """
         paintings = (paintings,) if isinstance(paintings, str) else paintings
         return self._painter(photo, self.mixture(paintings, shares), alpha)
 

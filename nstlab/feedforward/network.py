@@ -30,9 +30,11 @@ CONTRAST = 4.0  # pixels from 0 to 1 become numbers from -2 to 2
 class Normalization(nn.Module):
     """Normalization of each channel, then a scale and a shift, of which each painting has its own.
 
-    kind: "instance", by the mean and variance over the positions of one picture (Ulyanov et al.
-    2016), or "batch", over those of all pictures of a batch, and after training over those of all
-    training."""
+    Args:
+        kind: "instance", by the mean and variance over the positions of one picture (Ulyanov et al.
+            2016), or "batch", over those of all pictures of a batch, and after training over those
+            of all training.
+    """
 
     mean: Tensor
     variance: Tensor
@@ -81,7 +83,9 @@ class Layer(nn.Module):
     """A convolution of a picture that is continued by reflection, and, if there is a `norm`, that
     after it.
 
-    enlarge: each position is first repeated so many times in both directions."""
+    Args:
+        enlarge: each position is first repeated so many times in both directions.
+    """
 
     def __init__(
         self,
@@ -122,8 +126,12 @@ class TransformNetwork(nn.Module):
     """Paint photos: (B, 3, H, W) sRGB in [0, 1] and mixtures (B, K) of the K paintings -> (B, 3, H,
     W) sRGB in (0, 1).
 
-    width: filters of the residual blocks. kind: of `Normalization`. Kernels are not set before they
-    are `drawn` or loaded."""
+    Kernels are not set before they are `drawn` or loaded.
+
+    Args:
+        width: filters of the residual blocks.
+        kind: of `Normalization`.
+    """
 
     def __init__(self, paintings: int, width: int = WIDTH, kind: str = NORMALIZATIONS[0]):
         super().__init__()

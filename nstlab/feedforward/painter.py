@@ -32,7 +32,9 @@ class PackedLayer:
     """A layer as it is computed: a convolution that sees `around` positions on each side, and what
     follows it.
 
-    norm: its normalization, if it has one."""
+    Attributes:
+        norm: its normalization, if it has one.
+    """
 
     weight: Tensor
     bias: Tensor | None
@@ -89,7 +91,9 @@ def folded(weight: Tensor, times: int) -> Tensor:
 class Painter:
     """Paints photos with a network.
 
-    dtype: of the convolutions; by default 16 bits where the device is faster in them."""
+    Args:
+        dtype: of the convolutions; by default 16 bits where the device is faster in them.
+    """
 
     def __init__(
         self, network: TransformNetwork, device: torch.device, dtype: torch.dtype | None = None
@@ -112,9 +116,13 @@ class Painter:
     def __call__(self, photo: Tensor, mix: Tensor, alpha: float = 1.0) -> Tensor:
         """(1, 3, H, W) sRGB in [0, 1] -> the same, painted.
 
-        mix: (K,) shares of the network's paintings, which add up to 1. alpha: from the photo, 0, to
-        the painted picture, 1.
-        Raises: InputError if it needs more memory than is free, or is not finite."""
+        Args:
+            mix: (K,) shares of the network's paintings, which add up to 1.
+            alpha: from the photo, 0, to the painted picture, 1.
+
+        Raises:
+            InputError: if it needs more memory than is free, or is not finite.
+        """
         height, width = photo.shape[-2:]
         self.check_memory((height, width))
         mix = mix.to(self.device)[None]
@@ -133,8 +141,11 @@ class Painter:
         return torch.lerp(photo, painted, alpha)
 
     def check_memory(self, shape: Sequence[int]) -> None:
-        """InputError, with the size that would fit, if a picture of shape (H, W) needs more memory
-        than is free."""
+        """Check that a picture of shape (H, W) fits.
+
+        Raises:
+            InputError: with the size that would fit, if it needs more memory than is free.
+        """
         free = round(memory.SPARE * memory.available(self.device))
         if self.memory_needed(shape) > free:
             raise InputError(memory.too_little(max(shape), self.memory_needed, shape, free))

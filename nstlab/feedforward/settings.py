@@ -38,8 +38,10 @@ def compose_name(name: str) -> str:
 def painting_name(name: str) -> str:
     """What a model calls a painting of this name: `compose_name`.
 
-    Raises: InputError for a name that is empty or too long, and for one with characters that
-    cannot be shown: control, direction and other format characters, and bytes that are no text."""
+    Raises:
+        InputError: for a name that is empty or too long, and for one with characters that cannot be
+            shown: control, direction and other format characters, and bytes that are no text.
+    """
     name = compose_name(name)
     if not 0 < len(name) <= LONGEST_NAME:
         raise InputError(f"paintings: {name!a:.60} must have 1 to {LONGEST_NAME} characters")
@@ -53,7 +55,10 @@ def painting_name(name: str) -> str:
 def painting_names(names: Sequence[str]) -> tuple[str, ...]:
     """The `painting_name` of each.
 
-    Raises: InputError, too, if two are the same, and unless they are 1 to MOST_PAINTINGS."""
+    Raises:
+        InputError: as `painting_name`, if two are the same, and unless they are 1 to
+            MOST_PAINTINGS.
+    """
     if not names:
         raise InputError("paintings: name one painting or more, files or samples")
     if len(names) > MOST_PAINTINGS:

@@ -43,7 +43,11 @@ class _Folder:
         self.rows: list[dict[str, float]] = []
 
     def resume(self) -> None:
-        """Go on from the checkpoint, if there is one. InputError if it cannot be used."""
+        """Go on from the checkpoint, if there is one.
+
+        Raises:
+            InputError: if it cannot be used.
+        """
         path = self.path / "checkpoint.safetensors"
         if path.is_file():
             try:

@@ -35,8 +35,11 @@ QUALITIES = (92, 85, 75, 65, 50, 35)  # of JPEGs, tried in turn
 
 
 class Shown(Figure):
-    """A figure that notebooks show as it is, without pyplot's machinery. about: what is on it, for
-    those who cannot see it."""
+    """A figure that notebooks show as it is, without pyplot's machinery.
+
+    Attributes:
+        about: what is on it, for those who cannot see it.
+    """
 
     about: str = "a figure"
 
@@ -106,15 +109,21 @@ def wrap(text: str, inches: float) -> str:
 
 
 def escape(text: str) -> str:
-    """The text as matplotlib takes it literally; otherwise a single dollar sign would begin a
-    formula."""
+    """The text as matplotlib takes it literally.
+
+    Otherwise a single dollar sign would begin a formula.
+    """
     return text.replace("$", r"\$")
 
 
 def save_figure(figure: Shown, path: str | Path, largest: int | None = None) -> Path:
-    """Write a figure as PNG or JPEG, as its ending says, whole or not at all. A JPEG gets a lower
-    quality if it needs more than `largest` bytes. Raises InputError if it cannot be written, or is
-    still too large."""
+    """Write a figure as PNG or JPEG, as its ending says, whole or not at all.
+
+    A JPEG gets a lower quality if it needs more than `largest` bytes.
+
+    Raises:
+        InputError: if it cannot be written, or is still too large.
+    """
     path = im.check_writable(Path(path))
     picture = Image.open(io.BytesIO(figure._repr_png_())).convert("RGB")
     kind = im.FORMATS[path.suffix.lower()]

@@ -32,7 +32,10 @@ def loss_curves(
     """Losses on log axes, a panel for each term, a curve for each history.
 
     Only steps at the full size are drawn, since losses at different sizes cannot be compared.
-    against: "evaluations", "seconds" or "step"."""
+
+    Args:
+        against: "evaluations", "seconds" or "step".
+    """
     figure = new_figure(1.2 + 4.2 * len(terms), 3.6, title)
     curves = {}
     for panel, term in zip(figure.subplots(1, len(terms), squeeze=False)[0], terms, strict=True):
@@ -75,7 +78,10 @@ def valley(
     """Paths (steps, 2) over the contours of a function of two numbers, and the function along each
     path, on a log axis.
 
-    height: (..., 2) -> (...), positive. x, y: the ranges that are shown."""
+    Args:
+        height: (..., 2) -> (...), positive.
+        x, y: the ranges that are shown.
+    """
     figure = new_figure(9.5, 3.8, title)
     plane, curve = figure.subplots(1, 2)
     across = torch.linspace(*x, 200)

@@ -28,8 +28,13 @@ def feature_maps(
 ) -> Shown:
     """The photo, and maps of some layers that differ from each other, one row for each layer.
 
-    features: {layer: (1, C, h, w)}. count: maps of each layer. Black is 0, or the map's lowest
-    value if that is negative; white is what only one position in two hundred exceeds."""
+    Black is 0, or the map's lowest value if that is negative; white is what only one position in
+    two hundred exceeds.
+
+    Args:
+        features: {layer: (1, C, h, w)}.
+        count: maps of each layer.
+    """
     sides = next(iter(features.values())).shape[-2:]
     height, width = (max(NARROW, 0.9 * PICTURE * side / max(sides)) for side in sides)
     figure = new_figure(
@@ -69,8 +74,11 @@ def _unlike(maps: Tensor, count: int) -> list[int]:
 
 
 def receptive_fields(photo: Tensor, widths: Mapping[str, int], title: str = "") -> Shown:
-    """The photo, and on it the square that one position in the middle of each layer sees. widths:
-    {layer: pixels}."""
+    """The photo, and on it the square that one position in the middle of each layer sees.
+
+    Args:
+        widths: {layer: pixels}.
+    """
     height, width = photo.shape[-2:]
     figure = new_figure(2.4 * PICTURE + 1.8, 2.4 * PICTURE * height / width + 0.5, title)
     cell = picture_cells(figure, 1, 1)[0, 0]

@@ -29,9 +29,11 @@ def contact_sheet(
 ) -> Shown:
     """Pictures in rows and columns, with labels.
 
-    pictures: one sequence for each row; None leaves a cell empty. columns: labels above the first
-    row; or, if the rows differ, one sequence for each row. inputs: {name: picture} shown at the
-    left of the first rows."""
+    Args:
+        pictures: one sequence for each row. None leaves a cell empty.
+        columns: labels above the first row; or, if the rows differ, one sequence for each row.
+        inputs: {name: picture} shown at the left of the first rows.
+    """
     if columns and isinstance(columns[0], str):
         columns = [columns] * len(pictures)
     inputs = inputs or {}

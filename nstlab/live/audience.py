@@ -11,11 +11,14 @@ ANSWER_WAIT = 1.0  # seconds to wait for the answer to a picture before the next
 
 
 class Audience:
-    """Whoever watches the page. Every message from it counts as an answer to the pictures sent so
-    far.
+    """Whoever watches the page.
 
-    away: whether the painting is paused because nobody is watching.
-    waiting: whether somebody waits in the kernel itself, and so need not watch."""
+    Every message from it counts as an answer to the pictures sent so far.
+
+    Args:
+        away: whether the painting is paused because nobody is watching.
+        waiting: whether somebody waits in the kernel itself, and so need not watch.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self.clock = clock
@@ -29,8 +32,10 @@ class Audience:
         self._unanswered.clear()
 
     def sent(self) -> None:
-        """Note that a picture is on its way to the page. Before the first answer there is nobody to
-        miss."""
+        """Note that a picture is on its way to the page.
+
+        Before the first answer there is nobody to miss.
+        """
         if self._came:
             self._unanswered.append(self.clock())
 

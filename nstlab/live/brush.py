@@ -38,8 +38,11 @@ MESSAGES: Messages = {"look": {}, "regions": {"buffers": count(2)}, "no regions"
 
 
 class Brush(Page):
-    """The page. It sends {"do": "look"} when it is first seen, {"do": "regions"} with the label
-    pictures of photo and painting as PNG, which are to be used, and {"do": "no regions"}."""
+    """The page.
+
+    It sends {"do": "look"} when it is first seen, {"do": "regions"} with the label pictures of
+    photo and painting as PNG, which are to be used, and {"do": "no regions"}.
+    """
 
     _esm = source("elements.js", "brush.js")
     _css = source("brush.css")
@@ -132,8 +135,10 @@ def _read(files: Mapping[str, str], labels: tuple[str | None, str | None]) -> li
 
 
 def _of_run(settings: RunSettings, shape: Sequence[int], masks: Sequence[Tensor]) -> list[Labelled]:
-    """The same, of regions that a run of shape (H, W) has found; in the whole painting, of which it
-    may have used a part."""
+    """The same, of regions that a run of shape (H, W) has found.
+
+    In the whole painting, of which it may have used a part.
+    """
     views = []
     for role, labels in zip(ROLES, masks, strict=True):
         source = settings.inputs[role]

@@ -50,8 +50,12 @@ class Camera(Page):
     """The camera's picture, painted, with a slider for the share of each of a model's paintings and
     one for the strength.
 
-    model: what `StyleModel.load` takes. folder: where saved pictures go. device: one of
-    settings.DEVICES. begun: called when the camera begins."""
+    Args:
+        model: what `StyleModel.load` takes.
+        folder: where saved pictures go.
+        device: one of settings.DEVICES.
+        begun: called when the camera begins.
+    """
 
     _esm = source("elements.js", "camera.js")
     _css = source("screen.css")
@@ -88,7 +92,9 @@ class Camera(Page):
     ) -> Tensor:
         """A frame, a JPEG, painted by one of the model's painters: (1, 3, H, W) sRGB in [0, 1].
 
-        Raises InputError for what is no small picture, and for shares that do not fit."""
+        Raises:
+            InputError: for what is no small picture, and for shares that do not fit.
+        """
         mix = self.model.mixture(self.model.paintings, [float(share) for share in shares])
         return painter(_decoded(frame), mix, min(1.0, max(0.0, float(alpha))))
 
@@ -144,8 +150,10 @@ class Camera(Page):
                 self._thread.start()
 
     def _paint(self) -> None:
-        """Paint the newest frame, until the thread is no longer wanted. If it dies, another can
-        begin."""
+        """Paint the newest frame, until the thread is no longer wanted.
+
+        If it dies, another can begin.
+        """
         thread = threading.current_thread()
         painter = None
         try:

@@ -30,9 +30,11 @@ class Controls:
     """Settings, such as those of a recipe, and a view for each field, in `views` by the fields'
     names.
 
-    menus: choices to offer for some fields, such as sample pictures. changed: called with the names
-    of the fields that were changed. refused: called with the reason why a widget's new value is not
-    allowed."""
+    Args:
+        menus: choices to offer for some fields, such as sample pictures.
+        changed: called with the names of the fields that were changed.
+        refused: called with the reason why a widget's new value is not allowed.
+    """
 
     def __init__(
         self,
@@ -59,8 +61,11 @@ class Controls:
         self.show(settings)
 
     def change(self, **values: Any) -> None:
-        """Change fields as a user does, so that `changed` is called. Raises InputError, and nothing
-        has changed."""
+        """Change fields as a user does, so that `changed` is called.
+
+        Raises:
+            InputError: if a value is not allowed; nothing has changed then.
+        """
         with self.lock:
             before = self.settings
             values = {name: before.checked(name, value) for name, value in values.items()}
@@ -111,10 +116,13 @@ class Controls:
 
 
 def carried(settings: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What changes with these values. Of other style layers, those that stay keep their weights,
-    and new ones get the mean of all. Another number of paintings has no shares yet, and other
-    regions no weights; regions are found or given, not both. Another network has weights of its
-    own, and cannot always rescale or be computed in 16 bits."""
+    """What changes with these values.
+
+    Of other style layers, those that stay keep their weights, and new ones get the mean of all.
+    Another number of paintings has no shares yet, and other regions no weights; regions are found
+    or given, not both. Another network has weights of its own, and cannot always rescale or be
+    computed in 16 bits.
+    """
     changes: dict[str, Any] = {}
     if values.get("network", settings.network) != settings.network:
         if not architecture(values["network"]).blocks:

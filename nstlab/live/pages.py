@@ -18,8 +18,10 @@ Messages = Mapping[str, Mapping[str, dict[str, Any]]]  # {what to do: {field: it
 
 
 def source(*names: str) -> str:
-    """The text of a page's files, one after the other. (Of paths, anywidget keeps every widget
-    alive, to reload its files.)"""
+    """The text of a page's files, one after the other.
+
+    (Of paths, anywidget keeps every widget alive, to reload its files.)
+    """
     return "".join((PAGE / name).read_text(encoding="utf-8") for name in names)
 
 

@@ -39,16 +39,20 @@ from nstlab.runs.stored import Record, StoredRun
 
 @dataclass(frozen=True, eq=False)
 class LiveCommand:
-    """What can be sent to a painting. An urgent command is obeyed even while the painting is
-    paused."""
+    """What can be sent to a painting.
+
+    An urgent command is obeyed even while the painting is paused.
+    """
 
     urgent: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, eq=False)
 class Change(LiveCommand):
-    """Paint with these settings from now on. The run goes on if only weights differ; else a new one
-    begins."""
+    """Paint with these settings from now on.
+
+    The run goes on if only weights differ; else a new one begins.
+    """
 
     urgent: ClassVar[bool] = False
     settings: RunSettings
@@ -94,8 +98,10 @@ class News:
 class Run:
     """One of a painting's runs: its plan, and its record for the store.
 
-    number: 1 for the first run. given: whether it begins from another picture than its settings
-    name."""
+    Attributes:
+        number: 1 for the first run.
+        given: whether it begins from another picture than its settings name.
+    """
 
     number: int
     plan: Plan
@@ -125,10 +131,13 @@ class Run:
         self.over = True
 
     def described(self, settings: RunSettings, folder: Path) -> RunSettings:
-        """The settings, changed to begin where this run began. A picture that no setting names is
-        written to the folder.
+        """The settings, changed to begin where this run began.
 
-        Raises InputError if it cannot be written."""
+        A picture that no setting names is written to the folder.
+
+        Raises:
+            InputError: if it cannot be written.
+        """
         settings = settings.replace(init=self.plan.settings.init, seed=self.plan.settings.seed)
         if not self.given:
             return settings
@@ -145,9 +154,14 @@ class Run:
 class Painting:
     """A picture that is painted by one run after another.
 
-    settings: what it is painted with. run: the current run, None before the first one. step: the
-    last step that was made, by whichever run. count: the number of that step among those of all
-    runs. film: snapshots to go back to. news: what became of commands, oldest first."""
+    Args:
+        settings: what it is painted with.
+        run: the current run, None before the first one.
+        step: the last step that was made, by whichever run.
+        count: the number of that step among those of all runs.
+        film: snapshots to go back to.
+        news: what became of commands, oldest first.
+    """
 
     def __init__(
         self, settings: RunSettings, store: Store, device: str | torch.device = DEVICES[0]
@@ -160,12 +174,17 @@ class Painting:
         self.news: list[News] = []
 
     def steps(self) -> Generator[Step | None, Sequence[LiveCommand] | None, None]:
-        """Yield steps without end; commands may be sent to it. None means that the run is over and
-        nothing is left to do.
+        """Yield steps without end; commands may be sent to it.
+
+        None means that the run is over and nothing is left to do.
 
         It begins from the current picture, if there is one. Resumed after None, it begins a new run
         from that run's picture. A command that cannot be obeyed changes nothing, and `news` says
-        why. Raises InputError if the first run cannot begin."""
+        why.
+
+        Raises:
+            InputError: if the first run cannot begin.
+        """
         commands: list[LiveCommand] = [Restart(self.settings, current=self.step is not None)]
         try:
             while True:
@@ -179,7 +198,11 @@ class Painting:
                 self.run.close()
 
     def save(self) -> None:
-        """Write the run to the store. Raises InputError if that cannot be done."""
+        """Write the run to the store.
+
+        Raises:
+            InputError: if that cannot be done.
+        """
         if self.run is None or self.run.record.last is None:
             raise InputError("there is nothing to save yet: no step has been made")
         saved = self.store.keep(self.run.plan, self.run.record)
@@ -188,9 +211,11 @@ class Painting:
     def _save_first(
         self, commands: list[LiveCommand]
     ) -> Generator[Step | None, Sequence[LiveCommand] | None, list[LiveCommand]]:
-        """Save the run if that is commanded, and return the other commands. Since saving makes no
-        step, it works in a pause: the last step is yielded again, and commands that are not urgent
-        wait for the next one."""
+        """Save the run if that is commanded, and return the other commands.
+
+        Since saving makes no step, it works in a pause: the last step is yielded again, and
+        commands that are not urgent wait for the next one.
+        """
         while any(isinstance(command, Save) for command in commands):
             commands = [command for command in commands if not isinstance(command, Save)]
             try:
@@ -264,8 +289,10 @@ class Painting:
         self.run = Run(1 if old is None else old.number + 1, plan, given=picture is not None)
 
     def _first_picture(self, command: Change | Restart | Back, shape: torch.Size) -> Tensor | None:
-        """The picture from which a new run of this shape begins; None for the one that its settings
-        name."""
+        """The picture from which a new run of this shape begins.
+
+        None for the one that its settings name.
+        """
         match command:
             case Back():
                 return command.snapshot.picture

@@ -19,7 +19,9 @@ def panel(
     """The controls: the named fields alone; or all in tabs, one for each group, and `more` tabs by
     their titles.
 
-    Raises InputError for an unknown name."""
+    Raises:
+        InputError: for an unknown name.
+    """
     if fields is not None:
         for name in fields:
             if name not in controls.views:

@@ -77,8 +77,12 @@ class Screen(Page):
 class FilmPlayer(w.VBox):
     """Controls for a film, a button that paints it, and a player.
 
-    settings: of the film. like: returns the settings of a picture, made of a photo and a painting,
-    if the film is to be painted as that is. begun: called when painting begins."""
+    Args:
+        settings: of the film.
+        like: returns the settings of a picture, made of a photo and a painting, if the film is to
+            be painted as that is.
+        begun: called when painting begins.
+    """
 
     def __init__(
         self,
@@ -103,7 +107,11 @@ class FilmPlayer(w.VBox):
 
     @property
     def settings(self) -> VideoSettings:
-        """The film's settings. Raises InputError where the picture's recipe cannot paint frames."""
+        """The film's settings.
+
+        Raises:
+            InputError: where the picture's recipe cannot paint frames.
+        """
         settings = self.controls.settings
         return settings if self.like is None else settings.replace(**painted_like(self.like()))
 
@@ -129,8 +137,10 @@ class FilmPlayer(w.VBox):
                 self.screen.state = STOPPING
 
     def wait(self, seconds: float | None = None) -> str:
-        """Wait until nothing is painted any more, or for so many seconds; return what is said of
-        the film."""
+        """Wait until nothing is painted any more, or for so many seconds.
+
+        Return what is said of the film.
+        """
         if self._thread is not None:
             self._thread.join(seconds)
         return self.screen.status["text"]
@@ -166,8 +176,10 @@ class FilmPlayer(w.VBox):
     # --- the thread
 
     def _paint(self, settings: VideoSettings) -> None:
-        """Paint the film, and say how far it is and what came of it. Frames are shown no more often
-        than anybody could see."""
+        """Paint the film, and say how far it is and what came of it.
+
+        Frames are shown no more often than anybody could see.
+        """
         begun = time.monotonic()
         shown = 0.0
         count = 0

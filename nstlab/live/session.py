@@ -35,8 +35,10 @@ FRAMES = 5.0  # times a second that the watcher is called, at most
 
 
 class Message(Protocol):
-    """What can be sent to the generator. An urgent message is delivered even while the session is
-    paused."""
+    """What can be sent to the generator.
+
+    An urgent message is delivered even while the session is paused.
+    """
 
     urgent: bool
 
@@ -60,8 +62,10 @@ OVER = (Phase.STOPPED, Phase.FAILED)
 
 
 def explained(error: Exception) -> str:
-    """What to tell the user of an error that has just been caught. One that is not about the user's
-    input is logged."""
+    """What to tell the user of an error that has just been caught.
+
+    One that is not about the user's input is logged.
+    """
     if isinstance(error, InputError):
         return str(error)
     logger.exception("something failed while a picture was painted")
@@ -75,9 +79,13 @@ class _Stopped(Exception):
 class Session:
     """A worker thread that drives one generator of steps.
 
-    make: called in the worker, begins the generator. watcher: called in the worker with the
-    session, after steps and whenever the phase has changed. Methods may be called from any thread
-    and return at once, except `wait` and `close`."""
+    Methods may be called from any thread and return at once, except `wait` and `close`.
+
+    Args:
+        make: called in the worker, begins the generator.
+        watcher: called in the worker with the session, after steps and whenever the phase has
+            changed.
+    """
 
     def __init__(
         self, make: Callable[[], Steps], watcher: Callable[[Session], None] = lambda session: None
@@ -118,8 +126,10 @@ class Session:
             self._changed.notify_all()
 
     def wait(self, seconds: float | None = None) -> Phase:
-        """Wait until the session is over or rests, or for so many seconds; return its phase
-        then."""
+        """Wait until the session is over or rests, or for so many seconds.
+
+        Return its phase then.
+        """
         if self._worker is not None:
             with self._changed:
                 self._changed.wait_for(
@@ -176,9 +186,11 @@ class Session:
         return messages
 
     def _received(self) -> Sequence[Message] | None:
-        """Return all messages, for the next step; it counts unless one of them is urgent. If there
-        is nothing to do, wait for something; but return None if the phase does not say so yet,
-        since the watcher must not be called under the lock."""
+        """Return all messages, for the next step; it counts unless one of them is urgent.
+
+        If there is nothing to do, wait for something; but return None if the phase does not say so
+        yet, since the watcher must not be called under the lock.
+        """
         with self._changed:
             if self.phase is not Phase.RUNNING:
                 self._changed.wait_for(lambda: not self._idle)

@@ -17,8 +17,10 @@ class Snapshot:
     """A picture to go back to, (1, 3, H, W) in [0, 1], as it was optimized and as it was shown,
     with its settings.
 
-    count: the number of its step among those of all runs. run, index: the number of its run, and of
-    the step in that run."""
+    Attributes:
+        count: the number of its step among those of all runs.
+        run, index: the number of its run, and of the step in that run.
+    """
 
     count: int
     run: int

@@ -146,8 +146,10 @@ class MixView(BarsView):
 
 
 class SmoothingView(View):
-    """A slider for total variation, from none over small to large. It shows the nearest of its
-    values."""
+    """A slider for total variation, from none over small to large.
+
+    It shows the nearest of its values.
+    """
 
     def __init__(self) -> None:
         labels = [f"{10 ** (k / 4):.2g}" for k in range(-20, 17)]

@@ -49,15 +49,21 @@ def first_settings() -> TransferSettings:
 
 
 class Studio(w.VBox):
-    """Controls and a live view of one painting. In a notebook, it begins to paint as soon as
-    somebody sees it.
+    """Controls and a live view of one painting.
 
-    settings: of any recipe; what the controls show at first. fields: names of the settings that get
-    a control; by default all of them, in tabs. results: folder of the store, and for uploads.
-    device: where to compute, one of settings.DEVICES. start: whether to begin by itself. In a
-    script, or a notebook without a browser, call `studio.resume()`, then `studio.wait()`. Where the
-    environment says that notebooks are static (STATIC), the studio is shown as the picture that its
-    first steps make."""
+    In a notebook, it begins to paint as soon as somebody sees it.
+
+    Where the environment says that notebooks are static (STATIC), the studio is shown as the
+    picture that its first steps make.
+
+    Args:
+        settings: of any recipe; what the controls show at first.
+        fields: names of the settings that get a control; by default all of them, in tabs.
+        results: folder of the store, and for uploads.
+        device: where to compute, one of settings.DEVICES.
+        start: whether to begin by itself. In a script, or a notebook without a browser, call
+            `studio.resume()`, then `studio.wait()`.
+    """
 
     def __init__(
         self,
@@ -145,8 +151,11 @@ class Studio(w.VBox):
             self.session.send(Back(snapshot))
 
     def save(self) -> None:
-        """Write the run to the store, as far as it has come, with its changes. Raises InputError if
-        no step has been made."""
+        """Write the run to the store, as far as it has come, with its changes.
+
+        Raises:
+            InputError: if no step has been made.
+        """
         with self.controls.lock:
             if self._waiting:  # no worker is there to do it
                 self.painting.save()
@@ -162,8 +171,11 @@ class Studio(w.VBox):
         return source.python(settings, self.device), source.command(settings, self.device)
 
     def upload(self, field: str, name: str, data: bytes) -> None:
-        """Take a file for "photo" or "painting". Raises InputError if it does not pass the checks
-        of all pictures."""
+        """Take a file for "photo" or "painting".
+
+        Raises:
+            InputError: if it does not pass the checks of all pictures.
+        """
         one_of("upload", field, list(self.settings.roles()))
         self.controls.change(**{field: str(self.uploads.keep(name, data))})
 
@@ -171,7 +183,9 @@ class Studio(w.VBox):
         """Take the label pictures of photo and painting, as PNG: they are kept, and the run begins
         again with them.
 
-        Raises InputError for what is no label picture, or lacks a region that the photo has."""
+        Raises:
+            InputError: for what is no label picture, or lacks a region that the photo has.
+        """
         kept = {
             name: str(self.uploads.keep(f"{name}.png", data))
             for name, data in (("mask", photo), ("painting_mask", painting))
@@ -186,8 +200,10 @@ class Studio(w.VBox):
         self.controls.change(**NONE)
 
     def wait(self, seconds: float | None = None) -> Phase:
-        """Wait until the run is over, or for so many seconds; return the phase. Meanwhile it paints
-        whether watched or not."""
+        """Wait until the run is over, or for so many seconds; return the phase.
+
+        Meanwhile it paints whether watched or not.
+        """
         self.audience.waiting = True
         if self.audience.away:
             self.resume()
@@ -228,8 +244,10 @@ class Studio(w.VBox):
         return self.session.phase in (Phase.READY, *OVER)
 
     def _open(self) -> None:
-        """Make a new session if the old one is over. One that has not begun takes the settings of
-        the controls."""
+        """Make a new session if the old one is over.
+
+        One that has not begun takes the settings of the controls.
+        """
         self.audience.away = False
         if self.session.phase in OVER:
             self.session = Session(self.painting.steps, self._show)
@@ -324,8 +342,10 @@ class Studio(w.VBox):
     # --- to the user, in the session's thread
 
     def _show(self, session: Session) -> None:
-        """Show how the painting stands. No picture is sent while another is on its way, unless it
-        is the last one for now."""
+        """Show how the painting stands.
+
+        No picture is sent while another is on its way, unless it is the last one for now.
+        """
         running = session.phase is Phase.RUNNING
         if running and self.audience.gone:
             self._pause_unwatched()
@@ -350,8 +370,11 @@ class Studio(w.VBox):
         self.view.show_inputs({name: getattr(settings, name) for name in settings.roles()})
 
     def _show_news(self) -> None:
-        """Say what became of commands. After a refusal the controls show the painting's settings
-        again, except those for a start, which were not refused."""
+        """Say what became of commands.
+
+        After a refusal the controls show the painting's settings again, except those for a start,
+        which were not refused.
+        """
         while self.painting.news:
             news = self.painting.news.pop(0)
             self.view.say(news.text, "note" if news.saved else "error")

@@ -27,8 +27,10 @@ class Uploads:
     def part(self, upload: str, number: int, count: int, name: str, data: bytes) -> bytes | None:
         """Take part `number` of `count` of a file; return the whole file once all parts have come.
 
-        Raises InputError for a file of more than MAX_BYTES, of which the page sends one part
-        without data."""
+        Raises:
+            InputError: for a file of more than MAX_BYTES, of which the page sends one part without
+                data.
+        """
         if count * CHUNK > MAX_BYTES:
             raise InputError(
                 f"{name}: has more than {MAX_BYTES >> 20} MB, the most that can be uploaded"
@@ -49,11 +51,13 @@ class Uploads:
         self._parts.clear()
 
     def keep(self, name: str, data: bytes) -> Path:
-        """Write a file if it passes the checks of all pictures. Its new name says what it is and
-        depends on what it holds.
+        """Write a file if it passes the checks of all pictures.
 
-        Raises InputError, with the name that the user knows, if it is no picture or cannot be
-        written."""
+        Its new name says what it is and depends on what it holds.
+
+        Raises:
+            InputError: with the name that the user knows, if it is no picture or cannot be written.
+        """
         stem = re.sub(r"[^\w-]+", "_", Path(name).stem)[:50] or "picture"
         try:
             bare = (

@@ -27,8 +27,10 @@ class View:
         self.widget.observe(lambda _: moved(), names="value")
 
     def show(self, settings: RunSettings) -> None:
-        """Let the widget show the settings. If it does, it is left alone, since the user may still
-        be moving it."""
+        """Let the widget show the settings.
+
+        If it does, it is left alone, since the user may still be moving it.
+        """
         value = self.shown(settings)
         if not shows(self.widget, value):
             self.widget.value = value
@@ -108,8 +110,10 @@ def text_of(value: Any) -> str:
 def field_view(
     name: str, annotation: Any, opt: Option, value: Any, menu: Sequence[str] = ()
 ) -> View:
-    """The view for a field: its widget depends on what the field may hold, or is a menu. Its
-    tooltip is the field's help."""
+    """The view for a field: its widget depends on what the field may hold, or is a menu.
+
+    Its tooltip is the field's help.
+    """
     wanted, many, optional = field_type(annotation)
     label = name.rstrip("_").replace("_", " ") + (f" ({opt.unit})" if opt.unit else "")
     bounds = f" ({opt.allowed()})" if opt.low is not None or opt.choices else ""

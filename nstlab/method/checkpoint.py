@@ -33,8 +33,11 @@ class Checkpoint:
     data: dict[str, Any]
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write one safetensors file, completely or not at all; InputError if it cannot be
-        written."""
+        """Write one safetensors file, completely or not at all.
+
+        Raises:
+            InputError: if it cannot be written.
+        """
         data = json.dumps(self.data)
         metadata = {"format": FORMAT, "data": data, "checksum": checksum(self.tensors, data)}
         with files.replacing(path) as temporary:
@@ -46,7 +49,11 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Checkpoint:
-        """Read a file that `save` wrote; InputError if it is missing, damaged or something else."""
+        """Read a file that `save` wrote.
+
+        Raises:
+            InputError: if it is missing, damaged or something else.
+        """
         try:
             with safe_open(files.regular(path), "pt") as file:
                 metadata = file.metadata() or {}
@@ -75,7 +82,10 @@ class Checkpoint:
     ) -> None:
         """InputError unless a run of this objective can resume from here.
 
-        shapes: the sizes (H, W) of the run's schedule. dtype: of its pictures."""
+        Args:
+            shapes: the sizes (H, W) of the run's schedule.
+            dtype: of its pictures.
+        """
         level = self.data["level"]
         if level >= len(shapes) or tuple(self.tensors["x"].shape[-2:]) != tuple(shapes[level]):
             raise InputError("the checkpoint belongs to a run with other sizes")
@@ -113,8 +123,10 @@ class Checkpoint:
 
 
 def checksum(tensors: dict[str, Tensor], data: str) -> str:
-    """CRC-32 of all names, shapes, numbers and data; it finds any damage, and costs less than
-    writing the file."""
+    """CRC-32 of all names, shapes, numbers and data.
+
+    It finds any damage, and costs less than writing the file.
+    """
     total = zlib.crc32(data.encode())
     for name, tensor in sorted(tensors.items()):
         total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)

@@ -16,8 +16,9 @@ DEFAULT_CONVENTION = "mean"
 
 @dataclass(frozen=True)
 class Convention:
-    """How one published code scales its losses, and how it begins. With mean Gram matrices G = F Fᵀ
-    / M of N channels, M positions:
+    """How one published code scales its losses, and how it begins.
+
+    With mean Gram matrices G = F Fᵀ / M of N channels, M positions:
 
     content = content_factor · (Σ or mean over elements of) (F - P)²
     style   = Σ_l w_l · style_factor / N_l^style_power · Σ (G_l - A_l)²,   w_l = 1/|L| or 1
@@ -82,5 +83,9 @@ CONVENTIONS = {
 
 
 def convention_named(name: str) -> Convention:
-    """The convention of that name; InputError if there is none."""
+    """The convention of that name.
+
+    Raises:
+        InputError: if there is none.
+    """
     return CONVENTIONS[one_of("convention", name, list(CONVENTIONS))]

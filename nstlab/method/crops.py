@@ -53,8 +53,10 @@ class Crop:
         return Crop(rows, slice(self.columns.start - left, self.columns.stop - left), other.shape)
 
     def scatter(self, values: Tensor) -> Tensor:
-        """(…, m), numbers of each position here -> (…, M), with zeros for all others; in an order
-        in which crops of a grid do not overlap."""
+        """(…, m), numbers of each position here -> (…, M), with zeros for all others.
+
+        In an order in which crops of a grid do not overlap.
+        """
         (height, _), first = self.shape, self.rows.start * self.whole[1]
         full = values.new_zeros(*values.shape[:-1], prod(self.whole))
         full.narrow(-1, first + height * self.columns.start, values.shape[-1]).copy_(values)
@@ -67,8 +69,10 @@ def added(total: Tensor | None, part: Tensor) -> Tensor:
 
 
 def fill_positions(total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
-    """All features of a layer, with those of a crop filled in: for `Term.accumulate_target`. They
-    are where the picture is."""
+    """All features of a layer, with those of a crop filled in: for `Term.accumulate_target`.
+
+    They are where the picture is.
+    """
     if total is None:
         total = picture.new_zeros(*features.shape[:2], *crop.whole, dtype=features.dtype)
     crop.of(total).copy_(features)

@@ -80,8 +80,10 @@ class _Run:
         self.bound.reweight(weights)
 
     def evaluate(self, x: Tensor) -> Evaluation:
-        """x (1, 3, H, W) -> loss / scale, its gradient, each term's unweighted value; see
-        Bound.evaluate."""
+        """x (1, 3, H, W) -> loss / scale, its gradient, each term's unweighted value.
+
+        See Bound.evaluate.
+        """
         self.evaluations += 1
         loss, grad, values = self.bound.evaluate(
             x if isinstance(self.bound, TiledBound) else x.to(self.net.device)
@@ -95,9 +97,15 @@ class _Run:
         self.recent = []
 
     def resume(self, checkpoint: Checkpoint, start: Tensor) -> None:
-        """Go on where a checkpoint was made; InputError if it belongs to a run of other terms,
-        sizes or another optimizer, or is damaged. Whether the pictures are the same is for the
-        caller to know, as the store does by the run's id."""
+        """Go on where a checkpoint was made.
+
+        Whether the pictures are the same is for the caller to know, as the store does by the run's
+        id.
+
+        Raises:
+            InputError: if it belongs to a run of other terms, sizes or another optimizer, or is
+                damaged.
+        """
         data, tensors, device = checkpoint.data, checkpoint.tensors, start.device
         checkpoint.check(
             self.objective, [level.shape for level in self.schedule], self.optimizer, self.net.dtype

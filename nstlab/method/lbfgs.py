@@ -36,10 +36,14 @@ class Curvature:
     """What is known of the inverse Hessian H, from pairs of a step s and the change y of the
     gradient in it, n = x.numel().
 
-    tensors: `pairs`, one matrix (2, slots, n) of s and B y, in 16 bits for large pictures; `sy` and
-    `yy`, (slots, slots), all products s_i·y_j and y_i·B y_j. order: the slots used, oldest first.
     One slot is always free, so that the previous state stays valid while the next pair is written,
-    even if the step is interrupted."""
+    even if the step is interrupted.
+
+    Attributes:
+        tensors: `pairs`, one matrix (2, slots, n) of s and B y, in 16 bits for large pictures; `sy`
+            and `yy`, (slots, slots), all products s_i·y_j and y_i·B y_j.
+        order: the slots used, oldest first.
+    """
 
     order: list[int]
     tensors: dict[str, Tensor]
@@ -68,8 +72,10 @@ class Curvature:
         return Curvature([*self.order, slot][-(slots - 1) :], tensors)
 
     def product(self, g: Tensor, bg: Tensor) -> Tensor:
-        """H g, by the compact representation, given B g, whose memory it takes. The scale γ of the
-        initial H is that of the newest pair."""
+        """H g, by the compact representation, given B g, whose memory it takes.
+
+        The scale γ of the initial H is that of the newest pair.
+        """
         pairs, sy, yy = (self.tensors[name] for name in ("pairs", "sy", "yy"))
         # Does not wait for a GPU.
         order = torch.tensor(self.order, pin_memory=g.is_cuda).to(g.device, non_blocking=True)
@@ -142,8 +148,10 @@ def smoothed(picture: Tensor, cutoff: float, out: Tensor) -> None:
 def _weights(
     height: int, width: int, cutoff: float, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """(H, W // 2 + 1): those of all frequencies; kept, since to make them costs a GPU as much as a
-    tenth of a step."""
+    """(H, W // 2 + 1): those of all frequencies.
+
+    Kept, since to make them costs a GPU as much as a tenth of a step.
+    """
     down = torch.fft.fftfreq(height, device=device, dtype=dtype)[:, None]
     across = torch.fft.rfftfreq(width, device=device, dtype=dtype)
     return (1 + (down**2 + across**2) / cutoff**2).rsqrt()
@@ -185,8 +193,9 @@ class _Trial:
 
 @dataclass(frozen=True)
 class LBFGS:
-    """Limited-memory BFGS (Nocedal 1980; Liu and Nocedal 1989), independent of the objective's
-    scale.
+    """Limited-memory BFGS (Nocedal 1980.
+
+    Liu and Nocedal 1989), independent of the objective's scale.
 
     The direction uses the compact representation of the inverse Hessian (Byrd, Nocedal, Schnabel
     1994, theorem 2.2): two products of the history, kept as one matrix, with a vector, and small
@@ -207,11 +216,15 @@ class LBFGS:
       (cycles per pixel) by 1 / sqrt(1 + (f / smooth)²), about as the amplitudes of natural images
       fall off: most of what has to change is larger than a pixel.
 
-    history: curvature pairs kept. memory: bytes that they may take, None for no limit. bounds: of a
-    pixel, None for no limits. smooth: in cycles per pixel, None for B = I. first_step: root mean
-    square change of a pixel in a step along the gradient. decrease: the part of the change g·s that
-    the line search asks for. curvature: the smallest s·y / (|s| |y|) of a pair that is kept.
-    trials: the most evaluations in a step.
+    Attributes:
+        history: curvature pairs kept.
+        memory: bytes that they may take, None for no limit.
+        bounds: of a pixel, None for no limits.
+        smooth: in cycles per pixel, None for B = I.
+        first_step: root mean square change of a pixel in a step along the gradient.
+        decrease: the part of the change g·s that the line search asks for.
+        curvature: the smallest s·y / (|s| |y|) of a pair that is kept.
+        trials: the most evaluations in a step.
     """
 
     history: int = HISTORY
@@ -253,8 +266,10 @@ class LBFGS:
         )
 
     def _forget(self, state: State, event: str) -> State:
-        """The same picture without curvature; the next step goes along the gradient, and less
-        far."""
+        """The same picture without curvature.
+
+        The next step goes along the gradient, and less far.
+        """
         length = min(state.numbers["length"], self.first_step) / 10
         stalled = not event and not state.numbers["order"] and length < SHORTEST_STEP
         numbers = {"order": [], "length": max(length, SHORTEST_STEP / 10)}
@@ -277,8 +292,10 @@ class LBFGS:
             smoothed(v, self.smooth, out)
 
     def _direction(self, state: State) -> Tensor:
-        """-H g for the free pixels, at most LONGEST_STEP long; along the gradient if there is no
-        curvature."""
+        """-H g for the free pixels, at most LONGEST_STEP long.
+
+        Along the gradient if there is no curvature.
+        """
         fixed = self._held(state)
         g = state.at.grad.masked_fill(fixed, 0)
         bg = torch.empty_like(g)

@@ -39,10 +39,12 @@ def _weight(value: float, name: str) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """A weighted sum of terms. `2 * objective`, `objective + objective` and `sum([...])` make new
-    ones.
+    """A weighted sum of terms.
 
-    A term whose name is taken gets the name with a number: style, style_2, …"""
+    `2 * objective`, `objective + objective` and `sum([...])` make new ones.
+
+    A term whose name is taken gets the name with a number: style, style_2, …
+    """
 
     terms: tuple[tuple[float, Term], ...]
 
@@ -171,9 +173,14 @@ def term(
 ) -> Objective:
     """An objective of one term with weight 1.
 
-    kind: a subclass of `Term`. weights: of the layers; by default 1/|L|, or 1 if the convention
-    adds layers up. fields: those of the kind, such as `image`. Raises InputError for layers,
-    weights or a convention that cannot be used."""
+    Args:
+        kind: a subclass of `Term`.
+        weights: of the layers; by default 1/|L|, or 1 if the convention adds layers up.
+        fields: those of the kind, such as `image`.
+
+    Raises:
+        InputError: for layers, weights or a convention that cannot be used.
+    """
     layers = tuple(_name(n) for n in ((layers,) if isinstance(layers, (str, int)) else layers))
     if not layers or len(set(layers)) < len(layers):
         raise InputError(
@@ -203,7 +210,10 @@ def content(
     """Content: the features of these layers shall be those of the photo (Gatys et al. 2016,
     equation 1).
 
-    image: the photo, (1, 3, H, W) sRGB in [0, 1]. weights, convention: see `term`."""
+    Args:
+        image: the photo, (1, 3, H, W) sRGB in [0, 1].
+        weights, convention: see `term`.
+    """
     return term(
         Content, "content", layers, weights, convention, image=im.check_picture(image, "content")
     )
@@ -221,8 +231,11 @@ def style(
     """Style: the Gram matrices of these layers shall be those of the painting (Gatys et al. 2016,
     equations 3 to 5).
 
-    image: the painting, (1, 3, H, W) sRGB in [0, 1]. weights, convention: see `term`. fit, scale,
-    fitted: see `Style`."""
+    Args:
+        image: the painting, (1, 3, H, W) sRGB in [0, 1].
+        weights, convention: see `term`.
+        fit, scale, fitted: see `Style`.
+    """
     # Refuses what cannot be.
     im.fitting(im.check_picture(image, "style").shape[-2:], image.shape[-2:], fit, scale)
     fitted = None if fitted is None else tuple(fitted)
@@ -285,8 +298,12 @@ class Bound:
         self.reweight({})
 
     def reweight(self, changes: Mapping[str, float]) -> None:
-        """Set weights by name. Raises InputError, and changes nothing, for an unknown name or a
-        weight that is not allowed."""
+        """Set weights by name.
+
+        Raises:
+            InputError: for an unknown name or a weight that is not allowed; nothing has changed
+                then.
+        """
         for name, value in changes.items():
             if name not in self.weights:
                 raise InputError(
@@ -328,14 +345,19 @@ class Bound:
     def features(
         self, picture: Tensor, reads: Collection[str], actives: Sequence[ActiveLayer]
     ) -> Iterable[tuple[str, Tensor]]:
-        """(layer, its features) of a picture on the network's device. actives: what later
-        evaluations will read."""
+        """(layer, its features) of a picture on the network's device.
+
+        Args:
+            actives: what later evaluations will read.
+        """
         return self.net(picture, reads).items()
 
     @property
     def scale(self) -> float:
-        """The largest weight. `evaluate` divides the total by it, so that a common factor of all
-        weights changes nothing."""
+        """The largest weight.
+
+        `evaluate` divides the total by it, so that a common factor of all weights changes nothing.
+        """
         return max(self.weights[term.name] for _, term in self.objective.terms)
 
     @property
@@ -344,8 +366,10 @@ class Bound:
         return self.objective.active_terms(self.weights)
 
     def __call__(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """(1, 3, H, W) -> (total, {term: unweighted value}); the total can be differentiated by
-        autograd."""
+        """(1, 3, H, W) -> (total, {term: unweighted value}).
+
+        The total can be differentiated by autograd.
+        """
         actives = self.objective.active(self.weights)
         features = self.net(image, {active.read for active in actives} - {PIXELS}) | {PIXELS: image}
         statistics = {

@@ -37,8 +37,10 @@ EXPLODED = "loss exploded, rolled back"
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """loss (scalar) and gradient (of the picture's shape) at a picture; `values` are those of the
-    terms, for the record."""
+    """loss (scalar) and gradient (of the picture's shape) at a picture.
+
+    `values` are those of the terms, for the record.
+    """
 
     loss: Tensor
     grad: Tensor
@@ -52,8 +54,10 @@ Evaluate = Callable[[Tensor], Evaluation]
 class State:
     """A picture x, its evaluation, and the optimizer's memory: `tensors` and `numbers` by name.
 
-    event: what the guard did in the last step, or "". stalled: no step that lowers the loss was
-    found."""
+    Attributes:
+        event: what the guard did in the last step, or "".
+        stalled: no step that lowers the loss was found.
+    """
 
     x: Tensor
     at: Evaluation
@@ -68,12 +72,18 @@ class Optimizer(Protocol):
     """What the engine needs of an optimizer."""
 
     def init(self, x: Tensor, evaluate: Evaluate) -> State:
-        """Evaluate a first picture; FloatingPointError if its loss is not finite."""
+        """Evaluate a first picture.
+
+        Raises:
+            FloatingPointError: if its loss is not finite.
+        """
         ...
 
     def step(self, state: State, evaluate: Evaluate) -> State:
-        """Return the next state; a picture whose loss is not finite, or explodes, is never in
-        it."""
+        """Return the next state.
+
+        A picture whose loss is not finite, or explodes, is never in it.
+        """
         ...
 
 
@@ -88,7 +98,11 @@ def clipped(x: Tensor, bounds: tuple[float, float] | None) -> Tensor:
 
 
 def started(x: Tensor, evaluate: Evaluate, numbers: dict[str, Any]) -> State:
-    """The state at a first picture; FloatingPointError if its loss or gradient is not finite."""
+    """The state at a first picture.
+
+    Raises:
+        FloatingPointError: if its loss or gradient is not finite.
+    """
     at = evaluate(x)
     loss = float(at.loss)
     if not (math.isfinite(loss) and math.isfinite(float(at.grad.sum()))):
@@ -100,9 +114,11 @@ def started(x: Tensor, evaluate: Evaluate, numbers: dict[str, Any]) -> State:
 
 
 def _guarded(state: State, x: Tensor, evaluate: Evaluate, tensors: dict, numbers: dict) -> State:
-    """The state at x. If picture or loss are not finite there, or the loss explodes: the old state
-    with half the rate and without memory. (A picture of NaN may have a finite loss, since a ReLU
-    can turn NaN into 0.)"""
+    """The state at x.
+
+    If picture or loss are not finite there, or the loss explodes: the old state with half the rate
+    and without memory. (A picture of NaN may have a finite loss, since a ReLU can turn NaN into 0.)
+    """
     at = evaluate(x)
     loss, *sums = torch.stack([at.loss, at.grad.abs().sum(), x.abs().sum()]).tolist()
     finite = all(map(math.isfinite, (loss, *sums)))
@@ -117,11 +133,13 @@ def _guarded(state: State, x: Tensor, evaluate: Evaluate, tensors: dict, numbers
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma and Ba 2015). `rate` is about the change of each pixel in a step; black to white
-    is 1.
+    """Adam (Kingma and Ba 2015).
+
+    `rate` is about the change of each pixel in a step; black to white is 1.
 
     Departure from the paper: epsilon is relative to the root mean square of the gradient, so that
-    the scale of the objective does not matter."""
+    the scale of the objective does not matter.
+    """
 
     rate: float = RATE
     betas: tuple[float, float] = (0.9, 0.999)

@@ -16,8 +16,10 @@ PARTS = (8, 32)  # fewest and most parts into which the positions of 16-bit feat
 
 
 def positions(features: Tensor) -> Tensor:
-    """(B, C, H, W) -> (M, N): one row for each position; no copy if the features are
-    channels-last."""
+    """(B, C, H, W) -> (M, N): one row for each position.
+
+    No copy if the features are channels-last.
+    """
     return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
 
 

@@ -76,8 +76,11 @@ def pyramid(
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The picture with the lowest loss at the present size and weights; FloatingPointError if the
-    loss is not finite."""
+    """The picture with the lowest loss at the present size and weights.
+
+    Raises:
+        FloatingPointError: if the loss is not finite.
+    """
 
     loss: float
     x: Tensor
@@ -145,8 +148,10 @@ class Step:
         return _shown(self._state.x)
 
     def preview(self) -> Callable[[], Tensor]:
-        """Begin to copy the picture of this step to the host, without waiting; calling what is
-        returned gives the copy."""
+        """Begin to copy the picture of this step to the host, without waiting.
+
+        Calling what is returned gives the copy.
+        """
         return to_host(self.snapshot())
 
     def best(self) -> Tensor:
@@ -174,8 +179,10 @@ class Step:
         )
 
     def checkpoint(self) -> Checkpoint:
-        """All that is needed to resume from here. To be called before the step after the next one
-        begins."""
+        """All that is needed to resume from here.
+
+        To be called before the step after the next one begins.
+        """
         state, best = self._state, self._best
         tensors = {
             "x": state.x,

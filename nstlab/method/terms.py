@@ -51,11 +51,16 @@ def moments_vjp(grad_output: Tensor, features: Tensor, into: Tensor, add: bool) 
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One kind of error, measured on some layers. Subclasses define the `statistic` and its
-    `score`.
+    """One kind of error, measured on some layers.
 
-    The term's value is Σ_l layer_weights_l · score(statistic(F_l), target_l). image: (1, 3, H, W)
-    sRGB in [0, 1], from whose features the targets are made; None if there are no targets."""
+    Subclasses define the `statistic` and its `score`.
+
+    The term's value is Σ_l layer_weights_l · score(statistic(F_l), target_l).
+
+    Attributes:
+        image: (1, 3, H, W) sRGB in [0, 1], from whose features the targets are made. None if there
+            are no targets.
+    """
 
     name: str
     layers: tuple[str, ...]
@@ -142,8 +147,10 @@ class Term:
     def part(self, features: Tensor, target: Tensor | None, crop: Crop) -> Tensor:
         """What some positions add to the statistic, which is the sum over all crops.
 
-        features: those of the crop, with `margin` more on each side. target: that of all
-        positions."""
+        Args:
+            features: those of the crop, with `margin` more on each side.
+            target: that of all positions.
+        """
         return crop.share * self.statistic(features, self.cut(target, crop, features))
 
     def cut(self, target: Tensor | None, crop: Crop, like: Tensor) -> Tensor | None:
@@ -216,9 +223,11 @@ class Style(Term):
     The gradient at the convolution is 1/(N² M) (Fᵀ (G - A))_ji where F > 0, and 0 elsewhere
     (equation 6).
 
-    fit, scale: how the painting gets the shape of the image, see images.fit. fitted: the (H, W) of
-    the images for which that has been done already; for images of another size, the painting is
-    then enlarged or reduced as they are."""
+    Attributes:
+        fit, scale: how the painting gets the shape of the image, see images.fit.
+        fitted: the (H, W) of the images for which that has been done already; for images of another
+            size, the painting is then enlarged or reduced as they are.
+    """
 
     fit: str = FITS[0]
     scale: float = 1.0

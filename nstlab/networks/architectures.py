@@ -31,9 +31,12 @@ DEFAULT_NETWORK = "vgg19"
 class Architecture:
     """A network's layers.
 
-    nodes: {layer: node of torchvision's graph}, in the network's order. style_layers,
-    content_layers: what is read by default; for a VGG, by convention. blocks: a VGG's convolutions
-    in each block. options: for torchvision's builder."""
+    Attributes:
+        nodes: {layer: node of torchvision's graph}, in the network's order.
+        style_layers, content_layers: what is read by default; for a VGG, by convention.
+        blocks: a VGG's convolutions in each block.
+        options: for torchvision's builder.
+    """
 
     name: str
     nodes: Mapping[str, str]
@@ -74,7 +77,9 @@ class Architecture:
         """The name of a layer, given that name, or for a VGG the index that tutorials use (1 =
         conv1_1, 4 = conv2_2).
 
-        Raises InputError for a layer that the network does not have."""
+        Raises:
+            InputError: for a layer that the network does not have.
+        """
         text = str(name).strip()
         if (
             self.blocks
@@ -167,7 +172,9 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 def architecture(name: str) -> Architecture:
     """The architecture of that name: one of ARCHITECTURES, or any other classifier of torchvision.
 
-    Raises InputError for any other name, and for a network that cannot be traced."""
+    Raises:
+        InputError: for any other name, and for a network that cannot be traced.
+    """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
     from torchvision import models

@@ -23,8 +23,10 @@ from nstlab.networks.weights import Weights
 
 
 def pooled(x: Tensor, kind: str, *window: Any, **options: Any) -> Tensor:
-    """Pooling of a kind in names.POOLS; further arguments as of torch's functions: kernel size,
-    stride, padding, …"""
+    """Pooling of a kind in names.POOLS.
+
+    Further arguments as of torch's functions: kernel size, stride, padding, …
+    """
     if kind == "max":
         return F.max_pool2d(x, *window, **options)
     options |= {"count_include_pad": False} if options else {}
@@ -50,13 +52,19 @@ def soften(features: Tensor, temperature: float) -> Tensor:
 
 
 class Network(nn.Module):
-    """What every loss model is: `net(image, layers)` -> {layer: features}; no parameter ever
-    requires a gradient.
+    """What every loss model is: `net(image, layers)` -> {layer: features}.
 
-    weights: what it has learned. pool: one of names.POOLS. precision: one of names.PRECISIONS, for
-    evaluations by the engine, see fast.arithmetic; a direct call computes in the type of the
-    weights, float32. temperature: of `soften`; 0 leaves activations as they are. normalized:
-    whether they are, see `normalize_activations`. gain: a factor of all poolings."""
+    No parameter ever requires a gradient.
+
+    Args:
+        weights: what it has learned.
+        pool: one of names.POOLS.
+        precision: one of names.PRECISIONS, for evaluations by the engine, see fast.arithmetic; a
+            direct call computes in the type of the weights, float32.
+        temperature: of `soften`; 0 leaves activations as they are.
+        normalized: whether they are, see `normalize_activations`.
+        gain: a factor of all poolings.
+    """
 
     def __init__(self, weights: Weights, pool: str, precision: str, temperature: float):
         super().__init__()
@@ -105,9 +113,13 @@ class Network(nn.Module):
     def forward(self, image: Tensor, layers: Iterable[str | int]) -> dict[str, Tensor]:
         """Compute the features of some layers, and nothing beyond the deepest of them.
 
-        image: (B, 3, H, W) sRGB in [0, 1] -> {name: (B, C, h, w)} in the order of the network, new
-        tensors at each call. Raises InputError if the weights lack a layer or the image is too
-        small for one."""
+        Args:
+            image: (B, 3, H, W) sRGB in [0, 1] -> {name: (B, C, h, w)} in the order of the network,
+                new tensors at each call.
+
+        Raises:
+            InputError: if the weights lack a layer or the image is too small for one.
+        """
         wanted = self.require(layers, image.shape[-2:])
         features = self.raw_features(image, wanted)
         return {name: soften(f, self.temperature) for name, f in features.items()}
@@ -123,10 +135,13 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def require(self, layers: Iterable[str | int], shape: Sequence[int] | None = None) -> set[str]:
-        """Check that the weights, and an image of shape (H, W), reach as far as these layers;
-        return the layers' names.
+        """Check that the weights, and an image of shape (H, W), reach as far as these layers.
 
-        Raises InputError if they do not."""
+        Return the layers' names.
+
+        Raises:
+            InputError: if they do not.
+        """
         raise NotImplementedError
 
     def reaches(self, layer: str, shape: Sequence[int]) -> bool:

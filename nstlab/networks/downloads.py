@@ -23,8 +23,10 @@ TIMEOUT = 30.0  # seconds without a byte after which a server is given up
 
 @dataclass(frozen=True)
 class Download:
-    """A file that `fetch` can get. `sha256` is the beginning of its hash, which is part of the
-    file's name."""
+    """A file that `fetch` can get.
+
+    `sha256` is the beginning of its hash, which is part of the file's name.
+    """
 
     url: str
     sha256: str
@@ -44,12 +46,20 @@ class Download:
 def fetch(
     download: Download, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Path:
-    """Download a file into its place and check its hash; an interrupted download continues where it
-    stopped.
+    """Download a file into its place and check its hash.
 
-    Args: progress: called with the number of bytes received and the number in all (0 if unknown).
-    Returns: the file's path; one that is there already is checked and kept. Raises: InputError if
-    it cannot be had (what has come is kept) or if its hash is wrong (then it is removed)."""
+    An interrupted download continues where it stopped.
+
+    Args:
+        progress: called with the number of bytes received and the number in all (0 if unknown).
+
+    Returns:
+        The file's path; one that is there already is checked and kept.
+
+    Raises:
+        InputError: if the download fails (the partial file is kept), or if the hash is wrong (then
+            it is removed).
+    """
     path = download.path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,10 +125,12 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
 
 
 def _receive(url: str, part: Path, most: int, progress: Callable[[int, int], None]) -> None:
-    """Append what is missing to the partial file; start it anew if the server cannot send a part
-    only.
+    """Append what is missing to the partial file.
 
-    most: bytes after which no more are received, since the file cannot be the right one."""
+    Start it anew if the server cannot send a part only.
+
+    most: bytes after which no more are received, since the file cannot be the right one.
+    """
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:

@@ -258,7 +258,9 @@ def loss_network(
     """The network of that name: `VGG19`, `VGG16` or a `GraphNetwork`, which say what the options
     are.
 
-    Raises InputError for what it cannot have."""
+    Raises:
+        InputError: for what it cannot have.
+    """
     if kind := {kind.NAME: kind for kind in (VGG19, VGG16)}.get(name):
         return kind(rescale_pool=rescale_pool, **options)
     if rescale_pool:
@@ -288,8 +290,11 @@ class Field(NamedTuple):
 
 
 def fields(name: str) -> dict[str, Field]:
-    """What each layer of a network sees, of those that have positions. InputError for an unknown
-    network."""
+    """What each layer of a network sees, of those that have positions.
+
+    Raises:
+        InputError: for an unknown network.
+    """
     layout = architecture(name)
     if layout.blocks:
         steps = {"conv": (3, 1, True), "relu": (1, 1, False), POOL: (2, 2, False)}

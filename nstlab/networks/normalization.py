@@ -44,9 +44,14 @@ def normalize_activations(net: Network, images: Iterable[Tensor] | None = None) 
     their filters hardly answer to any photo, would be enlarged, and would then be most of what is
     seen (with SqueezeNet, pictures become noise).
 
-    images: (1, 3, H, W) sRGB in [0, 1]. By default, `normalization_images`; the means over these
-    are computed once for each network and kept in the user's cache, and a network that is
-    normalized already is left as it is. Raises InputError if the activations are not finite."""
+    Args:
+        images: (1, 3, H, W) sRGB in [0, 1]. By default, `normalization_images`; the means over
+            these are computed once for each network and kept in the user's cache, and a network
+            that is normalized already is left as it is.
+
+    Raises:
+        InputError: if the activations are not finite.
+    """
     if images is None and net.normalized:
         return net
     means = _cached_means(net) if images is None else _finite_means(net, images)

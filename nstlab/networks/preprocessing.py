@@ -49,7 +49,11 @@ class Preprocessing:
 
     @classmethod
     def parse(cls, text: str) -> Preprocessing:
-        """Read what str() writes; InputError for anything else."""
+        """Read what str() writes.
+
+        Raises:
+            InputError: for anything else.
+        """
         one = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
         number = rf"({one}(?:/{one}/{one})?)"
         match = re.fullmatch(

@@ -116,8 +116,10 @@ class VGG(Network):
         return F.conv2d(x, *self.convolution(name), padding=1)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H // 2, W // 2); an odd last row or column is dropped, as in
-        VGG."""
+        """(B, C, H, W) -> (B, C, H // 2, W // 2).
+
+        An odd last row or column is dropped, as in VGG.
+        """
         small = pooled(x, self.pool, 2)
         return small if self.gain == 1 else self.gain * small
 

@@ -42,8 +42,13 @@ CAFFE_BIAS_SUM = 29.9405
 class Weights:
     """What a network has learned, and the preprocessing of its input.
 
-    tensors: of a VGG `conv1_1.weight` (O, I, 3, 3), `conv1_1.bias` (O,) and so on; of others by
-    torchvision's names. All are float32, on the CPU. source: where they come from."""
+    All are float32, on the CPU.
+
+    Attributes:
+        tensors: of a VGG `conv1_1.weight` (O, I, 3, 3), `conv1_1.bias` (O,) and so on; of others by
+            torchvision's names.
+        source: where they come from.
+    """
 
     tensors: dict[str, Tensor]
     preprocessing: Preprocessing
@@ -77,8 +82,9 @@ def load_file(
 ) -> Weights:
     """Read a network's weights from a file in any of the formats named above.
 
-    Raises: InputError, in one line, if there is no such file, or it is damaged or holds something
-    else."""
+    Raises:
+        InputError: in one line, if there is no such file, or it is damaged or holds something else.
+    """
     path = Path(path)
     layout = architecture(network)
     try:
@@ -114,8 +120,10 @@ def _present_name(name: str) -> str:
 
 
 def _sequential_names(layout: Architecture) -> dict[str, str]:
-    """{torchvision's name: a VGG's layer}, {"features.0": "conv1_1", …}; torchvision counts ReLUs
-    and poolings too."""
+    """{torchvision's name: a VGG's layer}, {"features.0": "conv1_1", …}.
+
+    Torchvision counts ReLUs and poolings too.
+    """
     return {f"features.{index}": name for index, name in enumerate(layout.layers)}
 
 
@@ -214,8 +222,11 @@ def _published(network: str) -> tuple[Download, Preprocessing]:
 
 
 def download(network: str = DEFAULT_NETWORK, name: str = DOWNLOADS[0]) -> Download:
-    """Where a network's weights of that name, one of names.DOWNLOADS, can be had. InputError if
-    there are none."""
+    """Where a network's weights of that name, one of names.DOWNLOADS, can be had.
+
+    Raises:
+        InputError: if there are none.
+    """
     if network == DEFAULT_NETWORK:
         return SOURCES[name]
     if name != DOWNLOADS[0]:
@@ -234,7 +245,11 @@ def random_weights(
     seed: int = 0, widths: tuple[int, ...] = WIDTHS, network: str = DEFAULT_NETWORK
 ) -> Weights:
     """Random weights, of a VGG as in He et al. 2015: normal with variance 2 / (9 · input channels),
-    biases 0; of others as torchvision draws them. widths: channels of a VGG's blocks."""
+    biases 0; of others as torchvision draws them.
+
+    Args:
+        widths: channels of a VGG's blocks.
+    """
     layout = architecture(network)
     source = f"random (seed {seed})"
     if not layout.blocks:
@@ -282,8 +297,10 @@ def trained_with(network: str) -> Preprocessing:
 
 
 def _auto(network: str) -> Weights:
-    """The ImageNet weights if they are on this machine, else the embedded ones; logs which. Other
-    networks than VGG19 have only the former."""
+    """The ImageNet weights if they are on this machine, else the embedded ones; logs which.
+
+    Other networks than VGG19 have only the former.
+    """
     if network != DEFAULT_NETWORK:
         return _downloaded(DOWNLOADS[0], network)
     if SOURCES["imagenet"].path.is_file():
@@ -307,9 +324,14 @@ def _say(message: str) -> None:
 def load(source: str | Path = WEIGHTS[0], seed: int = 0, network: str = DEFAULT_NETWORK) -> Weights:
     """Load a network's weights by name, one of names.WEIGHTS, or from a file.
 
-    source: "auto" takes the ImageNet weights if they are on this machine, else, for VGG19, the
-    embedded ones. seed: of random weights. Raises InputError for an unknown name, a missing
-    download or an unusable file."""
+    Args:
+        source: "auto" takes the ImageNet weights if they are on this machine, else, for VGG19, the
+            embedded ones.
+        seed: of random weights.
+
+    Raises:
+        InputError: for an unknown name, a missing download or an unusable file.
+    """
     name = os.path.expanduser(str(source))
     match name:
         case "auto":

@@ -25,14 +25,18 @@ def luminance(image: Tensor) -> Tensor:
 
 
 def with_luminance(image: Tensor, other: Tensor) -> Tensor:
-    """The picture with the luminance of another one of its shape; clipped where no colour is as
-    bright."""
+    """The picture with the luminance of another one of its shape.
+
+    Clipped where no colour is as bright.
+    """
     return (image + luminance(other) - luminance(image)).clamp(0, 1)
 
 
 def matched_luminance(image: Tensor, reference: Tensor) -> Tensor:
-    """A picture in grey, with the mean and the deviation of the reference's luminance; the shapes
-    may differ."""
+    """A picture in grey, with the mean and the deviation of the reference's luminance.
+
+    The shapes may differ.
+    """
     before = luminance(image)
     wanted = luminance(reference)
     ratio = wanted.std(correction=0) / before.std(correction=0).clamp_min(DARKEST**0.5)
@@ -46,8 +50,12 @@ def matched_colours(
 
     Each pixel x becomes C^½ D^-½ (x - n) + m, with mean m and covariance C of the reference, n and
     D of the picture (Gatys et al. 2016, after Hertzmann et al. 2001). What is not in [0, 1] is
-    clipped, which changes mean and covariance, so this is done PASSES times. weights, others: (1,
-    1, H, W), how far the pixels of the picture and of the reference count; all alike by default."""
+    clipped, which changes mean and covariance, so this is done PASSES times.
+
+    Args:
+        weights, others: (1, 1, H, W), how far the pixels of the picture and of the reference count;
+            all alike by default.
+    """
     (_, m, c), matched = _statistics(reference, others), image
     for _ in range(PASSES):
         colours, n, d = _statistics(matched, weights)

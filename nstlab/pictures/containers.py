@@ -82,10 +82,17 @@ def tidied_png(file: BinaryIO, texts: Sequence[bytes]) -> tuple[BinaryIO, dict[s
     """A PNG with no more than its pixels and the metadata that count, in front of them, also those
     that were behind.
 
-    texts: keys of texts that count. Returns the file, and what Pillow does not tell: "frames",
-    "cicp" (code points of primaries, transfer, matrix, range), and "check", which raises ValueError
-    if the pixels are not those that were written.
-    Raises: ValueError if what else decides the pixels is not what was written."""
+    Args:
+        texts: keys of texts that count.
+
+    Returns:
+        The file, and what Pillow does not tell: "frames", "cicp" (code points of primaries,
+        transfer, matrix, range), and "check", which raises ValueError if the pixels are not those
+        that were written.
+
+    Raises:
+        ValueError: if what else decides the pixels is not what was written.
+    """
     kept: dict[bytes, bytes] = {}
     parts: list[range] = []
     facts: dict[str, Any] = {"check": partial(_check_all, file, parts)}

@@ -99,11 +99,14 @@ GREY = ("1", "L", "LA", "La")
 
 
 class Pixels:
-    """A decoded picture, upright: any part of it in sRGB. What is special about its colours is
-    logged.
+    """A decoded picture, upright: any part of it in sRGB.
 
-    convert: whether its colour information counts. Label pictures are numbers, so that theirs does
-    not."""
+    What is special about its colours is logged.
+
+    Args:
+        convert: whether its colour information counts, as that of label pictures, which are
+            numbers, does not.
+    """
 
     def __init__(self, path: Path, image: Image.Image, convert: bool = True):
         self._levels = _levels(image)

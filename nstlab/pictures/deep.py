@@ -21,10 +21,13 @@ NATIVE, OTHER = ("L", "B") if np.little_endian else ("B", "L")
 class Levels:
     """The numbers of a deep picture.
 
-    values: (H, W, C), as they are stored. mode: what the first ones are, L, RGB, CMYK or LAB.
-    black, white: between which they are. alpha: whether the next one is "straight" or
-    "premultiplied" alpha, or there is "" none. clear: the values of pixels that are transparent, by
-    their value."""
+    Attributes:
+        values: (H, W, C), as they are stored.
+        mode: what the first ones are, L, RGB, CMYK or LAB.
+        black, white: between which they are.
+        alpha: whether the next one is "straight" or "premultiplied" alpha, or there is "" none.
+        clear: the values of pixels that are transparent, by their value.
+    """
 
     values: np.ndarray
     mode: str
@@ -44,7 +47,9 @@ class Levels:
         """(colours (h, w, C), alpha (h, w, 1) or None), float32 in [0, 1], of a part: left, top,
         right, bottom.
 
-        opaque: whether alpha is ignored."""
+        Args:
+            opaque: whether alpha is ignored.
+        """
         values = self.values[box[1] : box[3], box[0] : box[2]]
         alpha = None
         with np.errstate(all="ignore"):  # numbers beyond all bounds
@@ -90,9 +95,11 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def white_of(values: np.ndarray, bits: int) -> float:
-    """The number that is white. It is the greatest of its kind, unless all of more than 16 bits, or
-    of floating-point ones, are within a smaller range that is usual: to 1 (floating-point), to
-    255 (the same), to 65535."""
+    """The number that is white.
+
+    It is the greatest of its kind, unless all of more than 16 bits, or of floating-point ones, are
+    within a smaller range that is usual: to 1 (floating-point), to 255 (the same), to 65535.
+    """
     if values.dtype.kind != "f" and bits <= 16:
         return float((1 << bits - (values.dtype.kind == "i")) - 1)
     brightest = max(float(_finite(row.astype(np.float32)).max()) for row in values)
@@ -105,8 +112,10 @@ def white_of(values: np.ndarray, bits: int) -> float:
 
 
 class DeepTiff(ImageFile.ImageFile):
-    """A page of a TIFF that Pillow reads as if it were another one, or in 8 bits. `load` reads its
-    levels."""
+    """A page of a TIFF that Pillow reads as if it were another one, or in 8 bits.
+
+    `load` reads its levels.
+    """
 
     format = "TIFF"
 

@@ -15,8 +15,10 @@ COMPRESSION = 4  # of zlib, 1 to 9: 6 takes twice the time for 2 % less
 
 
 def levels_of(picture: Tensor, deep: bool = False) -> np.ndarray:
-    """(1, 3, H, W) in [0, 1] -> (H, W, 3) of 8 or, if `deep`, 16 bits, rounded to the nearest;
-    others are clipped."""
+    """(1, 3, H, W) in [0, 1] -> (H, W, 3) of 8 or, if `deep`, 16 bits, rounded to the nearest.
+
+    Others are clipped.
+    """
     white, dtype = (65535, np.uint16) if deep else (255, np.uint8)
     planes = picture[0].detach().float().clamp(0, 1).mul_(white).round_()
     return planes.permute(1, 2, 0).cpu().numpy().astype(dtype, order="C")

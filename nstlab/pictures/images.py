@@ -51,9 +51,13 @@ def load(source: str | os.PathLike, size: int | None = None) -> Tensor:
     Args:
         source: a path, or the name of a sample picture.
         size: long side in pixels after resizing; None keeps the picture's own.
-    Returns: (1, 3, H, W) float32, sRGB in [0, 1]. Raises: InputError if there is no such file, if
-    it is not a picture, damaged, too small, too large or too long, or if reading it needs more
-    memory than is free.
+
+    Returns:
+        (1, 3, H, W) float32, sRGB in [0, 1].
+
+    Raises:
+        InputError: if there is no such file, if it is not a picture, damaged, too small, too large
+            or too long, or if reading it needs more memory than is free.
     """
     path = path_of(source)
     return read(
@@ -69,24 +73,33 @@ def load_fit(
 
 
 def shape_of(source: str | os.PathLike, size: int | None = None) -> tuple[int, int]:
-    """(H, W) of what `load` would return, from the file's header alone. Raises InputError as `load`
-    does."""
+    """(H, W) of what `load` would return, from the file's header alone.
+
+    Raises:
+        InputError: as `load` does.
+    """
     path = path_of(source)
     with opened(path) as image:
         return upright(image) if size is None else fit_size(upright(image), size, path)
 
 
 def format_of(path: str | os.PathLike) -> str:
-    """The format, such as "PNG", of a picture, which is read to its end. Raises InputError as
-    `load` does."""
+    """The format, such as "PNG", of a picture, which is read to its end.
+
+    Raises:
+        InputError: as `load` does.
+    """
     with opened(path) as image:
         decode(path, image)
         return image.format
 
 
 def reopen(path: str | os.PathLike) -> Tensor:
-    """Read a picture that `save` wrote, (1, 3, H, W) in [0, 1], of any size and shape. InputError
-    if it is damaged."""
+    """Read a picture that `save` wrote, (1, 3, H, W) in [0, 1], of any size and shape.
+
+    Raises:
+        InputError: if it is damaged.
+    """
     with opened(path, any_shape=True) as image:
         if isinstance(image, DeepTiff):
             return encoding.picture_of(encoding.read_tiff(Path(path)))
@@ -98,8 +111,11 @@ def reopen(path: str | os.PathLike) -> Tensor:
 
 
 def verify(path: str | os.PathLike) -> tuple[int, int]:
-    """(H, W) of a picture of any size and shape, which is read to its end. InputError if it is
-    damaged."""
+    """(H, W) of a picture of any size and shape, which is read to its end.
+
+    Raises:
+        InputError: if it is damaged.
+    """
     with opened(path, any_shape=True) as image:
         load_pixels(image)
         return image.size[::-1]
@@ -144,7 +160,12 @@ def fit_size(
 ) -> tuple[int, int]:
     """(H, W) of the same proportions with the long side `size`.
 
-    Raises: InputError, about `what`, if the short side gets too short. name: of the size there."""
+    Args:
+        name: of the size there.
+
+    Raises:
+        InputError: about `what`, if the short side gets too short.
+    """
     if not isinstance(size, (int, np.integer)):
         raise InputError(f"size: {size!r} is not a whole number, the long side in px")
     height, width = shape
@@ -164,8 +185,10 @@ def alike(shape: Sequence[int], other: Sequence[int]) -> bool:
 
 
 def resize(image: Tensor, shape: Sequence[int]) -> Tensor:
-    """The picture at (H, W), by antialiased bicubic interpolation of its sRGB values; (1, 3, H, W)
-    in [0, 1]."""
+    """The picture at (H, W), by antialiased bicubic interpolation of its sRGB values.
+
+    (1, 3, H, W) in [0, 1].
+    """
     return image if tuple(image.shape[-2:]) == tuple(shape) else resized(image, shape)
 
 
@@ -191,7 +214,9 @@ def fitting(
     """What `fit` does to a picture of shape `own`: (the part that it uses, the (H, W) that it gives
     to it).
 
-    Raises: InputError for an unknown `how`, and for a scale that is not a positive number."""
+    Raises:
+        InputError: for an unknown `how`, and for a scale that is not a positive number.
+    """
     one_of("fit", how, FITS)
     if not 0 < scale < inf:
         raise InputError(f"scale: {scale} is not allowed; allowed is a number more than 0")
@@ -214,10 +239,13 @@ def fitting(
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """An 8-bit RGB Pillow image; values outside [0, 1] are clipped, the others rounded to the
-    nearest level.
+    """An 8-bit RGB Pillow image.
 
-    Raises InputError for what is no picture, such as several at once."""
+    Values outside [0, 1] are clipped, the others rounded to the nearest level.
+
+    Raises:
+        InputError: for what is no picture, such as several at once.
+    """
     _check_colours(image)
     return Image.fromarray(encoding.levels_of(image))
 
@@ -244,8 +272,14 @@ def save(
     """Write a picture as PNG, JPEG or TIFF, as its suffix says, with `settings` in its metadata
     (see `read_settings`).
 
-    deep: with 16 bits a channel, which a JPEG cannot have. The file is written beside its place
-    first and then renamed. Raises InputError if it is no picture, or cannot be written."""
+    The file is written beside its place first and then renamed.
+
+    Args:
+        deep: with 16 bits a channel, which a JPEG cannot have.
+
+    Raises:
+        InputError: if it is no picture, or cannot be written.
+    """
     _check_colours(image)
     path = check_writable(path, deep)
     text = json.dumps(settings or {})
@@ -298,8 +332,10 @@ def save_gif(
     """Write an animated GIF that lasts about `seconds` and then stays on the last frame for a
     while.
 
-    frames: (1, 3, H, W), taken one at a time. shape: (H, W) of the animation, scaled down to a long
-    side of at most `size` px."""
+    Args:
+        frames: (1, 3, H, W), taken one at a time.
+        shape: (H, W) of the animation, scaled down to a long side of at most `size` px.
+    """
     path = Path(path)
     shape = fit_size(shape, min(size, max(shape)))
     pictures = [

@@ -38,8 +38,11 @@ def load(source: str | os.PathLike) -> Tensor:
 
     Numbers are what grey pictures of more than 8 bits have, if they are whole, and palettes in
     which numbers share a colour. The number n becomes the grey n, as in 8 bits, or the colour n
-    from 256 on; steps of 257 are 8 bits that were made 16. Raises InputError as `images.load`, and
-    for numbers that would have the same colour."""
+    from 256 on; steps of 257 are 8 bits that were made 16.
+
+    Raises:
+        InputError: as `images.load`, and for numbers that would have the same colour.
+    """
     path = samples.path_of(source)
     picture, numbers = read_labels(path)
     if numbers is None:
@@ -68,8 +71,11 @@ def colours(labels: Tensor, what: str = "mask") -> dict[str, Tensor]:
     """{"#rrggbb": (H, W), whether a pixel has it} for the colours of a label picture, (1, 3, H, W)
     in [0, 1], by their names.
 
-    Colours of hardly any pixels are left out. InputError, about `what`, if more than MOST are left,
-    or too little of the picture."""
+    Colours of hardly any pixels are left out.
+
+    Raises:
+        InputError: about `what`, if more than MOST are left, or too little of the picture.
+    """
     code = ((labels[0] * 255).round().long() * torch.tensor([65536, 256, 1]).view(3, 1, 1)).sum(0)
     every, counts = code.unique(return_counts=True)
     common = counts >= max(1, SMALLEST * code.numel())
@@ -88,8 +94,13 @@ def colours(labels: Tensor, what: str = "mask") -> dict[str, Tensor]:
 
 def masks(labels: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """The masks of two label pictures, of the same regions in the same order; of the first one's
-    regions, in the order of their colours. InputError if the second one lacks a region. Pixels of a
-    colour that is left out belong to no region."""
+    regions, in the order of their colours.
+
+    Pixels of a colour that is left out belong to no region.
+
+    Raises:
+        InputError: if the second one lacks a region.
+    """
     first = colours(labels)
     second = colours(others, "painting_mask")
     missing = [name for name in first if name not in second]
@@ -184,11 +195,13 @@ def common_regions(
 
 
 def _described(net: Net, picture: Tensor, names: Sequence[str]) -> Tensor:
-    """(1, C, h, w): the features of layers at the first one's positions, smoothed; each layer
-    counts the same.
+    """(1, C, h, w): the features of layers at the first one's positions, smoothed.
+
+    Each layer counts the same.
 
     They are relative to the picture's own mean and deviation, since a painting's features differ
-    from a photo's everywhere."""
+    from a photo's everywhere.
+    """
     with torch.no_grad():
         layers = [
             F.avg_pool2d(f, 5, 1, 2, count_include_pad=False) for f in net(picture, names).values()

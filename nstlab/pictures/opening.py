@@ -72,12 +72,14 @@ UNKNOWN = {  # and what it does not know
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike, any_shape: bool = False) -> Iterator[Image.Image]:
-    """A picture of which only the header has been read. Whatever goes wrong while it is open
-    becomes an InputError.
+    """A picture of which only the header has been read.
+
+    Whatever goes wrong while it is open becomes an InputError.
 
     Sides that are not allowed are refused, unless it may have `any_shape`. In `image.info`, "tags"
     are the containers.Tags of a TIFF or of EXIF data, "frames", "cicp" and "check" see
-    `containers.tidied_png`. `decode` or `load_pixels` reads the pixels."""
+    `containers.tidied_png`. `decode` or `load_pixels` reads the pixels.
+    """
     if max_pixels() > MAX_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels()
     _silence_libtiff()
@@ -162,8 +164,10 @@ def _frames(image: Image.Image, file: BinaryIO) -> int:
 
 
 def _keep_orientation(image: Image.Image) -> None:
-    """Leave only the orientation of a picture's EXIF and XMP data, which may be damaged; EXIF data
-    tell it first."""
+    """Leave only the orientation of a picture's EXIF and XMP data, which may be damaged.
+
+    EXIF data tell it first.
+    """
     info = image.info
     text = info.pop("Raw profile type exif", "")
     data = info.pop("exif", b"")

@@ -53,11 +53,14 @@ TAKEN = "its colours are taken for sRGB"
 
 
 def conversion(path: Path, image: Image.Image, mode: str, exact: bool) -> Convert | None:
-    """What converts a picture, or a part of it, to sRGB; None if nothing is to be done, or can be,
-    which is told.
+    """What converts a picture, or a part of it, to sRGB.
 
-    mode: that of its colours, L, RGB, CMYK or LAB. exact: whether a conversion that hardly changes
-    anything is made, too."""
+    None if nothing is to be done, or can be, which is told.
+
+    Args:
+        mode: that of its colours, L, RGB, CMYK or LAB.
+        exact: whether a conversion that hardly changes anything is made, too.
+    """
     if mode == "LAB":
         return _by(ImageCms.createProfile("LAB"), mode)
     profile = _stored(path, image)
@@ -88,8 +91,10 @@ def conversion(path: Path, image: Image.Image, mode: str, exact: bool) -> Conver
 
 
 def _stored(path: Path, image: Image.Image) -> bytes | None:
-    """The profile of a picture, or one that says what else is told of its colours; None for those
-    of sRGB."""
+    """The profile of a picture, or one that says what else is told of its colours.
+
+    None for those of sRGB.
+    """
     boxes = _in_boxes(path, image)
     profile = image.info.get("icc_profile", boxes.get("profile"))
     if "icc_profile" in image.info and not profile:
@@ -278,8 +283,10 @@ def _white(point: Sequence[float]) -> np.ndarray:
 
 
 def _primaries(points: Sequence[Sequence[float]]) -> np.ndarray | None:
-    """(3, 3): XYZ, at the white of profiles (D50), of red, green and blue, in its columns; None if
-    they are no colours."""
+    """(3, 3): XYZ, at the white of profiles (D50), of red, green and blue, in its columns.
+
+    None if they are no colours.
+    """
     if min(y for _, y in points) <= 0.001 or max(max(pair) for pair in points) > 2:
         return None
     whites = _white(points[3])

@@ -72,8 +72,10 @@ def pictures_in(folder: Path, nested: bool = False) -> list[Path]:
 
 
 def path_of(source: str | os.PathLike) -> Path:
-    """The file that `source` means, a path or the name of a sample picture; a file wins over a
-    sample of the same name."""
+    """The file that `source` means, a path or the name of a sample picture.
+
+    A file wins over a sample of the same name.
+    """
     path = user_path(source)
     return path if os.path.exists(path) or path.suffix else sample_path(str(source))
 

@@ -120,7 +120,11 @@ def known() -> dict[str, type[RunSettings]]:
 
 
 def named(name: str) -> type[RunSettings]:
-    """The settings class of a recipe; InputError if there is none of that name."""
+    """The settings class of a recipe.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
     recipes = known()
     return recipes[one_of("recipe", name, list(recipes))]
 
@@ -144,7 +148,9 @@ class Input:
     """A picture that a recipe reads: a file or the name of a sample, and how it gets the result's
     shape (see images.fit).
 
-    labels: whether its colours are names of regions, so that it is read as it is."""
+    Attributes:
+        labels: whether its colours are names of regions, so that it is read as it is.
+    """
 
     source: str
     fit: str = FITS[0]
@@ -250,8 +256,10 @@ class RunSettings(Settings):
             object.__setattr__(self, name, named)
 
     def __init_subclass__(cls, recipe: str = "", **rest: Any) -> None:
-        """Register a recipe under its name. Defining a class again, as in a notebook's cell,
-        replaces it."""
+        """Register a recipe under its name.
+
+        Defining a class again, as in a notebook's cell, replaces it.
+        """
         super().__init_subclass__(**rest)
         if not recipe:
             return
@@ -275,16 +283,21 @@ class RunSettings(Settings):
 
     @property
     def inputs(self) -> dict[str, Input]:
-        """The pictures that are read, by role. The first one determines the proportions of the
-        result."""
+        """The pictures that are read, by role.
+
+        The first one determines the proportions of the result.
+        """
         return {role: Input(getattr(self, name)) for name, role in self.roles().items()}
 
     def objective(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> Objective:
-        """What is minimised in images of shape (H, W). The smoothness term `tv` is added to it for
-        every recipe.
+        """What is minimised in images of shape (H, W).
 
-        pictures: the inputs by role, (1, 3, H, W) sRGB in [0, 1], each in the shape that it has in
-        the run."""
+        The smoothness term `tv` is added to it for every recipe.
+
+        Args:
+            pictures: the inputs by role, (1, 3, H, W) sRGB in [0, 1], each in the shape that it has
+                in the run.
+        """
         raise NotImplementedError
 
     def derive_inputs(self, pictures: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
@@ -344,8 +357,10 @@ class RunSettings(Settings):
         return [name for name, _, opt in cls.options() if opt.layers]
 
     def _filling(self, name: str) -> Any:
-        """What a field becomes that is left open, empty if nothing is known. A VGG's layers are the
-        convention's."""
+        """What a field becomes that is left open, empty if nothing is known.
+
+        A VGG's layers are the convention's.
+        """
         default = getattr(self.architecture, name, None)
         if name == "levels" and (several := CONVENTIONS[self.convention].levels) > 1:
             return several + max(0, math.ceil(math.log2(self.size / FULL)))
@@ -356,8 +371,10 @@ class RunSettings(Settings):
         )
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed. A value that was given stays; what was left open follows
-        the convention, the network and the size; layers that another network lacks become its own.
+        """A copy with some fields changed.
+
+        A value that was given stays; what was left open follows the convention, the network and the
+        size; layers that another network lacks become its own.
         """
         new = architecture(known_network(changes.get("network", self.network)))
         lacking = []

@@ -32,9 +32,12 @@ UNSEEN = 200 << 20  # bytes that the libraries take when they begin to compute
 class MemoryBudget:
     """What a run may take.
 
-    tile: one of settings.TILES, or the side of tiles in pixels. memory: gigabytes that the process
-    may take, by default what is free; on a GPU, of the GPU's memory. team: the processes that share
-    the run; memory is that of each."""
+    Attributes:
+        tile: one of settings.TILES, or the side of tiles in pixels.
+        memory: gigabytes that the process may take, by default what is free; on a GPU, of the GPU's
+            memory.
+        team: the processes that share the run; memory is that of each.
+    """
 
     tile: str = TILES[0]
     memory: float | None = None
@@ -64,10 +67,12 @@ def prepare_here(
     budget: MemoryBudget | None = None,
     like: Plan | None = None,
 ) -> Plan:
-    """`prepare` for a run on this machine: in tiles if its features take more memory than is
-    free, or than `budget` allows.
+    """`prepare` for a run on this machine: in tiles if its features take more memory than is free,
+    or than `budget` allows.
 
-    Raises: InputError as it does, and for a run for which not even tiles help."""
+    Raises:
+        InputError: as `prepare` does, and for a run for which not even tiles help.
+    """
     return load_inputs(fit_into_memory(outline(settings, on, like), budget or MemoryBudget()))
 
 
@@ -131,8 +136,10 @@ def _comparison(plan: Plan) -> dict[str, Any]:
 
 
 def _objection(rank: int, mine: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Why a rank cannot take part; nothing if it can. mine: what `_comparison` says on the
-    first one."""
+    """Why a rank cannot take part.
+
+    Nothing if it can. mine: what `_comparison` says on the first one.
+    """
     if "error" in mine or "error" in other:
         return f"rank {rank}: {other['error']}" if "error" in other else ""
     names = mine["plan"].keys() | other["plan"].keys()
@@ -147,8 +154,11 @@ def _objection(rank: int, mine: Mapping[str, Any], other: Mapping[str, Any]) -> 
 
 
 def fit_into_memory(plan: Plan, budget: MemoryBudget) -> Plan:
-    """The plan, an outline, with what makes it fit; InputError if nothing does, or if tiles are
-    asked for where none can be."""
+    """The plan, an outline, with what makes it fit.
+
+    Raises:
+        InputError: if nothing does, or if tiles are asked for where none can be.
+    """
     device = plan.net.device
     free = budget.bytes(device)
     may_be_whole = budget.side is None and budget.team.size == 1

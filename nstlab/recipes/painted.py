@@ -93,8 +93,10 @@ class PaintedSettings(RunSettings):
             raise InputError("mix: all shares are 0; at least one must be more")
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed; what belongs to single layers goes with layers that
-        another network lacks."""
+        """A copy with some fields changed.
+
+        What belongs to single layers goes with layers that another network lacks.
+        """
         new = architecture(known_network(changes.get("network", self.network)))
         if not new.has(self.style_layers):
             changes = {"style_weights": (), "statistic": self.statistic[:1]} | changes
@@ -147,8 +149,10 @@ class PaintedSettings(RunSettings):
         painting: Tensor,
         shape: Sequence[int],
     ) -> method.Objective:
-        """The style term of a painting; if layers have different statistics, a term for each of
-        these."""
+        """The style term of a painting.
+
+        If layers have different statistics, a term for each of these.
+        """
         kinds = self.statistic * (len(layers) if len(self.statistic) == 1 else 1)
         weights = tuple(weights) or (CONVENTIONS[self.convention].layer_weight(len(layers)),) * len(
             layers

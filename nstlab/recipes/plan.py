@@ -46,10 +46,14 @@ _OPTIMIZERS: dict[str, Callable[[RunSettings], Optimizer]] = {
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All that a run needs. inputs: the pictures that were read or found, by role, (1, 3, H, W)
-    sRGB in [0, 1]. prepared: what the recipe made of them for its objective. tiling, on_host: how
-    it fits into memory, see `capacity`: in tiles; with pictures on the host rather than on the
-    device."""
+    """All that a run needs.
+
+    Attributes:
+        inputs: the pictures that were read or found, by role, (1, 3, H, W) sRGB in [0, 1].
+        prepared: what the recipe made of them for its objective.
+        tiling, on_host: how it fits into memory, see `capacity`: in tiles; with pictures on the
+            host rather than on the device.
+    """
 
     settings: RunSettings
     net: Network
@@ -164,8 +168,10 @@ class Plan:
         )
 
     def steering(self, settings: RunSettings) -> dict[str, float] | None:
-        """The weights that turn this run, while it goes on, into one with other settings; None if
-        changing weights is not enough. Settings that matter only at the start are ignored."""
+        """The weights that turn this run, while it goes on, into one with other settings.
+
+        None if changing weights is not enough. Settings that matter only at the start are ignored.
+        """
         if type(settings) is not type(self.settings):
             return None
         for name, _, opt in settings.options():
@@ -184,8 +190,10 @@ class Plan:
         return dict.fromkeys(current, 0.0) | wanted
 
     def memory_needed(self, shape: Sequence[int] | None = None) -> int:
-        """Bytes that the run needs, including its pictures; estimated, at its own size or another
-        (H, W)."""
+        """Bytes that the run needs, including its pictures.
+
+        Estimated, at its own size or another (H, W).
+        """
         if self.tiling is not None:
             return self.tiling.budget + (0 if self.on_host else self.pictures_needed())
         shape = self.shape if shape is None else shape
@@ -216,8 +224,11 @@ class Plan:
         )
 
     def check_memory(self) -> None:
-        """InputError, with the size that would fit, if the run needs more memory than is free. The
-        memory that the plan's pictures already take counts as free."""
+        """Check that the run fits; memory that the plan's pictures already take counts as free.
+
+        Raises:
+            InputError: with the size that would fit, if the run needs more memory than is free.
+        """
         occupied = sum(
             t.nbytes for t in (self.start, *self.inputs.values()) if t.device == self.net.device
         )
@@ -237,7 +248,9 @@ class Plan:
         """Why the run does not fit, and the size that would; `budget` is the number of bytes that
         were found free, or a guess.
 
-        needed: the bytes that it takes at a size (H, W), if not `memory_needed`."""
+        Args:
+            needed: the bytes that it takes at a size (H, W), if not `memory_needed`.
+        """
         return memory.too_little(
             self.settings.size, needed or self.memory_needed, self.shape, budget, measured
         )
@@ -267,5 +280,7 @@ def objective(
     """What a run minimises in images of shape (H, W): the recipe's objective and the smoothness
     term.
 
-    pictures: the inputs by role, (1, 3, H, W) sRGB in [0, 1]."""
+    Args:
+        pictures: the inputs by role, (1, 3, H, W) sRGB in [0, 1].
+    """
     return settings.objective(pictures, shape) + settings.tv * total_variation(settings.convention)

@@ -80,8 +80,9 @@ def prepare(
     budget: int | None = None,
     pictures: Mapping[str, Tensor] | None = None,
 ) -> Plan:
-    """Make the plan for any recipe's settings: read the pictures and the weights, and normalize the
-    network if asked to.
+    """Make the plan for any recipe's settings.
+
+    The pictures and the weights are read, and the network is normalized if asked to.
 
     Args:
         on: a device.
@@ -89,8 +90,11 @@ def prepare(
             pictures, if some are given.
         budget: bytes of memory that the run may take.
         pictures: {role: (1, 3, H, W) sRGB in [0, 1]} in place of files, such as a film's frame.
-    Raises: InputError for pictures, weights, layers or a device that cannot be used, and, before
-    any picture is decoded, for a run that needs more than `budget`."""
+
+    Raises:
+        InputError: for pictures, weights, layers or a device that cannot be used, and, before any
+            picture is decoded, for a run that needs more than `budget`.
+    """
     plan = outline(settings, on, like, pictures)
     if budget is not None:
         plan.check_fits(budget)
@@ -100,7 +104,11 @@ def prepare(
 def load_inputs(
     plan: Plan, like: Plan | None = None, given_pictures: Mapping[str, Tensor] | None = None
 ) -> Plan:
-    """The plan that an outline becomes with its pictures; like, given_pictures: see `prepare`."""
+    """The plan that an outline becomes with its pictures.
+
+    Args:
+        like, given_pictures: see `prepare`.
+    """
     settings, shape = plan.settings, plan.shape
     inputs = settings.inputs
     pictures = {}

@@ -114,8 +114,10 @@ def sheet(runs: Sequence[FinishedRun], title: str = "") -> figures.Shown:
 
 
 def _rows(runs: Sequence[FinishedRun]) -> list[tuple[str, list[FinishedRun]]]:
-    """(label, runs) of each row of a sheet: the last axis goes across, the others down. A single
-    axis is broken into rows."""
+    """(label, runs) of each row of a sheet: the last axis goes across, the others down.
+
+    A single axis is broken into rows.
+    """
     if len(runs[0].case.labels) > 1:
         groups = itertools.groupby(
             runs,

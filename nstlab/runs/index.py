@@ -49,13 +49,18 @@ def runs(
     recipe: str | None = None, where: Where | None = None, root: str | Path = RESULTS
 ) -> pandas.DataFrame:
     """One row for each finished run: its settings by name, `loss`, each term's unweighted loss
-    (`loss_style` and so on), `seconds`, `evaluations`, `steps_done`, `status`, `events` (a count;
-    `event_list` has the texts), `folder`, `picture`.
+    (`loss_style` and so on), `seconds`, `evaluations`, `steps_done`, `status`, `events` (a
+    count; `event_list` has the texts), `folder`, `picture`.
 
-    recipe: only runs of this recipe. where: {"beta": 1000.0, "seed": range(4)}, one value or
-    several allowed ones for each column; or an expression for DataFrame.query; or a function from
-    the frame to a mask. root: the folder of results. Raises InputError for an unknown recipe or
-    column, and for a condition that cannot be used."""
+    Args:
+        recipe: only runs of this recipe.
+        where: {"beta": 1000.0, "seed": range(4)}, one value or several allowed ones for each
+            column; or an expression for DataFrame.query; or a function from the frame to a mask.
+        root: the folder of results.
+
+    Raises:
+        InputError: for an unknown recipe or column, and for a condition that cannot be used.
+    """
     import pandas
 
     if recipe is not None:
@@ -103,12 +108,18 @@ def _matches(value: Any, wanted: Any) -> bool:
 
 def history(run_id: str, root: str | Path = RESULTS) -> pandas.DataFrame:
     """One row for each step of a run: step, level, loss, each term, evaluations, seconds, event.
-    The id may be shortened."""
+
+    The id may be shortened.
+    """
     return find_run(run_id, root).history()
 
 
 def row(run: StoredRun) -> dict[str, Any]:
-    """A finished run as a row of the table. Raises InputError if it is damaged."""
+    """A finished run as a row of the table.
+
+    Raises:
+        InputError: if it is damaged.
+    """
     problem = run.problem()
     if problem:
         raise InputError(
@@ -137,8 +148,10 @@ def _row(run: StoredRun, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rows(root: str | Path = RESULTS) -> list[dict[str, Any]]:
-    """A row for each finished run below the folder, oldest first. Damaged runs are reported in the
-    log and left out."""
+    """A row for each finished run below the folder, oldest first.
+
+    Damaged runs are reported in the log and left out.
+    """
     path = user_path(root) / "runs" / "index.json"
     cached = _read_index(path)
     entries = {}
@@ -220,16 +233,22 @@ def other_row(folder: Path) -> dict[str, Any]:
 
 
 def details(beginning: str, root: str | Path = RESULTS) -> dict[str, Any]:
-    """The row of the run, film or learning whose id begins like this; InputError if it is not
-    one."""
+    """The row of the run, film or learning whose id begins like this.
+
+    Raises:
+        InputError: if it is not one.
+    """
     runs, others = (_folders(root, FINISHED, beginning, places) for places in (RUNS, OTHERS))
     folder = _only(runs + others, beginning, root)
     return other_row(folder) if folder in others else row(StoredRun(folder))
 
 
 def find_run(run_id: str, root: str | Path = RESULTS) -> StoredRun:
-    """The finished run whose id begins like this. Raises InputError if there is none, or more than
-    one."""
+    """The finished run whose id begins like this.
+
+    Raises:
+        InputError: if there is none, or more than one.
+    """
     return StoredRun(_only(_folders(root, FINISHED, run_id), run_id, root))
 
 
@@ -242,8 +261,12 @@ def unfinished(root: str | Path = RESULTS) -> list[Path]:
 def remove_runs(run_ids: Sequence[str], root: str | Path = RESULTS) -> list[Path]:
     """Delete the runs, films and learnings whose ids begin like these; return their folders.
 
-    A run that is unfinished is meant if no other id begins like that. Raises InputError for an id
-    that is unknown or ambiguous, and nothing is deleted; and for what is being computed."""
+    A run that is unfinished is meant if no other id begins like that.
+
+    Raises:
+        InputError: for an id that is unknown or ambiguous, and nothing is deleted; and for what is
+            being computed.
+    """
     folders = []
     for run_id in run_ids:
         kinds = (_folders(root, names, run_id, RUNS + OTHERS) for names in (FINISHED, UNFINISHED))

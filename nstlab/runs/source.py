@@ -11,8 +11,10 @@ from nstlab.recipes.base import RunSettings
 
 
 def needed_fields(settings: RunSettings) -> dict[str, Any]:
-    """The fields, those without a default first, that must be given to get these settings; the
-    others follow from them."""
+    """The fields, those without a default first, that must be given to get these settings.
+
+    The others follow from them.
+    """
     names = [*_required(settings), *(name for name, *_ in settings.options())]
     fields = {name: getattr(settings, name) for name in names}
     for name in names:
@@ -65,8 +67,10 @@ def command(settings: RunSettings, device: str = DEVICES[0]) -> str:
 
 
 def _option(name: str, value: Any, is_flag: bool) -> list[str]:
-    """An option and its values as words. A bool that `is_flag` has no value: --normalize or
-    --no-normalize."""
+    """An option and its values as words.
+
+    A bool that `is_flag` has no value: --normalize or --no-normalize.
+    """
     if isinstance(value, bool) and is_flag:
         return [name if value else name.replace("--", "--no-")]
     values = [str(item) for item in (value if isinstance(value, tuple) else (value,))]

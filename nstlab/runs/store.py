@@ -62,8 +62,11 @@ class Store:
         return self.folder(plan).with_suffix(".partial")
 
     def checkpoint(self, plan: Plan) -> Checkpoint | None:
-        """The checkpoint of the plan's interrupted run, if there is one. Raises InputError if it is
-        damaged."""
+        """The checkpoint of the plan's interrupted run, if there is one.
+
+        Raises:
+            InputError: if it is damaged.
+        """
         path = self.partial(plan) / "checkpoint.safetensors"
         return Checkpoint.load(path) if path.is_file() else None
 
@@ -87,13 +90,21 @@ class Store:
     ) -> Obtained:
         """Find the plan's finished run; else resume an interrupted one, or compute it.
 
-        watch: called after each step. frames: how many progress pictures to keep. deep: whether to
-        keep the result in 16 bits, too. resume: if False, the run is computed anew. strict: if
-        another process is computing the run, or a checkpoint is damaged, raise InputError, so that
-        the user can decide what to do. Otherwise the other process is waited for, and a damaged
-        checkpoint is given up with a warning. However computing ends, a checkpoint and the best
-        picture so far, `best.png`, are left in the partial folder. Raises InputError if the run
-        needs more memory than is free, and if files cannot be written."""
+        However computing ends, a checkpoint and the best picture so far, `best.png`, are left in
+        the partial folder.
+
+        Args:
+            watch: called after each step.
+            frames: how many progress pictures to keep.
+            deep: whether to keep the result in 16 bits, too.
+            resume: if False, the run is computed anew.
+            strict: if another process is computing the run, or a checkpoint is damaged, raise
+                InputError, so that the user can decide what to do. Otherwise the other process is
+                waited for, and a damaged checkpoint is given up with a warning.
+
+        Raises:
+            InputError: if the run needs more memory than is free, and if files cannot be written.
+        """
         if resume and (run := self.find(plan, frames, deep)):
             return Obtained(run, found=True)
         with files.locked_results(self.root, self.folder(plan), wait=not strict):
@@ -117,7 +128,11 @@ class Store:
 
         A first picture that is one of the plan's inputs is stored as `start.png`, and the stored
         settings name it. The record may hold changes of weights that only `plan.with_all_layers()`
-        has. Raises InputError if files cannot be written."""
+        has.
+
+        Raises:
+            InputError: if files cannot be written.
+        """
         result = record.last.result()
         left = record.last.index if result.status is Status.LEFT else None
         run = self.stored(plan.recipe, run_id(plan, record.changes, left))
@@ -139,10 +154,12 @@ class Store:
     def _interrupted(
         self, plan: Plan, frames: int
     ) -> tuple[Checkpoint | None, list[dict[str, Any]]]:
-        """The checkpoint of an interrupted run and its history up to there; (None, []) if there is
-        none.
+        """The checkpoint of an interrupted run and its history up to there.
 
-        Raises InputError if they are damaged, or if one of the progress pictures so far is."""
+        (None, []) if there is none.
+
+        Raises InputError if they are damaged, or if one of the progress pictures so far is.
+        """
         checkpoint = self.checkpoint(plan)
         partial = self.partial(plan)
         if checkpoint is None:
@@ -218,8 +235,10 @@ class _Recorder:
         files.remove_leftovers(self.folder)
 
     def save(self) -> None:
-        """Write a checkpoint. If that fails, as with a full disk, the log says so and the run goes
-        on."""
+        """Write a checkpoint.
+
+        If that fails, as with a full disk, the log says so and the run goes on.
+        """
         began = time.monotonic()
         try:
             # First, so that a checkpoint has its history.
@@ -231,8 +250,10 @@ class _Recorder:
         self.cost = self.saved - began
 
     def interrupt(self) -> None:
-        """Leave the best picture so far and a checkpoint, unless the disk fails; why the run has
-        ended matters more."""
+        """Leave the best picture so far and a checkpoint, unless the disk fails.
+
+        Why the run has ended matters more.
+        """
         if self.record.last is not None:
             with contextlib.suppress(InputError):
                 im.save(

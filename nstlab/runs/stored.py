@@ -82,8 +82,11 @@ def run_id(
 ) -> str:
     """Hash all that decides a result's pixels, and nothing else, to 16 hexadecimal digits.
 
-    changes: (step, {term: weight}) for each change of weights, which took effect after that step.
-    left: the step after which the run was left, if that was before its end."""
+    Args:
+        changes: (step, {term: weight}) for each change of weights, which took effect after that
+            step.
+        left: the step after which the run was left, if that was before its end.
+    """
     parts = [plan.identity(), changes]
     if left is not None:
         parts.append(left)
@@ -153,15 +156,22 @@ class StoredRun:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The contents of manifest.json. Raises ValueError or OSError if it cannot be read or is
-        incomplete."""
+        """The contents of manifest.json.
+
+        Raises:
+            OSError: if it cannot be read.
+            ValueError: if it is incomplete.
+        """
         content = files.read_json(self.folder / "manifest.json")
         files.check_json(content, MANIFEST)
         return content
 
     def history(self) -> pandas.DataFrame:
-        """One row for each step: step, level, loss, each term, evaluations, seconds, event. Raises
-        InputError if damaged."""
+        """One row for each step: step, level, loss, each term, evaluations, seconds, event.
+
+        Raises:
+            InputError: if damaged.
+        """
         import pandas
 
         return pandas.DataFrame(read_rows(self.folder / "history.csv"))
@@ -207,8 +217,10 @@ class StoredRun:
 def read_rows(path: Path, last: int | None = None) -> list[dict[str, Any]]:
     """Read a history, up to the step `last` if given.
 
-    Raises InputError if the file is missing or damaged: steps must begin with 0, rise, and reach
-    `last`."""
+    Raises:
+        InputError: if the file is missing or damaged: steps must begin with 0, rise, and reach
+            `last`.
+    """
     try:
         with files.regular(path).open(newline="", encoding="utf-8") as file:
             rows = [_parse(row) for row in csv.DictReader(file)]
@@ -234,8 +246,10 @@ def _parse(row: dict[str, str]) -> dict[str, Any]:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a history. Its columns are those of all rows, since terms may come and go with their
-    weights."""
+    """Write a history.
+
+    Its columns are those of all rows, since terms may come and go with their weights.
+    """
     columns = list(dict.fromkeys(column for row in rows for column in row))
     with (
         files.replacing(path) as temporary,
@@ -252,7 +266,11 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def write_manifest(
     folder: Path, name: str, plan: Plan, result: Result, record: Record, frames: int
 ) -> None:
-    """Write a run's manifest under its id. frames: how many progress pictures were asked for."""
+    """Write a run's manifest under its id.
+
+    Args:
+        frames: how many progress pictures were asked for.
+    """
     manifest = {
         "id": name,
         "format": MANIFEST_FORMAT,
@@ -287,8 +305,10 @@ def _environment(device: torch.device) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout, if the package runs from one; that of another project around it
-    does not say what runs."""
+    """The commit of the checkout, if the package runs from one.
+
+    That of another project around it does not say what runs.
+    """
     here = Path(__file__)
 
     def git(*words: str) -> str:

@@ -55,10 +55,17 @@ Report = Callable[[Case, Step | None, FinishedRun | None], None]
 class Sweep:
     """A grid of settings around `base`.
 
-    vary: {field: values}; several fields are crossed. A key of several fields, ("content_layers",
-    "style_layers"), has values for all of them, which vary together. Values may also be a mapping
-    {label: value}, for better labels. axes: {axis: its labels}. cases: all points of the grid; the
-    last axis changes fastest. Raises InputError for a field or value that is not allowed."""
+    A key of several fields, ("content_layers", "style_layers"), has values for all of them, which
+    vary together. Values may also be a mapping {label: value}, for better labels.
+
+    Args:
+        vary: {field: values}; several fields are crossed.
+        axes: {axis: its labels}.
+        cases: all points of the grid; the last axis changes fastest.
+
+    Raises:
+        InputError: for a field or value that is not allowed.
+    """
 
     def __init__(
         self,
@@ -89,12 +96,15 @@ class Sweep:
     ) -> list[FinishedRun]:
         """Find or compute the run of every case; return them in the order of `cases`.
 
-        executor: any of concurrent.futures; its workers must see the same files. By default one
-        process for each GPU if there are several, else this process. report: called when a case is
-        done and, in this process, after each step. A KeyboardInterrupt cancels what has not begun;
-        what is finished stays stored. If runs fail, the others are finished first, then the first
-        error is raised, with its case. With several GPUs a script needs `if __name__ ==
-        "__main__":`, as always with processes."""
+        A KeyboardInterrupt cancels what has not begun; what is finished stays stored. If runs fail,
+        the others are finished first, then the first error is raised, with its case. With several
+        GPUs a script needs `if __name__ == "__main__":`, as always with processes.
+
+        Args:
+            executor: any of concurrent.futures; its workers must see the same files. By default one
+                process for each GPU if there are several, else this process.
+            report: called when a case is done and, in this process, after each step.
+        """
         store = Store(root)
         report = report or (lambda *_: None)
         with contextlib.nullcontext(executor) if executor else gpu_executor(device) as chosen:
@@ -246,8 +256,10 @@ def work(
 ) -> tuple[str, bool]:
     """Obtain a run in a worker; return its id, and whether it was found.
 
-    Raises InputError, before anything is computed, if the worker's inputs are not those of the
-    machine that sent it the run."""
+    Raises:
+        InputError: before anything is computed, if the worker's inputs are not those of the machine
+            that sent it the run.
+    """
     plan = prepare_here(named(recipe).from_dict(settings), device)
     if _inputs(plan) != inputs:
         raise InputError(
@@ -319,9 +331,12 @@ def dask(address: str, device: str = DEVICES[0]) -> Iterator[Executor]:
     """An executor on a Dask.distributed cluster, whose scheduler gives a lost worker's runs to
     other workers.
 
-    Workers started with `--resources GPU=1` get one run for each GPU. Raises InputError if dask is
-    not installed, no scheduler answers, there is no worker, or device is "cuda" and no worker has a
-    GPU."""
+    Workers started with `--resources GPU=1` get one run for each GPU.
+
+    Raises:
+        InputError: if dask is not installed, no scheduler answers, there is no worker, or device is
+            "cuda" and no worker has a GPU.
+    """
     try:
         from distributed import Client
     except ImportError:

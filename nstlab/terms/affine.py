@@ -28,14 +28,16 @@ OFFSETS: tuple[Offset, ...] = tuple(
 
 
 def matting_laplacian(photo: Tensor, ridge: float = RIDGE) -> Tensor:
-    """(1, 3, H, W) -> (12, H, W): the weight between each pixel and the one at each of OFFSETS; 0
-    beyond the border.
+    """(1, 3, H, W) -> (12, H, W): the weight between each pixel and the one at each of OFFSETS.
+
+    0 beyond the border.
 
     In a window k of 3×3 pixels, the best affine function of the photo's colours leaves of other
     values v the sum of squares Σ_i (v_i - a·I_i - b)² + ridge |a|². The sum over all windows is vᵀ
     L v = Σ w_ij (v_i - v_j)² over the pairs of pixels, with w_ij = Σ_k (1 + (I_i - m_k)ᵀ (C_k +
     ridge/9)⁻¹ (I_j - m_k)) / 9, the mean m_k and the covariance C_k of a window's colours (Levin,
-    Lischinski, Weiss 2008, equation 12). Computed in float64."""
+    Lischinski, Weiss 2008, equation 12). Computed in float64.
+    """
     pixels = photo[0].double()
     weights = pixels.new_zeros(len(OFFSETS), *pixels.shape[1:])
     for top in range(0, pixels.shape[1] - 2, BAND):
@@ -76,11 +78,14 @@ def _pairs(values: Tensor, weights: Tensor) -> Iterable[tuple[Tensor, Tensor, Te
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Affine(PixelTerm):
     """Σ_c V_cᵀ L V_c over the number of values, with the three channels V_c and the photo's matting
-    Laplacian L (Luan et al. 2017, equation 2): how far the picture is, in each small window, from
-    an affine function of the photo's colours.
+    Laplacian L (Luan et al. 2017, equation 2): how far the picture is, in each small window,
+    from an affine function of the photo's colours.
 
-    photo: (1, 3, H, W). Edges stay where the photo has them, and even areas stay even; colours may
-    become any others."""
+    Edges stay where the photo has them, and even areas stay even; colours may become any others.
+
+    Attributes:
+        photo: (1, 3, H, W).
+    """
 
     photo: Tensor
     margin = 2

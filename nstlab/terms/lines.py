@@ -36,7 +36,9 @@ class Lines(PixelTerm):
     """Σ d (Y - D)² / Σ d over the pixels: how far the luminance Y is from that of a drawing, D,
     where that is dark, d = 1 - D.
 
-    drawing: (1, 3, H, W) in grey, on white."""
+    Attributes:
+        drawing: (1, 3, H, W) in grey, on white.
+    """
 
     drawing: Tensor
 

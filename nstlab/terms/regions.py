@@ -33,8 +33,11 @@ class RegionStyle(Style):
     """The style of a region: Style with G = Σ_k m_k F_k F_kᵀ / Σ_k m_k, over the positions k of a
     mask m.
 
-    mask: (1, 1, H, W) in [0, 1], of the image; where it covers less than LEAST positions of a
-    layer, the layer counts nothing. own: that of the painting, in the shape of `image`."""
+    Attributes:
+        mask: (1, 1, H, W) in [0, 1], of the image; where it covers less than LEAST positions of a
+            layer, the layer counts nothing.
+        own: that of the painting, in the shape of `image`.
+    """
 
     mask: Tensor
     own: Tensor
@@ -108,8 +111,12 @@ def region_styles(
     """Σ_r w_r s_r style_r: the style of each region r of a painting for the same region of the
     picture, of which it covers the part s_r.
 
-    image: (1, 3, H, W). masks: (1, R, H, W) of the picture, own: of the painting. weights: of each
-    region, by default 1."""
+    Args:
+        image: (1, 3, H, W).
+        masks: (1, R, H, W), of the picture.
+        own: of the painting.
+        weights: of each region, by default 1.
+    """
     shares = masks.mean((2, 3))[0].tolist()
     chosen = weights or (1.0,) * len(shares)
     styles = [

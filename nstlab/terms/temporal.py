@@ -19,8 +19,10 @@ class Temporal(PixelTerm):
     frame X is from an earlier one that the optical flow has moved to its time, W, where that one
     can be relied on, c.
 
-    earlier: W, (1, 3, H, W). reliable: c, (1, 1, H, W) in [0, 1]; 0 where something else was seen
-    before."""
+    Attributes:
+        earlier: W, (1, 3, H, W).
+        reliable: c, (1, 1, H, W) in [0, 1]; 0 where something else was seen before.
+    """
 
     earlier: Tensor
     reliable: Tensor

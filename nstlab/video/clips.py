@@ -37,8 +37,10 @@ SPARE = 1  # s that the end may lack: some whole files have a few frames less th
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A picture, (1, 3, h, w) sRGB in [0, 1], upright and with square pixels; when it is shown, and
-    until when, in seconds."""
+    """A picture, (1, 3, h, w) sRGB in [0, 1], upright and with square pixels.
+
+    When it is shown, and until when, in seconds.
+    """
 
     picture: Tensor
     time: Fraction
@@ -49,10 +51,16 @@ class Frame:
 class Clip:
     """A video file, or a folder of pictures.
 
-    shape: (h, w) of its frames. rate: frames a second, on average. length: in seconds, if the file
-    says it. sounds: indices of those of its streams that are sound and can be read, the default one
-    first. video: index of the stream of its frames. origin: time in the file at which the clip
-    begins, in seconds: that of the first picture, or of a sound that is earlier."""
+    Attributes:
+        shape: (h, w) of its frames.
+        rate: frames a second, on average.
+        length: in seconds, if the file says it.
+        sounds: indices of those of its streams that are sound and can be read, the default one
+            first.
+        video: index of the stream of its frames.
+        origin: time in the file at which the clip begins, in seconds: that of the first picture, or
+            of a sound that is earlier.
+    """
 
     path: Path
     shape: tuple[int, int]
@@ -66,8 +74,13 @@ class Clip:
         """The frames in their order, the first from the clip's beginning, the last one until its
         pictures and sound have ended.
 
-        shape: (h, w) in which they are wanted, if not in their own. Raises InputError where the
-        file is damaged, or, after all frames, if it is known to lack a part."""
+        Args:
+            shape: (h, w) in which they are wanted, if not in their own.
+
+        Raises:
+            InputError: where the file is damaged, or, after all frames, if it is known to lack a
+                part.
+        """
         shape = self.shape if shape is None else tuple(shape)
         return self._pictures(shape) if self.path.is_dir() else self._decoded(shape)
 
@@ -227,7 +240,11 @@ class _Reading:
 
 
 def clip(source: str | os.PathLike) -> Clip:
-    """What a video file or a folder of pictures holds. Raises InputError for anything else."""
+    """What a video file or a folder of pictures holds.
+
+    Raises:
+        InputError: for anything else.
+    """
     if not os.fspath(source):  # which Path takes for this folder
         raise InputError("clip: name a video file, or a folder of pictures")
     path = user_path(source)
@@ -311,8 +328,10 @@ def _begin(stream: Any) -> Fraction:
 
 
 def _length(container: Any, stream: Any, origin: Fraction) -> Fraction | None:
-    """How long, from the origin, a file says that its pictures last, in seconds; None if it does
-    not say, or cannot be."""
+    """How long, from the origin, a file says that its pictures last, in seconds.
+
+    None if it does not say, or cannot be.
+    """
     if _is_bare(container):
         return None
     end = None
@@ -330,8 +349,11 @@ def _length(container: Any, stream: Any, origin: Fraction) -> Fraction | None:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder, ordered by name, in which 9 comes before 10. InputError if there is
-    none."""
+    """The pictures in a folder, ordered by name, in which 9 comes before 10.
+
+    Raises:
+        InputError: if there is none.
+    """
     paths = samples.pictures_in(folder)
     if not paths:
         raise InputError(f"{folder}: there is no picture in it; allowed are {LIKE}")

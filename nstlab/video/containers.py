@@ -40,7 +40,11 @@ PROBED = 5000  # packets that are looked at for each sound's first one
 
 
 def library() -> Any:
-    """PyAV; InputError if it is not installed."""
+    """PyAV.
+
+    Raises:
+        InputError: if it is not installed.
+    """
     try:
         import av
     except ImportError:
@@ -50,7 +54,11 @@ def library() -> Any:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """A video file, open. Raises InputError if it is none, or has no moving pictures."""
+    """A video file, open.
+
+    Raises:
+        InputError: if it is none, or has no moving pictures.
+    """
     av = library()
     if not os.path.exists(path):
         raise InputError(f"{path}: no such file")
@@ -84,8 +92,10 @@ def _instead(container: Any) -> str:
 
 
 def kind_of(path: Path) -> str | None:
-    """What a file is that is no video, in words: a picture, or a text; None if that is not
-    known."""
+    """What a file is that is no video, in words: a picture, or a text.
+
+    None if that is not known.
+    """
     if path.suffix.lower() in RAW:
         return "a camera's raw picture"
     # Whatever a damaged file makes its reader raise.
@@ -183,8 +193,11 @@ def decoded(
     others: Sequence[Any] = (),
     note: Callable[[Any], Any] = lambda packet: None,
 ) -> Iterator[Any]:
-    """The frames of a stream of pictures. note: called with each packet of it, and of the others,
-    before it is decoded."""
+    """The frames of a stream of pictures.
+
+    Args:
+        note: called with each packet of it, and of the others, before it is decoded.
+    """
     decoder = decoder_of(stream)
     for packet in container.demux(stream, *others):
         if packet.dts is None and packet.size == 0:  # the last one of its stream

@@ -68,7 +68,11 @@ def turned(picture: Tensor, turn: Turn) -> Tensor:
 
 
 def shown_shape(frame: Any, aspect: Fraction) -> tuple[int, int]:
-    """(h, w) of a frame when it is shown. aspect: width / height of its pixels."""
+    """(h, w) of a frame when it is shown.
+
+    Args:
+        aspect: width / height of its pixels.
+    """
     height = frame.height
     width = max(1, round(frame.width * aspect))
     return (width, height) if swaps_sides(turn_of(frame)) else (height, width)
@@ -77,7 +81,11 @@ def shown_shape(frame: Any, aspect: Fraction) -> tuple[int, int]:
 class Converter:
     """Turns the frames of one stream into pictures, (1, 3, h, w) sRGB in [0, 1], in their order.
 
-    shape: (h, w) of the pictures. What is done to their colours and fields is said once."""
+    What is done to their colours and fields is said once.
+
+    Args:
+        shape: (h, w) of the pictures.
+    """
 
     def __init__(self, path: Path, shape: Sequence[int]):
         self.path, self.shape = path, shape

@@ -63,16 +63,23 @@ class Held:
 
 @dataclass(frozen=True, eq=False)
 class Painted:
-    """A painted frame. about: loss, terms, steps, the part of it that was seen before, and whether
-    a scene began with it."""
+    """A painted frame.
+
+    Attributes:
+        about: loss, terms, steps, the part of it that was seen before, and whether a scene began
+            with it.
+    """
 
     picture: Tensor
     about: dict[str, Any] = field(default_factory=dict)
 
 
 class Filming:
-    """Paints frames. All that it remembers from frame to frame are its networks; the results depend
-    on its arguments alone."""
+    """Paints frames.
+
+    All that it remembers from frame to frame are its networks; the results depend on its arguments
+    alone.
+    """
 
     def __init__(self, settings: VideoSettings):
         self.settings = settings
@@ -132,8 +139,12 @@ class Filming:
     def paint(
         self, photo: Tensor, earlier: Sequence[Seen] = (), before: Tensor | None = None
     ) -> Painted:
-        """Paint a frame, (1, 3, H, W) sRGB in [0, 1]. earlier: frames before it, the nearest first.
-        before: what an earlier pass made of it."""
+        """Paint a frame, (1, 3, H, W) sRGB in [0, 1].
+
+        Args:
+            earlier: frames before it, the nearest first.
+            before: what an earlier pass made of it.
+        """
         held, part = self.held(photo, earlier)
         facts = {"seen": part, "begins": held is None}
         if self.model is not None:
@@ -190,7 +201,9 @@ def recolour(photo: Tensor, picture: Tensor, weight: Tensor) -> Tensor:
     """The photo, (1, 3, H, W), in the colours that the picture has in their place: by the affine
     map of colours that fits best.
 
-    weight: (1, 1, H, W), of each pixel."""
+    Args:
+        weight: (1, 1, H, W), of each pixel.
+    """
     # (4, pixels)
     basis = torch.cat([photo, torch.ones_like(photo[:, :1])], 1)[0].flatten(1).double()
     weighted = basis * weight[0].flatten(1)

@@ -45,8 +45,10 @@ ABOUT = object_with(  # what is known of a frame, besides its loss and terms
 
 @dataclass(frozen=True)
 class Shot:
-    """A frame of the clip that is painted: (1, 3, H, W), in the film's size; when it is shown, and
-    until when, in the film's time."""
+    """A frame of the clip that is painted: (1, 3, H, W), in the film's size.
+
+    When it is shown, and until when, in the film's time.
+    """
 
     photo: Tensor
     time: Fraction
@@ -55,9 +57,13 @@ class Shot:
 
 @dataclass(frozen=True)
 class FrameDone:
-    """A frame that is finished. about: its "time" and "until" in seconds, as text, and what its
-    painting gave. count: how many frames there are to paint, over all passes, as far as that is
-    known. found: whether it was kept already."""
+    """A frame that is finished.
+
+    Attributes:
+        about: its "time" and "until" in seconds, as text, and what its painting gave.
+        count: how many frames there are to paint, over all passes, as far as that is known.
+        found: whether it was kept already.
+    """
 
     index: int
     path: Path
@@ -141,8 +147,10 @@ class Film:
         return self.path / (f"pass{run}" if run else "photos") / f"{index:06}.png"
 
     def known(self, path: Path) -> dict[str, Any]:
-        """What is known of a kept frame; nothing if there is none, or one that is not whole or
-        another's."""
+        """What is known of a kept frame.
+
+        Nothing if there is none, or one that is not whole or another's.
+        """
         if path not in self._known and path.is_file():
             with contextlib.suppress(ValueError, OSError):
                 shape = im.verify(path)
@@ -165,8 +173,10 @@ class Film:
     # --- painting ---
 
     def shots(self) -> Iterator[Shot]:
-        """The clip's frames that are painted, each once it is known how long it is shown. What the
-        clip has of them before it is damaged comes first, then InputError."""
+        """The clip's frames that are painted, each once it is known how long it is shown.
+
+        What the clip has of them before it is damaged comes first, then InputError.
+        """
         (begin, end), error = self.settings.span, None
         shot: Shot | None = None
         chosen = (frame for frame in self.clip.frames(self.shape) if frame.until > begin)
@@ -202,8 +212,11 @@ class Film:
         self.path = files.folder(Path(self.settings.results) / "films") / name
 
     def forwards(self, shots: Iterator[Shot]) -> None:
-        """The first pass, in which the clip is read. Raises InputError where the clip is
-        damaged."""
+        """The first pass, in which the clip is read.
+
+        Raises:
+            InputError: where the clip is damaged.
+        """
         window: deque[Seen] = deque(maxlen=self.reach)
         for i, shot in enumerate(shots):
             check_shown(self.settings.out, shot.until - shot.time)

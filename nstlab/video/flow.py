@@ -58,7 +58,9 @@ def reliable(flow: Tensor, back: Tensor) -> Tensor:
     other frame, or was beyond its edge; where the flow is of two things that move differently
     (Ruder et al. 2016, equations 5 and 6).
 
-    back: the flow from the other frame to this one."""
+    Args:
+        back: the flow from the other frame to this one.
+    """
     backward = warped(back, flow)
     lengths = _squared(flow) + _squared(backward)
     same = _squared(flow + backward) <= OCCLUDED[0] * lengths + OCCLUDED[1]
@@ -83,8 +85,10 @@ def _slope(flow: Tensor, dim: int) -> Tensor:
 
 
 def dis(one: Tensor, other: Tensor) -> Tensor:
-    """By dense inverse search (Kroeger et al. 2016), on the CPU; frames (1, 3, H, W) sRGB in [0,
-    1]."""
+    """By dense inverse search (Kroeger et al. 2016), on the CPU.
+
+    Frames (1, 3, H, W) sRGB in [0, 1].
+    """
     try:
         import cv2
     except ImportError:
@@ -154,8 +158,11 @@ def flow_picture(flow: Tensor, longest: float | None = None) -> Tensor:
 
 
 def end_point_error(flow: Tensor, true: Tensor, where: Tensor | None = None) -> float:
-    """Mean distance in pixels between the ends of two flows; where: (1, 1, H, W), the weight of
-    each pixel."""
+    """Mean distance in pixels between the ends of two flows.
+
+    Args:
+        where: (1, 1, H, W), the weight of each pixel.
+    """
     weight = torch.ones_like(flow[:, :1]) if where is None else where
     return float((weight * _squared(flow - true).sqrt()).sum() / weight.sum().clamp_min(1))
 

@@ -19,9 +19,13 @@ class MovingScene:
     """A window, (H, W), that is moved over a photo, enlarges it and turns, and a disc of another
     picture that moves before it.
 
-    photo, other: (1, 3, h, w), larger than the window. move: pixels a frame. zoom: of a frame over
-    the one before. turn: degrees a frame. disc: pixels a frame by which the disc moves in the
-    window."""
+    Attributes:
+        photo, other: (1, 3, h, w), larger than the window.
+        move: pixels a frame.
+        zoom: of a frame over the one before.
+        turn: degrees a frame.
+        disc: pixels a frame by which the disc moves in the window.
+    """
 
     photo: Tensor
     other: Tensor

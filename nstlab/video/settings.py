@@ -148,8 +148,14 @@ class VideoSettings(Settings):
         self.frame_settings("photo")
 
     def frame_settings(self, photo: str, size: int | None = None) -> RunSettings:
-        """The settings of a frame that is painted alone; size: its long side, by default what was
-        asked for. InputError for what the recipe does not have, or does not allow."""
+        """The settings of a frame that is painted alone.
+
+        Args:
+            size: its long side, by default what was asked for.
+
+        Raises:
+            InputError: for what the recipe does not have, or does not allow.
+        """
         cls = named(self.recipe)
         if not repaints(cls):
             usable = [name for name, recipe in known().items() if repaints(recipe)]

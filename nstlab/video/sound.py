@@ -32,8 +32,13 @@ class Track(NamedTuple):
 
 def tracks(kind: str, clip: Clip) -> Iterator[Track]:
     """The ways in which a kind of film can have a clip's sound, the best first: copied where the
-    container can hold it and players know it, or encoded anew. Each has been tried with the first
-    packets. kind: "mp4" or "webm"."""
+    container can hold it and players know it, or encoded anew.
+
+    Each has been tried with the first packets.
+
+    Args:
+        kind: "mp4" or "webm".
+    """
     for track in itertools.starmap(Track, itertools.product(clip.sounds, (True, False))):
         try:
             with library().open(io.BytesIO(), "w", format=kind) as container:
@@ -52,8 +57,11 @@ def packets_of(
     begin: Fraction = Fraction(0),
     end: Fraction | float = math.inf,
 ) -> Packets:
-    """(time, packet) of a clip's sound from its time `begin`, which becomes 0, until `end`. Raises
-    ValueError for one that cannot be decoded, or not be copied."""
+    """(time, packet) of a clip's sound from its time `begin`, which becomes 0, until `end`.
+
+    Raises:
+        ValueError: for one that cannot be decoded, or not be copied.
+    """
     with opened(clip.path) as source:
         stream = source.streams[track.index]
         origin = clip.origin + begin
@@ -101,8 +109,10 @@ def _decoded(packets: Iterable[Any]) -> Iterator[Any]:
 
 
 def _encoded(stream: Any, frames: Iterable[Any]) -> Iterator[Any]:
-    """Packets of sound in the form that a stream asks for; that of the frames may change on the
-    way."""
+    """Packets of sound in the form that a stream asks for.
+
+    That of the frames may change on the way.
+    """
     for _, alike in itertools.groupby(
         frames, attrgetter("format.name", "layout.name", "sample_rate")
     ):

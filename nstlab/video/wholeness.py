@@ -34,8 +34,10 @@ NOTHING = -1  # length of a part that begins with nothing sensible
 
 
 def flaw(path: Path, name: str) -> str | None:
-    """What is wrong with a file in the container of FFmpeg's that name, in words; None if nothing
-    is known to be."""
+    """What is wrong with a file in the container of FFmpeg's that name, in words.
+
+    None if nothing is known to be.
+    """
     walk = next((walk for names, walk in WALKS.items() if names & set(name.split(","))), None)
     if walk is None:
         return None

@@ -62,8 +62,11 @@ Timed = tuple[Path, Fraction]  # a kept frame, and its time in seconds
 
 def film_shape(shape: Sequence[int], size: int, what: Any = "clip") -> tuple[int, int]:
     """(H, W) of the film of a clip of shape (H, W), with a long side of `size` px: even numbers,
-    since codecs halve the resolution of colours. InputError, about `what`, for proportions that
-    pictures may not have."""
+    since codecs halve the resolution of colours.
+
+    Raises:
+        InputError: about `what`, for proportions that pictures may not have.
+    """
     if max(shape) > MAX_ASPECT * min(shape):
         height, width = shape
         raise InputError(
@@ -145,10 +148,15 @@ def write_film(
 ) -> None:
     """Write a film, or its frames into a folder.
 
-    frames: pictures of one size, as `film_shape` has it, in files, read one at a time. end: when
-    the last one ends. clip: whose sound is added, from its time `begin`, which is 0 in the film;
-    what of it cannot be written is left out with a warning. Raises InputError if the film cannot be
-    written; what was there before then stays."""
+    Args:
+        frames: pictures of one size, as `film_shape` has it, in files, read one at a time.
+        end: when the last one ends.
+        clip: whose sound is added, from its time `begin`, which is 0 in the film; what of it cannot
+            be written is left out with a warning.
+
+    Raises:
+        InputError: if the film cannot be written; what was there before then stays.
+    """
     for (_, time), until in zip(frames, _ends(frames, end), strict=True):
         check_shown(out, until - time)
     if not out.suffix:
@@ -165,8 +173,10 @@ def _ends(frames: Sequence[Timed], end: Fraction) -> list[Fraction]:
 
 
 def _write_folder(out: Path, paths: Sequence[Path]) -> None:
-    """All frames, copied beside their places first; if anything goes wrong, older ones are put
-    back."""
+    """All frames, copied beside their places first.
+
+    If anything goes wrong, older ones are put back.
+    """
     with (
         files.writing(out),
         tempfile.TemporaryDirectory(prefix=files.TEMPORARY, dir=files.folder(out)) as new,
@@ -186,8 +196,11 @@ def _write_folder(out: Path, paths: Sequence[Path]) -> None:
 
 
 def _write_gif(out: Path, frames: Sequence[Timed], end: Fraction) -> None:
-    """An animation of at most GIF_SIDE px that is repeated; it lasts as long as the frames, some of
-    which are left out, with a warning, if they follow each other too fast for it."""
+    """An animation of at most GIF_SIDE px that is repeated.
+
+    It lasts as long as the frames, some of which are left out, with a warning, if they follow each
+    other too fast for it.
+    """
     kept_frames = _gif_times(frames, end)
     last = max(GIF_SHOWN, round(100 * end))
     if len(kept_frames) < len(frames):
@@ -286,9 +299,11 @@ def _pictures(
     end: Fraction,
     rate: int,
 ) -> Packets:
-    """(time, packet) of the frames; a rate is told, but each frame has its own time. In MP4, the
-    last packet's duration is the last frame's only if frames are stored in the order in which they
-    are shown."""
+    """(time, packet) of the frames; a rate is told, but each frame has its own time.
+
+    In MP4, the last packet's duration is the last frame's only if frames are stored in the order in
+    which they are shown.
+    """
     av = library()
     tick = Fraction(1, TICKS)
     stream = container.add_stream(codec[0], rate=rate, options=codec[1])

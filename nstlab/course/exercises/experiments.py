@@ -30,8 +30,10 @@ def common_factor(answer: Any) -> str:
 
 @exercise("03.2")
 def beta_between(answer: Any, lesson: Lesson, runs: Sequence[FinishedRun]) -> str:
-    """A β whose content error ends between those of the runs with β = 100 and β = 1000. The check
-    makes its run."""
+    """A β whose content error ends between those of the runs with β = 100 and β = 1000.
+
+    The check makes its run.
+    """
     beta = float(answer)
     ends = {run.settings.beta: run.terms["content"] for run in runs}
     low, high = sorted((ends[1e2], ends[1e3]))

@@ -22,8 +22,11 @@ class Convolution:
     def __init__(
         self, weight: Tensor, bias: Tensor | None, shape: Sequence[int], tf32: bool = False
     ):
-        """weight (O, I, 3, 3); bias (O,); shape of the input, (1, I, h, w). tf32: whether a GPU may
-        use it for float32."""
+        """weight (O, I, 3, 3); bias (O,); shape of the input, (1, I, h, w).
+
+        Args:
+            tf32: whether a GPU may use it for float32.
+        """
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.bias = bias
         # As F.conv2d ends, which takes the last four from flags of the process: benchmark,
@@ -31,8 +34,10 @@ class Convolution:
         self.rest = (ONE, ONE, ONE, False, [0, 0], 1, False, True, True, tf32)
 
     def __call__(self, x: Tensor, into: Tensor, rectify: bool = False, add: bool = False) -> Tensor:
-        """(1, I, h, w) -> (1, O, h, w), rectified if asked to, or added to what is in `into`. The
-        result may be in the memory of `into`, or not."""
+        """(1, I, h, w) -> (1, O, h, w), rectified if asked to, or added to what is in `into`.
+
+        The result may be in the memory of `into`, or not.
+        """
         y = torch.ops.aten._convolution(x, self.weight, self.bias, *self.rest)[:, : into.shape[1]]
         if add:
             y = into.add_(y)
@@ -97,8 +102,11 @@ class CuDNN(Convolution):
 
 
 def _trim_memory() -> None:
-    """Give free memory back to the system. After packing, glibc would keep as much as the packed
-    weights take, in pieces that fit nothing else."""
+    """Give free memory back to the system.
+
+    After packing, glibc would keep as much as the packed weights take, in pieces that fit nothing
+    else.
+    """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)

@@ -22,8 +22,10 @@ def tiles(
     """The tiles of a picture of (H, W) for these layers, with sides of so many pixels, rounded up
     to the pooling grid.
 
-    halo: in pixels, rounded up as well; by default what the layers see, with which nothing is
-    lost."""
+    Args:
+        halo: in pixels, rounded up as well; by default what the layers see, with which nothing is
+            lost.
+    """
     reads = {rectified(layer) for layer in layers}
     grid = grid_of(net, reads)
     wide = halo_of(net, dict.fromkeys(reads, 0)) if halo is None else -(-halo // grid) * grid
@@ -39,7 +41,9 @@ def grid_of(net: VGG, reads: Collection[str]) -> int:
 def halo_of(net: VGG, margins: Mapping[str, int]) -> int:
     """How many pixels beyond its own a tile's features see, rounded up to the grid.
 
-    margins: {layer that is read: how many positions more than its own are needed there}."""
+    Args:
+        margins: {layer that is read: how many positions more than its own are needed there}.
+    """
     reach, step = 0, 1
     most = margins.get(PIXELS, 0)
     for name in net.until(margins.keys() - {PIXELS}):
@@ -69,8 +73,10 @@ class Tile:
 
 
 def _at_layer(crop: Crop, read: str) -> Crop:
-    """The positions of a layer for which pixels stand; the last ones are whatever the poolings have
-    left."""
+    """The positions of a layer for which pixels stand.
+
+    The last ones are whatever the poolings have left.
+    """
     if read == PIXELS:
         return crop
     step = 2 ** halvings(read)

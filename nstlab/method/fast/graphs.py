@@ -15,8 +15,11 @@ CAPTURING = threading.Lock()  # PyTorch captures one graph at a time
 
 
 def capture(function: Function, x: Tensor) -> Callable[[], Sequence[Tensor]]:
-    """Capture function(x) as a CUDA graph. Calling what is returned computes it anew from the
-    present content of x, into the same memory. Other threads may use the GPU meanwhile."""
+    """Capture function(x) as a CUDA graph.
+
+    Calling what is returned computes it anew from the present content of x, into the same memory.
+    Other threads may use the GPU meanwhile.
+    """
     graph = torch.cuda.CUDAGraph()
     with (
         CAPTURING,
@@ -37,8 +40,12 @@ class Replayed:
     launch each kernel.
 
     The first calls are plain: they warm up libraries, which cannot be done while capturing, and a
-    function that is soon replaced, because a slider moves, costs nothing extra. function: (tensor
-    of one shape) -> tensors, without a transfer to the host. capture: how it is captured."""
+    function that is soon replaced, because a slider moves, costs nothing extra.
+
+    Args:
+        function: (tensor of one shape) -> tensors, without a transfer to the host.
+        capture: how it is captured.
+    """
 
     PLAIN = 2  # calls before the capture
 
@@ -57,8 +64,10 @@ class Replayed:
 
 
 def to_host(picture: Tensor) -> Callable[[], Tensor]:
-    """Begin to copy a picture to the host, without waiting. Calling what is returned waits for the
-    copy and gives it."""
+    """Begin to copy a picture to the host, without waiting.
+
+    Calling what is returned waits for the copy and gives it.
+    """
     if picture.device.type != "cuda":
         return picture.detach().cpu
     copy = torch.empty(picture.shape, dtype=picture.dtype, pin_memory=True)

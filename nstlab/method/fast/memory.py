@@ -26,8 +26,10 @@ SPARE = 0.9  # of the free memory, for a run: others need some, too
 
 
 def available(device: torch.device) -> int:
-    """Free bytes on the device, including what PyTorch has reserved there; MPS shares the machine's
-    memory."""
+    """Free bytes on the device, including what PyTorch has reserved there.
+
+    MPS shares the machine's memory.
+    """
     if device.type != "cuda":
         return psutil.virtual_memory().available
     reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -98,7 +100,9 @@ def too_little(
     """Why a picture of shape (H, W), asked for with this size, does not fit, and the size that
     would.
 
-    budget: the bytes that were found free or, if not `measured`, a guess."""
+    Args:
+        budget: the bytes that were found free or, if not `measured`, a guess.
+    """
     fits = largest_size(needed, shape, budget)
     message = f"size {size} needs about {needed(shape) / 1e9:.2f} GB of memory"
     if measured:

@@ -59,11 +59,14 @@ def _pixels(t: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the outputs of layers are in one piece of memory: offsets counted in numbers; scratch
-    memory begins at 0.
+    """Where the outputs of layers are in one piece of memory: offsets counted in numbers.
 
-    twice: layers whose outputs are overwritten by later ones, and computed again on the way
-    back."""
+    Scratch memory begins at 0.
+
+    Attributes:
+        twice: layers whose outputs are overwritten by later ones, and computed again on the way
+            back.
+    """
 
     shapes: dict[str, tuple[int, int, int]]
     offsets: dict[str, int]
@@ -109,9 +112,13 @@ def _entry_size(shape: Sequence[int], dtype: torch.dtype) -> int:
 class Propagation:
     """Features of some layers of a network, and the gradient at the image, for images of one size.
 
-    layers: those that are read, and where `backward` takes gradients. shape: (H, W). arithmetic:
-    the network's by default. like: one for images of another size, whose packed weights and memory,
-    if they are large enough, it shares."""
+    Args:
+        layers: those that are read, and where `backward` takes gradients.
+        shape: (H, W).
+        arithmetic: the network's by default.
+        like: one for images of another size, whose packed weights and memory, if they are large
+            enough, it shares.
+    """
 
     def __init__(
         self,
@@ -177,8 +184,12 @@ class Propagation:
     def forward(self, image: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield (layer, features) in the order of the network.
 
-        image: (1, 3, H, W) sRGB in [0, 1]. Features are (1, C, h, w) in the type of the
-        computation, and valid until the next ones are computed."""
+        Features are (1, C, h, w) in the type of the computation, and valid until the next ones are
+        computed.
+
+        Args:
+            image: (1, 3, H, W) sRGB in [0, 1].
+        """
         self.image = image.detach()
         for node, x in self._through(self.nodes):
             if node in self.reads:
@@ -225,11 +236,13 @@ class Propagation:
 
     @torch.no_grad()
     def backward(self, inject: Inject) -> Tensor:
-        """The gradient at the image, (1, 3, H, W). To be called once, after `forward` has been
-        drained.
+        """The gradient at the image, (1, 3, H, W).
+
+        To be called once, after `forward` has been drained.
 
         inject(layer, features, into) writes the gradient of the loss at a layer that is read into
-        `into`, which has the shape of the features."""
+        `into`, which has the shape of the features.
+        """
         last = self.nodes[-1]
         g = (
             torch.empty_like(self.memory[last])
@@ -253,16 +266,20 @@ class Propagation:
         return g
 
     def _again(self, g: Tensor) -> Tensor:
-        """Compute the features of the first block a second time; return the gradient, which is in
-        the scratch memory."""
+        """Compute the features of the first block a second time.
+
+        Return the gradient, which is in the scratch memory.
+        """
         g = g.clone() if self.split else g  # the split image goes through the scratch memory
         for _ in self._through(self.layout.twice):
             pass
         return g
 
     def _before_pooling(self, g: Tensor, features: Tensor) -> tuple[Tensor, bool]:
-        """(gradient at the pooling's input, False); for average pooling, (the gradient of each of
-        its four inputs, True)."""
+        """(gradient at the pooling's input, False).
+
+        For average pooling, (the gradient of each of its four inputs, True).
+        """
         if self.net.pool == "avg":
             return g.mul_(self.net.gain / 4), True
         with torch.enable_grad():
@@ -271,8 +288,10 @@ class Propagation:
         return g, False
 
     def _before_relu(self, node: str, g: Tensor, pooled: bool, inject: Inject) -> Tensor:
-        """The gradient before a ReLU: that after it where its output is positive. It overwrites the
-        features."""
+        """The gradient before a ReLU: that after it where its output is positive.
+
+        It overwrites the features.
+        """
         y = self.memory[node]
         following = self.net.sequence[self.net.sequence.index(node) + 1]
         if following.startswith("pool") and following in self.nodes and node in self.reads:

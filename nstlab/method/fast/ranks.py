@@ -48,8 +48,11 @@ class RankLost(InputError):
 
 @dataclass(frozen=True)
 class Team:
-    """The processes of a run, of which this one is `rank` of `size`. store: where they leave word
-    for each other."""
+    """The processes of a run, of which this one is `rank` of `size`.
+
+    Attributes:
+        store: where they leave word for each other.
+    """
 
     rank: int
     size: int
@@ -58,8 +61,13 @@ class Team:
     @classmethod
     @contextlib.contextmanager
     def join(cls) -> Iterator[Team]:
-        """Meet the others; NCCL connects GPUs, gloo processors. InputError if the environment does
-        not say how."""
+        """Meet the others.
+
+        NCCL connects GPUs, gloo processors.
+
+        Raises:
+            InputError: if the environment does not say how.
+        """
         size = from_launcher("WORLD_SIZE", 1)
         rank = from_launcher("RANK", 0, size - 1)
         from_launcher("LOCAL_WORLD_SIZE", 1, default=1)
@@ -96,7 +104,10 @@ class Team:
 
     def device(self, name: str) -> str | torch.device:
         """The device of this process: its own GPU, of those on its machine, if GPUs are meant.
-        InputError if there are too few."""
+
+        Raises:
+            InputError: if there are too few.
+        """
         if name not in ("auto", "cuda") or not torch.cuda.is_available():
             return name
         count = torch.cuda.device_count()
@@ -176,8 +187,10 @@ class Team:
         self._disconnect(0)
 
     def outlives_first(self) -> bool:
-        """Wait for the first rank to end, as long as its heart beats; tell whether it has ended in
-        order."""
+        """Wait for the first rank to end, as long as its heart beats.
+
+        Tell whether it has ended in order.
+        """
         beats = -1
         waited = 0.0
         pause = 0.1
@@ -216,8 +229,10 @@ class Team:
             time.sleep(0.05)
 
     def _watch(self, ended: threading.Event) -> None:
-        """Count heartbeats, and watch those of the ranks that this one waits for. Own ones measure
-        the time, so that nobody is missed if all processes were stopped together."""
+        """Count heartbeats, and watch those of the ranks that this one waits for.
+
+        Own ones measure the time, so that nobody is missed if all processes were stopped together.
+        """
         others = range(1, self.size) if self.leads else range(1)
         seen = dict.fromkeys(others, 0)
         missed = dict.fromkeys(others, 0)
@@ -286,10 +301,13 @@ def said(error: Exception) -> str:
 def from_launcher(
     name: str, low: int = 0, high: int | None = None, default: int | None = None
 ) -> int:
-    """A number that torchrun, or whatever has started the ranks, leaves in the environment. Empty
-    is not set.
+    """A number that torchrun, or whatever has started the ranks, leaves in the environment.
 
-    Raises InputError if it is not allowed, or if it is not set and there is no default."""
+    Empty is not set.
+
+    Raises:
+        InputError: if it is not allowed, or if it is not set and there is no default.
+    """
     text = os.environ.get(name, "").strip()
     if not text:
         if default is None:

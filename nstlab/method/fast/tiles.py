@@ -44,8 +44,10 @@ def bind(
     """Bind an objective for one network and images of shape (H, W), on the fast path if there is
     one for it.
 
-    arithmetic: the network's by default. tiling: how to cut pictures whose features take more than
-    its budget."""
+    Args:
+        arithmetic: the network's by default.
+        tiling: how to cut pictures whose features take more than its budget.
+    """
     if not is_fast(net):
         return objective.bind(net, shape)
     arithmetic = arithmetic or arithmetic_of(net)
@@ -57,8 +59,10 @@ def bind(
 
 @dataclass
 class TiledBound(ByHand):
-    """A `Bound` that evaluates tile by tile. The picture may be on another device than the
-    network."""
+    """A `Bound` that evaluates tile by tile.
+
+    The picture may be on another device than the network.
+    """
 
     net: VGG
     arithmetic: Arithmetic = field(kw_only=True)
@@ -104,9 +108,11 @@ class TiledBound(ByHand):
         picture: Tensor,
         actives: Sequence[ActiveLayer],
     ) -> dict[tuple[str, str], Tensor]:
-        """The targets of these layers of a term, from their picture. Those with positions are made
-        of the tiles of the evaluations, so that each rank has what it will need; others of tiles of
-        their own."""
+        """The targets of these layers of a term, from their picture.
+
+        Those with positions are made of the tiles of the evaluations, so that each rank has what it
+        will need; others of tiles of their own.
+        """
         if term.positional:
             windows = self._windows_of(actives)
         else:
@@ -215,7 +221,9 @@ def serve(objective: Objective, net: VGG, start: Tensor, tiling: Tiling) -> None
     """Evaluate tiles for the first rank, which runs the engine on the same objective, network and
     start, until it ends.
 
-    Raises InputError if that rank is lost."""
+    Raises:
+        InputError: if that rank is lost.
+    """
     bound, image = None, start
     while (order := tiling.team.receive_broadcast())["do"] != "end":
         if order["do"] == "bind":

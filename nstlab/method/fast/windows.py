@@ -27,8 +27,13 @@ ALONE = 256
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a picture is cut. budget: bytes that the features may take. side: of the tiles, in
-    pixels; by default as the budget allows. team: the processes that share the tiles."""
+    """How a picture is cut.
+
+    Attributes:
+        budget: bytes that the features may take.
+        side: of the tiles, in pixels; by default as the budget allows.
+        team: the processes that share the tiles.
+    """
 
     budget: int
     side: int | None = None
@@ -51,8 +56,12 @@ class Tiling:
         """(the tiles of a picture of (H, W), how many of them have their features kept between the
         passes).
 
-        margins: see `halo_of`. Raises InputError if there is not room for even the smallest
-        tile."""
+        Args:
+            margins: see `halo_of`.
+
+        Raises:
+            InputError: if there is not room for even the smallest tile.
+        """
         reads = margins.keys() - {PIXELS}
         grid = grid_of(net, reads)
         halo = halo_of(net, margins)
@@ -89,7 +98,9 @@ def bytes_a_pixel(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> f
 class Windows:
     """Features of some layers, and the gradient at the picture, tile by tile.
 
-    margins: see `halo_of`."""
+    Args:
+        margins: see `halo_of`.
+    """
 
     def __init__(
         self,

@@ -21,11 +21,14 @@ MOST = 20_000  # positions of a layer
 
 class Statistic(Style):
     """Mean over patches of 3×3 positions, and over their numbers, of the squared difference from
-    the painting's patch with which their correlation is highest (Li and Wand 2016, equations 2 and
-    3), times the convention's factor.
+    the painting's patch with which their correlation is highest (Li and Wand 2016, equations 2
+    and 3), times the convention's factor.
 
-    It is for deep layers, such as conv3_1 and conv4_1. Raises InputError where a layer has more
-    than MOST positions, or less than a patch."""
+    It is for deep layers, such as conv3_1 and conv4_1.
+
+    Raises:
+        InputError: where a layer has more than MOST positions, or less than a patch.
+    """
 
     def target(self, features: Tensor) -> Tensor:
         """(P, 9 C): the painting's patches."""
