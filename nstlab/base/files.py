@@ -36,8 +36,7 @@ TEMPORARY = ".nstlab-"  # the beginning of the names of files that are still bei
 
 
 def shipped(*parts: str) -> Path:
-    """A folder that comes with the project: inside an installed package, or beside the package in a
-    checkout."""
+    """A folder that comes with the project: in an installed package, or beside a checkout's."""
     here = Path(__file__).parents[1]
     inside = here.joinpath(*parts)
     return inside if inside.is_dir() else here.parent.joinpath(*parts)
@@ -86,8 +85,7 @@ def check_outputs(*settings: Settings) -> None:
 
 
 def _lost(out: Path, option: str, path: Path, role: str) -> str:
-    """Why a file that is read, and is `what`, may not be written; option: the setting that names
-    it."""
+    """Why a file that is read as `role` may not be written by the setting `option`."""
     through = "" if str(out) == str(path) else f", {path}"
     return f"{out}: is {role}{through}, which would be lost; choose another --{option}"
 
@@ -126,8 +124,7 @@ def folder(path: str | os.PathLike) -> Path:
 
 
 def check_place(path: str | os.PathLike) -> Path:
-    """The path, if a file can be written there, which is tried; else InputError, before any work is
-    done."""
+    """The path, if a file can be written there, which is tried; else InputError."""
     path = user_path(path)
     with writing(path):
         with contextlib.suppress(FileNotFoundError):
@@ -142,8 +139,7 @@ def check_place(path: str | os.PathLike) -> Path:
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Turn what goes wrong in the block, such as a full disk, into an InputError that names the
-    path."""
+    """Turn an error in the block, such as a full disk, into an InputError with the path."""
     try:
         yield
     except InputError:
@@ -183,8 +179,7 @@ def _temporary(path: str | os.PathLike) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files below a folder that were left by processes killed while they
-    wrote."""
+    """Delete temporary files below a folder that killed processes have left."""
     for leftover in folder.rglob(f"{TEMPORARY}*"):
         with contextlib.suppress(OSError):
             leftover.unlink()
@@ -255,8 +250,7 @@ def delete(path: Path) -> None:
 
 
 def set_aside(folder: Path) -> Path:
-    """Rename a folder, at once, so that half of it is never found while it is deleted: its new
-    path."""
+    """Rename a folder at once, so that half of it is never found; return its new path."""
     name = f"{folder.name.partition('.')[0]}.{uuid.uuid4().hex[:8]}.removed"
     return folder.rename(folder.with_name(name))
 

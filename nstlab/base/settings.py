@@ -81,8 +81,7 @@ def user_path(path: str | os.PathLike) -> Path:
 
 
 def nearest(name: str, allowed: Sequence[str]) -> str:
-    """A suggestion for a misspelt name, "; did you mean 'conv4_2'?", or "" if no allowed name is
-    close to it."""
+    """A suggestion for a misspelt name, "; did you mean 'conv4_2'?", or "" if none is close."""
     near = difflib.get_close_matches(name, allowed, n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
 
@@ -209,8 +208,7 @@ def field_type(annotation: Any) -> tuple[type, bool, bool]:
 
 
 def plain(value: Any) -> Any:
-    """The value, with NumPy's numbers and arrays (common in grids) turned into Python's numbers and
-    lists."""
+    """The value, with NumPy's numbers and arrays, common in grids, turned into Python's."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
@@ -249,8 +247,7 @@ def _written(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """Base of all settings: immutable, validated when made, converted to and from plain JSON
-    values."""
+    """Base of all settings: immutable, validated when made, converted to and from JSON."""
 
     def __post_init__(self) -> None:
         for name, _, _ in self.options():

@@ -22,8 +22,7 @@ class Interrupts:
     raised = False
 
     def __call__(self, number: int, frame: Any) -> None:
-        """Raise KeyboardInterrupt, unless one is being handled: to keep what has been done takes
-        time."""
+        """Raise KeyboardInterrupt, unless one is being handled, which takes time."""
         if not follows(sys.exception()):
             self.raised = True
             raise KeyboardInterrupt
@@ -50,8 +49,7 @@ class Interrupts:
 
 
 def follows(error: BaseException | None, kind: type[BaseException] = KeyboardInterrupt) -> bool:
-    """Whether an error is of a kind, by default an interrupt, or was raised while one was
-    handled."""
+    """Whether an error is of a kind, by default an interrupt, or was raised while handling one."""
     while error is not None and not isinstance(error, kind):
         error = error.__context__
     return error is not None

@@ -151,8 +151,7 @@ def notebooks_command(settings: NotebooksSettings) -> int:
 
 
 def learn_command(settings: LearnSettings) -> int:
-    """Learn to paint, with a progress bar, and say where the model is and where its pictures
-    are."""
+    """Learn to paint, with a progress bar, and say where the model and its pictures are."""
     from tqdm import tqdm
 
     from nstlab.feedforward.training import train

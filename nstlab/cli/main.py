@@ -105,8 +105,7 @@ def recipe_command(settings: RunSettings, job: JobSettings) -> int:
 
 
 def _serve(settings: RunSettings, job: JobSettings, team: Any) -> int:
-    """Evaluate tiles for the first rank, which tells the user what is to be told, also of what goes
-    wrong here."""
+    """Evaluate tiles for the first rank, which tells the user all that is to be told."""
     from nstlab.method.fast.tiles import serve
 
     try:
@@ -171,8 +170,7 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
 
 
 def _prepared(settings: RunSettings, job: JobSettings, team: Any) -> Any:
-    """The plan; if it is a large one, what it needs is said. team: the processes, None if there is
-    one."""
+    """The plan; of a large one, what it needs is said. team: the processes, or None."""
     from nstlab.recipes.capacity import MemoryBudget, prepare_here, prepare_together
 
     def prepare() -> Any:

@@ -49,8 +49,7 @@ def estimate(sweep: Sweep, results: str | Path, device: str = DEVICES[0]) -> str
 
 
 def _kind(plan: Plan) -> tuple[Any, ...]:
-    """What a step's time depends on: the picture's size, the network, what is read of it, and how
-    pixels are changed."""
+    """What a step's time depends on: size, network, layers that are read, and optimizer."""
     s = plan.settings
     # The statistic is one of these fields.
     network = [getattr(s, name) for name, _, opt in s.options() if opt.group == NETWORK]

@@ -52,8 +52,7 @@ PREVIEW = 240  # px: long side of the picture that is shown while it is made
 
 @dataclass(frozen=True)
 class Budget:
-    """How much an experiment may cost: long side in pixels, steps, and `longer` where it asks what
-    more steps change."""
+    """What an experiment may cost: long side in pixels, steps, and steps of `longer` ones."""
 
     size: int
     steps: int

@@ -12,8 +12,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 
 class MathRenderer(IPythonRenderer):
-    """Markdown as Jupyter shows it, with formulas as MathML, which browsers show without a
-    script."""
+    """Markdown as Jupyter shows it, with formulas as MathML, which needs no script."""
 
     def block_math(self, body: str) -> str:
         return convert(body, display="block")
@@ -23,8 +22,7 @@ class MathRenderer(IPythonRenderer):
 
 
 class PageExporter(HTMLExporter):
-    """Jupyter's own page, without the scripts that it would load for formulas, diagrams and
-    widgets."""
+    """Jupyter's own page, without the scripts for formulas, diagrams and widgets."""
 
     raw_template = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}

@@ -24,8 +24,7 @@ FIELD = 64  # side of the smooth fields that steer strokes and dots
 def coloured_noise(
     rng: np.random.Generator, n: int, exponent: float, channels: int = 3
 ) -> np.ndarray:
-    """(n, n, channels) periodic Gaussian noise of amplitude spectrum 1/f^exponent, mean 0 and
-    deviation 1."""
+    """(n, n, channels) periodic noise with spectrum 1/f^exponent, mean 0 and deviation 1."""
     frequency = np.hypot(np.fft.fftfreq(n)[:, None], np.fft.fftfreq(n)[None])
     amplitude = 1 / np.maximum(frequency, 1 / n) ** exponent
     z = np.fft.ifft2(np.fft.fft2(rng.normal(size=(channels, n, n))) * amplitude).real
@@ -34,8 +33,7 @@ def coloured_noise(
 
 
 def palette(rng: np.random.Generator, count: int) -> np.ndarray:
-    """(count, 3) colours around a random line in colour space: a painting, like most pictures, has
-    few hues."""
+    """(count, 3) colours around a random line: most pictures have few hues."""
     a = rng.random(3)
     b = rng.random(3)
     spread = rng.choice([0.05, 0.15, 0.35])
@@ -148,8 +146,7 @@ def cells(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def waves(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Stripes and swirls: a wave of a warped coordinate, between two colours or through a
-    palette."""
+    """Stripes and swirls: a wave of a warped coordinate, in two colours or a palette."""
     warp = coloured_noise(rng, n, rng.uniform(1.3, 2.5), 1)[..., 0] * rng.uniform(0, 0.25)
     y, x = np.mgrid[:n, :n] / n
     turn = rng.uniform(0, 2 * math.pi)

@@ -105,8 +105,7 @@ class PerceptualLoss:
 
 @dataclass(frozen=True, eq=False)
 class LearningStep:
-    """What one batch has given: its number from 1 on, its mean loss, and each term's unweighted
-    mean."""
+    """A batch's number, from 1 on, its mean loss, and each term's unweighted mean."""
 
     index: int
     loss: float
@@ -118,8 +117,7 @@ class LearningStep:
         return self.learner.model()
 
     def checkpoint(self) -> Checkpoint:
-        """From which `learn` goes on, to the same weights as without an interruption, on the same
-        machine."""
+        """From which `learn` goes on to the same weights, on the same machine."""
         return self.learner.checkpoint()
 
 
@@ -146,8 +144,7 @@ def state_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Let an optimizer remember what `state_of` gave. LookupError or ValueError for anything
-    else."""
+    """Restore what `state_of` gave; LookupError or ValueError for anything else."""
     parameters = optimizer.param_groups[0]["params"]
     whole = optimizer.state_dict()
     if len(tensors) != len(parameters) * len({key.partition(".")[2] for key in tensors}):

@@ -54,8 +54,7 @@ class Normalization(nn.Module):
         return self.kind == NORMALIZATIONS[0]
 
     def affine(self, mix: Tensor) -> tuple[Tensor, Tensor]:
-        """(scales, shifts), each (B, C), of mixtures of the paintings, (B, K), whose shares add up
-        to 1."""
+        """(scales, shifts), (B, C) each, of mixtures (B, K) whose shares add up to 1."""
         return mix @ self.scale, mix @ self.shift
 
     def forward(self, x: Tensor, mix: Tensor) -> Tensor:
@@ -111,8 +110,7 @@ class Layer(nn.Module):
         return self.kernel.view(self.shape)
 
     def forward(self, x: Tensor, mix: Tensor) -> Tensor:
-        """(B, C, h, w), (B, K) -> (B, D, h · enlarge / stride, w · enlarge / stride), rounded
-        up."""
+        """(B, C, h, w), (B, K) -> (B, D, ⌈h · enlarge / stride⌉, ⌈w · enlarge / stride⌉)."""
         x = F.pad(x, (-(-self.around // self.enlarge),) * 4, mode="reflect")
         more = -self.around % self.enlarge
         if self.enlarge > 1:
@@ -155,8 +153,7 @@ class TransformNetwork(nn.Module):
         return zip(self.blocks[::2], self.blocks[1::2], strict=True)  # type: ignore[arg-type]
 
     def drawn(self, seed: int) -> Self:
-        """This network with random kernels, as in He et al. 2015: normal with variance 2 / (k² ·
-        input channels)."""
+        """This network with random kernels of variance 2 / (k² · inputs), as He et al. 2015."""
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, kernel in self.named_parameters():

@@ -135,8 +135,7 @@ class LearnSettings(Settings):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the model calls the paintings: their files' names without folder and suffix, see
-        `painting_name`."""
+        """The names of the paintings in the model, see `painting_name`."""
         return painting_names([Path(source).stem for source in self.paintings])
 
     @property

@@ -100,8 +100,7 @@ class _Folder:
 
 
 def sheet(learner: Learner) -> figures.Shown:
-    """The held-out photo, the paintings, and the photo painted like each of them by the network so
-    far."""
+    """The held-out photo, the paintings, and the photo painted like each of them."""
     photo = im.sample(HELD_OUT, SHOWN)
     model = learner.model()
     painter = model.painter(learner.device)

@@ -94,8 +94,7 @@ def receptive_fields(photo: Tensor, widths: Mapping[str, int], title: str = "") 
 
 
 def matrices(tensors: Mapping[str, Tensor], title: str = "") -> Shown:
-    """Matrices (N, N) of values that are not negative, side by side, on one logarithmic scale of
-    grey."""
+    """Matrices (N, N) of values ≥ 0, side by side, on one logarithmic grey scale."""
     figure = new_figure(0.6 + 2.6 * len(tensors), 2.9, title)
     values = {name: matrix.detach().float().cpu().numpy() for name, matrix in tensors.items()}
     top = max(float(matrix.max()) for matrix in values.values())

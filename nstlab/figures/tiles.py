@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 
 def tile_map(picture: Tensor, tiles: Sequence[Tile], number: int, title: str = "") -> Shown:
-    """The picture with the tiles that cover it, and one of them: its own pixels, and dimmed around
-    them its halo."""
+    """The picture with its tiles, and one of them with its halo, which is dimmed."""
     height, width = picture.shape[-2:]
     figure = new_figure(8.4, 0.6 + 4.1 * height / width, title)
     whole, one = figure.subplots(1, 2)

@@ -53,8 +53,7 @@ class Brush(Page):
 
 
 class RegionsView(View):
-    """The label pictures of the settings, or those that a run has found, over photo and
-    painting."""
+    """The label pictures of the settings or of a run, over photo and painting."""
 
     def __init__(self) -> None:
         super().__init__("mask", Brush())
@@ -119,8 +118,7 @@ class RegionsView(View):
 
 
 def _concern(settings: RunSettings) -> tuple[dict[str, str], tuple[str | None, str | None], int]:
-    """({name: file} of photo and painting, their label pictures, how many regions are to be
-    found)."""
+    """({name: file} of photo and painting, their label pictures, number of regions)."""
     files = {name: getattr(settings, name) for name in map(settings.field_of, ROLES)}
     return files, (settings.mask, settings.painting_mask), settings.regions
 

@@ -60,8 +60,7 @@ class Change(LiveCommand):
 
 @dataclass(frozen=True, eq=False)
 class Restart(LiveCommand):
-    """Begin a new run with these settings, from the first picture that they name or from the
-    `current` one."""
+    """Begin a new run with these settings, from their first picture or the `current` one."""
 
     settings: RunSettings
     current: bool = False

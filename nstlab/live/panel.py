@@ -49,8 +49,7 @@ def panel(
 
 
 def restart_buttons(restart: Callable[[bool], None]) -> w.Widget:
-    """Two buttons that begin a new run; `restart` is told whether it begins from the current
-    picture."""
+    """Two buttons that call `restart` with whether a run begins from the current picture."""
     first = w.Button(
         description="Restart", tooltip="Begin again from the first picture that is chosen here"
     )

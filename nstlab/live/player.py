@@ -41,8 +41,7 @@ PROGRESS = "frame {n_fmt} of {total_fmt}, {remaining} left"
 
 
 def painted_like(picture: RunSettings) -> dict[str, Any]:
-    """The fields of VideoSettings with which each frame is painted as this picture of a photo is:
-    painting, recipe, weights."""
+    """The fields of VideoSettings with which frames are painted like this picture."""
     shared = {
         name: value
         for name, value in needed_fields(picture).items()
@@ -116,8 +115,7 @@ class FilmPlayer(w.VBox):
         return settings if self.like is None else settings.replace(**painted_like(self.like()))
 
     def paint(self) -> None:
-        """Paint the film in a thread, or what is missing of it, unless one is being painted. Raises
-        InputError."""
+        """Paint the film, or what is missing of it, in a thread; InputError if it cannot be."""
         with self._changing:
             if self.screen.state != READY:
                 return

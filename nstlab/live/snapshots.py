@@ -32,8 +32,7 @@ class Snapshot:
 
 @dataclass
 class Snapshots:
-    """Keeps up to LENGTH snapshots, oldest first: from steps 0, 4, 8, 16, … of each run, and from
-    before each change."""
+    """Up to LENGTH snapshots: of steps 0, 4, 8, 16, … of each run, and before each change."""
 
     frames: list[Snapshot] = field(default_factory=list)
 

@@ -23,8 +23,7 @@ def static() -> int:
 
 
 def still(settings: RunSettings, device: str) -> dict[str, Any]:
-    """The studio where nobody can use it: inputs and result of its first steps, as Jupyter's data
-    by MIME type."""
+    """The studio for a page without a kernel: Jupyter's data by MIME type."""
     plan = prepare(settings.replace(steps=min(settings.steps, static())), device)
     result = plan.solve()
     pictures = {name: plan.inputs[role] for name, role in settings.roles().items()} | {

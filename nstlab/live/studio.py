@@ -255,8 +255,7 @@ class Studio(w.VBox):
             self.painting.settings = self.settings
 
     def _moved(self, names: Sequence[str]) -> None:
-        """React to changed fields: some may change while the run goes on, some count only when one
-        begins."""
+        """React to changed fields, of which some wait for a new run."""
         if self.view.message["kind"] == "error":
             self.view.say("")
         groups = {self.settings.option_of(name).group for name in names} - {START}
@@ -330,8 +329,7 @@ class Studio(w.VBox):
             self.pause()
 
     def _pause_unwatched(self) -> None:
-        """Pause, since nobody is watching any more; unless somebody has paused it or waits in the
-        kernel."""
+        """Pause, since nobody is watching, unless somebody waits in the kernel."""
         with self.controls.lock:
             self.uploads.forget()
             painting = self.session.phase in (Phase.PREPARING, Phase.RUNNING)

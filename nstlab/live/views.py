@@ -36,8 +36,7 @@ class View:
             self.widget.value = value
 
     def changes(self, settings: RunSettings) -> dict[str, Any]:
-        """The fields with other values than in these settings, now that the widget has been
-        moved."""
+        """The fields that the widget, now that it has been moved, has other values for."""
         return {} if shows(self.widget, self.shown(settings)) else self.read(settings)
 
     def shown(self, settings: RunSettings) -> Any:
@@ -59,8 +58,7 @@ def shows(widget: w.Widget, value: Any) -> bool:
 
 
 class MenuView(View):
-    """A menu of (label, value) pairs, from which one value is chosen, or several. Values that it
-    lacks are added."""
+    """A menu of (label, value) pairs for one value or several; it gets those that it lacks."""
 
     def show(self, settings: RunSettings) -> None:
         value_shown = self.shown(settings)

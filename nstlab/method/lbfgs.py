@@ -174,8 +174,7 @@ def _step_products(x: Tensor, old: Tensor, grad: Tensor, old_grad: Tensor) -> Te
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """A point of the line search, and products of the step s to it and of the change y of the
-    gradient."""
+    """A point of the line search, and products of the step s and the gradient's change y."""
 
     x: Tensor
     at: Evaluation
@@ -240,8 +239,7 @@ class LBFGS:
         return started(clipped(x, self.bounds), evaluate, {"order": [], "length": self.first_step})
 
     def pairs(self, x: Tensor) -> int:
-        """How many curvature pairs are kept for a picture: `history`, or fewer if memory does not
-        allow it."""
+        """How many curvature pairs fit: `history`, or fewer if memory is short."""
         most = math.inf if self.memory is None else self.memory // _bytes_of_pair(x) - 1
         return max(1, int(min(self.history, most)))
 
@@ -284,8 +282,7 @@ class LBFGS:
         return ((x <= low) & (g > 0)).logical_or_((x >= high) & (g < 0))
 
     def _smooth(self, v: Tensor, out: Tensor) -> None:
-        """Write B v, for v of shape (…, H, W), into `out`; v itself if it has fewer than two
-        dimensions."""
+        """Write B v, for v of shape (…, H, W), into `out`; v if it has one dimension."""
         if self.smooth is None or v.ndim < 2:
             out.copy_(v)
         else:

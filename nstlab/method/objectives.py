@@ -87,8 +87,7 @@ class Objective:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Every weight that can be set, by name: that of each term, "style", and of each of its
-        layers, "style:conv1_1"."""
+        """All weights by name: of terms, "style", and of their layers, "style:conv1_1"."""
         by_name = {}
         for weight, term in self.terms:
             by_name[term.name] = weight
@@ -100,8 +99,7 @@ class Objective:
 
     @property
     def reads(self) -> list[str]:
-        """The layers of the network that are read: those whose weight, and whose term's weight, is
-        not 0."""
+        """The layers of the network that are read: their weight and the term's are not 0."""
         return [active.read for active in self.active(self.weights) if active.read != PIXELS]
 
     def too_small(self, net: Network, shape: Sequence[int]) -> str:
@@ -116,13 +114,11 @@ class Objective:
         return ""
 
     def target_shapes(self, shape: Sequence[int]) -> list[Sequence[int]]:
-        """(H, W) of the pictures from which the terms' targets are made, for an image of shape (H,
-        W)."""
+        """(H, W) of the terms' target pictures for an image of shape (H, W)."""
         return [term.target_shape(shape) for _, term in self.terms]
 
     def workspace(self, net: Network, shape: Sequence[int]) -> int:
-        """About how many numbers statistics hold at once for an image of shape (H, W), beside
-        features; see `Term.workspace`."""
+        """About how many numbers statistics hold at once for an image (H, W)."""
         shapes = net.shapes(set(self.reads), shape)
         actives = [active for active in self.active(self.weights) if active.read in shapes]
         bytes_of = [
@@ -156,8 +152,7 @@ class Objective:
 
 
 def _name(layer: str | int) -> str:
-    """The name of a layer, which may be given by the index that tutorials use for VGG19's: 1 for
-    conv1_1."""
+    """The name of a layer, or of the index that tutorials use for VGG19's: 1 for conv1_1."""
     return (
         architecture(DEFAULT_NETWORK).layer(layer) if str(layer).isdecimal() else str(layer).strip()
     )
@@ -318,8 +313,7 @@ class Bound:
         self.weights = weights
 
     def _compute_targets(self, weights: Mapping[str, float]) -> None:
-        """Compute the targets that evaluations with these weights need and that are not there
-        yet."""
+        """Compute the targets that are missing for these weights."""
         actives = self.objective.active(weights)
         for term, reads in self._missing(weights).items():
             picture = term.target_image(self.shape)
@@ -379,8 +373,7 @@ class Bound:
         return total * self.scale, dict(zip(self.names, values, strict=True))
 
     def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(1, 3, H, W) -> (total / scale, gradient of that at the image, unweighted value of each
-        term in `names`)."""
+        """(1, 3, H, W) -> (total / scale, its gradient, each term's unweighted value)."""
         leaf = image.detach().requires_grad_(True)
         total, values = self(leaf)
         (grad,) = torch.autograd.grad(total / self.scale, leaf)

@@ -43,8 +43,7 @@ def moments(features: Tensor) -> Tensor:
 
 
 def centred(moments: Tensor) -> Tensor:
-    """(C, C + 1) of `moments` -> (C, C): the covariance, G - m mᵀ, which is no mean over positions
-    itself."""
+    """(C, C + 1) of `moments` -> (C, C): the covariance G - m mᵀ."""
     return moments[:, :-1] - moments[:, -1:] * moments[:, -1]
 
 

@@ -224,8 +224,7 @@ def _kept(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The best picture of the last size, (1, 3, H, W) sRGB in [0, 1], and how the run came to
-    it."""
+    """The best picture of the last size, (1, 3, H, W) sRGB in [0, 1], and how it came."""
 
     image: Tensor
     loss: float

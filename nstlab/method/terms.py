@@ -42,8 +42,7 @@ def gram_vjp(grad_output: Tensor, features: Tensor, into: Tensor, add: bool) -> 
 
 
 def moments_vjp(grad_output: Tensor, features: Tensor, into: Tensor, add: bool) -> None:
-    """The Gram matrix and the mean, (N, N + 1), have the gradient of the matrix, plus that at the
-    mean over M."""
+    """The vjp of `moments`: that of the Gram matrix plus that of the mean."""
     gram_vjp(grad_output[:, :-1], features, into, add)
     out = positions(into)
     out.add_((grad_output[:, -1] / len(out)).to(out.dtype))
@@ -82,8 +81,7 @@ class Term:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The network's layers that are read for `layers`, in the same order: after the ReLU if the
-        convention says so."""
+        """The network's layers that are read: after the ReLU if the convention says so."""
         return tuple(map(rectified, self.layers)) if self.convention.rectified else self.layers
 
     def with_layers(self, names: Iterable[str]) -> Term:
@@ -104,8 +102,7 @@ class Term:
         return None if self.image is None else im.resize(self.image, self.target_shape(shape))
 
     def target(self, features: Tensor) -> Tensor:
-        """What a layer's statistic is compared with, made from the features of `target_image`
-        there."""
+        """The target of a layer's statistic, made from the features of `target_image`."""
         return self.statistic(features, None)
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
@@ -154,8 +151,7 @@ class Term:
         return crop.share * self.statistic(features, self.cut(target, crop, features))
 
     def cut(self, target: Tensor | None, crop: Crop, like: Tensor) -> Tensor | None:
-        """What of the target is that of the crop, on the device of `like`: all, unless the target
-        has positions itself."""
+        """The crop's part of the target, on the device of `like`; all if it has no positions."""
         return target
 
     def accumulate_target(

@@ -62,8 +62,7 @@ class Architecture:
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """The layers to choose from, without poolings, and without ReLUs, which are read by their
-        convolutions' names."""
+        """The layers to choose from: no poolings, and ReLUs by their convolutions' names."""
         twins = {RECTIFIED.get(name) for name in self.layers}
         return tuple(
             name for name in self.layers if name not in twins and not name.startswith(POOL)

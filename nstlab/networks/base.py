@@ -106,8 +106,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def normalize(self, means: Mapping[str, Tensor]) -> None:
-        """Divide each filter's activations by the number given for it: {layer: (C,)} for the layers
-        that are `normalized_layers`."""
+        """Divide each filter's activations by its number, {layer: (C,)}."""
         raise NotImplementedError
 
     def forward(self, image: Tensor, layers: Iterable[str | int]) -> dict[str, Tensor]:

@@ -47,8 +47,7 @@ class Pool(nn.Module):
 
 @cache
 def trace(name: str, pool: str) -> fx.GraphModule:
-    """The graph of a network of torchvision, without weights: preprocessed picture -> {layer:
-    features}. Never changed."""
+    """The graph of torchvision's network without weights: preprocessed picture -> features."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
     layout = architecture(name)
@@ -217,8 +216,7 @@ class GraphNetwork(Network):
 
 
 def _maps(module: fx.GraphModule) -> dict[str, str]:
-    """{layer: its node's name} of the layers that are (1, C, h, w), with as many filters whatever
-    the picture's shape."""
+    """{layer: its node} of the layers with (1, C, h, w) and a fixed number of filters."""
     wide, narrow = (_shapes(module, shape) for shape in (SAMPLE, (SAMPLE[0], SAMPLE[1] * 3 // 4)))
     nodes = {layer: node.name for layer, node in _layers(module.graph).items()}
 
@@ -231,8 +229,7 @@ def _maps(module: fx.GraphModule) -> dict[str, str]:
 
 
 def _required_tensors(blank: fx.GraphModule, weights: Weights, network: str) -> dict[str, Tensor]:
-    """The tensors among the weights that the graph has; InputError if they are not those of the
-    network."""
+    """The tensors among the weights that the graph has; InputError if any is missing."""
     needed = {}
     for key, blank_tensor in blank.state_dict().items():
         if not blank_tensor.is_floating_point():

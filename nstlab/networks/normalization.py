@@ -89,8 +89,7 @@ def normalization_images() -> Iterator[Tensor]:
 
 
 def _scale(mean: Tensor) -> Tensor:
-    """(C,) mean activations of a layer -> (C,) what to divide by: the means, but none much smaller
-    than the others."""
+    """(C,) mean activations of a layer -> (C,) divisors, none much smaller than the others."""
     alive = mean[mean > 0]
     return mean.clamp_min(SMALLEST_MEAN * alive.mean() if alive.numel() else 1.0)
 

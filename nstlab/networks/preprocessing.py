@@ -20,8 +20,7 @@ from nstlab.base.settings import InputError
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Turns sRGB in [0, 1] into the network's input: (image[order] · scale - mean) / std, channels
-    in `order`."""
+    """sRGB in [0, 1] -> the network's input, (image[order] · scale - mean) / std."""
 
     order: str = "RGB"
     scale: float = 1.0

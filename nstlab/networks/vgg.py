@@ -75,8 +75,7 @@ class VGG(Network):
 
     @property
     def sequence(self) -> tuple[str, ...]:
-        """All layers that a VGG of this depth has, in order, whether or not the weights reach
-        them."""
+        """All layers of a VGG of this depth, in order, also those without weights."""
         return ARCHITECTURES[self.NAME].layers
 
     @property
@@ -107,8 +106,7 @@ class VGG(Network):
         return outputs
 
     def layer(self, name: str, x: Tensor) -> Tensor:
-        """Compute one layer of `sequence` from the output of the one before (conv1_1: from the
-        preprocessed image)."""
+        """Compute one layer of `sequence` from the output of the one before."""
         if name.startswith(POOL):
             return self.pooled(x)
         if name.startswith("relu"):
@@ -128,8 +126,7 @@ class VGG(Network):
         return getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias")
 
     def tensors(self) -> dict[str, Tensor]:
-        """Copies of all weights and biases as they are used, by name: {"conv1_1.weight": (O, I, 3,
-        3), …}."""
+        """Copies of all weights and biases by name, {"conv1_1.weight": (O, I, 3, 3), …}."""
         return {
             name: getattr(self, name.replace(".", "_")).clone() for name in self.weights.tensors
         }

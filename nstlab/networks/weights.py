@@ -112,8 +112,7 @@ def load_file(
 
 
 def _present_name(name: str) -> str:
-    """The name of a tensor in torchvision's networks now: DenseNets' files have older ones, norm.1
-    for norm1."""
+    """torchvision's present name of a tensor: old DenseNets have norm.1 for norm1."""
     return re.sub(
         r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", name.removeprefix("module.")
     )
@@ -143,8 +142,7 @@ def _convolutions(tensors: Mapping[str, Tensor], layout: Architecture) -> dict[s
 
 
 def _check_chain(path: Path, tensors: Mapping[str, Tensor], layout: Architecture) -> None:
-    """InputError unless the shapes are those of a VGG's chain of 3×3 convolutions, from conv1_1 on
-    without a gap."""
+    """InputError unless the shapes are a VGG's chain of 3×3 convolutions from conv1_1 on."""
     layers = [name for name in layout.convolutions if f"{name}.weight" in tensors]
     if not layers or tuple(layers) != layout.convolutions[: len(layers)]:
         raise InputError(
@@ -176,8 +174,7 @@ def _preprocessing(
     metadata: Mapping[str, str],
     layout: Architecture,
 ) -> Preprocessing:
-    """What the metadata state; else the original's, if the names or the biases are the original's;
-    else torchvision's."""
+    """What the metadata state; else the original's or torchvision's, by names and biases."""
     if "input" in metadata:
         return Preprocessing.parse(metadata["input"])
     if not layout.blocks:
@@ -207,8 +204,7 @@ def _edition(network: str) -> Any:
 
 
 def published(network: str) -> Download:
-    """Where torchvision has a network's weights: a file whose name ends in the beginning of its
-    hash."""
+    """Where torchvision has a network's weights; the name ends in the hash."""
     chosen = _edition(network)
     sha256 = Path(chosen.url).stem.rpartition("-")[2]
     return Download(chosen.url, sha256, round(chosen.meta["_file_size"]))

@@ -28,8 +28,7 @@ class Refused(ValueError):
 
 
 class Spliced(io.RawIOBase):
-    """A file to read, made of pieces, one behind the other: bytes, and ranges of positions in
-    another file."""
+    """A file made of pieces: bytes, and ranges of positions in another file."""
 
     def __init__(self, file: BinaryIO, pieces: Sequence[bytes | range]):
         self._file, self._pieces, self._position = file, pieces, 0
@@ -421,8 +420,7 @@ def pages(file: BinaryIO) -> list[Tags]:
 
 
 def largest_page(file: BinaryIO) -> tuple[Tags, int]:
-    """(the largest page of a TIFF that is no thumbnail and no mask, how many such pages there
-    are)."""
+    """(the largest page of a TIFF that is no thumbnail or mask, how many such there are)."""
     usable = [tags for tags in pages(file) if tags.pixels and tags.raw.keys() & STORED]
     if any(tags.first(PHOTOMETRIC, 0) in RAW for tags in usable):
         raise Refused("a camera raw file; develop it first, into a TIFF or a JPEG")

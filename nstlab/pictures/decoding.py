@@ -35,8 +35,7 @@ Use = Callable[[tuple[int, int]], tuple[Part, tuple[int, int]]]
 
 
 def read(path: Path, use: Use) -> Tensor:
-    """The part of a picture that is used, at the (H, W) in which it is used: (1, 3, H, W) in [0,
-    1]."""
+    """The used part of a picture, at the used (H, W): (1, 3, H, W) in [0, 1]."""
     with opened(path) as image:
         (_, _, height, width), shape = use(upright(image))
         # The decoder of JPEGs can shrink.
@@ -51,8 +50,7 @@ def read(path: Path, use: Use) -> Tensor:
 
 
 def read_labels(path: Path) -> tuple[Tensor, np.ndarray | None]:
-    """A label picture at its own size, (1, 3, H, W) in [0, 1], and its numbers, (H, W), if it is
-    made of numbers."""
+    """A label picture, (1, 3, H, W) in [0, 1], and its numbers, (H, W), if it has any."""
     with opened(path) as image:
         decode(path, image, more=4 * 3 * 2 * image.width * image.height)
         pixels = Pixels(path, image, convert=False)
@@ -60,8 +58,7 @@ def read_labels(path: Path) -> tuple[Tensor, np.ndarray | None]:
 
 
 def _scaled(pixels: Pixels, part: Part, shape: tuple[int, int]) -> Tensor:
-    """A part of a picture at (H, W), as `images.resize` makes it: first its rows, some at a time,
-    then its columns."""
+    """A part of a picture at (H, W), as `images.resize` makes it, some rows at a time."""
     top, left, height, width = part
     narrow = torch.empty(1, 3, height, shape[1])
     for box in _boxes(left, top, width, height):
@@ -87,8 +84,7 @@ def resized(picture: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def interpolated(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """(1, C, h, w) -> (1, C, H, W), in any range, by antialiased bicubic interpolation, which may
-    overshoot."""
+    """(1, C, h, w) -> (1, C, H, W), antialiased bicubic, which may overshoot."""
     return F.interpolate(values, tuple(shape), mode="bicubic", antialias=True, align_corners=False)
 
 

@@ -164,8 +164,7 @@ class DeepTiff(ImageFile.ImageFile):
         self.levels = Levels(values, mode, black, white, alpha)
 
     def _values(self) -> tuple[np.ndarray, str]:
-        """((H, W, C), the kind of alpha), by tifffile, or by Pillow for compressions that tifffile
-        lacks."""
+        """((H, W, C), the kind of alpha), by tifffile, or by Pillow where that cannot."""
         import tifffile
 
         page = self.page

@@ -124,8 +124,7 @@ def say_if_stretched(name: str, labels: Tensor, shape: Sequence[int]) -> None:
 
 
 def say_if_tiny(masks: Tensor) -> None:
-    """Log which regions of a run's picture, (1, R, H, W), are so small that they count nothing in
-    the deepest layers."""
+    """Log which regions, (1, R, H, W), are too small for the deepest layers."""
     for number, covered in enumerate(masks.sum((2, 3))[0].tolist(), 1):
         if covered < TINY:
             logging.getLogger("nstlab").warning(

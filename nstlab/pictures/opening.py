@@ -277,8 +277,7 @@ def check_shape(path: str | os.PathLike, width: int, height: int) -> None:
 
 
 def decode(path: str | os.PathLike, image: Image.Image, more: int = 0) -> None:
-    """Decode the pixels. InputError, before that, if they and `more` bytes do not fit into the free
-    memory."""
+    """Decode the pixels; InputError, before that, if memory is too short."""
     check_memory(
         path,
         getattr(image, "cost", 8) * image.width * image.height + image.info.get("held", 0) + more,
@@ -287,15 +286,13 @@ def decode(path: str | os.PathLike, image: Image.Image, more: int = 0) -> None:
 
 
 def load_pixels(image: Image.Image) -> None:
-    """Decode the pixels, if they are those that were written: decoders do not look at all
-    checksums."""
+    """Decode the pixels if all checksums hold, at which not all decoders look."""
     image.info.pop("check", lambda: None)()
     image.load()
 
 
 def check_memory(path: str | os.PathLike, needed: int) -> None:
-    """Raise InputError if so many bytes, which reading the file takes, do not fit into the free
-    memory."""
+    """InputError if so many bytes, to read the file, do not fit into free memory."""
     free = psutil.virtual_memory().available
     if needed > free:
         raise InputError(

@@ -32,8 +32,7 @@ def style_folder() -> Path:
 
 
 def samples() -> dict[str, Path]:
-    """{name: file} of every picture that comes with the lab: scikit-image's photos and the
-    project's own paintings."""
+    """{name: file} of all sample pictures: scikit-image's photos and our own paintings."""
     # Here, because importing scikit-image takes longer than the rest of this module.
     import skimage.data
 

@@ -76,8 +76,7 @@ live_field, start_field, picture_field, region_field, network_field, optimizer_f
 
 
 def picture(role: str) -> Any:
-    """Make the field for a picture that the recipe reads; `role` is its name in `inputs`, such as
-    "content" or "style"."""
+    """Make the field for a picture that is read; `role` is its name in `inputs`."""
     return picture_field(help="a picture file, or the name of a sample", identity=False, role=role)
 
 
@@ -320,8 +319,7 @@ class RunSettings(Settings):
         return picture
 
     def absolute(self) -> dict[str, Any]:
-        """The settings as plain values, as `to_dict`, with absolute paths for those who work in
-        another folder."""
+        """`to_dict` with absolute paths, for those who work in another folder."""
         values = self.to_dict()
         for name in self.files:
             several = isinstance(values[name], list)

@@ -61,8 +61,7 @@ _DRAWN: dict[str, Callable[[Tensor, int], Tensor]] = {
 def _start(
     settings: RunSettings, like: Tensor, pictures: Mapping[str, Tensor]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """(first picture, of the shape of `like`; {"init": picture} if it was read from a file, else
-    {})."""
+    """(first picture, of the shape of `like`; {"init": picture} if it came from a file)."""
     name = settings.init
     shape = like.shape[-2:]
     if name in _DRAWN:

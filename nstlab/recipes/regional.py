@@ -102,8 +102,7 @@ class RegionalSettings(PaintedSettings):
         return {"mask": mask, "painting_mask": painting_mask}
 
     def prepare_inputs(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The inputs, with masks of the regions, (1, R, H, W), in the photo's shape and in the
-        painting's."""
+        """The inputs, with masks of the regions, (1, R, H, W), of photo and painting."""
         if "mask" not in pictures:
             return pictures
         from nstlab.pictures import images as im

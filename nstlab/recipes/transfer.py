@@ -62,8 +62,7 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
             raise InputError("alpha and beta are both 0; at least one must be more")
 
     def derive_inputs(self, pictures: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
-        """What a recipe finds in the pictures, and the photo as the shipped model paints it, if
-        that comes first."""
+        """The regions, and the photo as the shipped model paints it, if that comes first."""
         derived = super().derive_inputs(pictures, net)
         if self.init != FAST:
             return derived
@@ -82,8 +81,7 @@ class TransferSettings(RegionalSettings, recipe="transfer"):
         }
 
     def prepare_inputs(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The inputs, with colours as Gatys et al. 2016 ("Preserving Color in Neural Artistic Style
-        Transfer") have them."""
+        """The inputs, with colours kept as in Gatys et al. 2016 ("Preserving Color")."""
         from nstlab.pictures import colour
 
         prepared = dict(super().prepare_inputs(pictures))

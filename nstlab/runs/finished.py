@@ -97,8 +97,7 @@ class FinishedRun:
 
 
 def sheet(runs: Sequence[FinishedRun], title: str = "") -> figures.Shown:
-    """All pictures of a sweep at a glance, with what is varied and the pictures that they were made
-    from."""
+    """All pictures of a sweep, with what is varied and what they were made from."""
     settings = runs[0].settings
     shape = runs[0].picture.shape[-2:]
     fields = {role: name for name, role in settings.roles().items()}

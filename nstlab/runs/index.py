@@ -96,8 +96,7 @@ def _matching(candidates: list[dict[str, Any]], where: Mapping[str, Any]) -> lis
 
 
 def _matches(value: Any, wanted: Any) -> bool:
-    """Whether a value is the wanted one, or one of several. In a column of lists, a list is one
-    value."""
+    """Whether a value is the wanted one, or one of several; a list is one value of lists."""
     several = isinstance(wanted, Iterable) and not isinstance(wanted, str)
     wanted = list(wanted) if several else [wanted]
     if isinstance(value, list):
@@ -183,8 +182,7 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 
 def _entry(run: StoredRun, cached: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A run's entry in the index: the cached one if the files have not changed since, None if the
-    run is damaged."""
+    """A run's entry in the index, cached if its files are the same; None if damaged."""
     try:
         stats = [
             (run.folder / name).stat() for name in ("manifest.json", "history.csv", "final.png")
@@ -211,8 +209,7 @@ def other_rows(root: str | Path = RESULTS) -> list[dict[str, Any]]:
 
 
 def other_row(folder: Path) -> dict[str, Any]:
-    """What is known of a film's or a learning's folder: how many files, their size, the newest
-    one's time."""
+    """The number of files, size and newest time of a film's or a learning's folder."""
     stats = []
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):  # it is being replaced
@@ -253,8 +250,7 @@ def find_run(run_id: str, root: str | Path = RESULTS) -> StoredRun:
 
 
 def unfinished(root: str | Path = RESULTS) -> list[Path]:
-    """The folders of runs that are under way or were interrupted, and what a stopped removal has
-    left."""
+    """The folders of runs under way or interrupted, and of a stopped removal."""
     return _folders(root, UNFINISHED, places=RUNS + OTHERS)
 
 

@@ -262,8 +262,7 @@ class _Recorder:
             self.save()
 
     def finish(self, result: Result, folder: Path) -> StoredRun:
-        """Write what is missing, the manifest last, and rename the folder to that of the finished
-        run."""
+        """Write what is missing, the manifest last, and rename the folder to the finished run."""
         last = self.record.last
         with files.writing(self.folder):
             write_rows(self.folder / "history.csv", self.record.rows)

@@ -145,8 +145,7 @@ class StoredRun:
         return sorted((self.folder / "frames").glob("*.png"))
 
     def some_frames(self, count: int) -> list[Path]:
-        """Up to `count` progress pictures, evenly chosen, with the last one and, if count > 1, the
-        first."""
+        """Up to `count` progress pictures, evenly chosen, with the last and the first one."""
         kept = self.frames
         if len(kept) <= count:
             return kept
@@ -202,8 +201,7 @@ class StoredRun:
         return not problem
 
     def has_frames(self, count: int) -> bool:
-        """Whether `count` progress pictures, or more, were asked for, and all that were kept are
-        here."""
+        """Whether at least `count` progress pictures were asked for, and all kept are here."""
         if count == 0:
             return True
         manifest = self.manifest

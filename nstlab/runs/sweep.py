@@ -114,8 +114,7 @@ class Sweep:
 
 
 def label(value: Any) -> str:
-    """The text for an axis' value: 1000.0 -> "1000", ("conv1_1", "conv2_1") -> "conv1_1
-    conv2_1"."""
+    """The text for an axis' value: 1000.0 -> "1000", ("conv1_1", "conv2_1") -> both."""
     if isinstance(value, (tuple, list)):
         return " ".join(map(label, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -126,8 +125,7 @@ def _fields(key: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _points(key: str | tuple[str, ...], values: Any) -> list[tuple[str, dict[str, Any]]]:
-    """The points of an axis, (label, {field: value}) each; values that would look alike are
-    labelled in full."""
+    """The points of an axis, (label, {field: value}) each, with labels that differ."""
     fields = _fields(key)
     axis = ", ".join(fields)
     if isinstance(values, str) or not isinstance(values, Iterable):
@@ -245,8 +243,7 @@ def _raise_first(failed: Sequence[tuple[Case, Exception]], total: int) -> None:
 
 
 def _inputs(plan: Plan) -> dict[str, Any]:
-    """What must be the same on every machine: the hashes of pictures and weights, and the
-    version of results."""
+    """What must be the same on all machines: hashes of pictures and weights, version."""
     identity = plan.identity()
     return {name: identity[name] for name in ("inputs", "weights", "version")}
 
@@ -396,6 +393,5 @@ def _lost_in_one_line(address: str) -> Iterator[None]:
 
 
 def _is_dask(error: BaseException) -> bool:
-    """Whether it is an error of Dask's own, such as a lost connection or a worker that was
-    killed."""
+    """Whether an error is Dask's own, such as a lost connection or a killed worker."""
     return type(error).__module__.partition(".")[0] == "distributed"

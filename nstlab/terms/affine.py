@@ -66,8 +66,7 @@ def _of_windows(pixels: Tensor, ridge: float) -> Tensor:
 
 
 def _pairs(values: Tensor, weights: Tensor) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-    """(values at pixels, values at those that lie at one of OFFSETS, weights between them) for each
-    of OFFSETS; views."""
+    """(values at pixels, values at an offset, weights between them) for each of OFFSETS."""
     height, width = values.shape[-2:]
     for (down, right), weight in zip(OFFSETS, weights, strict=True):
         here = (..., slice(height - down), slice(max(0, -right), width - max(0, right)))

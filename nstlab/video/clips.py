@@ -165,8 +165,7 @@ class _Reading:
             )
 
     def _times(self, frame: Any) -> tuple[Fraction, Fraction]:
-        """When a frame is shown and when it ends: times that do not rise are replaced, those beyond
-        all bounds refused."""
+        """When a frame is shown and ends; times that do not rise are replaced."""
         step = 1 / self.clip.rate
         tick = frame.time_base
         tick_shown = frame.pts
@@ -192,8 +191,7 @@ class _Reading:
         return (self.last if self.count else Fraction(0)), self.until
 
     def _note(self, packet: Any) -> None:
-        """Look at a packet: how long it lasts, and whether something before it, or a part of it,
-        lacks."""
+        """Note how long a packet lasts, and whether something before or in it is missing."""
         index, tick = packet.stream.index, packet.time_base
         begin = packet.pts if packet.pts is not None else packet.dts
         if begin is not None and (not packet.size or packet.stream is not self.stream):
@@ -300,8 +298,7 @@ def _aspect(stream: Any) -> Fraction:
 
 
 def _check_size(path: Path, pixels: Any, aspect: Fraction) -> None:
-    """InputError for more pixels than are allowed, or than memory can hold, before they are
-    decoded."""
+    """InputError, before decoding, for more pixels than are allowed or fit in memory."""
     width, height = pixels.width, pixels.height
     if width and height:  # else only frames tell
         for side in (width, max(1, round(width * aspect))):

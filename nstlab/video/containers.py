@@ -159,8 +159,7 @@ def usable_sounds(path: Path) -> tuple[int, ...]:
 
 
 def _try(packet: Any, usable: set[int], errors: dict[int, int]) -> None:
-    """Decode a packet of sound, and note for its stream whether it is usable, or how often it was
-    not."""
+    """Decode a packet of sound, and note whether its stream is usable."""
     index = packet.stream.index
     try:
         if packet.decode():

@@ -167,8 +167,7 @@ class Filming:
         return settings.replace(steps=self.settings.steps, levels=1, precision=precision)
 
     def planned(self, photo: Tensor, held: Held | None, before: Tensor | None = None) -> Plan:
-        """The plan of a frame: the recipe's own, or, from what is held to, a short one with the
-        temporal term."""
+        """The plan of a frame: the recipe's, or a short one with the temporal term."""
         settings = self.settings.frame_settings(FRAME, max(photo.shape[-2:]))
         if held is not None or before is not None:
             settings = self.short(settings)
@@ -191,8 +190,7 @@ class Filming:
 
 
 def alike(photo: Tensor, other: Tensor) -> Tensor:
-    """(1, 1, H, W): 1 where two photos look alike, so that what one became is a good beginning for
-    the other."""
+    """(1, 1, H, W): 1 where two photos look alike, 0 elsewhere."""
     difference = (photo - other).abs().amax(1, keepdim=True)
     return (F.avg_pool2d(difference, 5, 1, 2, count_include_pad=False) < ALIKE).to(photo)
 

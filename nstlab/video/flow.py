@@ -112,8 +112,7 @@ LEAST = 64  # pixels: sides below this are too short for the search
 
 
 def raft(one: Tensor, other: Tensor) -> Tensor:
-    """By RAFT (Teed, Deng 2020), torchvision's large network, whose weights must be on this
-    machine."""
+    """By RAFT (Teed, Deng 2020), torchvision's large network, from weights on this machine."""
     net, (height, width) = _raft(one.device), one.shape[-2:]
     below, right = (max(128, -(-side // MARGIN) * MARGIN) - side for side in (height, width))
     wide = [

@@ -28,14 +28,12 @@ FLOW_NAMES = ("dis", "raft")
 
 
 def repaints(recipe: type[RunSettings]) -> bool:
-    """Whether a recipe makes a picture of a photo and a painting, so that it can paint the frames
-    of a clip."""
+    """Whether a recipe makes a picture of a photo and a painting, as films need."""
     return list(recipe.roles().values()) == ["content", "style"]
 
 
 def words(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """A recipe's fields as the `parameters` of a film: ("beta", "50", "style_layers",
-    "conv1_1,conv2_1")."""
+    """A recipe's fields as `parameters`: ("beta", "50", "style_layers", "conv1_1,conv2_1")."""
     return tuple(word for name, value in fields.items() for word in (name, _line(value)))
 
 

@@ -100,8 +100,7 @@ def _ebml(file: BinaryIO, size: int) -> Walk:
 
 
 def _vint(head: bytes) -> tuple[int | None, int | None, int]:
-    """(number of an element, None if there is none; its length, None if it is open; bytes of
-    both)."""
+    """(number of an element or None; its length, None if open; bytes of both)."""
     first = 9 - head[0].bit_length()
     if first > 4:
         return None, None, 0

@@ -114,8 +114,7 @@ def check_shown(out: Path, seconds: Fraction) -> None:
 
 
 def check_sound(out: Path, clip: Clip) -> None:
-    """Warn, before any work is done, if the film cannot have the clip's sound, or the first one of
-    several."""
+    """Warn, before any work, if the film cannot have the clip's sound, or not all of it."""
     if not clip.sounds or out.suffix.lower() not in CODECS:
         return
     track = next(tracks(out.suffix[1:].lower(), clip), None)
@@ -274,8 +273,7 @@ def _encode(
     begin: Fraction,
     track: Track | None,
 ) -> None:
-    """Write a container with pictures and, if there is a track, the clip's sound, ordered by
-    time."""
+    """Write a container with pictures and the clip's sound, ordered by time."""
     with library().open(str(path), "w") as container:
         parts = [
             _pictures(

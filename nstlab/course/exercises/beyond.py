@@ -122,8 +122,7 @@ def neighbours(answer: Any) -> str:
 
 @exercise("13.1")
 def discrepancy(answer: Any) -> str:
-    """A function from two sets of vectors and a kernel to their squared maximum mean
-    discrepancy."""
+    """A function (vectors, vectors, kernel) -> their squared maximum mean discrepancy."""
     x = random(6, 4)
     y = random(9, 4, seed=1)
 
@@ -244,8 +243,7 @@ def variance_from_tiles(answer: Any) -> str:
 
 @exercise("16.1")
 def instance_normalization(answer: Any) -> str:
-    """A function from features (B, C, H, W), scales and shifts (B, C) to the normalized
-    features."""
+    """A function (features (B, C, H, W), scales (B, C), shifts (B, C)) -> normalized ones."""
     features = random(2, 3, 4, 5)
     scale = random(2, 3, seed=1)
     shift = random(2, 3, seed=2)

@@ -113,8 +113,7 @@ def mean_picture(answer: Any, runs: Sequence[FinishedRun]) -> str:
 
 @exercise("06.2")
 def relative_spread(answer: Any) -> str:
-    """A function from a list of losses to how much larger the largest is than the smallest, as a
-    part of it."""
+    """A function from losses to (largest - smallest) / smallest."""
     spreads = [float(answer(losses)) for losses in ([2.0, 2.5, 2.2], [7.0, 3.0, 4.0])]
     return hint(
         spreads,

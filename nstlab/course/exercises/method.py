@@ -140,8 +140,7 @@ def furthest_layer(answer: Any, runs: Sequence[FinishedRun]) -> str:
 
 @exercise("02.2")
 def psnr_function(answer: Any) -> str:
-    """A function from two pictures with values in [0, 1] to their peak signal-to-noise ratio
-    in dB."""
+    """A function from two pictures in [0, 1] to their peak signal-to-noise ratio in dB."""
     a = random(1, 3, 8, 8)
     b = random(1, 3, 8, 8, seed=1)
     wanted = measure.psnr(a, b)

@@ -45,8 +45,7 @@ class Convolution:
 
 
 class OneDNN(Convolution):
-    """The same by oneDNN on a CPU, in the memory of `into`: weights are packed once, and the ReLU
-    costs nothing."""
+    """The same by oneDNN on a CPU: weights are packed once, and the ReLU costs nothing."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, shape: Sequence[int]):
         pack = torch.ops.mkldnn._reorder_convolution_weight
@@ -76,8 +75,7 @@ class OneDNN(Convolution):
 
 
 class CuDNN(Convolution):
-    """The same by cuDNN on a GPU in 16 bits: bias and ReLU are part of the convolution where cuDNN
-    can do that."""
+    """The same by cuDNN on a GPU in 16 bits, fused with bias and ReLU where possible."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, shape: Sequence[int]):
         missing = -weight.shape[0] % MULTIPLE

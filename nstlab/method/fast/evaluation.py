@@ -28,8 +28,7 @@ from nstlab.networks.vgg import VGG
 def vjp_of_part(
     term: Term, grad_output: Tensor, features: Tensor, target: Tensor | None, crop: Crop
 ) -> Tensor:
-    """The gradient at the features of a crop, with the term's margin, through what they add to the
-    statistic."""
+    """The gradient at a crop's features, with the term's margin, through its part."""
     if type(term).part is Term.part:
         into = torch.empty_like(features)
         cut = term.cut(target, crop, features)
@@ -50,8 +49,7 @@ class ByHand(Bound):
     """A `Bound` that differentiates only the scores by autograd."""
 
     def active_by_layer(self) -> tuple[list[ActiveLayer], dict[str, list[ActiveLayer]]]:
-        """(the layers of terms that are evaluated now, the same by the network's layer that is
-        read)."""
+        """(the active layers of terms, {layer of the network: those that read it})."""
         actives = self.objective.active(self.weights)
         at = {}
         for active in actives:
@@ -64,8 +62,7 @@ class ByHand(Bound):
         statistics: Mapping[tuple[str, str], Tensor],
         features: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor, dict[tuple[str, str], Tensor]]:
-        """(total / scale, unweighted value of each term, {layer of a term: gradient at its
-        statistic})."""
+        """(total / scale, unweighted values of terms, {layer of a term: gradient there})."""
         leaves = {
             key: statistic.detach().requires_grad_(True) for key, statistic in statistics.items()
         }
@@ -148,8 +145,7 @@ class FastBound(ByHand):
 def unit_of(
     grad_outputs: Iterable[Tensor], arithmetic: Arithmetic, shape: Sequence[int]
 ) -> Tensor | float:
-    """The factor of gradients on their way back: a power of 2 that keeps them within the range of
-    float16."""
+    """A power of 2 that keeps gradients within the range of float16 on their way back."""
     if arithmetic.dtype != torch.float16:
         return 1.0
     # At a perfect match all are 0.

@@ -33,8 +33,7 @@ def tiles(
 
 
 def grid_of(net: VGG, reads: Collection[str]) -> int:
-    """The distance in pixels between two positions of the deepest layer: tiles begin at its
-    multiples."""
+    """The distance in pixels between two positions of the deepest layer."""
     return 2 ** max(map(halvings, reads), default=0)
 
 

@@ -63,8 +63,7 @@ def of_evaluation(net: Network, layers: Sequence[str], shape: Sequence[int]) -> 
 
 
 def of_pixels(net: Network, shape: Sequence[int], optimizer: Optimizer) -> int:
-    """Bytes of all tensors of an image's shape (H, W) that are held at once, including the
-    optimizer's history."""
+    """Bytes of all pictures (H, W) that are held at once, with the optimizer's history."""
     picture = torch.empty((1, 3, *shape), dtype=net.dtype, device="meta")
     history = optimizer.bytes_kept(picture) if isinstance(optimizer, LBFGS) else 2 * picture.nbytes
     return history + PICTURES * picture.nbytes

@@ -173,8 +173,7 @@ class Propagation:
         return forward, backward
 
     def _view(self, shape: tuple[int, int, int], offset: int = 0) -> Tensor:
-        """The memory at an offset, by default the scratch memory, as (1, C, h, w),
-        channels-last."""
+        """The memory at an offset, by default scratch, as (1, C, h, w), channels-last."""
         c, h, w = shape
         return self.all[offset : offset + c * h * w].view(1, h, w, c).permute(0, 3, 1, 2)
 
@@ -308,8 +307,7 @@ class Propagation:
         return y
 
     def _before_convolution(self, node: str, g: Tensor, before: str, inject: Inject) -> Tensor:
-        """The gradient at the input of a convolution, the output of the node before, with what is
-        injected there."""
+        """The gradient at the input of a convolution, with what is injected there."""
         if node in self.reads and node != self.nodes[-1]:
             injected = torch.empty_like(g)
             inject(node, self.memory[node], injected)

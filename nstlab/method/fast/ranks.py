@@ -136,8 +136,7 @@ class Team:
         return self._read(0)
 
     def gather(self, value: Any) -> list[Any]:
-        """What each rank says, in plain values: all of it on the first one, nothing on the
-        others."""
+        """What each rank says, in plain values, on the first one; nothing on the others."""
         if self.leads:
             return [value, *(self._read(rank) for rank in range(1, self.size))]
         self._write(value, 0)
@@ -219,8 +218,7 @@ class Team:
             time.sleep(0.05)
 
     def _linger(self) -> None:
-        """Let the others see that the first rank has ended: it may be the one that keeps the
-        store."""
+        """Let the others see that the first rank, which may keep the store, has ended."""
         end = time.monotonic() + LINGER
         others = range(1, self.size) if self.leads else ()
         while time.monotonic() < end and not all(
@@ -275,8 +273,7 @@ class Team:
 
     @contextlib.contextmanager
     def _reported(self) -> Iterator[None]:
-        """Tell in one line that another rank is lost, and why, which any call that waits for it
-        notices."""
+        """Raise InputError that another rank is lost, and why."""
         try:
             yield
         except (RuntimeError, ValueError) as error:  # dist.DistError is a RuntimeError

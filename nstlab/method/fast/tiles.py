@@ -210,8 +210,7 @@ def _pieces(term: Term, tile: Tile, read: str, features: Tensor) -> Iterator[tup
 
 @dataclass
 class _ServingBound(TiledBound):
-    """The `TiledBound` of a rank that serves: its targets are computed when the first rank
-    says so."""
+    """The `TiledBound` of a rank that serves; its targets are computed when it is told."""
 
     def __post_init__(self) -> None:
         self.weights = self.objective.weights

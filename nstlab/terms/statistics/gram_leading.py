@@ -27,8 +27,7 @@ class Statistic(Style):
         return added(total, crop.share * _gram(features))
 
     def finalize_target(self, total: Tensor) -> Tensor:
-        """The painting's Gram matrix -> (N + 1, K): its K leading eigenvectors, and below them
-        their eigenvalues."""
+        """Gram matrix -> (N + 1, K): K leading eigenvectors, and below them the eigenvalues."""
         values, vectors = torch.linalg.eigh(total)
         count = max(1, round(SHARE * len(values)))
         return torch.cat([vectors[:, -count:], values[None, -count:]])
