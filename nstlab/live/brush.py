@@ -15,7 +15,7 @@ import traitlets as t
 from torch import Tensor
 
 from nstlab.base.settings import InputError
-from nstlab.live.pages import Messages, Page, count, source
+from nstlab.live.pages import Messages, Page, count
 from nstlab.live.viewer import jpeg
 from nstlab.live.views import View
 from nstlab.pictures import images as im
@@ -44,8 +44,8 @@ class Brush(Page):
     photo and painting as PNG, which are to be used, and {"do": "no regions"}.
     """
 
-    _esm = source("elements.js", "brush.js")
-    _css = source("brush.css")
+    SCRIPT = "brush.js"
+    STYLE = "brush.css"
 
     # Photo and painting: [{"name", "picture": JPEG, "labels": PNG, or nothing}].
     pictures = t.List().tag(sync=True)

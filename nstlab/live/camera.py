@@ -28,7 +28,7 @@ from nstlab.base.settings import DEVICES, MIN_SIDE, RESULTS, InputError, user_pa
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import SHIPPED
-from nstlab.live.pages import Messages, Page, check_message, sendable, source
+from nstlab.live.pages import Messages, Page, check_message, sendable
 from nstlab.live.session import explained
 from nstlab.live.viewer import jpeg
 from nstlab.pictures import images as im
@@ -57,8 +57,8 @@ class Camera(Page):
         begun: called when the camera begins.
     """
 
-    _esm = source("elements.js", "camera.js")
-    _css = source("screen.css")
+    SCRIPT = "camera.js"
+    STYLE = "screen.css"
 
     paintings = t.List().tag(sync=True)
     sides = t.List(list(SIDES)).tag(sync=True)

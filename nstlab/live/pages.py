@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anywidget
 
@@ -12,21 +13,43 @@ from nstlab.base import files
 from nstlab.base.settings import InputError
 
 PAGE = Path(__file__).parent / "page"
+IMPORT = re.compile(r'^import .+ from "\./(.+)";\n', re.MULTILINE)
+EXPORT = re.compile(r"^export (?=function|const|class)", re.MULTILINE)
 LINE = {"type": "string", "maxLength": 1000}
 
 Messages = Mapping[str, Mapping[str, dict[str, Any]]]  # {what to do: {field: its JSON Schema}}
 
 
-def source(*names: str) -> str:
-    """The text of a page's files, one after the other.
+def script(name: str) -> str:
+    """A page's script, with the files that it imports in place of its imports.
 
-    (Of paths, anywidget keeps every widget alive, to reload its files.)
+    A widget's page is a single module: a browser could not find other files beside it.
     """
-    return "".join((PAGE / name).read_text(encoding="utf-8") for name in names)
+    text = _read(name)
+    imported = [EXPORT.sub("", _read(file)) for file in IMPORT.findall(text)]
+    return "".join([*imported, IMPORT.sub("", text)])
+
+
+def _read(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")
 
 
 class Page(anywidget.AnyWidget):
-    """A widget with a page of its own. Traits go one way, to the browser; messages come back."""
+    """A widget with a page of its own. Traits go one way, to the browser; messages come back.
+
+    Its files are read whenever one is made: after a change, run the cell again.
+    """
+
+    SCRIPT: ClassVar[str]  # in the folder PAGE
+    STYLE: ClassVar[str]
+
+    @property
+    def _esm(self) -> str:
+        return script(self.SCRIPT)
+
+    @property
+    def _css(self) -> str:
+        return _read(self.STYLE)
 
     def set_state(self, sync_data: Mapping[str, Any]) -> None:
         """Ignore what the browser says of the traits."""

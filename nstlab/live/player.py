@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from nstlab.base.settings import LIVE
 from nstlab.live.controls import Controls
-from nstlab.live.pages import LINE, Messages, Page, check_message, sendable, source
+from nstlab.live.pages import LINE, Messages, Page, check_message, sendable
 from nstlab.live.session import FRAMES, explained
 from nstlab.live.viewer import jpeg
 from nstlab.pictures import images as im
@@ -60,8 +60,8 @@ MESSAGES: Messages = {"frame": {"name": LINE}, "paint": {}, "stop": {}}  # that 
 class Screen(Page):
     """The player's page. Traits go to the browser; messages come back through `on_msg`."""
 
-    _esm = source("elements.js", "player.js")
-    _css = source("screen.css")
+    SCRIPT = "player.js"
+    STYLE = "screen.css"
 
     # [name, when it is shown, until when] of each frame so far, in seconds of the film
     frames = t.List().tag(sync=True)

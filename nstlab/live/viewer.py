@@ -19,7 +19,7 @@ from torch import Tensor
 from nstlab.base import files
 from nstlab.base.settings import InputError
 from nstlab.figures.base import COLOURS
-from nstlab.live.pages import LINE, Messages, Page, sendable, source
+from nstlab.live.pages import LINE, Messages, Page, sendable
 from nstlab.live.painting import Run
 from nstlab.live.session import Phase
 from nstlab.live.snapshots import Snapshot
@@ -84,8 +84,8 @@ MESSAGES: Messages = {  # that its page sends
 class Viewer(Page):
     """The page. Traits go one way, to the browser; messages come back through `on_msg`."""
 
-    _esm = source("elements.js", "view.js")
-    _css = source("view.css")
+    SCRIPT = "view.js"
+    STYLE = "view.css"
 
     picture = t.Bytes().tag(sync=True)
     before = t.Bytes().tag(sync=True)  # what the picture is compared with

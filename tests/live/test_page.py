@@ -2,6 +2,7 @@
 uploads."""
 
 import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nstlab.live import viewer
+from nstlab.live import pages, viewer
 from nstlab.live.audience import ANSWER_WAIT, AWAY, Audience
 from nstlab.live.uploads import CHUNK, MOST, Uploads
 from nstlab.live.viewer import POINTS, Viewer, curve_points, evaluation_rate, jpeg
 from nstlab.pictures import images as im
 from nstlab.runs.stored import Record
+
+
+def test_a_page_is_one_module_made_of_its_files_as_they_are_when_it_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "PAGE", Path(shutil.copytree(pages.PAGE, tmp_path / "page")))
+    before = Viewer()
+    assert "import " not in before._esm
+    assert before._esm.count("export ") == before._esm.count("export default { render }") == 1
+    assert before._esm.count("function make(") == 1
+    with open(tmp_path / "page" / "elements.js", "a") as script:
+        script.write("export const NEW = 1;\n")
+    (tmp_path / "page" / "view.css").write_text(".new {}")
+    after = Viewer()
+    assert "\nconst NEW = 1;\n" in after._esm
+    assert after._css == ".new {}"
+    assert "NEW" not in before._esm
 
 
 @pytest.mark.parametrize(

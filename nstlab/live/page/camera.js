@@ -1,13 +1,26 @@
-// The browser's camera, and what the kernel makes of its frames (see camera.py). A frame is sent when the one before has come
-// back, and only while the page is seen; out of sight, the camera is let go of.
+// The browser's camera, and what the kernel makes of its frames (see camera.py). A frame is sent
+// when the one before has come back, and only while the page is seen; out of sight, the camera is
+// let go of.
+
+import { make } from "./elements.js";
 
 const LATE = 10000; // ms without an answer after which nothing more is sent
 const QUALITY = 0.9; // of the JPEGs that are sent
 
 // A slider from 0 to 1 with its name.
 function slider(name, value) {
-  const input = make("input", { type: "range", min: 0, max: 1, step: 0.01, value, "aria-label": name });
-  return { node: make("label", {}, make("span", {}, name.replaceAll("_", " ")), input), value: () => Number(input.value) };
+  const input = make("input", {
+    type: "range",
+    min: 0,
+    max: 1,
+    step: 0.01,
+    value,
+    "aria-label": name,
+  });
+  return {
+    node: make("label", {}, make("span", {}, name.replaceAll("_", " ")), input),
+    value: () => Number(input.value),
+  };
 }
 
 function render({ model, el }) {
@@ -20,11 +33,26 @@ function render({ model, el }) {
   const names = model.get("paintings");
   const shares = names.map((name, i) => slider(name, i ? 0 : 1));
   const strength = slider("strength", 1);
-  const side = make("select", { "aria-label": "Long side of the picture in pixels" }, ...model.get("sides").map((px) => make("option", { value: px }, `${px} px`)));
+  const side = make(
+    "select",
+    { "aria-label": "Long side of the picture in pixels" },
+    ...model.get("sides").map((px) => make("option", { value: px }, `${px} px`)),
+  );
   side.value = model.get("side");
   const go = make("button", { onclick: () => (wanted ? end() : begin()) }, "Start the camera");
-  const save = make("button", { title: "Keep this picture as a file", onclick: () => model.send({ do: "save" }) }, "Save picture");
-  let stream = null, wanted = false, seen = false, waiting = false, number = 0, late = 0, url = "", moments = [];
+  const save = make(
+    "button",
+    { title: "Keep this picture as a file", onclick: () => model.send({ do: "save" }) },
+    "Save picture",
+  );
+  let stream = null,
+    wanted = false,
+    seen = false,
+    waiting = false,
+    number = 0,
+    late = 0,
+    url = "",
+    moments = [];
 
   const begin = async () => {
     wanted = true;
@@ -37,7 +65,9 @@ function render({ model, el }) {
       await video.play();
     } catch (error) {
       end();
-      say.textContent = navigator.mediaDevices ? `The camera cannot be used: ${error.message}` : "The browser gives the camera only to pages from localhost or by https";
+      say.textContent = navigator.mediaDevices
+        ? `The camera cannot be used: ${error.message}`
+        : "The browser gives the camera only to pages from localhost or by https";
       return;
     }
     say.textContent = "";
@@ -63,19 +93,32 @@ function render({ model, el }) {
     if (!stream || waiting) return;
     if (!video.videoWidth) return requestAnimationFrame(next);
     const factor = Number(side.value) / Math.max(video.videoWidth, video.videoHeight);
-    [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight].map((px) => Math.round(px * factor));
+    [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight].map((px) =>
+      Math.round(px * factor),
+    );
     const context = canvas.getContext("2d");
     context.setTransform(-1, 0, 0, 1, canvas.width, 0); // as in a mirror
     context.drawImage(video, 0, 0, canvas.width, canvas.height);
     waiting = true;
-    canvas.toBlob(async (blob) => {
-      const data = await blob.arrayBuffer();
-      if (!stream) return;
-      const each = shares.map(({ value }) => value());
-      if (!each.some((share) => share > 0)) each[0] = 1;
-      model.send({ do: "frame", id: ++number, shares: each, alpha: strength.value() }, undefined, [data]);
-      late = setTimeout(() => (end(), (say.textContent = "The kernel does not answer; is it busy?")), LATE);
-    }, "image/jpeg", QUALITY);
+    canvas.toBlob(
+      async (blob) => {
+        const data = await blob.arrayBuffer();
+        if (!stream) return;
+        const each = shares.map(({ value }) => value());
+        if (!each.some((share) => share > 0)) each[0] = 1;
+        model.send(
+          { do: "frame", id: ++number, shares: each, alpha: strength.value() },
+          undefined,
+          [data],
+        );
+        late = setTimeout(
+          () => (end(), (say.textContent = "The kernel does not answer; is it busy?")),
+          LATE,
+        );
+      },
+      "image/jpeg",
+      QUALITY,
+    );
   };
   const hear = (content, buffers) => {
     if (content.do === "say") {
@@ -89,7 +132,10 @@ function render({ model, el }) {
     painted.src = url = URL.createObjectURL(new Blob([buffers[0]], { type: "image/jpeg" }));
     if (last) URL.revokeObjectURL(last);
     moments = [...moments.slice(-20), performance.now()];
-    if (moments.length > 1) rate.textContent = `${((1000 * (moments.length - 1)) / (moments.at(-1) - moments[0])).toFixed(1)} pictures a second`;
+    if (moments.length > 1) {
+      const interval = (moments.at(-1) - moments[0]) / (moments.length - 1); // ms
+      rate.textContent = `${(1000 / interval).toFixed(1)} pictures a second`;
+    }
     waiting = false;
     requestAnimationFrame(next);
   };
@@ -102,12 +148,20 @@ function render({ model, el }) {
     if (!seen && before && stream) (release(), model.send({ do: "end" }));
   };
   let visible = false;
-  const observer = new IntersectionObserver((entries) => ((visible = entries.at(-1).isIntersecting), watch()));
+  const observer = new IntersectionObserver(
+    (entries) => ((visible = entries.at(-1).isIntersecting), watch()),
+  );
   observer.observe(el);
   document.addEventListener("visibilitychange", watch);
 
   el.classList.add("nst-screen", "nst-camera");
-  el.append(make("div", { class: "nst-frame" }, painted, video), make("div", { class: "nst-row" }, go, save, side, rate), say, strength.node, ...shares.map(({ node }) => node));
+  el.append(
+    make("div", { class: "nst-frame" }, painted, video),
+    make("div", { class: "nst-row" }, go, save, side, rate),
+    say,
+    strength.node,
+    ...shares.map(({ node }) => node),
+  );
   return () => {
     wanted = false;
     release();

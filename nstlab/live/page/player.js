@@ -1,5 +1,7 @@
-// What there is of a film, played (see player.py). Frames are asked for when they are to be shown, and some ahead. The
-// newest is shown, until another one is chosen or the film is played.
+// What there is of a film, played (see player.py). Frames are asked for when they are to be shown,
+// and some ahead. The newest is shown, until another one is chosen or the film is played.
+
+import { make } from "./elements.js";
 
 const AHEAD = 8; // frames that are asked for before they are shown
 const KEPT = 1000; // frames that the page holds at most
@@ -7,13 +9,26 @@ const KEPT = 1000; // frames that the page holds at most
 function render({ model, el }) {
   const canvas = make("canvas", { role: "img", "aria-label": "The film so far" });
   const play = make("button", { onclick: () => (timer ? pause() : start()) }, "Play");
-  const place = make("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": "Frame", oninput: () => (pause(), show(Number(place.value))) });
+  const place = make("input", {
+    type: "range",
+    min: 0,
+    max: 0,
+    value: 0,
+    "aria-label": "Frame",
+    oninput: () => (pause(), show(Number(place.value))),
+  });
   const where = make("span", { class: "nst-rate" });
   const go = make("button", { onclick: () => model.send({ do: go.dataset.do }) });
   const say = make("div", { class: "nst-says", role: "status" });
   const kept = new Map(); // JPEGs by the frames' names
   const asked = new Set();
-  let frames = [], wanted = 0, drawn = "", decoding = false, timer = 0, begun = 0, following = true;
+  let frames = [],
+    wanted = 0,
+    drawn = "",
+    decoding = false,
+    timer = 0,
+    begun = 0,
+    following = true;
 
   // Whether a frame is here. If not, it is asked for.
   const has = (i) => {
@@ -46,7 +61,10 @@ function render({ model, el }) {
   // The clock stands still while the next frame is not here yet.
   const next = (now) => {
     if (now - begun > 1000 * frames.at(-1)[2]) begun = now;
-    const i = Math.max(0, frames.findLastIndex(([, from]) => 1000 * from <= now - begun));
+    const i = Math.max(
+      0,
+      frames.findLastIndex(([, from]) => 1000 * from <= now - begun),
+    );
     for (let k = 1; k <= AHEAD; k++) has((i + k) % frames.length);
     if (has(i)) show(i);
     else begun = now - 1000 * frames[wanted][1];
@@ -87,7 +105,11 @@ function render({ model, el }) {
     go.disabled = state === "stopping";
   };
   el.classList.add("nst-screen", "nst-player");
-  el.append(make("div", { class: "nst-row" }, go, say), make("div", { class: "nst-frame" }, canvas), make("div", { class: "nst-row" }, play, place, where));
+  el.append(
+    make("div", { class: "nst-row" }, go, say),
+    make("div", { class: "nst-frame" }, canvas),
+    make("div", { class: "nst-row" }, play, place, where),
+  );
   model.on("msg:custom", hear);
   model.on("change:frames", update);
   model.on("change:status", tell);

@@ -1,9 +1,12 @@
-// What a studio shows of a painting, and its buttons. All that is shown comes from the model's traits (see viewer.py); what the
-// user does goes back as messages {do: ...}.
+// What a studio shows of a painting, and its buttons. All that is shown comes from the model's
+// traits (see viewer.py); what the user does goes back as messages {do: ...}.
+
+import { make } from "./elements.js";
 
 const NOTE = 8000; // ms that a note stays; errors stay until they are read
 
-// An <img> whose bytes may be replaced many times a second: the next one is shown when it is decoded.
+// An <img> whose bytes may be replaced many times a second: the next one is shown when it is
+// decoded.
 function picture(alt, className) {
   const img = make("img", { alt, class: className, draggable: "false" });
   let shown = "";
@@ -21,16 +24,51 @@ function picture(alt, className) {
 // --- parts: each returns {node, update}
 
 function toolbar(model, send) {
-  const go = make("button", { class: "nst-go", onclick: () => send({ do: go.dataset.do }) }, "Start");
-  const one = make("button", { title: "Make one step and pause", onclick: () => send({ do: "single" }) }, "Step");
-  const save = make("button", { title: "Write the run, with its changes, into the store", onclick: () => send({ do: "save" }) }, "Save run");
-  const code = make("button", { title: "Python and a command line for these settings", onclick: () => send({ do: "code" }) }, "Copy as code");
-  const [state_, rest] = [make("span", { role: "status" }), make("span")]; // only the state is read out, not each step
+  const go = make(
+    "button",
+    { class: "nst-go", onclick: () => send({ do: go.dataset.do }) },
+    "Start",
+  );
+  const one = make(
+    "button",
+    { title: "Make one step and pause", onclick: () => send({ do: "single" }) },
+    "Step",
+  );
+  const save = make(
+    "button",
+    {
+      title: "Write the run, with its changes, into the store",
+      onclick: () => send({ do: "save" }),
+    },
+    "Save run",
+  );
+  const code = make(
+    "button",
+    { title: "Python and a command line for these settings", onclick: () => send({ do: "code" }) },
+    "Copy as code",
+  );
+  // only the state is read out, not each step
+  const [state_, rest] = [make("span", { role: "status" }), make("span")];
   const status = make("div", { class: "nst-status" }, state_, rest);
-  const node = make("div", { class: "nst-bar", role: "toolbar", "aria-label": "Run" }, go, one, save, code, status);
+  const node = make(
+    "div",
+    { class: "nst-bar", role: "toolbar", "aria-label": "Run" },
+    go,
+    one,
+    save,
+    code,
+    status,
+  );
   const update = () => {
     const { state, text } = model.get("status");
-    const label = { preparing: "Pause", running: "Pause", paused: "Resume", resting: "Go on", failed: "Try again" }[state] ?? "Start";
+    const label =
+      {
+        preparing: "Pause",
+        running: "Pause",
+        paused: "Resume",
+        resting: "Go on",
+        failed: "Try again",
+      }[state] ?? "Start";
     go.textContent = label;
     go.dataset.do = label === "Pause" ? "pause" : "resume";
     node.dataset.state = state;
@@ -45,8 +83,21 @@ function toolbar(model, send) {
 function stage(model) {
   const after = picture("The picture that is being painted", "nst-after");
   const before = picture("The picture to compare with", "nst-before");
-  const slider = make("input", { type: "range", min: 0, max: 100, value: 0, step: 1, "aria-label": "Before and after" });
-  const box = make("div", { class: "nst-canvas" }, after, before, make("div", { class: "nst-edge" }));
+  const slider = make("input", {
+    type: "range",
+    min: 0,
+    max: 100,
+    value: 0,
+    step: 1,
+    "aria-label": "Before and after",
+  });
+  const box = make(
+    "div",
+    { class: "nst-canvas" },
+    after,
+    before,
+    make("div", { class: "nst-edge" }),
+  );
   const size = make("span", { class: "nst-size" });
   const show = () => box.style.setProperty("--part", `${slider.value}%`);
   const drag = (event) => {
@@ -55,7 +106,10 @@ function stage(model) {
     slider.value = Math.round((100 * (event.clientX - left)) / width);
     show();
   };
-  box.addEventListener("pointerdown", (event) => (box.setPointerCapture(event.pointerId), drag(event)));
+  box.addEventListener(
+    "pointerdown",
+    (event) => (box.setPointerCapture(event.pointerId), drag(event)),
+  );
   box.addEventListener("pointermove", drag);
   slider.addEventListener("input", show);
   show();
@@ -72,7 +126,8 @@ function stage(model) {
   return { node, update, release: () => (after.release(), before.release()) };
 }
 
-// Sends a file in parts. If it is too large, only the number of its parts is sent, so that the kernel can refuse it.
+// Sends a file in parts. If it is too large, only the number of its parts is sent, so that the
+// kernel can refuse it.
 async function upload(model, file, role, send) {
   const chunk = model.get("chunk");
   const parts = Math.max(1, Math.ceil(file.size / chunk));
@@ -84,7 +139,8 @@ async function upload(model, file, role, send) {
   }
 }
 
-// A row of things that is rebuilt whenever its trait changes. one(thing, image) makes each; image(alt, bytes) makes an <img>.
+// A row of things that is rebuilt whenever its trait changes. one(thing, image) makes each;
+// image(alt, bytes) makes an <img>.
 function shelf(node, model, trait, one) {
   let pictures = [];
   const image = (alt, bytes) => {
@@ -94,7 +150,10 @@ function shelf(node, model, trait, one) {
     return img;
   };
   const release = () => (pictures.forEach((img) => img.release()), (pictures = []));
-  const update = () => (release(), node.replaceChildren(...model.get(trait).map((thing) => one(thing, image))));
+  const update = () => (
+    release(),
+    node.replaceChildren(...model.get(trait).map((thing) => one(thing, image)))
+  );
   return { node, update, release };
 }
 
@@ -102,24 +161,43 @@ function shelf(node, model, trait, one) {
 function inputs(model, send) {
   const one = ({ role, label, thumb }, image) => {
     const take = (files) => files.length && upload(model, files[0], role, send);
-    const file = make("input", { type: "file", accept: "image/*", "aria-label": `Upload a ${role}` });
+    const file = make("input", {
+      type: "file",
+      accept: "image/*",
+      "aria-label": `Upload a ${role}`,
+    });
     file.addEventListener("change", () => (take(file.files), (file.value = "")));
     const text = make("span", {}, make("b", {}, role), ` ${label}`, make("i", {}, "Upload …"));
-    const label_ = make("label", { title: `${label}: choose or drop a file for another ${role}` }, image(`${role}: ${label}`, thumb), text, file);
+    const label_ = make(
+      "label",
+      { title: `${label}: choose or drop a file for another ${role}` },
+      image(`${role}: ${label}`, thumb),
+      text,
+      file,
+    );
     label_.addEventListener("dragover", (event) => event.preventDefault());
-    label_.addEventListener("drop", (event) => (event.preventDefault(), take(event.dataTransfer.files)));
+    label_.addEventListener(
+      "drop",
+      (event) => (event.preventDefault(), take(event.dataTransfer.files)),
+    );
     return label_;
   };
   return shelf(make("div", { class: "nst-inputs" }), model, "inputs", one);
 }
 
-const short = (value) => (value === 0 || (value >= 0.01 && value < 1e4) ? value.toPrecision(3) : value.toExponential(1));
+const short = (value) =>
+  value === 0 || (value >= 0.01 && value < 1e4) ? value.toPrecision(3) : value.toExponential(1);
 
 // Each term's loss against steps, on a log axis, with dotted lines where weights were changed.
 function curves(model) {
   const [W, H, L, B] = [300, 125, 34, 16];
   const legend = make("div", { class: "nst-legend" });
-  const svg = make("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "xMinYMin", role: "img", "aria-label": "Loss of each term against steps, log axis" });
+  const svg = make("svg", {
+    viewBox: `0 0 ${W} ${H}`,
+    preserveAspectRatio: "xMinYMin",
+    role: "img",
+    "aria-label": "Loss of each term against steps, log axis",
+  });
   const node = make("div", { class: "nst-curves" }, legend, svg);
   const update = () => {
     const { steps, series, marks, colours } = model.get("curves");
@@ -127,10 +205,16 @@ function curves(model) {
     const values = names.flatMap((name) => series[name]).filter((v) => v > 0);
     legend.replaceChildren(
       ...names.map((name, i) =>
-        make("span", { style: `--colour:${colours[i]}` }, `${name} ${short(series[name].at(-1) ?? 0)}`)),
+        make(
+          "span",
+          { style: `--colour:${colours[i]}` },
+          `${name} ${short(series[name].at(-1) ?? 0)}`,
+        ),
+      ),
     );
     if (!values.length) return svg.replaceChildren();
-    const low = Math.floor(Math.log10(Math.min(...values))), high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(...values))));
+    const low = Math.floor(Math.log10(Math.min(...values))),
+      high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(...values))));
     const last = Math.max(1, steps.at(-1));
     const x = (step) => L + ((W - L - 4) * step) / last;
     const y = (value) => 4 + ((H - B - 4) * (high - Math.log10(value))) / (high - low);
@@ -141,10 +225,15 @@ function curves(model) {
       parts.push(line({ class: "nst-grid", x1: L, x2: W - 4, y1: y(10 ** e), y2: y(10 ** e) }));
       parts.push(make("text", { x: L - 4, y: y(10 ** e) + 3, "text-anchor": "end" }, `1e${e}`));
     }
-    parts.push(make("text", { x: L, y: H - 3 }, "0"), make("text", { x: W - 4, y: H - 3, "text-anchor": "end" }, `step ${last}`));
-    for (const mark of marks) parts.push(line({ class: "nst-mark", x1: x(mark), x2: x(mark), y1: 4, y2: H - B }));
+    parts.push(
+      make("text", { x: L, y: H - 3 }, "0"),
+      make("text", { x: W - 4, y: H - 3, "text-anchor": "end" }, `step ${last}`),
+    );
+    for (const mark of marks)
+      parts.push(line({ class: "nst-mark", x1: x(mark), x2: x(mark), y1: 4, y2: H - B }));
     names.forEach((name, i) => {
-      let path = "", pen = "M";
+      let path = "",
+        pen = "M";
       series[name].forEach((value, k) => {
         if (!(value > 0)) return void (pen = "M");
         path += `${pen}${x(steps[k]).toFixed(1)},${y(value).toFixed(1)}`;
@@ -164,19 +253,31 @@ function events(model) {
   const update = (name) => {
     rate.textContent = model.get("status").rate;
     if (name === "status") return;
-    const texts = model.get("events"); // the newest first; only new ones are added, so that only they are read out
+    // the newest first; only new ones are added, so that only they are read out
+    const texts = model.get("events");
     const known = texts.indexOf(list.firstChild?.textContent);
     if (known < 0) list.replaceChildren();
-    list.prepend(...texts.slice(0, known < 0 ? texts.length : known).map((text) => make("li", {}, text)));
+    list.prepend(
+      ...texts.slice(0, known < 0 ? texts.length : known).map((text) => make("li", {}, text)),
+    );
   };
   return { node, update };
 }
 
 function film(model, send) {
-  const node = make("div", { class: "nst-film", role: "group", "aria-label": "Snapshots to go back to" });
+  const node = make("div", {
+    class: "nst-film",
+    role: "group",
+    "aria-label": "Snapshots to go back to",
+  });
   const one = ({ id, label, thumb }, image) => {
     const title = `Go back to ${label}`;
-    return make("button", { title, "aria-label": title, onclick: () => send({ do: "back", id }) }, image("", thumb), make("span", {}, label));
+    return make(
+      "button",
+      { title, "aria-label": title, onclick: () => send({ do: "back", id }) },
+      image("", thumb),
+      make("span", {}, label),
+    );
   };
   const row = shelf(node, model, "film", one);
   const update = () => {
@@ -224,14 +325,19 @@ function message(model, send) {
     node.hidden = !text;
     node.dataset.kind = kind;
     node.setAttribute("role", kind === "error" ? "alert" : "status");
-    const close = make("button", { "aria-label": "Close this message", onclick: () => send({ do: "read" }) }, "×");
+    const close = make(
+      "button",
+      { "aria-label": "Close this message", onclick: () => send({ do: "read" }) },
+      "×",
+    );
     node.replaceChildren(...(text ? [make("span", {}, text), close] : []));
   };
   return { node, update, release: () => clearTimeout(timer) };
 }
 
-// Does what has to wait until the view is on the page, and returns a function that undoes it: keys are kept from the notebook,
-// which takes arrows and letters as commands, and the handles of sliders, which have no names, get those of their labels.
+// Does what has to wait until the view is on the page, and returns a function that undoes it: keys
+// are kept from the notebook, which takes arrows and letters as commands, and the handles of
+// sliders, which have no names, get those of their labels.
 function settle(el) {
   const observer = new MutationObserver(() => name());
   let studio, waiting;
@@ -246,7 +352,8 @@ function settle(el) {
     studio = el.closest(".nst-studio") ?? el;
     studio.setAttribute("data-lm-suppress-shortcuts", "true");
     name();
-    for (const controls of studio.querySelectorAll(".nst-controls")) observer.observe(controls, { childList: true, subtree: true });
+    for (const controls of studio.querySelectorAll(".nst-controls"))
+      observer.observe(controls, { childList: true, subtree: true });
   };
   begin();
   return () => (cancelAnimationFrame(waiting), observer.disconnect());
@@ -255,23 +362,36 @@ function settle(el) {
 function render({ model, el }) {
   const send = (content, buffers) => model.send(content, undefined, buffers);
   const parts = {
-    status: toolbar(model, send), message: message(model, send), picture: stage(model), inputs: inputs(model, send),
-    curves: curves(model), events: events(model), film: film(model, send), code: code(model),
+    status: toolbar(model, send),
+    message: message(model, send),
+    picture: stage(model),
+    inputs: inputs(model, send),
+    curves: curves(model),
+    events: events(model),
+    film: film(model, send),
+    code: code(model),
   };
   const also = { picture: ["before", "shape", "compared"], events: ["status"] };
   el.classList.add("nst");
-  el.append(...["status", "message", "picture", "inputs", "film", "curves", "events", "code"].map((name) => parts[name].node));
+  el.append(
+    ...["status", "message", "picture", "inputs", "film", "curves", "events", "code"].map(
+      (name) => parts[name].node,
+    ),
+  );
   const settled = settle(el);
 
-  // The kernel paints only while somebody is looking, and sends a picture once the one before has been answered. There is no
-  // timer that says the page is alive, since browsers slow down the timers of hidden pages.
+  // The kernel paints only while somebody is looking, and sends a picture once the one before has
+  // been answered. There is no timer that says the page is alive, since browsers slow down the
+  // timers of hidden pages.
   const alive = () => send({ do: "seen" });
-  const handlers = Object.entries(parts).flatMap(([name, part]) => [name, ...(also[name] ?? [])].map((trait) => {
-    const handler = () => part.update(trait);
-    model.on(`change:${trait}`, handler);
-    part.update();
-    return [trait, handler];
-  }));
+  const handlers = Object.entries(parts).flatMap(([name, part]) =>
+    [name, ...(also[name] ?? [])].map((trait) => {
+      const handler = () => part.update(trait);
+      model.on(`change:${trait}`, handler);
+      part.update();
+      return [trait, handler];
+    }),
+  );
   model.on("change:picture", alive);
   model.on("change:status", alive);
   alive();
