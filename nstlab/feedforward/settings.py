@@ -146,7 +146,7 @@ class LearnSettings(Settings):
 
 @dataclass(frozen=True)
 class ApplySettings(OutputSettings):
-    """Paint PHOTO, or each photo in a folder, with a MODEL that was learnt: in a blink."""
+    """Paint PHOTO, or each photo in a folder, with a MODEL that was learnt, in one pass."""
 
     model: str = option(help=f"a file that `nstlab learn` made, or '{SHIPPED}'", paths=True)
     photo: str = option(

@@ -1,4 +1,4 @@
-"""The studio: a picture is being painted; you move a slider, and the painting bends.
+"""The studio: a picture is being painted; you move a slider, and the next steps follow it.
 
     import nstlab as nst
     nst.Studio()                                                  # in a notebook

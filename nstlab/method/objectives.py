@@ -202,8 +202,7 @@ def content(
     weights: Sequence[float] = (),
     convention: str = DEFAULT_CONVENTION,
 ) -> Objective:
-    """Content: the features of these layers shall be those of the photo (Gatys et al. 2016,
-    equation 1).
+    """Content: match the photo's features in these layers (Gatys et al. 2016, equation 1).
 
     Args:
         image: the photo, (1, 3, H, W) sRGB in [0, 1].
@@ -223,8 +222,9 @@ def style(
     scale: float = 1.0,
     fitted: Sequence[int] | None = None,
 ) -> Objective:
-    """Style: the Gram matrices of these layers shall be those of the painting (Gatys et al. 2016,
-    equations 3 to 5).
+    """Style: match the painting's Gram matrices in these layers.
+
+    Gatys et al. 2016, equations 3 to 5.
 
     Args:
         image: the painting, (1, 3, H, W) sRGB in [0, 1].
@@ -248,7 +248,7 @@ def style(
 
 
 def total_variation(convention: str = DEFAULT_CONVENTION) -> Objective:
-    """Smoothness: neighbouring pixels shall be alike (see `TotalVariation`)."""
+    """Smoothness: make neighbouring pixels alike (see `TotalVariation`)."""
     return Objective(
         ((1.0, TotalVariation("tv", (PIXELS,), (1.0,), convention_named(convention))),)
     )

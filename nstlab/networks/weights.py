@@ -218,7 +218,7 @@ def _published(network: str) -> tuple[Download, Preprocessing]:
 
 
 def download(network: str = DEFAULT_NETWORK, name: str = DOWNLOADS[0]) -> Download:
-    """Where a network's weights of that name, one of names.DOWNLOADS, can be had.
+    """Where to download a network's weights of that name, one of names.DOWNLOADS.
 
     Raises:
         InputError: if there are none.

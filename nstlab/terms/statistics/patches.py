@@ -1,4 +1,4 @@
-"""Nearest patches: each patch of the features shall be one of the painting's."""
+"""Nearest patches: match each patch of the features to one of the painting's."""
 
 from __future__ import annotations
 
