@@ -57,7 +57,8 @@ class JobSettings(OutputSettings):
     )
     tile: str = option(
         TILES[0],
-        "compute features in tiles; auto: where memory is short; or the tiles' side in px",
+        "compute features in tiles; auto: where memory is short; or the tiles' side",
+        unit="px",
         choices=TILES,
         parse=_tile,
     )

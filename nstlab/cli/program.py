@@ -121,7 +121,10 @@ def _add_option(parser: _Parser, field: dataclasses.Field, annotation: Any, opt:
 def _metavar(name: str, element: type, opt: Option) -> str:
     """The placeholder of an option's value in the help."""
     if opt.choices:
-        return "{" + ",".join(opt.choices) + "}" + ("|PATH" if opt.or_path else "")
+        choices = "{" + ",".join(opt.choices) + "}"
+        if opt.or_path:
+            return f"{choices}|PATH"
+        return f"{choices}|{opt.unit.upper()}" if opt.parse is not None and opt.unit else choices
     last_word = name.rpartition("_")[2].removesuffix("s").upper()
     return {bool: "{True,False}", int: "INT", float: "NUMBER", Path: "PATH"}.get(element, last_word)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nstlab.base.names import rectified
-from nstlab.base.settings import FITS, MIN_SIDE
+from nstlab.base.settings import FITS, MIN_SIDE, InputError
 from nstlab.method.conventions import Convention
 from nstlab.method.crops import Crop, added, fill_positions
 from nstlab.method.statistics import gram, mean_square_error, positions, total_variation
@@ -171,6 +171,11 @@ class Term:
         return 0
 
 
+def _require_image(term: Term) -> None:
+    if term.image is None:
+        raise InputError(f"{term.name}: needs an image, whose features are to be matched")
+
+
 @dataclass(frozen=True, eq=False)
 class Content(Term):
     """½ Σ_ij (F_ij - P_ij)² (Gatys et al. 2016, equation 1), or its mean over elements, by
@@ -180,6 +185,10 @@ class Content(Term):
     N·M for the mean)."""
 
     positional = True
+
+    def target_image(self, shape: Sequence[int]) -> Tensor | None:
+        _require_image(self)
+        return super().target_image(shape)
 
     def target(self, features: Tensor) -> Tensor:
         """P: the photo's features themselves."""
@@ -241,6 +250,7 @@ class Style(Term):
         ]
 
     def target_image(self, shape: Sequence[int]) -> Tensor | None:
+        _require_image(self)
         if self.image is None or self.fitted is not None:
             return super().target_image(shape)
         return im.fit(self.image, shape, self.fit, self.scale)

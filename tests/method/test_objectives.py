@@ -14,7 +14,7 @@ import nstlab as nst
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.fast import tiles as fast
 from nstlab.method.objectives import Objective, content, style, total_variation
-from nstlab.method.terms import Style, Term, TotalVariation
+from nstlab.method.terms import Content, Style, Term, TotalVariation
 from nstlab.networks.vgg import VGG19
 
 
@@ -217,3 +217,10 @@ def test_names_and_weights_of_terms_are_checked_and_pixel_terms_read_pixels(phot
         "tv",
         "tv:pixels",
     }
+
+
+@pytest.mark.parametrize("make", [Content, Style])
+def test_a_term_that_matches_an_image_says_if_it_has_none(net, make):
+    objective = nst.term(make, make.__name__.lower(), ["conv1_1"])
+    message = refusal(objective.bind, net, (32, 32))
+    assert message == f"{make.__name__.lower()}: needs an image, whose features are to be matched"

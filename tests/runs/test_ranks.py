@@ -261,7 +261,7 @@ def test_an_environment_that_does_not_say_how_ranks_meet_is_refused(
 def test_of_an_interrupt_the_first_rank_tells_alone(words, monkeypatch, capsys, rank, said):
     for name, value in {"WORLD_SIZE": "2", "RANK": rank, "TORCH_CPP_LOG_LEVEL": "FATAL"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(Team, "joined", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(Team, "join", Mock(side_effect=KeyboardInterrupt))
     assert main(words()) == 130
     assert capsys.readouterr().err == said
 
