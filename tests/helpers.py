@@ -62,7 +62,7 @@ def transform_network(kind="instance", width=16):
     """A random network, in evaluation, of three paintings."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = TransformNetwork(3, width, kind).drawn(0).eval().requires_grad_(False)
+        made = TransformNetwork(3, width, kind).randomize(0).eval().requires_grad_(False)
         for name, t in made.state_dict().items():
             if name.endswith(("scale", "shift", "mean")):
                 t.add_(0.3 * torch.randn(t.shape))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from nstlab.pictures import samples
 
 # Where a picture is, its (H, W), the seconds that it took.
 Painted = tuple[Path, tuple[int, int], float]
-LEAST = 1 / 255  # difference in a picture that shows anything
+LEAST_CONTRAST = 1 / 255  # between values of a channel, below which a picture shows nothing
 
 logger = logging.getLogger("nstlab")
 
@@ -30,82 +29,70 @@ def apply_model(settings: ApplySettings) -> Iterator[Painted]:
 
     Photos of a folder that cannot be used are named in warnings, and the others painted.
 
+    Yields:
+        (path of the picture, its (H, W), the seconds that it took).
+
     Raises:
         InputError: before anything is written, for what cannot be used, and for an output that
             would replace an input; at the end, if photos were left out.
     """
     files.check_outputs(settings)
-    places = _places(settings)
+    outputs = _outputs_of_folder(settings) if settings.folder else _output_of_photo(settings)
     model = StyleModel.load(settings.model)
     painter = model.painter(settings.device)
     mix = model.mixture(settings.painting, settings.mix)
-    if not Path(settings.photo).is_dir():
-        yield _paint_photo(settings, painter, mix, *places[0])
+    if settings.folder is None:
+        for photo, out in outputs.items():
+            yield _paint_photo(settings, painter, mix, photo, out)
         return
     files.folder(settings.out)
     skipped = 0
-    for source, out in places:
+    for photo, out in outputs.items():
         try:
-            painted = _paint_photo(settings, painter, mix, source, out)
+            painted = _paint_photo(settings, painter, mix, photo, out)
         except InputError as error:
             logger.warning("%s; it is skipped", error)
             skipped += 1
         else:
             yield painted
     if skipped:
-        raise InputError(f"photo: {skipped} of {len(places)} in {settings.photo} were skipped")
+        raise InputError(f"photo: {skipped} of {len(outputs)} in {settings.photo} were skipped")
 
 
-def _places(settings: ApplySettings) -> list[tuple[Path, Path]]:
-    """(photo, where its picture goes) of each photo."""
-    folder = Path(settings.photo)
-    if folder.is_dir():
-        pairs = _places_of(folder, settings.out)
-    else:
-        out = im.check_writable(settings.out, settings.depth == 16)
-        pairs = [(samples.path_of(settings.photo), out)]
-        im.shape_of(settings.photo)
-    return pairs
+def _output_of_photo(settings: ApplySettings) -> dict[Path, Path]:
+    """{the photo: file of its picture}; InputError if one of them cannot be used."""
+    out = im.check_writable(settings.out, settings.depth == 16)
+    photo = samples.path_of(settings.photo)
+    im.shape_of(settings.photo)
+    return {photo: out}
 
 
-def _places_of(folder: Path, out: Path) -> list[tuple[Path, Path]]:
-    """Those of the photos of a folder, in another one.
-
-    Photos that differ in their suffix alone keep it, so that none takes the place of another.
-    """
+def _outputs_of_folder(settings: ApplySettings) -> dict[Path, Path]:
+    """{photo: file of its picture} of a folder; a warning names the files that are no pictures."""
+    folder, out = Path(settings.photo), settings.out
     if out.suffix.lower() in im.FORMATS or (out.exists() and not out.is_dir()):
         raise InputError(f"out: {out} is a file's name; for the photos of a folder, name a folder")
-    sources = samples.pictures_in(folder)
-    others = ", ".join(path.name for path in sorted({*samples.files_in(folder)} - {*sources}))
-    if others:
-        logger.warning("%s: left out, as they are no pictures by their names: %s", folder, others)
-    if not sources:
-        raise InputError(f"photo: there is no picture in {folder}")
-    stems = Counter(source.stem.casefold() for source in sources)
-    alone = [stems[source.stem.casefold()] == 1 for source in sources]
-    names = [f"{s.stem if one else s.name}.png" for s, one in zip(sources, alone, strict=True)]
-    counts = Counter(map(str.casefold, names))
-    if twice := [name for name in names if counts[name.casefold()] > 1]:
-        places = zip(sources, map(str.casefold, names), strict=True)
-        same = " and ".join(source.name for source, name in places if name == twice[0].casefold())
-        raise InputError(f"out: {same} would become {out / twice[0]}; rename one of them")
-    return [(source, out / name) for source, name in zip(sources, names, strict=True)]
+    skipped = sorted({*samples.files_in(folder)} - {*samples.pictures_in(folder)})
+    if skipped:
+        names = ", ".join(path.name for path in skipped)
+        logger.warning("%s: left out, as they are no pictures by their names: %s", folder, names)
+    return settings.folder_outputs()
 
 
 def _paint_photo(
     settings: ApplySettings, painter: Painter, mix: Tensor, source: Path, out: Path
 ) -> Painted:
-    """Paint one photo."""
+    """Paint one photo, and write its picture."""
     start = time.monotonic()
     shape = im.shape_of(source, settings.size)
     photo = im.load_fit(source, shape)
     picture = painter(photo, mix, settings.alpha)
-    if _range(picture) < LEAST and _range(photo) > 25 * LEAST:
+    if _contrast(picture) < LEAST_CONTRAST and _contrast(photo) > 25 * LEAST_CONTRAST:
         raise InputError(f"{source}: its picture is one colour everywhere; the model is damaged")
     im.save(picture, out, settings.to_dict(), settings.depth == 16)
     return out, shape, time.monotonic() - start
 
 
-def _range(picture: Tensor) -> float:
-    """How much the values of a picture's channels differ at most."""
+def _contrast(picture: Tensor) -> float:
+    """The largest difference between two values of a channel."""
     return float((picture.amax((0, 2, 3)) - picture.amin((0, 2, 3))).max())

@@ -1,5 +1,4 @@
-"""What a network learns from: parts of photos, each by its number, so that an interrupted learning
-goes on with the same."""
+"""What a network learns from: parts of photos, which their numbers and a seed determine."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ DRAWN, DRAWN_SHARE, DRAWN_SIDE = 36, 0.3, 288
 # The least and largest area of a crop in a photo, relative to the area at the size that is
 # learnt: smaller ones are enlarged.
 AREA = 0.45, 2.0
-KEPT = 300  # photos that are held decoded
+CACHED = 300  # photos that are held decoded
 
 logger = logging.getLogger("nstlab")
 
@@ -36,23 +35,24 @@ def photos_in(folders: Sequence[Path]) -> list[Path]:
     """All pictures in these folders and the folders in them, by name.
 
     Raises:
-        InputError: for a folder that is none, or has none.
+        InputError: for a path that is no folder, and for a folder without pictures.
     """
     paths = []
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"photos: {folder} is not a folder")
-        here = samples.pictures_in(folder, nested=True)
-        if not here:
+        pictures = samples.pictures_in(folder, nested=True)
+        if not pictures:
             raise InputError(f"photos: there is no picture in {folder}")
-        paths += here
+        paths += pictures
     return paths
 
 
 def usable(photos: Sequence[Path], size: int) -> list[Path]:
     """The photos whose headers say that they can be taken at a long side of `size` px.
 
-    Warnings name the others, and say why."""
+    Warnings name the others, and say why.
+    """
     readable = []
     for photo in photos:
         try:
@@ -64,21 +64,23 @@ def usable(photos: Sequence[Path], size: int) -> list[Path]:
 
 
 @lru_cache(DRAWN)
-def drawn(i: int) -> Tensor:
-    """A procedural picture, (3, n, n) of 8 bits."""
+def procedural(i: int) -> Tensor:
+    """The i-th procedural picture, (3, n, n) uint8."""
     return torch.from_numpy(drawing.draw(i, DRAWN_SIDE)).permute(2, 0, 1)
 
 
 class Crops(Dataset):
-    """Square parts of photos, (3, side, side) sRGB in [0, 1]: enlarged or reduced, mirrored, in
-    other colours and contrasts.
+    """Square parts of photos, resized, mirrored, in other colours and contrasts.
 
-    Damaged ones are left out, with a warning.
+    Each is (3, side, side) sRGB in [0, 1]. Damaged photos are left out, with a warning.
 
     Args:
-        size: long side at which photos are taken.
-        photos: files; by default the sample photos, and with them pictures that are drawn (see
+        photos: files; if there are none, the sample photos, and with them procedural pictures (see
             `drawing`), since these are few.
+        size: long side in pixels at which photos are taken.
+        side: of the crops, in pixels.
+        seed: determines all crops, together with their numbers.
+        count: how many crops there are.
 
     Raises:
         InputError: if none of the photos can be used.
@@ -90,10 +92,14 @@ class Crops(Dataset):
         self.seed = seed
         self.size = size
         self.count = count
-        self.drawn = 0 if photos else DRAWN
-        self.photos = usable(photos, size) if photos else [samples.path_of(name) for name in PHOTOS]
+        if photos:
+            self.drawn = 0
+            self.photos = usable(photos, size)
+        else:
+            self.drawn = DRAWN
+            self.photos = [samples.path_of(name) for name in PHOTOS]
         part = side * side / (0.75 * size * size)  # of a photo whose sides are 4:3
-        self.changed = v2.Compose(
+        self.augment = v2.Compose(
             [
                 v2.RandomResizedCrop(
                     side,
@@ -105,35 +111,35 @@ class Crops(Dataset):
                 v2.ColorJitter(0.4, 0.4, 0.4, 0.1),
             ]
         )
-        self._kept: dict[int, Tensor | None] = {}  # None: damaged
-        self.check()
+        self._photos: dict[int, Tensor | None] = {}  # decoded; None: damaged
+        self.check_photos()
 
-    def check(self) -> None:
-        """InputError unless one of the photos can be decoded."""
+    def check_photos(self) -> None:
+        """Raise InputError unless one of the photos can be decoded."""
         if all(self._photo(i) is None for i in range(len(self.photos))):
             raise InputError("photos: none of them can be used")
 
     def __getstate__(self) -> dict[str, Any]:
         """What processes that are not forked get: no decoded photos, but which are damaged."""
-        damaged = {i: None for i, photo in self._kept.items() if photo is None}
-        return self.__dict__ | {"_kept": damaged}
+        damaged = {i: None for i, photo in self._photos.items() if photo is None}
+        return self.__dict__ | {"_photos": damaged}
 
     def _photo(self, i: int) -> Tensor | None:
-        """A photo, (3, H, W) of 8 bits, or None if it is damaged; KEPT of them are held."""
-        if i in self._kept:
-            return self._kept[i]
+        """A photo, (3, H, W) uint8, or None if it is damaged; CACHED of them are held."""
+        if i in self._photos:
+            return self._photos[i]
         try:
             photo = (255 * im.load(self.photos[i], self.size)[0]).round().byte()
         except InputError as error:
             logger.warning("%s; it is left out", error)
             photo = None
-        if photo is None or len(self._kept) < KEPT:
-            self._kept[i] = photo
+        if photo is None or len(self._photos) < CACHED:
+            self._photos[i] = photo
         return photo
 
     @cached_property
     def digest(self) -> str:
-        """Identifies the photos, by their files' content."""
+        """SHA-256 of the photos, by their files' content."""
         digests = []
         for path in self.photos:
             with path.open("rb") as file:
@@ -142,10 +148,10 @@ class Crops(Dataset):
 
     def prepare(self) -> None:
         """Decode and draw what is held, before other processes, which may share it, start."""
-        for i in range(min(KEPT, len(self.photos))):
+        for i in range(min(CACHED, len(self.photos))):
             self._photo(i)
         for i in range(self.drawn):
-            drawn(i)
+            procedural(i)
 
     def __len__(self) -> int:
         return self.count
@@ -155,8 +161,15 @@ class Crops(Dataset):
             (seed,) = np.random.SeedSequence([self.seed, index]).generate_state(1)
             torch.manual_seed(int(seed))  # which makes use of 32 bits
             if torch.rand(()) < DRAWN_SHARE and self.drawn:
-                whole = drawn(int(torch.randint(self.drawn, ())))
+                picture = procedural(int(torch.randint(self.drawn, ())))
             else:
-                while (whole := self._photo(int(torch.randint(len(self.photos), ())))) is None:
-                    self.check()  # and draw another one, the same each time
-            return self.changed(whole).float() / 255
+                picture = self._random_photo()
+            return self.augment(picture).float() / 255
+
+    def _random_photo(self) -> Tensor:
+        """One of the photos that are not damaged, chosen by the global generator."""
+        while True:
+            photo = self._photo(int(torch.randint(len(self.photos), ())))
+            if photo is not None:
+                return photo
+            self.check_photos()

@@ -1,5 +1,4 @@
-"""Procedural pictures to train on: noise, leaves, strokes, dots, cells and waves, from a seed and
-without limit.
+"""Procedural pictures to train on: noise, leaves, strokes, dots, cells and waves, from a seed.
 
 They show a network what photos lack: paint strokes of every width along a flow, flat saturated
 areas, outlines, stripes, and noise of every spectrum. Each function takes a NumPy generator and a
@@ -135,8 +134,8 @@ def cells(rng: np.random.Generator, n: int) -> np.ndarray:
     """Flat Voronoi cells, often with joints of another colour."""
     count = int(rng.choice([12, 50, 200]))
     seeds = rng.random((count, 2)) * n
-    here = np.moveaxis(np.mgrid[:n, :n], 0, -1)[..., None, :]
-    distance = np.sqrt(((here - seeds) ** 2).sum(-1))  # (n, n, count)
+    positions = np.moveaxis(np.mgrid[:n, :n], 0, -1)[..., None, :]
+    distance = np.sqrt(((positions - seeds) ** 2).sum(-1))  # (n, n, count)
     image = palette(rng, count)[distance.argmin(-1)]
     if rng.random() < 0.6:
         nearest, second = np.moveaxis(np.partition(distance, 1, -1)[..., :2], -1, 0)
@@ -180,9 +179,9 @@ def draw(seed: int, n: int = 256) -> np.ndarray:
     rng = np.random.default_rng([20161, seed])
     image = KINDS[seed % len(KINDS)](rng, n)
     if rng.random() < 0.3:
-        other = KINDS[rng.integers(len(KINDS))](rng, n)
+        second = KINDS[rng.integers(len(KINDS))](rng, n)
         mask = (coloured_noise(rng, n, 1.8, 1) > 0) if rng.random() < 0.5 else rng.random()
-        image = image * mask + other * (1 - mask)
+        image = image * mask + second * (1 - mask)
     if rng.random() < 0.3:
         image = image + coloured_noise(rng, n, rng.uniform(0, 1), 1) * rng.uniform(0.01, 0.08)
     return (255 * image.clip(0, 1)).round().astype(np.uint8)

@@ -1,5 +1,4 @@
-"""Models for other programs: an ONNX file, for pictures of any size and all mixtures of the model's
-paintings."""
+"""Models for other programs: ONNX files, for pictures of any size and all mixtures of paintings."""
 
 from __future__ import annotations
 
@@ -27,6 +26,21 @@ def export_onnx(settings: ExportSettings) -> Path:
     Raises:
         InputError: without nstlab[onnx], and for a model or a place that cannot be used.
     """
+    files.check_outputs(settings)
+    _check_packages()
+    if settings.out.suffix.lower() != ".onnx":
+        raise InputError(f"out: {settings.out} must be an .onnx file")
+    files.check_place(settings.out)
+    model = StyleModel.load(settings.model)
+    program = _onnx_program(model)
+    program.model.metadata_props["paintings"] = json.dumps(model.paintings)
+    with files.replacing(settings.out) as temporary:
+        program.save(temporary)
+    return settings.out
+
+
+def _check_packages() -> None:
+    """InputError without the packages that write ONNX files."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -34,11 +48,10 @@ def export_onnx(settings: ExportSettings) -> Path:
         raise InputError(
             "ONNX files need more packages; install them: pip install 'nstlab[onnx]'"
         ) from None
-    if settings.out.suffix.lower() != ".onnx":
-        raise InputError(f"out: {settings.out} must be an .onnx file")
-    files.check_outputs(settings)
-    files.check_place(settings.out)
-    model = StyleModel.load(settings.model)
+
+
+def _onnx_program(model: StyleModel) -> torch.onnx.ONNXProgram:
+    """The model's network, traced for pictures of any size."""
     size = torch.export.Dim.DYNAMIC
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with signals.uninterrupted(), warnings.catch_warnings():
@@ -54,7 +67,4 @@ def export_onnx(settings: ExportSettings) -> Path:
             verbose=False,
         )
     assert program is not None
-    program.model.metadata_props["paintings"] = json.dumps(model.paintings)
-    with files.replacing(settings.out) as temporary:
-        program.save(temporary)
-    return settings.out
+    return program

@@ -1,5 +1,4 @@
-"""Models: a learnt `TransformNetwork`, the names of its paintings, and the settings that it was
-learnt with, in one file.
+"""Models: a trained `TransformNetwork`, the names of its paintings and its settings, in one file.
 
 The file is a safetensors file, which cannot hold code; its numbers have 16 bits, the averages of
 batch normalization 32.
@@ -7,6 +6,7 @@ batch normalization 32.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -35,9 +35,10 @@ from nstlab.feedforward.settings import (
 )
 
 FORMAT = "nstlab model 1"
-ALLOWED = -1e3, 1e3  # numbers of a network; those of the shipped one are below 3
-ALLOWED_AVERAGES = {"mean": (-1e6, 1e6), "variance": (0.0, 1e12)}  # which batch normalization has
-PLACE = Path(__file__).parents[1] / "embedded" / "paintings.safetensors"
+PARAMETER_RANGE = -1e3, 1e3  # the parameters of the shipped network are below 3
+AVERAGE_RANGES = {"mean": (-1e6, 1e6), "variance": (0.0, 1e12)}  # of batch normalization
+LEAST_WIDTH = 8
+SHIPPED_PATH = Path(__file__).parents[1] / "embedded" / "paintings.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class StyleModel:
 
     Attributes:
         paintings: their names, in the network's order, see `painting_names`.
-        settings: what it was learnt with, as plain values.
+        settings: what it was trained with, as plain values.
     """
 
     network: TransformNetwork
@@ -61,45 +62,31 @@ class StyleModel:
         """Read a model: a file that `save` wrote, or the one that comes with the lab, 'shipped'.
 
         Raises:
-            InputError: in one line, if there is no such file, or it is damaged or holds something
-                else.
+            InputError: if there is no such file, or it is damaged or holds something else.
         """
-        path = (
-            PLACE if str(source) == SHIPPED and not os.path.exists(SHIPPED) else user_path(source)
-        )
+        path = user_path(source)
+        if str(source) == SHIPPED and not os.path.exists(SHIPPED):
+            path = SHIPPED_PATH
         try:
             tensors, metadata = tensorfiles.read(path)
         except FileNotFoundError:
             raise InputError(
                 f"{path}: no such file; a model is a file that `nstlab learn` made, or '{SHIPPED}'"
             ) from None
-        entries = _about(path, metadata)
+        paintings, normalization, settings = _parse_metadata(path, metadata)
         tensorfiles.check_stored(path, tensors)
-        width = (
-            len(tensors["down.kernel"])
-            if "down.kernel" in tensors and tensors["down.kernel"].ndim
-            else 0
-        )
-        if not 8 <= width <= LARGEST_WIDTH:
-            raise InputError(
-                f"{path}: is not a model of nstlab, or is damaged (its network has no width)"
-            )
-        network = TransformNetwork(len(entries["paintings"]), width, entries["normalization"])
-        shapes = {name: t.shape for name, t in network.state_dict().items()}
-        if shapes != {name: t.shape for name, t in tensors.items()}:
-            raise InputError(
-                f"{path}: is not a model of nstlab, or is damaged (its tensors are not those of "
-                "its network)"
-            )
-        tensors = tensorfiles.finite(path, tensors)
-        _check_numbers(path, tensors)
-        network.load_state_dict(tensors, assign=True)
-        return cls(
-            network.eval().requires_grad_(False), tuple(entries["paintings"]), entries["settings"]
-        )
+        network = TransformNetwork(len(paintings), _width_of(path, tensors), normalization)
+        _load_weights(network, path, tensors)
+        return cls(network.eval().requires_grad_(False), paintings, settings)
 
     def save(self, path: str | os.PathLike, **about: str) -> Path:
-        """Write one file, whole or not at all, with more `about` it in its metadata.
+        """Write one file, whole or not at all.
+
+        Args:
+            about: more entries of the file's metadata.
+
+        Returns:
+            The path of the file.
 
         Raises:
             InputError: if it cannot be written, or if `load` would refuse its numbers.
@@ -110,17 +97,24 @@ class StyleModel:
             "normalization": self.network.kind,
             "settings": json.dumps(dict(self.settings)),
         }
-        tensors = {name: t.detach().half() for name, t in self.network.named_parameters()}
+        parameters = dict(self.network.named_parameters())
+        tensors = {name: parameter.detach().half() for name, parameter in parameters.items()}
         tensors |= dict(self.network.named_buffers())  # variances may be too large for 16 bits
-        tensors = {name: t.cpu().contiguous() for name, t in tensors.items()}
-        _check_numbers(path, tensors)
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        _check_ranges(path, tensors)
         with files.replacing(path) as temporary:
             temporary.write_bytes(safetensors.torch.save(tensors, metadata | about))
         return user_path(path)
 
     def mixture(self, paintings: Sequence[str] = (), shares: Sequence[float] = ()) -> Tensor:
-        """(K,) shares, which add up to 1, of these paintings, by default the first one, in equal
-        parts unless `shares` says how.
+        """Mix some of the model's paintings.
+
+        Args:
+            paintings: their names; by default the model's first.
+            shares: of each painting, 0 or more; by default equal.
+
+        Returns:
+            (K,) the share of each of the model's paintings; they add up to 1.
 
         Raises:
             InputError: for a painting that the model does not have, and for shares that do not fit.
@@ -144,16 +138,16 @@ class StyleModel:
         return mix
 
     def painter(self, on: str | torch.device = DEVICES[0]) -> Painter:
-        """What paints photos with it, on a device."""
+        """A painter with this network on a device."""
         return Painter(self.network, device(on))
 
     @property
     def digest(self) -> str:
         """SHA-256 of its weights and of the names of its paintings."""
-        tensors = self.network.state_dict().values()
-        return sha256(
-            json.dumps(self.paintings).encode() + b"".join(t.numpy().tobytes() for t in tensors)
-        ).hexdigest()
+        digest = sha256(json.dumps(self.paintings).encode())
+        for tensor in self.network.state_dict().values():
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def _painter(self) -> Painter:
@@ -166,35 +160,74 @@ class StyleModel:
         shares: Sequence[float] = (),
         alpha: float = 1.0,
     ) -> Tensor:
-        """The photo, (1, 3, H, W) sRGB in [0, 1], painted like a mixture of its paintings (see
-        `mixture`).
+        """Paint a photo like a mixture of the model's paintings.
 
         Args:
+            photo: (1, 3, H, W) sRGB in [0, 1].
+            paintings: one name or several; by default the model's first.
+            shares: of each painting, see `mixture`.
             alpha: from the photo, 0, to the painted picture, 1.
+
+        Returns:
+            (1, 3, H, W) sRGB in [0, 1].
+
+        Raises:
+            InputError: as `mixture`, and if painting needs more memory than is free.
         """
-        paintings = (paintings,) if isinstance(paintings, str) else paintings
+        if isinstance(paintings, str):
+            paintings = (paintings,)
         return self._painter(photo, self.mixture(paintings, shares), alpha)
 
 
-def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What a file's metadata say; InputError if they are not a model's."""
-    try:
-        entries = {name: files.parse_json(metadata[name]) for name in ("paintings", "settings")}
-        names = entries["paintings"]
-        named = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        is_known = metadata["format"] == FORMAT and metadata["normalization"] in NORMALIZATIONS
-        if named and is_known and painting_names(names) and isinstance(entries["settings"], dict):
-            return entries | {"normalization": metadata["normalization"]}
-    except (KeyError, ValueError):  # InputError is one
-        pass
+def _parse_metadata(
+    path: Path, metadata: Mapping[str, str]
+) -> tuple[tuple[str, ...], str, dict[str, Any]]:
+    """(paintings, normalization, settings) of a file; InputError if it is not a model's."""
+    with contextlib.suppress(KeyError, ValueError):  # InputError is a ValueError
+        paintings = files.parse_json(metadata["paintings"])
+        settings = files.parse_json(metadata["settings"])
+        normalization = metadata["normalization"]
+        if (
+            metadata["format"] == FORMAT
+            and normalization in NORMALIZATIONS
+            and isinstance(settings, dict)
+            and isinstance(paintings, list)
+            and all(isinstance(name, str) for name in paintings)
+        ):
+            painting_names(paintings)
+            return tuple(paintings), normalization, settings
     raise InputError(f"{path}: is not a model of nstlab, or is damaged")
 
 
-def _check_numbers(path: str | os.PathLike, tensors: Mapping[str, Tensor]) -> None:
-    """InputError for numbers that no learning gives: too large, negative variances, none at all."""
-    for name, t in tensors.items():
-        low, high = ALLOWED_AVERAGES.get(name.rpartition(".")[2], ALLOWED)
-        if not (low <= t.min() and t.max() <= high):
+def _width_of(path: Path, tensors: Mapping[str, Tensor]) -> int:
+    """The width of the network whose parameters these are; InputError if it has none."""
+    kernel = tensors.get("down.kernel")
+    width = 0 if kernel is None or kernel.ndim == 0 else len(kernel)
+    if not LEAST_WIDTH <= width <= LARGEST_WIDTH:
+        raise InputError(
+            f"{path}: is not a model of nstlab, or is damaged (its network has no width)"
+        )
+    return width
+
+
+def _load_weights(network: TransformNetwork, path: Path, tensors: dict[str, Tensor]) -> None:
+    """Give a network the tensors of a file; InputError unless they are those of such a network."""
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    if shapes != {name: tensor.shape for name, tensor in tensors.items()}:
+        raise InputError(
+            f"{path}: is not a model of nstlab, or is damaged (its tensors are not those of "
+            "its network)"
+        )
+    tensors = tensorfiles.finite(path, tensors)
+    _check_ranges(path, tensors)
+    network.load_state_dict(tensors, assign=True)
+
+
+def _check_ranges(path: str | os.PathLike, tensors: Mapping[str, Tensor]) -> None:
+    """InputError for numbers that no training gives: too large, negative variances, or none."""
+    for name, tensor in tensors.items():
+        low, high = AVERAGE_RANGES.get(name.rpartition(".")[2], PARAMETER_RANGE)
+        if not (low <= tensor.min() and tensor.max() <= high):
             problem = f"{path}: {name} has numbers outside {low:g} … {high:g}"
             raise InputError(f"{problem}; the model is damaged, or its learning diverged")
 

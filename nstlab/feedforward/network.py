@@ -1,5 +1,4 @@
-"""The image transformation network: photo in, painted picture out, one set of convolutions for
-several paintings.
+"""The image transformation network: photo in, painted picture out, for several paintings at once.
 
 Its plan is that of Johnson, Alahi and Fei-Fei 2016 ("Perceptual Losses for Real-Time Style
 Transfer"): two convolutions that halve the picture, residual blocks, two that double it. What makes
@@ -44,46 +43,59 @@ class Normalization(nn.Module):
         self.kind = kind
         self.scale = nn.Parameter(torch.ones(paintings, channels))
         self.shift = nn.Parameter(torch.zeros(paintings, channels))
-        if not self.alone:
+        if not self.per_picture:
             self.register_buffer("mean", torch.zeros(channels))
             self.register_buffer("variance", torch.ones(channels))
 
     @property
-    def alone(self) -> bool:
-        """Whether each picture is normalized by itself."""
+    def per_picture(self) -> bool:
+        """Whether each picture is normalized by its own mean and variance."""
         return self.kind == NORMALIZATIONS[0]
 
     def affine(self, mix: Tensor) -> tuple[Tensor, Tensor]:
-        """(scales, shifts), (B, C) each, of mixtures (B, K) whose shares add up to 1."""
+        """Mix the paintings' scales and shifts.
+
+        Args:
+            mix: (B, K) shares, which add up to 1.
+
+        Returns:
+            (scales, shifts), each (B, C).
+        """
         return mix @ self.scale, mix @ self.shift
 
     def forward(self, x: Tensor, mix: Tensor) -> Tensor:
-        """(B, C, h, w), (B, K) -> (B, C, h, w)."""
+        """Normalize x, (B, C, h, w), for mixtures of the paintings, (B, K)."""
         mean, variance = self.moments(x)
         scale, shift = (vector[..., None, None] for vector in self.affine(mix))
         scale = scale * (variance + EPSILON).rsqrt()
         return x * scale + (shift - mean * scale)
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean, variance) by which x is normalized, each (B or 1, C, 1, 1)."""
-        if not (self.alone or self.training):
+        """(mean, variance) by which x is normalized, each (B or 1, C, 1, 1).
+
+        In training, "batch" updates its averages.
+        """
+        if self.per_picture:
+            variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
+            return mean, variance
+        if not self.training:
             return self.mean.view(1, -1, 1, 1), self.variance.view(1, -1, 1, 1)
-        variance, mean = torch.var_mean(
-            x, (2, 3) if self.alone else (0, 2, 3), correction=0, keepdim=True
-        )
-        if not self.alone:
-            with torch.no_grad():
-                self.mean.lerp_(mean.flatten().to(self.mean), MOMENTUM)
-                self.variance.lerp_(variance.flatten().to(self.mean), MOMENTUM)
+        variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
+        with torch.no_grad():
+            self.mean.lerp_(mean.flatten().to(self.mean), MOMENTUM)
+            self.variance.lerp_(variance.flatten().to(self.mean), MOMENTUM)
         return mean, variance
 
 
 class Layer(nn.Module):
-    """A convolution of a picture that is continued by reflection, and, if there is a `norm`, that
-    after it.
+    """A convolution of a picture that is continued by reflection, then a normalization.
 
     Args:
-        enlarge: each position is first repeated so many times in both directions.
+        channels: (I, O), of the input and of the output.
+        kernel: side of the kernels, odd.
+        norm: the normalization; without one, the convolution has a bias.
+        stride: of the convolution.
+        enlarge: how often each position is repeated in both directions before the convolution.
     """
 
     def __init__(
@@ -98,7 +110,7 @@ class Layer(nn.Module):
         self.stride = stride
         self.enlarge = enlarge
         self.norm = norm
-        self.around = kernel // 2
+        self.radius = kernel // 2
         self.shape = (*reversed(channels), kernel, kernel)  # (O, I, k, k)
         self.kernel = nn.Parameter(torch.empty(self.shape).flatten(1))  # a matrix, as Muon takes it
         if norm is None:  # a normalization would take a bias away
@@ -109,26 +121,31 @@ class Layer(nn.Module):
         """The kernels, (O, I, k, k)."""
         return self.kernel.view(self.shape)
 
+    @property
+    def padding(self) -> int:
+        """Positions by which the picture is continued on each side, before it is enlarged."""
+        return -(-self.radius // self.enlarge)
+
     def forward(self, x: Tensor, mix: Tensor) -> Tensor:
-        """(B, C, h, w), (B, K) -> (B, D, ⌈h · enlarge / stride⌉, ⌈w · enlarge / stride⌉)."""
-        x = F.pad(x, (-(-self.around // self.enlarge),) * 4, mode="reflect")
-        more = -self.around % self.enlarge
+        """(B, I, h, w), (B, K) -> (B, O, ⌈h · enlarge / stride⌉, ⌈w · enlarge / stride⌉)."""
+        x = F.pad(x, (self.padding,) * 4, mode="reflect")
         if self.enlarge > 1:
             x = F.interpolate(x, scale_factor=float(self.enlarge))
-            x = x[..., more : x.shape[-2] - more, more : x.shape[-1] - more]
+            excess = self.padding * self.enlarge - self.radius
+            x = x[..., excess : x.shape[-2] - excess, excess : x.shape[-1] - excess]
         x = F.conv2d(x, self.weight, getattr(self, "bias", None), self.stride)
         return x if self.norm is None else self.norm(x, mix)
 
 
 class TransformNetwork(nn.Module):
-    """Paint photos: (B, 3, H, W) sRGB in [0, 1] and mixtures (B, K) of the K paintings -> (B, 3, H,
-    W) sRGB in (0, 1).
+    """Paints photos like mixtures of several paintings.
 
-    Kernels are not set before they are `drawn` or loaded.
+    Kernels are not set before they are `randomize`d or loaded.
 
     Args:
+        paintings: K, how many.
         width: filters of the residual blocks.
-        kind: of `Normalization`.
+        kind: of `Normalization`: "instance" or "batch".
     """
 
     def __init__(self, paintings: int, width: int = WIDTH, kind: str = NORMALIZATIONS[0]):
@@ -152,8 +169,8 @@ class TransformNetwork(nn.Module):
         """The layers of each residual block."""
         return zip(self.blocks[::2], self.blocks[1::2], strict=True)  # type: ignore[arg-type]
 
-    def drawn(self, seed: int) -> Self:
-        """This network with random kernels of variance 2 / (k² · inputs), as He et al. 2015."""
+    def randomize(self, seed: int) -> Self:
+        """Draw normal kernels of variance 2 / (k² · inputs), as He et al. 2015; returns itself."""
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, kernel in self.named_parameters():
@@ -162,9 +179,10 @@ class TransformNetwork(nn.Module):
         return self
 
     def forward(self, photo: Tensor, mix: Tensor) -> Tensor:
+        """(B, 3, H, W) sRGB in [0, 1], (B, K) shares -> (B, 3, H, W) sRGB in (0, 1)."""
         x = F.relu(self.first(CONTRAST * (photo - 0.5), mix))
         x = F.relu(self.down(x, mix))
-        for one, two in self.pairs:
-            x = x + two(F.relu(one(x, mix)), mix)  # (B, width, H / 4, W / 4)
+        for first, second in self.pairs:
+            x = x + second(F.relu(first(x, mix)), mix)  # (B, width, H / 4, W / 4)
         x = self.last(F.relu(self.up(x, mix)), mix)
         return torch.sigmoid(x[..., : photo.shape[-2], : photo.shape[-1]])

@@ -1,11 +1,11 @@
-"""The pictures of a `TransformNetwork` sooner.
+"""The pictures of a `TransformNetwork`, in less time.
 
-- 16 bits where the device multiplies faster in them, and all convolutions in the layout that they
-  read.
-- A convolution of a picture in which each position is repeated is one of the picture itself, with
-  four times as many filters, whose answers lie side by side: nothing is enlarged first.
+- Convolutions are computed in 16 bits where the device multiplies faster in them, and in the memory
+  layout that they read.
+- A convolution of a picture in which each position is repeated becomes one of the picture itself,
+  with four times as many filters, whose results lie side by side: nothing is enlarged first.
 
-A picture is computed whole, since means and variances are those of all its positions.
+A picture is not cut into tiles, since means and variances are those of all its positions.
 """
 
 from __future__ import annotations
@@ -29,69 +29,80 @@ from nstlab.method.fast.arithmetic import native_halves
 
 @dataclass(frozen=True, eq=False)
 class PackedLayer:
-    """A layer as it is computed: a convolution that sees `around` positions on each side, and what
-    follows it.
+    """A layer as it is computed: a convolution, enlarging and a normalization.
 
     Attributes:
-        norm: its normalization, if it has one.
+        weight: (O · enlarge², I, k, k), see `fold`.
+        bias: (O · enlarge²), or None.
+        padding: positions by which the picture is continued on each side.
+        stride: of the convolution.
+        enlarge: how many positions in each direction come from one.
+        norm: the normalization, if there is one.
     """
 
     weight: Tensor
     bias: Tensor | None
-    around: int
+    padding: int
     stride: int
     enlarge: int
     norm: Normalization | None
 
     @classmethod
     def of(cls, layer: Layer, dtype: torch.dtype) -> PackedLayer:
-        """Pack a layer, with convolutions in this type."""
-        weight = layer.weight.detach()
-        bias = getattr(layer, "bias", None)
-        times = layer.enlarge
-        if times > 1:
-            weight = folded(weight, times)
-            bias = None if bias is None else bias.repeat_interleave(times**2)
+        """Pack a layer, whose convolution is then computed in `dtype`."""
+        enlarge = layer.enlarge
+        weight = fold(layer.weight.detach(), enlarge)
         weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
-        bias = None if bias is None else bias.detach().to(dtype)
-        return cls(weight, bias, -(-layer.around // times), layer.stride, times, layer.norm)
+        bias = getattr(layer, "bias", None)
+        if bias is not None:
+            bias = bias.detach().repeat_interleave(enlarge**2).to(dtype)
+        return cls(weight, bias, layer.padding, layer.stride, enlarge, layer.norm)
 
     def convolve(self, x: Tensor) -> Tensor:
-        """The convolution of x, (1, C, h, w)."""
-        x = F.pad(x.to(self.weight), (self.around,) * 4, mode="reflect")
+        """(1, I, h, w) -> (1, O, h · enlarge / stride, w · enlarge / stride), rounded up."""
+        x = F.pad(x.to(self.weight), (self.padding,) * 4, mode="reflect")
         x = F.conv2d(x, self.weight, self.bias, self.stride)
         return x if self.enlarge == 1 else F.pixel_shuffle(x, self.enlarge)
 
-    def normalized(self, y: Tensor, mix: Tensor) -> Tensor:
-        """y, (1, C, h, w), by its own mean and variance or by those of the training, as the layer
-        has it; scaled and shifted as a mixture, (1, K), has it."""
-        if self.norm is None:
-            return y
-        moments = (None, None) if self.norm.alone else (self.norm.mean, self.norm.variance)
-        affine = (vector.flatten() for vector in self.norm.affine(mix))
-        return F.batch_norm(y, *moments, *affine, training=self.norm.alone, eps=EPSILON)
+    def normalize(self, x: Tensor, mix: Tensor) -> Tensor:
+        """Normalize x, (1, C, h, w), with the scales and shifts of a mixture, (1, K)."""
+        norm = self.norm
+        if norm is None:
+            return x
+        scale, shift = (vector.flatten() for vector in norm.affine(mix))
+        if norm.per_picture:
+            return F.batch_norm(x, None, None, scale, shift, training=True, eps=EPSILON)
+        return F.batch_norm(x, norm.mean, norm.variance, scale, shift, eps=EPSILON)
 
 
-def folded(weight: Tensor, times: int) -> Tensor:
-    """(O, I, k, k), kernels for a picture whose positions are repeated -> (O times², I, n, n),
-    those for the picture itself.
+def fold(weight: Tensor, times: int) -> Tensor:
+    """Kernels that need no picture whose positions are repeated, but the picture itself.
 
-    Filter O times² + a times + b of the result answers at row a and column b of what each position
-    is repeated to, in the order of `torch.nn.functional.pixel_shuffle`."""
+    Args:
+        weight: (O, I, k, k), kernels for the picture with repeated positions.
+        times: how often each position is repeated in both directions.
+
+    Returns:
+        (O · times², I, n, n). Filter o · times² + a · times + b gives row a and column b of what
+        each position is repeated to, in the order of `torch.nn.functional.pixel_shuffle`.
+    """
     outputs, inputs, kernel, _ = weight.shape
-    around = kernel // 2
-    side = 2 * -(-around // times) + 1
-    made = weight.new_zeros(outputs, times, times, inputs, side, side)
+    radius = kernel // 2
+    side = 2 * -(-radius // times) + 1
+    folded = weight.new_zeros(outputs, times, times, inputs, side, side)
     for a, b, u, v in itertools.product(range(times), range(times), range(kernel), range(kernel)):
-        down, across = ((at + tap - around) // times + side // 2 for at, tap in ((a, u), (b, v)))
-        made[:, a, b, :, down, across] += weight[:, :, u, v]
-    return made.flatten(0, 2)
+        row = (a + u - radius) // times + side // 2
+        column = (b + v - radius) // times + side // 2
+        folded[:, a, b, :, row, column] += weight[:, :, u, v]
+    return folded.flatten(0, 2)
 
 
 class Painter:
     """Paints photos with a network.
 
     Args:
+        network: is copied.
+        device: on which the network is.
         dtype: of the convolutions; by default 16 bits where the device is faster in them.
     """
 
@@ -108,17 +119,21 @@ class Painter:
             for layer in (network.first, network.down, network.up, network.last)
         )
         self.pairs = [
-            (PackedLayer.of(one, self.dtype), PackedLayer.of(two, self.dtype))
-            for one, two in network.pairs
+            (PackedLayer.of(first, self.dtype), PackedLayer.of(second, self.dtype))
+            for first, second in network.pairs
         ]
 
     @torch.no_grad()
     def __call__(self, photo: Tensor, mix: Tensor, alpha: float = 1.0) -> Tensor:
-        """(1, 3, H, W) sRGB in [0, 1] -> the same, painted.
+        """Paint a photo.
 
         Args:
+            photo: (1, 3, H, W) sRGB in [0, 1].
             mix: (K,) shares of the network's paintings, which add up to 1.
             alpha: from the photo, 0, to the painted picture, 1.
+
+        Returns:
+            (1, 3, H, W) sRGB in [0, 1], on the photo's device.
 
         Raises:
             InputError: if it needs more memory than is free, or is not finite.
@@ -128,14 +143,13 @@ class Painter:
         mix = mix.to(self.device)[None]
 
         def apply(layer: PackedLayer, x: Tensor) -> Tensor:
-            return layer.normalized(layer.convolve(x), mix).relu_()
+            return layer.normalize(layer.convolve(x), mix).relu_()
 
         x = apply(self.down, apply(self.first, CONTRAST * (photo.to(self.device) - 0.5)))
-        for one, two in self.pairs:
-            x = two.normalized(two.convolve(apply(one, x)), mix).add_(x)
-        painted = torch.sigmoid(self.last.convolve(apply(self.up, x)).float())[
-            :, :, :height, :width
-        ].to(photo)
+        for first, second in self.pairs:
+            x = second.normalize(second.convolve(apply(first, x)), mix).add_(x)
+        painted = torch.sigmoid(self.last.convolve(apply(self.up, x)).float())
+        painted = painted[..., :height, :width].to(photo)
         if not painted.isfinite().all():
             raise InputError("model: its picture is not finite; the model is damaged")
         return torch.lerp(photo, painted, alpha)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,16 +32,20 @@ ALLOWED = {*"\u200c\u200d", *map(chr, range(0xE0020, 0xE0080))}  # joiners and t
 
 
 def compose_name(name: str) -> str:
-    """The name as a model has it: with composed characters (NFC) and one space for white space."""
+    """The name in Unicode's normal form NFC, with one space for any white space."""
     return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def painting_name(name: str) -> str:
-    """What a model calls a painting of this name: `compose_name`.
+    """The name of a painting in a model, see `compose_name`.
+
+    Args:
+        name: what a user calls it, such as the name of its file without suffix.
 
     Raises:
-        InputError: for a name that is empty or too long, and for one with characters that cannot be
-            shown: control, direction and other format characters, and bytes that are no text.
+        InputError: for a name of 0 or more than LONGEST_NAME characters, and for one with
+            characters that cannot be shown: control, direction and other format characters, and
+            bytes that are no text.
     """
     name = compose_name(name)
     if not 0 < len(name) <= LONGEST_NAME:
@@ -53,21 +58,22 @@ def painting_name(name: str) -> str:
 
 
 def painting_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The `painting_name` of each.
+    """The names of all paintings of a model, each a `painting_name`, in their order.
 
     Raises:
-        InputError: as `painting_name`, if two are the same, and unless they are 1 to
+        InputError: as `painting_name`; if two names are the same; and unless there are 1 to
             MOST_PAINTINGS.
     """
     if not names:
         raise InputError("paintings: name one painting or more, files or samples")
     if len(names) > MOST_PAINTINGS:
         raise InputError(f"paintings: {len(names)} are given; a model has {MOST_PAINTINGS} at most")
-    unique = tuple(painting_name(name) for name in names)
-    if twice := [name for name in unique if unique.count(name) > 1]:
-        problem = f"'{twice[0]}' names one twice"
+    composed = tuple(painting_name(name) for name in names)
+    repeated = [name for name, count in Counter(composed).items() if count > 1]
+    if repeated:
+        problem = f"'{repeated[0]}' names one twice"
         raise InputError(f"paintings: {problem}; in a model each has a name of its own")
-    return unique
+    return composed
 
 
 @dataclass(frozen=True)
@@ -129,9 +135,11 @@ class LearnSettings(Settings):
 
     @property
     def files(self) -> dict[str, tuple[str | Path, ...]]:
-        """Those in folders of the photos' folders, too."""
+        """{field: paths} of what is read; "photos" has the folders in the photos' folders, too."""
         folders = tuple(folder for path in self.photos for folder, *_ in os.walk(path))
-        return super().files | ({"photos": folders} if folders else {})
+        if not folders:
+            return super().files
+        return super().files | {"photos": folders}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -165,12 +173,52 @@ class ApplySettings(OutputSettings):
     )
 
     @property
+    def folder(self) -> Path | None:
+        """The folder whose photos are painted; None for a single photo."""
+        path = Path(self.photo)
+        return path if path.is_dir() else None
+
+    @property
     def outputs(self) -> dict[str, tuple[str | Path, ...]]:
-        """The picture, or that of each file in the folder."""
-        if not Path(self.photo).is_dir():  # as `applying` asks
+        """{"out": paths}: the picture, or that of each photo in the folder."""
+        if self.folder is None:
             return super().outputs
-        named = {stem for name in os.listdir(self.photo) for stem in (name, Path(name).stem)}
-        return {"out": tuple(self.out / f"{stem}.png" for stem in sorted(named))}
+        return {"out": tuple(self.folder_outputs().values())}
+
+    def folder_outputs(self) -> dict[Path, Path]:
+        """{photo: file of its picture} of the photos in the folder.
+
+        Photos that differ in their suffix alone keep it, so that no two share a file.
+
+        Raises:
+            InputError: if there is no photo, or two would become the same file, whatever the case
+                of their names.
+        """
+        from nstlab.pictures import samples
+
+        photos = samples.pictures_in(Path(self.photo))
+        if not photos:
+            raise InputError(f"photo: there is no picture in {self.photo}")
+        stems = Counter(photo.stem.casefold() for photo in photos)
+        outputs: dict[Path, Path] = {}
+        for photo in photos:
+            stem = photo.stem if stems[photo.stem.casefold()] == 1 else photo.name
+            outputs[photo] = self.out / f"{stem}.png"
+        _check_distinct(outputs)
+        return outputs
+
+
+def _check_distinct(outputs: Mapping[Path, Path]) -> None:
+    """InputError if two photos would become the same file, whatever the case of their names."""
+    names = Counter(path.name.casefold() for path in outputs.values())
+    for out in outputs.values():
+        if names[out.name.casefold()] > 1:
+            same = [
+                photo.name
+                for photo, path in outputs.items()
+                if path.name.casefold() == out.name.casefold()
+            ]
+            raise InputError(f"out: {' and '.join(same)} would become {out}; rename one of them")
 
 
 @dataclass(frozen=True)

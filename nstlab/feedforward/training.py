@@ -1,8 +1,7 @@
-"""What is kept of learning: a folder with the checkpoint, the curves, and the held-out photo
-painted by the network so far.
+"""Training that is kept: a folder with the checkpoint, the curves, and the held-out photo painted.
 
 `results/learned/<id>/`: the id is a hash of settings, paintings, photos and the loss model's
-weights. An interrupted learning goes on from its checkpoint; a finished one is not done again.
+weights. An interrupted training goes on from its checkpoint; a finished one is not done again.
 """
 
 from __future__ import annotations
@@ -27,20 +26,25 @@ from nstlab.pictures import images as im
 
 logger = logging.getLogger("nstlab")
 
-EVERY = 60.0  # seconds between checkpoints
-AVERAGED = 20  # batches in a row of the history
-SHOWN = 320  # px: long side of pictures in progress.png
+SAVE_INTERVAL = 60.0  # seconds between checkpoints
+ROW_BATCHES = 20  # batches that a row of the history averages
+SHEET_SIZE = 320  # px: long side of pictures in progress.png
 
 
 class _Folder:
-    """The folder of a learning, and its history so far."""
+    """The folder of a training, and its history so far."""
 
     def __init__(self, learner: Learner, path: Path):
         self.learner = learner
         self.path = path
-        self.saved = time.monotonic()
-        self.batches = []
+        self.saved_at = time.monotonic()
+        self.batches: list[dict[str, float]] = []  # since the last row
         self.rows: list[dict[str, float]] = []
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The file of the checkpoint."""
+        return self.path / "checkpoint.safetensors"
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one.
@@ -48,52 +52,52 @@ class _Folder:
         Raises:
             InputError: if it cannot be used.
         """
-        path = self.path / "checkpoint.safetensors"
-        if path.is_file():
-            try:
-                checkpoint = Checkpoint.load(path)
-                self.learner.resume(checkpoint)
-            except InputError as error:
-                raise InputError(f"{error}; to begin anew, delete {path}") from None
-            self.rows = checkpoint.data.get("history", [])
+        if not self.checkpoint_path.is_file():
+            return
+        try:
+            checkpoint = Checkpoint.load(self.checkpoint_path)
+            self.learner.resume(checkpoint)
+        except InputError as error:
+            raise InputError(f"{error}; to begin anew, delete {self.checkpoint_path}") from None
+        self.rows = checkpoint.data.get("history", [])
 
     def add(self, step: LearningStep) -> None:
-        """Add a batch to the history, and keep all if it is time to."""
+        """Add a batch to the history; save all after a row, every SAVE_INTERVAL."""
         self.batches.append({"loss": step.loss, **step.terms})
-        if len(self.batches) == AVERAGED or step.index == self.learner.settings.steps:
-            mean = {
-                name: sum(row[name] for row in self.batches) / len(self.batches)
-                for name in self.batches[0]
-            }
-            self.rows.append({"step": step.index, "level": 0, **mean})
-            self.batches.clear()
-            if time.monotonic() - self.saved > EVERY:
-                self.save()
+        is_last = step.index == self.learner.settings.steps
+        if len(self.batches) < ROW_BATCHES and not is_last:
+            return
+        count = len(self.batches)
+        mean = {name: sum(row[name] for row in self.batches) / count for name in self.batches[0]}
+        self.rows.append({"step": step.index, "level": 0, **mean})
+        self.batches.clear()
+        if time.monotonic() - self.saved_at > SAVE_INTERVAL:
+            self.save()
 
     def save(self) -> None:
-        """Write the checkpoint, then the curves and the picture; warn of what cannot be written.
-
-        What is not yet in the history is left out of it."""
+        """Write the checkpoint, then the curves and the picture; warn of what cannot be written."""
         for write in (self._save_checkpoint, self._save_curves, self._save_picture):
             try:
                 write()
             except Exception as error:  # whatever a picture lacks, learning matters more
                 reason = " ".join(str(error).split())
                 logger.warning("%s: progress is not kept (%s)", self.path, reason)
-        self.saved = time.monotonic()
+        self.saved_at = time.monotonic()
 
     def _save_checkpoint(self) -> None:
         checkpoint = self.learner.checkpoint()
         checkpoint.data["history"] = self.rows
-        checkpoint.save(files.folder(self.path) / "checkpoint.safetensors")
+        files.folder(self.path)
+        checkpoint.save(self.checkpoint_path)
 
     def _save_curves(self) -> None:
-        if self.rows:
-            table = pandas.DataFrame(self.rows)
-            with files.replacing(self.path / "history.csv") as temporary:
-                table.to_csv(temporary, index=False)
-            curves = figures.loss_curves({"": table}, ["loss", *self.learner.loss.names], "step")
-            figures.save_figure(curves, self.path / "curves.png")
+        if not self.rows:
+            return
+        table = pandas.DataFrame(self.rows)
+        with files.replacing(self.path / "history.csv") as temporary:
+            table.to_csv(temporary, index=False)
+        curves = figures.loss_curves({"": table}, ["loss", *self.learner.loss.names], "step")
+        figures.save_figure(curves, self.path / "curves.png")
 
     def _save_picture(self) -> None:
         figures.save_figure(sheet(self.learner), self.path / "progress.png")
@@ -101,11 +105,11 @@ class _Folder:
 
 def sheet(learner: Learner) -> figures.Shown:
     """The held-out photo, the paintings, and the photo painted like each of them."""
-    photo = im.sample(HELD_OUT, SHOWN)
+    photo = im.sample(HELD_OUT, SHEET_SIZE)
     model = learner.model()
     painter = model.painter(learner.device)
     painted = [painter(photo, model.mixture([name])) for name in model.paintings]
-    paintings = [im.load(source, SHOWN) for source in learner.settings.paintings]
+    paintings = [im.load(source, SHEET_SIZE) for source in learner.settings.paintings]
     return figures.contact_sheet(
         [paintings, painted], ["painting", "painted"], model.paintings, inputs={"photo": photo}
     )
@@ -116,18 +120,22 @@ def train(
     watch: Callable[[LearningStep], Any] | None = None,
     wait: bool = False,
 ) -> Path:
-    """Learn, or go on with it, and write the model to `settings.out`; returns the folder.
+    """Learn, or go on with it, and write the model to `settings.out`.
 
-    However it ends, a checkpoint is left in the folder. A file that is at `out` is only replaced by
-    a finished model.
+    However it ends, a checkpoint is left in the folder. An existing file at `out` is only replaced
+    by a finished model.
 
     Args:
+        settings: what is learned.
         watch: called after each batch.
         wait: for another process that learns the same, rather than raise InputError.
 
+    Returns:
+        The folder, with checkpoint, history and pictures.
+
     Raises:
         InputError: for what cannot be used or written.
-        KeyboardInterrupt: says what is left.
+        KeyboardInterrupt: if it is interrupted; its message says what is left.
     """
     files.check_outputs(settings)
     files.check_place(settings.out)
@@ -135,7 +143,7 @@ def train(
     folder = _Folder(learner, Path(settings.results) / "learned" / learner.identity)
     with files.locked_results(settings.results, folder.path, wait):
         folder.resume()
-        before = learner.done
+        done_before = learner.done
         try:
             for step in learner.batches():
                 folder.add(step)
@@ -143,23 +151,23 @@ def train(
                     watch(step)
             learner.model().save(settings.out)  # first: the folder's disk may be full
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(*_interrupted(learner)) from None
+            raise KeyboardInterrupt(*_remains(learner)) from None
         finally:
-            if learner.done > before:
+            if learner.done > done_before:
                 folder.save()
     return folder.path
 
 
-def _interrupted(learner: Learner) -> list[str]:
-    """What is left of an interrupted learning, in words: the model so far, if no file is there."""
+def _remains(learner: Learner) -> list[str]:
+    """What is left of an interrupted training, in words: the model so far, if no file is there."""
     out = learner.settings.out
     if not learner.done:
         return []
     if out.exists():
-        outcome = f"{out}, which was there before, is left as it was"
+        sentence = f"{out}, which was there before, is left as it was"
     else:
         try:
-            outcome = f"the model as far as it has come is {learner.model().save(out)}"
+            sentence = f"the model as far as it has come is {learner.model().save(out)}"
         except InputError as error:
-            outcome = str(error)
-    return [outcome, "to go on, run the same command again"]
+            sentence = str(error)
+    return [sentence, "to go on, run the same command again"]

@@ -203,7 +203,7 @@ def _one_line_errors(path: str | os.PathLike) -> Iterator[None]:
     except Refused as error:
         raise InputError(f"{path}: is {error}") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path}: is {_told(path)}; allowed are {LIKE}") from None
+        raise InputError(f"{path}: is {describe_unknown(path)}; allowed are {LIKE}") from None
     except Image.DecompressionBombError:
         raise InputError(f"{path}: has {_too_many(max_pixels())}") from None
     except Exception as error:  # a damaged file can make its decoder raise anything
@@ -216,7 +216,7 @@ def _one_line_errors(path: str | os.PathLike) -> Iterator[None]:
         ) from None
 
 
-def _told(path: str | os.PathLike) -> str:
+def describe_unknown(path: str | os.PathLike) -> str:
     """What a file is that Pillow does not know."""
     head = _head(path)
     if not head:

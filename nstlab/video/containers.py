@@ -1,8 +1,7 @@
-"""Files of clips: opened, or refused by what they are; and which of their streams can be used."""
+"""Files of clips: opened, or refused by what they are; their streams, and how these are decoded."""
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -14,33 +13,20 @@ from PIL import Image
 from nstlab.base import files
 from nstlab.base.settings import InputError
 from nstlab.pictures.decoding import LARGE
-from nstlab.pictures.opening import max_pixels
+from nstlab.pictures.opening import describe_unknown, max_pixels
 
 LISTS = {"hls", "concat", "dash"}  # formats of files that only name others
-RAW = {
-    ".dng",
-    ".cr2",
-    ".cr3",
-    ".nef",
-    ".nrw",
-    ".arw",
-    ".srf",
-    ".raf",
-    ".orf",
-    ".rw2",
-    ".pef",
-    ".srw",
-    ".3fr",
-    ".iiq",
-}
+# Suffixes of cameras' raw pictures: some of these files look like ordinary TIFFs.
+RAW_SUFFIXES = {
+    ".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".srf", ".raf", ".orf", ".rw2", ".pef", ".srw",
+    ".3fr", ".iiq",
+}  # fmt: skip
 STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders leave alpha out
-TRIES = 20  # errors after which a sound is taken for one that cannot be read
-PROBED = 5000  # packets that are looked at for each sound's first one
 
 
 def library() -> Any:
-    """PyAV.
+    """The module of PyAV.
 
     Raises:
         InputError: if it is not installed.
@@ -52,36 +38,44 @@ def library() -> Any:
     return av
 
 
+# --- opening --------------------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A video file, open.
+def open_container(path: Path) -> Iterator[Any]:
+    """Open a video file, as PyAV's input container.
 
     Raises:
-        InputError: if it is none, or has no moving pictures.
+        InputError: if it is not a video, or has no moving pictures.
     """
     av = library()
     if not os.path.exists(path):
         raise InputError(f"{path}: no such file")
-    # Whole paths, since a colon ends the name of a protocol; and nothing is read from a network.
-    whole = str(files.regular(path).absolute())
+    # An absolute path, since a colon ends the name of a protocol; nothing is read from a network.
+    absolute = str(files.regular(path).absolute())
     try:
         container = av.open(
-            whole, options={"protocol_whitelist": "file"}, metadata_errors="replace"
+            absolute, options={"protocol_whitelist": "file"}, metadata_errors="replace"
         )
     except (av.FFmpegError, ValueError) as error:
-        reason = kind_of(path) or getattr(error, "strerror", None) or error
+        reason = _kind_of(path) or getattr(error, "strerror", None) or error
         raise InputError(f"{path}: is not a video ({reason})") from None
     with container:
-        name = container.format.name
-        if name in LISTS:
-            raise InputError(f"{path}: is a list of files; name one of them")
-        still = container.metadata.get("major_brand", "").strip() in STILL_BRANDS
-        # FFmpeg's readers of pictures, and of text
-        if still or name.endswith("_pipe") or name in ("image2", "tty"):
-            raise InputError(f"{path}: is not a video ({kind_of(path) or 'a still picture'})")
-        if not videos(container):
-            raise InputError(f"{path}: has no video stream{_instead(container)}")
+        _check_container(path, container)
         yield container
+
+
+def _check_container(path: Path, container: Any) -> None:
+    """InputError for a list of files, a still picture, a text, and for sound alone."""
+    name = container.format.name
+    if name in LISTS:
+        raise InputError(f"{path}: is a list of files; name one of them")
+    is_still = container.metadata.get("major_brand", "").strip() in STILL_BRANDS
+    # FFmpeg's readers of pictures, and of text
+    if is_still or name.endswith("_pipe") or name in ("image2", "tty"):
+        raise InputError(f"{path}: is not a video ({_kind_of(path) or 'a still picture'})")
+    if not picture_streams(container):
+        raise InputError(f"{path}: has no video stream{_instead(container)}")
 
 
 def _instead(container: Any) -> str:
@@ -91,12 +85,9 @@ def _instead(container: Any) -> str:
     return f", only sound ({container.format.long_name})" if container.streams.audio else ""
 
 
-def kind_of(path: Path) -> str | None:
-    """What a file is that is no video, in words: a picture, or a text.
-
-    None if that is not known.
-    """
-    if path.suffix.lower() in RAW:
+def _kind_of(path: Path) -> str | None:
+    """What a file that is no video is, in words, such as a picture or a text; None if unknown."""
+    if path.suffix.lower() in RAW_SUFFIXES:
         return "a camera's raw picture"
     # Whatever a damaged file makes its reader raise.
     with contextlib.suppress(Exception), Image.open(path) as image:
@@ -106,28 +97,30 @@ def kind_of(path: Path) -> str | None:
                 "pictures in a folder"
             )
         return f"a still picture, {image.format}"
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if not head:
-        return "an empty file"
-    with contextlib.suppress(UnicodeDecodeError):
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # whose last letter may be cut
-        if all(letter.isprintable() or letter.isspace() for letter in text):
-            return "a text"
-    return None
+    kind = describe_unknown(path)
+    if kind in ("not a picture (or damaged)", "a video, or sound"):
+        return None
+    return kind.removeprefix("not a picture but ")
 
 
-# --- streams ------------------------------------------------------------------------------------
+# --- streams --------------------------------------------------------------------------------------
 
 
-def videos(container: Any) -> list[Any]:
-    """The streams of moving pictures whose codec is known, default ones first, those of one picture
-    last; covers and previews are none."""
+def picture_streams(container: Any) -> list[Any]:
+    """The streams of moving pictures whose codec is known, without covers and previews.
+
+    Default ones come first, those of one picture last.
+    """
     disposition = library().stream.Disposition
-    no_film = disposition.attached_pic | disposition.timed_thumbnails
-    streams = (stream for stream in container.streams.video if not stream.disposition & no_film)
+    still = disposition.attached_pic | disposition.timed_thumbnails
+    streams = (stream for stream in container.streams.video if not stream.disposition & still)
     decodable = [stream for stream in _default_first(streams) if stream.codec_context]
     return sorted(decodable, key=lambda stream: stream.frames == 1)
+
+
+def sound_streams(container: Any) -> list[Any]:
+    """The streams of sound, whether they can be decoded or not, default ones first."""
+    return _default_first(container.streams.audio)
 
 
 def _default_first(streams: Any) -> list[Any]:
@@ -135,45 +128,19 @@ def _default_first(streams: Any) -> list[Any]:
     return sorted(streams, key=lambda stream: not stream.disposition & default)
 
 
-def sounds(container: Any) -> tuple[int, ...]:
-    """Indices of the streams of sound, whether they can be read or not, default ones first."""
-    return tuple(stream.index for stream in _default_first(container.streams.audio))
+def is_bare(container: Any) -> bool:
+    """Whether it is no container but a stream alone (H.264, MPEG-2, …), which has no times."""
+    return bool(container.format.flags & library().format.Flags.no_timestamps.value)
 
 
-def usable_sounds(path: Path) -> tuple[int, ...]:
-    """Indices of a file's sounds whose first packets can be decoded, default ones first."""
-    with opened(path) as container:
-        streams = [
-            stream for stream in _default_first(container.streams.audio) if stream.codec_context
-        ]
-        usable = set()
-        errors = dict.fromkeys((stream.index for stream in streams), 0)
-        packets = container.demux(*streams) if streams else iter(())
-        with contextlib.suppress(library().FFmpegError):  # the file may be damaged further on
-            for _, packet in zip(range(PROBED * len(streams)), packets, strict=False):
-                if errors and packet.stream.index in errors:
-                    _try(packet, usable, errors)
-                elif not errors:
-                    break
-        return tuple(stream.index for stream in streams if stream.index in usable)
-
-
-def _try(packet: Any, usable: set[int], errors: dict[int, int]) -> None:
-    """Decode a packet of sound, and note whether its stream is usable."""
-    index = packet.stream.index
-    try:
-        if packet.decode():
-            usable.add(index)
-            del errors[index]
-    except library().FFmpegError:
-        errors[index] += 1
-        if errors[index] == TRIES:
-            del errors[index]
+# --- decoding -------------------------------------------------------------------------------------
 
 
 def decoder_of(stream: Any) -> Any:
-    """The codec context that decodes a stream of pictures: with alpha, and no pictures of more
-    pixels than are allowed."""
+    """The codec context that decodes a stream of pictures, with alpha where there is some.
+
+    It refuses pictures of more pixels than are allowed.
+    """
     context = stream.codec_context
     av = library()
     tags = {name.lower(): value for name, value in stream.metadata.items()}
@@ -186,24 +153,32 @@ def decoder_of(stream: Any) -> Any:
     return context
 
 
-def decoded(
+def is_last(packet: Any) -> bool:
+    """Whether a packet is the empty one that ends its stream, which makes a decoder finish."""
+    return packet.dts is None and packet.size == 0
+
+
+def decode(
     container: Any,
     stream: Any,
     others: Sequence[Any] = (),
     note: Callable[[Any], Any] = lambda packet: None,
 ) -> Iterator[Any]:
-    """The frames of a stream of pictures.
+    """Decode the frames of a stream of pictures.
 
     Args:
-        note: called with each packet of it, and of the others, before it is decoded.
+        container: is read to its end.
+        stream: of the pictures.
+        others: streams whose packets are noted, too.
+        note: called with each packet, but for the last of a stream, before it is decoded.
+
+    Yields:
+        PyAV's frames.
     """
     decoder = decoder_of(stream)
     for packet in container.demux(stream, *others):
-        if packet.dts is None and packet.size == 0:  # the last one of its stream
-            if packet.stream is stream:
-                yield from decoder.decode(packet)
-            continue
-        note(packet)
-        # An empty one repeats the picture; a decoder takes it for the end.
-        if packet.stream is stream and packet.size:
+        if not is_last(packet):
+            note(packet)
+        # Another empty one repeats the picture; a decoder takes it for the end.
+        if packet.stream is stream and (packet.size or is_last(packet)):
             yield from decoder.decode(packet)

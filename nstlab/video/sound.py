@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from nstlab.video.clips import Clip
-from nstlab.video.containers import library, opened
+from nstlab.video.containers import library, open_container
 
 logger = logging.getLogger("nstlab")
 
@@ -62,7 +62,7 @@ def packets_of(
     Raises:
         ValueError: for one that cannot be decoded, or not be copied.
     """
-    with opened(clip.path) as source:
+    with open_container(clip.path) as source:
         stream = source.streams[track.index]
         origin = clip.origin + begin
         name = stream.codec_context.codec.canonical_name

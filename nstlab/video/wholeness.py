@@ -1,4 +1,4 @@
-"""Whether the file of a clip is whole, as far as its container tells.
+"""Whether the file of a clip is whole, as far as its container and packets tell.
 
 Containers say how long their parts are, so that the end of the last part, or a part that begins
 with nothing sensible, gives a cut or a hole away. What no length speaks of is not known here: wrong
@@ -12,6 +12,7 @@ import io
 import mmap
 import struct
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,12 +32,18 @@ ASF_OBJECTS = {
 # How a frame of DV begins: its bytes, at 25 Mbit/s.
 DV_FRAMES = {b"\x1f\x07\x00\x3f": 120_000, b"\x1f\x07\x00\xbf": 144_000}
 NOTHING = -1  # length of a part that begins with nothing sensible
+TOLERANCE = 1  # s that may be missing: some whole files have a few frames less than they say
 
 
 def flaw(path: Path, name: str) -> str | None:
-    """What is wrong with a file in the container of FFmpeg's that name, in words.
+    """What is wrong with a file, in words.
 
-    None if nothing is known to be.
+    Args:
+        path: of the file.
+        name: FFmpeg's name of its container, or several with commas.
+
+    Returns:
+        "is cut short: …", or "has a hole at …"; None if nothing is known to be wrong.
     """
     walk = next((walk for names, walk in WALKS.items() if names & set(name.split(","))), None)
     if walk is None:
@@ -49,6 +56,38 @@ def flaw(path: Path, name: str) -> str | None:
             if begin + length > size:
                 return f"is cut short: at least {begin + length - size:,} bytes lack"
     return None
+
+
+class Gaps:
+    """Whether packets of a file are missing, by the times and flags of those that come.
+
+    Args:
+        container: PyAV's.
+        rate: frames a second, on average.
+    """
+
+    def __init__(self, container: Any, rate: Fraction):
+        self.is_joinable = container.format.name == "mpegts"
+        self.rate = rate
+        self.newest: dict[int, Fraction] = {}  # when each stream's newest packet is decoded, in s
+        self.corrupt: dict[int, Fraction] = {}  # and its newest one that is not whole
+        self.is_missing = False  # a part of the file
+
+    def note(self, packet: Any) -> None:
+        """Compare a packet with those before it."""
+        if packet.dts is None:
+            return
+        index = packet.stream.index
+        time = packet.dts * packet.time_base
+        before = self.newest.get(index, time)
+        self.newest[index] = time
+        if packet.is_corrupt:
+            self.corrupt[index] = time
+        if index not in self.corrupt or before - self.corrupt[index] >= TOLERANCE:
+            return
+        # Where recordings were joined, transport streams look damaged, too, but lack no time.
+        if not self.is_joinable or (time - before) * self.rate > 1.5:
+            self.is_missing = True
 
 
 # --- walks: (begin, bytes) of the parts of a file -------------------------------------------------
@@ -149,9 +188,9 @@ def _packets(file: BinaryIO, size: int) -> Walk:
     """Transport streams: packets of one length, the last of which may be a part of one."""
     for length, sync in TS_PACKETS.items():
         if all(_at(file, sync + i * length, 1) == b"G" for i in range(min(5, size // length))):
-            whole = size // length * length
-            if size > whole:
-                yield whole, length
+            complete = size // length * length
+            if size > complete:
+                yield complete, length
             return
 
 

@@ -17,8 +17,9 @@ from nstlab.base.settings import InputError
 from nstlab.cli import main as cli
 from nstlab.feedforward import training as kept
 from nstlab.feedforward.crops import Crops, photos_in
-from nstlab.feedforward.learning import PerceptualLoss, learn
+from nstlab.feedforward.learning import learn
 from nstlab.feedforward.model import StyleModel
+from nstlab.feedforward.perceptual import PerceptualLoss
 from nstlab.feedforward.settings import LearnSettings
 from nstlab.feedforward.training import train
 from nstlab.pictures import images as im
@@ -156,8 +157,8 @@ def test_a_full_disk_under_the_results_costs_no_model(lesson, monkeypatch, caplo
 
     monkeypatch.setattr(kept.Checkpoint, "save", full)
     monkeypatch.setattr(kept.figures, "save_figure", full)
-    monkeypatch.setattr(kept, "EVERY", -1.0)  # each time there is a row
-    monkeypatch.setattr(kept, "AVERAGED", 2)
+    monkeypatch.setattr(kept, "SAVE_INTERVAL", -1.0)  # each time there is a row
+    monkeypatch.setattr(kept, "ROW_BATCHES", 2)
     assert cli.main(words(lesson)) == 0
     assert StyleModel.load(lesson.out).settings["steps done"] == lesson.steps
     assert len(caplog.messages) == 9  # three after two batches, after four, and at the end

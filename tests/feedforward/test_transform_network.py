@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from helpers import transform_network
 
 from nstlab.feedforward.network import Layer, TransformNetwork
-from nstlab.feedforward.painter import Painter, folded
+from nstlab.feedforward.painter import Painter, fold
 
 MIX = torch.tensor([0.2, 0.5, 0.3])
 
@@ -32,7 +32,7 @@ def test_instance_normalization_does_not_depend_on_other_pictures_of_the_batch_n
 
 
 def test_batch_normalization_does_and_keeps_averages_for_later():
-    net = TransformNetwork(1, 8, "batch").drawn(0).double()
+    net = TransformNetwork(1, 8, "batch").randomize(0).double()
     photos, mix = (
         torch.rand(4, 3, 32, 32, dtype=torch.float64),
         torch.ones(4, 1, dtype=torch.float64),
@@ -65,7 +65,7 @@ def test_a_folded_convolution_is_that_of_the_enlarged_picture(kernel, times):
     x, weight = torch.rand(1, 2, 9, 8), torch.randn(3, 2, kernel, kernel)
     around = kernel // 2
     wide = F.conv2d(F.interpolate(x, scale_factor=float(times)), weight, padding=around)
-    small = folded(weight, times)
+    small = fold(weight, times)
     narrow = F.pixel_shuffle(F.conv2d(x, small, padding=small.shape[-1] // 2), times)
     torch.testing.assert_close(narrow, wide, rtol=1e-4, atol=1e-4)
 

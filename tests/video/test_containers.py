@@ -18,7 +18,7 @@ from PIL import Image
 from nstlab.pictures import images as im
 from nstlab.pictures import opening
 from nstlab.video.clips import clip
-from nstlab.video.containers import videos
+from nstlab.video.containers import picture_streams
 from nstlab.video.writing import write_film
 
 DEFAULT, ARTWORK = av.stream.Disposition.default, av.stream.Disposition.attached_pic
@@ -59,7 +59,7 @@ def test_artwork_is_no_film(tmp_path):
         SimpleNamespace(index=i, disposition=each, codec_context=object(), frames=0)
         for i, each in enumerate((ARTWORK, 0))
     ]
-    found = videos(SimpleNamespace(streams=SimpleNamespace(video=streams)))
+    found = picture_streams(SimpleNamespace(streams=SimpleNamespace(video=streams)))
     assert [stream.index for stream in found] == [1]
 
 
@@ -92,6 +92,19 @@ def two_sounds(path):
                 out.mux(tone.encode(wave))
             out.mux(tone.encode())
     return path
+
+
+def test_a_file_is_opened_once_to_find_out_what_it_holds(tmp_path, monkeypatch):
+    path = two_sounds(tmp_path / "a.mp4")
+    av_open, opened = av.open, []
+
+    def counting(*args, **options):
+        opened.append(args)
+        return av_open(*args, **options)
+
+    monkeypatch.setattr(av, "open", counting)
+    assert clip(path).sounds == (1, 2)
+    assert len(opened) == 1
 
 
 def unknown(content):
@@ -147,6 +160,7 @@ def test_what_is_no_film_is_told_by_what_it_is(tmp_path):
     (tmp_path / "a.txt").write_text("nothing é " * 900)
     (tmp_path / "a.nfo").write_text("nothing\n")
     (tmp_path / "a.mp4").write_bytes(b"")
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7")
     picture.save(tmp_path / "a.dng", "TIFF")
     for name, says in (
         ("a.png", "a still picture, PNG"), ("a.jpg", "a still picture, JPEG"),
@@ -154,7 +168,7 @@ def test_what_is_no_film_is_told_by_what_it_is(tmp_path):
         ("film.mp4", "a still picture, PNG"), ("moving.webp", "an animated WEBP"),
         ("a.eps", "a still picture, EPS"),
         ("a.txt", "a text"), ("a.nfo", "a text"), ("a.mp4", "an empty file"),
-        ("a.dng", "a camera's raw picture"),
+        ("a.dng", "a camera's raw picture"), ("a.pdf", "a PDF"),
     ):  # fmt: skip
         assert f"{name}: is not a video ({says}" in refusal(clip, tmp_path / name)
 
@@ -192,7 +206,7 @@ def test_pixels_and_memory_are_checked_before_a_clip_is_decoded(tmp_path, monkey
     def never(*args, **kwargs):
         raise AssertionError("it was decoded")
 
-    monkeypatch.setattr("nstlab.video.clips.decoded", never)
+    monkeypatch.setattr("nstlab.video.probing.decoder_of", never)
     monkeypatch.setenv(opening.ALLOWING, "4095")
     assert "64×64 is more than" in refusal(clip, tmp_path / "a.mp4")
     monkeypatch.delenv(opening.ALLOWING)

@@ -12,7 +12,9 @@ from helpers import smooth
 from making import make_clip
 
 from nstlab.base.settings import InputError
-from nstlab.video.clips import LONGEST, RATES, clip
+from nstlab.video.clips import clip
+from nstlab.video.probing import RATES
+from nstlab.video.timing import LONGEST
 from nstlab.video.wholeness import flaw
 
 PICTURES = [smooth(32, 48, seed) for seed in range(3)] * 4
