@@ -78,7 +78,7 @@ class Gaps:
         if packet.dts is None:
             return
         index = packet.stream.index
-        time = packet.dts * packet.time_base
+        time: Fraction = packet.dts * packet.time_base
         before = self.newest.get(index, time)
         self.newest[index] = time
         if packet.is_corrupt:
