@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from nstlab.base.settings import DEVICES, VERSION, InputError
 from nstlab.feedforward.crops import Crops, photos_in
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.network import TransformNetwork
-from nstlab.feedforward.optimizing import Optimizers
+from nstlab.feedforward.optimizing import Optimizers, rate_factor
 from nstlab.feedforward.perceptual import PerceptualLoss
 from nstlab.feedforward.settings import LearnSettings
 from nstlab.method import Checkpoint
@@ -37,8 +36,6 @@ from nstlab.networks.vgg import VGG19
 from nstlab.pictures import images as im
 from nstlab.pictures import samples
 
-WARMUP = 30  # steps of rising learning rates
-LEAST_RATE = 0.01  # of the learning rate, at the end
 LARGEST_GRADIENT = 1.0  # norm to which a longer gradient is cut
 WORKERS = 8  # processes that cut photos for a GPU
 CHECKPOINT = object_with({"history": list_of(dict_of(NUMBER))}, identity=TEXT, done=WHOLE)
@@ -142,15 +139,9 @@ class Learner:
         if not norm.isfinite():
             problem = f"batch {self.done + 1}: the gradient is not finite"
             raise InputError(f"{problem}; a lower --rate may help")
-        self.optimizers.step(self._rate_factor())
+        self.optimizers.step(rate_factor(self.done, self.settings.steps))
         self.done += 1
         return terms
-
-    def _rate_factor(self) -> float:
-        """The factor of the learning rate: rising at first, then half a period of a cosine."""
-        progress = self.done / self.settings.steps
-        cosine = (1 + math.cos(math.pi * progress)) / 2
-        return min(1.0, (self.done + 1) / WARMUP) * (LEAST_RATE + (1 - LEAST_RATE) * cosine)
 
     def model(self) -> StyleModel:
         """A copy of the network as it is now, with its settings and the number of batches."""

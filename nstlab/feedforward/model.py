@@ -97,10 +97,7 @@ class StyleModel:
             "normalization": self.network.kind,
             "settings": json.dumps(dict(self.settings)),
         }
-        parameters = dict(self.network.named_parameters())
-        tensors = {name: parameter.detach().half() for name, parameter in parameters.items()}
-        tensors |= dict(self.network.named_buffers())  # variances may be too large for 16 bits
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        tensors = _stored_tensors(self.network)
         _check_ranges(path, tensors)
         with files.replacing(path) as temporary:
             temporary.write_bytes(safetensors.torch.save(tensors, metadata | about))
@@ -119,21 +116,16 @@ class StyleModel:
         Raises:
             InputError: for a painting that the model does not have, and for shares that do not fit.
         """
-        paintings = tuple(map(compose_name, paintings)) or self.paintings[:1]
-        for name in paintings:
+        names = tuple(map(compose_name, paintings)) or self.paintings[:1]
+        for name in names:
             if name not in self.paintings:
                 raise InputError(
                     f"painting: the model has no '{name}'{nearest(name, self.paintings)} (it has: "
                     f"{', '.join(self.paintings)})"
                 )
-        shares = tuple(shares) or (1.0,) * len(paintings)
-        if len(shares) != len(paintings) or not sum(shares) > 0 or min(shares) < 0:
-            raise InputError(
-                f"mix: give a share, 0 or more, for each of {len(paintings)} paintings; at least "
-                "one more than 0"
-            )
+        shares = _complete_shares(shares, len(names))
         mix = torch.zeros(len(self.paintings))
-        for name, share in zip(paintings, shares, strict=True):
+        for name, share in zip(names, shares, strict=True):
             mix[self.paintings.index(name)] += share / sum(shares)
         return mix
 
@@ -177,6 +169,27 @@ class StyleModel:
         if isinstance(paintings, str):
             paintings = (paintings,)
         return self._painter(photo, self.mixture(paintings, shares), alpha)
+
+
+def _complete_shares(shares: Sequence[float], count: int) -> tuple[float, ...]:
+    """The shares of `count` paintings, by default equal; InputError for what they cannot be."""
+    shares = tuple(shares) or (1.0,) * count
+    if len(shares) != count or not sum(shares) > 0 or min(shares) < 0:
+        raise InputError(
+            f"mix: give a share, 0 or more, for each of {count} paintings; at least one more than 0"
+        )
+    return shares
+
+
+# --- files of models ------------------------------------------------------------------------------
+
+
+def _stored_tensors(network: TransformNetwork) -> dict[str, Tensor]:
+    """A network's tensors as a file has them, by name."""
+    parameters = dict(network.named_parameters())
+    tensors = {name: parameter.detach().half() for name, parameter in parameters.items()}
+    tensors |= dict(network.named_buffers())  # variances may be too large for 16 bits
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _parse_metadata(

@@ -6,6 +6,7 @@ with Adam alone, and leaves less of a pattern in the pictures.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -16,6 +17,14 @@ from nstlab.feedforward.network import TransformNetwork
 MUON_MOMENTUM = 0.95
 ADAM_BETAS = 0.9, 0.99
 ADAM_RATE = 0.2  # relative to Muon's
+WARMUP = 30  # steps of rising learning rates
+LEAST_RATE = 0.01  # of the learning rate, at the end
+
+
+def rate_factor(done: int, steps: int) -> float:
+    """The factor of the learning rates after `done` of all steps: rising, then half a cosine."""
+    cosine = (1 + math.cos(math.pi * (done / steps))) / 2
+    return min(1.0, (done + 1) / WARMUP) * (LEAST_RATE + (1 - LEAST_RATE) * cosine)
 
 
 class Optimizers:

@@ -1,10 +1,10 @@
-"""Decoded frames turned into pictures, by FFmpeg's filters: progressive, in BT.709, upright, on
-white, with square pixels.
+"""Decoded frames turned into pictures, by FFmpeg's filters.
 
-Colours are converted by the matrix and range that the frames are tagged with; where tags lack,
-small pictures are in BT.601 and others in BT.709, as players take them. BT.2020, P3 and high
-dynamic range are mapped, see `mapping`. The primaries of standard definition differ so little from
-those of BT.709 that they are taken as these.
+Pictures are progressive, in BT.709, upright, on white, with square pixels. Colours are converted by
+the matrix and range that the frames are tagged with; where tags lack, small pictures are in BT.601
+and others in BT.709, as players take them. BT.2020, P3 and high dynamic range are mapped, see
+`mapping`. The primaries of standard definition differ so little from those of BT.709 that they are
+taken as these.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from torch import Tensor
 from nstlab.base.settings import InputError
 from nstlab.pictures import images as im
 from nstlab.video.containers import library
-from nstlab.video.mapping import BT2020, HLG, P3, PQ, mapped
+from nstlab.video.mapping import BT2020, HLG, P3, PQ, map_to_bt709
 
 logger = logging.getLogger("nstlab")
 
 HDR = {PQ: "PQ", HLG: "HLG"}
-# FFmpeg's numbers of matrices: that of RGB, unspecified, reserved; what YUV cannot have is not
-# said
+# FFmpeg's numbers of matrices: that of RGB, unspecified, reserved; YUV has none of them.
 UNTAGGED = (0, 2, 3)
-KNOWN = (*UNTAGGED, 1, 4, 5, 6, 7, 9)  # those by which its filters convert
+CONVERTIBLE = (*UNTAGGED, 1, 4, 5, 6, 7, 9)  # those by which its filters convert
+UNSPECIFIED = 2  # of matrices and transfer functions
 SD_SHAPE = (576, 1279)  # the largest height and width of standard definition
 UPRIGHT = (1, 0, 0, 1)
 LOGARITHMIC = (9, 10)  # transfer functions that its filters refuse
@@ -56,21 +56,22 @@ def swaps_sides(turn: Turn) -> bool:
     return abs(b) + abs(c) > abs(a) + abs(d)
 
 
-def turned(picture: Tensor, turn: Turn) -> Tensor:
-    """A picture, (1, 3, h, w), as it is shown."""
+def apply_turn(picture: Tensor, turn: Turn) -> Tensor:
+    """Turn and mirror a picture, (1, 3, h, w), as it is shown."""
     a, b, c, d = turn
+    across, down = a, d  # whose signs say what is mirrored
     if swaps_sides(turn):
         picture = picture.transpose(-2, -1)
-        a = c
-        d = b
-    mirrored = [axis for axis, sign in ((-1, a), (-2, d)) if sign < 0]
-    return picture.flip(mirrored).contiguous()
+        across, down = c, b
+    mirrored_axes = [axis for axis, sign in ((-1, across), (-2, down)) if sign < 0]
+    return picture.flip(mirrored_axes).contiguous()
 
 
 def shown_shape(frame: Any, aspect: Fraction) -> tuple[int, int]:
     """(h, w) of a frame when it is shown.
 
     Args:
+        frame: PyAV's.
         aspect: width / height of its pixels.
     """
     height = frame.height
@@ -79,61 +80,59 @@ def shown_shape(frame: Any, aspect: Fraction) -> tuple[int, int]:
 
 
 class Converter:
-    """Turns the frames of one stream into pictures, (1, 3, h, w) sRGB in [0, 1], in their order.
+    """Turns the frames of one stream into pictures, in their order.
 
-    What is done to their colours and fields is said once.
+    Warnings tell, once, what is done to their colours and fields.
 
     Args:
+        path: of the file, for warnings and errors.
         shape: (h, w) of the pictures.
     """
 
     def __init__(self, path: Path, shape: Sequence[int]):
-        self.path, self.shape = path, shape
+        self.path = path
+        self.shape = shape
         self.graph: Any = None
-        self.kind: Any = None  # of the frames for which the graph is built
-        self.interlaced = False
-        # Turn and tags of those that are in the graph.
-        self.frames: deque[tuple[Turn, int, int]] = deque()
-        self.said: set[str] = set()
+        self.graph_kind: Any = None  # of the frames for which the graph is built
+        self.is_interlaced = False
+        # Turn, primaries and transfer function of the frames in the graph.
+        self.pending: deque[tuple[Turn, int, int]] = deque()
+        self.warned: set[str] = set()
 
     def convert(self, frame: Any) -> Iterator[Tensor]:
-        """The pictures that are finished with the next frame, or, with None, all that are left."""
-        if frame is None:
-            return self._finish()
-        return self._convert(frame)
+        """Convert the next frame; None ends the stream.
+
+        Returns:
+            The pictures that are finished now, (1, 3, h, w) sRGB in [0, 1]; with None, all that are
+            left.
+
+        Raises:
+            InputError: for pixels that FFmpeg cannot convert.
+        """
+        return self._finish() if frame is None else self._convert(frame)
 
     def _convert(self, frame: Any) -> Iterator[Tensor]:
-        if frame.colorspace not in KNOWN:
-            self._say(
-                "its colours are coded in a way that FFmpeg cannot convert; they may be wrong"
-            )
-            frame.colorspace = BT2020 if frame.color_primaries == BT2020 else 2
-        if frame.color_trc in LOGARITHMIC:
-            self._say("its light is coded logarithmically; it is taken for that of BT.709")
-            frame.color_trc = 2
-        kind = (
-            frame.format.name,
-            frame.width,
-            frame.height,
-            *_tags(frame),
-            swaps_sides(turn_of(frame)),
-        )
-        if kind != self.kind or frame.interlaced_frame > self.interlaced:
+        self._replace_tags(frame)
+        turn = turn_of(frame)
+        size = frame.width, frame.height
+        kind = (frame.format.name, *size, *_tags(frame), swaps_sides(turn))
+        if kind != self.graph_kind or frame.interlaced_frame > self.is_interlaced:
             yield from self._finish()
-            self.kind = kind
-            self.interlaced = self.interlaced or frame.interlaced_frame
-            self.graph = self._graph(frame)
-        self.frames.append((turn_of(frame), frame.color_primaries, frame.color_trc))
+            self.graph_kind = kind
+            self.is_interlaced = self.is_interlaced or frame.interlaced_frame
+            self._warn_of_changes(frame)
+            self.graph = self._build_graph(frame)
+        self.pending.append((turn, frame.color_primaries, frame.color_trc))
         self.graph.vpush(frame)
-        yield from self._pulled()
+        yield from self._pull_pictures()
 
     def _finish(self) -> Iterator[Tensor]:
         if self.graph is not None:
             self.graph.vpush(None)
-            yield from self._pulled()
-            self.graph = self.kind = None
+            yield from self._pull_pictures()
+            self.graph = self.graph_kind = None
 
-    def _pulled(self) -> Iterator[Tensor]:
+    def _pull_pictures(self) -> Iterator[Tensor]:
         av = library()
         while True:
             try:
@@ -144,52 +143,18 @@ class Converter:
                 raise InputError(
                     f"{self.path}: its colours cannot be converted ({error.strerror})"
                 ) from None
-            yield self._picture(frame.to_ndarray(), *self.frames.popleft())
+            yield _picture(frame.to_ndarray(), self.shape, *self.pending.popleft())
 
-    def _picture(self, values: np.ndarray, turn: Turn, primaries: int, transfer: int) -> Tensor:
-        """A picture of (h, w, 3 or 4) levels."""
-        levels = torch.from_numpy(values.astype(np.float32) / np.iinfo(values.dtype).max)
-        picture = levels.permute(2, 0, 1)[None]
-        colours = picture[:, :3]
-        alpha = picture[:, 3:]
-        if is_wide(primaries, transfer):
-            colours = mapped(colours, primaries, transfer)
-        if alpha.numel():  # on white before it is resized: what is transparent has any colour
-            colours = im.resize(1 + alpha * (colours - 1), self._unturned(turn))
-        return turned(colours, turn)
-
-    def _unturned(self, turn: Turn) -> Sequence[int]:
-        return self.shape[::-1] if swaps_sides(turn) else self.shape
-
-    def _graph(self, frame: Any) -> Any:
+    def _build_graph(self, frame: Any) -> Any:
         """A graph of filters for frames such as this one."""
         graph = library().filter.Graph()
-        nodes = [
-            graph.add(
-                "buffer",
-                video_size=f"{frame.width}x{frame.height}",
-                pix_fmt=frame.format.name,
-                time_base="1/1000",
-                colorspace=str(frame.colorspace),
-                range=str(frame.color_range),
-            )
-        ]
-        if self.interlaced:
+        nodes = [graph.add("buffer", **_buffer_options(frame))]
+        if self.is_interlaced:
             nodes.append(graph.add("bwdif", "mode=send_frame:deint=interlaced"))
-            self._say("is interlaced; it is deinterlaced")
-        if frame.color_trc in HDR:
-            self._say(
-                f"has a high dynamic range ({HDR[frame.color_trc]}); it is tone-mapped to BT.709"
-            )
-        wide = is_wide(frame.color_primaries, frame.color_trc)
-        form = "rgb48" if wide else "rgb24"
-        if has_alpha(frame.format):
-            form = "rgba"
-        nodes += [
-            graph.add("scale", self._scaling(frame)),
-            graph.add("format", form),
-            graph.add("buffersink"),
-        ]
+        options = _scale_options(frame, _shape_before(self.shape, turn_of(frame)))
+        nodes.append(graph.add("scale", options))
+        nodes.append(graph.add("format", _pixel_format(frame)))
+        nodes.append(graph.add("buffersink"))
         try:
             graph.link_nodes(*nodes).configure()
         except library().FFmpegError as error:
@@ -198,24 +163,85 @@ class Converter:
             ) from None
         return graph
 
-    def _scaling(self, frame: Any) -> str:
-        """Options of FFmpeg's filter `scale`: the size of what has no alpha, and the matrix of what
-        does not say it."""
-        options: dict[str, Any] = {"flags": "bicubic+accurate_rnd+full_chroma_int"}
-        if not has_alpha(frame.format):
-            options["h"], options["w"] = self._unturned(turn_of(frame))
-        if frame.colorspace in UNTAGGED and not frame.format.is_rgb:
-            wide = frame.color_trc in HDR or frame.color_primaries == BT2020
-            small = frame.height <= SD_SHAPE[0] and frame.width <= SD_SHAPE[1]
-            options["in_color_matrix"] = "bt601" if small else "bt709"
-            if wide:
-                options["in_color_matrix"] = "bt2020"
-        return ":".join(f"{name}={value}" for name, value in options.items())
+    def _replace_tags(self, frame: Any) -> None:
+        """Replace the tags of a frame by which FFmpeg's filters cannot convert."""
+        if frame.colorspace not in CONVERTIBLE:
+            self._warn(
+                "its colours are coded in a way that FFmpeg cannot convert; they may be wrong"
+            )
+            is_bt2020 = frame.color_primaries == BT2020
+            frame.colorspace = BT2020 if is_bt2020 else UNSPECIFIED
+        if frame.color_trc in LOGARITHMIC:
+            self._warn("its light is coded logarithmically; it is taken for that of BT.709")
+            frame.color_trc = UNSPECIFIED
 
-    def _say(self, message: str) -> None:
-        if message not in self.said:
-            self.said.add(message)
+    def _warn_of_changes(self, frame: Any) -> None:
+        """Warn of what the graph changes in frames such as this one."""
+        if self.is_interlaced:
+            self._warn("is interlaced; it is deinterlaced")
+        if frame.color_trc in HDR:
+            self._warn(
+                f"has a high dynamic range ({HDR[frame.color_trc]}); it is tone-mapped to BT.709"
+            )
+
+    def _warn(self, message: str) -> None:
+        if message not in self.warned:
+            self.warned.add(message)
             logger.warning("%s: %s", self.path, message)
+
+
+def _picture(
+    values: np.ndarray, shape: Sequence[int], turn: Turn, primaries: int, transfer: int
+) -> Tensor:
+    """A picture, (1, 3, h, w), of (h, w, 3 or 4) whole numbers."""
+    levels = torch.from_numpy(values.astype(np.float32) / np.iinfo(values.dtype).max)
+    picture = levels.permute(2, 0, 1)[None]
+    colours = picture[:, :3]
+    alpha = picture[:, 3:]
+    if is_wide(primaries, transfer):
+        colours = map_to_bt709(colours, primaries, transfer)
+    if alpha.numel():  # on white before it is resized: what is transparent has any colour
+        colours = im.resize(1 + alpha * (colours - 1), _shape_before(shape, turn))
+    return apply_turn(colours, turn)
+
+
+def _shape_before(shape: Sequence[int], turn: Turn) -> Sequence[int]:
+    """(h, w), before it is turned, of a picture that is then of this shape."""
+    return shape[::-1] if swaps_sides(turn) else shape
+
+
+# --- options of FFmpeg's filters ------------------------------------------------------------------
+
+
+def _buffer_options(frame: Any) -> dict[str, str]:
+    """Options of the filter `buffer`, which takes frames such as this one."""
+    return {
+        "video_size": f"{frame.width}x{frame.height}",
+        "pix_fmt": frame.format.name,
+        "time_base": "1/1000",
+        "colorspace": str(frame.colorspace),
+        "range": str(frame.color_range),
+    }
+
+
+def _scale_options(frame: Any, shape: Sequence[int]) -> str:
+    """Options of the filter `scale`: the size, unless there is alpha; the matrix, if untagged."""
+    options: dict[str, Any] = {"flags": "bicubic+accurate_rnd+full_chroma_int"}
+    if not has_alpha(frame.format):
+        options["h"], options["w"] = shape
+    if frame.colorspace in UNTAGGED and not frame.format.is_rgb:
+        is_small = frame.height <= SD_SHAPE[0] and frame.width <= SD_SHAPE[1]
+        options["in_color_matrix"] = "bt601" if is_small else "bt709"
+        if frame.color_trc in HDR or frame.color_primaries == BT2020:
+            options["in_color_matrix"] = "bt2020"
+    return ":".join(f"{name}={value}" for name, value in options.items())
+
+
+def _pixel_format(frame: Any) -> str:
+    """The format in which pixels leave the graph."""
+    if has_alpha(frame.format):
+        return "rgba"
+    return "rgb48" if is_wide(frame.color_primaries, frame.color_trc) else "rgb24"
 
 
 def _tags(frame: Any) -> tuple[int, int, int, int]:
@@ -224,10 +250,16 @@ def _tags(frame: Any) -> tuple[int, int, int, int]:
 
 
 def is_wide(primaries: int, transfer: int) -> bool:
-    """Whether colours or luminances go beyond those of BT.709."""
+    """Whether colours or luminances go beyond those of BT.709.
+
+    Args:
+        primaries: FFmpeg's number.
+        transfer: FFmpeg's number of the transfer function.
+    """
     return transfer in HDR or primaries in (BT2020, *P3)
 
 
-def has_alpha(form: Any) -> bool:
-    """Whether a pixel format has alpha, or colours from a palette, which may be transparent."""
-    return form.has_palette or any(component.is_alpha for component in form.components)
+def has_alpha(pixel_format: Any) -> bool:
+    """Whether a pixel format has alpha, or a palette, whose colours may be transparent."""
+    components = pixel_format.components
+    return pixel_format.has_palette or any(component.is_alpha for component in components)

@@ -23,13 +23,21 @@ TO_BT709 = {  # linear R, G, B of primaries -> of BT.709
 LUMA = (0.2627, 0.6780, 0.0593)  # luminance of BT.2020's primaries
 
 
-def mapped(picture: Tensor, primaries: int, transfer: int) -> Tensor:
-    """A picture, (1, 3, H, W) with values in [0, 1], as BT.709 has it. Primaries that are not said
-    are those of BT.2020."""
+def map_to_bt709(picture: Tensor, primaries: int, transfer: int) -> Tensor:
+    """Map colours and luminances to those of BT.709.
+
+    Args:
+        picture: (1, 3, H, W) coded values in [0, 1].
+        primaries: FFmpeg's number; others than BT2020 and P3 are taken for those of BT.2020.
+        transfer: FFmpeg's number of the transfer function; others than PQ and HLG are taken for
+            that of BT.709.
+
+    Returns:
+        (1, 3, H, W) coded values in [0, 1].
+    """
     if transfer in PEAKS:
-        light = (_of_pq(picture) if transfer == PQ else _of_hlg(picture)) / WHITE
-        luminance = (light * _column(LUMA)).sum(1, keepdim=True)
-        light = light * (1 + luminance / (PEAKS[transfer] / WHITE) ** 2) / (1 + luminance)
+        display_light = _pq_to_light(picture) if transfer == PQ else _hlg_to_light(picture)
+        light = _tone_map(display_light / WHITE, PEAKS[transfer] / WHITE)
     else:
         light = torch.where(
             picture < 0.081, picture / 4.5, ((picture + 0.099) / 1.099) ** (1 / 0.45)
@@ -39,15 +47,21 @@ def mapped(picture: Tensor, primaries: int, transfer: int) -> Tensor:
     return torch.where(light < 0.018, 4.5 * light, 1.099 * light**0.45 - 0.099)
 
 
-def _of_pq(signal: Tensor) -> Tensor:
-    """Light of a display, cd/m²."""
+def _tone_map(light: Tensor, peak: float) -> Tensor:
+    """Reinhard's curve of luminances, in which `peak` becomes 1; white is 1 before it."""
+    luminance = (light * _column(LUMA)).sum(1, keepdim=True)
+    return light * (1 + luminance / peak**2) / (1 + luminance)
+
+
+def _pq_to_light(signal: Tensor) -> Tensor:
+    """Light of a display in cd/m², of values coded as PQ (BT.2100)."""
     power = signal ** (32 / 2523)
     ratio = (power - 3424 / 4096).clamp(min=0) / (2413 / 128 - 2392 / 128 * power)
     return 10_000 * ratio ** (16384 / 2610)
 
 
-def _of_hlg(signal: Tensor) -> Tensor:
-    """Light of a display of 1000 cd/m², whose system gamma is 1.2."""
+def _hlg_to_light(signal: Tensor) -> Tensor:
+    """Light in cd/m² of a display of 1000 cd/m², whose system gamma is 1.2, coded as HLG."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = torch.where(signal <= 0.5, signal**2 / 3, (((signal - c) / a).exp() + b) / 12)
     luminance = (scene * _column(LUMA)).sum(1, keepdim=True)
@@ -55,4 +69,5 @@ def _of_hlg(signal: Tensor) -> Tensor:
 
 
 def _column(values: tuple[float, ...]) -> Tensor:
+    """(1, C, 1, 1)."""
     return torch.tensor(values).view(1, -1, 1, 1)
