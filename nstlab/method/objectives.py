@@ -317,15 +317,24 @@ class Bound:
         actives = self.objective.active(weights)
         for term, reads in self._missing(weights).items():
             picture = term.target_image(self.shape)
-            if picture is None:
-                continue
-            with torch.no_grad():
-                for read, features in self.features(
-                    picture.to(self.net.device, self.net.dtype), reads, actives
-                ):
-                    self.targets |= {
-                        active.key: term.target(features).clone() for active in reads[read]
-                    }
+            if picture is not None:
+                self.targets |= self._targets_of(term, reads, picture, actives)
+
+    @torch.no_grad()
+    def _targets_of(
+        self,
+        term: Term,
+        reads: Mapping[str, list[ActiveLayer]],
+        picture: Tensor,
+        actives: Sequence[ActiveLayer],
+    ) -> dict[tuple[str, str], Tensor]:
+        """The targets of these layers of a term, from their picture."""
+        picture = picture.to(self.net.device, self.net.dtype)
+        return {
+            active.key: term.target(features).clone()
+            for read, features in self.features(picture, reads, actives)
+            for active in reads[read]
+        }
 
     def _missing(self, weights: Mapping[str, float]) -> dict[Term, dict[str, list[ActiveLayer]]]:
         """{term: {layer that is read: the term's layers}} whose targets are needed with these

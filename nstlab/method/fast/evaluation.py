@@ -12,6 +12,7 @@ import itertools
 import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -89,6 +90,23 @@ class FastBound(ByHand):
             # A reference to itself would keep its memory until the garbage is collected.
             proxy = weakref.proxy(self)
             self._replayed = Replayed(lambda image: proxy._evaluate(image))
+
+    def _targets_of(
+        self,
+        term: Term,
+        reads: Mapping[str, list[ActiveLayer]],
+        picture: Tensor,
+        actives: Sequence[ActiveLayer],
+    ) -> dict[tuple[str, str], Tensor]:
+        if term.positional:
+            return super()._targets_of(term, reads, picture, actives)
+        # Kept by the term for later bounds: the frames of a film share those of the painting.
+        keys = [active.key for layers in reads.values() for active in layers]
+        targets = term.once(
+            (self.net, self.net.device, self.shape, self.arithmetic, *keys),
+            partial(super()._targets_of, term, reads, picture, actives),
+        )
+        return {key: target.clone() for key, target in targets.items()}
 
     def features(
         self, picture: Tensor, reads: Collection[str], actives: Sequence[ActiveLayer]
