@@ -189,7 +189,7 @@ def video_command(settings: VideoSettings) -> int:
 
         def show(frame: Any) -> None:
             nonlocal painted
-            painted += not frame.found
+            painted += not frame.was_kept
             bar.total = frame.count
             bar.update()
             bar.set_postfix_str(printable(f"{frame.path}"), refresh=False)

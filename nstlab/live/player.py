@@ -191,10 +191,10 @@ class FilmPlayer(w.VBox):
             self._places[name] = done.path
             frames[done.index] = [
                 name,
-                *(float(Fraction(done.about[key])) for key in ("time", "until")),
+                *(float(Fraction(done.facts[key])) for key in ("time", "until")),
             ]
             count = count + 1
-            found = found + done.found
+            found = found + done.was_kept
             now = time.monotonic()
             if self.screen.state == STOPPING:
                 raise KeyboardInterrupt("stopped")

@@ -16,15 +16,17 @@ from nstlab.video.flow import inside, pixels, read, warped
 
 @dataclass(frozen=True, eq=False)
 class MovingScene:
-    """A window, (H, W), that is moved over a photo, enlarges it and turns, and a disc of another
-    picture that moves before it.
+    """A window that moves over a photo, zooms and turns, and a moving disc in front of it.
 
     Attributes:
-        photo, other: (1, 3, h, w), larger than the window.
-        move: pixels a frame.
+        photo: (1, 3, h, w) sRGB in [0, 1], the background, larger than the window.
+        other: (1, 3, h, w) sRGB in [0, 1], the disc, larger than the window.
+        shape: (H, W) of the window.
+        move: (x, y) by which the window moves, in pixels a frame.
         zoom: of a frame over the one before.
         turn: degrees a frame.
-        disc: pixels a frame by which the disc moves in the window.
+        disc: (x, y) by which the disc moves in the window, in pixels a frame.
+        radius: of the disc, relative to the window's short side.
     """
 
     photo: Tensor
@@ -34,44 +36,52 @@ class MovingScene:
     zoom: float = 1.01
     turn: float = 0.6
     disc: tuple[float, float] = (9.0, -3.0)
-    radius: float = 0.2  # of the short side
+    radius: float = 0.2
 
     def frame(self, t: float) -> Tensor:
-        """(1, 3, H, W): the scene at a time in frames."""
-        behind, before = (
-            read(picture, at[None], "bicubic")
-            for picture, at in ((self.photo, self._behind(t)), (self.other, self._before(t)))
-        )
-        return torch.lerp(behind, before, self.covered(t)).clamp(0, 1)
+        """The scene at a time in frames: (1, 3, H, W) sRGB in [0, 1]."""
+        background = read(self.photo, self._photo_positions(t)[None], "bicubic")
+        disc = read(self.other, self._disc_positions(t)[None], "bicubic")
+        return torch.lerp(background, disc, self.covered(t)).clamp(0, 1)
 
     def flow(self, t: float) -> Tensor:
         """(1, 2, H, W), in pixels: where what frame t shows is in frame t - 1."""
-        last = torch.linalg.inv(self._matrix(t - 1)) @ _homogeneous(self._behind(t))
-        moved = torch.tensor(self.disc).view(1, 2, 1, 1)
-        return torch.lerp(last[:2].view(1, 2, *self.shape) - self._pixels, -moved, self.covered(t))
+        to_window = torch.linalg.inv(self._matrix(t - 1))
+        last = (to_window @ _homogeneous(self._photo_positions(t)))[:2].view(1, 2, *self.shape)
+        disc_flow = -torch.tensor(self.disc).view(1, 2, 1, 1)
+        return torch.lerp(last - self._pixels, disc_flow, self.covered(t))
 
     def visible(self, t: float) -> Tensor:
         """(1, 1, H, W): 1 where frame t shows what frame t - 1 shows, too."""
-        hidden = warped(self.covered(t - 1), self.flow(t)) > 0
-        return (inside(self._pixels + self.flow(t)) & ((self.covered(t) > 0) | ~hidden)).float()
+        flow = self.flow(t)
+        was_covered = warped(self.covered(t - 1), flow) > 0
+        is_covered = self.covered(t) > 0
+        return (inside(self._pixels + flow) & (is_covered | ~was_covered)).float()
 
     def covered(self, t: float) -> Tensor:
         """(1, 1, H, W): 1 where the disc is."""
-        middle = [
-            side / 2 + (t - 5) * by for side, by in zip(self.shape[::-1], self.disc, strict=True)
-        ]
-        away = self._pixels[0] - torch.tensor(middle).view(2, 1, 1)
-        return (away.square().sum(0).sqrt() < self.radius * min(self.shape)).float()[None, None]
+        height, width = self.shape
+        centre = width / 2 + (t - 5) * self.disc[0], height / 2 + (t - 5) * self.disc[1]
+        distance = (self._pixels[0] - torch.tensor(centre).view(2, 1, 1)).square().sum(0).sqrt()
+        return (distance < self.radius * min(self.shape)).float()[None, None]
 
     def write(self, folder: Path, count: int) -> Path:
-        """So many frames as pictures in a folder, which is a clip."""
+        """Write frames as pictures into a folder, which is a clip.
+
+        Args:
+            folder: is made if it does not exist.
+            count: how many frames, from time 0 on.
+
+        Returns:
+            The folder.
+        """
         for t in range(count):
             im.save(self.frame(t), files.folder(folder) / f"{t:06}.png")
         return folder
 
     @property
     def _pixels(self) -> Tensor:
-        """(1, 2, H, W): x and y."""
+        """(1, 2, H, W): x and y of the window's pixels."""
         return pixels(torch.empty(self.shape))
 
     def _matrix(self, t: float) -> Tensor:
@@ -80,7 +90,8 @@ class MovingScene:
         scale = self.zoom**-t
         cos = scale * math.cos(turn)
         sin = scale * math.sin(turn)
-        (x, y), (h, w) = (side / 2 for side in self.shape[::-1]), self.photo.shape[-2:]
+        y, x = (side / 2 for side in self.shape)
+        h, w = self.photo.shape[-2:]
         right = w / 2 + self.move[0] * t
         down = h / 2 + self.move[1] * t
         return torch.tensor(
@@ -91,19 +102,16 @@ class MovingScene:
             ]
         )
 
-    def _behind(self, t: float) -> Tensor:
+    def _photo_positions(self, t: float) -> Tensor:
         """(2, H, W): where in the photo the window's pixels are."""
         return (self._matrix(t) @ _homogeneous(self._pixels[0]))[:2].view(2, *self.shape)
 
-    def _before(self, t: float) -> Tensor:
+    def _disc_positions(self, t: float) -> Tensor:
         """(2, H, W): where in the other picture they are."""
-        return (
-            self._pixels[0]
-            - t * torch.tensor(self.disc).view(2, 1, 1)
-            + 0.25 * min(self.other.shape[-2:])
-        )
+        shift = t * torch.tensor(self.disc).view(2, 1, 1)
+        return self._pixels[0] - shift + 0.25 * min(self.other.shape[-2:])
 
 
-def _homogeneous(at: Tensor) -> Tensor:
+def _homogeneous(positions: Tensor) -> Tensor:
     """(2, H, W) -> (3, H W), with ones."""
-    return torch.cat([at.flatten(1), torch.ones(1, at[0].numel())])
+    return torch.cat([positions.flatten(1), torch.ones(1, positions[0].numel())])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -56,6 +56,30 @@ def _values(name: str, line: str) -> list[str]:
     except csv.Error:
         advice = 'give values as conv1_1,conv2_1 or "a, b.jpg",c.jpg'
         raise InputError(f"parameters: {name} has quotes that do not match; {advice}") from None
+
+
+def _repainting_recipe(name: str) -> type[RunSettings]:
+    """The recipe of that name; InputError if there is none, or it does not repaint a photo."""
+    recipe = named(name)
+    if not repaints(recipe):
+        usable = [name for name, recipe in known().items() if repaints(recipe)]
+        raise InputError(
+            f"recipe: '{name}' does not repaint a photo; allowed is {', '.join(usable)}"
+        )
+    return recipe
+
+
+def _parse_parameters(recipe: type[RunSettings], words: Sequence[str]) -> dict[str, Any]:
+    """{field: value or values} of a recipe; InputError for fields that the film itself sets."""
+    parameters: dict[str, Any] = pair_up(words)
+    reserved = sorted(parameters.keys() & {"size", *recipe.roles()})
+    if reserved:
+        raise InputError(f"parameters: {reserved[0]} is the film's own; leave out -p")
+    for name, annotation, _ in recipe.options():
+        _, is_tuple, _ = field_type(annotation)
+        if is_tuple and name in parameters:
+            parameters[name] = _values(name, parameters[name])
+    return parameters
 
 
 @dataclass(frozen=True)
@@ -149,41 +173,30 @@ class VideoSettings(Settings):
         """The settings of a frame that is painted alone.
 
         Args:
-            size: its long side, by default what was asked for.
+            photo: the frame's file, or a name that stands for it.
+            size: long side of the frame in pixels, by default that of the film.
 
         Raises:
             InputError: for what the recipe does not have, or does not allow.
         """
-        cls = named(self.recipe)
-        if not repaints(cls):
-            usable = [name for name, recipe in known().items() if repaints(recipe)]
-            raise InputError(
-                f"recipe: '{self.recipe}' does not repaint a photo; allowed is {', '.join(usable)}"
-            )
-        parameters = pair_up(self.parameters)
-        if reserved := sorted(parameters.keys() & {"size", *cls.roles()}):
-            raise InputError(f"parameters: {reserved[0]} is the film's own; leave out -p")
-        many = {name for name, annotation, _ in cls.options() if field_type(annotation)[1]}
-        chosen = {
-            name: _values(name, value) if name in many else value
-            for name, value in parameters.items()
-        }
+        cls = _repainting_recipe(self.recipe)
         pictures = dict(zip(cls.roles(), (photo, self.painting), strict=True))
-        return cls.from_dict({**pictures, "size": size or self.size, **chosen})
+        parameters = _parse_parameters(cls, self.parameters)
+        return cls.from_dict({**pictures, "size": size or self.size, **parameters})
 
     @property
     def files(self) -> dict[str, tuple[str | Path, ...]]:
-        """Those of the recipe's settings, too, such as masks and weights; its photo is the clip."""
+        """{field: paths} of what is read, by the recipe, too, such as masks and weights."""
         frame = self.frame_settings(self.clip)
-        photo = frame.field_of("content")
-        paths = frame.files
-        return {name: paths[name] for name in paths if name != photo} | super().files
+        photo = frame.field_of("content")  # for which the clip stands
+        paths = {name: paths for name, paths in frame.files.items() if name != photo}
+        return paths | super().files
 
     @property
     def span(self) -> tuple[Fraction, Fraction | None]:
-        """When the film begins and ends, in seconds of the clip, as written: 0.8 is 4/5, and not
-        the float above it."""
-        begin, end = (
-            None if seconds is None else Fraction(str(seconds)) for seconds in (self.from_, self.to)
-        )
-        return begin or Fraction(0), end
+        """(when the film begins, when it ends or None), in seconds of the clip, as written.
+
+        0.8 is 4/5, and not the float above it.
+        """
+        end = None if self.to is None else Fraction(str(self.to))
+        return Fraction(str(self.from_)), end

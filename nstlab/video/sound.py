@@ -1,5 +1,4 @@
-"""The sound of a clip, on its way into a film: copied, or encoded anew; what cannot be used is
-found out by trial."""
+"""The sound of a clip, on its way into a film: copied, or encoded anew."""
 
 from __future__ import annotations
 
@@ -18,31 +17,39 @@ from nstlab.video.containers import library, open_container
 
 logger = logging.getLogger("nstlab")
 
-TRIED = 50  # packets of a sound that are written on trial
+TRIAL_PACKETS = 50  # of a sound, that are written on trial
 
 Packets = Iterator[tuple[Fraction, Any]]  # (time in seconds, packet for a container)
 
 
 class Track(NamedTuple):
-    """A sound of a clip as a film takes it: the index of its stream; copied, or encoded anew."""
+    """A sound of a clip as a film takes it.
+
+    Attributes:
+        index: of its stream in the clip.
+        copied: whether its packets are copied, rather than encoded anew.
+    """
 
     index: int
     copied: bool
 
 
 def tracks(kind: str, clip: Clip) -> Iterator[Track]:
-    """The ways in which a kind of film can have a clip's sound, the best first: copied where the
-    container can hold it and players know it, or encoded anew.
+    """The ways in which a kind of film can have a clip's sound, the best first.
 
-    Each has been tried with the first packets.
+    A sound is copied where the container can hold it and players know it, or else encoded anew.
+    Each way has been tried with the first packets.
 
     Args:
-        kind: "mp4" or "webm".
+        kind: of container, "mp4" or "webm".
+        clip: whose sounds are tried.
     """
-    for track in itertools.starmap(Track, itertools.product(clip.sounds, (True, False))):
+    for index, copied in itertools.product(clip.sounds, (True, False)):
+        track = Track(index, copied)
         try:
             with library().open(io.BytesIO(), "w", format=kind) as container:
-                for _, packet in itertools.islice(packets_of(container, clip, track), TRIED):
+                packets = packets_of(container, clip, track)
+                for _, packet in itertools.islice(packets, TRIAL_PACKETS):
                     container.mux(packet)
         except Exception as error:  # whatever an odd stream makes of the libraries
             logger.debug("%s: %s cannot be written as %s (%s)", clip.path, track, kind, error)
@@ -57,38 +64,52 @@ def packets_of(
     begin: Fraction = Fraction(0),
     end: Fraction | float = math.inf,
 ) -> Packets:
-    """(time, packet) of a clip's sound from its time `begin`, which becomes 0, until `end`.
+    """The packets of a clip's sound, for a container.
+
+    Args:
+        container: PyAV's, to which a stream is added.
+        clip: whose sound it is.
+        track: which sound, and whether it is copied.
+        begin: time of the clip that becomes 0, in seconds.
+        end: time after `begin` at which the sound ends, in seconds.
+
+    Yields:
+        (time in seconds, packet).
 
     Raises:
-        ValueError: for one that cannot be decoded, or not be copied.
+        ValueError: for a sound that cannot be decoded, or not be copied.
     """
     with open_container(clip.path) as source:
         stream = source.streams[track.index]
-        origin = clip.origin + begin
-        name = stream.codec_context.codec.canonical_name
         packets = _packets(source, stream)
-        if not track.copied:
-            target = container.add_stream(
-                container.default_audio_codec, rate=48_000, layout="stereo"
-            )
-            packets = _encoded(target, _decoded(packets))
-        elif name in container.supported_codecs and not name.startswith("pcm"):
-            target = container.add_stream_from_template(stream)
+        if track.copied:
+            target = _add_copy(container, stream)
         else:
-            raise ValueError(f"{name} cannot be copied")
-        last = -1
+            codec = container.default_audio_codec
+            target = container.add_stream(codec, rate=48_000, layout="stereo")
+            packets = _encoded(target, _decoded(packets))
+        last_dts = -1
         for packet in packets:
             if packet.dts is None or packet.pts is None:  # the last one, which is empty
                 continue
-            tick = packet.time_base
-            moved = round(origin / packet.time_base)
-            packet.pts = packet.pts - moved
-            packet.dts = packet.dts - moved
-            if packet.pts * tick >= end:
+            shift = round((clip.origin + begin) / packet.time_base)
+            packet.pts -= shift
+            packet.dts -= shift
+            time = packet.pts * packet.time_base
+            if time >= end:
                 return
-            if packet.dts > last:  # times of damaged sounds may go back
-                last, packet.stream = packet.dts, target
-                yield packet.pts * tick, packet
+            if packet.dts > last_dts:  # times of damaged sounds may go back
+                last_dts = packet.dts
+                packet.stream = target
+                yield time, packet
+
+
+def _add_copy(container: Any, stream: Any) -> Any:
+    """Add a stream for copied packets; ValueError if the container, or players, cannot have it."""
+    name = stream.codec_context.codec.canonical_name
+    if name not in container.supported_codecs or name.startswith("pcm"):
+        raise ValueError(f"{name} cannot be copied")
+    return container.add_stream_from_template(stream)
 
 
 def _packets(source: Any, stream: Any) -> Iterator[Any]:

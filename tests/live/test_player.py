@@ -58,14 +58,14 @@ def tell(player, do, **content):
 def held(monkeypatch):
     """Each frame waits until it is let go; acquiring `begun` waits until the next is being
     painted."""
-    begun, go, paint = threading.Semaphore(0), threading.Semaphore(0), filming.Filming.paint
+    begun, go, paint = threading.Semaphore(0), threading.Semaphore(0), filming.FramePainter.paint
 
     def held(*args):
         begun.release()
         assert go.acquire(timeout=60)
         return paint(*args)
 
-    monkeypatch.setattr(filming.Filming, "paint", held)
+    monkeypatch.setattr(filming.FramePainter, "paint", held)
     return begun, go
 
 
@@ -75,7 +75,7 @@ def test_it_paints_what_the_command_paints_and_the_page_gets_each_frame(player, 
     assert (player.screen.state, player.screen.status["error"]) == ("ready", False)
     again = []
     film = paint_film(settings, again.append)
-    assert all(done.found for done in again)
+    assert all(done.was_kept for done in again)
     assert [shown for _, *shown in player.screen.frames] == [
         pytest.approx([i / 10, (i + 1) / 10]) for i in range(4)
     ]

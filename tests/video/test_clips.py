@@ -16,7 +16,8 @@ from PIL import Image
 from nstlab.base.settings import InputError
 from nstlab.pictures import images as im
 from nstlab.video.clips import clip
-from nstlab.video.writing import check_film, write_film
+from nstlab.video.formats import check_film
+from nstlab.video.writing import write_film
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import settings as checks
 from hypothesis import strategies as st
 
 from nstlab.pictures import images as im
-from nstlab.video.filming import Filming, Held, Seen, alike, recolour, temporal
+from nstlab.video.filming import FramePainter, PastFrame, Reference, alike, recolour, temporal
 from nstlab.video.flow import FLOWS, dis, reliable
 from nstlab.video.moving import MovingScene
 from nstlab.video.settings import VideoSettings, words
@@ -22,15 +22,15 @@ def pictures():
 
 
 @pytest.fixture
-def filming():
-    return Filming(VideoSettings("clip.mp4", "mosaic", device="cpu"))
+def painter():
+    return FramePainter(VideoSettings("clip.mp4", "mosaic", device="cpu"))
 
 
-def test_what_was_seen_before_is_held_to_it_and_what_was_not_has_its_colours(filming, pictures):
+def test_what_was_seen_before_is_held_to_it_and_what_was_not_has_its_colours(painter, pictures):
     scene = MovingScene(*pictures, SHAPE)
     first, second, visible = scene.frame(4), scene.frame(5), scene.visible(5)
     painted = 1 - first
-    held, part = filming.held(second, [Seen(first, painted)])
+    held, part = painter.reference(second, [PastFrame(first, painted)])
     assert part == pytest.approx(float(held.reliable.mean()))
     assert ((held.picture - (1 - second)).abs() * held.reliable).mean() < 0.01
     hidden = (1 - visible).expand_as(second) > 0
@@ -40,7 +40,7 @@ def test_what_was_seen_before_is_held_to_it_and_what_was_not_has_its_colours(fil
 
 
 @pytest.mark.parametrize("flow", FLOWS)
-def test_the_flow_is_computed_on_the_films_device(filming, photo, monkeypatch, flow):
+def test_the_flow_is_computed_on_the_films_device(painter, photo, monkeypatch, flow):
     asked = []
 
     def spy(one, other):
@@ -48,28 +48,30 @@ def test_the_flow_is_computed_on_the_films_device(filming, photo, monkeypatch, f
         return torch.zeros(1, 2, *one.shape[-2:])
 
     monkeypatch.setitem(FLOWS, flow, spy)
-    monkeypatch.setattr(filming, "settings", filming.settings.replace(flow=flow))
-    monkeypatch.setattr(filming, "device", torch.device("meta"))
-    held, part = filming.held(photo, [Seen(photo, 1 - photo)])
+    monkeypatch.setattr(painter, "settings", painter.settings.replace(flow=flow))
+    monkeypatch.setattr(painter, "device", torch.device("meta"))
+    held, part = painter.reference(photo, [PastFrame(photo, 1 - photo)])
     assert asked == [("meta", "meta")] * 2
     assert (part, held.picture.device.type) == (1, "cpu")
     monkeypatch.setattr("nstlab.video.filming.device", lambda name: torch.device("meta"))
-    Filming(filming.settings)
+    FramePainter(painter.settings)
     assert asked[2:] == [("meta", "meta")]
 
 
-def test_a_scene_begins_where_too_little_was_seen(filming, pictures):
-    held, part = filming.held(pictures[0], [Seen(pictures[1], pictures[1])])
+def test_a_scene_begins_where_too_little_was_seen(painter, pictures):
+    held, part = painter.reference(pictures[0], [PastFrame(pictures[1], pictures[1])])
     assert held is None
     assert part < 0.3
-    assert filming.held(pictures[0], []) == (None, 0.0)
+    assert painter.reference(pictures[0], []) == (None, 0.0)
 
 
-def test_what_the_nearest_frame_does_not_show_is_taken_from_one_before(filming, pictures):
+def test_what_the_nearest_frame_does_not_show_is_taken_from_one_before(painter, pictures):
     scene = MovingScene(*pictures, SHAPE)
     first, second = scene.frame(4), scene.frame(5)
-    near, _ = filming.held(second, [Seen(first, first)])
-    both, _ = filming.held(second, [Seen(first, first), Seen(second, torch.zeros_like(second))])
+    near, _ = painter.reference(second, [PastFrame(first, first)])
+    both, _ = painter.reference(
+        second, [PastFrame(first, first), PastFrame(second, torch.zeros_like(second))]
+    )
     added = both.reliable - near.reliable
     assert added.min() >= 0
     assert added.mean() > 0.02
@@ -77,16 +79,16 @@ def test_what_the_nearest_frame_does_not_show_is_taken_from_one_before(filming, 
     assert torch.equal(both.picture * near.reliable, near.picture * near.reliable)
 
 
-def test_what_has_come_into_sight_lately_is_held_less_until_it_is_painted(filming, pictures):
+def test_what_has_come_into_sight_lately_is_held_less_until_it_is_painted(painter, pictures):
     scene = MovingScene(*pictures, SHAPE)
     far, near, now = (scene.frame(i) for i in (2, 4, 5))
-    held, _ = filming.held(now, [Seen(near, near), Seen(far, far)])
+    held, _ = painter.reference(now, [PastFrame(near, near), PastFrame(far, far)])
     flow = dis(now, far)
     old = reliable(flow, dis(far, now))
     assert 0.02 < float((held.reliable * (1 - old)).mean()) < 0.5
-    torch.testing.assert_close(held.settled, held.reliable * (0.1 + 0.9 * old))
-    alone, _ = filming.held(now, [Seen(near, near)])
-    assert torch.equal(alone.settled, alone.reliable)
+    torch.testing.assert_close(held.temporal_weight, held.reliable * (0.1 + 0.9 * old))
+    alone, _ = painter.reference(now, [PastFrame(near, near)])
+    assert torch.equal(alone.temporal_weight, alone.reliable)
 
 
 def test_colours_are_mapped_as_they_are_where_it_is_known(pictures):
@@ -107,8 +109,8 @@ def test_colours_are_mapped_as_they_are_where_it_is_known(pictures):
 def test_blends_and_the_temporal_term_are_of_what_can_be_relied_on(photo):
     where = torch.zeros_like(photo[:, :1])
     where[..., :20, :] = 1
-    held = Held(torch.ones_like(photo), where, where)
-    blended = held.over(photo, 0.25)
+    held = Reference(torch.ones_like(photo), where, where)
+    blended = held.blend_over(photo, 0.25)
     torch.testing.assert_close(blended[..., :20, :], photo[..., :20, :].lerp(torch.ones(()), 0.25))
     assert torch.equal(blended[..., 20:, :], photo[..., 20:, :])
     assert next(iter(temporal(held).weights)) == "temporal"

@@ -19,11 +19,13 @@ from making import make_clip, told
 from nstlab.base import files
 from nstlab.cli import main as cli
 from nstlab.feedforward.model import StyleModel
+from nstlab.method.terms import Term
 from nstlab.pictures import images as im
 from nstlab.recipes import prepare as plan
 from nstlab.video import filming, films
 from nstlab.video.clips import clip
-from nstlab.video.films import ABOUT, paint_film
+from nstlab.video.film_folder import FACTS
+from nstlab.video.films import paint_film
 from nstlab.video.flow import dis, temporal_error
 from nstlab.video.settings import VideoSettings
 
@@ -71,7 +73,7 @@ def settings(scene, tiny_file, painting, tmp_path):
 
 
 def frames_of(film, run=1):
-    frames = [im.load(film.place(run, i)) for i in range(len(film.times))]
+    frames = [im.load(film.frame_path(run, i)) for i in range(len(film.times))]
     assert run < film.settings.passes or all(map(torch.equal, frames, film.frames))
     return frames
 
@@ -79,7 +81,7 @@ def frames_of(film, run=1):
 def test_a_film_is_painted_kept_and_found_again(settings, tmp_path):
     given, seen = settings(sound="aac"), []
     film = paint_film(given, seen.append)
-    assert [(frame.index, frame.count, frame.found) for frame in seen] == [
+    assert [(frame.index, frame.count, frame.was_kept) for frame in seen] == [
         (i, 6, False) for i in range(6)
     ]
     count, length, codecs, sound = told(given.out)
@@ -93,7 +95,7 @@ def test_a_film_is_painted_kept_and_found_again(settings, tmp_path):
     whole = given.out.read_bytes()
     seen.clear()
     paint_film(given, seen.append)
-    assert all(frame.found for frame in seen)
+    assert all(frame.was_kept for frame in seen)
     assert given.out.read_bytes() == whole
 
 
@@ -113,7 +115,7 @@ def test_it_flickers_less_than_frames_that_are_painted_alone(settings, scene):
 
 def test_an_interrupted_film_goes_on_to_the_same_pixels(settings, tmp_path, monkeypatch):
     whole = frames_of(paint_film(settings(results=tmp_path / "other")))
-    given, paint, count = settings(), filming.Filming.paint, []
+    given, paint, count = settings(), filming.FramePainter.paint, []
 
     def failing(self, *args):
         count.append(1)
@@ -122,7 +124,7 @@ def test_an_interrupted_film_goes_on_to_the_same_pixels(settings, tmp_path, monk
         return paint(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(filming.Filming, "paint", failing)
+        patch.setattr(filming.FramePainter, "paint", failing)
         with pytest.raises(
             KeyboardInterrupt, match=r"film\.mp4 holds what is painted so far, 0\.30 s"
         ):
@@ -130,7 +132,7 @@ def test_an_interrupted_film_goes_on_to_the_same_pixels(settings, tmp_path, monk
     assert told(given.out)[0] == 3
     seen = []
     film = paint_film(given, seen.append)
-    assert [frame.found for frame in seen] == [True] * 3 + [False] * 3
+    assert [frame.was_kept for frame in seen] == [True] * 3 + [False] * 3
     assert all(torch.equal(a, b) for a, b in zip(frames_of(film), whole, strict=True))
 
 
@@ -147,7 +149,7 @@ def test_a_film_under_way_is_refused_or_waited_for(settings, monkeypatch):
     with ThreadPoolExecutor(1) as pool:
         film = paint_film(given, watch)
         assert waiting[0].result(60).path == film.path
-    assert [frame.found for frame in frames] == [True] * 6
+    assert [frame.was_kept for frame in frames] == [True] * 6
 
 
 def test_a_killed_film_goes_on_to_the_same_pixels(settings, tmp_path):
@@ -196,13 +198,13 @@ def test_a_film_never_becomes_shorter_by_being_interrupted(settings):
 def test_a_scene_begins_where_nothing_was_seen_before_and_what_was_before_is_forgotten(
     settings, scene, monkeypatch
 ):
-    paint, earlier = filming.Filming.paint, []
+    paint, earlier = filming.FramePainter.paint, []
 
     def counting(self, path, seen, *rest):
         earlier.append(len(seen))
         return paint(self, path, seen, *rest)
 
-    monkeypatch.setattr(filming.Filming, "paint", counting)
+    monkeypatch.setattr(filming.FramePainter, "paint", counting)
     film = paint_film(settings([*scene[:3], *(smooth(48, 64, seed=7).flip(-1) * 0.5,) * 2]))
     assert pandas.read_csv(film.path / "frames.csv")["begins"].tolist() == [
         True,
@@ -224,6 +226,20 @@ def test_a_films_networks_are_made_once(settings, scene, monkeypatch):
     assert len(made) == 2  # one of them takes float32 wherever another type is faster
 
 
+def test_the_style_of_the_painting_is_computed_once_for_each_network(settings, scene, monkeypatch):
+    target, layers = Term.target, []
+
+    def counting(term, features):
+        layers.append(term.name)
+        return target(term, features)
+
+    monkeypatch.setattr(Term, "target", counting)
+    paint_film(settings(scene[:2], steps=1))
+    once = len(layers)
+    paint_film(settings(scene, steps=1))
+    assert len(layers) == 2 * once > 0
+
+
 @pytest.mark.parametrize("size", [33, 47])
 def test_films_of_odd_sizes(settings, scene, tmp_path, size):
     count = []
@@ -231,7 +247,7 @@ def test_films_of_odd_sizes(settings, scene, tmp_path, size):
         given = settings(
             scene[:2], size=size, passes=2, own=("steps", "1"), steps=1, out=tmp_path / name
         )
-        film = paint_film(given, lambda frame: count.append(frame.found))
+        film = paint_film(given, lambda frame: count.append(frame.was_kept))
         shown = next(clip(given.out).frames()).picture
         assert shown.shape[-2:] == film.shape == film.frames[0].shape[-2:]
         assert abs(max(film.shape) - size) == 1
@@ -271,39 +287,39 @@ def test_a_kept_frame_that_lacks_or_distorts_a_field_is_painted_again(settings, 
     }
     given = settings(**own, parameters=(), painting="oil", to=0.3)
     film = paint_film(given)
-    path, whole = film.place(1, 1), frames_of(film)
-    about = film.known(path)
+    path, whole = film.frame_path(1, 1), frames_of(film)
+    about = film.facts(path)
     cases = [
-        {name: value for name, value in about.items() if name != gone} for gone in ABOUT["required"]
+        {name: value for name, value in about.items() if name != gone} for gone in FACTS["required"]
     ]
     cases += [about | {name: value} for name, values in DISTORTED.items() for value in values]
     for case in cases:
         im.save(whole[1], path, case)
-        film._known.clear()
-        assert film.known(path) == {}, case
+        film._facts.clear()
+        assert film.facts(path) == {}, case
     im.save(whole[1][..., :-2], path, about)
-    assert film.known(path) == {}
+    assert film.facts(path) == {}
     for i, case in enumerate(
         (about | {"time": "1/7"}, {"frame": 1}, about | {"frame": 2, "time": "0/1"})
     ):
-        im.save(1 - whole[i], film.place(1, i), case)
+        im.save(1 - whole[i], film.frame_path(1, i), case)
     seen = []
     assert all(map(torch.equal, frames_of(paint_film(given, seen.append)), whole))
-    assert [frame.found for frame in seen] == [False] * 3
+    assert [frame.was_kept for frame in seen] == [False] * 3
 
 
 def test_frames_whose_times_do_not_rise_are_not_shown(settings, scene):
     film = paint_film(settings(scene[:3], passes=2, own=("steps", "1"), steps=1))
-    place = film.place(2, 1)
-    im.save(im.load(place), place, film.known(place) | {"time": "0", "until": "1"})
-    film._known.clear()
+    place = film.frame_path(2, 1)
+    im.save(im.load(place), place, film.facts(place) | {"time": "0", "until": "1"})
+    film._facts.clear()
     # each pass shows it at the same time
-    assert film.places == [film.place(2, 0), film.place(1, 1), film.place(2, 2)]
+    assert film.paths == [film.frame_path(2, 0), film.frame_path(1, 1), film.frame_path(2, 2)]
     for run in (1, 2):
-        place = film.place(run, 2)
-        im.save(im.load(place), place, film.known(place) | {"time": "0", "until": "1"})
-    film._known.clear()
-    assert film.places == [film.place(2, 0), film.place(1, 1)]
+        place = film.frame_path(run, 2)
+        im.save(im.load(place), place, film.facts(place) | {"time": "0", "until": "1"})
+    film._facts.clear()
+    assert film.paths == [film.frame_path(2, 0), film.frame_path(1, 1)]
 
 
 def test_parts_of_a_clip(settings):
@@ -406,4 +422,4 @@ def test_the_clip_is_not_replaced_and_a_full_disk_loses_nothing(settings, monkey
     monkeypatch.setattr(films.im, "save", save)
     seen = []
     paint_film(given, seen.append)
-    assert [frame.found for frame in seen] == [True] * 2 + [False] * 4
+    assert [frame.was_kept for frame in seen] == [True] * 2 + [False] * 4

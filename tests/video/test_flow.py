@@ -6,7 +6,7 @@ from faults import refusal
 
 from nstlab.pictures import images as im
 from nstlab.video import flow as flows
-from nstlab.video.filming import Filming
+from nstlab.video.filming import FramePainter
 from nstlab.video.flow import dis, end_point_error, raft, reliable, temporal_error, warped
 from nstlab.video.moving import MovingScene
 from nstlab.video.settings import VideoSettings
@@ -86,7 +86,7 @@ def test_raft_is_refused_without_its_weights_and_used_with_them(pictures, monkey
     message = refusal(raft, *small)
     assert "choose dis, or get them (20 MB) with: nstlab fetch --network raft_large" in message
     # before anything is painted
-    assert refusal(Filming, VideoSettings("clip.mp4", "mosaic", flow="raft")) == message
+    assert refusal(FramePainter, VideoSettings("clip.mp4", "mosaic", flow="raft")) == message
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     torch.manual_seed(0)

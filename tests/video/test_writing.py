@@ -22,7 +22,8 @@ from nstlab.base.settings import InputError
 from nstlab.pictures import images as im
 from nstlab.video import sound, writing
 from nstlab.video.clips import clip
-from nstlab.video.writing import check_shown, check_sound, film_shape, write_film
+from nstlab.video.formats import check_shown, check_sound, film_shape
+from nstlab.video.writing import write_film
 
 END = Fraction(3, 10)
 
@@ -141,7 +142,7 @@ def test_a_sound_that_fails_on_the_way_costs_the_sound_but_not_the_film(
     kept, sounding, tmp_path, monkeypatch, caplog
 ):
     out, source = tmp_path / "out.mp4", clip(sounding)
-    monkeypatch.setattr(sound, "TRIED", 2)
+    monkeypatch.setattr(sound, "TRIAL_PACKETS", 2)
     monkeypatch.setattr(
         sound, "_packets", broken_after(9, av.error.ExternalError(1, "no more sound"))
     )
