@@ -356,6 +356,7 @@ class _Bars:
 
 def train_command(options: TrainSettings) -> int:
     """Train with a progress bar for each stage, and say where the weights were written."""
+    files.check_outputs(options)
     with contextlib.ExitStack() as bars:
         path = make(options, _Bars(bars))
     print(f"{path}: written ({path.stat().st_size / 1e6:.1f} MB); use it with --weights {path}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nstlab.base import files
 from nstlab.base.names import DOWNLOADS, RAFT
 from nstlab.base.settings import InputError, Settings, option, printable, results_folder
 from nstlab.cli import console
@@ -78,6 +79,7 @@ class InfoSettings(Settings):
 
 def sweep_command(settings: SweepSettings) -> int:
     """Carry out an experiment with a progress bar, write its sheet, print its claims."""
+    files.check_outputs(settings)
     from tqdm import tqdm
 
     from nstlab.course import report
@@ -140,6 +142,7 @@ def _list_runs(results: Path) -> None:
 
 def notebooks_command(settings: NotebooksSettings) -> int:
     """Run the notebooks, each with a progress bar, or list them."""
+    files.check_outputs(settings)
     from nstlab.course import notebooks
 
     if settings.action == "list":

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nstlab.base import files
 from nstlab.base.settings import (
     MAX_SIDE,
     MIN_SIDE,
@@ -88,6 +89,7 @@ class JobSettings(OutputSettings):
 
 def recipe_command(settings: RunSettings, job: JobSettings) -> int:
     """Carry out one recipe, on several processes if torchrun has started them."""
+    files.check_outputs(settings, job)
     if os.environ.get("WORLD_SIZE", "").strip() in ("", "1"):
         return _carry_out(settings, job)
     # What PyTorch logs of a lost connection, a stack of forty lines, comes back as an exception,
@@ -128,7 +130,6 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
     """
     from tqdm import tqdm
 
-    from nstlab.base import files
     from nstlab.pictures import images as im
     from nstlab.runs.store import Store
 
@@ -193,7 +194,6 @@ def _prepared(settings: RunSettings, job: JobSettings, team: Any) -> Any:
 
 def _check_outputs(job: JobSettings) -> None:
     """Raise InputError, before any work, if an output cannot be written."""
-    from nstlab.base import files
     from nstlab.pictures import images as im
 
     im.check_writable(job.out, deep=job.depth == 16)

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nstlab.base import files
 from nstlab.base.settings import InputError, Option, Settings, field_type
 from nstlab.base.signals import Interrupts, follows
 from nstlab.cli.console import LOG, lasting_streams, prepare_log, say
@@ -227,7 +226,6 @@ def _run(
         prepare_log()
         command, settings = parse(commands(), words, prog, about)
         _check_surroundings()
-        files.check_outputs(*settings)
         return command.run(*settings)
     except SystemExit as end:
         if end.code:
