@@ -37,6 +37,7 @@ from nstlab.pictures import images as im
 from nstlab.pictures import samples
 
 LARGEST_GRADIENT = 1.0  # norm to which a longer gradient is cut
+PREFIX = "network."  # of the network's tensors in a checkpoint
 WORKERS = 8  # processes that cut photos for a GPU
 CHECKPOINT = object_with({"history": list_of(dict_of(NUMBER))}, identity=TEXT, done=WHOLE)
 
@@ -152,7 +153,7 @@ class Learner:
 
     def checkpoint(self) -> Checkpoint:
         """The weights, what the optimizers remember, and the number of batches."""
-        tensors = {f"network.{name}": t for name, t in self.network.state_dict().items()}
+        tensors = {f"{PREFIX}{name}": t for name, t in self.network.state_dict().items()}
         tensors |= self.optimizers.state()
         tensors = {name: t.detach().cpu().clone() for name, t in tensors.items()}
         return Checkpoint(tensors, {"identity": self.identity, "done": self.done})
@@ -181,9 +182,8 @@ class Learner:
 
     def _restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Set weights and optimizers; LookupError, ValueError or RuntimeError for other tensors."""
-        prefix = "network."
         weights = {
-            key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)
+            key.removeprefix(PREFIX): t for key, t in tensors.items() if key.startswith(PREFIX)
         }
         self.network.load_state_dict(weights)
         self.optimizers.restore(tensors)

@@ -67,23 +67,18 @@ class StyleModel:
         path = user_path(source)
         if str(source) == SHIPPED and not os.path.exists(SHIPPED):
             path = SHIPPED_PATH
-        try:
-            tensors, metadata = tensorfiles.read(path)
-        except FileNotFoundError:
-            raise InputError(
-                f"{path}: no such file; a model is a file that `nstlab learn` made, or '{SHIPPED}'"
-            ) from None
+        tensors, metadata = _read(path)
         paintings, normalization, settings = _parse_metadata(path, metadata)
         tensorfiles.check_stored(path, tensors)
         network = TransformNetwork(len(paintings), _width_of(path, tensors), normalization)
         _load_weights(network, path, tensors)
         return cls(network.eval().requires_grad_(False), paintings, settings)
 
-    def save(self, path: str | os.PathLike, **about: str) -> Path:
+    def save(self, path: str | os.PathLike, **extra: str) -> Path:
         """Write one file, whole or not at all.
 
         Args:
-            about: more entries of the file's metadata.
+            extra: more entries of the file's metadata.
 
         Returns:
             The path of the file.
@@ -100,7 +95,7 @@ class StyleModel:
         tensors = _stored_tensors(self.network)
         _check_ranges(path, tensors)
         with files.replacing(path) as temporary:
-            temporary.write_bytes(safetensors.torch.save(tensors, metadata | about))
+            temporary.write_bytes(safetensors.torch.save(tensors, metadata | extra))
         return user_path(path)
 
     def mixture(self, paintings: Sequence[str] = (), shares: Sequence[float] = ()) -> Tensor:
@@ -182,6 +177,16 @@ def _complete_shares(shares: Sequence[float], count: int) -> tuple[float, ...]:
 
 
 # --- files of models ------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, metadata) of a file; InputError if there is none, or it is no safetensors file."""
+    try:
+        return tensorfiles.read(path)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such file; a model is a file that `nstlab learn` made, or '{SHIPPED}'"
+        ) from None
 
 
 def _stored_tensors(network: TransformNetwork) -> dict[str, Tensor]:

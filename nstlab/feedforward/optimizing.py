@@ -38,11 +38,11 @@ class Optimizers:
     def __init__(self, network: TransformNetwork, rate: float):
         parameters = dict(network.named_parameters())
         kernels = [p for name, p in parameters.items() if name.endswith("kernel")]
-        others = [p for name, p in parameters.items() if not name.endswith("kernel")]
+        remaining = [p for name, p in parameters.items() if not name.endswith("kernel")]
         muon = torch.optim.Muon(
             kernels, rate, momentum=MUON_MOMENTUM, weight_decay=0, adjust_lr_fn="original"
         )
-        adam = torch.optim.Adam(others, ADAM_RATE * rate, ADAM_BETAS)
+        adam = torch.optim.Adam(remaining, ADAM_RATE * rate, ADAM_BETAS)
         self.rates = {muon: rate, adam: ADAM_RATE * rate}
 
     def zero_grad(self) -> None:
@@ -60,8 +60,8 @@ class Optimizers:
         """What they remember: {"0.3.momentum_buffer": …} of optimizer 0 for its parameter 3."""
         tensors = {}
         for k, optimizer in enumerate(self.rates):
-            for i, entries in optimizer.state_dict()["state"].items():
-                for name, value in entries.items():
+            for i, values in optimizer.state_dict()["state"].items():
+                for name, value in values.items():
                     tensors[f"{k}.{i}.{name}"] = torch.as_tensor(value)
         return tensors
 
@@ -73,12 +73,12 @@ class Optimizers:
         """
         for k, optimizer in enumerate(self.rates):
             prefix = f"{k}."
-            own = {
+            tensors = {
                 key.removeprefix(prefix): value
                 for key, value in state.items()
                 if key.startswith(prefix)
             }
-            _restore(optimizer, own)
+            _restore(optimizer, tensors)
 
 
 def _restore(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:

@@ -53,8 +53,6 @@ class Film:
         self.path = Path()  # of the folder, once it is known
         self._facts: dict[Path, dict[str, Any]] = {}  # of frames that are whole
 
-    # --- the clip ---
-
     def shots(self) -> Iterator[Shot]:
         """The frames of the clip that are painted, see `shots.shots`."""
         return shots(self.clip, self.settings, self.shape)
@@ -78,10 +76,7 @@ class Film:
         return self.path / folder / f"{index:06}.png"
 
     def facts(self, path: Path) -> dict[str, Any]:
-        """What is known of a kept frame, see FACTS.
-
-        It is {} if there is no such file, or one that is damaged or belongs elsewhere.
-        """
+        """What is known of a kept frame, see FACTS; {} if the file is missing, damaged or another's."""
         if path not in self._facts and path.is_file():
             with contextlib.suppress(ValueError, OSError):
                 shape = im.verify(path)
@@ -93,11 +88,9 @@ class Film:
 
     def _belongs(self, path: Path, facts: dict[str, Any]) -> bool:
         """Whether a frame is where it is kept, and is shown at the same time in all passes."""
-        pass_number = facts["pass"]
-        index = facts["frame"]
-        if self.frame_path(pass_number, index) != path:
+        if self.frame_path(facts["pass"], facts["frame"]) != path:
             return False
-        first = facts if pass_number == 1 else self.facts(self.frame_path(1, index))
+        first = facts if facts["pass"] == 1 else self.facts(self.frame_path(1, facts["frame"]))
         rises = Fraction(facts["time"]) <= Fraction(facts["until"])
         return rises and times_of(facts) == times_of(first)
 
@@ -112,11 +105,11 @@ class Film:
     def paths(self) -> list[Path]:
         """The files of all frames so far, each of the last pass that has it; their times rise."""
         paths: list[Path] = []
-        while (path := self._newest(len(paths))) is not None:
-            if paths and self._time(path) <= self._time(paths[-1]):
-                break
+        while True:
+            path = self._newest(len(paths))
+            if path is None or (paths and self._time(path) <= self._time(paths[-1])):
+                return paths
             paths.append(path)
-        return paths
 
     def _newest(self, index: int) -> Path | None:
         """The file of a frame, of the last pass that has it."""

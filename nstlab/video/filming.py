@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab import method, terms
@@ -24,53 +23,16 @@ from nstlab.recipes.base import RunSettings
 from nstlab.recipes.capacity import MemoryBudget
 from nstlab.recipes.plan import Plan
 from nstlab.recipes.prepare import prepare
-from nstlab.video.flow import FLOWS, reliable, warped
+from nstlab.video.flow import FLOWS
+from nstlab.video.reference import PastFrame, Reference, find_reference
 from nstlab.video.settings import VideoSettings
 
 # In later passes: share that the earlier frame has in the first picture, where it shows the same
 # (Ruder et al. 2016)
 PASS_BLEND = 0.5
 FRAME = "frame"  # stands in settings for the file that a frame is not
-ALIKE = 0.08  # difference of two photos, in one channel, up to which they look alike
 # With a model: part of a frame that earlier ones show, from which no more of them are searched.
 ENOUGH = 0.999
-# Weight of what has come into sight since the farthest of them: a few steps more have to paint it.
-NEW_WEIGHT = 0.1
-
-
-@dataclass(frozen=True, eq=False)
-class PastFrame:
-    """A frame that has been painted.
-
-    Attributes:
-        photo: (1, 3, H, W) sRGB in [0, 1], the frame of the clip.
-        picture: (1, 3, H, W) sRGB in [0, 1], what it was painted as.
-    """
-
-    photo: Tensor
-    picture: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """What earlier frames say of a frame.
-
-    Attributes:
-        picture: (1, 3, H, W), W: their pictures, moved to its time. Where they cannot be relied on,
-            the nearest frame's where it looks alike; what comes into sight is the photo in the
-            painted colours.
-        reliable: (1, 1, H, W) in [0, 1], c: where they can be relied on.
-        temporal_weight: (1, 1, H, W) in [0, 1]: c for the temporal term, less where the farthest
-            frame does not show the same.
-    """
-
-    picture: Tensor
-    reliable: Tensor
-    temporal_weight: Tensor
-
-    def blend_over(self, picture: Tensor, share: float) -> Tensor:
-        """Blend W over a picture, with that share where W can be relied on."""
-        return torch.lerp(picture, self.picture, share * self.reliable)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,38 +88,12 @@ class FramePainter:
         """The optical flow from a photo to another one, computed on the film's device."""
         return FLOWS[self.settings.flow](photo.to(self.device), other.to(self.device)).to(photo)
 
-    @torch.no_grad()
     def reference(
         self, photo: Tensor, earlier: Sequence[PastFrame]
     ) -> tuple[Reference | None, float]:
-        """Find out what earlier frames say of a frame.
-
-        Args:
-            photo: the frame, (1, 3, H, W) sRGB in [0, 1].
-            earlier: frames before it, the nearest first.
-
-        Returns:
-            (the reference, None if a scene begins; the part of the frame that the nearest shows).
-        """
-        reference = None
-        nearest_part = 0.0
-        for past in earlier:
-            flow = self.flow(photo, past.photo)
-            mask = reliable(flow, self.flow(past.photo, photo))
-            # Linear interpolation blurs, more with every frame.
-            moved = warped(past.picture, flow, "bicubic").clamp(0, 1)
-            if reference is None:
-                nearest_part = float(mask.mean())
-                if nearest_part < self.settings.cut:
-                    break
-                similar = torch.maximum(mask, alike(photo, warped(past.photo, flow)))
-                filled = torch.lerp(recolour(photo, moved, mask), moved, similar)
-                reference = Reference(filled, mask, mask)
-            else:
-                reference = _extended(reference, moved, mask)
-            if self.model is not None and reference.reliable.mean() > ENOUGH:
-                break
-        return reference, nearest_part
+        """What earlier frames say of a frame, see `find_reference`."""
+        enough = 1.0 if self.model is None else ENOUGH
+        return find_reference(photo, earlier, self.flow, self.settings.cut, enough)
 
     def paint(
         self,
@@ -195,14 +131,12 @@ class FramePainter:
             return self._prepare(settings, photo)
         plan = self._prepare(self._shorten(settings), photo)
         if reference is None:
-            start = last_pass
-        elif last_pass is None:
-            start = reference.picture
-        else:
+            assert last_pass is not None
+            return replace(plan, start=last_pass.to(plan.start))
+        start = reference.picture
+        if last_pass is not None:
             start = reference.blend_over(last_pass, PASS_BLEND)
-        goal = plan.objective
-        if reference is not None:
-            goal = goal + self.settings.temporal * temporal(reference)
+        goal = plan.objective + self.settings.temporal * temporal(reference)
         return replace(plan, objective=goal, start=start.to(plan.start))
 
     def _shorten(self, settings: RunSettings) -> RunSettings:
@@ -227,41 +161,6 @@ class FramePainter:
             plan = replace(plan, objective=reuse_terms(plan.objective, last.objective))
         self.plans[settings.precision] = plan
         return plan
-
-
-def _extended(reference: Reference, picture: Tensor, mask: Tensor) -> Reference:
-    """The reference with what only an earlier frame shows: each pixel has the nearest of them."""
-    new = (1 - reference.reliable) * mask
-    covered = reference.reliable + new
-    blended = torch.lerp(reference.picture, picture, new)
-    return Reference(blended, covered, covered * (NEW_WEIGHT + (1 - NEW_WEIGHT) * mask))
-
-
-def alike(photo: Tensor, other: Tensor) -> Tensor:
-    """(1, 1, H, W): 1 where two photos, (1, 3, H, W), look alike, 0 elsewhere."""
-    difference = (photo - other).abs().amax(1, keepdim=True)
-    return (F.avg_pool2d(difference, 5, 1, 2, count_include_pad=False) < ALIKE).to(photo)
-
-
-def recolour(photo: Tensor, picture: Tensor, weight: Tensor) -> Tensor:
-    """Give a photo a picture's colours, by the affine map of colours that fits best.
-
-    Args:
-        photo: (1, 3, H, W) sRGB in [0, 1].
-        picture: (1, 3, H, W), what the photo was painted as.
-        weight: (1, 1, H, W), of each pixel in the fit.
-
-    Returns:
-        (1, 3, H, W) sRGB in [0, 1].
-    """
-    basis = torch.cat([photo, torch.ones_like(photo[:, :1])], 1)[0]  # (4, H, W)
-    basis = basis.flatten(1).double()
-    weighted = basis * weight[0].flatten(1)
-    ridge = 1e-6 * torch.eye(4).to(basis)
-    slopes = torch.linalg.solve(
-        weighted @ basis.T + ridge, weighted @ picture[0].flatten(1).double().T
-    )
-    return (slopes.T @ basis).to(photo).view_as(photo).clamp(0, 1)
 
 
 def temporal(reference: Reference) -> method.Objective:

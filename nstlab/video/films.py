@@ -23,8 +23,9 @@ from nstlab.base.settings import VERSION, InputError
 from nstlab.pictures import images as im
 from nstlab.video.clips import clip, pictures
 from nstlab.video.film_folder import PHOTOS, Film, times_of
-from nstlab.video.filming import FramePainter, PastFrame
+from nstlab.video.filming import FramePainter
 from nstlab.video.formats import check_film, check_shown, check_sound
+from nstlab.video.reference import PastFrame
 from nstlab.video.settings import VideoSettings
 from nstlab.video.shots import Shot
 

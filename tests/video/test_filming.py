@@ -8,9 +8,10 @@ from hypothesis import settings as checks
 from hypothesis import strategies as st
 
 from nstlab.pictures import images as im
-from nstlab.video.filming import FramePainter, PastFrame, Reference, alike, recolour, temporal
+from nstlab.video.filming import FramePainter, temporal
 from nstlab.video.flow import FLOWS, dis, reliable
 from nstlab.video.moving import MovingScene
+from nstlab.video.reference import PastFrame, Reference, alike, recolour
 from nstlab.video.settings import VideoSettings, words
 
 SHAPE = (106, 160)
