@@ -75,13 +75,10 @@ class StyleModel:
         return cls(network.eval().requires_grad_(False), paintings, settings)
 
     def save(self, path: str | os.PathLike, **extra: str) -> Path:
-        """Write one file, whole or not at all.
+        """Write one file, whole or not at all; returns its path.
 
         Args:
             extra: more entries of the file's metadata.
-
-        Returns:
-            The path of the file.
 
         Raises:
             InputError: if it cannot be written, or if `load` would refuse its numbers.

@@ -76,7 +76,7 @@ class Film:
         return self.path / folder / f"{index:06}.png"
 
     def facts(self, path: Path) -> dict[str, Any]:
-        """What is known of a kept frame, see FACTS; {} if the file is missing, damaged or another's."""
+        """What is known of a kept frame, see FACTS; {} if it is missing, damaged or misplaced."""
         if path not in self._facts and path.is_file():
             with contextlib.suppress(ValueError, OSError):
                 shape = im.verify(path)
