@@ -29,6 +29,9 @@ def apply_model(settings: ApplySettings) -> Iterator[Painted]:
 
     Photos of a folder that cannot be used are named in warnings, and the others painted.
 
+    Args:
+        settings: name the model, the photo or folder, and where pictures go.
+
     Yields:
         (path of the picture, its (H, W), the seconds that it took).
 

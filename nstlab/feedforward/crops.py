@@ -32,7 +32,10 @@ logger = logging.getLogger("nstlab")
 
 
 def photos_in(folders: Sequence[Path]) -> list[Path]:
-    """All pictures in these folders and the folders in them, by name.
+    """All pictures in some folders and the folders in them, by name.
+
+    Args:
+        folders: paths of folders.
 
     Raises:
         InputError: for a path that is no folder, and for a folder without pictures.
@@ -49,9 +52,13 @@ def photos_in(folders: Sequence[Path]) -> list[Path]:
 
 
 def usable(photos: Sequence[Path], size: int) -> list[Path]:
-    """The photos whose headers say that they can be taken at a long side of `size` px.
+    """The photos that can be used, as far as their headers say.
 
     Warnings name the others, and say why.
+
+    Args:
+        photos: files.
+        size: long side at which they are taken, in pixels.
     """
     readable = []
     for photo in photos:

@@ -23,7 +23,17 @@ FIELD = 64  # side of the smooth fields that steer strokes and dots
 def coloured_noise(
     rng: np.random.Generator, n: int, exponent: float, channels: int = 3
 ) -> np.ndarray:
-    """(n, n, channels) periodic noise with spectrum 1/f^exponent, mean 0 and deviation 1."""
+    """Periodic Gaussian noise, of mean 0 and standard deviation 1 in each channel.
+
+    Args:
+        rng: generates the numbers.
+        n: side in pixels.
+        exponent: of the amplitude spectrum 1/f^exponent; 0 is white.
+        channels: how many there are.
+
+    Returns:
+        (n, n, channels).
+    """
     frequency = np.hypot(np.fft.fftfreq(n)[:, None], np.fft.fftfreq(n)[None])
     amplitude = 1 / np.maximum(frequency, 1 / n) ** exponent
     z = np.fft.ifft2(np.fft.fft2(rng.normal(size=(channels, n, n))) * amplitude).real
@@ -172,9 +182,14 @@ KINDS: tuple[Callable[[np.random.Generator, int], np.ndarray], ...] = (
 
 
 def draw(seed: int, n: int = 256) -> np.ndarray:
-    """The procedural picture of that seed, (n, n, 3) uint8.
+    """Draw a procedural picture; some are blends of two, some lie on a rough canvas.
 
-    Some are blends of two, some lie on a rough canvas.
+    Args:
+        seed: determines the picture.
+        n: side in pixels.
+
+    Returns:
+        (n, n, 3) uint8 sRGB.
     """
     rng = np.random.default_rng([20161, seed])
     image = KINDS[seed % len(KINDS)](rng, n)

@@ -18,10 +18,16 @@ OPSET = 18
 
 
 def export_onnx(settings: ExportSettings) -> Path:
-    """Write the model as `settings.out`, whose metadata name the paintings; returns its path.
+    """Write a model as an ONNX file, whose metadata name the paintings.
 
     Its inputs are `photo`, (1, 3, H, W) sRGB in [0, 1], and `mix`, (1, paintings), shares that add
     up to 1; its output is `picture`, (1, 3, H, W).
+
+    Args:
+        settings: name the model and the file.
+
+    Returns:
+        The path of the file.
 
     Raises:
         InputError: without nstlab[onnx], and for a model or a place that cannot be used.

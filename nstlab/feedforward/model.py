@@ -59,7 +59,10 @@ class StyleModel:
 
     @classmethod
     def load(cls, source: str | os.PathLike = SHIPPED) -> Self:
-        """Read a model: a file that `save` wrote, or the one that comes with the lab, 'shipped'.
+        """Read a model.
+
+        Args:
+            source: a file that `save` wrote, or 'shipped', the one that comes with the lab.
 
         Raises:
             InputError: if there is no such file, or it is damaged or holds something else.
@@ -122,7 +125,7 @@ class StyleModel:
         return mix
 
     def painter(self, on: str | torch.device = DEVICES[0]) -> Painter:
-        """A painter with this network on a device."""
+        """A painter with this network on a device, which may be a name such as 'cpu'."""
         return Painter(self.network, device(on))
 
     @property
@@ -144,16 +147,12 @@ class StyleModel:
         shares: Sequence[float] = (),
         alpha: float = 1.0,
     ) -> Tensor:
-        """Paint a photo like a mixture of the model's paintings.
+        """Paint a photo like a mixture of the model's paintings: (1, 3, H, W) sRGB in [0, 1].
 
         Args:
             photo: (1, 3, H, W) sRGB in [0, 1].
-            paintings: one name or several; by default the model's first.
-            shares: of each painting, see `mixture`.
+            paintings, shares: see `mixture`; one name may stand alone.
             alpha: from the photo, 0, to the painted picture, 1.
-
-        Returns:
-            (1, 3, H, W) sRGB in [0, 1].
 
         Raises:
             InputError: as `mixture`, and if painting needs more memory than is free.

@@ -22,7 +22,15 @@ LEAST_RATE = 0.01  # of the learning rate, at the end
 
 
 def rate_factor(done: int, steps: int) -> float:
-    """The factor of the learning rates after `done` of all steps: rising, then half a cosine."""
+    """The factor of the learning rates: rising at first, then half a period of a cosine.
+
+    Args:
+        done: steps that were made, from 0 to `steps`.
+        steps: how many are made in all.
+
+    Returns:
+        A number in (0, 1].
+    """
     cosine = (1 + math.cos(math.pi * (done / steps))) / 2
     return min(1.0, (done + 1) / WARMUP) * (LEAST_RATE + (1 - LEAST_RATE) * cosine)
 

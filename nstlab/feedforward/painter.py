@@ -155,10 +155,13 @@ class Painter:
         return torch.lerp(photo, painted, alpha)
 
     def check_memory(self, shape: Sequence[int]) -> None:
-        """Check that a picture of shape (H, W) fits.
+        """Check that a picture fits into the free memory.
+
+        Args:
+            shape: (H, W) of the picture.
 
         Raises:
-            InputError: with the size that would fit, if it needs more memory than is free.
+            InputError: with the size that would fit, if it does not.
         """
         free = round(memory.SPARE * memory.available(self.device))
         if self.memory_needed(shape) > free:

@@ -61,8 +61,8 @@ def painting_names(names: Sequence[str]) -> tuple[str, ...]:
     """The names of all paintings of a model, each a `painting_name`, in their order.
 
     Raises:
-        InputError: as `painting_name`; if two names are the same; and unless there are 1 to
-            MOST_PAINTINGS.
+        InputError: as `painting_name`, if two names are the same, and unless there are from 1 to
+            MOST_PAINTINGS of them.
     """
     if not names:
         raise InputError("paintings: name one painting or more, files or samples")

@@ -104,7 +104,7 @@ class _Folder:
 
 
 def sheet(learner: Learner) -> figures.Shown:
-    """The held-out photo, the paintings, and the photo painted like each of them."""
+    """A figure of the held-out photo, the paintings, and the photo painted like each of them."""
     photo = im.sample(HELD_OUT, SHEET_SIZE)
     model = learner.model()
     painter = model.painter(learner.device)

@@ -158,7 +158,8 @@ class _Reading:
 
     def problem(self, last: Frame | None) -> InputError | None:
         """What is wrong with the file, which has been read to its end."""
-        path, length = self.clip.path, self.clip.length
+        path = self.clip.path
+        length = self.clip.length
         if self.damage is not None:
             return self.damage
         if last is None:

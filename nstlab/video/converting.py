@@ -59,11 +59,12 @@ def swaps_sides(turn: Turn) -> bool:
 def apply_turn(picture: Tensor, turn: Turn) -> Tensor:
     """Turn and mirror a picture, (1, 3, h, w), as it is shown."""
     a, b, c, d = turn
-    across, down = a, d  # whose signs say what is mirrored
     if swaps_sides(turn):
         picture = picture.transpose(-2, -1)
-        across, down = c, b
-    mirrored_axes = [axis for axis, sign in ((-1, across), (-2, down)) if sign < 0]
+        signs = {-1: c, -2: b}
+    else:
+        signs = {-1: a, -2: d}
+    mirrored_axes = [axis for axis, sign in signs.items() if sign < 0]
     return picture.flip(mirrored_axes).contiguous()
 
 
@@ -71,7 +72,7 @@ def shown_shape(frame: Any, aspect: Fraction) -> tuple[int, int]:
     """(h, w) of a frame when it is shown.
 
     Args:
-        frame: PyAV's.
+        frame: of PyAV, before it is turned.
         aspect: width / height of its pixels.
     """
     height = frame.height
@@ -100,7 +101,10 @@ class Converter:
         self.warned: set[str] = set()
 
     def convert(self, frame: Any) -> Iterator[Tensor]:
-        """Convert the next frame; None ends the stream.
+        """Convert the next frame.
+
+        Args:
+            frame: of PyAV; None ends the stream.
 
         Returns:
             The pictures that are finished now, (1, 3, h, w) sRGB in [0, 1]; with None, all that are

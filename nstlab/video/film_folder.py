@@ -95,7 +95,7 @@ class Film:
         return rises and times_of(facts) == times_of(first)
 
     def save_frame(self, picture: Tensor, path: Path, facts: dict[str, Any]) -> None:
-        """Keep a painted frame, (1, 3, H, W) sRGB in [0, 1], with what is known of it."""
+        """Keep a painted frame, (1, 3, H, W) sRGB in [0, 1], with its facts, see FACTS."""
         im.save(picture, path, facts)
         self._facts[path] = facts
 

@@ -122,9 +122,12 @@ class FramePainter:
     def plan_frame(
         self, photo: Tensor, reference: Reference | None = None, last_pass: Tensor | None = None
     ) -> Plan:
-        """The plan of a frame: the recipe's, or a short one with the temporal term.
+        """The plan of a frame: the recipe's, or a short one that begins with a painted picture.
 
-        It is short if it begins with a painted picture, the reference or that of the last pass.
+        Args:
+            photo: (1, 3, H, W) sRGB in [0, 1].
+            reference: to which the temporal term holds the frame.
+            last_pass: (1, 3, H, W), what the pass before made of it.
         """
         settings = self.settings.frame_settings(FRAME, max(photo.shape[-2:]))
         if reference is None and last_pass is None:

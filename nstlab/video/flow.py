@@ -43,7 +43,7 @@ def warped(picture: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
 
 
 def pixels(like: Tensor) -> Tensor:
-    """x and y of each pixel of a picture, (1, 2, H, W)."""
+    """x and y of each pixel, (1, 2, H, W), for a picture (…, H, W), on its device."""
     y, x = torch.meshgrid(*(torch.arange(side) for side in like.shape[-2:]), indexing="ij")
     return torch.stack([x, y])[None].to(like)
 
@@ -172,8 +172,9 @@ def _raft(device: torch.device) -> torch.nn.Module:
     from torchvision.models.optical_flow import raft_large
 
     download = weights.download(RAFT)
-    path, size = download.path, download.megabytes
-    instead = f"choose dis, or get them ({size} MB) with: nstlab fetch --network {RAFT}"
+    path = download.path
+    command = f"nstlab fetch --network {RAFT}"
+    instead = f"choose dis, or get them ({download.megabytes} MB) with: {command}"
     if not path.is_file():
         raise InputError(f"flow: RAFT's weights are not on this machine; {instead}")
     tensors, _ = tensorfiles.read(path)

@@ -65,6 +65,9 @@ def film_shape(shape: Sequence[int], size: int, name: Any = "clip") -> tuple[int
 def check_film(out: Path) -> Path:
     """Check, before any work is done, that a film can be written.
 
+    Args:
+        out: a path whose suffix says the kind of film; without one, a folder.
+
     Returns:
         The path.
 

@@ -33,7 +33,7 @@ def repaints(recipe: type[RunSettings]) -> bool:
 
 
 def words(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """A recipe's fields as `parameters`: ("beta", "50", "style_layers", "conv1_1,conv2_1")."""
+    """A recipe's fields, {name: value}, as `parameters`: ("beta", "50", "init", "noise")."""
     return tuple(word for name, value in fields.items() for word in (name, _line(value)))
 
 

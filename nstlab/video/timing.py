@@ -41,7 +41,8 @@ class Timeline:
     def note(self, packet: Any) -> None:
         """Note a packet before it is decoded: when it ends, and its dts."""
         is_picture = packet.stream is self.stream
-        pts, dts = packet.pts, packet.dts
+        pts = packet.pts
+        dts = packet.dts
         start = dts if pts is None else pts
         if start is not None and not (is_picture and packet.size):
             end = (start + max(packet.duration or 0, 0)) * packet.time_base - self.origin
@@ -89,9 +90,12 @@ class Timeline:
         return ticks * frame.time_base - self.origin
 
     def end(self, last_until: Fraction) -> Fraction:
-        """When the clip ends, whose last frame ends at `last_until` by itself.
+        """When the clip ends, in seconds.
 
-        That frame is shown for as long as the sound goes on, if that is longer than a frame.
+        The last frame is shown for as long as the sound goes on, if that is longer than a frame.
+
+        Args:
+            last_until: when the last frame ends by itself.
         """
         pictures_end = max(last_until, self.stream_ends.get(self.stream.index, last_until))
         sound_end = max(self.stream_ends.values(), default=pictures_end)

@@ -122,7 +122,8 @@ def _riff(file: BinaryIO, size: int) -> Walk:
 
 def _ebml(file: BinaryIO, size: int) -> Walk:
     """Matroska, WebM: elements with their number and length, which live films leave open."""
-    begin, end = 0, size
+    begin = 0
+    end = size
     while begin < end:
         head = _at(file, begin, 12)
         number, length, header = _vint(head)

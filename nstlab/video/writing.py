@@ -101,19 +101,19 @@ def _write_gif(out: Path, frames: Sequence[TimedPath], end: Fraction) -> None:
     It lasts as long as the frames, some of which are left out, with a warning, if they follow each
     other too fast for it.
     """
-    shown = _gif_times(frames, end)
-    if len(shown) < len(frames):
+    timed_paths = _gif_times(frames, end)
+    if len(timed_paths) < len(frames):
         logger.warning(
             "%s: shows %d of %d frames, since an animation shows none for less than %g s",
             out,
-            len(shown),
+            len(timed_paths),
             len(frames),
             GIF_LEAST / 100,
         )
-    starts = [start for _, start in shown]
+    starts = [start for _, start in timed_paths]
     ends = [*starts[1:], max(GIF_LEAST, round(100 * end))]
     durations = [10 * (stop - start) for start, stop in zip(starts, ends, strict=True)]  # in ms
-    images = _gif_images([path for path, _ in shown])
+    images = _gif_images([path for path, _ in timed_paths])
     with files.replacing(out) as temporary:
         try:
             next(images).save(
@@ -137,14 +137,14 @@ def _gif_times(frames: Sequence[TimedPath], end: Fraction) -> list[tuple[Path, i
 
     Each is shown for GIF_LEAST or more, and starts at most 1 late; rounding does not add up.
     """
-    shown: list[tuple[Path, int]] = []
+    timed_paths: list[tuple[Path, int]] = []
     earliest = 0
     for path, time in frames:
         start = max(earliest, round(100 * time))
-        if not shown or (start - 100 * time <= 1 and start + GIF_LEAST <= round(100 * end)):
-            shown.append((path, start))
+        if not timed_paths or (start - 100 * time <= 1 and start + GIF_LEAST <= round(100 * end)):
+            timed_paths.append((path, start))
             earliest = start + GIF_LEAST
-    return shown
+    return timed_paths
 
 
 def _write_video(
