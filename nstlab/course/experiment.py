@@ -26,13 +26,19 @@ FOLDER = files.shipped("notebooks")
 
 
 def available(folder: Path | None = None) -> dict[str, Path]:
-    """The numbered notebooks of a folder (default: FOLDER) by name, in order. Raises InputError
-    where there are none."""
+    """The numbered notebooks of a folder, by name, in order.
+
+    Args:
+        folder: by default FOLDER.
+
+    Raises:
+        InputError: if there are none.
+    """
     folder = FOLDER if folder is None else folder
-    found = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
-    if not found:
+    notebooks = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
+    if not notebooks:
         raise InputError(f"notebooks: there are none in {folder}")
-    return found
+    return notebooks
 
 
 NOTEBOOK = files.object_with(
@@ -58,8 +64,18 @@ def read(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The variables that an experiment's cells leave behind. runs: none if nothing is optimized.
-    curves: of the losses."""
+    """The variables that an experiment's cells leave behind.
+
+    Attributes:
+        title: of the experiment.
+        guess: its question, with choices.
+        answer: which of them is right.
+        claims: what its runs show.
+        sheet: its pictures.
+        lesson: that made its runs.
+        runs: none if nothing is optimized.
+        curves: of the losses.
+    """
 
     title: str
     guess: Guess
@@ -72,33 +88,56 @@ class Outcome:
 
 
 def cells(name: str) -> list[tuple[str, str]]:
-    """[(where it is, its source)] of each cell that defines an experiment, in order. Raises
-    InputError if there are none."""
-    found = []
-    for path in available().values():
-        for i, cell in enumerate(read(path)["cells"], 1):
-            if name in cell["metadata"].get("tags", []):
-                found.append((f"{path.name}, cell {i}", "".join(cell["source"])))
-    if not found:
+    """The cells that define an experiment, in order.
+
+    Args:
+        name: the tag that they have, such as "E3".
+
+    Returns:
+        [(notebook and number of the cell, its source)].
+
+    Raises:
+        InputError: if no cell has the tag.
+    """
+    tagged = [
+        (f"{path.name}, cell {number}", "".join(cell["source"]))
+        for path in available().values()
+        for number, cell in enumerate(read(path)["cells"], 1)
+        if name in cell["metadata"].get("tags", [])
+    ]
+    if not tagged:
         raise InputError(f"experiment: no notebook has cells that are tagged {name}")
-    return found
+    return tagged
 
 
 def carry_out(options: SweepSettings, report: Report) -> Outcome:
-    """Run an experiment's cells. Raises InputError if the weights end too early for what is
-    compared."""
-    given = {
+    """Run an experiment's cells.
+
+    Args:
+        options: which experiment, and its parameters.
+        report: called as a sweep's.
+
+    Raises:
+        InputError: if the weights end too early for what is compared.
+    """
+    parameters = {
         name: getattr(options, name)
         for name, _, _ in SweepSettings.options()
         if name not in ("experiment", "gallery")
     }
-    names: dict[str, Any] = {name: given[name] for name in ("budget", *PARAMETERS, "results")}
-    names |= {"nst": nstlab, "lesson": Lesson(report=report, **given)}
+    variables: dict[str, Any] = {
+        name: parameters[name] for name in ("budget", *PARAMETERS, "results")
+    }
+    variables |= {"nst": nstlab, "lesson": Lesson(report=report, **parameters)}
     try:
-        for where, source in cells(options.experiment):
-            exec(compile(source, where, "exec"), names)
+        for title, source in cells(options.experiment):
+            exec(compile(source, title, "exec"), variables)
     except InputError as error:
         raise InputError(f"{options.experiment}: {error}") from error
     return Outcome(
-        **{field.name: names[field.name] for field in fields(Outcome) if field.name in names}
+        **{
+            field.name: variables[field.name]
+            for field in fields(Outcome)
+            if field.name in variables
+        }
     )

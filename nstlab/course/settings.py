@@ -1,5 +1,4 @@
-"""Settings of the course's commands, `nstlab sweep` and `nstlab notebooks`. Imports nothing
-heavy."""
+"""Settings of `nstlab sweep` and `nstlab notebooks`. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -125,13 +124,17 @@ class NotebooksSettings(Settings):
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The notebooks' parameters, checked as those of a sweep are."""
-        given = paired(self.parameters)
-        for name in given:
+        """The notebooks' parameters, checked as those of a sweep are: {name: value}.
+
+        Raises:
+            InputError: for one that notebooks do not have, or whose value is not allowed.
+        """
+        texts = paired(self.parameters)
+        for name in texts:
             if name not in PARAMETERS:
                 allowed = f"(allowed: {', '.join(PARAMETERS)})"
                 raise InputError(
                     f"parameters: there is no '{name}'{nearest(name, PARAMETERS)} {allowed}"
                 )
-        checked = SweepSettings.from_dict({"experiment": EXPERIMENT_IDS[0], **given})
-        return {"budget": self.budget} | {name: getattr(checked, name) for name in given}
+        checked = SweepSettings.from_dict({"experiment": EXPERIMENT_IDS[0], **texts})
+        return {"budget": self.budget} | {name: getattr(checked, name) for name in texts}

@@ -30,18 +30,20 @@ def common_factor(answer: Any) -> str:
 
 @exercise("03.2")
 def beta_between(answer: Any, lesson: Lesson, runs: Sequence[FinishedRun]) -> str:
-    """A β whose content error ends between those of the runs with β = 100 and β = 1000. The check
-    makes its run."""
+    """A β whose content error ends between those of the runs with β = 100 and β = 1000.
+
+    The check makes its run.
+    """
     beta = float(answer)
-    ends = {run.settings.beta: run.terms["content"] for run in runs}
-    low, high = sorted((ends[1e2], ends[1e3]))
-    found = lesson.run(Sweep(runs[0].settings.replace(beta=beta), {}))[0].terms["content"]
-    if low < found < high:
+    errors = {run.settings.beta: run.terms["content"] for run in runs}
+    low, high = sorted((errors[1e2], errors[1e3]))
+    value = lesson.run(Sweep(runs[0].settings.replace(beta=beta), {}))[0].terms["content"]
+    if low < value < high:
         return ""
-    way = "larger" if found <= low else "smaller"
+    direction = "larger" if value <= low else "smaller"
     return (
-        f"with β = {beta:g} the content error ends at {found:.4g}, outside {low:.4g} to "
-        f"{high:.4g}; try a {way} β"
+        f"with β = {beta:g} the content error ends at {value:.4g}, outside {low:.4g} to "
+        f"{high:.4g}; try a {direction} β"
     )
 
 
@@ -111,11 +113,10 @@ def mean_picture(answer: Any, runs: Sequence[FinishedRun]) -> str:
 
 @exercise("06.2")
 def relative_spread(answer: Any) -> str:
-    """A function from a list of losses to how much larger the largest is than the smallest, as a
-    part of it."""
-    found = [float(answer(losses)) for losses in ([2.0, 2.5, 2.2], [7.0, 3.0, 4.0])]
+    """A function from losses to how much larger the largest is than the smallest, as its part."""
+    value = [float(answer(losses)) for losses in ([2.0, 2.5, 2.2], [7.0, 3.0, 4.0])]
     return hint(
-        found,
+        value,
         [1 / 4, 4 / 3],
         {"that is in percent": [25, 400 / 3]},
         "divide the largest by the smallest, and subtract 1",
@@ -130,11 +131,11 @@ def pooling_function(answer: Any) -> str:
     """A function from a map (H, W) and "max" or "avg" to its 2×2 pooling."""
     values = random(4, 6)
     blocks = values.reshape(2, 2, 3, 2)
-    for how, wanted in {"max": blocks.amax((1, 3)), "avg": blocks.mean((1, 3))}.items():
-        found = torch.as_tensor(answer(values, how))
-        if found.shape != wanted.shape:
-            return f"for {how} the result has shape {tuple(found.shape)}; of 4×6 values 2×3 remain"
-        if not close(found, wanted):
+    for how, expected in {"max": blocks.amax((1, 3)), "avg": blocks.mean((1, 3))}.items():
+        value = torch.as_tensor(answer(values, how))
+        if value.shape != expected.shape:
+            return f"for {how} the result has shape {tuple(value.shape)}; of 4×6 values 2×3 remain"
+        if not close(value, expected):
             return f"the values are not those of {how} pooling"
     return ""
 
