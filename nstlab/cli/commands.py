@@ -75,8 +75,7 @@ class RunsSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class InfoSettings(Settings):
-    """Print versions, devices, and the weights and sample pictures found on this machine; or what
-    layers a network has."""
+    """Print versions, devices, weights and samples of this machine; or a network's layers."""
 
     network: str | None = network_option(None, "the network")
 

@@ -114,6 +114,7 @@ class _OneLine(logging.Formatter):
     """Shows a message in one line, whatever names of files are in it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
+        """The message, with control characters escaped."""
         return printable(super().formatMessage(record))
 
 

@@ -128,7 +128,7 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
     plan = _prepare(settings, job, team)
     store = Store(job.results)
     try:
-        stored, found = _obtain(store, plan, job)
+        stored, is_cache_hit = _obtain(store, plan, job)
     except KeyboardInterrupt:
         best = store.partial(plan) / "best.png"
         if not best.is_file():
@@ -143,7 +143,7 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
         message = plan.memory_message(plan.memory_needed() // 2, found=False)
         raise InputError(f"out of memory: {message}") from None
     seconds = stored.manifest["result"]["seconds"]
-    outcome = f"found in {stored.folder}" if found else f"done in {seconds:.0f} s"
+    outcome = f"found in {stored.folder}" if is_cache_hit else f"done in {seconds:.0f} s"
     _write_outputs(stored, settings, job, outcome)
     return 0
 

@@ -1,7 +1,7 @@
 """A program made from settings classes: its options, its help, and how errors are told.
 
-Exit codes: 0 done, 2 bad input (one line on stderr says what is wrong and what is allowed), 130
-interrupted.
+Exit codes: 0 done; 2 bad input (one line on stderr says what is wrong and what is allowed); 130 if
+the command was interrupted.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class _Parser(argparse.ArgumentParser):
         return None if isinstance(word, _Positional) else super()._parse_optional(word)
 
     def error(self, message: str) -> NoReturn:
+        """Raise InputError with the message, and where help is."""
         raise InputError(f"{message}; see {self.prog} --help")
 
 
@@ -126,7 +127,7 @@ def _metavar(name: str, element: type, opt: Option) -> str:
 
 
 def parse(
-    commands: Mapping[str, Subcommand], argv: Sequence[str], prog: str, about: str = ""
+    commands: Mapping[str, Subcommand], argv: Sequence[str], prog: str, description: str = ""
 ) -> tuple[Subcommand, list[Settings]]:
     """Find the command that words ask for.
 
@@ -134,7 +135,7 @@ def parse(
         commands: by name; a program with a single command has no word for it.
         argv: the words.
         prog: name of the program, for its help.
-        about: what it does.
+        description: what it does.
 
     Returns:
         (the command, its settings).
@@ -147,7 +148,7 @@ def parse(
         (command,) = commands.values()
         words = list(argv)
     else:
-        name = _command_name(commands, argv, prog, about)
+        name = _command_name(commands, argv, prog, description)
         command = commands[name]
         prog = f"{prog} {name}"
         words = list(argv[1:])
@@ -160,10 +161,10 @@ def parse(
 
 
 def _command_name(
-    commands: Mapping[str, Subcommand], argv: Sequence[str], prog: str, about: str
+    commands: Mapping[str, Subcommand], argv: Sequence[str], prog: str, description: str
 ) -> str:
     """The first word, which names a command; without any, print the help and exit."""
-    parser = _Parser(prog=prog, description=about)
+    parser = _Parser(prog=prog, description=description)
     names = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for name, command in commands.items():
         help = command.settings[0].__doc__.replace("%", "%%")
@@ -201,7 +202,7 @@ def run_program(
     commands: Callable[[], Mapping[str, Subcommand]],
     argv: Sequence[str] | None,
     prog: str,
-    about: str = "",
+    description: str = "",
 ) -> int:
     """Run the command that words ask for.
 
@@ -212,7 +213,7 @@ def run_program(
             while.
         argv: the words; None for the process's own.
         prog: name of the program, for its help.
-        about: what it does.
+        description: what it does.
 
     Returns:
         The exit code.
@@ -220,7 +221,7 @@ def run_program(
     interrupts = Interrupts()
     words = sys.argv[1:] if argv is None else argv
     with lasting_streams() as stdout, interrupts.handled(whole_process=argv is None):
-        code = _run(interrupts, commands, words, prog, about)
+        code = _run(interrupts, commands, words, prog, description)
         stdout.flush()
         # A closed pipe is no error: whoever reads it (`head`, say) has seen enough.
         if code == 0 and stdout.error and not isinstance(stdout.error, BrokenPipeError):
@@ -235,12 +236,12 @@ def _run(
     commands: Callable[[], Mapping[str, Subcommand]],
     words: Sequence[str],
     prog: str,
-    about: str,
+    description: str,
 ) -> int:
     """Run a command, and say in one line why it ended if that was before its end."""
     try:
         prepare_log()
-        command, settings = parse(commands(), words, prog, about)
+        command, settings = parse(commands(), words, prog, description)
         _check_environment()
         files.check_outputs(*settings)
         return command.run(*settings)

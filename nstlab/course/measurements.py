@@ -121,8 +121,8 @@ def mean_wavelength(image: Tensor) -> float:
 def autocorrelation_length(image: Tensor) -> float:
     """The distance in pixels at which the luminance's autocorrelation falls below 1/e.
 
-    The autocorrelation is averaged over directions. It is half the short side if it never falls so
-    far.
+    The autocorrelation is averaged over directions. Where it never falls so far, the distance is
+    half the short side.
     """
     radius, covariance = _autocovariance(luminance(image))
     longest = float(min(image.shape[-2:]) // 2)

@@ -34,7 +34,7 @@ def select(names: Sequence[str]) -> list[Path]:
     selected = []
     for name in names:
         stem = Path(name).stem
-        paths = [path for known, path in notebooks.items() if stem in (known, known[:2])]
+        paths = [path for title, path in notebooks.items() if stem in (title, title[:2])]
         if not paths:
             raise InputError(
                 f"there is no notebook '{name}'{nearest(stem, list(notebooks))} (there are: "

@@ -33,10 +33,10 @@ def write(options: SweepSettings, outcome: Outcome) -> list[Path]:
         The files.
     """
     folder = files.folder(options.folder)
-    shown = {"sheet": outcome.sheet}
+    sheets = {"sheet": outcome.sheet}
     if outcome.curves is not None:
-        shown["loss"] = outcome.curves
-    paths = [figures.save_figure(figure, folder / f"{name}.png") for name, figure in shown.items()]
+        sheets["loss"] = outcome.curves
+    paths = [figures.save_figure(figure, folder / f"{name}.png") for name, figure in sheets.items()]
     paths.append(_write_text(folder / "claims.md", table(outcome.claims) + "\n"))
     if options.gallery is None:
         return paths
@@ -45,9 +45,9 @@ def write(options: SweepSettings, outcome: Outcome) -> list[Path]:
         return paths + hang(name, _aside(options, outcome), options.gallery)
     pictures = [
         figures.save_figure(figure, options.gallery_pictures[name], GALLERY_BYTES)
-        for name, figure in shown.items()
+        for name, figure in sheets.items()
     ]
-    part = _part(options, outcome, [options.gallery_pictures[name].name for name in shown])
+    part = _part(options, outcome, [options.gallery_pictures[name].name for name in sheets])
     return paths + pictures + hang(options.experiment, part, options.gallery)
 
 

@@ -31,8 +31,7 @@ PARAMETERS = ("size", "seed", "photo", "painting", "weights")
 
 @dataclass(frozen=True)
 class SweepSettings(Settings):
-    """Carry out one of the classic experiments: its runs, its sheet, and the table of its
-    claims."""
+    """Carry out one of the classic experiments: its runs, its sheet, the table of its claims."""
 
     experiment: str = option(
         help="E1 or another, see notebooks and gallery", choices=EXPERIMENT_IDS
@@ -85,8 +84,7 @@ class SweepSettings(Settings):
 
 @dataclass(frozen=True)
 class NotebooksSettings(Settings):
-    """Run the notebooks from top to bottom, and keep them with their results and as HTML; or list
-    them."""
+    """Run the notebooks, and keep them with their results and as HTML; or list them."""
 
     action: str = option(
         NOTEBOOK_ACTIONS[0], "what to do", choices=NOTEBOOK_ACTIONS, positional=True

@@ -81,9 +81,9 @@ class RegionsView(View):
         concern = _concern(settings)
         if concern != self._shown:
             self._shown = concern
-            found = self._found  # which the session's thread may replace
-            if found is not None and found[0] == concern:
-                self._offer(found[1])
+            last = self._found  # which the session's thread may replace
+            if last is not None and last[0] == concern:
+                self._offer(last[1])
             else:
                 files, labels, _ = concern
                 self._offer(partial(_read, files, labels))

@@ -70,6 +70,7 @@ class Back(LiveCommand):
 
     @property
     def settings(self) -> RunSettings:
+        """Those of the snapshot."""
         return self.snapshot.settings
 
 
@@ -174,8 +175,7 @@ class Painting(RunSeries):
         return step
 
     def _obey(self, commands: Sequence[Change | Restart | Back]) -> dict[str, float]:
-        """Take over the last command's settings: begin a new run if needed, else return the
-        changed weights. If that raises an InputError, nothing has changed."""
+        """Take over the last settings; return the weights that change, unless a new run begins."""
         settings = commands[-1].settings
         restarts = [command for command in commands if not isinstance(command, Change)]
         weights = None

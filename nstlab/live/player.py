@@ -4,8 +4,8 @@
 
 In a notebook; or in the studio, in a tab of its own. A thread paints, as `nstlab video` does and
 with the same frames kept. The page (player.js) asks for the frames that it shows, and plays them at
-their own times. A film that is stopped is written with the frames so far, and goes on when it is
-painted again.
+their own times. A film that is stopped is written with the frames so far, and goes
+on when it is painted again.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nstlab.base import files
-from nstlab.base.devices import device
+from nstlab.base.devices import device as named_device
 from nstlab.base.settings import DEVICES
 from nstlab.live.history import History, Snapshot
 from nstlab.method.fast import memory
@@ -29,14 +29,14 @@ class Run:
     Attributes:
         number: 1 for the first run.
         plan: what the run is.
-        given: whether it begins from another picture than its settings name.
+        from_picture: whether it begins from another picture than its settings name.
         record: what goes to the store.
         over: whether it makes no more steps.
     """
 
     number: int
     plan: Plan
-    given: bool
+    from_picture: bool
     record: Record = field(default_factory=Record)
     over: bool = False
 
@@ -79,7 +79,7 @@ class Run:
             InputError: if that picture cannot be written.
         """
         settings = settings.replace(init=self.plan.settings.init, seed=self.plan.settings.seed)
-        if not self.given:
+        if not self.from_picture:
             return settings
         picture = self.plan.inputs["init"]
         path = files.folder(folder.absolute()) / f"start-{digest(picture)[:12]}.png"
@@ -88,14 +88,15 @@ class Run:
         return settings.replace(init=str(path))
 
 
-def _plan_after(run: Run | None, settings: RunSettings, where: str | torch.device) -> Plan:
+def _plan_after(run: Run | None, settings: RunSettings, device: str | torch.device) -> Plan:
     """The plan for a run after this one, whose memory counts as free; all layers can be steered."""
-    free = memory.available(device(where))
-    if run is None:
-        return prepare(settings, where, None, free).with_all_layers()
-    if not run.over:
-        free += run.plan.memory_needed()
-    return prepare(settings, where, run.plan, free).with_all_layers()
+    free = memory.available(named_device(device))
+    previous = None
+    if run is not None:
+        previous = run.plan
+        if not run.over:
+            free += run.plan.memory_needed()
+    return prepare(settings, device, previous, free).with_all_layers()
 
 
 class RunSeries:
@@ -143,7 +144,7 @@ class RunSeries:
         if self.run is not None:
             self.run.close()  # before the next run takes memory of its own
             number += self.run.number
-        self.run = Run(number, plan, given=picture is not None)
+        self.run = Run(number, plan, from_picture=picture is not None)
 
     def advance(self, weights: Mapping[str, float] | None = None) -> Step | None:
         """Make the current run's next step, with weights changed before it; None if it is over."""

@@ -1,5 +1,4 @@
-"""A generator of steps, driven in a thread: start it, pause it, make single steps, stop it, and
-send it messages.
+"""A generator of steps, driven in a thread: start it, pause it, stop it, send it messages.
 
     session = Session(painting.steps, show)   # show(session) is called at most five times a second
     session.start()

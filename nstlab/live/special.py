@@ -34,7 +34,7 @@ class RatioView(View):
         )
         super().__init__("beta", slider)
 
-    def shown(self, settings: RunSettings) -> float:
+    def widget_value(self, settings: RunSettings) -> float:
         """α/β, within the slider's reach."""
         low = 10**self.widget.min
         high = 10**self.widget.max
@@ -95,21 +95,21 @@ class BarsView(View):
             self.row.children = self.sliders
             for slider in old:
                 slider.close()
-        for slider, number in zip(self.sliders, self.shown(settings), strict=True):
+        for slider, number in zip(self.sliders, self.widget_value(settings), strict=True):
             slider.max = max(slider.max, 5 * number)
             if not shows(slider, number):
                 slider.value = number
 
     def changes(self, settings: RunSettings) -> dict[str, Any]:
         """The field's numbers, if a slider has been moved."""
-        numbers = self.shown(settings)
+        numbers = self.widget_value(settings)
         moved = tuple(
             number if shows(slider, number) else slider.value
             for slider, number in zip(self.sliders, numbers, strict=True)
         )
         return {} if moved == numbers else {self.name: moved}
 
-    def shown(self, settings: RunSettings) -> tuple[float, ...]:
+    def widget_value(self, settings: RunSettings) -> tuple[float, ...]:
         """The field's numbers, or the default of each."""
         return getattr(settings, self.name) or (self.default(settings),) * len(
             self.labels(settings)
@@ -177,7 +177,7 @@ class SmoothingView(View):
         )
         super().__init__("tv", slider)
 
-    def shown(self, settings: RunSettings) -> float:
+    def widget_value(self, settings: RunSettings) -> float:
         """The nearest of the slider's values."""
         values = [value for _, value in self.widget.options]
         return min(values, key=lambda value: abs(value - settings.tv))

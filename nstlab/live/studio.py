@@ -40,8 +40,7 @@ from nstlab.video.settings import VideoSettings, repaints
 
 
 def first_settings() -> TransferSettings:
-    """The settings a studio opens with: they show something within seconds, and go on for long
-    enough to be steered."""
+    """The settings a studio opens with: fast at first, and long enough to be steered."""
     return TransferSettings("coffee", "swirl_strokes", size=256, steps=1000, levels=1)
 
 

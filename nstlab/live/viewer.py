@@ -1,5 +1,4 @@
-"""What a studio shows of a painting: one widget, whose traits are the picture, its inputs, curves,
-events and snapshots.
+"""What a studio shows of a painting: one widget, whose traits are the picture and all about it.
 
 Its page (view.js) draws them, and sends what the user does as messages {"do": ...}. Pictures go to
 the page as JPEGs.

@@ -31,15 +31,15 @@ class View:
 
         If it does already, it is left alone, since the user may still be moving it.
         """
-        value = self.shown(settings)
+        value = self.widget_value(settings)
         if not shows(self.widget, value):
             self.widget.value = value
 
     def changes(self, settings: RunSettings) -> dict[str, Any]:
         """What the user has changed by moving the widget: {field: its new value}."""
-        return {} if shows(self.widget, self.shown(settings)) else self.read(settings)
+        return {} if shows(self.widget, self.widget_value(settings)) else self.read(settings)
 
-    def shown(self, settings: RunSettings) -> Any:
+    def widget_value(self, settings: RunSettings) -> Any:
         """The widget's value for these settings."""
         return getattr(settings, self.name)
 
@@ -65,7 +65,7 @@ class MenuView(View):
 
     def show(self, settings: RunSettings) -> None:
         """Let the menu offer and show the value of the settings."""
-        selected = self.shown(settings)
+        selected = self.widget_value(settings)
         if not isinstance(self.widget, w.SelectMultiple):
             selected = [selected]
         for value in selected:
@@ -98,7 +98,7 @@ class LayersView(MenuView):
 class TextView(View):
     """A line of text: nothing for None, several values with spaces or commas between them."""
 
-    def shown(self, settings: RunSettings) -> str:
+    def widget_value(self, settings: RunSettings) -> str:
         """The field's value as users write it."""
         return text_of(getattr(settings, self.name))
 

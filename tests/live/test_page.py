@@ -2,6 +2,7 @@
 uploads."""
 
 import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nstlab.live import viewer
+from nstlab.live import pages, viewer
 from nstlab.live.audience import ANSWER_WAIT, AWAY, Audience
+from nstlab.live.brush import Brush
+from nstlab.live.camera import Camera
+from nstlab.live.player import Screen
 from nstlab.live.uploads import CHUNK, MOST, Uploads
 from nstlab.live.viewer import POINTS, Viewer, curve_points, evaluation_rate, jpeg
 from nstlab.pictures import images as im
@@ -173,3 +177,23 @@ def test_parts_that_cannot_be_are_refused_and_few_files_are_on_their_way(tmp_pat
     uploads.add_part("x", 3, 9, "a.png", b"x")
     # another number of parts than was said before
     assert uploads.add_part("x", 1, 2, "a.png", b"x") is None
+
+
+@pytest.mark.parametrize("page", [Viewer, Brush, Camera, Screen])
+def test_a_script_is_bundled_with_each_module_that_it_imports_once(page):
+    text = pages.bundle(page.script)
+    assert "import " not in text
+    assert text.count("function make(") == text.count("export ") == 1
+    assert (pages.FOLDER / page.style).is_file()
+
+
+def test_an_edited_page_is_seen_when_its_widget_is_made_again(tmp_path, monkeypatch):
+    folder = shutil.copytree(pages.FOLDER, tmp_path / "page")
+    monkeypatch.setattr(pages, "FOLDER", folder)
+    before = Viewer()
+    for name in ("elements.js", "view.css"):
+        with (folder / name).open("a") as file:
+            file.write("/* edited */")
+    after = Viewer()
+    assert "/* edited */" not in before._esm + before._css
+    assert after._esm.count("/* edited */") == after._css.count("/* edited */") == 1
