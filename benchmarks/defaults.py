@@ -1,4 +1,4 @@
-"""The evidence for a transfer's default settings: `python -m benchmarks.defaults --teacher FILE`.
+"""The evidence for a transfer's default settings: `python -m benchmarks defaults FILE`.
 
 Every photo of the lab is painted like every painting of the lab, by every candidate for the default
 settings. Each picture is judged by the original VGG19 (its first three blocks, and conv4_1 if FILE
@@ -19,21 +19,22 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-import tyro
 from torch import Tensor
 
 import nstlab as nst
+from benchmarks.scene import teacher_option, weights_option
 from nstlab import figures
+from nstlab.base.settings import Settings, option
 from nstlab.course.measurements import fine_energy, ssim
-from nstlab.pictures import images
+from nstlab.pictures import samples
 from nstlab.recipes.plan import Plan
 from nstlab.recipes.prepare import prepare
 from training.corpus import SCIKIT_LEARN
 from training.judge import Judge
 
 FROM_SCIKIT_LEARN = tuple(Path(name).stem for name in SCIKIT_LEARN)
-PHOTOS = (*images.PHOTOS, *FROM_SCIKIT_LEARN)
-PAINTINGS = tuple(name for name in nst.samples() if name not in images.PHOTOS)
+PHOTOS = (*samples.PHOTOS, *FROM_SCIKIT_LEARN)
+PAINTINGS = tuple(name for name in nst.samples() if name not in samples.PHOTOS)
 MESH = 0.35  # cycles per pixel
 BEFORE: dict[str, Any] = {"init": "white", "beta": 1e3, "levels": 1, "steps": 300}
 CANDIDATES: dict[str, dict[str, Any]] = {
@@ -47,28 +48,29 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 NUMBERS = ("style", "content", "style_deep", "content_deep", "mesh", "ssim")
 
 
-@dataclass
-class Options:
+@dataclass(frozen=True)
+class DefaultsSettings(Settings):
     """Compare candidates for the default settings of a transfer."""
 
-    teacher: Path
-    """the original VGG19's weights, conv1_1 to conv3_4 at least"""
-    candidates: tuple[str, ...] = tuple(CANDIDATES)
-    """names of CANDIDATES, or candidates of your own, as field=value,field=value"""
-    photos: tuple[str, ...] = PHOTOS
-    paintings: tuple[str, ...] = PAINTINGS
-    size: int = 256
-    """long side in pixels"""
-    weights: str = "embedded"
-    sheets: Path | None = None
-    """a folder for the pictures, and a sheet for each candidate"""
-    json: Path | None = None
-    """keep all numbers in this file"""
+    teacher: Path = teacher_option()
+    candidates: tuple[str, ...] = option(
+        tuple(CANDIDATES), "names of CANDIDATES, or others, as field=value,field=value"
+    )
+    photos: tuple[str, ...] = option(PHOTOS, "names of samples, and of scikit-learn's photos")
+    paintings: tuple[str, ...] = option(PAINTINGS, "names of samples, or paths")
+    size: int = option(256, "long side", low=64, high=4096, unit="px")
+    weights: str = weights_option()
+    sheets: Path | None = option(None, "folder for the pictures, and a sheet of each candidate")
+    json: Path | None = option(None, "keep all numbers in this file")
 
 
 def photo(name: str, folder: Path) -> str:
-    """The name of a sample, or the path of a photo of scikit-learn's, which is written into the
-    folder."""
+    """The name of a sample, or the path of a photo of scikit-learn's.
+
+    Args:
+        name: of the photo.
+        folder: where one of scikit-learn's is written.
+    """
     if name not in FROM_SCIKIT_LEARN:
         return name
     from PIL import Image
@@ -82,86 +84,88 @@ def photo(name: str, folder: Path) -> str:
 
 def changes(candidate: str) -> dict[str, Any]:
     """The settings in which a candidate differs from the defaults."""
-    return (
-        CANDIDATES[candidate]
-        if candidate in CANDIDATES
-        else dict(part.split("=") for part in candidate.split(","))
-    )
+    if candidate in CANDIDATES:
+        return CANDIDATES[candidate]
+    return dict(part.split("=") for part in candidate.split(","))
 
 
 def pictures(
-    options: Options, candidate: str, folder: Path
+    settings: DefaultsSettings, candidate: str, folder: Path
 ) -> Iterator[tuple[str, str, Plan, Tensor]]:
-    """(photo, painting, plan, picture) of each pair."""
+    """Paint each pair as a candidate does; yields (photo, painting, plan, picture)."""
     plan = None
-    for name in options.photos:
-        for painting in options.paintings:
-            settings = nst.TransferSettings(
-                photo(name, folder), painting, size=options.size, weights=options.weights
+    for name in settings.photos:
+        for painting in settings.paintings:
+            transfer = nst.TransferSettings(
+                photo(name, folder), painting, size=settings.size, weights=settings.weights
             )
-            plan = prepare(settings.replace(**changes(candidate)), "cpu", plan)
+            plan = prepare(transfer.replace(**changes(candidate)), "cpu", plan)
             yield name, painting, plan, plan.solve().image
 
 
 def numbers(judge: Judge, plan: Plan, picture: Tensor) -> dict[str, float]:
-    """The NUMBERS of a picture."""
-    content, style = plan.inputs["content"], nst.fit(plan.inputs["style"], picture.shape[-2:])
+    """{name: value} of the NUMBERS of a picture."""
+    content = plan.inputs["content"]
+    style = nst.fit(plan.inputs["style"], picture.shape[-2:])
     score = judge(picture, content, style)
-    mesh = 100 * (fine_energy(picture, MESH) - fine_energy(style, MESH))
-    values = (
-        score.pair[1],
-        score.pair[0],
-        score.deep[1],
-        score.deep[0],
-        mesh,
-        ssim(picture, content),
-    )
-    return dict(zip(NUMBERS, values, strict=True))
+    return {
+        "style": score.pair[1],
+        "content": score.pair[0],
+        "style_deep": score.deep[1],
+        "content_deep": score.deep[0],
+        "mesh": 100 * (fine_energy(picture, MESH) - fine_energy(style, MESH)),
+        "ssim": ssim(picture, content),
+    }
 
 
 def lines(candidate: str, rows: list[dict[str, Any]]) -> str:
     """The two lines of a candidate in the table."""
-    typical, bad = [f"| {candidate} | median"], ["| | worst quarter"]
+    typical = [f"| {candidate} | median"]
+    worst = ["| | worst quarter"]
     for number in NUMBERS:
         values = [row[number] for row in rows]
+        quarter = 0 if number == "ssim" else -1  # the larger the similarity, the better
         typical.append(f"{median(values):.3g}")
-        bad.append(f"{quantiles(values, n=4)[0 if number == 'ssim' else -1]:.3g}")
-    return "\n".join(" | ".join(line) + " |" for line in (typical, bad))
+        worst.append(f"{quantiles(values, n=4)[quarter]:.3g}")
+    return "\n".join(" | ".join(line) + " |" for line in (typical, worst))
 
 
-def main(options: Options) -> None:
-    """Print a table with two lines for each candidate, and keep the numbers and pictures that are
-    asked for."""
-    judge, folder, found = Judge(options.teacher), options.sheets or Path("results"), {}
+def defaults_command(settings: DefaultsSettings) -> int:
+    """Print two lines for each candidate; keep the numbers and pictures that are asked for."""
+    judge = Judge(settings.teacher)
+    folder = settings.sheets or Path("results")
     folder.mkdir(parents=True, exist_ok=True)
-    print(
-        "| candidate | | " + " | ".join(NUMBERS) + " |\n|---|---" + "|---" * len(NUMBERS) + "|",
-        flush=True,
-    )
-    for candidate in options.candidates:
-        rows, shown = [], {}
-        for name, painting, plan, picture in pictures(options, candidate, folder):
+    candidates: dict[str, dict[str, Any]] = {}
+    header = "| candidate | | " + " | ".join(NUMBERS) + " |\n"
+    print(header + "|---|---" + "|---" * len(NUMBERS) + "|", flush=True)
+    for candidate in settings.candidates:
+        rows = []
+        painted = {}
+        for name, painting, plan, picture in pictures(settings, candidate, folder):
             rows.append({"photo": name, "painting": painting, **numbers(judge, plan, picture)})
-            shown[name, painting] = picture
-        found[candidate] = {"settings": changes(candidate), "pairs": rows}
+            painted[name, painting] = picture
+        candidates[candidate] = {"settings": changes(candidate), "pairs": rows}
         print(lines(candidate, rows), flush=True)
-        if options.sheets:
-            grid = [
-                [shown[name, painting] for painting in options.paintings] for name in options.photos
-            ]
-            sheet = figures.contact_sheet(grid, options.photos, options.paintings, title=candidate)
-            label = "".join(letter if letter.isalnum() else "-" for letter in candidate)
-            figures.save_figure(sheet, folder / f"{label}.jpg")
-        if options.json:
-            about = {
-                "size": options.size,
+        if settings.sheets:
+            _save_sheet(settings, candidate, painted)
+        if settings.json:
+            result = {
+                "size": settings.size,
                 "weights": plan.net.weights.digest,
                 "judge": judge.net.weights.digest,
+                "candidates": candidates,
             }
-            options.json.write_text(
-                json.dumps(about | {"candidates": found}, indent=1, ensure_ascii=False) + "\n"
-            )
+            settings.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    return 0
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Options))
+def _save_sheet(
+    settings: DefaultsSettings, candidate: str, painted: dict[tuple[str, str], Tensor]
+) -> None:
+    """Write the sheet of a candidate's pictures, by photo and painting."""
+    grid = [
+        [painted[name, painting] for painting in settings.paintings] for name in settings.photos
+    ]
+    sheet = figures.contact_sheet(grid, settings.photos, settings.paintings, title=candidate)
+    label = "".join(letter if letter.isalnum() else "-" for letter in candidate)
+    figures.save_figure(sheet, settings.sheets / f"{label}.jpg")

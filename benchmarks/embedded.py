@@ -1,5 +1,4 @@
-"""The embedded network beside the original: `python -m benchmarks.embedded --teacher FILE --pairs
-PHOTO PAINTING ...`.
+"""The embedded network beside the original: `python -m benchmarks embedded FILE`.
 
 Pictures of 224 px after 100 steps are scored by the original VGG19, of which the first three blocks
 are enough. The score is the relative error of the Gram matrices of relu1_1, relu2_1 and relu3_1,
@@ -12,54 +11,53 @@ FILE reaches the kind's layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import tyro
+from torch import Tensor
 
 import nstlab as nst
+from benchmarks.scene import pairs_of, pairs_option, teacher_option
+from nstlab.base.settings import Settings, option
 from training import scoring
 from training.judge import Judge
 
-Kind = Literal["three", "four", "five", "texture"]
+
+@dataclass(frozen=True)
+class EmbeddedSettings(Settings):
+    """Score embedded weights beside the original's."""
+
+    teacher: Path = teacher_option()
+    weights: tuple[str, ...] = option(("embedded",), "sources of weights, or paths")
+    pairs: tuple[str, ...] = pairs_option(scoring.PAIRS)
+    kinds: tuple[str, ...] = option(
+        tuple(scoring.KINDS), "of pictures", choices=tuple(scoring.KINDS)
+    )
+    pictures: Path | None = option(None, "folder for every picture that is scored")
 
 
-@dataclass
-class Options:
-    """Score embedded weights beside the original."""
-
-    teacher: Path
-    """the original VGG19's weights, conv1_1 to conv3_4 or more"""
-    weights: tuple[str, ...] = ("embedded",)
-    """sources of weights, or paths"""
-    pairs: tuple[tuple[str, str], ...] = scoring.PAIRS
-    """photo and painting of each pair: sample names or paths"""
-    kinds: tuple[Kind, ...] = tuple(scoring.KINDS)
-    pictures: Path | None = None
-    """a folder for every picture that is scored"""
-
-
-def sources(options: Options, judge: Judge, kind: str) -> list[str]:
+def compared_weights(settings: EmbeddedSettings, judge: Judge, kind: str) -> list[str]:
     """The weights to score; the original's are the last, where they reach deep enough."""
-    deep = kind != "five" or "conv5_1" in judge.net.weights.layers
-    return [*options.weights, *([str(options.teacher)] if deep else [])]
+    weights = list(settings.weights)
+    if kind != "five" or "conv5_1" in judge.net.weights.layers:
+        weights.append(str(settings.teacher))
+    return weights
 
 
 def rows(
-    options: Options, judge: Judge, kind: str, compared: list[str]
+    settings: EmbeddedSettings, judge: Judge, kind: str, compared: Sequence[str]
 ) -> Iterator[tuple[str, list[scoring.Row]]]:
-    """(name of the pair, a row for each of the weights compared)."""
-    for photo, painting in options.pairs:
-        found = []
+    """Score each pair; yields (its name, a row for each of the weights that are compared)."""
+    for photo, painting in pairs_of(settings.pairs):
+        scored = []
         for weights in compared:
-            keep = keeper(options.pictures, Path(weights).stem)
-            found.append(scoring.score_pair(judge, weights, photo, painting, kind, keep))
-        yield f"{Path(photo).stem}, {Path(painting).stem}", found
+            keep = keeper(settings.pictures, Path(weights).stem)
+            scored.append(scoring.score_pair(judge, weights, photo, painting, kind, keep))
+        yield f"{Path(photo).stem}, {Path(painting).stem}", scored
 
 
-def keeper(folder: Path | None, label: str):
+def keeper(folder: Path | None, label: str) -> Callable[[Tensor, str], None]:
     """A function that writes a picture into the folder, or does nothing if there is none."""
     if folder is None:
         return lambda picture, name: None
@@ -67,29 +65,24 @@ def keeper(folder: Path | None, label: str):
     return lambda picture, name: nst.save(picture, folder / f"{name}-{label}.png")
 
 
-def main(options: Options) -> None:
+def embedded_command(settings: EmbeddedSettings) -> int:
     """Print a Markdown table for each kind."""
-    judge = Judge(options.teacher)
-    for kind in options.kinds:
-        compared = sources(options, judge, kind)
+    judge = Judge(settings.teacher)
+    for kind in settings.kinds:
+        compared = compared_weights(settings, judge, kind)
         labels = [Path(weights).stem for weights in compared]
         print(f"\n| {kind} | " + " | ".join(labels) + " |\n|---" + "|---" * len(labels) + "|")
-        found = []
-        for pair, scored in rows(options, judge, kind, compared):
-            found.append(scored)
+        table = []
+        for pair, scored in rows(settings, judge, kind, compared):
+            table.append(scored)
             print(f"| {pair} | " + " | ".join(map(cell, scored)) + " |", flush=True)
-        means = [
-            sum(row.style for row in column) / len(found) for column in zip(*found, strict=True)
-        ]
+        columns = zip(*table, strict=True)
+        means = [sum(row.style for row in column) / len(table) for column in columns]
         print("| mean | " + " | ".join(f"{mean:.3f}" for mean in means) + " |", flush=True)
+    return 0
 
 
 def cell(row: scoring.Row) -> str:
-    """The style error, with the content error at which it holds if that is not the one asked
-    for."""
+    """The style error, with its content error if that is not the one asked for."""
     elsewhere = len(row.scores) > 1 and row.reached != scoring.AT
     return f"{row.style:.3f}" + (f" at {row.reached:.2f}" if elsewhere else "")
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Options))

@@ -1,8 +1,7 @@
-"""The rows about models that paint in one pass: how fast they are, and how good against the
-optimizer.
+"""The rows about models that paint in one pass: how fast, and how good against the optimizer.
 
-`python -m benchmarks.feedforward --model MODEL --teacher FILE --out FILE` scores a model beside the
-optimizer, as the original VGG19 sees their pictures.
+`python -m benchmarks feedforward MODEL TEACHER OUT` scores a model beside the optimizer, as the
+original VGG19 sees their pictures.
 """
 
 from __future__ import annotations
@@ -17,18 +16,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean
-from typing import Any
 
 import matplotlib
 import torch
-import tyro
 from torch import Tensor
 
-from benchmarks.scene import BenchSettings, Row
+from benchmarks.scene import BenchSettings, Row, teacher_option
 from benchmarks.speed import alternating
 from nstlab import figures
 from nstlab.base import files
 from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS
+from nstlab.base.settings import Settings, option, results_folder
 from nstlab.course import report
 from nstlab.feedforward.crops import HELD_OUT
 from nstlab.feedforward.model import StyleModel
@@ -77,26 +75,31 @@ def feedforward(options: BenchSettings, device: torch.device) -> Iterator[Row]:
 
 @torch.inference_mode()
 def speed(model: StyleModel, shape: Sequence[int], least: int | None, device: torch.device) -> Row:
-    """The painter, in 16 bits and in 32, against the network as it is written, eager and in
-    float32."""
-    photo, mix = torch.rand(1, 3, *shape, device=device), model.mixture().to(device)[None]
+    """The row of the painter, in 16 bits and in 32, against the network as it is written.
+
+    Args:
+        model: what paints; the network as it is written is eager, in float32.
+        shape: (H, W) of the photo.
+        least: pictures a second that are promised; None for no promise.
+        device: where it computes.
+    """
+    photo = torch.rand(1, 3, *shape, device=device)
+    mix = model.mixture().to(device)[None]
     network = StyleModel.load(SHIPPED).network.to(device)
-    painter, exact = model.painter(device), Painter(network, device, torch.float32)
+    painter = model.painter(device)
+    exact = Painter(network, device, torch.float32)
     work = {
         "painter": lambda: painter(photo, mix[0]),
         "float32": lambda: exact(photo, mix[0]),
         "plain": lambda: network(photo, mix),
     }
     seconds = alternating(work, device, 11)
-    values = {f"{name}, pictures a second": 1 / each for name, each in seconds.items()}
+    values = {f"{name}, pictures a second": 1 / time for name, time in seconds.items()}
     values["painter over plain"] = seconds["plain"] / seconds["painter"]
-    met = None if least is None else 1 / seconds["painter"] >= least
-    return Row(
-        f"one pass, {shape[1]}×{shape[0]}",
-        values,
-        f"{least} a second or more" if least else "",
-        met,
-    )
+    name = f"one pass, {shape[1]}×{shape[0]}"
+    if least is None:
+        return Row(name, values)
+    return Row(name, values, f"{least} a second or more", 1 / seconds["painter"] >= least)
 
 
 def cold_start() -> Row:
@@ -110,53 +113,49 @@ def cold_start() -> Row:
 
     with tempfile.TemporaryDirectory() as folder:
         command = ("-m", "nstlab", "apply", SHIPPED, photo, "--out", f"{folder}/cold.png")
-        whole = min(seconds(*command) for _ in range(3))
-    torch_alone = min(seconds("-c", "import torch") for _ in range(3))
-    return Row(
-        "first picture",
-        {"s": whole, "of it importing PyTorch": torch_alone},
-        f"{COLD:g} s",
-        whole <= COLD,
-    )
+        total = min(seconds(*command) for _ in range(3))
+    importing = min(seconds("-c", "import torch") for _ in range(3))
+    values = {"s": total, "of it importing PyTorch": importing}
+    return Row("first picture", values, f"{COLD:g} s", total <= COLD)
 
 
 # --- quality --------------------------------------------------------------------------------------
 
 
-@dataclass
-class Options:
+@dataclass(frozen=True)
+class FeedforwardSettings(Settings):
     """Score a model's pictures beside the optimizer's, as the original VGG19 sees them."""
 
-    model: str
-    """a file that `nstlab learn` made, or 'shipped'"""
-    teacher: Path
-    """the original VGG19's weights, conv1_1 to conv4_1 or more"""
-    out: Path
-    """a JSON file for the scores"""
-    results: Path = Path("results")
-    """folder of the store, where the optimizer's pictures are kept"""
-    gallery: Path | None = None
-    """a folder for a sheet of all photos, painted like all paintings"""
+    model: str = option(help="a file that `nstlab learn` made, or 'shipped'")
+    teacher: Path = teacher_option()
+    out: Path = option(help="a JSON file for the scores", output=True)
+    results: Path = results_folder("the optimizer's pictures are kept")
+    gallery: Path | None = option(None, "folder of the gallery, for a sheet of all pictures")
 
 
-def points(
-    judge: Judge, net: VGG19, picture: Tensor, photo: Tensor, painting: Tensor
-) -> dict[str, tuple[float, float]]:
-    """{kind: (content error, style error)}: as the original's fourth block sees them, and by the
-    loss that was minimised."""
+Points = dict[str, tuple[float, float]]  # {kind: (content error, style error)}
+
+
+def points(judge: Judge, net: VGG19, picture: Tensor, photo: Tensor, painting: Tensor) -> Points:
+    """A picture's errors, of two kinds.
+
+    Args:
+        judge: with the original's weights; its fourth block sees the errors "original".
+        net: by whose loss "loss" is, the loss that was minimised.
+        picture, photo, painting: (1, 3, H, W) in [0, 1], of one shape.
+    """
     with torch.no_grad():
         shape = photo.shape[-2:]
-        away = content(CONTENT_LAYERS, photo).bind(net, shape)(picture)[0]
+        content_error = content(CONTENT_LAYERS, photo).bind(net, shape)(picture)[0]
         style_error = style(STYLE_LAYERS, painting, fit="own").bind(net, shape)(picture)[0]
     return {
         "original": judge(picture, photo, painting).deep,
-        "loss": (float(away), float(style_error)),
+        "loss": (float(content_error), float(style_error)),
     }
 
 
-def optimized(photo: str, painting: str, results: Path) -> Iterator[Tensor]:
-    """The optimizer's pictures of a pair, at weights that lie on both sides of a model's content
-    error."""
+def optimize(photo: str, painting: str, results: Path) -> Iterator[Tensor]:
+    """Paint a pair by the optimizer, at weights on both sides of a model's content error."""
     for beta in BETAS:
         settings = TransferSettings(
             photo, painting, size=SIZE, steps=STEPS, beta=beta, style_fit="area"
@@ -164,30 +163,39 @@ def optimized(photo: str, painting: str, results: Path) -> Iterator[Tensor]:
         yield im.reopen(Store(results).obtain(prepare(settings)).run.picture)
 
 
-def scored(options: Options) -> Iterator[tuple[str, str, dict[str, float]]]:
-    """(painting, photo, style errors and their ratios, and content errors) of each pair."""
-    model, judge, net = (
-        StyleModel.load(options.model),
-        Judge(options.teacher),
-        normalize_activations(VGG19()),
-    )
+def scores(settings: FeedforwardSettings) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """(painting, photo, style errors, their ratios, and content errors) of each pair."""
+    model = StyleModel.load(settings.model)
+    judge = Judge(settings.teacher)
+    net = normalize_activations(VGG19())
     for painting, (name, path) in itertools.product(model.paintings, photos().items()):
         photo = im.load(path, SIZE)
-        own = im.fit(im.load(painting), photo.shape[-2:], "area")
-        curves = [
-            points(judge, net, picture, photo, own)
-            for picture in optimized(path, painting, options.results)
+        target = im.fit(im.load(painting), photo.shape[-2:], "area")
+        optimized = [
+            points(judge, net, picture, photo, target)
+            for picture in optimize(path, painting, settings.results)
         ]
-        row = {}
-        for kind, (away, error) in points(judge, net, model(photo, painting), photo, own).items():
-            curve = sorted(each[kind] for each in curves)
-            # a few lie beyond the optimizer's weights
-            within = min(max(away, curve[0][0]), curve[-1][0])
-            expected = at_content_error(curve, within)
-            row |= {f"{kind}, beyond": round(away / within, 3)} if away != within else {}
-            row |= {f"{kind}, content": away, f"{kind}, style": error}
-            row |= {f"{kind}, the optimizer's style": expected, f"{kind}, ratio": error / expected}
-        yield painting, name, {key: round(value, 4) for key, value in row.items()}
+        painted = points(judge, net, model(photo, painting), photo, target)
+        yield painting, name, compare(painted, optimized)
+
+
+def compare(painted: Points, optimized: Sequence[Points]) -> dict[str, float]:
+    """The errors of a model's picture, and the optimizer's style error at its content error."""
+    row = {}
+    for kind, (content_error, style_error) in painted.items():
+        curve = sorted(errors[kind] for errors in optimized)
+        # a few lie beyond the optimizer's weights
+        within = min(max(content_error, curve[0][0]), curve[-1][0])
+        expected = at_content_error(curve, within)
+        if content_error != within:
+            row[f"{kind}, beyond"] = round(content_error / within, 3)
+        row |= {
+            f"{kind}, content": content_error,
+            f"{kind}, style": style_error,
+            f"{kind}, the optimizer's style": expected,
+            f"{kind}, ratio": style_error / expected,
+        }
+    return {key: round(value, 4) for key, value in row.items()}
 
 
 def hang(model: StyleModel, gallery: Path) -> None:
@@ -201,32 +209,28 @@ def hang(model: StyleModel, gallery: Path) -> None:
     figures.save_figure(sheet, gallery / "paintings.jpg", 2 * report.GALLERY_BYTES)
     text = (
         "## In one pass\n\nFour photos that the shipped model has not learnt from, painted by it "
-        "like each of the eight "
-        "paintings.\n\n![Four photos, painted like eight paintings in one pass](paintings.jpg)\n\n"
-        "Again: `python -m benchmarks.feedforward --gallery results/gallery`, with the original's "
-        "weights as `--teacher`\n"
+        "like each of the eight paintings.\n\n![Four photos, painted like eight paintings in one "
+        "pass](paintings.jpg)\n\nAgain: `python -m benchmarks feedforward shipped TEACHER OUT "
+        "--gallery results/gallery`, with the original's weights as `TEACHER`\n"
     )
     report.hang("paintings", text, gallery)
 
 
-def main(options: Options) -> None:
+def feedforward_command(settings: FeedforwardSettings) -> int:
     """Print scores, and write them: of each pair, and geometric means of the ratios."""
-    files.check_place(options.out)
-    if options.gallery is not None:
-        hang(StyleModel.load(options.model), options.gallery)
-    found: dict[str, dict[str, Any]] = {}
-    for painting, photo, row in scored(options):
-        found.setdefault(painting, {})[photo] = row
+    files.check_place(settings.out)
+    if settings.gallery is not None:
+        hang(StyleModel.load(settings.model), settings.gallery)
+    pairs: dict[str, dict[str, dict[str, float]]] = {}
+    for painting, photo, row in scores(settings):
+        pairs.setdefault(painting, {})[photo] = row
         print(painting, photo, row, flush=True)
-    rows = [row for each in found.values() for row in each.values()]
+    rows = [row for by_photo in pairs.values() for row in by_photo.values()]
     means = {
         key: round(geometric_mean(row[key] for row in rows), 3)
         for key in ("original, ratio", "loss, ratio")
     }
     print(means)
-    with files.replacing(options.out) as temporary:
-        temporary.write_text(json.dumps({"mean ratio": means, "pairs": found}, indent=1))
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Options))
+    with files.replacing(settings.out) as temporary:
+        temporary.write_text(json.dumps({"mean ratio": means, "pairs": pairs}, indent=1))
+    return 0

@@ -1,8 +1,8 @@
-"""The rows about large pictures, each measured in processes of its own: memory and
-time by size, and ranks.
+"""The rows about large pictures, each measured in new processes: memory and time, and ranks.
 
-`python -m benchmarks.large SIZE STEPS TILE MEMORY` is one such process, or with torchrun one of
-several."""
+`python -m benchmarks.large SIZE STEPS TILE MEMORY DEVICE` is one such process; with torchrun it is
+one of several ranks.
+"""
 
 from __future__ import annotations
 
@@ -33,31 +33,15 @@ STEPS = 2
 
 
 def large(options: BenchSettings, device: torch.device) -> Iterator[Row]:
-    """Peak memory of the whole process, and the time of an evaluation per pixel, by size.
-
-    One rank against two.
-    """
-    whole, cut, peaks = {}, {}, {}
-    for size in BOTH:
-        whole[size] = process(size, "off", "100", device)["seconds a megapixel"]
+    """Peak memory and time per pixel, by size; and one rank against two."""
+    untiled = {size: process(size, "off", "100", device)["seconds a megapixel"] for size in BOTH}
+    tiled = {}
     for size, budget in BUDGETS.items():
-        found = process(size, "auto", budget, device)
-        cut[size], peaks[size] = found["seconds a megapixel"], found["peak"] / 1e9
-        values = {"peak, GB": peaks[size], "s a megapixel": cut[size]}
-        if size in whole:
-            values |= {
-                "whole, s a megapixel": whole[size],
-                "tiles over whole": cut[size] / whole[size],
-            }
-        kept = peaks[size] <= float(budget) and (
-            size != BOTH[0] or values["tiles over whole"] <= 1.3
-        )
-        target = f"{budget} GB or less" + (
-            ", tiles over whole 1.3 or less" if size == BOTH[0] else ""
-        )
-        yield Row(f"{size} px with {budget} GB", values, target, kept)
-    # where a whole picture's features do not fit
-    beyond = [cut[size] for size in BUDGETS if size > BOTH[0]]
+        numbers = process(size, "auto", budget, device)
+        tiled[size] = numbers["seconds a megapixel"]
+        yield _size_row(size, budget, numbers["peak"] / 1e9, tiled[size], untiled.get(size))
+    # where the features of the whole picture do not fit
+    beyond = [tiled[size] for size in BUDGETS if size > BOTH[0]]
     growth = max(beyond) / min(beyond)
     yield Row(
         "time per pixel beyond, longest over shortest",
@@ -66,45 +50,66 @@ def large(options: BenchSettings, device: torch.device) -> Iterator[Row]:
         growth <= FLAT,
     )
     if device.type == "cpu" and hasattr(os, "sched_setaffinity"):
-        seconds = {
-            n: process(RANKED, "auto", "2", device, ranks=n)["seconds a megapixel"] for n in (1, 2)
-        }
-        values = {
-            "one rank, s a megapixel": seconds[1],
-            "two, s a megapixel": seconds[2],
-            "speed-up": seconds[1] / seconds[2],
-        }
-        yield Row(
-            f"two ranks at {RANKED} px, a core each",
-            values,
-            "1.7 times one or more",
-            values["speed-up"] >= 1.7,
-        )
+        yield _ranks_row(device)
+
+
+def _size_row(
+    size: int, budget: str, peak: float, seconds: float, untiled_seconds: float | None
+) -> Row:
+    """The row of a size: peak in GB, seconds a megapixel in tiles, and without tiles."""
+    values = {"peak, GB": peak, "s a megapixel": seconds}
+    target = f"{budget} GB or less"
+    met = peak <= float(budget)
+    if untiled_seconds is not None:
+        ratio = seconds / untiled_seconds
+        values |= {"whole, s a megapixel": untiled_seconds, "tiles over whole": ratio}
+        if size == BOTH[0]:
+            target += ", tiles over whole 1.3 or less"
+            met = met and ratio <= 1.3
+    return Row(f"{size} px with {budget} GB", values, target, met)
+
+
+def _ranks_row(device: torch.device) -> Row:
+    """The time of one rank on a core, and of two ranks on two."""
+    one, two = (
+        process(RANKED, "auto", "2", device, ranks=ranks)["seconds a megapixel"] for ranks in (1, 2)
+    )
+    return Row(
+        f"two ranks at {RANKED} px, a core each",
+        {"one rank, s a megapixel": one, "two, s a megapixel": two, "speed-up": one / two},
+        "1.7 times one or more",
+        one / two >= 1.7,
+    )
 
 
 def process(
     size: int, tile: str, memory: str, device: torch.device, ranks: int = 0
 ) -> dict[str, float]:
-    """What a run of its own measures; ranks: how many, each on a core of its own; 0: one process on
-    all cores."""
-    launcher = (
-        ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m"]
-        if ranks
-        else []
+    """Run a transfer in a new process.
+
+    Args:
+        size: px, the long side.
+        tile: as `nstlab transfer --tile` takes it.
+        memory: GB that it may take.
+        device: where it computes.
+        ranks: how many, each on a core of its own; 0 for one process on all cores.
+
+    Returns:
+        {"seconds a megapixel", "peak" in bytes}.
+    """
+    launcher = []
+    environment = dict(os.environ)
+    if ranks:
+        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m"]
+        environment |= {"OMP_NUM_THREADS": "1", "PINNED": "1"}
+    words = [str(size), str(STEPS), tile, memory, device.type]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "benchmarks.large", *words],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
-    command = [
-        sys.executable,
-        "-m",
-        *launcher,
-        "benchmarks.large",
-        str(size),
-        str(STEPS),
-        tile,
-        memory,
-        device.type,
-    ]
-    environment = os.environ | ({"OMP_NUM_THREADS": "1", "PINNED": "1"} if ranks else {})
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -128,15 +133,17 @@ def measure(words: Sequence[str], team: Team) -> None:
     settings = TransferSettings(
         *PAIRS[0], size=int(size), steps=int(steps), levels=1, weights="embedded"
     )
-    peak, done = [0], threading.Event()
+    peak = [0]
+    done = threading.Event()
     threading.Thread(target=watch, args=(peak, done), daemon=True).start()
     plan = prepare_here(settings, device, MemoryBudget(tile, float(memory), team))
     if not team.leads:
         serve(plan.objective, plan.net, plan.start, plan.tiling)
         return
-    moments = [(step.evaluations, time.perf_counter()) for step in plan.steps()]
+    times = [(step.evaluations, time.perf_counter()) for step in plan.steps()]
     team.broadcast(do="end")
-    (first, began), (last, ended) = moments[0], moments[-1]
+    first, began = times[0]
+    last, ended = times[-1]
     done.set()
     height, width = plan.shape
     seconds = (ended - began) / (last - first) / (height * width / 1e6)
@@ -145,9 +152,9 @@ def measure(words: Sequence[str], team: Team) -> None:
 
 def watch(peak: list[int], done: threading.Event) -> None:
     """Note the most memory that the process ever has."""
-    own = psutil.Process()
+    process = psutil.Process()
     while not done.wait(0.02):
-        peak[0] = max(peak[0], own.memory_info().rss)
+        peak[0] = max(peak[0], process.memory_info().rss)
 
 
 if __name__ == "__main__":

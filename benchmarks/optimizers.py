@@ -1,5 +1,4 @@
-"""Our L-BFGS against torch's, at equal numbers of evaluations: `python -m benchmarks.optimizers
---weights FILE`.
+"""Our L-BFGS against torch's, at equal numbers of evaluations: `python -m benchmarks optimizers`.
 
 The yardstick is torch.optim.LBFGS with a strong-Wolfe line search, history 20, learning rate 1 and
 no tolerances, on the same objective (content conv3_3, style conv1_1 conv2_1 conv3_1, β/α = 1000,
@@ -12,131 +11,150 @@ it would be saved; ours stay inside (row "ours"), or may leave too (row "ours, u
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import tyro
 from torch import Tensor
 
 import nstlab as nst
+from benchmarks.scene import weights_option
+from nstlab.base.settings import Settings, option
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.objectives import Bound
 from nstlab.method.optimizers import Evaluation
 
 PAIRS = (("astronaut", "swirl_strokes"), ("chelsea", "mosaic"), ("coffee", "wave_engraving"))
 CHECKPOINTS = (50, 100, 200)
+TORCH = "torch, history 20"
+
+# {evaluations: (lowest loss, the loss of its picture when clipped)}
+Losses = dict[int, tuple[float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizersSettings(Settings):
+    """Compare our L-BFGS with torch's at equal numbers of evaluations."""
+
+    weights: str = weights_option("auto")
+    size: int = option(128, "long side", low=64, high=4096, unit="px")
+    paintings: tuple[str, ...] = option(
+        tuple(painting for _, painting in PAIRS), "a painting for each of the three photos"
+    )
 
 
 class Recorder:
-    """Evaluates a bound objective, and records the lowest loss at each checkpoint and the loss of
-    its picture when clipped."""
+    """Evaluates a bound objective, and records the losses at each checkpoint.
+
+    Attributes:
+        count: evaluations so far.
+        losses: of the checkpoints so far.
+    """
 
     def __init__(self, bound: Bound):
-        self.bound, self.count = bound, 0
-        self.lowest, self.picture, self.at = math.inf, None, {}
+        self.bound = bound
+        self.count = 0
+        self.losses: Losses = {}
+        self._lowest = math.inf
+        self._picture: Tensor | None = None  # where the loss was lowest
 
-    def __call__(self, x: Tensor):
+    def __call__(self, picture: Tensor) -> Evaluation:
         self.count += 1
-        at = Evaluation(*self.bound.evaluate(x))
-        loss = float(at.loss) * self.bound.scale
-        if loss < self.lowest:
-            self.lowest, self.picture = loss, x.detach().clone()
+        evaluation = Evaluation(*self.bound.evaluate(picture))
+        loss = float(evaluation.loss) * self.bound.scale
+        if loss < self._lowest:
+            self._lowest = loss
+            self._picture = picture.detach().clone()
         if self.count in CHECKPOINTS:
             with torch.no_grad():
-                clipped = float(self.bound(self.picture.clamp(0, 1))[0])
-            self.at[self.count] = (self.lowest, clipped)
-        return at
+                clipped = float(self.bound(self._picture.clamp(0, 1))[0])
+            self.losses[self.count] = (self._lowest, clipped)
+        return evaluation
 
     @property
     def done(self) -> bool:
-        return self.evaluate.count >= CHECKPOINTS[-1]
+        """Whether the last checkpoint is passed."""
+        return self.count >= CHECKPOINTS[-1]
 
 
-def ours(bound: Bound, start: Tensor, optimizer: LBFGS) -> dict[int, tuple[float, float]]:
-    """{evaluations: (lowest loss, the loss of its picture when clipped)} of our L-BFGS."""
+def run_ours(bound: Bound, start: Tensor, optimizer: LBFGS) -> Losses:
+    """The losses of our L-BFGS."""
     record = Recorder(bound)
     state = optimizer.init(start, record)
     while not (record.done or state.stalled):
         state = optimizer.step(state, record)
-    return record.at
+    return record.losses
 
 
-def torchs(bound: Bound, start: Tensor) -> dict[int, tuple[float, float]]:
-    """The same for torch's L-BFGS."""
-    record, x = Recorder(bound), start.clone().requires_grad_(True)
-    options = {
-        "lr": 1,
-        "history_size": 20,
-        "line_search_fn": "strong_wolfe",
-        "tolerance_grad": 0,
-        "tolerance_change": 0,
-    }
+def run_torchs(bound: Bound, start: Tensor) -> Losses:
+    """The losses of torch's L-BFGS."""
+    record = Recorder(bound)
+    picture = start.clone().requires_grad_(True)
     optimizer = torch.optim.LBFGS(
-        [x], max_iter=CHECKPOINTS[-1], max_eval=CHECKPOINTS[-1] + 30, **options
+        [picture],
+        lr=1,
+        max_iter=CHECKPOINTS[-1],
+        max_eval=CHECKPOINTS[-1] + 30,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+        tolerance_grad=0,
+        tolerance_change=0,
     )
 
     def closure() -> Tensor:
-        at = record(x)
-        x.grad = at.grad * record.bound.scale
-        return at.loss * record.bound.scale
+        evaluation = record(picture)
+        picture.grad = evaluation.grad * bound.scale
+        return evaluation.loss * bound.scale
 
     before = -1
-    while not record.done and record.evaluate.count > before:
-        before = record.evaluate.count
+    while not record.done and record.count > before:
+        before = record.count
         optimizer.step(closure)
-    return record.at
+    return record.losses
 
 
-@dataclass
-class Options:
-    """Our L-BFGS against torch's at equal evaluations."""
-
-    weights: str = "auto"
-    """one of the sources of weights, or a path"""
-    size: int = 128
-    """long side in pixels"""
-    paintings: tuple[str, ...] = tuple(painting for _, painting in PAIRS)
-    """a painting for each photo: sample names or paths"""
-
-
-def main(options: Options) -> None:
-    """Print the table; the last line says whether ours was never higher."""
-    net, ratios = nst.normalize_activations(nst.VGG19(options.weights)), []
-    print(
-        f"{'photo':10}{'painting':16}{'start':9}{'optimizer':20}"
-        + "".join(f"{n:>11} {'clipped':>9}" for n in CHECKPOINTS)
-    )
-    for (name, _), painting in zip(PAIRS, options.paintings, strict=True):
-        photo = nst.sample(name, options.size)
+def optimizers_command(settings: OptimizersSettings) -> int:
+    """Print the table; the last lines say whether ours was never higher."""
+    net = nst.normalize_activations(nst.VGG19(settings.weights))
+    header = "".join(f"{count:>11} {'clipped':>9}" for count in CHECKPOINTS)
+    print(f"{'photo':10}{'painting':16}{'start':9}{'optimizer':20}{header}")
+    ratios: dict[str, list[list[float]]] = {}  # of losses over torch's, by optimizer
+    for (name, _), painting in zip(PAIRS, settings.paintings, strict=True):
+        photo = nst.sample(name, settings.size)
         style = nst.style(["conv1_1", "conv2_1", "conv3_1"], nst.load(painting))
         bound = (nst.content("conv3_3", photo) + 1e3 * style).bind(net, photo.shape[-2:])
-        for start, image in (("noise", nst.noise(photo, seed=0)), ("content", photo)):
-            rows = {
-                "torch, history 20": torchs(bound, image),
-                "ours": ours(bound, image, LBFGS()),
-                "ours, unbounded": ours(bound, image, LBFGS(bounds=None)),
-            }
-            for label, found in rows.items():
-                figures = "".join(f"{found[n][0]:11.4g} {found[n][1]:9.4g}" for n in CHECKPOINTS)
-                print(
-                    f"{name:10}{painting.rpartition('/')[2][:15]:16}{start:9}{label:20}{figures}",
-                    flush=True,
-                )
-            ratios += [
-                [found[n][0] / rows["torch, history 20"][n][0] for n in CHECKPOINTS]
-                for found in list(rows.values())[1:]
-            ]
-    for label, part in (("ours", ratios[::2]), ("ours, unbounded", ratios[1::2])):
-        logs = torch.tensor(part).log()
-        mean, worst = logs.mean(0).exp().tolist(), logs.amax(0).exp().tolist()
-        figures = ", ".join(
-            f"{n}: {m:.2f}, {w:.2f}" for n, m, w in zip(CHECKPOINTS, mean, worst, strict=True)
-        )
-        print(
-            f"{label}, loss over torch's (geometric mean, worst) at {figures}; never higher: "
-            f"{max(worst) <= 1}"
-        )
+        title = f"{name:10}{painting.rpartition('/')[2][:15]:16}"
+        for start, picture in (("noise", nst.noise(photo, seed=0)), ("content", photo)):
+            rows = compare(bound, picture)
+            for label, losses in rows.items():
+                cells = "".join(f"{low:11.4g} {clipped:9.4g}" for low, clipped in losses.values())
+                print(f"{title}{start:9}{label:20}{cells}", flush=True)
+            theirs = rows.pop(TORCH)
+            for label, losses in rows.items():
+                ratio = [losses[count][0] / theirs[count][0] for count in CHECKPOINTS]
+                ratios.setdefault(label, []).append(ratio)
+    for label, table in ratios.items():
+        print(summary(label, table))
+    return 0
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Options))
+def compare(bound: Bound, picture: Tensor) -> dict[str, Losses]:
+    """The losses of each optimizer, from a first picture."""
+    return {
+        TORCH: run_torchs(bound, picture),
+        "ours": run_ours(bound, picture, LBFGS()),
+        "ours, unbounded": run_ours(bound, picture, LBFGS(bounds=None)),
+    }
+
+
+def summary(label: str, ratios: Sequence[Sequence[float]]) -> str:
+    """What the ratios of an optimizer's losses, (runs, CHECKPOINTS), amount to."""
+    logs = torch.tensor(ratios).log()
+    means = logs.mean(0).exp().tolist()
+    worst = logs.amax(0).exp().tolist()
+    columns = zip(CHECKPOINTS, means, worst, strict=True)
+    cells = ", ".join(f"{count}: {mean:.2f}, {most:.2f}" for count, mean, most in columns)
+    return (
+        f"{label}, loss over torch's (geometric mean, worst) at {cells}; never higher: "
+        f"{max(worst) <= 1}"
+    )

@@ -21,20 +21,20 @@ HISTORY = 100
 
 
 def layers(net: VGG19, reads: Sequence[str]) -> nn.Sequential:
-    """torchvision's layers with the network's weights, as far as they are read."""
+    """torchvision's layers with the network's weights, up to the deepest that is read."""
     from torchvision.models.vgg import make_layers
 
     names = LAYERS[: max(LAYERS.index(name) for name in reads) + 1]
-    model = make_layers(
-        [
-            net.channels(n) if n.startswith("conv") else "M"
-            for n in names
-            if not n.startswith("relu")
-        ]
-    )
-    model = nn.Sequential(
-        *[nn.AvgPool2d(2) if isinstance(m, nn.MaxPool2d) else m for m in model][: len(names)]
-    )
+    widths = [
+        net.channels(name) if name.startswith("conv") else "M"  # torchvision's word for a pooling
+        for name in names
+        if not name.startswith("relu")
+    ]
+    modules = [
+        nn.AvgPool2d(2) if isinstance(module, nn.MaxPool2d) else module
+        for module in make_layers(widths)
+    ]
+    model = nn.Sequential(*modules[: len(names)])
     tensors = net.tensors()
     for name, module in zip(names, model, strict=True):
         if isinstance(module, nn.Conv2d):
@@ -52,7 +52,14 @@ def gram(features: Tensor) -> Tensor:
 
 
 class PlainLoop:
-    """Loss and optimization; content and style are read at `relu` layers, weighted α and β."""
+    """Loss and optimization; content and style are read at `relu` layers.
+
+    Args:
+        net: whose weights are used.
+        photo, painting: (1, 3, H, W) in [0, 1], of the same size.
+        content, style: the layers.
+        alpha, beta: their weights.
+    """
 
     def __init__(
         self,
@@ -64,8 +71,10 @@ class PlainLoop:
         alpha: float,
         beta: float,
     ):
-        """photo and painting: (1, 3, H, W) in [0, 1], of the same size."""
-        self.content, self.style, self.alpha, self.beta = content, style, alpha, beta
+        self.content = content
+        self.style = style
+        self.alpha = alpha
+        self.beta = beta
         self.preprocessing = net.weights.preprocessing
         self.model = layers(net, [*content, *style])
         self.names = LAYERS[: len(self.model)]
@@ -77,20 +86,23 @@ class PlainLoop:
 
     def features(self, image: Tensor) -> dict[str, Tensor]:
         """The features of the layers that are read."""
-        x, found = self.preprocessing(image), {}
+        x = self.preprocessing(image)
+        features = {}
         for name, module in zip(self.names, self.model, strict=True):
             x = module(x)
             if name in (*self.content, *self.style):
-                found[name] = x
-        return found
+                features[name] = x
+        return features
 
     def loss(self, image: Tensor) -> Tensor:
         """α ½ mean (F - P)² + β mean over layers of Σ (G - A)² / 4N²."""
-        found = self.features(image)
-        content = sum(0.5 * F.mse_loss(found[name], target) for name, target in self.photo.items())
+        features = self.features(image)
+        content = sum(
+            0.5 * F.mse_loss(features[name], target) for name, target in self.photo.items()
+        )
         style = sum(
-            (gram(found[name]) - a).square().sum() / (4 * len(a) ** 2)
-            for name, a in self.painting.items()
+            (gram(features[name]) - target).square().sum() / (4 * len(target) ** 2)
+            for name, target in self.painting.items()
         )
         return self.alpha * content / len(self.photo) + self.beta * style / len(self.painting)
 
@@ -102,22 +114,36 @@ class PlainLoop:
     def run(
         self, start: Tensor, evaluations: int, history: int = HISTORY
     ) -> Iterator[tuple[float, Tensor]]:
-        """Yield the loss of each evaluation, and its picture, whose pixels may leave [0, 1]."""
-        x, seen = start.detach().clone().requires_grad_(True), []
-        # which would stop it early on a small loss
-        options = {"tolerance_grad": 0, "tolerance_change": 0}
+        """Optimize.
+
+        Args:
+            start: (1, 3, H, W), the first picture.
+            evaluations: how many are made.
+            history: curvature pairs that are kept.
+
+        Yields:
+            (loss, picture) of each evaluation; pixels may leave [0, 1].
+        """
+        x = start.detach().clone().requires_grad_(True)
+        losses: list[float] = []
         optimizer = torch.optim.LBFGS(
-            [x], lr=1, max_iter=1, max_eval=2, history_size=history, **options
+            [x],
+            lr=1,
+            max_iter=1,
+            max_eval=2,
+            history_size=history,
+            tolerance_grad=0,  # it would stop it early on a small loss, as the next one
+            tolerance_change=0,
         )
 
         def closure() -> Tensor:
             optimizer.zero_grad()
             loss = self.loss(x)
             loss.backward()
-            seen.append(float(loss.detach()))
+            losses.append(float(loss.detach()))
             return loss
 
-        while len(seen) < evaluations:
+        while len(losses) < evaluations:
             picture = x.detach().clone()
             optimizer.step(closure)  # evaluates once, then moves
-            yield seen[-1], picture
+            yield losses[-1], picture

@@ -45,28 +45,29 @@ def start_up(options: BenchSettings, device: torch.device) -> Iterator[Row]:
         "import sys, nstlab; print(*{'torch', 'torchvision', 'jupyter', 'pandas', 'IPython'} & "
         "set(sys.modules))"
     )
-    heavy = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    ).stdout.split()
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    heavy = done.stdout.split()
     values = {"nstlab --help, s": min(seconds), "heavy imports": len(heavy)}
     yield Row("start-up", values, "1 s or less, none", min(seconds) <= 1 and not heavy)
 
 
 def two_at_once(options: BenchSettings, device: torch.device) -> Iterator[Row]:
-    """One run alone and two at once, each in a process of its own, on the processor; and the same
-    with threads that spin as long as OpenMP lets them by default while they wait for each other."""
-    shared, spinning = (
-        dict.fromkeys(WAITING, None) | {POLICY: None},
-        {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"},
-    )
-    found: dict[str, list[float]] = {}
+    """One run alone and two at once, each in a new process, on the processor.
+
+    The same is measured with threads that spin while they wait for each other, as long as OpenMP
+    lets them by default.
+    """
+    environments: dict[str, dict[str, str | None]] = {
+        "": dict.fromkeys(WAITING, None) | {POLICY: None},
+        ", spinning": {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"},
+    }
+    times: dict[str, list[float]] = {}
     for _ in range(3):
-        for name, environment in (("", shared), (", spinning", spinning)):
-            for count, what in ((1, "alone"), (2, "two at once")):
-                found.setdefault(f"{what}{name}, s", []).append(
-                    seconds_together(count, environment)
-                )
-    values = {name: median(seconds) for name, seconds in found.items()}
+        for suffix, environment in environments.items():
+            for count, name in ((1, "alone"), (2, "two at once")):
+                seconds = seconds_together(count, environment)
+                times.setdefault(f"{name}{suffix}, s", []).append(seconds)
+    values = {name: median(seconds) for name, seconds in times.items()}
     values["two over alone"] = values["two at once, s"] / values["alone, s"]
     values["alone over spinning"] = values["alone, s"] / values["alone, spinning, s"]
     met = values["two over alone"] <= 2.2 and values["alone over spinning"] <= 1.05
@@ -79,9 +80,11 @@ def two_at_once(options: BenchSettings, device: torch.device) -> Iterator[Row]:
 
 
 def seconds_together(count: int, environment: Mapping[str, str | None]) -> float:
-    """Seconds that so many runs take that begin at once.
+    """Seconds that runs take which begin at once.
 
-    A variable that is None is removed from their environment.
+    Args:
+        count: how many.
+        environment: variables of their environment; one that is None is removed.
     """
     variables = {
         name: value for name, value in (os.environ | environment).items() if value is not None
@@ -90,73 +93,69 @@ def seconds_together(count: int, environment: Mapping[str, str | None]) -> float
         words = ["transfer", *PAIRS[0], *TOGETHER, "--init", "content", "--weights", "embedded"]
         command = [sys.executable, "-m", "nstlab", *words, "--device", "cpu"]
         began = time.perf_counter()
-        places = [
-            ["--results", f"{folder}/{i}", "--out", f"{folder}/{i}.png"] for i in range(count)
-        ]
-        running = [
-            subprocess.Popen(command + place, stdout=subprocess.DEVNULL, env=variables)
-            for place in places
-        ]
-        codes = [process.wait() for process in running]
+        processes = []
+        for i in range(count):
+            outputs = ["--results", f"{folder}/{i}", "--out", f"{folder}/{i}.png"]
+            processes.append(
+                subprocess.Popen(command + outputs, stdout=subprocess.DEVNULL, env=variables)
+            )
+        codes = [process.wait() for process in processes]
         if any(codes):
             raise RuntimeError("a run failed")
         return time.perf_counter() - began
 
 
 def first_picture(options: BenchSettings, device: torch.device) -> Iterator[Row]:
-    """The time from a new process to the first preview, and to a picture at 80 % of the style
-    loss's final reduction."""
-    for name in ("embedded", "random"):
-        found = child("first_picture", name, device.type)
+    """The time from a new process to the first preview, and to a good picture.
+
+    A picture is good at 80 % of the style loss's final reduction.
+    """
+    for title, weights in (("embedded", "embedded"), ("VGG19", "random")):
+        seconds = child("first_picture", weights, device.type)
         values = {
-            "import to preview, s": found["preview"],
-            "process to preview, s": found["process"],
+            "import to preview, s": seconds["preview"],
+            "process to preview, s": seconds["process"],
+            "to 80 %, s": seconds["good"],
         }
-        yield Row(
-            f"first picture, {'VGG19' if name == 'random' else name}, 512 px",
-            values | {"to 80 %, s": found["good"]},
-        )
+        yield Row(f"first picture, {title}, 512 px", values)
 
 
 def memory(options: BenchSettings, device: torch.device) -> Iterator[Row]:
-    """Peak memory above that of the idle process (network and pictures loaded), with the same
-    history in both contestants."""
-    each = {}
+    """Peak memory above that of the idle process, which has the network and the pictures.
+
+    Both contestants have the same history.
+    """
+    per_pixel = {}
     for size in GROWING:
-        ours, plain = (
-            child("memory", kind, str(size), device.type)["bytes"] for kind in ("ours", "plain")
-        )
+        ours = child("memory", "ours", str(size), device.type)["bytes"]
+        plain = child("memory", "plain", str(size), device.type)["bytes"]
         history = 2 * KEPT * 3 * size * size * 4
         values = {"ours, MB": ours / 1e6, "plain, MB": plain / 1e6, "ours over plain": ours / plain}
         values["history's share of ours"] = history / ours
-        each[size] = ours / size**2
+        per_pixel[f"{size} px, bytes a pixel"] = ours / size**2
         yield Row(f"memory at {size} px", values, "0.6 of plain's or less", ours <= 0.6 * plain)
-    yield growth_row(
-        "growth of memory", {f"{size} px, bytes a pixel": per for size, per in each.items()}
-    )
+    yield growth_row("growth of memory", per_pixel)
 
 
 def parts(options: BenchSettings, device: torch.device) -> Iterator[Row]:
-    """A step's time and the run's peak of memory beside its estimate, with each statistic and each
-    network."""
+    """A step's time, and the run's peak of memory beside its estimate, with each part.
+
+    Parts are the statistics of style and the networks.
+    """
     base = TransferSettings(*PAIRS[0], size=PART, levels=1, weights="embedded")
-    each = {f"{name} as style": {"statistic": (name,)} for name in statistics.names()}
-    each["patches as style"] |= {"style_layers": ("conv3_1", "conv4_1")}
-    each |= {f"{name}, random": {"network": name, "weights": "random"} for name in ARCHITECTURES}
-    each["vgg19 embedded, smoothed"] = {"temperature": 20.0}
-    for name, changes in each.items():
-        found = child("part", json.dumps(base.replace(**changes).to_dict()), device.type)
+    cases = {f"{name} as style": {"statistic": (name,)} for name in statistics.names()}
+    cases["patches as style"] |= {"style_layers": ("conv3_1", "conv4_1")}
+    cases |= {f"{name}, random": {"network": name, "weights": "random"} for name in ARCHITECTURES}
+    cases["vgg19 embedded, smoothed"] = {"temperature": 20.0}
+    for name, changes in cases.items():
+        numbers = child("part", json.dumps(base.replace(**changes).to_dict()), device.type)
         values = {
-            "s": found["seconds"],
-            "MB": found["bytes"] / 1e6,
-            "estimated, MB": found["estimate"] / 1e6,
+            "s": numbers["seconds"],
+            "MB": numbers["bytes"] / 1e6,
+            "estimated, MB": numbers["estimate"] / 1e6,
         }
-        yield Row(
-            f"{name}, {PART} px",
-            values,
-            "estimated no more than 100 MB too low",
-            found["bytes"] < found["estimate"] + 1e8,
-        )
+        met = numbers["bytes"] < numbers["estimate"] + 1e8
+        yield Row(f"{name}, {PART} px", values, "estimated no more than 100 MB too low", met)
 
 
 # --- what runs in those processes -----------------------------------------------------------------
@@ -195,7 +194,8 @@ print(json.dumps({"preview": preview - began, "process": preview - process, "goo
 def peak_memory(kind: str, size: str, device: str) -> None:
     """Print the peak of memory in a few evaluations, above what the process held before."""
     s = scene(full_width(), int(size), torch.device(device))
-    first, cuda = starts.white_noise(s.photo.cpu(), 0).to(device), device == "cuda"
+    first = starts.white_noise(s.photo.cpu(), 0).to(device)
+    cuda = device == "cuda"
     idle = torch.cuda.memory_allocated() if cuda else _resident()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -210,26 +210,31 @@ def peak_memory(kind: str, size: str, device: str) -> None:
 
 
 def part(settings: str, device: str) -> None:
-    """Print the median time of an evaluation in a run's steps, its peak of memory, and the estimate
-    of that."""
-    plan, cuda, seconds = (
-        prepare(TransferSettings.from_dict(json.loads(settings)), device),
-        device == "cuda",
-        [],
-    )
-    idle = torch.cuda.memory_allocated() if cuda else _resident()
-    torch.cuda.reset_peak_memory_stats() if cuda else _forget_peak()
-    began, evaluations = time.perf_counter(), 0
+    """Print the median time of an evaluation, the peak of memory, and the estimate of that."""
+    plan = prepare(TransferSettings.from_dict(json.loads(settings)), device)
+    cuda = device == "cuda"
+    if cuda:
+        idle = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        idle = _resident()
+        _forget_peak()
+    seconds = []
+    began = time.perf_counter()
+    evaluations = 0
     for step in itertools.islice(plan.steps(), 16):
-        ended = (float(step.loss), time.perf_counter())[1]  # once the device has computed it
+        float(step.loss)  # waits until the device has computed it
+        ended = time.perf_counter()
         seconds.append((ended - began) / max(1, step.evaluations - evaluations))
-        began, evaluations = ended, step.evaluations
+        began = ended
+        evaluations = step.evaluations
     peak = torch.cuda.max_memory_allocated() if cuda else _peak()
-    print(
-        json.dumps(
-            {"seconds": median(seconds[4:]), "bytes": peak - idle, "estimate": plan.memory_needed()}
-        )
-    )
+    result = {
+        "seconds": median(seconds[4:]),
+        "bytes": peak - idle,
+        "estimate": plan.memory_needed(),
+    }
+    print(json.dumps(result))
 
 
 def _forget_peak() -> None:
@@ -251,9 +256,8 @@ def _peak() -> int:
     status = Path("/proc/self/status")
     if status.is_file():  # Linux, where ru_maxrss also counts the process that started this one
         return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 IN_CHILD = {

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import feedforward, film, large, processes, speed
+from benchmarks import feedforward, film, large, live, processes, speed
 from benchmarks.scene import BenchSettings, Row
 from nstlab.base import files
-from nstlab.base.devices import device as chosen_device
+from nstlab.base.devices import device as named_device
 from nstlab.base.settings import InputError
 
 ROWS = {  # by what can be asked for, in the order of the table
@@ -28,7 +28,7 @@ ROWS = {  # by what can be asked for, in the order of the table
     "large": large.large,
     "feedforward": feedforward.feedforward,
     "film": film.film,
-    "live": speed.live,
+    "live": live.live,
     "first": processes.first_picture,
     "precision": speed.precision,
     "quality": speed.quality,
@@ -36,29 +36,29 @@ ROWS = {  # by what can be asked for, in the order of the table
 
 
 def measure(options: BenchSettings) -> list[Row]:
-    """Measure the rows that are asked for, and print each as soon as it is known.
+    """Measure the rows that are asked for; print, keep and compare them.
 
-    Keep them and compare them.
+    Each row is printed, and written, as soon as it is known.
     """
     before = None if options.against is None else read(options.against)
     if options.json is not None:
         files.check_place(options.json)
-    device = chosen_device(options.device)
-    about = machine(device)
-    print(" - ".join(f"{name} {value}" for name, value in about.items()), flush=True)
+    device = named_device(options.device)
+    environment = machine(device)
+    print(" - ".join(f"{name} {value}" for name, value in environment.items()), flush=True)
     rows = []
     for name in options.rows:
         for row in ROWS[name](options, device):
             rows.append(row)
             print(row, flush=True)
             if options.json is not None:  # at once, so that it is kept whatever happens later
-                write(options.json, about, rows)
+                write(options.json, environment, rows)
     if before is not None:
         print(*ratios(before, rows), sep="\n")
     return rows
 
 
-def bench_command(options: BenchSettings) -> int:
+def table_command(options: BenchSettings) -> int:
     """Print the table of measurements."""
     measure(options)
     return 0
@@ -66,11 +66,10 @@ def bench_command(options: BenchSettings) -> int:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """The machine and the versions that the numbers hold for."""
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else torch.cpu.get_capabilities().get("cpu_name")
-    )
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = torch.cpu.get_capabilities().get("cpu_name")
     return {
         "device": name or platform.processor() or device.type,
         "threads": torch.get_num_threads(),
@@ -80,14 +79,11 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def write(path: Path, about: dict[str, Any], rows: list[Row]) -> None:
-    """Write the rows as JSON, whole or not at all."""
+def write(path: Path, environment: dict[str, Any], rows: list[Row]) -> None:
+    """Write the rows as JSON, completely or not at all."""
+    result = {"machine": environment, "rows": [dataclasses.asdict(row) for row in rows]}
     with files.replacing(path) as temporary:
-        temporary.write_text(
-            json.dumps(
-                {"machine": about, "rows": [dataclasses.asdict(row) for row in rows]}, indent=1
-            )
-        )
+        temporary.write_text(json.dumps(result, indent=1))
 
 
 def read(path: Path) -> dict[str, dict[str, float]]:
@@ -102,12 +98,12 @@ def read(path: Path) -> dict[str, dict[str, float]]:
 
 def ratios(before: dict[str, dict[str, float]], rows: list[Row]) -> list[str]:
     """Each number divided by that of the earlier result, where both have it."""
-    found = ["now over then:"]
+    lines = ["now over then:"]
     for row in rows:
         old = before.get(row.name, {})
         values = [
             f"{name} {value / old[name]:.2f}" for name, value in row.values.items() if old.get(name)
         ]
         if values:
-            found.append(f"| {row.name} | {', '.join(values)} |")
-    return found
+            lines.append(f"| {row.name} | {', '.join(values)} |")
+    return lines

@@ -1,11 +1,12 @@
-"""What the benchmarks have in common: their settings, the rows of the table, and the transfer that
-both contestants make."""
+"""What the benchmarks have in common: options, rows, and the transfer of both contestants."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,10 +31,30 @@ PAIRS = (("coffee", "swirl_strokes"), ("astronaut", "mosaic"), ("chelsea", "wave
 ALPHA, BETA = 1.0, 1e3
 
 
+def weights_option(default: str = "embedded") -> Any:
+    """The field that names weights."""
+    return option(default, "where VGG19's weights come from", choices=WEIGHTS, or_path=True)
+
+
+def teacher_option() -> Any:
+    """The field, without a default, that names the weights of a judge."""
+    return option(help="the original VGG19's weights, conv1_1 to conv3_4 or more", paths=True)
+
+
+def pairs_option(default: Sequence[tuple[str, str]]) -> Any:
+    """The field for pairs of a photo and a painting, as one row of words: see `pairs_of`."""
+    words = tuple(name for pair in default for name in pair)
+    return option(words, "a photo and a painting; may be repeated", pairs=True)
+
+
+def pairs_of(words: Sequence[str]) -> list[tuple[str, str]]:
+    """[(photo, painting)] of a row of words."""
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings(Settings):
-    """Measure speed and memory against the loop that public tools run, with nothing else running
-    (some 40 minutes)."""
+    """Measure speed and memory against public tools' loop, with nothing else running (40 min)."""
 
     rows: tuple[str, ...] = option(BENCHES, "what to measure", choices=BENCHES)
     device: str = option(DEVICES[0], "where to compute", choices=DEVICES)
@@ -52,8 +73,14 @@ class BenchSettings(Settings):
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: numbers by name, what is promised, and whether it is kept (None if
-    nothing is promised)."""
+    """A row of the table.
+
+    Attributes:
+        name: of the row.
+        values: numbers by name.
+        target: what is promised.
+        met: whether the promise is kept; None if nothing is promised.
+    """
 
     name: str
     values: dict[str, float]
@@ -69,8 +96,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Scene:
-    """A transfer with the paper's layers: everything that the two contestants, the lab and the
-    plain loop, need."""
+    """A transfer with the paper's layers: all that both contestants, lab and plain loop, need."""
 
     net: VGG19
     photo: Tensor
@@ -80,20 +106,18 @@ class Scene:
 
     @property
     def objective(self) -> Objective:
+        """The transfer's, in the convention of both contestants."""
         return ALPHA * content(self.content, self.photo) + BETA * style(self.style, self.painting)
 
     @property
     def reads(self) -> list[str]:
+        """The layers that are read, those of content first."""
         return self.objective.reads
 
     def bound(self, dtype: torch.dtype | None = None) -> Bound:
         """The objective in a type, by default in the network's own arithmetic."""
-        return fast.bind(
-            self.objective,
-            self.net,
-            self.photo.shape[-2:],
-            None if dtype is None else Arithmetic(dtype),
-        )
+        arithmetic = None if dtype is None else Arithmetic(dtype)
+        return fast.bind(self.objective, self.net, self.photo.shape[-2:], arithmetic)
 
     def loss(self, image: Tensor) -> float:
         """The loss of a picture in float32."""
@@ -101,14 +125,14 @@ class Scene:
         return float(bound.evaluate(image)[0]) * bound.scale
 
     def plain(self) -> PlainLoop:
+        """The loop that public tools run, on the same objective."""
         n = len(self.content)
         return PlainLoop(
             self.net, self.photo, self.painting, self.reads[:n], self.reads[n:], ALPHA, BETA
         )
 
     def flops(self) -> float:
-        """The operations of an evaluation's convolutions, forward and back, two for each
-        multiplication."""
+        """The operations of an evaluation's convolutions, forward and back, two for a product."""
         shapes = self.net.shapes(self.path, self.photo.shape[-2:])
         return 4.0 * sum(
             getattr(self.net, f"{name}_weight").numel() * h * w
@@ -117,6 +141,7 @@ class Scene:
 
     @property
     def path(self) -> list[str]:
+        """The layers that are computed."""
         return self.net.path(self.reads)
 
 
@@ -137,10 +162,18 @@ def full_width() -> Weights:
 def scene(
     weights: Weights | str, size: int, device: torch.device, pair: int = 0, square: bool = True
 ) -> Scene:
-    """A scene of PAIRS, its photo and painting in one shape: square, or with the photo's
-    proportions."""
+    """A scene, its photo and painting in one shape.
+
+    Args:
+        weights: of its network.
+        size: px, the long side.
+        device: where it is.
+        pair: which of PAIRS.
+        square: whether the shape is square, else it has the photo's proportions.
+    """
     net = normalize_activations(VGG19(weights)).to(device)
-    photo, painting = im.sample(PAIRS[pair][0], size), im.load(PAIRS[pair][1])
+    photo = im.sample(PAIRS[pair][0], size)
+    painting = im.load(PAIRS[pair][1])
     shape = (size, size) if square else tuple(photo.shape[-2:])
     pictures = [im.fit(picture, shape).to(device) for picture in (photo, painting)]
     if net.weights.layers[-1] < "conv4_2":  # weights of the first three blocks

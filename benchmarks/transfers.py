@@ -1,4 +1,4 @@
-"""What the command makes without options, for the gallery: `python -m benchmarks.transfers`.
+"""What the command makes without options, for the gallery: `python -m benchmarks transfers`.
 
 Five pairs by `nstlab transfer PHOTO PAINTING`, shown as photo, painting and result.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 import nstlab as nst
 from nstlab import figures
+from nstlab.base.settings import Settings, option, results_folder
 from nstlab.course import report
 from nstlab.recipes.capacity import prepare_here
 from nstlab.runs import store
@@ -25,48 +24,33 @@ PAIRS = (
 )
 
 
-@dataclass
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class TransfersSettings(Settings):
     """Make five pairs with the default settings, and hang them in the gallery."""
 
-    gallery: Path = Path("results/gallery")
-    results: Path = Path("results")
-    """folder in which runs are kept"""
+    gallery: Path = option(Path("results/gallery"), "folder of the gallery")
+    results: Path = results_folder()
 
 
-def main(options: Options) -> None:
+def transfers_command(settings: TransfersSettings) -> int:
     """Make the sheet, its text and the gallery's page."""
-    grid, seconds = [], 0.0
+    grid = []
+    seconds = 0.0
     for pair in PAIRS:
         plan = prepare_here(nst.TransferSettings(*pair))
-        run, _ = store.Store(options.results).obtain(plan)
+        run, _ = store.Store(settings.results).obtain(plan)
         seconds += run.manifest["result"]["seconds"]
         result = nst.load(run.picture)
-        grid.append(
-            [
-                plan.inputs["content"],
-                nst.fit(plan.inputs["style"], result.shape[-2:], "area"),
-                result,
-            ]
-        )
-    rows, columns = (
-        [f"{photo}, {painting}" for photo, painting in PAIRS],
-        ("photo", "painting", "result"),
-    )
-    figures.save_figure(
-        figures.contact_sheet(grid, rows, columns),
-        options.gallery / "transfers.jpg",
-        report.GALLERY_BYTES,
-    )
+        painting = nst.fit(plan.inputs["style"], result.shape[-2:], "area")
+        grid.append([plan.inputs["content"], painting, result])
+    rows = [f"{photo}, {painting}" for photo, painting in PAIRS]
+    sheet = figures.contact_sheet(grid, rows, ("photo", "painting", "result"))
+    figures.save_figure(sheet, settings.gallery / "transfers.jpg", report.GALLERY_BYTES)
     text = (
         "## The bare command\n\nWhat `nstlab transfer PHOTO PAINTING` makes, with no option at "
-        "all: five pairs, "
-        f"{max(result.shape[-2:])} px, {seconds / len(PAIRS):.0f} s each on a CPU with two "
-        "cores.\n\n"
-        "![Photos, paintings, results](transfers.jpg)\n\nAgain: `python -m benchmarks.transfers`\n"
+        f"all: five pairs, {max(result.shape[-2:])} px, {seconds / len(PAIRS):.0f} s each on a CPU "
+        "with two cores.\n\n![Photos, paintings, results](transfers.jpg)\n\nAgain: `python -m "
+        "benchmarks transfers`\n"
     )
-    report.hang("transfers", text, options.gallery)
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Options))
+    report.hang("transfers", text, settings.gallery)
+    return 0

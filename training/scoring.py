@@ -1,8 +1,7 @@
-"""How well a network transfers style, judged by the original: at equal content error, over pairs of
-pictures.
+"""How well a network transfers style, judged by the original at equal content error.
 
-For every pair, β is varied until content errors lie on both sides of AT, and the style error there
-is interpolated.
+For every pair, β is varied until content errors lie on both sides of AT. The style error at AT is
+interpolated between them.
 """
 
 from __future__ import annotations
@@ -22,8 +21,10 @@ from nstlab.recipes.transfer import TransferSettings
 from training.judge import CONTENT, DEEP, STYLE, Judge, Score, at_content_error
 
 AT = 0.6  # content error
-SIZE, STEPS = 224, 100
-BETAS = 1e-2, 1e6
+SIZE = 224  # px
+STEPS = 100
+BETAS = 1e-2, 1e6  # the least and the most that are tried
+TRIALS = 6  # transfers of a pair, at most
 PAIRS = (
     ("coffee", "swirl_strokes"), ("chelsea", "cubist_planes"), ("astronaut", "mosaic"),
     ("rocket", "stained_glass"),
@@ -33,8 +34,12 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Kind:
-    """What is made of a pair, and whether it is judged in the first three blocks or, `deep`, in the
-    fourth."""
+    """What is made of a pair.
+
+    Attributes:
+        settings: of the transfer.
+        deep: whether it is judged in the fourth block, else in the first three.
+    """
 
     settings: dict[str, Any]
     deep: bool = False
@@ -59,14 +64,18 @@ KINDS = {
 class Row:
     """One pair's result.
 
-    `reached` is the content error at which the style error holds: AT, or the nearest one found.
+    Attributes:
+        photo, painting: the pair.
+        style: its style error.
+        reached: the content error at which that holds: AT, or the nearest one that was reached.
+        scores: (β, score) of each transfer.
     """
 
     photo: str
     painting: str
     style: float
     reached: float
-    scores: tuple[tuple[float, Score], ...]  # (β, score)
+    scores: tuple[tuple[float, Score], ...]
 
 
 def transfer(settings: TransferSettings) -> Tensor:
@@ -74,41 +83,60 @@ def transfer(settings: TransferSettings) -> Tensor:
     return prepare(settings, "cpu").solve().image
 
 
+Keep = Callable[[Tensor, str], None]
+
+
 def score_pair(
-    judge: Judge, weights: str | Path, photo: str, painting: str, kind: str,
-    keep: Callable[[Tensor, str], None] = lambda picture, name: None,
-) -> Row:  # fmt: skip
-    """Make transfers at several β, at most six, until their content errors enclose AT; `keep` is
-    given every picture, and a name for it."""
-    how = KINDS[kind]
+    judge: Judge,
+    weights: str | Path,
+    photo: str,
+    painting: str,
+    kind: str,
+    keep: Keep = lambda picture, name: None,
+) -> Row:
+    """Make transfers at several β, until their content errors enclose AT.
+
+    Args:
+        judge: of the pictures.
+        weights: of the network that makes them.
+        photo, painting: names of samples, or paths.
+        kind: one of KINDS.
+        keep: called with every picture, and a name for it.
+    """
+    details = KINDS[kind]
     base = TransferSettings(
-        photo, painting, weights=str(weights), size=SIZE, steps=STEPS, beta=1e3, **how.settings
+        photo, painting, weights=str(weights), size=SIZE, steps=STEPS, beta=1e3, **details.settings
     )
-    content, style = im.load(photo, SIZE), im.load(painting)
-    found: list[tuple[float, Score]] = []
-    points: list[tuple[float, float]] = []
+    content = im.load(photo, SIZE)
+    style = im.load(painting)
+    scores: list[tuple[float, Score]] = []
+    errors: list[tuple[float, tuple[float, float]]] = []  # (β, (content error, style error))
     beta: float | None = 1e3
-    while beta is not None and len(found) < 6:
+    while beta is not None and len(scores) < TRIALS:
         picture = transfer(dataclasses.replace(base, beta=beta))
         keep(picture, f"{Path(photo).stem}-{Path(painting).stem}-{kind}-{beta:.3g}")
-        found.append((beta, judge(picture, content, style)))
-        points.append(how.errors(found[-1][1]))
-        beta = (
-            None
-            if kind == "texture"
-            else next_beta([(b, error) for (b, _), (error, _) in zip(found, points, strict=True)])
-        )
-    at = at_content_error(points, AT)
-    if kind == "texture" or at is None:
-        reached, best = min(points, key=lambda point: (abs(point[0] - AT), point[1]))
-        return Row(photo, painting, best, reached, tuple(found))
-    return Row(photo, painting, at, AT, tuple(found))
+        score = judge(picture, content, style)
+        scores.append((beta, score))
+        errors.append((beta, details.errors(score)))
+        if kind == "texture":
+            break
+        beta = next_beta([(beta, content_error) for beta, (content_error, _) in errors])
+    points = [point for _, point in errors]
+    style_error = None if kind == "texture" else at_content_error(points, AT)
+    reached = AT
+    if style_error is None:
+        reached, style_error = min(points, key=lambda point: (abs(point[0] - AT), point[1]))
+    return Row(photo, painting, style_error, reached, tuple(scores))
 
 
 def next_beta(tried: list[tuple[float, float]]) -> float | None:
-    """The β to try after these (β, content error).
+    """The β to try next.
 
-    None if AT is enclosed closely enough, or out of reach.
+    Args:
+        tried: (β, content error) of each so far.
+
+    Returns:
+        None if AT is enclosed closely enough, or out of reach.
     """
     low = max((beta for beta, error in tried if error <= AT), default=None)
     high = min((beta for beta, error in tried if error > AT), default=None)
@@ -119,9 +147,7 @@ def next_beta(tried: list[tuple[float, float]]) -> float | None:
     return math.sqrt(low * high) if high > 4.1 * low else None
 
 
-def score(
-    judge: Judge, weights: str | Path, kind: str, pairs=PAIRS, keep=lambda picture, name: None
-) -> Iterator[Row]:
-    """A row for each pair."""
-    for photo, painting in pairs:
-        yield score_pair(judge, weights, photo, painting, kind, keep)
+def score(judge: Judge, weights: str | Path, kind: str) -> Iterator[Row]:
+    """Score each of PAIRS; see `score_pair`."""
+    for photo, painting in PAIRS:
+        yield score_pair(judge, weights, photo, painting, kind)

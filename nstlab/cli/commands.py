@@ -1,5 +1,4 @@
-"""The lab's own commands: sweeps, runs, notebooks, learning and applying models, weights, this
-machine.
+"""The lab's own commands: sweeps, runs, notebooks, models, films, weights, this machine.
 
 Each function carries out one command and returns its exit code. It imports only what it needs, so
 that help is there at once.
@@ -29,7 +28,13 @@ LISTED = ("id", "recipe", "size", "steps_done", "loss", "seconds", "created")  #
 
 
 def network_option(default: str | None, help: str, more: tuple[str, ...] = ()) -> Any:
-    """The field that names a network, a classifier or one more."""
+    """The field that names a network.
+
+    Args:
+        default: its value.
+        help: what it is for.
+        more: networks that are allowed beside the classifiers.
+    """
 
     def parse(name: str) -> str:
         return name if name in more else known_network(name)
@@ -71,8 +76,7 @@ class RunsSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class InfoSettings(Settings):
-    """Print versions, devices, and the weights and sample pictures found on this machine; or what
-    layers a network has."""
+    """Print versions, devices, weights and samples of this machine; or a network's layers."""
 
     network: str | None = network_option(None, "the network")
 
@@ -90,19 +94,19 @@ def sweep_command(settings: SweepSettings) -> int:
         report.check_gallery(settings.gallery)  # before anything runs
     with tqdm(unit="run", dynamic_ncols=True, disable=None) as bar:
 
-        def show(case: Any, step: Any, done: Any) -> None:
-            if done is None:
+        def show(case: Any, step: Any, run: Any) -> None:
+            if run is None:
                 bar.set_postfix_str(printable(f"{case}: step {step.index}, loss {step.loss:.4g}"))
                 return
-            how = "found" if done.found else f"done in {done.result['seconds']:.0f} s"
-            bar.write(printable(f"nstlab: {case}: {how}"), file=sys.stderr)
+            state = "found" if run.found else f"done in {run.result['seconds']:.0f} s"
+            bar.write(printable(f"nstlab: {case}: {state}"), file=sys.stderr)
             bar.update()
 
         try:
             outcome = carry_out(settings, show)
         except KeyboardInterrupt:
-            message = "what is finished is kept; to go on, run the same command again"
-            raise KeyboardInterrupt(message) from None
+            advice = "what is finished is kept; to go on, run the same command again"
+            raise KeyboardInterrupt(advice) from None
     print(table(outcome.claims), end="\n\n")
     console.tell(", ".join(map(str, report.write(settings, outcome))))
     return 0
@@ -132,8 +136,10 @@ def _list_runs(results: Path) -> None:
     """Print tables of runs, and of films and learnings if there are any; and what is unfinished."""
     from nstlab.runs import index
 
-    console.print_table([LISTED, *([row[name] for name in LISTED] for row in index.rows(results))])
-    if others := index.other_rows(results):
+    runs = [[row[name] for name in LISTED] for row in index.rows(results)]
+    console.print_table([LISTED, *runs])
+    others = index.other_rows(results)
+    if others:
         print()
         console.print_table([list(others[0]), *(list(row.values()) for row in others)])
     for folder in index.unfinished(results):
@@ -154,29 +160,27 @@ def notebooks_command(settings: NotebooksSettings) -> int:
 
 
 def learn_command(settings: LearnSettings) -> int:
-    """Learn to paint, with a progress bar, and say where the model and its pictures are."""
+    """Learn to paint, with a progress bar; say where the model and its pictures are."""
     from tqdm import tqdm
 
     from nstlab.feedforward.training import train
 
-    start = time.monotonic()
-    step = None
+    began = time.monotonic()
+    last = None
     with tqdm(total=settings.steps, unit="batch", dynamic_ncols=True, disable=None) as bar:
 
-        def show(each: Any) -> None:
-            nonlocal step
-            step = each
+        def show(step: Any) -> None:
+            nonlocal last
+            last = step
             bar.update(step.index - bar.n)
             terms = " ".join(f"{name} {value:.3g}" for name, value in step.terms.items())
             bar.set_postfix_str(f"loss {step.loss:.3g}, {terms}", refresh=False)
 
         folder = train(settings, show)
-    how = (
-        f"learnt in {time.monotonic() - start:.0f} s, loss {step.loss:.3g}"
-        if step
-        else "was learnt already"
-    )
-    console.tell(f"{settings.out}: {how}; curves and pictures are in {folder}")
+    outcome = "was learnt already"
+    if last is not None:
+        outcome = f"learnt in {time.monotonic() - began:.0f} s, loss {last.loss:.3g}"
+    console.tell(f"{settings.out}: {outcome}; curves and pictures are in {folder}")
     return 0
 
 
@@ -186,7 +190,7 @@ def video_command(settings: VideoSettings) -> int:
 
     from nstlab.video.films import paint_film
 
-    start = time.monotonic()
+    began = time.monotonic()
     painted = 0
     with tqdm(unit="frame", dynamic_ncols=True, disable=None) as bar:
 
@@ -200,16 +204,15 @@ def video_command(settings: VideoSettings) -> int:
         try:
             film = paint_film(settings, show)
         except KeyboardInterrupt as interrupt:
-            raise KeyboardInterrupt(
-                *interrupt.args, "to go on, run the same command again"
-            ) from None
-    how = (
-        f"painted now: {painted}, in {time.monotonic() - start:.0f} s"
-        if painted
-        else "painted already"
+            advice = "to go on, run the same command again"
+            raise KeyboardInterrupt(*interrupt.args, advice) from None
+    outcome = "painted already"
+    if painted:
+        outcome = f"painted now: {painted}, in {time.monotonic() - began:.0f} s"
+    console.tell(
+        f"{settings.out}: {float(film.end):.2f} s, frames: {len(film.times)}, {outcome}; they are "
+        f"in {film.path}"
     )
-    summary = f"{float(film.end):.2f} s, frames: {len(film.times)}, {how}; they are in {film.path}"
-    console.tell(f"{settings.out}: {summary}")
     return 0
 
 
@@ -226,8 +229,8 @@ def export_command(settings: ExportSettings) -> int:
     """Write a model as an ONNX file."""
     from nstlab.feedforward.export import export_onnx
 
-    description = "photo (1, 3, H, W) and mix (1, paintings) in, picture (1, 3, H, W) out"
-    console.tell(f"{export_onnx(settings)}: {description}")
+    shapes = "photo (1, 3, H, W) and mix (1, paintings) in, picture (1, 3, H, W) out"
+    console.tell(f"{export_onnx(settings)}: {shapes}")
     return 0
 
 
@@ -237,16 +240,16 @@ def fetch_command(settings: FetchSettings) -> int:
 
     from nstlab.networks import downloads, weights
 
-    wanted = weights.download(settings.network, settings.weights)
-    with tqdm(unit="B", unit_scale=True, desc=wanted.path.name, disable=None) as bar:
+    download = weights.download(settings.network, settings.weights)
+    with tqdm(unit="B", unit_scale=True, desc=download.path.name, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total or None
             bar.update(done - bar.n)
 
-        path = downloads.fetch(wanted, progress)
-    use = {DEFAULT_NETWORK: f"--weights {settings.weights}", RAFT: "--flow raft"}
-    use = use.get(settings.network, f"--network {settings.network}")
+        path = downloads.fetch(download, progress)
+    options = {DEFAULT_NETWORK: f"--weights {settings.weights}", RAFT: "--flow raft"}
+    use = options.get(settings.network, f"--network {settings.network}")
     console.tell(f"{path}: complete, its hash is right; use it with {use}")
     return 0
 
@@ -255,7 +258,10 @@ def info_command(settings: InfoSettings) -> int:
     """Print what there is on this machine, or what layers a network has."""
     from nstlab.cli import info
 
-    info.print_machine() if settings.network is None else info.print_network(settings.network)
+    if settings.network is None:
+        info.print_machine()
+    else:
+        info.print_network(settings.network)
     return 0
 
 

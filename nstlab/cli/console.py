@@ -25,29 +25,37 @@ def tell(text: str) -> None:
 
 
 def print_table(rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows in columns that line up, numbers with four digits."""
-    lines = [
-        [printable(f"{cell:.4g}" if isinstance(cell, float) else str(cell)) for cell in row]
-        for row in rows
-    ]
+    """Print rows in columns that line up, numbers with four digits.
+
+    Args:
+        rows: all of one length, the first with the columns' titles.
+    """
+    lines = [[_cell_text(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        print(
-            "  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=True)).rstrip()
-        )
+        cells = [f"{text:{width}}" for text, width in zip(line, widths, strict=True)]
+        print("  ".join(cells).rstrip())
+
+
+def _cell_text(cell: Any) -> str:
+    return printable(f"{cell:.4g}" if isinstance(cell, float) else str(cell))
 
 
 class LastingStream:
     """A stream that never fails: what cannot be written is dropped.
 
-    Control characters, which may come from names of files, are escaped, but for those `kept`.
-
     Args:
-        error: why, the first time.
+        stream: what is written to.
+        kept: control characters that are not escaped; others may come from names of files.
+
+    Attributes:
+        error: why something could not be written, the first time.
     """
 
     def __init__(self, stream: Any, kept: str):
-        self.stream, self.kept, self.error = stream, kept, None
+        self.stream = stream
+        self.kept = kept
+        self.error: OSError | ValueError | None = None
 
     def write(self, text: str) -> int:
         """Write the text, and return its length."""
@@ -75,17 +83,16 @@ class LastingStream:
 
 @contextlib.contextmanager
 def lasting_streams() -> Iterator[LastingStream]:
-    """Make stdout, which is yielded, and stderr streams that never fail, in the block.
+    """Make stdout and stderr streams that never fail, in the block.
 
-    The shell may have closed them, and they may lack some characters."""
+    Yields:
+        The stream of stdout.
+    """
     before = sys.stdout, sys.stderr
-    usable = [out if out else open(os.devnull, "w", encoding="utf-8") for out in before]  # noqa: SIM115
-    for stream in usable:
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without α can still show the rest
-    sys.stdout = LastingStream(usable[0], "\n")
-    sys.stderr = LastingStream(usable[1], "\n\r\t")
-    stdout, stderr = sys.stdout, sys.stderr
+    stdout = LastingStream(_usable(sys.stdout), "\n")
+    stderr = LastingStream(_usable(sys.stderr), "\n\r\t")
+    sys.stdout = stdout
+    sys.stderr = stderr
     try:
         yield stdout
     finally:
@@ -94,10 +101,20 @@ def lasting_streams() -> Iterator[LastingStream]:
         sys.stdout, sys.stderr = before
 
 
+def _usable(stream: Any) -> Any:
+    """A stream that can be written to: the shell may have closed it, and it may lack characters."""
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")  # a terminal without α can still show the rest
+    return stream
+
+
 class _OneLine(logging.Formatter):
     """Shows a message in one line, whatever names of files are in it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
+        """The message, with control characters escaped."""
         return printable(super().formatMessage(record))
 
 

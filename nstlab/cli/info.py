@@ -16,6 +16,7 @@ from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import arithmetic_of
 from nstlab.networks import weights
 from nstlab.networks.architectures import ARCHITECTURES, architecture
+from nstlab.networks.downloads import Download
 from nstlab.networks.graph import fields
 from nstlab.networks.normalization import normalize_activations
 from nstlab.networks.vgg import VGG19
@@ -27,19 +28,14 @@ from nstlab.recipes.plan import largest_square
 def print_machine() -> None:
     """Print versions, devices, memory, weights and sample pictures of this machine."""
     print(
-        "nstlab",
-        version("nstlab"),
-        "- python",
-        platform.python_version(),
-        "- torch",
-        torch.__version__,
+        f"nstlab {version('nstlab')} - python {platform.python_version()} - torch "
+        f"{torch.__version__}"
     )
     for name in DEVICES[1:]:
         with contextlib.suppress(InputError):
             print(f"device   {name}: {_capacity(named_device(name))}")
     for name, download in weights.SOURCES.items():
-        missing = f"not here; nstlab fetch --weights {name} ({download.megabytes} MB)"
-        print(f"weights  {name}: {download.path if download.path.is_file() else missing}")
+        print(f"weights  {name}: {_place(download, f'--weights {name}')}")
     embedded = weights.load("embedded")
     print(
         f"weights  embedded: {embedded.metadata.get('title', '')}; the ImageNet VGG19 remains the "
@@ -52,8 +48,8 @@ def print_machine() -> None:
 
 def print_network(name: str) -> None:
     """Print a network's layers, its preprocessing, and where its weights are."""
-    network = architecture(name)
-    defaults = CONVENTIONS[DEFAULT_CONVENTION] if network.blocks else network
+    net = architecture(name)
+    defaults = CONVENTIONS[DEFAULT_CONVENTION] if net.blocks else net
     roles = {role: getattr(defaults, f"{role}_layers") for role in ("style", "content")}
     rows = [("layer", "depth", "filters", "stride, px", "sees, px", "default for")]
     for layer, field in fields(name).items():
@@ -64,19 +60,23 @@ def print_network(name: str) -> None:
         "\ndepth: convolutions up to it; sees: its receptive field. Input:",
         weights.trained_with(name),
     )
-    download = weights.download(name)
-    here = download.path.is_file()
-    missing = f"not here; nstlab fetch --network {name} ({download.megabytes} MB)"
-    print("weights  imagenet:", download.path if here else missing)
+    print("weights  imagenet:", _place(weights.download(name), f"--network {name}"))
+
+
+def _place(download: Download, option: str) -> str:
+    """Where downloaded weights are, or how to fetch them."""
+    if download.path.is_file():
+        return str(download.path)
+    return f"not here; nstlab fetch {option} ({download.megabytes} MB)"
 
 
 def _capacity(device: torch.device) -> str:
     """A device's free memory, its arithmetic, and the largest pictures that fit there."""
-    nets = {"embedded": normalize_activations(VGG19("embedded"))}
-    # Only its size matters.
-    nets["VGG19"] = normalize_activations(
-        VGG19(weights.random_weights(0)), [im.sample("coffee", 32)]
-    )
+    random = VGG19(weights.random_weights(0))  # of which only the size matters
+    nets = {
+        "embedded": normalize_activations(VGG19("embedded")),
+        "VGG19": normalize_activations(random, [im.sample("coffee", 32)]),
+    }
     sides = [
         f"{largest_square(net.to(device), device)} px with {name}" for name, net in nets.items()
     ]

@@ -1,5 +1,4 @@
-"""The command line, generated from the settings classes: `nstlab transfer PHOTO PAINTING --size 256
-…`.
+"""The command line, made from the settings classes: `nstlab transfer PHOTO PAINTING --size 256 …`.
 
 Exit codes: 0 done, 2 bad input (one line on stderr says what is wrong and what is allowed), 130
 interrupted. Each command imports only what it needs, so that `nstlab --help` answers at once.
@@ -92,8 +91,7 @@ def recipe_command(settings: RunSettings, job: JobSettings) -> int:
     files.check_outputs(settings, job)
     if os.environ.get("WORLD_SIZE", "").strip() in ("", "1"):
         return _carry_out(settings, job)
-    # What PyTorch logs of a lost connection, a stack of forty lines, comes back as an exception,
-    # too.
+    # PyTorch logs forty lines about a lost connection, which comes back as an exception, too.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read once, when PyTorch is loaded
     if os.environ.get("RANK", "").strip() not in ("", "0"):
         console.hush()  # the first rank tells the user what is to be told
@@ -108,87 +106,89 @@ def recipe_command(settings: RunSettings, job: JobSettings) -> int:
 
 
 def _serve(settings: RunSettings, job: JobSettings, team: Any) -> int:
-    """Evaluate tiles for the first rank, which tells the user all that is to be told."""
+    """Evaluate tiles for the first rank, which also tells the user what goes wrong here."""
     from nstlab.method.fast.tiles import serve
 
     try:
-        plan = _prepared(settings, job, team)
+        plan = _prepare(settings, job, team)
         serve(plan.objective, plan.net, plan.start, plan.tiling)
     except Exception as error:
         team.fail(error)
-        told = isinstance(error, (InputError, OSError)) or program.out_of_memory(error)
-        if team.outlives_first() and told:
+        is_known = isinstance(error, (InputError, OSError)) or program.out_of_memory(error)
+        if team.outlives_first() and is_known:
             return 2
         raise
     return 0
 
 
 def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int:
-    """Carry out one recipe with a progress bar.
-
-    A finished run that was kept is not computed again.
-    """
-    from tqdm import tqdm
-
-    from nstlab.pictures import images as im
+    """Carry out one recipe with a progress bar; a finished run that was kept is a cache hit."""
     from nstlab.runs.store import Store
 
     files.folder(job.results)  # before the outputs are tried, one of which may have its name
     _check_outputs(job)
-    plan = _prepared(settings, job, team)
+    plan = _prepare(settings, job, team)
     store = Store(job.results)
     try:
-        with tqdm(total=plan.total, unit="step", dynamic_ncols=True, disable=None) as bar:
-            stored, was_stored = store.obtain(
-                plan,
-                lambda step: _show_step(bar, step),
-                job.frames,
-                job.resume,
-                strict=True,
-                deep=job.depth == 16,
-            )
+        stored, is_cache_hit = _obtain(store, plan, job)
     except KeyboardInterrupt:
         best = store.partial(plan) / "best.png"
         if not best.is_file():
             raise
-        im.save(im.reopen(best), job.out, settings.to_dict(), job.depth == 16)
-        message = (
+        _save_best(best, settings, job)
+        raise KeyboardInterrupt(
             f"the best picture so far is {job.out}; to go on, run the same command again (--resume)"
-        )
-        raise KeyboardInterrupt(message) from None
+        ) from None
     except Exception as error:
         if isinstance(error, InputError) or not program.out_of_memory(error):
             raise
-        raise InputError(
-            "out of memory: " + plan.memory_message(plan.memory_needed() // 2, measured=False)
-        ) from None
-    how = (
-        f"found in {stored.folder}"
-        if was_stored
-        else f"done in {stored.manifest['result']['seconds']:.0f} s"
-    )
-    _write_outputs(stored, settings, job, how)
+        message = plan.memory_message(plan.memory_needed() // 2, measured=False)
+        raise InputError(f"out of memory: {message}") from None
+    seconds = stored.manifest["result"]["seconds"]
+    outcome = f"found in {stored.folder}" if is_cache_hit else f"done in {seconds:.0f} s"
+    _write_outputs(stored, settings, job, outcome)
     return 0
 
 
-def _prepared(settings: RunSettings, job: JobSettings, team: Any) -> Any:
-    """The plan; of a large one, what it needs is said. team: the processes, or None."""
+def _obtain(store: Any, plan: Any, job: JobSettings) -> tuple[Any, bool]:
+    """(the stored run, whether it was found), with a progress bar."""
+    from tqdm import tqdm
+
+    with tqdm(total=plan.total, unit="step", dynamic_ncols=True, disable=None) as bar:
+        return store.obtain(
+            plan,
+            lambda step: _show_step(bar, step),
+            job.frames,
+            job.resume,
+            strict=True,
+            deep=job.depth == 16,
+        )
+
+
+def _save_best(path: Path, settings: RunSettings, job: JobSettings) -> None:
+    """Put the best picture of an interrupted run where the user wants the picture."""
+    from nstlab.pictures import images as im
+
+    im.save(im.reopen(path), job.out, settings.to_dict(), job.depth == 16)
+
+
+def _prepare(settings: RunSettings, job: JobSettings, team: Any) -> Any:
+    """The plan; say what it needs if it is a large one. team: the processes, if there are many."""
     from nstlab.recipes.capacity import MemoryBudget, prepare_here, prepare_together
 
-    def prepare() -> Any:
-        budget = MemoryBudget(job.tile, job.memory)
-        if team is None:
-            return prepare_here(settings, job.device, budget)
-        return prepare_here(settings, team.device(job.device), replace(budget, team=team))
-
-    plan = prepare() if team is None else prepare_together(prepare, team)
-    if plan.tiling is not None and (team is None or team.leads):
-        where = ", pictures on the host" if plan.on_host else ""
-        size = f"{plan.shape[1]}×{plan.shape[0]}"
-        console.say(
-            f"{size} in tiles, with {plan.memory_needed() / 1e9:.2f} GB of memory for the "
-            f"run{where}"
+    budget = MemoryBudget(job.tile, job.memory)
+    if team is None:
+        plan = prepare_here(settings, job.device, budget)
+    else:
+        plan = prepare_together(
+            lambda: prepare_here(settings, team.device(job.device), replace(budget, team=team)),
+            team,
         )
+    if plan.tiling is not None and (team is None or team.leads):
+        size = f"{plan.shape[1]}×{plan.shape[0]}"
+        memory = f"{plan.memory_needed() / 1e9:.2f} GB of memory"
+        suffix = ", pictures on the host" if plan.on_host else ""
+        console.say(f"{size} in tiles, with {memory} for the run{suffix}")
     return plan
 
 
@@ -210,26 +210,26 @@ def _show_step(bar: Any, step: Any) -> None:
         bar.write(f"nstlab: step {step.index}: {step.event}", file=sys.stderr)
 
 
-def _write_outputs(stored: Any, settings: RunSettings, job: JobSettings, how: str) -> None:
+def _write_outputs(stored: Any, settings: RunSettings, job: JobSettings, outcome: str) -> None:
     """Put the picture (and the animation) where the user wants them, and say so in one line."""
     from nstlab.method.steps import Status
     from nstlab.pictures import images as im
 
     deep = job.depth == 16
-    result = stored.manifest["result"]
-    places = str(job.out)
     try:
         picture = im.reopen(stored.deep_picture if deep else stored.picture)
     except InputError as error:
         raise InputError(f"{error}; --no-resume computes it anew") from None
+    paths = str(job.out)
     if job.frames:  # first, because more can go wrong with it
         frames = itertools.chain(map(im.reopen, stored.some_frames(job.frames)), [picture])
-        places += f" and {im.save_gif(frames, picture.shape[-2:], job.animation)}"
+        paths += f" and {im.save_gif(frames, picture.shape[-2:], job.animation)}"
     im.save(picture, job.out, settings.to_dict(), deep)
-    why = "" if result["status"] == Status.FINISHED else f" ({result['status']})"
+    result = stored.manifest["result"]
+    status = "" if result["status"] == Status.FINISHED else f" ({result['status']})"
     console.tell(
-        f"{places}: {how}, {result['steps']} steps{why}, {result['evaluations']} evaluations, "
-        f"loss {result['loss']:.4g}, events: {'; '.join(result['events']) or 'none'}"
+        f"{paths}: {outcome}, {result['steps']} steps{status}, {result['evaluations']} "
+        f"evaluations, loss {result['loss']:.4g}, events: {'; '.join(result['events']) or 'none'}"
     )
 
 
@@ -246,5 +246,5 @@ def commands() -> dict[str, Subcommand]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit code."""
+    """Run one command, by default that of the process's words; return the exit code."""
     return program.run_program(commands, argv, "nstlab", DESCRIPTION)

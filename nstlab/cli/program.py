@@ -1,8 +1,7 @@
-"""A program made from settings classes: its options, its help, and what happens when something goes
-wrong.
+"""A program made from settings classes: its options, its help, and how errors are told.
 
-Exit codes: 0 done, 2 bad input (one line on stderr says what is wrong and what is allowed), 130
-interrupted.
+Exit codes: 0 done; 2 bad input (one line on stderr says what is wrong and what is allowed); 130 if
+the command was interrupted.
 """
 
 from __future__ import annotations
@@ -30,8 +29,12 @@ NEGATIVE = re.compile(r"-(\.?\d.*|nan|inf(inity)?)$", re.IGNORECASE)  # words th
 
 @dataclass(frozen=True)
 class Subcommand:
-    """One thing that a program does: a function of its settings, one object of each class, that
-    returns the exit code."""
+    """One thing that a program does.
+
+    Attributes:
+        run: called with one object of each settings class, returns the exit code.
+        settings: the classes; the first one's docstring is the command's help.
+    """
 
     run: Callable[..., int]
     settings: tuple[type[Settings], ...]
@@ -47,8 +50,8 @@ class _Positional(str):
 class _Parser(argparse.ArgumentParser):
     """Raises InputError where argparse would print its usage and exit."""
 
-    def __init__(self, **how: Any):
-        super().__init__(**how)
+    def __init__(self, **options: Any):
+        super().__init__(**options)
         self._negative_number_matcher = NEGATIVE  # argparse's own takes -1e3 for an option
         self.register("type", None, str)  # of a _Positional, too
 
@@ -56,14 +59,12 @@ class _Parser(argparse.ArgumentParser):
         return None if isinstance(word, _Positional) else super()._parse_optional(word)
 
     def error(self, message: str) -> NoReturn:
+        """Raise InputError with the message, and where help is."""
         raise InputError(f"{message}; see {self.prog} --help")
 
 
 def _parser(prog: str, command: Subcommand) -> _Parser:
-    """The parser of one command's words.
-
-    It holds only what is given, as text: the settings check it and know the defaults.
-    """
+    """The parser of one command's words: what is given, as text, which the settings check."""
     parser = _Parser(
         prog=prog,
         description=command.settings[0].__doc__,
@@ -75,46 +76,45 @@ def _parser(prog: str, command: Subcommand) -> _Parser:
             try:
                 _add_option(parser, field, annotation, opt)
             except argparse.ArgumentError:
-                problem = f"{prog}: two settings are called '{field.name}'"
-                raise InputError(f"{problem}; the recipe needs another name for its own") from None
+                raise InputError(
+                    f"{prog}: two settings are called '{field.name}'; the recipe needs another "
+                    "name for its own"
+                ) from None
     return parser
 
 
 def _add_option(parser: _Parser, field: dataclasses.Field, annotation: Any, opt: Option) -> None:
     """Add an option for a settings field, or a positional argument if the field has no default."""
-    (element, many, _), default = field_type(annotation), field.default
-    help = opt.help + ("" if opt.low is None else f" [{opt.allowed()}]")
-    if default not in (dataclasses.MISSING, None, ()):
-        help += f" (default: {default})"
-    help = help.replace("%", "%%")  # which argparse would fill in
-    # --from: from_
-    option_names = [
-        name for name in (opt.short, "--" + field.name.rstrip("_").replace("_", "-")) if name
-    ]
+    element, many, _ = field_type(annotation)
+    default = field.default
+    help = _help(opt, default)
     if default is dataclasses.MISSING:
         parser.add_argument(field.name, metavar=field.name.upper(), help=help)
-    elif opt.positional:
-        parser.add_argument(
-            field.name, metavar=field.name.upper(), nargs="*" if many else "?", help=help
-        )
-    elif element is bool and default is not None:
-        parser.add_argument(
-            *option_names, dest=field.name, action=argparse.BooleanOptionalAction, help=help
-        )
+        return
+    if opt.positional:
+        nargs = "*" if many else "?"
+        parser.add_argument(field.name, metavar=field.name.upper(), nargs=nargs, help=help)
+        return
+    details: dict[str, Any] = {"dest": field.name, "help": help}
+    if element is bool and default is not None:
+        details |= {"action": argparse.BooleanOptionalAction}
     elif opt.pairs:
-        parser.add_argument(
-            *option_names,
-            dest=field.name,
-            metavar=("NAME", "VALUE"),
-            nargs=2,
-            action="extend",
-            help=help,
-        )
+        details |= {"metavar": ("NAME", "VALUE"), "nargs": 2, "action": "extend"}
     else:
         metavar = _metavar(field.name, element, opt)
-        parser.add_argument(
-            *option_names, dest=field.name, metavar=metavar, nargs="*" if many else None, help=help
-        )
+        details |= {"metavar": metavar, "nargs": "*" if many else None}
+    name = "--" + field.name.rstrip("_").replace("_", "-")  # --from: from_
+    parser.add_argument(*([opt.short, name] if opt.short else [name]), **details)
+
+
+def _help(opt: Option, default: Any) -> str:
+    """An option's help, with its bounds and its default."""
+    help = opt.help
+    if opt.low is not None:
+        help += f" [{opt.allowed()}]"
+    if default not in (dataclasses.MISSING, None, ()):
+        help += f" (default: {default})"
+    return help.replace("%", "%%")  # which argparse would fill in
 
 
 def _metavar(name: str, element: type, opt: Option) -> str:
@@ -129,32 +129,32 @@ def _metavar(name: str, element: type, opt: Option) -> str:
 
 
 def parse(
-    commands: Mapping[str, Subcommand], argv: Sequence[str], prog: str, about: str = ""
+    commands: Mapping[str, Subcommand], argv: Sequence[str], prog: str, description: str = ""
 ) -> tuple[Subcommand, list[Settings]]:
-    """(the command that the words ask for, its settings).
+    """Find the command that words ask for.
 
-    A program with a single command has no word for it.
+    Args:
+        commands: by name; a program with a single command has no word for it.
+        argv: the words.
+        prog: name of the program, for its help.
+        description: what it does.
+
+    Returns:
+        (the command, its settings).
 
     Raises:
-        InputError: for words that cannot be understood, and SystemExit(0) after --help.
+        InputError: for words that cannot be understood.
+        SystemExit: with 0, after --help.
     """
-    words = list(argv)
     if len(commands) == 1:
         (command,) = commands.values()
+        words = list(argv)
     else:
-        top = _Parser(prog=prog, description=about)
-        names = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-        for name, subcommand in commands.items():
-            names.add_parser(
-                name, help=subcommand.settings[0].__doc__.replace("%", "%%"), add_help=False
-            )
-        name = top.parse_args(words[:1] or ["--help"]).command
-        if name is None:  # after "--"
-            top.error("a command comes first")
+        name = _command_name(commands, argv, prog, description)
         command = commands[name]
         prog = f"{prog} {name}"
-        words = words[1:]
-    values = _found(_parser(prog, command), words)
+        words = list(argv[1:])
+    values = _values(_parser(prog, command), words)
     settings = [
         cls(**{name: values[name] for name, *_ in cls.options() if name in values})
         for cls in command.settings
@@ -162,23 +162,39 @@ def parse(
     return command, settings
 
 
-def _found(parser: _Parser, words: list[str]) -> dict[str, Any]:
-    """The fields that the words give a value.
+def _command_name(
+    commands: Mapping[str, Subcommand], argv: Sequence[str], prog: str, description: str
+) -> str:
+    """The first word, which names a command; without any, print the help and exit."""
+    parser = _Parser(prog=prog, description=description)
+    names = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for name, command in commands.items():
+        help = command.settings[0].__doc__.replace("%", "%%")
+        names.add_parser(name, help=help, add_help=False)
+    name = parser.parse_args(list(argv[:1]) or ["--help"]).command
+    if name is None:  # after "--"
+        parser.error("a command comes first")
+    return name
 
-    Options may stand between positional arguments; --style_layers will do, too.
+
+def _values(parser: _Parser, words: list[str]) -> dict[str, Any]:
+    """{field: its value, as text} of the fields that the words name.
+
+    Options may stand between positional arguments; --style_layers is --style-layers.
     """
     end = words.index("--") if "--" in words else len(words)  # behind which nothing is an option
-    dashed = [
+    options = [
         re.sub(r"^--\w+", lambda name: name[0].replace("_", "-"), word) for word in words[:end]
     ]
     # Argparse cannot have both "--" and options in between. In its place, a flag ends the values of
     # the option before it; nobody can type the flag, since underscores become hyphens.
     parser.add_argument("--_", action="store_true", help=argparse.SUPPRESS)
-    behind = ["--_", *map(_Positional, words[end + 1 :])] if end < len(words) else []
-    namespace, unknown = parser.parse_known_intermixed_args(dashed + behind)
+    if end < len(words):
+        options += ["--_", *map(_Positional, words[end + 1 :])]
+    values, unknown = parser.parse_known_intermixed_args(options)
     if unknown:
         parser.error(f"unrecognized arguments: {shlex.join(unknown)}")
-    return vars(namespace)
+    return vars(values)
 
 
 # --- running --------------------------------------------------------------------------------------
@@ -188,15 +204,18 @@ def run_program(
     commands: Callable[[], Mapping[str, Subcommand]],
     argv: Sequence[str] | None,
     prog: str,
-    about: str = "",
+    description: str = "",
 ) -> int:
-    """Run the command that the words (by default the process's own) ask for.
+    """Run the command that words ask for.
 
     What cannot be printed, as to a full disk, keeps no command from doing its work.
 
     Args:
         commands: makes them, once signals are handled, since to import what they need takes a
             while.
+        argv: the words; None for the process's own.
+        prog: name of the program, for its help.
+        description: what it does.
 
     Returns:
         The exit code.
@@ -204,7 +223,7 @@ def run_program(
     interrupts = Interrupts()
     words = sys.argv[1:] if argv is None else argv
     with lasting_streams() as stdout, interrupts.handle(whole_process=argv is None):
-        code = _run(interrupts, commands, words, prog, about)
+        code = _run(interrupts, commands, words, prog, description)
         stdout.flush()
         # A closed pipe is no error: whoever reads it (`head`, say) has seen enough.
         if code == 0 and stdout.error and not isinstance(stdout.error, BrokenPipeError):
@@ -219,13 +238,13 @@ def _run(
     commands: Callable[[], Mapping[str, Subcommand]],
     words: Sequence[str],
     prog: str,
-    about: str,
+    description: str,
 ) -> int:
     """Run a command, and say in one line why it ended if that was before its end."""
     try:
         prepare_log()
-        command, settings = parse(commands(), words, prog, about)
-        _check_surroundings()
+        command, settings = parse(commands(), words, prog, description)
+        _check_environment()
         return command.run(*settings)
     except SystemExit as end:
         if end.code:
@@ -242,21 +261,22 @@ def _run(
         return _end(interrupts)  # of which a library has made another error
 
 
-def _end(interrupts: Interrupts, *messages: str) -> int:
+def _end(interrupts: Interrupts, *details: str) -> int:
     """Say that the command was interrupted; return the exit code. More signals are ignored."""
     interrupts.ignore_more()
     if logging.getLogger(LOG).isEnabledFor(logging.WARNING):
-        say("; ".join(["interrupted", *messages]))
+        say("; ".join(["interrupted", *details]))
     return 130
 
 
-def _check_surroundings() -> None:
+def _check_environment() -> None:
     """Raise InputError where a library would end the process, or say more than a line."""
     try:
         os.getcwd()
     except OSError as error:
         raise InputError(f"the current folder is gone ({error.strerror}); go to another") from None
-    if not (names := [name for name in os.environ if name.startswith("TQDM_")]):
+    names = [name for name in os.environ if name.startswith("TQDM_")]
+    if not names:
         return
     try:
         with contextlib.redirect_stderr(io.StringIO()):
@@ -265,15 +285,13 @@ def _check_surroundings() -> None:
             with tqdm(total=1, disable=False) as bar:
                 bar.update()
     except Exception as error:  # whatever a bar of such a form can raise
-        problem = f"{', '.join(names)}: no progress bar can be shown like this ({error})"
-        raise InputError(problem) from None
+        raise InputError(
+            f"{', '.join(names)}: no progress bar can be shown like this ({error})"
+        ) from None
 
 
 def _known_failure(error: Exception) -> str:
-    """What is wrong with the input or the machine, such as a full disk.
-
-    Any other error is raised again.
-    """
+    """What is wrong with the input or the machine; any other error is raised again."""
     if isinstance(error, (InputError, FloatingPointError)):
         return str(error)
     if out_of_memory(error):

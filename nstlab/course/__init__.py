@@ -1,2 +1,1 @@
-"""The course: what the notebooks call, and the commands that run them: `nstlab sweep` an
-experiment, `nstlab notebooks` all."""
+"""The course: what the notebooks call, and the commands `nstlab sweep` and `nstlab notebooks`."""

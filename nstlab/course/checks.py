@@ -1,5 +1,4 @@
-"""How exercises are checked: the registry of checks, `check`, which notebooks call, and how answers
-are compared."""
+"""How exercises are checked: the registry, `check`, and how answers are compared."""
 
 from __future__ import annotations
 
@@ -16,7 +15,11 @@ EXERCISES: dict[str, Callable[..., str]] = {}
 
 
 def exercise(number: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
-    """Put a check into EXERCISES, under a notebook's number and its own: "03.1"."""
+    """Put a check into EXERCISES, as a decorator.
+
+    Args:
+        number: of the notebook and of the exercise in it: "03.1".
+    """
 
     def register(check: Callable[..., str]) -> Callable[..., str]:
         EXERCISES[number] = check
@@ -26,15 +29,20 @@ def exercise(number: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
 
 
 def check(name: str, answer: Any, *material: Any, solution: bool = False) -> Markdown:
-    """Whether an exercise is solved; a hint if not.
+    """Say whether an exercise is solved, with a hint if not.
 
     Args:
+        name: number of the exercise, "03.1".
+        answer: the reader's: a value, or a function.
         material: what the exercise needs besides the answer.
         solution: whether the answer is the notebook's own.
+
+    Raises:
+        InputError: if there is no such exercise.
     """
-    right = EXERCISES[one_of("exercise", name, list(EXERCISES))]
+    find_hint = EXERCISES[one_of("exercise", name, list(EXERCISES))]
     try:
-        hint = right(_given(answer), *material)
+        hint = find_hint(_require(answer), *material)
     except Unanswered:
         nothing = " (your function returns nothing)" if callable(answer) else ""
         return Markdown(
@@ -55,50 +63,67 @@ class Unanswered(Exception):
     """There is no answer yet."""
 
 
-def _given(answer: Any) -> Any:
-    """The answer, if there is one.
-
-    A function is wrapped, so that it too counts as unanswered if it returns nothing.
-    """
+def _require(answer: Any) -> Any:
+    """The answer; Unanswered if there is none, or if it is a function that returns nothing."""
     if answer is None or answer is ...:
         raise Unanswered
     if not callable(answer):
         return answer
-    return lambda *values: _given(answer(*values))
+    return lambda *values: _require(answer(*values))
 
 
 # --- how answers are compared ---------------------------------------------------------------------
 
 
-def close(answer: Any, wanted: Any, tolerance: float = 1e-3) -> bool:
-    """Whether two numbers, or two arrays of one shape, agree within a part of the largest value."""
-    answer = np.asarray(answer, dtype=float)
-    wanted = np.asarray(wanted, dtype=float)
-    return answer.shape == wanted.shape and bool(
-        np.all(np.abs(answer - wanted) <= tolerance * np.abs(wanted).max() + 1e-12)
-    )
+def close(value: Any, expected: Any, tolerance: float = 1e-3) -> bool:
+    """Whether two numbers, or two arrays of one shape, agree.
+
+    Args:
+        value, expected: what is compared.
+        tolerance: of each difference, as a part of the largest expected value.
+    """
+    value = np.asarray(value, dtype=float)
+    expected = np.asarray(expected, dtype=float)
+    if value.shape != expected.shape:
+        return False
+    bound = tolerance * np.abs(expected).max() + 1e-12
+    return bool(np.all(np.abs(value - expected) <= bound))
 
 
 def hint(
-    answer: Any, wanted: Any, mistakes: dict[str, Any], otherwise: str, tolerance: float = 1e-3
+    value: Any, expected: Any, mistakes: dict[str, Any], otherwise: str, tolerance: float = 1e-3
 ) -> str:
-    """Say nothing, "", for the wanted value.
+    """Find the hint for a value.
 
-    For another, the hint of the known mistake that leads to it, or else `otherwise`.
+    Args:
+        value: the answer, or what the reader's function returns.
+        expected: the right one.
+        mistakes: {hint: the value that a known mistake leads to}.
+        otherwise: the hint for any other value.
+        tolerance: see `close`.
+
+    Returns:
+        A hint; "" for the right value.
     """
-    if close(answer, wanted, tolerance):
+    if close(value, expected, tolerance):
         return ""
-    return next(
-        (hint for hint, value in mistakes.items() if close(answer, value, tolerance)), otherwise
-    )
+    for hint, mistaken in mistakes.items():
+        if close(value, mistaken, tolerance):
+            return hint
+    return otherwise
 
 
 def word(answer: Any) -> str:
+    """The answer as a word, in small letters."""
     return str(answer).strip().lower()
 
 
 def choice(answer: Any, allowed: tuple[str, ...], right: str, hint: str) -> str:
-    """ "" for the right one of the words that are allowed, the hint for another of them."""
+    """Find the hint for one of several words.
+
+    Returns:
+        What words are allowed, if it is none of them; "" for the right one, `hint` for another.
+    """
     if word(answer) not in allowed:
         *most, last = (f'"{word}"' for word in allowed)
         return f"answer {', '.join(most)} or {last}"
@@ -106,4 +131,5 @@ def choice(answer: Any, allowed: tuple[str, ...], right: str, hint: str) -> str:
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Values between 0 and 1, the same each time."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))

@@ -1,5 +1,4 @@
-"""What a notebook asks and what its runs answer: a guess beforehand, and claims, each with the
-numbers that decide it."""
+"""What a notebook asks, and what its runs answer: a guess, and claims with their numbers."""
 
 from __future__ import annotations
 
@@ -27,12 +26,21 @@ class Claim:
 def claim(
     text: str, numbers: float | Sequence[float] | Mapping[str, float], holds: bool, unit: str = ""
 ) -> Claim:
-    """A claim with its numbers written out: "0.123, 4.56 px", "noise 0.1, grey 0.2"."""
-    if not isinstance(numbers, (Mapping, Sequence)):
-        numbers = [numbers]
-    named = numbers.items() if isinstance(numbers, Mapping) else [("", value) for value in numbers]
-    listed = ", ".join(f"{name} {value:.3g}".strip() for name, value in named)
-    return Claim(text, f"{listed} {unit}".strip(), bool(holds))
+    """Make a claim, with its numbers written out: "0.123, 4.56 px", "noise 0.1, grey 0.2".
+
+    Args:
+        text: the claim.
+        numbers: what decides it; a mapping gives each a name.
+        holds: whether they confirm it.
+        unit: of all numbers.
+    """
+    if isinstance(numbers, Mapping):
+        words = [f"{name} {value:.3g}" for name, value in numbers.items()]
+    elif isinstance(numbers, Sequence):
+        words = [f"{value:.3g}" for value in numbers]
+    else:
+        words = [f"{numbers:.3g}"]
+    return Claim(text, f"{', '.join(words)} {unit}".strip(), bool(holds))
 
 
 def rises(values: Sequence[float]) -> bool:
@@ -43,15 +51,16 @@ def rises(values: Sequence[float]) -> bool:
 def table(claims: Sequence[Claim]) -> str:
     """Claims as a Markdown table."""
     lines = ["| claim | number | holds |", "|---|---|---|"]
-    return "\n".join(
-        lines + [f"| {c.text} | {c.number} | {'yes' if c.holds else '**no**'} |" for c in claims]
-    )
+    for claim in claims:
+        holds = "yes" if claim.holds else "**no**"
+        lines.append(f"| {claim.text} | {claim.number} | {holds} |")
+    return "\n".join(lines)
 
 
 class Guess:
     """A question with choices, asked before the answer can be seen.
 
-    Without a browser, only the question is shown.
+    Without a browser, only the question and its choices are shown.
     """
 
     def __init__(self, question: str, choices: Sequence[str]):
@@ -63,19 +72,17 @@ class Guess:
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         if static():
-            return {
-                "text/markdown": f"**{self.question}**\n\n"
-                + "\n".join(f"- {choice}" for choice in self.choices)
-            }
-        return w.VBox([w.HTML(f"<b>{self.question}</b>"), self.buttons])._repr_mimebundle_(
-            **options
-        )
+            choices = "\n".join(f"- {choice}" for choice in self.choices)
+            return {"text/markdown": f"**{self.question}**\n\n{choices}"}
+        widget = w.VBox([w.HTML(f"<b>{self.question}</b>"), self.buttons])
+        return widget._repr_mimebundle_(**options)
 
 
 def predict(question: str, choices: Sequence[str]) -> Guess:
     """Ask the reader for a guess.
 
-    Show the result as the last line of a cell, and hand it to `verdict` later.
+    Returns:
+        What to show as the last line of a cell, and to hand to `verdict` later.
     """
     return Guess(question, choices)
 
@@ -87,10 +94,9 @@ def verdict(guess: Guess, answer: str, claims: Sequence[Claim]) -> Markdown:
         InputError: if the answer is not among the choices.
     """
     one_of("answer", answer, list(guess.choices))
-    predicted = guess.buttons.value
-    guessed = (
-        ""
-        if predicted is None
-        else f"You predicted: *{predicted}*. " + ("That is it. " if predicted == answer else "")
-    )
+    guessed = ""
+    if guess.buttons.value is not None:
+        guessed = f"You predicted: *{guess.buttons.value}*. "
+        if guess.buttons.value == answer:
+            guessed += "That is it. "
     return Markdown(f"**{guess.question}** {guessed}The runs say: **{answer}**.\n\n{table(claims)}")

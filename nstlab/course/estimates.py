@@ -19,47 +19,50 @@ OVERHEAD = 1.15
 
 
 def estimate(sweep: Sweep, results: str | Path, device: str = DEVICES[0]) -> str:
-    """A line that says what a sweep will run, and how long that takes.
+    """A line that says what a sweep will run, and how long that takes on this machine.
 
-    Runs that are in the store take no time.
+    Args:
+        sweep: whose runs take no time if they are in the store.
+        results: folder of the store.
+        device: where to compute.
     """
     store = Store(results)
     plan = None
-    missing = 0
-    steps, seconds, rates = 0, 0.0, {}
+    kept = 0
+    steps = 0
+    seconds = 0.0
+    rates: dict[tuple[Any, ...], float] = {}  # seconds of a step, by what they depend on
     for case in sweep.cases:
         plan = prepare(case.settings, device, plan)
         steps += sum(level.steps for level in plan.schedule)
         if store.find(plan) is not None:
+            kept += 1
             continue
-        missing += 1
         kind = _kind(plan)
         if kind not in rates:
             rates[kind] = seconds_per_step(plan)
         seconds += OVERHEAD * rates[kind] * _full_steps(plan)
     runs = f"{len(sweep.cases)} runs at {sweep.base.size} px, {steps} steps in all"
-    if not missing:
+    if kept == len(sweep.cases):
         return f"{runs}: kept from before"
-    already_there = (
-        f" ({len(sweep.cases) - missing} runs are kept from before)"
-        if missing < len(sweep.cases)
-        else ""
-    )
-    return f"{runs}: about {max(1, round(seconds))} s on this machine{already_there}"
+    suffix = f" ({kept} runs are kept from before)" if kept else ""
+    return f"{runs}: about {max(1, round(seconds))} s on this machine{suffix}"
 
 
 def _kind(plan: Plan) -> tuple[Any, ...]:
-    """What a step's time depends on: size, network, layers that are read, and optimizer."""
-    s = plan.settings
+    """What a step's time depends on: the size, the network, what is read of it, the optimizer."""
+    settings = plan.settings
     # The statistic is one of these fields.
-    network = [getattr(s, name) for name, _, opt in s.options() if opt.group == NETWORK]
+    network = [
+        getattr(settings, name) for name, _, opt in settings.options() if opt.group == NETWORK
+    ]
     return (
         plan.recipe,
         *plan.start.shape,
         *network,
         *plan.layers,
         *plan.objective.weights,
-        s.optimizer,
+        settings.optimizer,
     )
 
 
@@ -78,6 +81,5 @@ def seconds_per_step(plan: Plan) -> float:
 def _full_steps(plan: Plan) -> float:
     """Steps of a run, those at smaller sizes counted by their share of the pixels."""
     height, width = plan.start.shape[-2:]
-    return sum(
-        level.steps * level.shape[0] * level.shape[1] / (height * width) for level in plan.schedule
-    )
+    pixel_steps = sum(level.steps * level.shape[0] * level.shape[1] for level in plan.schedule)
+    return pixel_steps / (height * width)

@@ -26,16 +26,19 @@ FOLDER = files.shipped("notebooks")
 
 
 def available(folder: Path | None = None) -> dict[str, Path]:
-    """The numbered notebooks of a folder (default: FOLDER) by name, in order.
+    """The numbered notebooks of a folder, by name, in order.
+
+    Args:
+        folder: by default FOLDER.
 
     Raises:
-        InputError: where there are none.
+        InputError: if there are none.
     """
     folder = FOLDER if folder is None else folder
-    paths = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
-    if not paths:
+    notebooks = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
+    if not notebooks:
         raise InputError(f"notebooks: there are none in {folder}")
-    return paths
+    return notebooks
 
 
 NOTEBOOK = files.object_with(
@@ -48,11 +51,7 @@ NOTEBOOK = files.object_with(
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A notebook, as plain values.
-
-    Raises:
-        InputError: if it cannot be read, or is none.
-    """
+    """A notebook, as plain values. Raises InputError if it cannot be read, or is none."""
     try:
         notebook = files.read_json(path)
         files.check_json(notebook, NOTEBOOK)
@@ -68,6 +67,12 @@ class Outcome:
     """The variables that an experiment's cells leave behind.
 
     Attributes:
+        title: of the experiment.
+        guess: its question, with choices.
+        answer: which of them is right.
+        claims: what its runs show.
+        sheet: its pictures.
+        lesson: that made its runs.
         runs: none if nothing is optimized.
         curves: of the losses.
     """
@@ -83,41 +88,56 @@ class Outcome:
 
 
 def cells(name: str) -> list[tuple[str, str]]:
-    """[(where it is, its source)] of each cell that defines an experiment, in order.
+    """The cells that define an experiment, in order.
+
+    Args:
+        name: the tag that they have, such as "E3".
+
+    Returns:
+        [(notebook and number of the cell, its source)].
 
     Raises:
-        InputError: if there are none.
+        InputError: if no cell has the tag.
     """
-    sources = []
-    for path in available().values():
-        for i, cell in enumerate(read(path)["cells"], 1):
-            if name in cell["metadata"].get("tags", []):
-                sources.append((f"{path.name}, cell {i}", "".join(cell["source"])))
-    if not sources:
+    tagged = [
+        (f"{path.name}, cell {number}", "".join(cell["source"]))
+        for path in available().values()
+        for number, cell in enumerate(read(path)["cells"], 1)
+        if name in cell["metadata"].get("tags", [])
+    ]
+    if not tagged:
         raise InputError(f"experiment: no notebook has cells that are tagged {name}")
-    return sources
+    return tagged
 
 
 def carry_out(options: SweepSettings, report: Report) -> Outcome:
     """Run an experiment's cells.
 
+    Args:
+        options: which experiment, and its parameters.
+        report: called as a sweep's.
+
     Raises:
         InputError: if the weights end too early for what is compared.
     """
-    options_of_lesson = {
+    parameters = {
         name: getattr(options, name)
         for name, _, _ in SweepSettings.options()
         if name not in ("experiment", "gallery")
     }
-    names: dict[str, Any] = {
-        name: options_of_lesson[name] for name in ("budget", *PARAMETERS, "results")
+    variables: dict[str, Any] = {
+        name: parameters[name] for name in ("budget", *PARAMETERS, "results")
     }
-    names |= {"nst": nstlab, "lesson": Lesson(report=report, **options_of_lesson)}
+    variables |= {"nst": nstlab, "lesson": Lesson(report=report, **parameters)}
     try:
-        for where, source in cells(options.experiment):
-            exec(compile(source, where, "exec"), names)
+        for title, source in cells(options.experiment):
+            exec(compile(source, title, "exec"), variables)
     except InputError as error:
         raise InputError(f"{options.experiment}: {error}") from error
     return Outcome(
-        **{field.name: names[field.name] for field in fields(Outcome) if field.name in names}
+        **{
+            field.name: variables[field.name]
+            for field in fields(Outcome)
+            if field.name in variables
+        }
     )

@@ -13,31 +13,25 @@ Without a browser (see live.static), nothing is shown while runs are made.
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import ipywidgets as w
-from IPython.display import display
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from nstlab import figures
 from nstlab.base import files
 from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS
 from nstlab.base.settings import InputError
 from nstlab.course import estimates
+from nstlab.course.progress import PREVIEW, Progress
 from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS, SweepSettings
 from nstlab.feedforward.crops import HELD_OUT
 from nstlab.feedforward.learning import LearningStep
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import LearnSettings
 from nstlab.feedforward.training import train
-from nstlab.live.static import static
-from nstlab.live.viewer import jpeg
 from nstlab.networks import weights
 from nstlab.networks.normalization import normalize_activations
 from nstlab.networks.vgg import VGG19
@@ -47,12 +41,16 @@ from nstlab.runs.sweep import Report, Sweep, dask
 from nstlab.video.films import Film, FrameDone, paint_film
 from nstlab.video.settings import VideoSettings, words
 
-PREVIEW = 240  # px: long side of the picture that is shown while it is made
-
 
 @dataclass(frozen=True)
 class Budget:
-    """What an experiment may cost: long side in pixels, steps, and steps of `longer` ones."""
+    """How much an experiment may cost.
+
+    Attributes:
+        size: px, the long side.
+        steps: of a run.
+        longer: steps of a run where an experiment asks what more steps change.
+    """
 
     size: int
     steps: int
@@ -68,7 +66,7 @@ BUDGETS = {
 
 @cache
 def reached_layers(source: str) -> tuple[str, ...]:
-    """The convolutions that some weights have; read once, since a file may have half a gigabyte."""
+    """The convolutions that weights reach; read once, since a file may have half a gigabyte."""
     return tuple(weights.load(source).layers)
 
 
@@ -76,9 +74,15 @@ class Lesson:
     """Sizes, steps and layers for a notebook's experiments, its pictures and its network.
 
     Args:
+        budget: name of one of BUDGETS.
+        photo, painting: names of samples, or paths.
+        report: called as a sweep's; by default progress is shown.
+        parameters: more of the fields of SweepSettings.
+
+    Attributes:
         size, steps, longer: the budget's, unless parameters say otherwise.
         common: settings of all its runs, {name: value}.
-        layers: the paper's content and style layers, {name: value}, as far as the weights reach.
+        layers: the paper's content and style layers that the weights reach, {name: value}.
 
     Raises:
         InputError: for parameters that are not allowed.
@@ -92,22 +96,24 @@ class Lesson:
         report: Report | None = None,
         **parameters: Any,
     ):
-        """parameters: more of the fields of SweepSettings. report: called as a sweep's; by default
-        progress is shown."""
         self.options = SweepSettings(
             EXPERIMENT_IDS[0], budget=budget, photo=photo, painting=painting, **parameters
         )
         self.report = report
-        budgeted = BUDGETS[budget]
+        defaults = BUDGETS[budget]
+        self.size = self.options.size or defaults.size
+        self.steps = self.options.steps or defaults.steps
+        self.longer = self.steps * defaults.longer // defaults.steps
+        self.common: dict[str, Any] = {
+            "size": self.size,
+            "steps": self.steps,
+            "seed": self.options.seed,
+            "weights": self.options.weights,
+            "levels": 1,
+        }
         reached = reached_layers(self.options.weights)
-        self.size = self.options.size or budgeted.size
-        self.steps = self.options.steps or budgeted.steps
-        self.longer = self.steps * budgeted.longer // budgeted.steps
-        shared = {"seed": self.options.seed, "weights": self.options.weights, "levels": 1}
-        self.common: dict[str, Any] = {"size": self.size, "steps": self.steps} | shared
-        self.content_layers = (
-            tuple(layer for layer in CONTENT_LAYERS if layer in reached) or reached[-2:][:1]
-        )
+        content_layers = tuple(layer for layer in CONTENT_LAYERS if layer in reached)
+        self.content_layers = content_layers or reached[-2:][:1]
         self.style_layers = tuple(layer for layer in STYLE_LAYERS if layer in reached)
         self.layers = {"content_layers": self.content_layers, "style_layers": self.style_layers}
 
@@ -133,42 +139,30 @@ class Lesson:
         return figures.contact_sheet([[self.photo, self.painting]], [""], ["photo", "painting"])
 
     def estimate(self, sweep: Sweep) -> None:
-        """Print how long a sweep will take on this machine.
-
-        Runs that are kept from before take no time.
-        """
+        """Print how long a sweep will take on this machine; runs in the store take no time."""
         if self.report is None:
             print(estimates.estimate(sweep, self.options.results, self.options.device))
 
     def run(self, sweep: Sweep) -> list[FinishedRun]:
-        """`sweep.run(results)`: find or compute all runs, and show the progress and the picture
-        that is being made.
+        """Find or compute all runs of a sweep, and show progress.
 
         Raises:
             InputError: if settings that should differ are the same, as with weights that end too
                 early.
         """
-        if len({case.settings for case in sweep.cases}) < len(sweep.cases) or 1 in map(
-            len, sweep.axes.values()
-        ):
-            last = reached_layers(self.options.weights)[-1]
-            raise InputError(
-                f"the weights '{self.options.weights}' end at {last}, too early for what is "
-                "compared"
-            )
-        address = self.options.dask
-        with (
-            contextlib.nullcontext()
-            if address is None
-            else dask(address, self.options.device) as executor,
-            Progress(len(sweep.cases))
-            if self.report is None
-            else contextlib.nullcontext(self.report) as report,
-        ):
-            return sweep.run(self.options.results, executor, self.options.device, report)
+        _check_cases_differ(sweep, self.options.weights)
+        options = self.options
+        with contextlib.ExitStack() as stack:
+            executor = None
+            if options.dask is not None:
+                executor = stack.enter_context(dask(options.dask, options.device))
+            report = self.report
+            if report is None:
+                report = stack.enter_context(Progress(len(sweep.cases)))
+            return sweep.run(options.results, executor, options.device, report)
 
     def learn(self, settings: LearnSettings) -> StyleModel:
-        """Learn to paint in one pass, or find what was learnt before.
+        """Learn to paint in one pass, or find the model that was learnt before.
 
         Meanwhile, show the held-out photo as it is painted.
         """
@@ -190,22 +184,10 @@ class Lesson:
         """Paint a clip, or find it painted; meanwhile, show the newest frame.
 
         Args:
+            clip: its file.
             changes: fields of VideoSettings.
         """
-        common = {**self.layers, **self.common}
-        common.pop("size")
-        results = self.options.results
-        defaults = {
-            "size": self.size,
-            "steps": max(2, self.steps // 4),
-            "parameters": words(common),
-            "results": results,
-        }
-        where = {
-            "out": files.folder(results / "films") / f"{clip.name}.mp4",
-            "device": self.options.device,
-        }
-        settings = VideoSettings(str(clip), self.options.painting, **where | defaults | changes)
+        settings = _film_settings(self, clip, changes)
         with Progress(0, "frame", quiet=self.report is not None) as progress:
 
             def show(frame: FrameDone) -> None:
@@ -216,39 +198,27 @@ class Lesson:
             return paint_film(settings, show, wait=True)
 
 
-class Progress:
-    """A bar, and below it the picture being made; nothing if `quiet`, or where nobody looks.
+def _check_cases_differ(sweep: Sweep, weights: str) -> None:
+    """Raise InputError if two cases are the same, or an axis has one value."""
+    differ = len({case.settings for case in sweep.cases}) == len(sweep.cases)
+    if not differ or any(len(values) == 1 for values in sweep.axes.values()):
+        raise InputError(
+            f"the weights '{weights}' end at {reached_layers(weights)[-1]}, too early for what is "
+            "compared"
+        )
 
-    Called as sweeps report.
-    """
 
-    def __init__(self, total: int, unit: str = "run", quiet: bool = False):
-        self.quiet = quiet or bool(static())
-        self.bar = tqdm(total=total, unit=unit, disable=self.quiet)
-        self.picture = w.Image(format="jpeg", layout={"width": f"{PREVIEW}px"})
-        self.shown = 0.0  # when the picture was shown last, seconds
-
-    def __enter__(self) -> Progress:
-        if not self.quiet:
-            display(self.picture)
-        return self
-
-    def __call__(self, case: Any, step: Any, done: Any) -> None:
-        if done is not None:
-            self.bar.update()
-        else:
-            self.show(
-                lambda: step.preview()(), f"{case} step {step.index}, loss {step.loss:.3g}".strip()
-            )
-
-    def show(self, make: Callable[[], Tensor], text: str) -> None:
-        """Show what `make` makes, and a text, unless others have just been shown."""
-        if not self.quiet and time.monotonic() - self.shown > 0.5:
-            self.shown = time.monotonic()
-            self.picture.value = jpeg(make(), PREVIEW)
-            self.bar.set_postfix_str(text)
-
-    def __exit__(self, *_: Any) -> None:
-        self.picture.close()
-        self.bar.set_postfix_str("")
-        self.bar.close()
+def _film_settings(lesson: Lesson, clip: Path, changes: dict[str, Any]) -> VideoSettings:
+    """The settings of a film: its frames are painted as the lesson's runs are, in fewer steps."""
+    frame = {**lesson.layers, **lesson.common}
+    del frame["size"]
+    results = lesson.options.results
+    defaults: dict[str, Any] = {
+        "out": files.folder(results / "films") / f"{clip.name}.mp4",
+        "size": lesson.size,
+        "steps": max(2, lesson.steps // 4),
+        "parameters": words(frame),
+        "device": lesson.options.device,
+        "results": results,
+    }
+    return VideoSettings(str(clip), lesson.options.painting, **defaults | changes)

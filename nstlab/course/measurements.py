@@ -39,8 +39,10 @@ def psnr(image: Tensor, reference: Tensor) -> float:
 
 
 def ssim(image: Tensor, reference: Tensor) -> float:
-    """Structural similarity of the luminances, in [-1, 1] (Wang et al. 2004, with Gaussian windows
-    of σ = 1.5 px)."""
+    """Structural similarity of the luminances, in [-1, 1].
+
+    As in Wang et al. 2004, with Gaussian windows of σ = 1.5 px.
+    """
     from skimage.metrics import structural_similarity
 
     options = {
@@ -63,9 +65,11 @@ def correlation(image: Tensor, reference: Tensor) -> float:
 
 
 def edge_correlation(image: Tensor, reference: Tensor) -> float:
-    """Pearson's correlation of the strength of edges (Sobel's gradient of the luminance), in [-1,
-    1]: 1 if they are in the same places and equally strong relative to each other; 0 if one picture
-    has none."""
+    """Pearson's correlation of the strength of edges, in [-1, 1].
+
+    Their strength is that of Sobel's gradient of the luminance. It is 1 if edges are in the same
+    places and equally strong relative to each other; 0 if one picture has none.
+    """
     from skimage.filters import sobel
 
     return _pearson(sobel(luminance(image)), sobel(luminance(reference)))
@@ -84,8 +88,6 @@ def _pearson(a: np.ndarray, b: np.ndarray) -> float:
 def _power(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """(frequency in cycles per pixel, power of the luminance at it), both (H, W).
 
-    The corners reach √½.
-
     The mean is subtracted first, and a Hann window hides the jump between opposite borders.
     """
     values = luminance(image)
@@ -96,8 +98,13 @@ def _power(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fine_energy(image: Tensor, above: float = 1 / 8) -> float:
-    """The share of the luminance's power, in [0, 1], at frequencies above so many cycles per pixel:
-    by default, in structure finer than eight pixels."""
+    """The share of the luminance's power, in [0, 1], that is in fine structure.
+
+    Args:
+        image: (1, 3, H, W) in [0, 1].
+        above: cycles per pixel, the frequency from which structure is fine; the default is a
+            wavelength of eight pixels.
+    """
     frequency, power = _power(image)
     return float(power[frequency > above].sum() / max(power.sum(), 1e-300))
 
@@ -105,15 +112,18 @@ def fine_energy(image: Tensor, above: float = 1 / 8) -> float:
 def mean_wavelength(image: Tensor) -> float:
     """The inverse of the luminance's mean frequency, weighted by power, in pixels.
 
-    Infinite for a constant picture.
+    It is infinite for a constant picture.
     """
     frequency, power = _power(image)
     return float(power.sum() / (power * frequency).sum()) if power.sum() > 1e-12 else math.inf
 
 
 def autocorrelation_length(image: Tensor) -> float:
-    """Distance in pixels at which the luminance's autocorrelation, averaged over directions, falls
-    below 1/e; half the short side if it never does."""
+    """The distance in pixels at which the luminance's autocorrelation falls below 1/e.
+
+    The autocorrelation is averaged over directions. Where it never falls so far, the distance is
+    half the short side.
+    """
     radius, covariance = _autocovariance(luminance(image))
     longest = float(min(image.shape[-2:]) // 2)
     if covariance[0] <= 1e-12:
@@ -122,21 +132,22 @@ def autocorrelation_length(image: Tensor) -> float:
     below = np.flatnonzero(correlation < 1 / math.e)
     if not len(below):
         return longest
-    last, first = below[0] - 1, below[0]  # the last ring above 1/e, the first one below
+    first = below[0]  # ring below 1/e
+    last = first - 1  # ring above it
     part = (correlation[last] - 1 / math.e) / (correlation[last] - correlation[first])
     return float(radius[last] + part * (radius[first] - radius[last]))
 
 
 def _autocovariance(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mean distance in pixels, mean autocovariance) in rings of one pixel, up to half the short
-    side, of values (H, W).
+    """(mean distance in pixels, mean autocovariance) of values (H, W), in rings of one pixel.
 
-    The picture is not continued periodically: the sum over each overlap is divided by the overlap's
-    size."""
+    The rings reach up to half the short side. The picture is not continued periodically: the sum
+    over each overlap is divided by the overlap's size.
+    """
     height, width = values.shape
     shape = (2 * height, 2 * width)  # padded with zeros, so that nothing wraps around
 
-    def overlapping(a: np.ndarray) -> np.ndarray:
+    def correlate(a: np.ndarray) -> np.ndarray:
         return np.fft.irfft2(np.abs(np.fft.rfft2(a, shape)) ** 2, shape)
 
     down = np.fft.fftfreq(2 * height, 1 / (2 * height))
@@ -148,21 +159,27 @@ def _autocovariance(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         & (np.abs(down)[:, None] < height)
         & (np.abs(across)[None] < width)
     )
-    sums = overlapping(values - values.mean())[near]
-    sizes = overlapping(np.ones_like(values))[near]
+    sums = correlate(values - values.mean())[near]
+    sizes = correlate(np.ones_like(values))[near]
     count = np.bincount(ring[near])
     covariance = np.bincount(ring[near], sums / np.maximum(sizes, 0.5)) / count
     return np.bincount(ring[near], distance[near]) / count, covariance
 
 
 def coherence(image: Tensor, reach: float = 10.0) -> float:
-    """How far strokes keep their direction, in [0, 1]: 1 if all edges within `reach` pixels (σ of a
-    Gaussian) run the same way, 0 if they run in all directions. A mean over the picture, weighted
-    by the strength of the edges.
+    """How far strokes keep their direction, in [0, 1].
+
+    It is 1 if all edges nearby run the same way, 0 if they run in all directions: a mean over the
+    picture, weighted by the strength of the edges. It tells long strokes from blobs, which the
+    spectrum and the autocorrelation cannot.
 
     From the structure tensor of the luminance, smoothed by 2 px: Σ (λ₁ - λ₂) / Σ (λ₁ + λ₂) of its
-    eigenvalues (Bigün and Granlund 1987). It tells long strokes from blobs, which the spectrum and
-    the autocorrelation cannot."""
+    eigenvalues (Bigün and Granlund 1987).
+
+    Args:
+        image: (1, 3, H, W) in [0, 1].
+        reach: px, how far edges are compared: σ of a Gaussian.
+    """
     from skimage.feature import structure_tensor, structure_tensor_eigenvalues
     from skimage.filters import gaussian
 
@@ -174,10 +191,13 @@ def coherence(image: Tensor, reach: float = 10.0) -> float:
 
 
 def sparseness(maps: Tensor) -> float:
-    """Features (1, C, h, w) -> in [0, 1]: 0 for constant maps, near 1 for a few peaks.
+    """How sparse features are, in [0, 1]: 0 for constant maps, near 1 for a few peaks.
 
     One minus squared mean over mean square (Treves and Rolls 1991), averaged over the channels that
     answer at all.
+
+    Args:
+        maps: features (1, C, h, w), not negative.
     """
     values = maps[0].flatten(1).double()
     spread = values.mean(1).square() / values.square().mean(1).clamp_min(1e-12)
@@ -188,15 +208,16 @@ def sparseness(maps: Tensor) -> float:
 
 
 def colour_distance(image: Tensor, reference: Tensor) -> float:
-    """Fréchet distance between the two pictures' colours, taken as normal distributions.
+    """Fréchet distance between the colours of two pictures, whose shapes may differ.
 
-    The shapes may differ.
-
+    The colours are taken as normal distributions:
     d² = |m - n|² + tr(C + D - 2 (C^½ D C^½)^½) for means m, n and covariances C, D of the pixels'
     sRGB values (Dowson and Landau 1982). The distance from black to white is √3.
     """
-    pixels = [_array(picture).reshape(-1, 3) for picture in (image, reference)]
-    (m, n), (c, d) = [p.mean(0) for p in pixels], [np.cov(p.T, bias=True) for p in pixels]
+    pixels = _array(image).reshape(-1, 3)
+    others = _array(reference).reshape(-1, 3)
+    m, n = pixels.mean(0), others.mean(0)
+    c, d = np.cov(pixels.T, bias=True), np.cov(others.T, bias=True)
     root = _square_root(c)
     squared = ((m - n) ** 2).sum() + np.trace(c + d - 2 * _square_root(root @ d @ root))
     return math.sqrt(max(0.0, float(squared)))

@@ -1,5 +1,4 @@
-"""Run notebooks from top to bottom, with parameters, by papermill; keep what they show, as
-notebooks and as HTML."""
+"""Run notebooks with parameters, by papermill, and keep what they show, also as HTML."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nstlab.base import files
-from nstlab.base.names import WEIGHTS
+from nstlab.base.names import DOWNLOADS, WEIGHTS
 from nstlab.base.settings import InputError, nearest
 from nstlab.course.experiment import available, read
 from nstlab.course.lesson import BUDGETS
@@ -24,25 +23,32 @@ from nstlab.pictures import images as im
 
 
 def select(names: Sequence[str]) -> list[Path]:
-    """The notebooks of these names or numbers; all of them if none are named."""
+    """The notebooks of these names or numbers; all of them if none are named.
+
+    Raises:
+        InputError: for a name that no notebook has.
+    """
     notebooks = available()
+    if not names:
+        return list(notebooks.values())
     selected = []
     for name in names:
         stem = Path(name).stem
-        match = [path for stem_of, path in notebooks.items() if stem in (stem_of, stem_of[:2])]
-        if not match:
+        paths = [path for title, path in notebooks.items() if stem in (title, title[:2])]
+        if not paths:
             raise InputError(
                 f"there is no notebook '{name}'{nearest(stem, list(notebooks))} (there are: "
                 f"{', '.join(notebooks)})"
             )
-        selected += match
-    return selected or list(notebooks.values())
+        selected += paths
+    return selected
 
 
 def execute(settings: NotebooksSettings) -> Iterator[tuple[Path, Path, float]]:
     """Run each notebook in turn, with a progress bar.
 
-    Yields (the executed notebook, its HTML, seconds).
+    Yields:
+        (the executed notebook, its HTML, seconds).
 
     Raises:
         InputError: with the reason, for a notebook that ends in an error; what it showed until then
@@ -52,20 +58,19 @@ def execute(settings: NotebooksSettings) -> Iterator[tuple[Path, Path, float]]:
     parameters = settings.chosen
     parameters |= {"results": str(settings.results.absolute())} | absolute_paths(parameters)
     for path in paths:
-        read(path)  # refused before any is run
+        read(path)  # refused before any is run; papermill reads a path of its own
     folder = files.folder(settings.folder)
     for path in paths:
         began = time.perf_counter()
         executed = folder / path.name
         with _for_nobody(min(STATIC_STEPS, BUDGETS[settings.budget].steps)), _quietly():
             _execute(path, executed, parameters)
-            page = _html(executed)
+            page = _write_html(executed)
         yield executed, page, time.perf_counter() - began
 
 
 def absolute_paths(parameters: dict[str, Any]) -> dict[str, str]:
-    """The absolute paths of the files among the parameters, since notebooks run in their own
-    folder.
+    """The absolute paths of the files among the parameters, since notebooks run in their folder.
 
     Raises:
         InputError: for pictures and weights that cannot be used.
@@ -77,14 +82,14 @@ def absolute_paths(parameters: dict[str, Any]) -> dict[str, str]:
     if weights not in WEIGHTS and not os.path.isfile(weights):
         allowed = f"(allowed: {', '.join(WEIGHTS)} or a file)"
         raise InputError(f"weights: {weights}: no such file{nearest(weights, WEIGHTS)} {allowed}")
-    if "weights" in parameters:
-        load(weights)
-    paths = {
-        name: Path(parameters[name])
+    if weights in DOWNLOADS or weights not in WEIGHTS:
+        load(weights)  # which may be missing or damaged; the others are always there
+    paths = [
+        (name, Path(parameters[name]))
         for name in ("photo", "painting", "weights")
         if name in parameters
-    }
-    return {name: str(path.absolute()) for name, path in paths.items() if path.is_file()}
+    ]
+    return {name: str(path.absolute()) for name, path in paths if path.is_file()}
 
 
 def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
@@ -105,17 +110,19 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
         def _kernel_spec_manager_default(self) -> KernelSpecManager:
             return KernelSpecManager(kernel_dirs=[])
 
-    bar = {"desc": path.stem, "dynamic_ncols": True, "disable": None}
-    how = {
-        "kernel_name": "python3",
-        "kernel_manager_class": ThisInterpreter,
-        "cwd": str(path.parent),
-        "language": "python",
-    }
-    # `_quietly` is for this process; the kernel has a log of its own.
-    how |= {"extra_arguments": ["--log-level=ERROR"]}
     try:
-        papermill.execute_notebook(path, executed, parameters, progress_bar=bar, **how)
+        papermill.execute_notebook(
+            path,
+            executed,
+            parameters,
+            progress_bar={"desc": path.stem, "dynamic_ncols": True, "disable": None},
+            kernel_name="python3",
+            kernel_manager_class=ThisInterpreter,
+            cwd=str(path.parent),
+            language="python",
+            # `_quietly` is for this process; the kernel has a log of its own.
+            extra_arguments=["--log-level=CRITICAL"],
+        )
     except PapermillExecutionError as error:
         raise InputError(
             f"{path.name}: cell {error.exec_count} ends in {error.ename}: {error.evalue}; see "
@@ -127,8 +134,8 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
         ) from None
 
 
-def _html(executed: Path) -> Path:
-    """The executed notebook as one page, which needs no network."""
+def _write_html(executed: Path) -> Path:
+    """Write the executed notebook as one page, which needs no network."""
     from nstlab.course.pages import PageExporter
 
     text, _ = PageExporter().from_filename(str(executed))
@@ -139,8 +146,7 @@ def _html(executed: Path) -> Path:
 
 @contextmanager
 def _for_nobody(steps: int) -> Iterator[None]:
-    """Tell the kernels that are started meanwhile that nobody is there to use widgets, whose
-    pictures take so many steps."""
+    """Let kernels that are started meanwhile show pictures, of so many steps, not widgets."""
     before = os.environ.get(STATIC)
     os.environ[STATIC] = str(steps)
     try:

@@ -1,5 +1,4 @@
-"""Executed notebooks as pages that need no network: formulas as MathML, solutions folded, and no
-script."""
+"""Executed notebooks as pages that need no network: MathML, folded solutions, no script."""
 
 from __future__ import annotations
 
@@ -15,14 +14,16 @@ class MathRenderer(IPythonRenderer):
     """Markdown as Jupyter shows it, with formulas as MathML, which needs no script."""
 
     def block_math(self, body: str) -> str:
+        """A formula on lines of its own: LaTeX -> MathML."""
         return convert(body, display="block")
 
     def inline_math(self, body: str) -> str:
+        """A formula in a line: LaTeX -> MathML."""
         return convert(body)
 
 
 class PageExporter(HTMLExporter):
-    """Jupyter's own page, without the scripts for formulas, diagrams and widgets."""
+    """Jupyter's own page, without its scripts for formulas, diagrams and widgets."""
 
     raw_template = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}

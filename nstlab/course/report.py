@@ -1,5 +1,4 @@
-"""What an experiment leaves on disk: its sheet, its curves and its claims beside the runs, and its
-part of the gallery.
+"""What an experiment leaves on disk: sheet, curves, claims, and its part of the gallery.
 
 `results/sweeps/<id>-<budget>/` gets `sheet.png`, `loss.png` and `claims.md`.
 """
@@ -24,31 +23,32 @@ GALLERY_BYTES = 300_000  # of a picture in the gallery, at most
 
 
 def write(options: SweepSettings, outcome: Outcome) -> list[Path]:
-    """Sheet, curves and claims beside the runs; and in the gallery, if the options name one.
+    """Write sheet, curves and claims beside the runs; and into the gallery, if there is one.
 
-    Returns what was written.
+    Args:
+        options: which experiment, its parameters, and where the gallery is.
+        outcome: what its cells left behind.
+
+    Returns:
+        The files.
     """
     folder = files.folder(options.folder)
-    pictures = {"sheet": outcome.sheet} | (
-        {} if outcome.curves is None else {"loss": outcome.curves}
-    )
-    written = [
-        figures.save_figure(figure, folder / f"{name}.png") for name, figure in pictures.items()
-    ]
-    written.append(_write_text(folder / "claims.md", table(outcome.claims) + "\n"))
+    sheets = {"sheet": outcome.sheet}
+    if outcome.curves is not None:
+        sheets["loss"] = outcome.curves
+    paths = [figures.save_figure(figure, folder / f"{name}.png") for name, figure in sheets.items()]
+    paths.append(_write_text(folder / "claims.md", table(outcome.claims) + "\n"))
     if options.gallery is None:
-        return written
+        return paths
     if options.weights not in WEIGHTS:
         name = f"{options.experiment}-{Path(options.weights).stem}"
-        return written + hang(name, _aside(options, outcome), options.gallery)
-    places = [options.gallery_pictures[name] for name in pictures]
-    for picture_path, figure in zip(places, pictures.values(), strict=True):
-        written.append(figures.save_figure(figure, picture_path, GALLERY_BYTES))
-    return written + hang(
-        options.experiment,
-        _part(options, outcome, [picture_path.name for picture_path in places]),
-        options.gallery,
-    )
+        return paths + hang(name, _aside(options, outcome), options.gallery)
+    pictures = [
+        figures.save_figure(figure, options.gallery_pictures[name], GALLERY_BYTES)
+        for name, figure in sheets.items()
+    ]
+    part = _part(options, outcome, [options.gallery_pictures[name].name for name in sheets])
+    return paths + pictures + hang(options.experiment, part, options.gallery)
 
 
 def _write_text(path: Path, text: str) -> Path:
@@ -64,43 +64,48 @@ def check_gallery(gallery: Path) -> None:
     """Raise InputError if the gallery's page cannot be written, or would replace another page."""
     page = files.check_place(gallery / "README.md")
     if page.is_file():
-        begins = HEAD.split()[:20]
         text = page.read_bytes()[: len(HEAD)].decode(errors="replace")
-        if text.split()[:20] != begins:
+        if text.split()[:20] != HEAD.split()[:20]:
             raise InputError(
                 f"gallery: {page} is not a gallery's page, and would be lost; choose another folder"
             )
 
 
 def hang(name: str, text: str, gallery: Path) -> list[Path]:
-    """Write a part of the gallery, in Markdown, and make the gallery's page anew from all its
-    parts.
+    """Write a part of the gallery, and make the gallery's page anew from all its parts.
 
     Args:
         name: one of BEFORE, or an experiment's id, which a hyphen and more may follow.
+        text: the part, in Markdown.
+        gallery: its folder.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: see `check_gallery`.
     """
     check_gallery(gallery)
-    part = _write_text(files.folder(gallery / "parts") / f"{name}.md", text)
-    parts = []
-    for name in (*BEFORE, *EXPERIMENT_IDS):
-        parts += [
-            gallery / "parts" / f"{name}.md",
-            *sorted((gallery / "parts").glob(f"{name}-*.md")),
-        ]
-    page = "\n".join(
-        [HEAD, *(path.read_text(encoding="utf-8") for path in parts if path.is_file())]
-    )
-    return [part, _write_text(gallery / "README.md", page)]
+    folder = files.folder(gallery / "parts")
+    part = _write_text(folder / f"{name}.md", text)
+    texts = [HEAD]
+    for title in (*BEFORE, *EXPERIMENT_IDS):
+        paths = [folder / f"{title}.md", *sorted(folder.glob(f"{title}-*.md"))]
+        texts += [path.read_text(encoding="utf-8") for path in paths if path.is_file()]
+    return [part, _write_text(gallery / "README.md", "\n".join(texts))]
 
 
 def _part(options: SweepSettings, outcome: Outcome, pictures: Sequence[str]) -> str:
     """An experiment's part of the gallery."""
-    images = "\n".join(f"![{outcome.title}]({name})" for name in pictures)
-    again = f"{_made_with(outcome)}. Again: `{_command(options)}`"
-    question = f"{outcome.guess.question} {outcome.answer[0].upper()}{outcome.answer[1:]}."
-    return (
-        "\n\n".join([f"## {outcome.title}", question, images, table(outcome.claims), again]) + "\n"
-    )
+    answer = outcome.answer[0].upper() + outcome.answer[1:]
+    paragraphs = [
+        f"## {outcome.title}",
+        f"{outcome.guess.question} {answer}.",
+        "\n".join(f"![{outcome.title}]({name})" for name in pictures),
+        table(outcome.claims),
+        f"{_made_with(outcome)}. Again: `{_command(options)}`",
+    ]
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def _aside(options: SweepSettings, outcome: Outcome) -> str:
@@ -116,12 +121,11 @@ def _aside(options: SweepSettings, outcome: Outcome) -> str:
 
 def _made_with(outcome: Outcome) -> str:
     """The pictures, their size, the time they took, and the weights."""
-    lesson, runs = outcome.lesson, outcome.runs
+    lesson = outcome.lesson
+    runs = outcome.runs
     if not runs:
-        return (
-            f"{lesson.options.photo}, {2 * lesson.size} px; weights: "
-            f"{weights.load(lesson.options.weights).source}"
-        )
+        source = weights.load(lesson.options.weights).source
+        return f"{lesson.options.photo}, {2 * lesson.size} px; weights: {source}"
     manifest = runs[0].stored.manifest
     settings = runs[0].settings
     pictures = ", ".join(Path(getattr(settings, name)).stem for name in settings.roles())

@@ -1,5 +1,4 @@
-"""Settings of the course's commands, `nstlab sweep` and `nstlab notebooks`. Imports nothing
-heavy."""
+"""Settings of `nstlab sweep` and `nstlab notebooks`. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -32,8 +31,7 @@ PARAMETERS = ("size", "seed", "photo", "painting", "weights")
 
 @dataclass(frozen=True)
 class SweepSettings(Settings):
-    """Carry out one of the classic experiments: its runs, its sheet, and the table of its
-    claims."""
+    """Carry out one of the classic experiments: its runs, its sheet, the table of its claims."""
 
     experiment: str = option(
         help="E1 or another, see notebooks and gallery", choices=EXPERIMENT_IDS
@@ -86,8 +84,7 @@ class SweepSettings(Settings):
 
 @dataclass(frozen=True)
 class NotebooksSettings(Settings):
-    """Run the notebooks from top to bottom, and keep them with their results and as HTML; or list
-    them."""
+    """Run the notebooks, and keep them with their results and as HTML; or list them."""
 
     action: str = option(
         NOTEBOOK_ACTIONS[0], "what to do", choices=NOTEBOOK_ACTIONS, positional=True
@@ -125,13 +122,17 @@ class NotebooksSettings(Settings):
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The notebooks' parameters, checked as those of a sweep are."""
-        parameters = pair_up(self.parameters)
-        for name in parameters:
+        """The notebooks' parameters, checked as those of a sweep are: {name: value}.
+
+        Raises:
+            InputError: for one that notebooks do not have, or whose value is not allowed.
+        """
+        texts = pair_up(self.parameters)
+        for name in texts:
             if name not in PARAMETERS:
                 allowed = f"(allowed: {', '.join(PARAMETERS)})"
                 raise InputError(
                     f"parameters: there is no '{name}'{nearest(name, PARAMETERS)} {allowed}"
                 )
-        checked = SweepSettings.from_dict({"experiment": EXPERIMENT_IDS[0], **parameters})
-        return {"budget": self.budget} | {name: getattr(checked, name) for name in parameters}
+        checked = SweepSettings.from_dict({"experiment": EXPERIMENT_IDS[0], **texts})
+        return {"budget": self.budget} | {name: getattr(checked, name) for name in texts}

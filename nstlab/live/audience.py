@@ -1,5 +1,4 @@
-"""Whether anybody is watching a studio's page, judged by how it answers the pictures that it is
-sent."""
+"""Whether anybody is watching a studio's page, judged by its answers to the pictures it is sent."""
 
 from __future__ import annotations
 
@@ -13,30 +12,31 @@ ANSWER_WAIT = 1.0  # seconds to wait for the answer to a picture before the next
 class Audience:
     """Whoever watches the page.
 
-    Every message from it counts as an answer to the pictures sent so far.
+    Every message from it counts as an answer to all pictures sent so far.
 
     Args:
+        clock: returns the time in seconds.
+
+    Attributes:
         away: whether the painting is paused because nobody is watching.
         waiting: whether somebody waits in the kernel itself, and so need not watch.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self.clock = clock
-        self.away, self.waiting = False, False
-        self._came = False  # whether there has been an answer at all
+        self.away = False
+        self.waiting = False
+        self._has_answered = False  # whether there has been an answer at all
         self._unanswered: list[float] = []  # when each picture was sent that has not been answered
 
-    def answered(self) -> None:
+    def note_answer(self) -> None:
         """Note that a message has come from the page."""
-        self._came = True
+        self._has_answered = True
         self._unanswered.clear()
 
-    def sent(self) -> None:
-        """Note that a picture is on its way to the page.
-
-        Before the first answer there is nobody to miss.
-        """
-        if self._came:
+    def note_picture(self) -> None:
+        """Note that a picture was sent to the page, unless nobody has ever answered."""
+        if self._has_answered:
             self._unanswered.append(self.clock())
 
     @property

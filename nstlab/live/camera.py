@@ -1,12 +1,11 @@
-"""The camera of whoever looks, painted live: the page sends a frame when the one before has come
-back painted.
+"""The browser's camera, painted live: a frame is sent when the one before has come back painted.
 
     nst.Camera()                  # in a notebook; or in the studio, in a tab of its own
     nst.Camera("model.safetensors")
 
-The page (camera.js) asks for the camera when its button is pressed, and lets go of it when it is no
-longer seen. A frame is painted in a thread; of several that wait, only the newest. Nothing is kept
-but what is saved.
+The page (camera.js) asks for the camera when its button is pressed, and releases it when it is no
+longer seen. A frame is painted in a thread; of several that wait, only the newest. No picture is
+kept unless it is saved.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from nstlab.base.settings import DEVICES, MIN_SIDE, RESULTS, InputError, user_pa
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import SHIPPED
-from nstlab.live.pages import Messages, Page, check_message, sendable
-from nstlab.live.session import explained
+from nstlab.live.pages import Messages, Page, check_message, single_line
+from nstlab.live.session import explain
 from nstlab.live.viewer import jpeg
 from nstlab.pictures import images as im
 from nstlab.pictures.encoding import picture_of
@@ -47,18 +46,17 @@ Frame = tuple[Mapping[str, Any], bytes]  # what the page says about a frame, and
 
 
 class Camera(Page):
-    """The camera's picture, painted, with a slider for the share of each of a model's paintings and
-    one for the strength.
+    """The camera's picture, painted, with a slider for each painting's share and the strength.
 
     Args:
         model: what `StyleModel.load` takes.
         folder: where saved pictures go.
-        device: one of settings.DEVICES.
+        device: where to compute, one of settings.DEVICES.
         begun: called when the camera begins.
     """
 
-    SCRIPT = "camera.js"
-    STYLE = "screen.css"
+    script = "camera.js"
+    style = "screen.css"
 
     paintings = t.List().tag(sync=True)
     sides = t.List(list(SIDES)).tag(sync=True)
@@ -71,10 +69,7 @@ class Camera(Page):
         device: str = DEVICES[0],
         begun: Callable[[], None] = lambda: None,
     ):
-        self.shown: Tensor | None = None  # the last picture, which can be saved
-        self._waiting: Frame | None = None  # the newest frame that is not painted yet
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self.worker = _Worker(self)
         self.model = StyleModel.load(model)
         self.device = device
         self.folder = user_path(folder)
@@ -84,19 +79,28 @@ class Camera(Page):
 
     def close(self) -> None:
         """End the thread, and remove the widget."""
-        self._begin(stop=True)
+        self.worker.stop()
         super().close()
 
-    def painted(
-        self, painter: Painter, frame: bytes, shares: Sequence[float], alpha: float
+    def paint_frame(
+        self, painter: Painter, jpeg: bytes, shares: Sequence[float], strength: float
     ) -> Tensor:
-        """A frame, a JPEG, painted by one of the model's painters: (1, 3, H, W) sRGB in [0, 1].
+        """Paint a frame.
+
+        Args:
+            painter: one of the model's.
+            jpeg: the frame, with sides from MIN_SIDE to the largest of SIDES.
+            shares: of the model's paintings, not all 0.
+            strength: 0 for the frame as it is, 1 for the painting alone; clipped to that.
+
+        Returns:
+            (1, 3, H, W) sRGB in [0, 1].
 
         Raises:
-            InputError: for what is no small picture, and for shares that do not fit.
+            InputError: for what is no such JPEG, and for shares that do not fit.
         """
         mix = self.model.mixture(self.model.paintings, [float(share) for share in shares])
-        return painter(_decoded(frame), mix, min(1.0, max(0.0, float(alpha))))
+        return painter(_decode(jpeg), mix, min(1.0, max(0.0, float(strength))))
 
     # --- from the page, in the kernel's thread
 
@@ -105,97 +109,108 @@ class Camera(Page):
         try:
             check_message(content, buffers, MESSAGES)
         except InputError as error:
-            self.send(_said(error))
+            self.send(_failure(error))
             return
         match content["do"]:
             case "frame":
-                with self._changed:
-                    self._waiting = content, bytes(buffers[0]) if buffers else b""
-                    self._changed.notify()
-                self._begin()
+                self.worker.put((content, bytes(buffers[0]) if buffers else b""))
             case "begin":
                 self.begun()
             case "end":
-                self._begin(stop=True)
+                self.worker.stop()
             case "save":
-                self._say(self._save)
+                self._save()
 
-    def _save(self) -> str:
-        """Keep the last picture; returns where it is. Two of one second have other names."""
-        picture = self.shown
-        if picture is None:
-            raise InputError("there is no picture yet; start the camera first")
-        name = f"{time.strftime('%Y-%m-%d %H-%M-%S')} {digest(picture)[:8]}.png"
-        return str(im.save(picture, files.folder(self.folder) / name))
-
-    def _say(self, action: Callable[[], str]) -> None:
-        """Do something, and tell the page what came of it, or what went wrong."""
+    def _save(self) -> None:
+        """Save the last picture, and tell the page where it is, or what went wrong."""
         try:
-            self.send({"do": "say", "text": sendable(f"Saved as {action()}")})
+            picture = self.worker.picture
+            if picture is None:
+                raise InputError("there is no picture yet; start the camera first")
+            # The digest tells two pictures of one second apart.
+            name = f"{time.strftime('%Y-%m-%d %H-%M-%S')} {digest(picture)[:8]}.png"
+            path = im.save(picture, files.folder(self.folder) / name)
+            self.send({"do": "say", "text": single_line(f"Saved as {path}")})
         except Exception as error:
-            self.send(_said(error))
+            self.send(_failure(error))
 
-    # --- the thread
 
-    def _begin(self, stop: bool = False) -> None:
-        """Have a thread that paints; or, if `stop`, none. What it held is forgotten then."""
+class _Worker:
+    """A thread that paints the newest of a camera's frames; picture: the last that it has painted.
+
+    It begins with the first frame. Once stopped, it forgets its picture.
+    """
+
+    def __init__(self, camera: Camera):
+        self.camera = camera
+        self.picture: Tensor | None = None
+        self.thread: threading.Thread | None = None
+        self.waiting: Frame | None = None  # the newest frame that is not painted yet
+        self._changed = threading.Condition()
+
+    def put(self, frame: Frame) -> None:
+        """Paint this frame next, in place of one that still waits."""
         with self._changed:
-            if stop:
-                self._thread = self._waiting = self.shown = None
-                self._changed.notify()
-            elif self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._paint, name="nstlab camera", daemon=True
-                )
-                self._thread.start()
+            self.waiting = frame
+            self._changed.notify()
+            if self.thread is None:
+                self.thread = threading.Thread(target=self._run, name="nstlab camera", daemon=True)
+                self.thread.start()
 
-    def _paint(self) -> None:
-        """Paint the newest frame, until the thread is no longer wanted.
+    def stop(self) -> None:
+        """Let the thread end after its frame, without an answer."""
+        with self._changed:
+            self.thread = None
+            self.waiting = None
+            self.picture = None
+            self._changed.notify()
 
-        If it dies, another can begin.
-        """
+    def _run(self) -> None:
+        """Paint frames until the thread is stopped. If it dies, another can begin."""
         thread = threading.current_thread()
         painter = None
         try:
-            while (newest := self._next(thread)) is not None:
-                content, frame = newest
+            while (frame := self._next(thread)) is not None:
+                content, jpeg_bytes = frame
+                picture = None
                 try:
-                    painter = painter or self.model.painter(self.device)  # tried again if it fails
-                    picture = self.painted(painter, frame, content["shares"], content["alpha"])
-                    answer = {"do": "painted", "id": content["id"]}
-                    data = [jpeg(picture)]
+                    # Made again after a failure.
+                    painter = painter or self.camera.model.painter(self.camera.device)
+                    picture = self.camera.paint_frame(
+                        painter, jpeg_bytes, content["shares"], content["alpha"]
+                    )
+                    answer = {"do": "painted", "id": content["id"]}, [jpeg(picture)]
                 except Exception as error:
-                    answer = _said(error)
-                    data = None
-                    picture = None
+                    answer = _failure(error), None
                 with self._changed:
-                    if self._thread is not thread:
+                    if self.thread is not thread:
                         return
-                    self.shown = self.shown if picture is None else picture
-                self.send(answer, data)
+                    if picture is not None:
+                        self.picture = picture
+                self.camera.send(*answer)
         finally:
             with self._changed:
-                if self._thread is thread:
-                    self._thread = None
+                if self.thread is thread:
+                    self.thread = None
 
     def _next(self, thread: threading.Thread) -> Frame | None:
-        """Wait for a frame and take it; None once the thread is no longer wanted."""
+        """Wait for a frame and take it; None once this thread is stopped."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting is not None or self._thread is not thread)
-            if self._thread is not thread:
+            self._changed.wait_for(lambda: self.waiting is not None or self.thread is not thread)
+            if self.thread is not thread:
                 return None
-            frame, self._waiting = self._waiting, None
+            frame = self.waiting
+            self.waiting = None
             return frame
 
 
-def _said(error: Exception) -> dict[str, Any]:
-    """What tells the page of an error that has just been caught."""
-    return {"do": "say", "text": sendable(explained(error)), "error": True}
+def _failure(error: Exception) -> dict[str, Any]:
+    """The message that tells the page of an error that has just been caught."""
+    return {"do": "say", "text": single_line(explain(error)), "error": True}
 
 
-def _decoded(frame: bytes) -> Tensor:
-    """A JPEG as (1, 3, H, W) sRGB in [0, 1]. InputError for anything else, and for one that is too
-    small or too large."""
+def _decode(frame: bytes) -> Tensor:
+    """A JPEG as (1, 3, H, W) sRGB in [0, 1]; InputError if it is none, too small or too large."""
     try:
         if len(frame) > MOST_BYTES:
             raise ValueError

@@ -27,13 +27,18 @@ from nstlab.recipes.base import RunSettings
 
 
 class Controls:
-    """Settings, such as those of a recipe, and a view for each field, in `views` by the fields'
-    names.
+    """Settings, such as those of a recipe, and a view for each field.
 
     Args:
+        settings: what is shown at first.
         menus: choices to offer for some fields, such as sample pictures.
         changed: called with the names of the fields that were changed.
         refused: called with the reason why a widget's new value is not allowed.
+
+    Attributes:
+        settings: what is shown now.
+        views: by the fields' names; some fields share one.
+        lock: held while settings change, since threads show some and widgets send others.
     """
 
     def __init__(
@@ -43,9 +48,11 @@ class Controls:
         changed: Callable[[Sequence[str]], None] = lambda names: None,
         refused: Callable[[InputError], None] = lambda error: None,
     ):
-        self.settings, self.changed, self.refused = settings, changed, refused
-        self.lock = threading.RLock()  # some threads move widgets, others set them
-        self._showing = False
+        self.settings = settings
+        self.changed = changed
+        self.refused = refused
+        self.lock = threading.RLock()
+        self._showing = False  # whether widgets move because settings are shown
         self.views: dict[str, View] = {}
         names = {name for name, *_ in settings.options()}
         for fields, make in SPECIAL.items():
@@ -57,20 +64,24 @@ class Controls:
                     name, annotation, opt, getattr(settings, name), (menus or {}).get(name, ())
                 )
         for view in set(self.views.values()):
-            view.watch(partial(self._moved, view))
+            view.watch(partial(self._take, view))
         self.show(settings)
 
     def change(self, **values: Any) -> None:
         """Change fields as a user does, so that `changed` is called.
 
+        Args:
+            values: new ones, by the fields' names.
+
         Raises:
-            InputError: if a value is not allowed; nothing has changed then.
+            InputError: if one is not allowed; nothing has changed.
         """
         with self.lock:
             before = self.settings
             values = {name: before.checked(name, value) for name, value in values.items()}
-            follow = carried(before, values) if isinstance(before, RunSettings) else {}
-            self.show(before.replace(**{**follow, **values}))
+            if isinstance(before, RunSettings):
+                values = dependent_values(before, values) | values
+            self.show(before.replace(**values))
             names = [
                 name for name in self.views if getattr(before, name) != getattr(self.settings, name)
             ]
@@ -94,16 +105,17 @@ class Controls:
 
     def close_in(self, owner: w.Widget) -> None:
         """Close all that a widget contains, and the controls that it does not show."""
-        for part in parts_of(owner, *(view.widget for view in self.views.values())) - {owner}:
-            part.unobserve_all()
-            part.close()
+        controls = [view.widget for view in self.views.values()]
+        for widget in parts_of(owner, *controls) - {owner}:
+            widget.unobserve_all()
+            widget.close()
 
     def widgets(self, names: Sequence[str]) -> list[w.Widget]:
         """The widgets of these fields, each once, the special ones first."""
         special = [name for fields in SPECIAL for name in fields if name in names]
         return list(dict.fromkeys(self.views[name].widget for name in (*special, *names)))
 
-    def _moved(self, view: View) -> None:
+    def _take(self, view: View) -> None:
         """Take over what a view shows, since the user has moved its widget."""
         with self.lock:
             if self._showing:
@@ -115,34 +127,38 @@ class Controls:
                 self.refused(error)
 
 
-def carried(settings: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What changes with these values.
+def dependent_values(settings: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of other fields that must change together with these.
 
     Of other style layers, those that stay keep their weights, and new ones get the mean of all.
     Another number of paintings has no shares yet, and other regions no weights; regions are found
-    or given, not both. Another network has weights of its own, and cannot always rescale or be
-    computed in 16 bits.
+    or given, not both. Another network has weights of its own, and cannot always rescale its
+    pooling or be computed in 16 bits.
+
+    Args:
+        settings: as they are.
+        values: new ones, by the fields' names.
     """
-    changes: dict[str, Any] = {}
+    dependent: dict[str, Any] = {}
     if values.get("network", settings.network) != settings.network:
         if not architecture(values["network"]).blocks:
-            changes = {"rescale_pool": False, "precision": PRECISIONS[0]}
+            dependent = {"rescale_pool": False, "precision": PRECISIONS[0]}
         if settings.weights not in ANY_NETWORKS:
-            changes["weights"] = WEIGHTS[0]
+            dependent["weights"] = WEIGHTS[0]
     if {"mask", "regions"} & values.keys():
-        changes |= {"region_weights": ()}
+        dependent["region_weights"] = ()
     if values.get("regions", 1) > 1:
-        changes |= {"mask": None, "painting_mask": None}
+        dependent |= {"mask": None, "painting_mask": None}
     if "more_paintings" in values and len(values["more_paintings"]) != len(settings.more_paintings):
-        changes |= {"mix": (), "mix_layers": ()}
+        dependent |= {"mix": (), "mix_layers": ()}
     weights = getattr(settings, "style_weights", ())
     if weights and "style_layers" in values:
-        weight_of = dict(zip(settings.style_layers, weights, strict=True))
+        by_layer = dict(zip(settings.style_layers, weights, strict=True))
         mean = sum(weights) / len(weights)
-        changes["style_weights"] = tuple(
-            weight_of.get(name, mean) for name in values["style_layers"]
+        dependent["style_weights"] = tuple(
+            by_layer.get(layer, mean) for layer in values["style_layers"]
         )
-    return changes
+    return dependent
 
 
 def parts_of(*widgets: w.Widget) -> set[w.Widget]:

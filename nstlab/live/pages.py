@@ -1,4 +1,4 @@
-"""What all pages have in common: how their scripts are put together, and what they may send."""
+"""What all pages have in common: how their scripts are bundled, and what they may send."""
 
 from __future__ import annotations
 
@@ -8,48 +8,58 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import anywidget
+import traitlets as t
 
 from nstlab.base import files
 from nstlab.base.settings import InputError
 
-PAGE = Path(__file__).parent / "page"
-IMPORT = re.compile(r'^import .+ from "\./(.+)";\n', re.MULTILINE)
-EXPORT = re.compile(r"^export (?=function|const|class)", re.MULTILINE)
-LINE = {"type": "string", "maxLength": 1000}
+FOLDER = Path(__file__).parent / "page"
+LINE = {"type": "string", "maxLength": 1000}  # the JSON Schema of a name or an id
+IMPORT = re.compile(r'^import .* from "\./(.+)";\n', re.MULTILINE)
 
 Messages = Mapping[str, Mapping[str, dict[str, Any]]]  # {what to do: {field: its JSON Schema}}
 
 
-def script(name: str) -> str:
-    """A page's script, with the files that it imports in place of its imports.
+def bundle(name: str) -> str:
+    """A page's script and the modules that it imports, each once, as one module.
 
-    A widget's page is a single module: a browser could not find other files beside it.
+    Jupyter runs a widget's script from a blob, where relative imports lead nowhere.
+
+    Args:
+        name: a module of the folder `page`; its imports fill one line each.
     """
-    text = _read(name)
-    imported = [EXPORT.sub("", _read(file)) for file in IMPORT.findall(text)]
-    return "".join([*imported, IMPORT.sub("", text)])
+    modules: dict[str, str] = {}
 
+    def add(name: str) -> None:
+        text = (FOLDER / name).read_text(encoding="utf-8")
+        for imported in IMPORT.findall(text):
+            if imported not in modules:
+                add(imported)
+        modules[name] = IMPORT.sub("", text)
 
-def _read(name: str) -> str:
-    return (PAGE / name).read_text(encoding="utf-8")
+    add(name)
+    *imported, page = modules.values()
+    return "\n".join([re.sub("^export ", "", text, flags=re.M) for text in imported] + [page])
 
 
 class Page(anywidget.AnyWidget):
     """A widget with a page of its own. Traits go one way, to the browser; messages come back.
 
-    Its files are read whenever one is made: after a change, run the cell again.
+    Its files are read when it is made, so that an author sees an edited page by making the widget
+    again. (Given paths, anywidget would keep every widget alive.)
+
+    Attributes:
+        script, style: names of its files in the folder `page`.
     """
 
-    SCRIPT: ClassVar[str]  # in the folder PAGE
-    STYLE: ClassVar[str]
+    script: ClassVar[str]
+    style: ClassVar[str]
+    _esm = t.Unicode().tag(sync=True)
+    _css = t.Unicode().tag(sync=True)
 
-    @property
-    def _esm(self) -> str:
-        return script(self.SCRIPT)
-
-    @property
-    def _css(self) -> str:
-        return _read(self.STYLE)
+    def __init__(self, **traits: Any):
+        css = (FOLDER / self.style).read_text(encoding="utf-8")
+        super().__init__(_esm=bundle(self.script), _css=css, **traits)
 
     def set_state(self, sync_data: Mapping[str, Any]) -> None:
         """Ignore what the browser says of the traits."""
@@ -60,14 +70,22 @@ class Page(anywidget.AnyWidget):
         super().close()
 
 
-def count(buffers: int) -> dict[str, Any]:
-    """The schema of a message's `buffers`, of which there are so many."""
-    return {"enum": [buffers]}
+def buffer_count(count: int) -> dict[str, Any]:
+    """The schema of a message's field `buffers`, which stands for how many it has."""
+    return {"enum": [count]}
 
 
 def check_message(content: Any, buffers: Sequence[Any], messages: Messages) -> None:
-    """Raise InputError, in one line, unless a message is {"do": one of those that are known} with
-    its fields; the number of its buffers counts as a field, `buffers`."""
+    """Check what a page has sent.
+
+    Args:
+        content: should be {"do": one of `messages`} and that message's fields.
+        buffers: the binary parts; how many counts as a field, `buffers`.
+        messages: all that this page may send.
+
+    Raises:
+        InputError: for anything else, in one line.
+    """
     do = content.get("do") if isinstance(content, dict) else None
     if not isinstance(do, str) or do not in messages:
         raise InputError(
@@ -81,6 +99,6 @@ def check_message(content: Any, buffers: Sequence[Any], messages: Messages) -> N
         ) from None
 
 
-def sendable(text: str) -> str:
+def single_line(text: str) -> str:
     """The text in one line, without what cannot be sent to a page."""
     return " ".join(text.encode("utf-8", "replace").decode("utf-8").splitlines())

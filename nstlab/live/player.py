@@ -1,11 +1,11 @@
-"""A film that is being painted, and a small player for what there is of it so far.
+"""A film that is being painted, and a small player for its frames so far.
 
-    nst.FilmPlayer(nst.VideoSettings("clip.mp4", "swirl_strokes"))     # in a notebook; or in the
-    studio, in a tab of its own
+    nst.FilmPlayer(nst.VideoSettings("clip.mp4", "swirl_strokes"))
 
-A thread paints, as `nstlab video` does and with the same frames kept. The page (player.js) asks for
-the frames that it shows, and plays them at their own times. A film that is stopped is written as
-far as it has come, and when painted again, it goes on.
+In a notebook; or in the studio, in a tab of its own. A thread paints, as `nstlab video` does and
+with the same frames kept. The page (player.js) asks for the frames that it shows, and plays them at
+their own times. A film that is stopped is written with the frames so far, and goes
+on when it is painted again.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from nstlab.base.settings import LIVE
 from nstlab.live.controls import Controls
-from nstlab.live.pages import LINE, Messages, Page, check_message, sendable
-from nstlab.live.session import FRAMES, explained
+from nstlab.live.pages import LINE, Messages, Page, check_message, single_line
+from nstlab.live.session import FRAMES, explain
 from nstlab.live.viewer import jpeg
 from nstlab.pictures import images as im
 from nstlab.recipes.base import RunSettings
@@ -40,8 +40,12 @@ READY, PAINTING, STOPPING = "ready", "painting", "stopping"
 PROGRESS = "frame {n_fmt} of {total_fmt}, {remaining} left"
 
 
-def painted_like(picture: RunSettings) -> dict[str, Any]:
-    """The fields of VideoSettings with which frames are painted like this picture."""
+def film_fields(picture: RunSettings) -> dict[str, Any]:
+    """The fields of VideoSettings with which each frame is painted as a picture is.
+
+    Args:
+        picture: settings of a recipe with one photo and one painting.
+    """
     shared = {
         name: value
         for name, value in needed_fields(picture).items()
@@ -60,8 +64,8 @@ MESSAGES: Messages = {"frame": {"name": LINE}, "paint": {}, "stop": {}}  # that 
 class Screen(Page):
     """The player's page. Traits go to the browser; messages come back through `on_msg`."""
 
-    SCRIPT = "player.js"
-    STYLE = "screen.css"
+    script = "player.js"
+    style = "screen.css"
 
     # [name, when it is shown, until when] of each frame so far, in seconds of the film
     frames = t.List().tag(sync=True)
@@ -70,7 +74,39 @@ class Screen(Page):
 
     def say(self, text: str, error: bool = False) -> None:
         """Show one line above the picture."""
-        self.status = {"text": sendable(text), "error": error}
+        self.status = {"text": single_line(text), "error": error}
+
+
+class _FilmSoFar:
+    """The frames of a film that is being painted, as the page knows them."""
+
+    def __init__(self) -> None:
+        self.paths: dict[str, Path] = {}  # by the frames' names
+        self._frames: dict[int, list[Any]] = {}  # a later pass replaces an earlier one's
+        self._began = time.monotonic()
+        self._count = 0  # frames, those of all passes
+        self._kept = 0  # of them, those that were painted before
+
+    @property
+    def frames(self) -> list[list[Any]]:
+        """[name, when it is shown, until when] of each frame, in seconds of the film."""
+        return list(self._frames.values())
+
+    def add(self, done: FrameDone) -> None:
+        """Take a frame that is painted."""
+        name = "/".join(done.path.parts[-3:])  # the film's id, the pass and the frame
+        self.paths[name] = done.path
+        times = [float(Fraction(done.facts[key])) for key in ("time", "until")]
+        self._frames[done.index] = [name, *times]
+        self._count += 1
+        self._kept += done.was_kept
+
+    def progress(self, total: int) -> str:
+        """How many frames are painted, and how long the rest will take."""
+        seconds = time.monotonic() - self._began
+        return tqdm.format_meter(
+            self._count, total, seconds, initial=self._kept, bar_format=PROGRESS
+        )
 
 
 class FilmPlayer(w.VBox):
@@ -97,8 +133,7 @@ class FilmPlayer(w.VBox):
             settings, refused=lambda error: self.screen.say(str(error), error=True)
         )
         self.screen.on_msg(self._receive)
-        # The files of the frames so far, by the names that the page has for them.
-        self._places: dict[str, Path] = {}
+        self._film = _FilmSoFar()
         self._thread: threading.Thread | None = None
         super().__init__(
             [*self.controls.widgets(FILES), self.screen, *self.controls.widgets(FIELDS)]
@@ -106,22 +141,24 @@ class FilmPlayer(w.VBox):
 
     @property
     def settings(self) -> VideoSettings:
-        """The film's settings.
+        """The film's settings. Raises InputError where the picture's recipe cannot paint frames."""
+        settings = self.controls.settings
+        return settings if self.like is None else settings.replace(**film_fields(self.like()))
+
+    def paint(self) -> None:
+        """Paint the film in a thread, or its missing frames, unless one is being painted.
 
         Raises:
             InputError: where the picture's recipe cannot paint frames.
         """
-        settings = self.controls.settings
-        return settings if self.like is None else settings.replace(**painted_like(self.like()))
-
-    def paint(self) -> None:
-        """Paint the film, or what is missing of it, in a thread; InputError if it cannot be."""
         with self._changing:
             if self.screen.state != READY:
                 return
             settings = self.settings
             self.begun()
-            self._places, self.screen.frames, self.screen.state = {}, [], PAINTING
+            self._film = _FilmSoFar()
+            self.screen.frames = []
+            self.screen.state = PAINTING
             self.screen.say("reading the clip")
             self._thread = threading.Thread(
                 target=self._paint, args=[settings], name="nstlab film", daemon=True
@@ -135,10 +172,7 @@ class FilmPlayer(w.VBox):
                 self.screen.state = STOPPING
 
     def wait(self, seconds: float | None = None) -> str:
-        """Wait until nothing is painted any more, or for so many seconds.
-
-        Return what is said of the film.
-        """
+        """Wait until nothing is painted any more, or for so many seconds; return the status."""
         if self._thread is not None:
             self._thread.join(seconds)
         return self.screen.status["text"]
@@ -163,58 +197,39 @@ class FilmPlayer(w.VBox):
                 case "stop":
                     self.stop()
         except Exception as error:
-            self.screen.say(explained(error), error=True)
+            self.screen.say(explain(error), error=True)
 
     def _send(self, name: str) -> None:
-        """Send a frame, as a JPEG, if there is one of this name."""
-        path = self._places.get(name)
+        """Send a frame, as a JPEG, if the film has one of this name."""
+        path = self._film.paths.get(name)
         if path is not None:
             self.screen.send({"do": "frame", "name": name}, [jpeg(im.load(path))])
 
-    # --- the thread
-
     def _paint(self, settings: VideoSettings) -> None:
-        """Paint the film, and say how far it is and what came of it.
-
-        Frames are shown no more often than anybody could see.
-        """
-        begun = time.monotonic()
-        shown = 0.0
-        count = 0
-        found = 0
-        # By their numbers; a later pass replaces an earlier one's.
-        frames: dict[int, list[Any]] = {}
+        """Paint the film, in its thread, and say what came of it."""
+        film = self._film
+        shown_at = 0.0
 
         def watch(done: FrameDone) -> None:
-            nonlocal shown, count, found
-            name = "/".join(done.path.parts[-3:])  # the film's id, the pass and the frame
-            self._places[name] = done.path
-            frames[done.index] = [
-                name,
-                *(float(Fraction(done.facts[key])) for key in ("time", "until")),
-            ]
-            count = count + 1
-            found = found + done.was_kept
-            now = time.monotonic()
+            nonlocal shown_at
+            film.add(done)
             if self.screen.state == STOPPING:
                 raise KeyboardInterrupt("stopped")
-            if now - shown >= 1 / FRAMES:
-                shown, self.screen.frames = now, list(frames.values())
-                self.screen.say(
-                    tqdm.format_meter(
-                        count, done.count, now - begun, initial=found, bar_format=PROGRESS
-                    )
-                )
+            if time.monotonic() - shown_at >= 1 / FRAMES:
+                shown_at = time.monotonic()
+                self.screen.frames = film.frames
+                self.screen.say(film.progress(done.count))
 
         error = False
         try:
-            film = paint_film(settings, watch)
-            text = f"{settings.out}: {float(film.end):.2f} s, frames: {len(film.times)}"
+            painted = paint_film(settings, watch)
+            text = f"{settings.out}: {float(painted.end):.2f} s, frames: {len(painted.times)}"
         except KeyboardInterrupt as interrupt:
             text = str(interrupt)
         except Exception as problem:
-            text = explained(problem)
+            text = explain(problem)
             error = True
         with self._changing:
-            self.screen.frames, self.screen.state = list(frames.values()), READY
+            self.screen.frames = film.frames
+            self.screen.state = READY
             self.screen.say(text, error)

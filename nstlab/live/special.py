@@ -1,5 +1,4 @@
-"""Views of their own for some fields: α/β, the content layer, the weights of layers and paintings,
-smoothing, regions."""
+"""Special views of some fields: α/β, content layer, weights, smoothing, regions."""
 
 from __future__ import annotations
 
@@ -35,13 +34,14 @@ class RatioView(View):
         )
         super().__init__("beta", slider)
 
-    def shown(self, settings: RunSettings) -> float:
+    def widget_value(self, settings: RunSettings) -> float:
         """α/β, within the slider's reach."""
         low = 10**self.widget.min
         high = 10**self.widget.max
         return min(max(settings.alpha / settings.beta, low), high) if settings.beta else high
 
     def read(self, settings: RunSettings) -> dict[str, Any]:
+        """Alpha as it is, and the beta that makes their ratio."""
         # With 0 the photo could never come back.
         alpha = settings.alpha or CONVENTIONS[settings.convention].alpha
         return {"alpha": alpha, "beta": float(f"{alpha / self.widget.value:.4g}")}
@@ -53,35 +53,41 @@ class ContentLayerView(LayersView):
     single = True
 
     def __init__(self) -> None:
-        help = "the layer whose features are to match the photo's"
-        super().__init__(
-            "content_layers", w.Dropdown(description="content layer", tooltip=help, **LOOK)
-        )
+        tooltip = "the layer whose features are to match the photo's"
+        menu = w.Dropdown(description="content layer", tooltip=tooltip, **LOOK)
+        super().__init__("content_layers", menu)
 
 
 class BarsView(View):
-    """A vertical slider for each of a field's numbers, side by side."""
+    """A vertical slider for each of a field's numbers, side by side.
 
-    field = about = ""
+    Attributes:
+        field: name of the field.
+        title: what is written above the sliders.
+    """
+
+    field = title = ""
 
     def __init__(self) -> None:
         self.sliders: list[w.FloatSlider] = []
         self.row = w.HBox(layout={"width": "100%"})
         self.row.add_class("nst-equalizer")
-        super().__init__(self.field, w.VBox([w.Label(self.about), self.row]))
+        super().__init__(self.field, w.VBox([w.Label(self.title), self.row]))
 
     def labels(self, settings: RunSettings) -> list[str]:
         """What each number belongs to."""
         raise NotImplementedError
 
-    def open(self, settings: RunSettings) -> float:
+    def default(self, settings: RunSettings) -> float:
         """What each number is where the settings leave them open."""
         raise NotImplementedError
 
     def watch(self, moved: Callable[[], None]) -> None:
+        """Have it called when a slider has another value."""
         self.moved = moved
 
     def show(self, settings: RunSettings) -> None:
+        """Let the sliders show the field's numbers; make others if their labels have changed."""
         labels = self.labels(settings)
         if [slider.tooltip for slider in self.sliders] != labels:
             old = self.sliders
@@ -89,19 +95,25 @@ class BarsView(View):
             self.row.children = self.sliders
             for slider in old:
                 slider.close()
-        for slider, number in zip(self.sliders, self.shown(settings), strict=True):
+        for slider, number in zip(self.sliders, self.widget_value(settings), strict=True):
             slider.max = max(slider.max, 5 * number)
             if not shows(slider, number):
                 slider.value = number
 
     def changes(self, settings: RunSettings) -> dict[str, Any]:
-        numbers = self.shown(settings)
-        pairs = zip(self.sliders, numbers, strict=True)
-        meant = tuple(number if shows(slider, number) else slider.value for slider, number in pairs)
-        return {} if meant == numbers else {self.name: meant}
+        """The field's numbers, if a slider has been moved."""
+        numbers = self.widget_value(settings)
+        moved = tuple(
+            number if shows(slider, number) else slider.value
+            for slider, number in zip(self.sliders, numbers, strict=True)
+        )
+        return {} if moved == numbers else {self.name: moved}
 
-    def shown(self, settings: RunSettings) -> tuple[float, ...]:
-        return getattr(settings, self.name) or (self.open(settings),) * len(self.labels(settings))
+    def widget_value(self, settings: RunSettings) -> tuple[float, ...]:
+        """The field's numbers, or the default of each."""
+        return getattr(settings, self.name) or (self.default(settings),) * len(
+            self.labels(settings)
+        )
 
     def _slider(self, label: str) -> w.FloatSlider:
         slider = w.FloatSlider(
@@ -120,50 +132,55 @@ class BarsView(View):
 
 
 class EqualizerView(BarsView):
-    """The weight of each style layer; where they are left open, the convention's."""
+    """The weight of each style layer; by default the convention's."""
 
-    field, about = "style_weights", "weight of each style layer"
+    field = "style_weights"
+    title = "weight of each style layer"
 
     def labels(self, settings: RunSettings) -> list[str]:
+        """The layers."""
         return list(settings.style_layers)
 
-    def open(self, settings: RunSettings) -> float:
+    def default(self, settings: RunSettings) -> float:
+        """The convention's weight of a layer."""
         return CONVENTIONS[settings.convention].layer_weight(len(settings.style_layers))
 
 
 class MixView(BarsView):
     """The share of each painting in a mixture."""
 
-    field, about = "mix", "share of each painting"
+    field = "mix"
+    title = "share of each painting"
 
     def labels(self, settings: RunSettings) -> list[str]:
+        """The paintings' names; none for a single painting."""
         if not settings.more_paintings and not settings.mix:  # one painting, whose share is all
             return []
         return [Path(settings.inputs[role].source).stem for role in settings.paintings]
 
-    def open(self, settings: RunSettings) -> float:
+    def default(self, settings: RunSettings) -> float:
+        """The same share for all."""
         return 1 / (1 + len(settings.more_paintings))
 
 
 class SmoothingView(View):
-    """A slider for total variation, from none over small to large.
-
-    It shows the nearest of its values.
-    """
+    """A slider for total variation, from none over small to large."""
 
     def __init__(self) -> None:
         labels = [f"{10 ** (k / 4):.2g}" for k in range(-20, 17)]
         options = [("off", 0.0), *((label, float(label)) for label in labels)]
-        help = "weight of total variation: smooths the picture"
-        super().__init__(
-            "tv",
-            w.SelectionSlider(options=options, description="smoothing (tv)", tooltip=help, **LOOK),
+        slider = w.SelectionSlider(
+            options=options,
+            description="smoothing (tv)",
+            tooltip="weight of total variation: smooths the picture",
+            **LOOK,
         )
+        super().__init__("tv", slider)
 
-    def shown(self, settings: RunSettings) -> float:
-        return min(
-            (value for _, value in self.widget.options), key=lambda value: abs(value - settings.tv)
-        )
+    def widget_value(self, settings: RunSettings) -> float:
+        """The nearest of the slider's values."""
+        values = [value for _, value in self.widget.options]
+        return min(values, key=lambda value: abs(value - settings.tv))
 
 
 # What has a view of its own, in the order in which it is placed.

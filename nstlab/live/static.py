@@ -16,14 +16,20 @@ STATIC_STEPS = 60  # its usual value
 
 
 def static() -> int:
-    """If the environment says that nobody is there to use widgets, how many steps to show the
-    result of; else 0."""
+    """How many steps the pictures take that are shown in place of widgets; 0 to show widgets.
+
+    The environment variable STATIC says so; anything but a whole number counts as 0.
+    """
     value = os.environ.get(STATIC, "")
     return int(value) if is_whole(value) else 0
 
 
 def still(settings: RunSettings, device: str) -> dict[str, Any]:
-    """The studio for a page without a kernel: Jupyter's data by MIME type."""
+    """The studio where nobody can use it: its inputs, and the picture after its first steps.
+
+    Returns:
+        What Jupyter displays, by MIME type.
+    """
     plan = prepare(settings.replace(steps=min(settings.steps, static())), device)
     result = plan.solve()
     pictures = {name: plan.inputs[role] for name, role in settings.roles().items()} | {

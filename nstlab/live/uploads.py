@@ -1,5 +1,4 @@
-"""Files that are uploaded from the page: in parts, since servers refuse large messages, and kept
-only if they are pictures."""
+"""Files that are uploaded from the page: in parts, and kept only if they are pictures."""
 
 from __future__ import annotations
 
@@ -24,12 +23,24 @@ class Uploads:
         self.folder = folder
         self._parts: dict[str, dict[int, bytes]] = {}
 
-    def part(self, upload: str, number: int, count: int, name: str, data: bytes) -> bytes | None:
-        """Take part `number` of `count` of a file; return the whole file once all parts have come.
+    def add_part(
+        self, upload: str, number: int, count: int, name: str, data: bytes
+    ) -> bytes | None:
+        """Take one part of a file.
+
+        Args:
+            upload: the page's id of the file.
+            number: of the part, from 0.
+            count: how many parts the file has.
+            name: of the file, for messages.
+            data: at most CHUNK bytes.
+
+        Returns:
+            The whole file once all parts have come; None before.
 
         Raises:
             InputError: for a file of more than MAX_BYTES, of which the page sends one part without
-                data.
+                data; and for parts that cannot be.
         """
         if count * CHUNK > MAX_BYTES:
             raise InputError(
@@ -51,19 +62,23 @@ class Uploads:
         self._parts.clear()
 
     def keep(self, name: str, data: bytes) -> Path:
-        """Write a file if it passes the checks of all pictures.
+        """Write a file, if it passes the checks of all pictures.
 
-        Its new name says what it is and depends on what it holds.
+        Args:
+            name: the file's name on the user's machine.
+            data: what it holds.
+
+        Returns:
+            Its path in the folder; the new name depends on what the file holds.
 
         Raises:
-            InputError: with the name that the user knows, if it is no picture or cannot be written.
+            InputError: with the name that the user knows, if the file is no picture or cannot be
+                written.
         """
         stem = re.sub(r"[^\w-]+", "_", Path(name).stem)[:50] or "picture"
         try:
-            bare = (
-                files.folder(self.folder.absolute())
-                / f"{stem}-{hashlib.sha256(data).hexdigest()[:8]}"
-            )
+            folder = files.folder(self.folder.absolute())
+            bare = folder / f"{stem}-{hashlib.sha256(data).hexdigest()[:8]}"
             with files.replacing(bare) as temporary:
                 temporary.write_bytes(data)
                 suffix = im.format_of(temporary).lower()
@@ -72,6 +87,6 @@ class Uploads:
                 os.replace(bare, path)
             return path
         except InputError as error:
-            raise InputError(
-                re.sub(r"^.*?: ", lambda _: f"{name}: ", str(error), count=1)
-            ) from None
+            message = str(error)  # which begins with a name that the user does not know
+            reason = message.partition(": ")[2] or message
+            raise InputError(f"{name}: {reason}") from None

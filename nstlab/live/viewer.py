@@ -1,5 +1,4 @@
-"""What a studio shows of a painting: one widget, whose traits are the picture, its inputs, curves,
-events and snapshots.
+"""What a studio shows of a painting: one widget, whose traits are the picture and all about it.
 
 Its page (view.js) draws them, and sends what the user does as messages {"do": ...}. Pictures go to
 the page as JPEGs.
@@ -19,17 +18,17 @@ from torch import Tensor
 from nstlab.base import files
 from nstlab.base.settings import InputError
 from nstlab.figures.base import COLOURS
-from nstlab.live.pages import LINE, Messages, Page, sendable
-from nstlab.live.painting import Run
+from nstlab.live.history import Snapshot
+from nstlab.live.pages import LINE, Messages, Page, single_line
+from nstlab.live.run import Run
 from nstlab.live.session import Phase
-from nstlab.live.snapshots import Snapshot
 from nstlab.live.uploads import CHUNK, MAX_BYTES
 from nstlab.method.steps import Step
 from nstlab.pictures import images as im
 from nstlab.runs.stored import COLUMNS, Record
 
 PICTURE_SIDE = 512  # px: long side of the live picture, at most
-THUMB_SIDE = 160  # px: long side of an input or a snapshot
+THUMBNAIL_SIDE = 160  # px: long side of an input or a snapshot
 QUALITY = 88  # of JPEGs
 POINTS = 240  # of a curve, at most; a screen shows no more
 EVENTS = 30  # that are shown
@@ -39,7 +38,12 @@ WORDS = {Phase.RUNNING: "painting", Phase.RESTING: "finished"}
 
 
 def jpeg(picture: Tensor, side: int = PICTURE_SIDE) -> bytes:
-    """(1, 3, H, W) in [0, 1] -> a JPEG whose long side has at most so many pixels."""
+    """Encode a picture as a JPEG.
+
+    Args:
+        picture: (1, 3, H, W) in [0, 1].
+        side: px, its long side at most; a larger picture is made smaller.
+    """
     shape = picture.shape[-2:]
     if max(shape) > side:
         picture = im.resize(picture, im.fit_size(shape, side))
@@ -49,10 +53,13 @@ def jpeg(picture: Tensor, side: int = PICTURE_SIDE) -> bytes:
 
 
 def curve_points(record: Record) -> dict[str, Any]:
-    """Each term's loss at every step, thinned out to about POINTS, and the steps at which weights
-    were changed.
+    """The curves of a run's losses, thinned out to about POINTS steps.
 
-    A term that was not evaluated at a step is 0 there, which a log axis leaves out."""
+    Returns:
+        {"steps", "series": {term: losses}, "marks": steps at which weights were changed,
+        "colours"}. A term that was not evaluated at a step is 0 there, which a log axis leaves
+        out.
+    """
     rows = record.rows[:: max(1, -(-len(record.rows) // POINTS))]
     if record.rows and rows[-1] is not record.rows[-1]:
         rows = [*rows, record.rows[-1]]
@@ -84,34 +91,41 @@ MESSAGES: Messages = {  # that its page sends
 class Viewer(Page):
     """The page. Traits go one way, to the browser; messages come back through `on_msg`."""
 
-    SCRIPT = "view.js"
-    STYLE = "view.css"
+    script = "view.js"
+    style = "view.css"
 
     picture = t.Bytes().tag(sync=True)
     before = t.Bytes().tag(sync=True)  # what the picture is compared with
     compared = t.Unicode("photo").tag(sync=True)  # what that is called
     shape = t.List(t.Int(), [0, 0]).tag(sync=True)  # width and height of the picture
-    inputs = t.List().tag(sync=True)  # [{"role", "label", "thumb"}]
+    inputs = t.List().tag(sync=True)  # [{"role", "label", "thumbnail": JPEG}]
     status = t.Dict({"state": "ready", "text": "ready", "rate": ""}).tag(sync=True)
     message = t.Dict({"text": "", "kind": "note"}).tag(sync=True)  # kind: note or error
     events = t.List(t.Unicode()).tag(sync=True)  # the newest first
     curves = t.Dict({"steps": [], "series": {}, "marks": [], "colours": []}).tag(sync=True)
-    film = t.List().tag(sync=True)  # [{"id", "label", "thumb"}]
-    chunk = t.Int(CHUNK).tag(sync=True)
-    largest = t.Int(MAX_BYTES).tag(sync=True)
+    snapshots = t.List().tag(sync=True)  # [{"id", "label", "thumbnail": JPEG}]
+    chunk = t.Int(CHUNK).tag(sync=True)  # bytes of a file in one message
+    largest = t.Int(MAX_BYTES).tag(sync=True)  # bytes of a file
     code = t.Dict({"python": "", "command": ""}).tag(sync=True)
     _shown: Mapping[str, str] = {}  # the inputs that are shown
     _wanted: Mapping[str, str] = {}  # and those that are to be shown
 
     def say(self, text: str, kind: str = "note") -> None:
-        """Show one line above the picture, or none."""
-        self.message = {"text": sendable(text), "kind": kind}
+        """Show one line above the picture; none for "".
+
+        Args:
+            text: the line.
+            kind: "note", or "error", which stays until it is read.
+        """
+        self.message = {"text": single_line(text), "kind": kind}
 
     def show_inputs(self, files: Mapping[str, str]) -> None:
-        """Show the pictures in these files, by role ("photo", "painting"), if they are others than
-        before and can be read.
+        """Show input pictures, if they are others than before and can be read.
 
-        The first one gives the result its shape, and is what it is compared with."""
+        Args:
+            files: names of samples, or paths, by role ("photo", "painting"). The first one gives
+                the result its shape, and is what it is compared with.
+        """
         self._wanted = files
         if files == self._shown:
             return
@@ -124,7 +138,11 @@ class Viewer(Page):
             self.before = jpeg(first)
             self.shape = [first.shape[-1], first.shape[-2]]
             self.inputs = [
-                {"role": role, "label": Path(files[role]).stem, "thumb": jpeg(picture, THUMB_SIDE)}
+                {
+                    "role": role,
+                    "label": Path(files[role]).stem,
+                    "thumbnail": jpeg(picture, THUMBNAIL_SIDE),
+                }
                 for role, picture in pictures.items()
             ]
 
@@ -136,28 +154,32 @@ class Viewer(Page):
         self.curves = curve_points(record)
         self.events = list(reversed(step.events))[:EVENTS]
 
-    def show_film(self, film: Sequence[Snapshot]) -> None:
+    def show_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
         """Show the snapshots, if they are others than before."""
-        if [snapshot.count for snapshot in film] == [thumbnail["id"] for thumbnail in self.film]:
+        counts = [snapshot.count for snapshot in snapshots]
+        if counts == [entry["id"] for entry in self.snapshots]:
             return
-        self.film = [
+        self.snapshots = [
             {
                 "id": snapshot.count,
-                "label": f"step {snapshot.index}"
-                if snapshot.run == 1
-                else f"run {snapshot.run}: {snapshot.index}",
-                "thumb": jpeg(snapshot.shown, THUMB_SIDE),
+                "label": _label(snapshot),
+                "thumbnail": jpeg(snapshot.shown, THUMBNAIL_SIDE),
             }
-            for snapshot in film
+            for snapshot in snapshots
         ]
 
     def show_status(self, phase: Phase, step: Step | None, run: Run | None, away: bool) -> None:
-        """Say what the session does, how far the run has come, and how fast."""
-        text = (
-            "paused: nobody is looking"
-            if phase is Phase.PAUSED and away
-            else WORDS.get(phase, phase.value)
-        )
+        """Say what the session does, how far the run has come, and how fast.
+
+        Args:
+            phase: of the session.
+            step: the last one; None if there is none yet.
+            run: that made it.
+            away: whether the session is paused because nobody is watching.
+        """
+        text = WORDS.get(phase, phase.value)
+        if phase is Phase.PAUSED and away:
+            text = "paused: nobody is looking"
         if step is not None:
             text += f" · step {step.index} of {run.plan.total}"
         rate = evaluation_rate(run.record) if phase is Phase.RUNNING and run is not None else 0.0
@@ -166,3 +188,9 @@ class Viewer(Page):
             "text": text,
             "rate": f"{rate:.1f} evaluations/s" if rate else "",
         }
+
+
+def _label(snapshot: Snapshot) -> str:
+    if snapshot.run == 1:
+        return f"step {snapshot.index}"
+    return f"run {snapshot.run}: {snapshot.index}"

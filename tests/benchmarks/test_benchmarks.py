@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 
-from benchmarks import feedforward, film, processes, report, speed
+import nstlab as nst
+from benchmarks import feedforward, film, live, optimizers, processes, report, speed
+from benchmarks.__main__ import commands
 from benchmarks.scene import BenchSettings, Row, Scene
 from nstlab.cli import program
 from nstlab.live import studio
@@ -20,7 +22,7 @@ CPU = torch.device("cpu")
 
 def bench(words):
     """The command; its exit code."""
-    command = program.Subcommand(report.bench_command, (BenchSettings,))
+    command = program.Subcommand(report.table_command, (BenchSettings,))
     return program.run_program(lambda: {"bench": command}, words, "bench")
 
 
@@ -64,7 +66,7 @@ def short(tiny, monkeypatch):
     monkeypatch.setattr(speed, "WAYS", {"a way": ("auto", 1, 3)})
     monkeypatch.setattr(speed, "PAIRS", speed.PAIRS[:1])
     monkeypatch.setattr(speed, "LONG", {32: 1.0, 64: 1.0})
-    monkeypatch.setattr(speed, "MOVES", {field: moves[:1] for field, moves in speed.MOVES.items()})
+    monkeypatch.setattr(live, "MOVES", {field: moves[:1] for field, moves in live.MOVES.items()})
     monkeypatch.setattr(
         studio, "first_settings", lambda: TransferSettings("coffee", "mosaic", size=64, levels=1)
     )
@@ -138,8 +140,8 @@ def test_a_process_of_its_own_measures_its_peak(tiny_file):
     settings = TransferSettings(
         "coffee", "mosaic", size=64, steps=20, weights=str(tiny_file), normalize=False
     )
-    found = processes.child("part", json.dumps(settings.to_dict()), "cpu")
-    assert min(found.values()) > 0
+    numbers = processes.child("part", json.dumps(settings.to_dict()), "cpu")
+    assert min(numbers.values()) > 0
 
 
 def test_a_result_is_kept_and_compared(tmp_path, monkeypatch, capsys):
@@ -176,3 +178,23 @@ def test_what_cannot_be_is_refused_by_name_before_anything_is_measured(
     said = capsys.readouterr().err
     assert option.strip("-") in said
     assert value in said
+
+
+def test_each_table_has_a_command_with_help_for_every_option(capsys):
+    for name in commands():
+        assert program.run_program(commands, [name, "--help"], "bench") == 0
+        assert "usage: bench " + name in capsys.readouterr().out
+
+
+def test_both_optimizers_are_recorded_at_equal_numbers_of_evaluations(
+    tiny, photo, painting, monkeypatch
+):
+    monkeypatch.setattr(optimizers, "CHECKPOINTS", (2, 5))
+    net = VGG19(tiny, precision="float32")
+    objective = nst.content("conv1_2", photo) + 1e3 * nst.style(["conv1_1"], painting)
+    rows = optimizers.compare(objective.bind(net, photo.shape[-2:]), nst.grey(photo))
+    assert list(rows) == [optimizers.TORCH, "ours", "ours, unbounded"]
+    for losses in rows.values():
+        assert list(losses) == [2, 5]
+        assert losses[5][0] <= losses[2][0]
+    assert "never higher: True" in optimizers.summary("ours", [[0.5, 1.0]])

@@ -78,7 +78,7 @@ class Person:
     @property
     def restarts(self) -> int:
         """Of how many runs there are snapshots."""
-        return len(set(re.findall(r"run \d+", self.page.inner_text(".nst-film"))))
+        return len(set(re.findall(r"run \d+", self.page.inner_text(".nst-snapshots"))))
 
     def regions(self, which: int) -> list[int]:
         """The colours of the regions of the photo (0) or the painting (1)."""
@@ -266,7 +266,7 @@ def test_a_person_uses_the_studio_and_nothing_is_left_running(person, lab, tmp_p
     assert "nstlab transfer coffee" in page.locator(".nst-code pre").last.inner_text()
     page.keyboard.press("Escape")
     person.press("Pause")
-    page.locator(".nst-film button").first.press("Enter")
+    page.locator(".nst-snapshots button").first.press("Enter")
     person.sees(".nst-status", "paused · step 0 of")
     page.get_by_role("slider", name="Before and after").fill("50")
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -316,9 +316,9 @@ def paints_a_film_and_plays_it(person, folder):
     # What there is so far is there to see, and can be stopped; the film then goes on.
     person.waits(lambda: place.is_enabled())
     page.locator(".nst-player").get_by_role("button", name="Stop").click()
-    person.sees(".nst-player .nst-says", "^stopped; .*film.mp4 holds what is painted so far")
+    person.sees(".nst-player .nst-status-line", "^stopped; .*film.mp4 holds what is painted so far")
     page.get_by_role("button", name="Paint film").click()
-    person.sees(".nst-player .nst-says", r"film\.mp4: 0\.60 s, frames: 6")
+    person.sees(".nst-player .nst-status-line", r"film\.mp4: 0\.60 s, frames: 6")
     person.waits(lambda: place.get_attribute("max") == "5" and place.input_value() == "5")
 
     # Another frame is chosen; then it plays, from the first to the last and again.
@@ -371,7 +371,7 @@ def paints_what_the_camera_sees(person, results):
     # Out of sight, the camera is let go of; it comes back with the tab.
     assert not (results / "camera").exists()
     page.get_by_role("button", name="Save picture").click()
-    person.sees(".nst-says", "Saved as")
+    person.sees(".nst-status-line", "Saved as")
     assert len(list((results / "camera").iterdir())) == 1
     page.get_by_role("tab", name="Live").click()
     person.waits(lambda: page.evaluate(stream) is None)

@@ -92,7 +92,7 @@ def test_regions_that_a_run_has_found_are_shown_over_the_whole_painting_and_stay
     view, plan = RegionsView(), nst.prepare(make(regions=2), "cpu")
     view.look()
     view.show(plan.settings)
-    view.found(plan, 1)
+    view.show_found(plan, 1)
     (_, first), (_, second) = shown(view)
     assert set(labels.colours(first)) <= set(labels.PALETTE[::6])
     own = im.shape_of(plan.settings.painting)
@@ -105,13 +105,13 @@ def test_regions_that_a_run_has_found_are_shown_over_the_whole_painting_and_stay
     )
     assert (part - plan.inputs["painting_mask"]).abs().mean() < 0.05
     view.show(plan.settings.replace(beta=3.0))
-    view.found(plan, 1)
+    view.show_found(plan, 1)
     assert shown(view)[0][1] is not None
     view.show(plan.settings.replace(photo=plan.settings.painting))  # a change that is refused later
     assert shown(view)[0][1] is None
     view.show(plan.settings)
     assert torch.equal(shown(view)[0][1], first)
-    view.found(nst.prepare(make(), "cpu"), 2)  # a run that has not looked for any
+    view.show_found(nst.prepare(make(), "cpu"), 2)  # a run that has not looked for any
     view.show(make())
     assert shown(view)[0][1] is None
 
@@ -130,7 +130,7 @@ def test_what_is_painted_is_kept_and_used_and_can_be_left_again(make, tmp_path):
         "tv",
     ]
     assert {mask, own} == {str(path) for path in (tmp_path / "results" / "uploads").iterdir()}
-    studio._receive(None, {"do": "no regions"}, [])
+    studio.inbox.receive(None, {"do": "no regions"}, [])
     assert all(getattr(studio.settings, name) == value for name, value in NONE.items())
     studio.close()
 
@@ -166,7 +166,7 @@ def test_without_regions_what_was_painted_goes_from_the_page(make, tmp_path):
     studio = Studio(make(), results=tmp_path / "results", start=False)
     studio.editor.look()
     pictures = studio.editor.widget.pictures
-    studio._receive(None, {"do": "no regions"}, [])
+    studio.inbox.receive(None, {"do": "no regions"}, [])
     assert studio.editor.widget.pictures is not pictures
     studio.close()
 

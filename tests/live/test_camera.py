@@ -52,7 +52,7 @@ def test_a_frame_comes_back_painted_in_the_mixture_that_the_page_asks_for(camera
         assert image.size == (64, 48)
     photo = im.load(io_file(camera))
     expected = camera.model.painter("cpu")(photo, camera.model.mixture(["oil", "chalk"]), 0.5)
-    torch.testing.assert_close(camera.shown, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(camera.worker.picture, expected, rtol=0, atol=1e-4)
 
 
 def io_file(camera):
@@ -64,16 +64,16 @@ def io_file(camera):
 
 def test_of_frames_that_wait_only_the_newest_is_painted(camera, monkeypatch):
     held, painted = threading.Event(), []
-    paint = Camera.painted
+    paint = Camera.paint_frame
 
     def slow(self, painter, data, shares, alpha):
         held.wait(20)
         painted.append(alpha)
         return paint(self, painter, data, shares, alpha)
 
-    monkeypatch.setattr(Camera, "painted", slow)
+    monkeypatch.setattr(Camera, "paint_frame", slow)
     frame(camera, 1, alpha=0.1)
-    until(lambda: camera._waiting is None)
+    until(lambda: camera.worker.waiting is None)
     for id in (2, 3, 4):
         frame(camera, id, alpha=id / 10)
     held.set()
@@ -85,11 +85,11 @@ def test_of_frames_that_wait_only_the_newest_is_painted(camera, monkeypatch):
 def test_when_the_page_looks_away_the_thread_ends_and_forgets_its_picture(camera):
     frame(camera, 1)
     until(lambda: camera.sent)
-    thread = camera._thread
+    thread = camera.worker.thread
     tell(camera, "end")
     thread.join(20)
     assert not thread.is_alive()
-    assert camera.shown is None
+    assert camera.worker.picture is None
     tell(camera, "save")
     assert camera.sent[-1][0] == {
         "do": "say",
@@ -108,7 +108,7 @@ def test_only_what_is_saved_is_kept(camera):
     tell(camera, "save")
     (path,) = camera.folder.iterdir()
     assert camera.sent[-1][0]["text"] == f"Saved as {path}"
-    torch.testing.assert_close(im.load(path), camera.shown, rtol=0, atol=1 / 255)
+    torch.testing.assert_close(im.load(path), camera.worker.picture, rtol=0, atol=1 / 255)
 
 
 def test_two_pictures_of_one_second_are_both_kept(camera, monkeypatch):
@@ -130,9 +130,9 @@ def test_an_end_while_a_frame_is_painted_ends_it_without_a_word(camera, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(StyleModel, "mixture", end)
         frame(camera, 1)
-        until(lambda: camera._thread is None)
+        until(lambda: camera.worker.thread is None)
         join("nstlab camera")
-    assert (camera.sent, camera.shown) == ([], None)
+    assert (camera.sent, camera.worker.picture) == ([], None)
     frame(camera, 2)
     until(lambda: camera.sent)
     assert camera.sent[0][0] == {"do": "painted", "id": 2}
@@ -152,7 +152,7 @@ def test_after_a_failure_the_next_frame_is_tried_anew(camera, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(camera, "send", lambda *_: 1 / 0)  # nobody is there any more
         frame(camera, 2)
-        until(lambda: camera._thread is None)
+        until(lambda: camera.worker.thread is None)
     frame(camera, 3)
     until(lambda: len(camera.sent) == 2)
     assert camera.sent[1][0] == {"do": "painted", "id": 3}
@@ -180,7 +180,7 @@ def test_what_is_no_frame_is_told_to_the_page_and_the_next_frame_is_painted(came
 
 def test_shares_that_do_not_fit_are_refused(camera):
     assert "give a share" in refusal(
-        camera.painted, camera.model.painter("cpu"), FRAME, [1, 2], 1.0
+        camera.paint_frame, camera.model.painter("cpu"), FRAME, [1, 2], 1.0
     )
 
 
@@ -197,7 +197,7 @@ def test_a_studio_has_the_camera_in_a_tab_and_pauses_for_it(small_transfer, tmp_
     tell(camera, "begin")
     until(lambda: studio.session.phase is Phase.PAUSED)
     studio.close()
-    assert camera._thread is None
+    assert camera.worker.thread is None
 
 
 def test_a_closed_camera_leaves_no_widget(tmp_path):

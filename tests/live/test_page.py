@@ -14,6 +14,9 @@ from PIL import Image
 
 from nstlab.live import pages, viewer
 from nstlab.live.audience import ANSWER_WAIT, AWAY, Audience
+from nstlab.live.brush import Brush
+from nstlab.live.camera import Camera
+from nstlab.live.player import Screen
 from nstlab.live.uploads import CHUNK, MOST, Uploads
 from nstlab.live.viewer import POINTS, Viewer, curve_points, evaluation_rate, jpeg
 from nstlab.pictures import images as im
@@ -21,7 +24,7 @@ from nstlab.runs.stored import Record
 
 
 def test_a_page_is_one_module_made_of_its_files_as_they_are_when_it_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(pages, "PAGE", Path(shutil.copytree(pages.PAGE, tmp_path / "page")))
+    monkeypatch.setattr(pages, "FOLDER", Path(shutil.copytree(pages.FOLDER, tmp_path / "page")))
     before = Viewer()
     assert "import " not in before._esm
     assert before._esm.count("export ") == before._esm.count("export default { render }") == 1
@@ -76,34 +79,34 @@ def test_curves_have_a_series_and_a_colour_for_each_term():
 def test_somebody_is_watching_as_long_as_pictures_are_answered():
     now = 0.0
     audience = Audience(lambda: now)
-    audience.sent()  # nobody has ever come: there is nobody to miss
+    audience.note_picture()  # nobody has ever come: there is nobody to miss
     now += 10 * AWAY
     assert (audience.busy, audience.gone) == (False, False)
-    audience.answered()
+    audience.note_answer()
     now += 10 * AWAY  # silence alone means nothing
     assert (audience.busy, audience.gone) == (False, False)
-    audience.sent()
+    audience.note_picture()
     assert audience.busy
     now += ANSWER_WAIT  # the next picture does not wait for ever
     assert not audience.busy
-    audience.sent()
+    audience.note_picture()
     now += AWAY - ANSWER_WAIT
     assert not audience.gone
     now += 0.1
     assert audience.gone  # since the first picture was not answered
-    audience.sent()
-    audience.answered()
+    audience.note_picture()
+    audience.note_answer()
     assert (audience.busy, audience.gone) == (False, False)
 
 
 @given(st.data())
 def test_parts_may_come_in_any_order_and_what_is_forgotten_begins_anew(data):
     uploads, whole = Uploads(None), data.draw(st.binary(min_size=1, max_size=40))
-    uploads.part("x", 8, 9, "a", b"old")
+    uploads.add_part("x", 8, 9, "a", b"old")
     uploads.forget()
     parts = [whole[i : i + 7] for i in range(0, len(whole), 7)]
     found = [
-        uploads.part("x", i, len(parts), "a", parts[i])
+        uploads.add_part("x", i, len(parts), "a", parts[i])
         for i in data.draw(st.permutations(range(len(parts))))
     ]
     assert found == [None] * (len(parts) - 1) + [whole]
@@ -182,10 +185,30 @@ def test_parts_that_cannot_be_are_refused_and_few_files_are_on_their_way(tmp_pat
         (-1, 2, b"x"),
         (0, 1, b"x" * (CHUNK + 1)),
     ):
-        assert "cannot be used" in refusal(uploads.part, "a", number, count, "a.png", data)
+        assert "cannot be used" in refusal(uploads.add_part, "a", number, count, "a.png", data)
     for i in range(3 * MOST):
-        uploads.part(str(i), 0, 2, "a.png", b"x")
+        uploads.add_part(str(i), 0, 2, "a.png", b"x")
     assert list(uploads._parts) == [str(i) for i in range(2 * MOST, 3 * MOST)]
-    uploads.part("x", 3, 9, "a.png", b"x")
+    uploads.add_part("x", 3, 9, "a.png", b"x")
     # another number of parts than was said before
-    assert uploads.part("x", 1, 2, "a.png", b"x") is None
+    assert uploads.add_part("x", 1, 2, "a.png", b"x") is None
+
+
+@pytest.mark.parametrize("page", [Viewer, Brush, Camera, Screen])
+def test_a_script_is_bundled_with_each_module_that_it_imports_once(page):
+    text = pages.bundle(page.script)
+    assert "import " not in text
+    assert text.count("function make(") == text.count("export ") == 1
+    assert (pages.FOLDER / page.style).is_file()
+
+
+def test_an_edited_page_is_seen_when_its_widget_is_made_again(tmp_path, monkeypatch):
+    folder = shutil.copytree(pages.FOLDER, tmp_path / "page")
+    monkeypatch.setattr(pages, "FOLDER", folder)
+    before = Viewer()
+    for name in ("elements.js", "view.css"):
+        with (folder / name).open("a") as file:
+            file.write("/* edited */")
+    after = Viewer()
+    assert "/* edited */" not in before._esm + before._css
+    assert after._esm.count("/* edited */") == after._css.count("/* edited */") == 1

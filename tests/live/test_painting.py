@@ -11,8 +11,8 @@ from faults import refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nstlab.live.history import LENGTH, History, Snapshot
 from nstlab.live.painting import Back, Change, Painting, Restart, Save
-from nstlab.live.snapshots import LENGTH, Snapshot, Snapshots
 from nstlab.method.fast.propagation import Propagation
 from nstlab.method.terms import Content, Style
 from nstlab.pictures import images as im
@@ -64,7 +64,7 @@ def test_weights_and_layers_steer_the_run_and_nothing_is_computed_without_need(
     )
     run.send([Change(wanted.replace(init="grey", seed=5))])  # how a run starts no longer matters
     assert live.run.record.changes == [(2, {"style": 5.0, "tv": 0.5})]
-    assert live.run.described(live.settings, None) == wanted
+    assert live.run.describe(live.settings, None) == wanted
     assert sorted(made) == ["content"] + ["style"] * 5
     step = run.send(
         [Change(settings.replace(content_layers="conv2_2", style_layers=("conv1_1", "conv3_1")))]
@@ -108,7 +108,7 @@ def test_back_restores_picture_and_settings_and_undoes_a_change(live, settings):
     run = begun(live, 5)
     before = im.quantize(live.step.snapshot())
     run.send([Change(settings.replace(beta=5.0))])
-    first, kept = live.film.frames[0], live.film.frames[-1]
+    first, kept = live.history.snapshots[0], live.history.snapshots[-1]
     assert (kept.index, kept.settings) == (5, settings)
     step = run.send([Back(kept)])
     assert torch.equal(step.snapshot(), before)
@@ -237,7 +237,7 @@ def test_a_run_from_a_picture_is_saved_with_it_and_can_be_described(live, settin
     run.send([Save()])
     saved, plan = live.news[-1].saved, live.run.plan
     assert torch.equal(im.load(saved.folder / "start.png"), plan.start)
-    described = live.run.described(live.settings, tmp_path / "starts")
+    described = live.run.describe(live.settings, tmp_path / "starts")
     again = prepare(described, "cpu")
     assert torch.equal(again.start, plan.start)
     assert again.identity() == plan.identity()
@@ -248,28 +248,26 @@ def test_a_run_from_a_picture_is_saved_with_it_and_can_be_described(live, settin
     )
     assert run_id(prepare(stored, "cpu"), [], left=live.step.index) == saved.id
     (tmp_path / "file").write_text("")
-    assert "cannot be written" in refusal(
-        live.run.described, settings, tmp_path / "file" / "starts"
-    )
+    assert "cannot be written" in refusal(live.run.describe, settings, tmp_path / "file" / "starts")
 
 
-def filmed(counts):
-    """Which of these steps a film keeps."""
-    film = Snapshots()
+def kept_of(counts):
+    """Which of these steps a history keeps."""
+    history = History()
     for count in counts:
-        film.add(Snapshot(count, 1, count, None, None, None))
-    return [frame.count for frame in film.frames]
+        history.add(Snapshot(count, 1, count, None, None, None))
+    return [snapshot.count for snapshot in history.snapshots]
 
 
 @given(st.lists(st.integers(1, 30), max_size=60))
-def test_a_film_keeps_its_ends_and_its_order(gaps):
+def test_a_history_keeps_its_ends_and_its_order(gaps):
     counts = list(itertools.accumulate(gaps))
-    kept = filmed(counts)
+    kept = kept_of(counts)
     assert kept == sorted(set(kept) & set(counts))
     assert len(kept) == min(len(gaps), LENGTH)
     assert kept[:1] + kept[-1:] == counts[:1] + counts[-1:]
 
 
-def test_a_film_thins_out_where_pictures_are_near_each_other():
-    assert filmed([0, 10, 11, 20, 30, 40, 50, 60, 70]) == [0, 10, 20, 30, 40, 50, 60, 70]
-    assert [index for index in range(70) if Snapshots.wants(index)] == [0, 4, 8, 16, 32, 64]
+def test_a_history_thins_out_where_pictures_are_near_each_other():
+    assert kept_of([0, 10, 11, 20, 30, 40, 50, 60, 70]) == [0, 10, 20, 30, 40, 50, 60, 70]
+    assert [index for index in range(70) if History.is_due(index)] == [0, 4, 8, 16, 32, 64]

@@ -11,7 +11,7 @@ from making import make_clip, told
 from PIL import Image
 
 import nstlab as nst
-from nstlab.live.player import FilmPlayer, painted_like
+from nstlab.live.player import FilmPlayer, film_fields
 from nstlab.live.session import Phase
 from nstlab.live.studio import Studio
 from nstlab.pictures import images as im
@@ -138,7 +138,7 @@ def test_a_film_like_a_picture_has_its_painting_and_its_weights_but_its_own_step
         style_layers=("conv1_1", "conv2_1"), weights=str(tiny_file),
         colour="matched", normalize=False,
     )  # fmt: skip
-    film = VideoSettings("clip.mp4", "fauve_hills", size=200).replace(**painted_like(picture))
+    film = VideoSettings("clip.mp4", "fauve_hills", size=200).replace(**film_fields(picture))
     frame = film.frame_settings("photo.png")
     assert frame == picture.replace(photo="photo.png", size=200, steps=None, seed=0)
 

@@ -167,8 +167,8 @@ def test_in_a_pause_weights_wait_for_a_step_and_all_else_begins_at_once(studio, 
     buttons["Restart from current"].click()
     assert torch.equal(first_picture(studio, 4), im.quantize(last.snapshot()))
 
-    assert [each["label"] for each in studio.view.film][:2] == ["step 0", "step 4"]
-    first = studio.painting.film.frames[0]
+    assert [each["label"] for each in studio.view.snapshots][:2] == ["step 0", "step 4"]
+    first = studio.painting.history.snapshots[0]
     tell(studio, "back", id=first.count)
     assert studio.settings == small_transfer
     move(studio, "tv", 0.1)  # after the click
@@ -254,7 +254,7 @@ def test_after_failures_one_can_save_what_was_painted_and_try_again(studio, monk
     until(lambda: studio.painting.run.number == 4)
     shows(studio, "paused", "paused · step 1 of")
     assert torch.equal(studio.painting.run.plan.start, last)
-    assert torch.equal(studio.painting.film.frames[-2].picture, last)
+    assert torch.equal(studio.painting.history.snapshots[-2].picture, last)
 
 
 def test_what_cannot_begin_says_why_and_can_be_mended(make, small_transfer):

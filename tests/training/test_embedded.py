@@ -15,14 +15,14 @@ from safetensors.torch import save_file
 from nstlab.base.names import CONVOLUTIONS, rectified
 from nstlab.cli import program
 from nstlab.feedforward import drawing
-from nstlab.networks import normalization, weights
+from nstlab.networks import weights
 from nstlab.networks.normalization import normalize_activations
 from nstlab.networks.vgg import VGG19
 from nstlab.networks.weights import TORCHVISION, Weights, load_file, random_weights
 from nstlab.pictures import images as im
 from nstlab.pictures import samples, starts
 from training import corpus as corpora
-from training import distillation, finishing, scoring, student, teachers
+from training import distillation, finishing, fooling, losses, scoring, student, teachers, trainer
 from training import embedded as training
 from training.judge import Judge, at_content_error
 
@@ -40,7 +40,7 @@ def corpus():
         torch.from_numpy(drawing.draw(seed, 64)).permute(2, 0, 1) / 255 for seed in range(9)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpora, "drawn", lambda count: drawings[:count])
+        patch.setattr(corpora, "draw_pictures", lambda count: drawings[:count])
         return corpora.Corpus(7, 9)
 
 
@@ -102,7 +102,7 @@ def test_the_pictures_to_judge_by_are_not_trained_on(corpus):
 
 
 def test_a_settled_student_is_the_plain_network_of_its_tensors():
-    stack, x = student.Stack.begun(student.LOWER, 0, {}), torch.rand(4, 3, 32, 32)
+    stack, x = student.Stack.begin(student.LOWER, 0, {}), torch.rand(4, 3, 32, 32)
     for _ in range(300):
         stack(x, student.LOWER)  # so that the running means are this batch's
     live = stack(x, student.LOWER)
@@ -144,11 +144,10 @@ def test_teachers_that_cannot_teach_are_refused(teacher_file, tmp_path):
 @pytest.fixture
 def train(monkeypatch, corpus, teacher_file, distilled_file):
     """Trains as quickly as can be; returns the weights."""
-    monkeypatch.setattr(normalization, "NORMALIZATION_SIZE", 48)
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 2)
     monkeypatch.setattr(training, "FITTED", 2)
-    monkeypatch.setattr(training, "FOOLED", 2)
-    monkeypatch.setattr(distillation, "FOOLING_STEPS", (2, 5))
+    monkeypatch.setattr(trainer, "FOOLED", 2)
+    monkeypatch.setattr(fooling, "STEPS", (2, 5))
     monkeypatch.setattr(training, "Corpus", lambda *_: corpus)
 
     def train(folder, report=lambda *_: None, lower=None):
@@ -170,7 +169,7 @@ def test_an_interrupted_training_ends_with_the_same_weights_and_is_not_mixed_wit
 
         return report
 
-    for where in (("lower", 3), ("upper", 3), ("lower again", 1)):
+    for where in (("lower", 3), ("lower", 5), ("upper", 3), ("lower again", 1)):
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "parts", stop_at(where))
     out, path = tmp_path / "e.safetensors", tmp_path / "parts" / "lower.pt"
@@ -209,24 +208,20 @@ def test_lower_blocks_can_be_taken_over(train, tmp_path):
 
 def test_training_lowers_the_losses(teacher_file, tmp_path, corpus):
     stage = dataclasses.replace(
-        training.SCHEDULES["smoke"][0], cycles=(60,), settle=9, warm=5, fool_after=20
+        trainer.SCHEDULES["smoke"][0], cycles=(60,), settle=9, warm=5, fool_after=20
     )
     module = distillation.Distillation(
         teachers.Teachers(teacher_file, "conv3_4"), student.LOWER, 0, {}
     )
     seen = []
-    trainer = training.Trainer(module, stage)
-    trainer.run(
-        lambda t: training.step(t, corpus),
-        tmp_path / "lower.pt",
-        "key",
-        lambda *found: seen.append(found[-1]),
+    trainer.Trainer(module, stage).run(
+        corpus, tmp_path / "lower.pt", "key", lambda *progress: seen.append(progress[-1])
     )
-    losses = [
+    errors = [
         sum(values[f"features {name} original {name}"] for name in ("conv3_3", "conv2_1"))
         for values in seen
     ]
-    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    assert sum(errors[-10:]) < 0.8 * sum(errors[:10])
 
 
 @pytest.mark.parametrize(
@@ -298,7 +293,7 @@ def test_no_shipped_filter_answers_in_rare_peaks_only():
     for picture in samples.samples():
         for name, f in net(im.sample(picture, 160), names).items():
             mean = f.mean((2, 3)).clamp(min=1)
-            assert (f.square().mean((2, 3)) / mean.square()).amax() < 1.25 * distillation.PEAK, (
+            assert (f.square().mean((2, 3)) / mean.square()).amax() < 1.25 * losses.PEAK, (
                 picture,
                 name,
             )

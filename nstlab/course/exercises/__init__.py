@@ -1,8 +1,8 @@
-"""The exercises' checks: each takes the reader's answer, and what else it needs, and returns a
-hint, or "" for a right answer.
+"""The exercises' checks: each takes an answer and returns a hint, or "" for a right answer.
 
-No hint gives the answer away. Where a function is asked for, it is tried on random values from a
-fixed seed. Every file here registers its own."""
+A check may need more than the answer, such as runs. No hint gives the answer away. Where a function
+is asked for, it is tried on random values from a fixed seed. Every file here registers its own.
+"""
 
 from __future__ import annotations
 

@@ -35,15 +35,15 @@ def beta_between(answer: Any, lesson: Lesson, runs: Sequence[FinishedRun]) -> st
     The check makes its run.
     """
     beta = float(answer)
-    ends = {run.settings.beta: run.terms["content"] for run in runs}
-    low, high = sorted((ends[1e2], ends[1e3]))
-    error = lesson.run(Sweep(runs[0].settings.replace(beta=beta), {}))[0].terms["content"]
-    if low < error < high:
+    errors = {run.settings.beta: run.terms["content"] for run in runs}
+    low, high = sorted((errors[1e2], errors[1e3]))
+    value = lesson.run(Sweep(runs[0].settings.replace(beta=beta), {}))[0].terms["content"]
+    if low < value < high:
         return ""
-    way = "larger" if error <= low else "smaller"
+    direction = "larger" if value <= low else "smaller"
     return (
-        f"with β = {beta:g} the content error ends at {error:.4g}, outside {low:.4g} to "
-        f"{high:.4g}; try a {way} β"
+        f"with β = {beta:g} the content error ends at {value:.4g}, outside {low:.4g} to "
+        f"{high:.4g}; try a {direction} β"
     )
 
 
@@ -113,10 +113,10 @@ def mean_picture(answer: Any, runs: Sequence[FinishedRun]) -> str:
 
 @exercise("06.2")
 def relative_spread(answer: Any) -> str:
-    """A function from losses to (largest - smallest) / smallest."""
-    spreads = [float(answer(losses)) for losses in ([2.0, 2.5, 2.2], [7.0, 3.0, 4.0])]
+    """A function from losses to how much larger the largest is than the smallest, as its part."""
+    value = [float(answer(losses)) for losses in ([2.0, 2.5, 2.2], [7.0, 3.0, 4.0])]
     return hint(
-        spreads,
+        value,
         [1 / 4, 4 / 3],
         {"that is in percent": [25, 400 / 3]},
         "divide the largest by the smallest, and subtract 1",
@@ -131,11 +131,11 @@ def pooling_function(answer: Any) -> str:
     """A function from a map (H, W) and "max" or "avg" to its 2×2 pooling."""
     values = random(4, 6)
     blocks = values.reshape(2, 2, 3, 2)
-    for how, wanted in {"max": blocks.amax((1, 3)), "avg": blocks.mean((1, 3))}.items():
-        pooled = torch.as_tensor(answer(values, how))
-        if pooled.shape != wanted.shape:
-            return f"for {how} the result has shape {tuple(pooled.shape)}; of 4×6 values 2×3 remain"
-        if not close(pooled, wanted):
+    for how, expected in {"max": blocks.amax((1, 3)), "avg": blocks.mean((1, 3))}.items():
+        value = torch.as_tensor(answer(values, how))
+        if value.shape != expected.shape:
+            return f"for {how} the result has shape {tuple(value.shape)}; of 4×6 values 2×3 remain"
+        if not close(value, expected):
             return f"the values are not those of {how} pooling"
     return ""
 

@@ -19,17 +19,17 @@ from nstlab.runs.finished import FinishedRun
 def gram_function(answer: Any) -> str:
     """A function from features (N, M) to their Gram matrix (N, N), a mean over positions."""
     features = random(4, 10)
-    wanted = gram(features[None, :, None, :])
-    computed = torch.as_tensor(answer(features))
-    if computed.shape == (10, 10):
+    expected = gram(features[None, :, None, :])
+    value = torch.as_tensor(answer(features))
+    if value.shape == (10, 10):
         return (
             "yours compares positions with positions; the Gram matrix compares filters with "
             "filters: F Fᵀ"
         )
-    sums = {"that is F Fᵀ; a mean over the M positions is divided by M": 10 * wanted}
+    sums = {"that is F Fᵀ; a mean over the M positions is divided by M": 10 * expected}
     return hint(
-        computed,
-        wanted,
+        value,
+        expected,
         sums,
         "it should be the mean over positions of the products of two filters: F Fᵀ / M",
     )
@@ -37,22 +37,21 @@ def gram_function(answer: Any) -> str:
 
 @exercise("01.2")
 def style_loss_function(answer: Any) -> str:
-    """A function from features F (N, M) of a picture and the painting's Gram matrix A (N, N) to the
-    style loss of one layer."""
+    """A function from features F (N, M) and a target A (N, N) to one layer's style loss."""
     features = random(5, 12)
     target = gram(random(1, 5, 1, 12, seed=1))
     difference = features @ features.T / 12 - target
-    wanted = float(difference.square().sum() / (4 * 5**2))
+    expected = float(difference.square().sum() / (4 * 5**2))
     mistakes = {
-        "that is the sum of squares; the factor 1 / (4 N²) is missing": wanted * 100,
-        "that is the mean of squares; a quarter of it is the loss": wanted * 4,
+        "that is the sum of squares; the factor 1 / (4 N²) is missing": expected * 100,
+        "that is the mean of squares; a quarter of it is the loss": expected * 4,
         "square the differences before you add them up": float(difference.sum() / 100),
-        "N is squared in the factor 1 / (4 N²)": wanted * 5,
-        "M does not belong into the factor: G is a mean already": wanted / 144,
+        "N is squared in the factor 1 / (4 N²)": expected * 5,
+        "M does not belong into the factor: G is a mean already": expected / 144,
     }
     return hint(
         float(answer(features, target)),
-        wanted,
+        expected,
         mistakes,
         "G = F Fᵀ / M first; then 1 / (4 N²) Σ (G − A)²",
     )
@@ -60,12 +59,15 @@ def style_loss_function(answer: Any) -> str:
 
 @exercise("01.3")
 def gram_change(answer: Any) -> str:
-    """A function from two feature maps (N, H, W) to the relative change of their Gram matrices: |G
-    − H| / |G| (Frobenius)."""
+    """A function from two feature maps to the relative change of their Gram matrices.
+
+    The maps are (N, H, W); the change is |G − H| / |G|, with Frobenius norms.
+    """
     a = random(4, 3, 5)
     b = random(4, 3, 5, seed=1)
-    g, h = (features.flatten(1) @ features.flatten(1).T for features in (a, b))
-    answers = [float(answer(a, b)), float(answer(a, a.flip(2)))]
+    g = a.flatten(1) @ a.flatten(1).T
+    h = b.flatten(1) @ b.flatten(1).T
+    value = [float(answer(a, b)), float(answer(a, a.flip(2)))]
     mistakes = {
         "divide by the norm of the first matrix": [float((g - h).norm() / 15), 0.0],
         "divide by the norm of the first matrix, not of the second": [
@@ -82,7 +84,7 @@ def gram_change(answer: Any) -> str:
         "flatten the positions, make both Gram matrices, and divide the norm of their "
         "difference by that of the first"
     )
-    return hint(answers, [float((g - h).norm() / g.norm()), 0.0], mistakes, otherwise)
+    return hint(value, [float((g - h).norm() / g.norm()), 0.0], mistakes, otherwise)
 
 
 @exercise("01.4")
@@ -96,13 +98,15 @@ def doubled_features(answer: Any) -> str:
 
 @exercise("01.5")
 def step_function(answer: Any) -> str:
-    """A function from a picture and a loss, a function of it, to the picture after a step of
-    gradient descent of a length: the root mean square change of a pixel."""
+    """A function from a picture, a loss and a length to the picture after a step of that length.
+
+    The step goes against the gradient; its length is the root mean square change of a pixel.
+    """
     start = random(1, 3, 4, 4)
     goal = random(1, 3, 4, 4, seed=1)
     length = 0.05
     gradient = start - goal
-    stepped = torch.as_tensor(
+    value = torch.as_tensor(
         answer(start.clone(), lambda image: 0.5 * (image - goal).square().sum(), length)
     ).detach()
     step = length * gradient / gradient.square().mean().sqrt()
@@ -116,7 +120,7 @@ def step_function(answer: Any) -> str:
         ),
     }
     return hint(
-        stepped,
+        value,
         start - step,
         mistakes,
         "take the gradient, make its root mean square the length that is asked for, and subtract "
@@ -143,13 +147,13 @@ def psnr_function(answer: Any) -> str:
     """A function from two pictures in [0, 1] to their peak signal-to-noise ratio in dB."""
     a = random(1, 3, 8, 8)
     b = random(1, 3, 8, 8, seed=1)
-    wanted = measure.psnr(a, b)
-    psnr = float(answer(a, b))
-    if close(psnr, wanted * math.log(10)) or close(psnr, wanted * math.log(10) / 10):
+    expected = measure.psnr(a, b)
+    value = float(answer(a, b))
+    if close(value, expected * math.log(10)) or close(value, expected * math.log(10) / 10):
         return "decibels are made with the logarithm to base 10"
-    sign = {"the sign is wrong: the smaller the error, the larger the ratio": -wanted}
+    sign = {"the sign is wrong: the smaller the error, the larger the ratio": -expected}
     return hint(
-        psnr, wanted, sign, "it is 10 log₁₀(1 / mean square error), since the largest value is 1"
+        value, expected, sign, "it is 10 log₁₀(1 / mean square error), since the largest value is 1"
     )
 
 

@@ -1,9 +1,12 @@
-// An element of the page with attributes, listeners (onclick, …) and children.
+// How elements of a page are made.
+
+const SVG = "http://www.w3.org/2000/svg";
+const HTML = "http://www.w3.org/1999/xhtml";
+const SVG_TAGS = new Set(["svg", "path", "line", "text", "g"]);
+
+// An element with attributes, listeners (onclick, …) and children.
 export function make(tag, attributes = {}, ...children) {
-  const node = document.createElementNS(
-    SVG.has(tag) ? "http://www.w3.org/2000/svg" : "http://www.w3.org/1999/xhtml",
-    tag,
-  );
+  const node = document.createElementNS(SVG_TAGS.has(tag) ? SVG : HTML, tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else node.setAttribute(name, value);
@@ -11,4 +14,3 @@ export function make(tag, attributes = {}, ...children) {
   node.append(...children);
   return node;
 }
-const SVG = new Set(["svg", "path", "line", "text", "g"]);

@@ -1,80 +1,39 @@
 // What a studio shows of a painting, and its buttons. All that is shown comes from the model's
 // traits (see viewer.py); what the user does goes back as messages {do: ...}.
 
+import { curves } from "./curves.js";
 import { make } from "./elements.js";
+import { picture, shelf } from "./pictures.js";
 
 const NOTE = 8000; // ms that a note stays; errors stay until they are read
+const LABELS = { // of the button that starts and pauses, by the session's state
+  preparing: "Pause", running: "Pause", paused: "Resume", resting: "Go on", failed: "Try again",
+};
 
-// An <img> whose bytes may be replaced many times a second: the next one is shown when it is
-// decoded.
-function picture(alt, className) {
-  const img = make("img", { alt, class: className, draggable: "false" });
-  let shown = "";
-  img.bytes = (data) => {
-    if (!data || !data.byteLength) return;
-    const next = URL.createObjectURL(new Blob([data], { type: "image/jpeg" }));
-    img.src = next;
-    if (shown) URL.revokeObjectURL(shown);
-    shown = next;
-  };
-  img.release = () => shown && URL.revokeObjectURL(shown);
-  return img;
-}
-
-// --- parts: each returns {node, update}
+// --- parts: each returns {node, update, and perhaps release}
 
 function toolbar(model, send) {
-  const go = make(
-    "button",
-    { class: "nst-go", onclick: () => send({ do: go.dataset.do }) },
-    "Start",
-  );
-  const one = make(
-    "button",
-    { title: "Make one step and pause", onclick: () => send({ do: "single" }) },
-    "Step",
-  );
-  const save = make(
-    "button",
-    {
-      title: "Write the run, with its changes, into the store",
-      onclick: () => send({ do: "save" }),
-    },
-    "Save run",
-  );
-  const code = make(
-    "button",
-    { title: "Python and a command line for these settings", onclick: () => send({ do: "code" }) },
-    "Copy as code",
-  );
-  // only the state is read out, not each step
-  const [state_, rest] = [make("span", { role: "status" }), make("span")];
-  const status = make("div", { class: "nst-status" }, state_, rest);
-  const node = make(
-    "div",
-    { class: "nst-bar", role: "toolbar", "aria-label": "Run" },
-    go,
-    one,
-    save,
-    code,
-    status,
-  );
+  const button = (label, title, message) =>
+    make("button", { title, onclick: () => send({ do: message }) }, label);
+  const start = make(
+    "button", { class: "nst-go", onclick: () => send({ do: start.dataset.do }) }, "Start");
+  const state = make("span", { role: "status" }); // the state alone is read out, not each step
+  const progress = make("span");
+  const node = make("div", { class: "nst-bar", role: "toolbar", "aria-label": "Run" },
+    start,
+    button("Step", "Make one step and pause", "single"),
+    button("Save run", "Write the run, with its changes, into the store", "save"),
+    button("Copy as code", "Python and a command line for these settings", "code"),
+    make("div", { class: "nst-status" }, state, progress));
   const update = () => {
-    const { state, text } = model.get("status");
-    const label =
-      {
-        preparing: "Pause",
-        running: "Pause",
-        paused: "Resume",
-        resting: "Go on",
-        failed: "Try again",
-      }[state] ?? "Start";
-    go.textContent = label;
-    go.dataset.do = label === "Pause" ? "pause" : "resume";
-    node.dataset.state = state;
-    const [word, ...more] = text.split(" · ");
-    if (state_.textContent !== word) state_.textContent = word;
-    rest.textContent = more.map((part) => ` · ${part}`).join("");
+    const status = model.get("status");
+    const label = LABELS[status.state] ?? "Start";
+    start.textContent = label;
+    start.dataset.do = label === "Pause" ? "pause" : "resume";
+    node.dataset.state = status.state;
+    const [word, ...details] = status.text.split(" · ");
+    if (state.textContent !== word) state.textContent = word;
+    progress.textContent = details.map((detail) => ` · ${detail}`).join("");
   };
   return { node, update };
 }
@@ -83,47 +42,44 @@ function toolbar(model, send) {
 function stage(model) {
   const after = picture("The picture that is being painted", "nst-after");
   const before = picture("The picture to compare with", "nst-before");
+  const edge = make("div", { class: "nst-edge" });
+  const canvas = make("div", { class: "nst-canvas" }, after, before, edge);
+  const name = make("span");
   const slider = make("input", {
-    type: "range",
-    min: 0,
-    max: 100,
-    value: 0,
-    step: 1,
-    "aria-label": "Before and after",
+    type: "range", min: 0, max: 100, value: 0, step: 1, "aria-label": "Before and after",
   });
-  const box = make(
-    "div",
-    { class: "nst-canvas" },
-    after,
-    before,
-    make("div", { class: "nst-edge" }),
-  );
   const size = make("span", { class: "nst-size" });
-  const show = () => box.style.setProperty("--part", `${slider.value}%`);
+  const compare = make("label", { class: "nst-compare" }, name, slider, size);
+  const node = make("div", { class: "nst-stage" }, canvas, compare);
+
+  const move = () => canvas.style.setProperty("--part", `${slider.value}%`);
   const drag = (event) => {
     if (!event.buttons) return;
-    const { left, width } = box.getBoundingClientRect();
+    const { left, width } = canvas.getBoundingClientRect();
     slider.value = Math.round((100 * (event.clientX - left)) / width);
-    show();
+    move();
   };
-  box.addEventListener(
-    "pointerdown",
-    (event) => (box.setPointerCapture(event.pointerId), drag(event)),
-  );
-  box.addEventListener("pointermove", drag);
-  slider.addEventListener("input", show);
-  show();
-  const compare = make("label", { class: "nst-compare" }, make("span"), slider, size);
-  const node = make("div", { class: "nst-stage" }, box, compare);
-  const update = (name) => {
-    if (!name || name === "picture") after.bytes(model.get("picture"));
-    if (!name || name === "before") before.bytes(model.get("before"));
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    drag(event);
+  });
+  canvas.addEventListener("pointermove", drag);
+  slider.addEventListener("input", move);
+  move();
+
+  const update = (trait) => {
+    if (!trait || trait === "picture") after.show(model.get("picture"));
+    if (!trait || trait === "before") before.show(model.get("before"));
     const [width, height] = model.get("shape");
-    if (height) box.style.setProperty("--ratio", width / height);
+    if (height) canvas.style.setProperty("--ratio", width / height);
     size.textContent = `${width}×${height} px`;
-    slider.previousSibling.textContent = model.get("compared");
+    name.textContent = model.get("compared");
   };
-  return { node, update, release: () => (after.release(), before.release()) };
+  const release = () => {
+    after.release();
+    before.release();
+  };
+  return { node, update, release };
 }
 
 // Sends a file in parts. If it is too large, only the number of its parts is sent, so that the
@@ -132,154 +88,72 @@ async function upload(model, file, role, send) {
   const chunk = model.get("chunk");
   const parts = Math.max(1, Math.ceil(file.size / chunk));
   const id = `${performance.now()} ${Math.random()}`;
-  const about = (part) => ({ do: "upload", id, role, name: file.name, part, parts });
-  if (parts * chunk > model.get("largest")) return send(about(0));
+  const message = (part) => ({ do: "upload", id, role, name: file.name, part, parts });
+  if (parts * chunk > model.get("largest")) return send(message(0));
   for (let part = 0; part < parts; part++) {
-    send(about(part), [await file.slice(part * chunk, (part + 1) * chunk).arrayBuffer()]);
+    const data = await file.slice(part * chunk, (part + 1) * chunk).arrayBuffer();
+    send(message(part), [data]);
   }
-}
-
-// A row of things that is rebuilt whenever its trait changes. one(thing, image) makes each;
-// image(alt, bytes) makes an <img>.
-function shelf(node, model, trait, one) {
-  let pictures = [];
-  const image = (alt, bytes) => {
-    const img = picture(alt, "");
-    img.bytes(bytes);
-    pictures.push(img);
-    return img;
-  };
-  const release = () => (pictures.forEach((img) => img.release()), (pictures = []));
-  const update = () => (
-    release(),
-    node.replaceChildren(...model.get(trait).map((thing) => one(thing, image)))
-  );
-  return { node, update, release };
 }
 
 // Thumbnails of photo and painting. A file can be chosen or dropped on each.
 function inputs(model, send) {
-  const one = ({ role, label, thumb }, image) => {
-    const take = (files) => files.length && upload(model, files[0], role, send);
-    const file = make("input", {
-      type: "file",
-      accept: "image/*",
-      "aria-label": `Upload a ${role}`,
+  const makeItem = ({ role, label, thumbnail }, makeImage) => {
+    const use = (files) => {
+      if (files.length) upload(model, files[0], role, send);
+    };
+    const chooser = make("input", {
+      type: "file", accept: "image/*", "aria-label": `Upload a ${role}`,
     });
-    file.addEventListener("change", () => (take(file.files), (file.value = "")));
+    chooser.addEventListener("change", () => {
+      use(chooser.files);
+      chooser.value = "";
+    });
+    const title = `${label}: choose or drop a file for another ${role}`;
     const text = make("span", {}, make("b", {}, role), ` ${label}`, make("i", {}, "Upload …"));
-    const label_ = make(
-      "label",
-      { title: `${label}: choose or drop a file for another ${role}` },
-      image(`${role}: ${label}`, thumb),
-      text,
-      file,
-    );
-    label_.addEventListener("dragover", (event) => event.preventDefault());
-    label_.addEventListener(
-      "drop",
-      (event) => (event.preventDefault(), take(event.dataTransfer.files)),
-    );
-    return label_;
-  };
-  return shelf(make("div", { class: "nst-inputs" }), model, "inputs", one);
-}
-
-const short = (value) =>
-  value === 0 || (value >= 0.01 && value < 1e4) ? value.toPrecision(3) : value.toExponential(1);
-
-// Each term's loss against steps, on a log axis, with dotted lines where weights were changed.
-function curves(model) {
-  const [W, H, L, B] = [300, 125, 34, 16];
-  const legend = make("div", { class: "nst-legend" });
-  const svg = make("svg", {
-    viewBox: `0 0 ${W} ${H}`,
-    preserveAspectRatio: "xMinYMin",
-    role: "img",
-    "aria-label": "Loss of each term against steps, log axis",
-  });
-  const node = make("div", { class: "nst-curves" }, legend, svg);
-  const update = () => {
-    const { steps, series, marks, colours } = model.get("curves");
-    const names = Object.keys(series ?? {});
-    const values = names.flatMap((name) => series[name]).filter((v) => v > 0);
-    legend.replaceChildren(
-      ...names.map((name, i) =>
-        make(
-          "span",
-          { style: `--colour:${colours[i]}` },
-          `${name} ${short(series[name].at(-1) ?? 0)}`,
-        ),
-      ),
-    );
-    if (!values.length) return svg.replaceChildren();
-    const low = Math.floor(Math.log10(Math.min(...values))),
-      high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(...values))));
-    const last = Math.max(1, steps.at(-1));
-    const x = (step) => L + ((W - L - 4) * step) / last;
-    const y = (value) => 4 + ((H - B - 4) * (high - Math.log10(value))) / (high - low);
-    const line = (attributes) => make("line", attributes);
-    const parts = [];
-    const stride = Math.ceil((high - low) / 5);
-    for (let e = low; e <= high; e += stride) {
-      parts.push(line({ class: "nst-grid", x1: L, x2: W - 4, y1: y(10 ** e), y2: y(10 ** e) }));
-      parts.push(make("text", { x: L - 4, y: y(10 ** e) + 3, "text-anchor": "end" }, `1e${e}`));
-    }
-    parts.push(
-      make("text", { x: L, y: H - 3 }, "0"),
-      make("text", { x: W - 4, y: H - 3, "text-anchor": "end" }, `step ${last}`),
-    );
-    for (const mark of marks)
-      parts.push(line({ class: "nst-mark", x1: x(mark), x2: x(mark), y1: 4, y2: H - B }));
-    names.forEach((name, i) => {
-      let path = "",
-        pen = "M";
-      series[name].forEach((value, k) => {
-        if (!(value > 0)) return void (pen = "M");
-        path += `${pen}${x(steps[k]).toFixed(1)},${y(value).toFixed(1)}`;
-        pen = "L";
-      });
-      parts.push(make("path", { d: path, stroke: colours[i] }));
+    const image = makeImage(`${role}: ${label}`, thumbnail);
+    const node = make("label", { title }, image, text, chooser);
+    node.addEventListener("dragover", (event) => event.preventDefault());
+    node.addEventListener("drop", (event) => {
+      event.preventDefault();
+      use(event.dataTransfer.files);
     });
-    svg.replaceChildren(...parts);
+    return node;
   };
-  return { node, update };
+  return shelf(make("div", { class: "nst-inputs" }), model, "inputs", makeItem);
 }
 
+// What happened in the run, the newest first, and how fast it is.
 function events(model) {
   const rate = make("div", { class: "nst-rate" });
   const list = make("ol", { "aria-label": "Events", "aria-live": "polite" });
   const node = make("div", { class: "nst-events" }, rate, list);
-  const update = (name) => {
+  const update = (trait) => {
     rate.textContent = model.get("status").rate;
-    if (name === "status") return;
-    // the newest first; only new ones are added, so that only they are read out
+    if (trait === "status") return;
+    // Only new ones are added, so that only they are read out.
     const texts = model.get("events");
-    const known = texts.indexOf(list.firstChild?.textContent);
-    if (known < 0) list.replaceChildren();
-    list.prepend(
-      ...texts.slice(0, known < 0 ? texts.length : known).map((text) => make("li", {}, text)),
-    );
+    let added = texts.indexOf(list.firstChild?.textContent);
+    if (added < 0) {
+      list.replaceChildren();
+      added = texts.length;
+    }
+    list.prepend(...texts.slice(0, added).map((text) => make("li", {}, text)));
   };
   return { node, update };
 }
 
-function film(model, send) {
+// Buttons that go back to a snapshot; the focus stays on its place.
+function snapshots(model, send) {
   const node = make("div", {
-    class: "nst-film",
-    role: "group",
-    "aria-label": "Snapshots to go back to",
+    class: "nst-snapshots", role: "group", "aria-label": "Snapshots to go back to",
   });
-  const one = ({ id, label, thumb }, image) => {
+  const makeItem = ({ id, label, thumbnail }, makeImage) => {
     const title = `Go back to ${label}`;
-    return make(
-      "button",
-      { title, "aria-label": title, onclick: () => send({ do: "back", id }) },
-      image("", thumb),
-      make("span", {}, label),
-    );
+    const attributes = { title, "aria-label": title, onclick: () => send({ do: "back", id }) };
+    return make("button", attributes, makeImage("", thumbnail), make("span", {}, label));
   };
-  const row = shelf(node, model, "film", one);
+  const row = shelf(node, model, "snapshots", makeItem);
   const update = () => {
     const focused = [...node.children].indexOf(document.activeElement);
     row.update();
@@ -290,8 +164,9 @@ function film(model, send) {
 
 // A dialog with the code. Where the clipboard is not allowed, the text can be selected.
 function code(model) {
-  const panel = make("dialog", { class: "nst-code", "aria-label": "Code for these settings" });
-  const block = (title, text) => {
+  const dialog = make("dialog", { class: "nst-code", "aria-label": "Code for these settings" });
+  const section = (title, text) => {
+    const pre = make("pre", { tabindex: 0, "aria-label": title }, text);
     const copy = make("button", {}, "Copy");
     copy.addEventListener("click", async () => {
       try {
@@ -302,105 +177,109 @@ function code(model) {
         copy.textContent = "Selected: press Ctrl-C";
       }
     });
-    const pre = make("pre", { tabindex: 0, "aria-label": title }, text);
     return make("section", {}, make("header", {}, make("b", {}, title), copy), pre);
   };
-  const update = (name) => {
+  const update = (trait) => {
     const { python, command } = model.get("code");
-    if (!name || !python) return;
-    const close = make("button", { onclick: () => panel.close(), autofocus: "" }, "Close");
-    panel.replaceChildren(block("Python", python), block("Command line", command), close);
-    if (!panel.open) panel.showModal();
+    if (!trait || !python) return;
+    const close = make("button", { onclick: () => dialog.close(), autofocus: "" }, "Close");
+    dialog.replaceChildren(section("Python", python), section("Command line", command), close);
+    if (!dialog.open) dialog.showModal();
   };
-  return { node: panel, update };
+  return { node: dialog, update };
 }
 
+// One line above the picture.
 function message(model, send) {
   const node = make("div", { class: "nst-message" });
   let timer;
   const update = () => {
     const { text, kind } = model.get("message");
+    const read = () => send({ do: "read" });
     clearTimeout(timer);
-    if (text && kind === "note") timer = setTimeout(() => send({ do: "read" }), NOTE);
+    if (text && kind === "note") timer = setTimeout(read, NOTE);
     node.hidden = !text;
     node.dataset.kind = kind;
     node.setAttribute("role", kind === "error" ? "alert" : "status");
-    const close = make(
-      "button",
-      { "aria-label": "Close this message", onclick: () => send({ do: "read" }) },
-      "×",
-    );
-    node.replaceChildren(...(text ? [make("span", {}, text), close] : []));
+    node.replaceChildren();
+    if (!text) return;
+    const close = make("button", { "aria-label": "Close this message", onclick: read }, "×");
+    node.append(make("span", {}, text), close);
   };
   return { node, update, release: () => clearTimeout(timer) };
 }
 
+// --- the whole
+
 // Does what has to wait until the view is on the page, and returns a function that undoes it: keys
 // are kept from the notebook, which takes arrows and letters as commands, and the handles of
 // sliders, which have no names, get those of their labels.
-function settle(el) {
-  const observer = new MutationObserver(() => name());
-  let studio, waiting;
-  const name = () => {
-    for (const handle of studio.querySelectorAll(".nst-controls .noUi-handle:not([aria-label])")) {
-      const label = handle.closest(".jupyter-widgets")?.querySelector(".widget-label")?.textContent;
+function prepareStudio(el) {
+  let studio, frame;
+  const nameHandles = () => {
+    const handles = studio.querySelectorAll(".nst-controls .noUi-handle:not([aria-label])");
+    for (const handle of handles) {
+      const widget = handle.closest(".jupyter-widgets");
+      const label = widget?.querySelector(".widget-label")?.textContent;
       if (label) handle.setAttribute("aria-label", label);
     }
   };
+  const observer = new MutationObserver(nameHandles);
   const begin = () => {
-    if (!el.isConnected) return void (waiting = requestAnimationFrame(begin));
+    if (!el.isConnected) {
+      frame = requestAnimationFrame(begin);
+      return;
+    }
     studio = el.closest(".nst-studio") ?? el;
     studio.setAttribute("data-lm-suppress-shortcuts", "true");
-    name();
-    for (const controls of studio.querySelectorAll(".nst-controls"))
+    nameHandles();
+    for (const controls of studio.querySelectorAll(".nst-controls")) {
       observer.observe(controls, { childList: true, subtree: true });
+    }
   };
   begin();
-  return () => (cancelAnimationFrame(waiting), observer.disconnect());
+  return () => {
+    cancelAnimationFrame(frame);
+    observer.disconnect();
+  };
+}
+
+// Calls listener(trait) whenever one of the traits changes, and returns a function that ends it.
+function listen(model, traits, listener) {
+  const handlers = traits.map((trait) => [`change:${trait}`, () => listener(trait)]);
+  for (const [event, handler] of handlers) model.on(event, handler);
+  return () => handlers.forEach(([event, handler]) => model.off(event, handler));
 }
 
 function render({ model, el }) {
   const send = (content, buffers) => model.send(content, undefined, buffers);
-  const parts = {
-    status: toolbar(model, send),
-    message: message(model, send),
-    picture: stage(model),
-    inputs: inputs(model, send),
-    curves: curves(model),
-    events: events(model),
-    film: film(model, send),
-    code: code(model),
-  };
-  const also = { picture: ["before", "shape", "compared"], events: ["status"] };
+  const parts = [ // with the traits that they show
+    [toolbar(model, send), ["status"]],
+    [message(model, send), ["message"]],
+    [stage(model), ["picture", "before", "shape", "compared"]],
+    [inputs(model, send), ["inputs"]],
+    [snapshots(model, send), ["snapshots"]],
+    [curves(model), ["curves"]],
+    [events(model), ["events", "status"]],
+    [code(model), ["code"]],
+  ];
   el.classList.add("nst");
-  el.append(
-    ...["status", "message", "picture", "inputs", "film", "curves", "events", "code"].map(
-      (name) => parts[name].node,
-    ),
-  );
-  const settled = settle(el);
+  el.append(...parts.map(([part]) => part.node));
+  const undo = [prepareStudio(el)];
+  for (const [part, traits] of parts) {
+    part.update();
+    undo.push(listen(model, traits, part.update));
+    if (part.release) undo.push(part.release);
+  }
 
   // The kernel paints only while somebody is looking, and sends a picture once the one before has
   // been answered. There is no timer that says the page is alive, since browsers slow down the
   // timers of hidden pages.
-  const alive = () => send({ do: "seen" });
-  const handlers = Object.entries(parts).flatMap(([name, part]) =>
-    [name, ...(also[name] ?? [])].map((trait) => {
-      const handler = () => part.update(trait);
-      model.on(`change:${trait}`, handler);
-      part.update();
-      return [trait, handler];
-    }),
-  );
-  model.on("change:picture", alive);
-  model.on("change:status", alive);
-  alive();
+  const answer = () => send({ do: "seen" });
+  undo.push(listen(model, ["picture", "status"], answer));
+  answer();
   return () => {
-    for (const [trait, handler] of handlers) model.off(`change:${trait}`, handler);
-    model.off("change:picture", alive);
-    model.off("change:status", alive);
-    for (const part of Object.values(parts)) part.release?.();
-    settled();
+    undo.forEach((action) => action());
     send({ do: "gone" });
   };
 }
