@@ -46,7 +46,7 @@ class Crop:
         )
         return Crop(rows, columns, self.whole)
 
-    def within(self, other: Crop) -> Crop:
+    def relative_to(self, other: Crop) -> Crop:
         """The same positions, counted from the first ones of a crop that holds them."""
         top, left = other.rows.start, other.columns.start
         rows = slice(self.rows.start - top, self.rows.stop - top)
@@ -63,7 +63,7 @@ class Crop:
         return full
 
 
-def added(total: Tensor | None, part: Tensor) -> Tensor:
+def accumulate(total: Tensor | None, part: Tensor) -> Tensor:
     """A sum, None at first, with one more part, which may become the sum itself."""
     return part if total is None else total.add_(part)
 

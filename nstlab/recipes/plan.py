@@ -24,12 +24,13 @@ from torch import Tensor
 from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS, rectified
 from nstlab.base.settings import LIVE, MAX_SIDE, START, VERSION, InputError
 from nstlab.method import engine
+from nstlab.method.factories import total_variation
 from nstlab.method.fast import memory
 from nstlab.method.fast import tiles as fast
 from nstlab.method.fast.arithmetic import arithmetic_of
 from nstlab.method.fast.windows import Tiling
 from nstlab.method.lbfgs import LBFGS
-from nstlab.method.objectives import Objective, total_variation
+from nstlab.method.objectives import Objective
 from nstlab.method.optimizers import Adam, GradientDescent, Optimizer
 from nstlab.networks.base import Network
 from nstlab.pictures import images as im
@@ -213,7 +214,7 @@ class Plan:
         shape = self.shape if shape is None else shape
         actives = [
             active
-            for active in self.objective.active(self.objective.weights)
+            for active in self.objective.active_layers(self.objective.weights)
             if active.term.positional
         ]
         features = sum(

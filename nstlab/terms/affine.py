@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab.method.crops import Crop
-from nstlab.method.terms import PixelTerm
+from nstlab.method.pixel_terms import PixelTerm
 from nstlab.pictures import images as im
 
 # Variance of a window's colours that is taken for noise; rounding to 8 bits makes 1.3e-6.
@@ -101,7 +101,7 @@ class Affine(PixelTerm):
         wide = crop.wider(self.margin)
         inside = torch.zeros(wide.shape).to(features)
         weights = wide.of(self.weights(features, crop.whole))
-        crop.within(wide).of(inside).fill_(1)
+        crop.relative_to(wide).of(inside).fill_(1)
         sums = [
             ((a - b).square() * weight).sum() for a, b, weight in _pairs(features, inside * weights)
         ]
@@ -112,7 +112,9 @@ class Affine(PixelTerm):
         features'), on their device."""
         shape = tuple(features.shape[-2:] if shape is None else shape)
         key = features.device, features.dtype, shape
-        return self.once(key, lambda: matting_laplacian(im.resize(self.photo, shape)).to(features))
+        return self.cached(
+            key, lambda: matting_laplacian(im.resize(self.photo, shape)).to(features)
+        )
 
     def vjp(
         self, grad_output: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab.method.crops import Crop
-from nstlab.method.terms import PixelTerm
+from nstlab.method.pixel_terms import PixelTerm
 from nstlab.pictures import images as im
 from nstlab.pictures.colour import luminance
 
@@ -47,7 +47,7 @@ class Lines(PixelTerm):
 
     def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
         key = features.device, features.dtype, crop.whole
-        drawn, darkness = self.once(key, lambda: self._drawn(features, crop.whole))
+        drawn, darkness = self.cached(key, lambda: self._drawn(features, crop.whole))
         inner = crop.of(drawn)
         return (
             crop.share

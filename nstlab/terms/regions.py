@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nstlab.method.crops import Crop, added
-from nstlab.method.objectives import Objective, term
+from nstlab.method.crops import Crop, accumulate
+from nstlab.method.factories import term
+from nstlab.method.objectives import Objective
 from nstlab.method.statistics import gram, positions
 from nstlab.method.terms import Style
 
@@ -54,7 +55,7 @@ class RegionStyle(Style):
     def accumulate_target(
         self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor
     ) -> Tensor:
-        return added(
+        return accumulate(
             total, self._part(features, self._at(features.device, crop.whole, self.own), crop)
         )
 
@@ -83,7 +84,7 @@ class RegionStyle(Style):
     def _at(self, device: torch.device, shape: Sequence[int], mask: Tensor) -> Tensor:
         """A mask at a layer of shape (h, w), on a device."""
         shape = tuple(shape)
-        return self.once(
+        return self.cached(
             (mask is self.own, device, shape), lambda: carried_down(mask.to(device), shape)
         )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nstlab.method.crops import Crop
-from nstlab.method.terms import PixelTerm
+from nstlab.method.pixel_terms import PixelTerm
 from nstlab.pictures import images as im
 
 
@@ -32,7 +32,7 @@ class Temporal(PixelTerm):
 
     def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
         key = features.device, features.dtype, crop.whole
-        earlier, reliable = self.once(key, lambda: self._at(features, crop.whole))
+        earlier, reliable = self.cached(key, lambda: self._at(features, crop.whole))
         return crop.share * (crop.of(reliable) * (features - crop.of(earlier)).square()).mean()
 
     def _at(self, features: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:

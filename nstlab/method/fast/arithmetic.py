@@ -10,7 +10,7 @@ import torch
 from nstlab.networks.base import Network
 
 # Part of the last size's steps that is done in float32 after steps in a coarser type.
-FINE = {torch.bfloat16: 0.2}
+FLOAT32_SHARE = {torch.bfloat16: 0.2}
 
 
 class Arithmetic(NamedTuple):

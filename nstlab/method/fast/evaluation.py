@@ -50,7 +50,7 @@ class ByHand(Bound):
 
     def active_by_layer(self) -> tuple[list[ActiveLayer], dict[str, list[ActiveLayer]]]:
         """(the active layers of terms, {layer of the network: those that read it})."""
-        actives = self.objective.active(self.weights)
+        actives = self.objective.active_layers(self.weights)
         at = {}
         for active in actives:
             at.setdefault(active.read, []).append(active)
@@ -67,7 +67,7 @@ class ByHand(Bound):
             key: statistic.detach().requires_grad_(True) for key, statistic in statistics.items()
         }
         with torch.enable_grad():
-            total, values = self.scored(actives, leaves, features)
+            total, values = self.combine_scores(actives, leaves, features)
             grad_outputs = dict(
                 zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True)
             )

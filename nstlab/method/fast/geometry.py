@@ -68,7 +68,7 @@ class Tile:
 
     def inside(self, read: str, crop: Crop) -> Crop:
         """Positions of a layer, counted in the features of the window."""
-        return crop.within(_at_layer(self.window, read))
+        return crop.relative_to(_at_layer(self.window, read))
 
 
 def _at_layer(crop: Crop, read: str) -> Crop:

@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from nstlab.base.settings import MIN_SIDE
-from nstlab.method.fast.arithmetic import FINE, arithmetic_of
+from nstlab.method.fast.arithmetic import FLOAT32_SHARE, arithmetic_of
 from nstlab.method.fast.propagation import Layout
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.optimizers import Optimizer
@@ -54,7 +54,7 @@ def of_evaluation(net: Network, layers: Sequence[str], shape: Sequence[int]) -> 
             (AUTOGRAD * net.computed(set(layers), shape) + SMOOTHING * smoothed)
             * net.dtype.itemsize
         )
-    fine = net.precision == "auto" and arithmetic_of(net).dtype in FINE
+    fine = net.precision == "auto" and arithmetic_of(net).dtype in FLOAT32_SHARE
     packed = 2 * sum(net.convolution(name)[0].numel() for name in net.path(layers))
     types = [arithmetic_of(net).dtype]
     if fine:

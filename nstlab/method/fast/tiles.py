@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nstlab.method.crops import Crop, added
+from nstlab.method.crops import Crop, accumulate
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.evaluation import ByHand, FastBound, unit_of, vjp_of_part
 from nstlab.method.fast.geometry import Tile
@@ -82,13 +82,13 @@ class TiledBound(ByHand):
 
     @torch.no_grad()
     def _compute_targets(self, weights: Mapping[str, float]) -> None:
-        actives = self.objective.active(weights)
+        actives = self.objective.active_layers(weights)
         team = self.tiling.team
         if (tiles := self._windows_of(actives).tiles) != self._tiles:
             if team.size > 1:  # each rank has the targets of the positions that were its own
                 self._forget_positional()
             self._tiles = tiles
-        missing = self._missing(weights)
+        missing = self._missing_targets(weights)
         if team.leads and missing:
             team.broadcast(do="targets", weights=weights)
         for term, reads in sorted(missing.items(), key=lambda item: item[0].positional):
@@ -146,7 +146,7 @@ class TiledBound(ByHand):
             for active in at.get(read, ()):
                 for crop, f in _pieces(active.term, tile, read, features):
                     part = active.term.part(f, self.targets.get(active.key), crop)
-                    statistics[active.key] = added(statistics.get(active.key), part)
+                    statistics[active.key] = accumulate(statistics.get(active.key), part)
         windows.team.sum(statistics.values())
         total, values, grad_outputs = self.differentiate_scores(
             actives, statistics, self._blanks(at)

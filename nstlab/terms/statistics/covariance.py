@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nstlab.method.statistics import centred, moments
-from nstlab.method.terms import Style, moments_vjp
+from nstlab.method.statistics import covariance_of_moments, moments, moments_vjp
+from nstlab.method.terms import Style
 
 
 class Statistic(Style):
@@ -18,7 +18,9 @@ class Statistic(Style):
         return moments(features)
 
     def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
-        return super().score(centred(statistic), centred(target), features)
+        return super().score(
+            covariance_of_moments(statistic), covariance_of_moments(target), features
+        )
 
     def vjp(
         self, grad_output: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool

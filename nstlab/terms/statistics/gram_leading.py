@@ -6,9 +6,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nstlab.method.crops import Crop, added
-from nstlab.method.statistics import gram, positions, widen
-from nstlab.method.terms import Style, put
+from nstlab.method.crops import Crop, accumulate
+from nstlab.method.statistics import gram, positions, widen, write_gradient
+from nstlab.method.terms import Style
 
 SHARE = 0.1  # of the eigenvalues: the largest
 
@@ -24,7 +24,7 @@ class Statistic(Style):
     def accumulate_target(
         self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor
     ) -> Tensor:
-        return added(total, crop.share * _gram(features))
+        return accumulate(total, crop.share * _gram(features))
 
     def finalize_target(self, total: Tensor) -> Tensor:
         """Gram matrix -> (N + 1, K): K leading eigenvectors, and below them the eigenvalues."""
@@ -53,7 +53,9 @@ class Statistic(Style):
         """F V (S + Sᵀ) Vᵀ / M for positions F, where S is the gradient at the matrix."""
         along = self.along(features, target)
         out = positions(into)
-        put(along @ ((grad_output + grad_output.T) / len(along)) @ target[:-1].T, out, add)
+        write_gradient(
+            along @ ((grad_output + grad_output.T) / len(along)) @ target[:-1].T, out, add
+        )
 
 
 def _gram(features: Tensor) -> Tensor:

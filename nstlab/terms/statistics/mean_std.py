@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nstlab.method.statistics import positions, widen
-from nstlab.method.terms import Style, put
+from nstlab.method.statistics import positions, widen, write_gradient
+from nstlab.method.terms import Style
 
 # Added to variances, so that the deviation of a filter that is constant can be differentiated.
 FLAT = 1e-6
@@ -36,7 +36,7 @@ class Statistic(Style):
         rows = positions(features)
         out = positions(into)
         at_mean, at_square = grad_output / rows.shape[0]
-        put(rows * (2 * at_square) + at_mean, out, add)
+        write_gradient(rows * (2 * at_square) + at_mean, out, add)
 
 
 def _mean_and_deviation(moments: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from nstlab.method.statistics import positions, widen
-from nstlab.method.terms import Style, put
+from nstlab.method.statistics import positions, widen, write_gradient
+from nstlab.method.terms import Style
 
 WAVES = 512  # random features; the error of the kernel is about 1/√WAVES
 
@@ -37,14 +37,14 @@ class Statistic(Style):
         """(C, D) for rows of C filters."""
         count = rows.shape[1]
         drawn = torch.Generator().manual_seed(count)
-        return self.once(
+        return self.cached(
             ("W", rows.device, rows.dtype, count),
             lambda: (torch.randn(count, WAVES, generator=drawn) / count**0.5).to(rows),
         )
 
     def _phases(self, rows: Tensor) -> Tensor:
         drawn = torch.Generator().manual_seed(0)
-        return self.once(
+        return self.cached(
             ("b", rows.device, rows.dtype),
             lambda: (2 * math.pi * torch.rand(WAVES, generator=drawn)).to(rows),
         )
@@ -60,4 +60,4 @@ class Statistic(Style):
         out = positions(into)
         waves = angles.sin().mul_(grad_output * (-((2 / WAVES) ** 0.5) / len(angles)))
         change = waves @ self.directions(angles.new_empty(1, features.shape[1])).T
-        put(change, out, add)
+        write_gradient(change, out, add)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nstlab.method.statistics import mean, positions
-from nstlab.method.terms import Style, put
+from nstlab.method.statistics import mean, positions, write_gradient
+from nstlab.method.terms import Style
 
 
 class Statistic(Style):
@@ -26,4 +26,4 @@ class Statistic(Style):
         """The gradient at the mean over M, the same at each position."""
         out = positions(into)
         change = (grad_output / len(out)).to(out.dtype).expand_as(out)
-        put(change, out, add)
+        write_gradient(change, out, add)

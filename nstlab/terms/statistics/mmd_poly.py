@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nstlab.method.statistics import moments
-from nstlab.method.terms import Style, moments_vjp
+from nstlab.method.statistics import moments, moments_vjp
+from nstlab.method.terms import Style
 
 
 @dataclass(frozen=True, eq=False)

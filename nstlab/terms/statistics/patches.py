@@ -60,7 +60,7 @@ class Statistic(Style):
     def part(self, features: Tensor, target: Tensor, crop: Crop) -> Tensor:
         """What the patches whose first position is in the crop add."""
         _check_size(*crop.whole)
-        own = crop.within(crop.wider(self.margin))
+        own = crop.relative_to(crop.wider(self.margin))
         features = features[..., own.rows.start :, own.columns.start :]
         if min(features.shape[-2:]) < WIDTH:  # the last rows or columns begin no patch
             return features[..., :0].sum(dtype=target.dtype)  # 0, with a gradient
@@ -75,7 +75,7 @@ class Statistic(Style):
         self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor
     ) -> Tensor:
         return fill_positions(
-            total, crop.within(crop.wider(self.margin)).of(features), crop, picture
+            total, crop.relative_to(crop.wider(self.margin)).of(features), crop, picture
         )
 
     def finalize_target(self, total: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class Statistic(Style):
         """(C, D): random directions of length 1."""
         count = rows.shape[1]
         drawn = torch.Generator().manual_seed(count)
-        return self.once(
+        return self.cached(
             (rows.device, rows.dtype, count),
             lambda: F.normalize(torch.randn(count, DIRECTIONS, generator=drawn), dim=0).to(rows),
         )
