@@ -107,7 +107,7 @@ def recipe_command(settings: RunSettings, job: JobSettings) -> int:
 
 def _serve(settings: RunSettings, job: JobSettings, team: Any) -> int:
     """Evaluate tiles for the first rank, which tells the user all that is to be told."""
-    from nstlab.method.fast.tiles import serve
+    from nstlab.method.fast.serving import serve
 
     try:
         plan = _prepared(settings, job, team)

@@ -198,12 +198,12 @@ class Plan:
         if self.tiling is not None:
             return self.tiling.budget + (0 if self.on_host else self.pictures_needed())
         shape = self.shape if shape is None else shape
-        run = memory.needed(
+        run = memory.run_bytes(
             self.net, self.layers, shape, self.optimizer
         ) + 4 * self.objective.workspace(self.net, shape)
         others = {tuple(other) for other in self.objective.target_shapes(shape)} - {tuple(shape)}
         targets = [
-            memory.of_evaluation(self.net, self.layers, other) + 12 * prod(other)
+            memory.evaluation_bytes(self.net, self.layers, other) + 12 * prod(other)
             for other in others
         ]
         return run + max(targets, default=0)
@@ -221,7 +221,8 @@ class Plan:
             prod(self.net.shapes([active.read], shape)[active.read]) for active in actives
         )
         return (
-            memory.of_pixels(self.net, shape, self.optimizer) + self.net.dtype.itemsize * features
+            memory.picture_bytes(self.net, shape, self.optimizer)
+            + self.net.dtype.itemsize * features
         )
 
     def check_memory(self) -> None:
@@ -252,7 +253,7 @@ class Plan:
         Args:
             needed: the bytes that it takes at a size (H, W), if not `memory_needed`.
         """
-        return memory.too_little(
+        return memory.refusal(
             self.settings.size, needed or self.memory_needed, self.shape, budget, measured
         )
 
@@ -271,7 +272,7 @@ def largest_square(net: Network, on: torch.device) -> int | None:
     reads = [rectified(layer) for layer in (*CONTENT_LAYERS, *STYLE_LAYERS)]
     beyond = (MAX_SIDE + 16, MAX_SIDE + 16)
     return memory.largest_size(
-        lambda shape: memory.needed(net, reads, shape, LBFGS()), beyond, memory.available(on)
+        lambda shape: memory.run_bytes(net, reads, shape, LBFGS()), beyond, memory.available(on)
     )
 
 
