@@ -179,7 +179,7 @@ class Run:
         if self.awaits_float32:
             steps = self.precision.float32_steps(self.schedule[-1].steps)
             if self.state.stalled or self.index >= self.end_of_level - steps:
-                self.continue_in_float32()
+                continue_in_float32(self)
         self.state = self.optimizer.step(self.state, self.evaluate)
         self.index += 1
         if self.state.event:
@@ -187,20 +187,6 @@ class Run:
         if self.state.loss < self.best.loss:
             self.best = Best.of(self.state)
         self.recent_losses = [*self.recent_losses[-WINDOW:], self.state.loss]
-
-    def continue_in_float32(self) -> None:
-        """Go on from the best picture in float32; curvature is kept."""
-        self.precision.in_float32 = True
-        self.bind(self.bound.weights)
-        if self.state.stalled:
-            self.begin(self.best.x)
-            return
-        evaluation = self.evaluate(self.best.x)
-        self.state = replace(
-            self.state, x=self.best.x, evaluation=evaluation, loss=float(evaluation.loss)
-        )
-        self.best = Best.of(self.state)
-        self.recent_losses = []
 
 
 # --- greater changes ------------------------------------------------------------------------------
@@ -244,6 +230,19 @@ def reweight(run: Run, changes: Mapping[str, float] | None) -> None:
     if changes:
         run.bound.reweight(changes)
         run.begin(run.state.x)
+
+
+def continue_in_float32(run: Run) -> None:
+    """Go on from the best picture in float32; curvature is kept."""
+    run.precision.in_float32 = True
+    run.bind(run.bound.weights)
+    if run.state.stalled:
+        run.begin(run.best.x)
+        return
+    evaluation = run.evaluate(run.best.x)
+    run.state = replace(run.state, x=run.best.x, evaluation=evaluation, loss=float(evaluation.loss))
+    run.best = Best.of(run.state)
+    run.recent_losses = []
 
 
 def enter_next_level(run: Run, start: Tensor) -> None:

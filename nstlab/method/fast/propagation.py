@@ -78,7 +78,7 @@ class Propagation(Forward):
             if node == "pool1" and self.layout.recomputed:
                 g = self._recompute(g)
             if node.startswith("pool"):
-                g, is_pooled = self._before_pooling(g, self.memory[before])
+                g, is_pooled = _before_pooling(self.net, g, self.memory[before])
             elif node.startswith("relu"):
                 g = self._before_relu(node, g, is_pooled, inject)
                 is_pooled = False
@@ -93,18 +93,6 @@ class Propagation(Forward):
         for _ in self._outputs(self.layout.recomputed):
             pass
         return g
-
-    def _before_pooling(self, g: Tensor, features: Tensor) -> tuple[Tensor, bool]:
-        """(gradient at the pooling's input, False).
-
-        For average pooling, (the gradient of each of its four inputs, True).
-        """
-        if self.net.pool == "avg":
-            return g.mul_(self.net.gain / 4), True
-        with torch.enable_grad():
-            leaf = features.detach().requires_grad_(True)
-            (g,) = torch.autograd.grad(self.net.pooled(leaf), leaf, g)
-        return g, False
 
     def _before_relu(self, node: str, g: Tensor, is_pooled: bool, inject: Inject) -> Tensor:
         """The gradient before a ReLU: that after it where its output is positive.
@@ -155,6 +143,19 @@ class Propagation(Forward):
             image.requires_grad_(True)
             preprocessed = self.net.weights.preprocessing(image)
             return torch.autograd.grad(preprocessed, image, g.to(image.dtype))[0]
+
+
+def _before_pooling(net: VGG, g: Tensor, features: Tensor) -> tuple[Tensor, bool]:
+    """(gradient at the pooling's input, False).
+
+    For average pooling, (the gradient of each of its four inputs, True).
+    """
+    if net.pool == "avg":
+        return g.mul_(net.gain / 4), True
+    with torch.enable_grad():
+        leaf = features.detach().requires_grad_(True)
+        (g,) = torch.autograd.grad(net.pooled(leaf), leaf, g)
+    return g, False
 
 
 def _pixels(t: Tensor) -> Tensor:

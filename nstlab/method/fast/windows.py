@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 
 import torch
@@ -32,6 +32,7 @@ WINDOW = 96
 # Pixels: a picture with less than a square of this side for each rank is evaluated by the first one
 # alone.
 ALONE = 256
+SHARED = -1  # the slot of memory that tiles share
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,46 @@ def bytes_a_pixel(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> f
     return WINDOW + features * arithmetic.dtype.itemsize / side**2
 
 
+class PropagationPool:
+    """Propagations for windows of several shapes, with one piece of memory for each slot.
+
+    Args:
+        net: the network.
+        reads: its layers that are read.
+        shapes: (H, W) of the windows.
+        arithmetic: of the features.
+    """
+
+    def __init__(
+        self,
+        net: VGG,
+        reads: Collection[str],
+        shapes: Collection[tuple[int, int]],
+        arithmetic: Arithmetic,
+    ):
+        self.net = net
+        self.reads = reads
+        self.arithmetic = arithmetic
+        # The shape that needs most memory, which is then enough for all. It is not always the
+        # largest.
+        shape = max(shapes, key=lambda s: Layout.of(net, reads, s, arithmetic.dtype).total)
+        self.first = Propagation(net, reads, shape, arithmetic)
+        self.by_shape = {shape: self.first}
+        self.buffers = {SHARED: self.first.buffer}
+
+    def propagation(self, shape: tuple[int, int], slot: int) -> Propagation:
+        """The propagation for windows of a shape (H, W), in the memory of a slot."""
+        if shape not in self.by_shape:
+            self.by_shape[shape] = Propagation(
+                self.net, self.reads, shape, self.arithmetic, like=self.first
+            )
+        propagation = self.by_shape[shape]
+        if slot not in self.buffers:
+            self.buffers[slot] = propagation.allocate()
+        propagation.use(self.buffers[slot])
+        return propagation
+
+
 class Windows:
     """Features of some layers, and the gradient at the picture, tile by tile.
 
@@ -138,8 +179,6 @@ class Windows:
         self.team = tiling.team if len(self.tiles) >= tiling.team.size else Team(0, 1)
         self.mine = self.team.share(len(self.tiles))
         self.kept = min(kept, len(self.mine))
-        self._propagations: dict[tuple[int, int], Propagation] = {}  # by the window's shape
-        self._buffers: dict[int, Tensor] = {}  # by the tile's number; -1 is what tiles share
 
     # --- the two passes
 
@@ -188,37 +227,16 @@ class Windows:
         """The pixels of a tile's window, on the network's device."""
         return tile.window.of(picture).contiguous().to(self.net.device, self.net.dtype)
 
-    # --- memory
-
     def _propagation(self, i: int) -> Propagation:
         """The propagation for a tile, in memory of its own for the first tiles, else shared."""
-        if not self._propagations:
-            self._allocate_shared()
-        shape = self.tiles[i].window.shape
-        if shape not in self._propagations:
-            like = next(iter(self._propagations.values()))
-            self._propagations[shape] = Propagation(
-                self.net, self.reads, shape, self.arithmetic, like
-            )
-        propagation = self._propagations[shape]
-        slot = i if i - self.mine.start < self.kept - 1 else -1
-        if slot not in self._buffers:
-            self._buffers[slot] = propagation.allocate()
-        propagation.use(self._buffers[slot])
-        return propagation
+        is_kept = i - self.mine.start < self.kept - 1
+        return self._pool.propagation(self.tiles[i].window.shape, i if is_kept else SHARED)
 
-    def _allocate_shared(self) -> None:
-        """Make the propagation with the most memory, which is then enough for all.
-
-        Its window is not always the largest.
-        """
-        dtype = self.arithmetic.dtype
-        shape = max(
-            {self.tiles[i].window.shape for i in self.mine},
-            key=lambda shape: Layout.of(self.net, self.reads, shape, dtype).total,
-        )
-        self._propagations[shape] = Propagation(self.net, self.reads, shape, self.arithmetic)
-        self._buffers[-1] = self._propagations[shape].buffer
+    @cached_property
+    def _pool(self) -> PropagationPool:
+        """Made when features are first computed, since it takes the memory for them."""
+        shapes = {self.tiles[i].window.shape for i in self.mine}
+        return PropagationPool(self.net, self.reads, shapes, self.arithmetic)
 
     # --- several ranks
 
