@@ -1,5 +1,4 @@
-"""The covariance of the features: a Gram matrix that does not see how strong each filter answers on
-average."""
+"""The covariance of the features: a Gram matrix that does not see each filter's mean."""
 
 from __future__ import annotations
 
@@ -10,8 +9,7 @@ from nstlab.method.terms import Style
 
 
 class Statistic(Style):
-    """Style, with C_ij = 1/M Σ_k (F_ik - m_i) (F_jk - m_j) = G_ij - m_i m_j in place of the Gram
-    matrix."""
+    """Style, with the covariance C_ij = 1/M Σ_k (F_ik - m_i) (F_jk - m_j) = G_ij - m_i m_j."""
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
         """(C, C + 1): the Gram matrix G and the mean m."""
