@@ -32,7 +32,7 @@ from nstlab.feedforward.crops import HELD_OUT
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import SHIPPED
-from nstlab.method.objectives import content, style
+from nstlab.method.factories import content, style
 from nstlab.networks.normalization import normalize_activations
 from nstlab.networks.vgg import VGG19
 from nstlab.pictures import images as im

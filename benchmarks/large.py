@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.scene import PAIRS, BenchSettings, Row
 from nstlab.method.fast.ranks import Team
-from nstlab.method.fast.tiles import serve
+from nstlab.method.fast.serving import serve
 from nstlab.recipes.capacity import MemoryBudget, prepare_here
 from nstlab.recipes.transfer import TransferSettings
 

@@ -14,9 +14,10 @@ from torch import Tensor
 from benchmarks.plain import PlainLoop
 from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS, WEIGHTS
 from nstlab.base.settings import DEVICES, Settings, option
+from nstlab.method.factories import content, style
 from nstlab.method.fast import tiles as fast
 from nstlab.method.fast.arithmetic import Arithmetic
-from nstlab.method.objectives import Bound, Objective, content, style
+from nstlab.method.objectives import Bound, Objective
 from nstlab.networks.normalization import normalize_activations
 from nstlab.networks.vgg import VGG19
 from nstlab.networks.weights import Weights, random_weights

@@ -32,7 +32,7 @@ from nstlab.cli.main import JobSettings
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import ApplySettings, LearnSettings
 from nstlab.method.conventions import CONVENTIONS
-from nstlab.method.objectives import total_variation
+from nstlab.method.factories import total_variation
 from nstlab.networks.weights import TORCHVISION, random_weights
 from nstlab.pictures import images as im
 from nstlab.pictures.opening import ALLOWING

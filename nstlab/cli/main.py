@@ -106,8 +106,8 @@ def recipe_command(settings: RunSettings, job: JobSettings) -> int:
 
 
 def _serve(settings: RunSettings, job: JobSettings, team: Any) -> int:
-    """Evaluate tiles for the first rank, which also tells the user what goes wrong here."""
-    from nstlab.method.fast.tiles import serve
+    """Evaluate tiles for the first rank, which tells the user all that is to be told."""
+    from nstlab.method.fast.serving import serve
 
     try:
         plan = _prepare(settings, job, team)

@@ -214,16 +214,10 @@ def colour_distance(image: Tensor, reference: Tensor) -> float:
     d² = |m - n|² + tr(C + D - 2 (C^½ D C^½)^½) for means m, n and covariances C, D of the pixels'
     sRGB values (Dowson and Landau 1982). The distance from black to white is √3.
     """
-    pixels = _array(image).reshape(-1, 3)
-    others = _array(reference).reshape(-1, 3)
-    m, n = pixels.mean(0), others.mean(0)
-    c, d = np.cov(pixels.T, bias=True), np.cov(others.T, bias=True)
-    root = _square_root(c)
-    squared = ((m - n) ** 2).sum() + np.trace(c + d - 2 * _square_root(root @ d @ root))
+    pixels = [_array(picture).reshape(-1, 3) for picture in (image, reference)]
+    m, n = (colours.mean(0) for colours in pixels)
+    c, d = (torch.from_numpy(np.cov(colours.T, bias=True)) for colours in pixels)
+    root = colour.symmetric_power(c, 0.5)
+    covariances = c + d - 2 * colour.symmetric_power(root @ d @ root, 0.5)
+    squared = ((m - n) ** 2).sum() + float(covariances.trace())
     return math.sqrt(max(0.0, float(squared)))
-
-
-def _square_root(matrix: np.ndarray) -> np.ndarray:
-    """The square root of a symmetric matrix without negative eigenvalues."""
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    return (vectors * np.sqrt(values.clip(0))) @ vectors.T

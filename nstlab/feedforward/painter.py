@@ -165,7 +165,7 @@ class Painter:
         """
         free = round(memory.SPARE * memory.available(self.device))
         if self.memory_needed(shape) > free:
-            raise InputError(memory.too_little(max(shape), self.memory_needed, shape, free))
+            raise InputError(memory.refusal(max(shape), self.memory_needed, shape, free))
 
     def memory_needed(self, shape: Sequence[int]) -> int:
         """Bytes that are held at once for a picture of shape (H, W)."""

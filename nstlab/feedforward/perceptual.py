@@ -42,7 +42,7 @@ class PerceptualLoss:
                 + settings.tv * total_variation()
             )
             self.bound = bind(goal, net, shape)
-            self.actives = self.bound.objective.active(self.bound.weights)
+            self.actives = self.bound.objective.active_layers(self.bound.weights)
             self.content_layers = [active for active in self.actives if active.term.positional]
             content_keys = {active.key for active in self.content_layers}
             self.style_targets.append(

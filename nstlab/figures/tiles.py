@@ -32,7 +32,7 @@ def tile_map(picture: Tensor, tiles: Sequence[Tile], number: int, title: str = "
     inner = tiles[number].own
     window = tiles[number].window
     dim = torch.full(window.shape, 0.45)
-    inner.within(window).of(dim).fill_(1.0)
+    inner.relative_to(window).of(dim).fill_(1.0)
     for cell, content, name in (
         (whole, picture, "all tiles"),
         (one, 1 - dim * (1 - window.of(picture)), "one, with its halo"),
@@ -42,7 +42,7 @@ def tile_map(picture: Tensor, tiles: Sequence[Tile], number: int, title: str = "
     for tile in tiles:
         whole.add_patch(_outline(tile.own, PAPER, 0.8))
     whole.add_patch(_outline(window, COLOURS[0], 2.0))
-    for cell, inside in ((whole, inner), (one, inner.within(window))):
+    for cell, inside in ((whole, inner), (one, inner.relative_to(window))):
         cell.add_patch(_outline(inside, COLOURS[1], 2.0))
     return figure
 

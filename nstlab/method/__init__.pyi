@@ -1,12 +1,12 @@
 from .checkpoint import Checkpoint as Checkpoint
 from .engine import minimize as minimize
 from .engine import solve as solve
+from .factories import content as content
+from .factories import style as style
+from .factories import term as term
+from .factories import total_variation as total_variation
 from .lbfgs import LBFGS as LBFGS
 from .objectives import Objective as Objective
-from .objectives import content as content
-from .objectives import style as style
-from .objectives import term as term
-from .objectives import total_variation as total_variation
 from .optimizers import Adam as Adam
 from .optimizers import GradientDescent as GradientDescent
 from .statistics import covariance as covariance

@@ -1,5 +1,4 @@
-"""Checkpoints: the state of a run between two steps, kept in one safetensors file with a
-checksum."""
+"""Checkpoints: the state of a run between two steps, in one safetensors file with a checksum."""
 
 from __future__ import annotations
 
@@ -27,13 +26,21 @@ MEMORY = "memory."  # prefix of the names of the optimizer's tensors
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The state of a run: tensors on the CPU, and plain JSON data."""
+    """The state of a run between two steps.
+
+    Attributes:
+        tensors: picture, gradient, best picture and the optimizer's memory, on the CPU.
+        data: the rest, as JSON can hold it.
+    """
 
     tensors: dict[str, Tensor]
     data: dict[str, Any]
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write one safetensors file, completely or not at all.
+
+        Returns:
+            Its path.
 
         Raises:
             InputError: if it cannot be written.
@@ -80,11 +87,16 @@ class Checkpoint:
         optimizer: Optimizer,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """InputError unless a run of this objective can resume from here.
+        """Check that a run of this objective can resume from here.
 
         Args:
+            objective: with the terms of the run.
             shapes: the sizes (H, W) of the run's schedule.
+            optimizer: with the options of the run.
             dtype: of its pictures.
+
+        Raises:
+            InputError: if it cannot.
         """
         level = self.data["level"]
         if level >= len(shapes) or tuple(self.tensors["x"].shape[-2:]) != tuple(shapes[level]):
@@ -93,8 +105,9 @@ class Checkpoint:
             raise InputError(
                 f"the checkpoint belongs to a run with another optimizer: {self.data['optimizer']}"
             )
-        terms = objective.active_terms(self.data["weights"])
-        if self.data["weights"].keys() != objective.weights.keys() or len(terms) != len(
+        weights = self.data["weights"]
+        has_its_weights = weights.keys() == objective.weights.keys()
+        if not has_its_weights or len(objective.active_terms(weights)) != len(
             self.tensors["values"]
         ):
             raise InputError("the checkpoint belongs to a run of another objective")
@@ -102,24 +115,26 @@ class Checkpoint:
             raise InputError("the checkpoint belongs to a run in another type of numbers")
 
     def state(self, device: torch.device) -> State:
-        """The optimizer's state on a device."""
-        # MPS has no float64
-        narrow = {torch.float64: torch.float32} if device.type == "mps" else {}
-        tensors = {
-            name: t.to(device, narrow.get(t.dtype, t.dtype)) for name, t in self.tensors.items()
-        }
-        memory = {
-            name.removeprefix(MEMORY): t for name, t in tensors.items() if name.startswith(MEMORY)
-        }
-        at = Evaluation(tensors["loss"], tensors["grad"], tensors["values"])
+        """The optimizer's state, on a device."""
+        tensors = {name: _to_device(tensor, device) for name, tensor in self.tensors.items()}
         return State(
-            tensors["x"],
-            at,
-            self.data["loss"],
-            memory,
-            self.data["numbers"],
+            x=tensors["x"],
+            evaluation=Evaluation(tensors["loss"], tensors["grad"], tensors["values"]),
+            loss=self.data["loss"],
+            tensors={
+                name.removeprefix(MEMORY): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(MEMORY)
+            },
+            numbers=self.data["numbers"],
             stalled=self.data["stalled"],
         )
+
+
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device, in float32 where MPS has no float64."""
+    is_too_wide = device.type == "mps" and tensor.dtype == torch.float64
+    return tensor.to(device, torch.float32 if is_too_wide else tensor.dtype)
 
 
 def checksum(tensors: dict[str, Tensor], data: str) -> str:

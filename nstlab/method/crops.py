@@ -1,5 +1,4 @@
-"""Parts of a picture, or of a layer's features, by rows and columns: what a tile stands for, and
-what is read for it."""
+"""Parts of a picture, or of a layer's features, by rows and columns."""
 
 from __future__ import annotations
 
@@ -12,7 +11,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Crop:
-    """Some of a layer's positions: rows and columns of all its (h, w)."""
+    """Some positions of a layer, or pixels of a picture.
+
+    Attributes:
+        rows, columns: which, with start and stop.
+        whole: (h, w) of all positions.
+    """
 
     rows: slice
     columns: slice
@@ -40,38 +44,48 @@ class Crop:
 
     def wider(self, margin: int) -> Crop:
         """The crop with so many positions more on each side, as far as there are any."""
-        rows, columns = (
-            slice(max(0, span.start - margin), min(span.stop + margin, size))
-            for span, size in zip((self.rows, self.columns), self.whole, strict=True)
+        height, width = self.whole
+        return Crop(
+            slice(max(0, self.rows.start - margin), min(self.rows.stop + margin, height)),
+            slice(max(0, self.columns.start - margin), min(self.columns.stop + margin, width)),
+            self.whole,
         )
-        return Crop(rows, columns, self.whole)
 
-    def within(self, other: Crop) -> Crop:
+    def relative_to(self, other: Crop) -> Crop:
         """The same positions, counted from the first ones of a crop that holds them."""
-        top, left = other.rows.start, other.columns.start
-        rows = slice(self.rows.start - top, self.rows.stop - top)
-        return Crop(rows, slice(self.columns.start - left, self.columns.stop - left), other.shape)
+        top = other.rows.start
+        left = other.columns.start
+        return Crop(
+            slice(self.rows.start - top, self.rows.stop - top),
+            slice(self.columns.start - left, self.columns.stop - left),
+            other.shape,
+        )
 
     def scatter(self, values: Tensor) -> Tensor:
         """(…, m), numbers of each position here -> (…, M), with zeros for all others.
 
-        In an order in which crops of a grid do not overlap.
+        They are in an order in which crops of a grid do not overlap.
         """
-        (height, _), first = self.shape, self.rows.start * self.whole[1]
+        height, _ = self.shape
+        first = self.rows.start * self.whole[1] + height * self.columns.start
         full = values.new_zeros(*values.shape[:-1], prod(self.whole))
-        full.narrow(-1, first + height * self.columns.start, values.shape[-1]).copy_(values)
+        full.narrow(-1, first, values.shape[-1]).copy_(values)
         return full
 
 
-def added(total: Tensor | None, part: Tensor) -> Tensor:
-    """A sum, None at first, with one more part, which may become the sum itself."""
+def accumulate(total: Tensor | None, part: Tensor) -> Tensor:
+    """Add a part to a sum, which is None at first; the first part becomes the sum itself."""
     return part if total is None else total.add_(part)
 
 
 def fill_positions(total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor) -> Tensor:
-    """All features of a layer, with those of a crop filled in: for `Term.accumulate_target`.
+    """Write the features of a crop into those of the whole layer: for `Term.accumulate_target`.
 
-    They are where the picture is.
+    Args:
+        total: (1, C, h, w), features of the layer; None at first.
+        features: those of the crop.
+        crop: the positions.
+        picture: on whose device the total is.
     """
     if total is None:
         total = picture.new_zeros(*features.shape[:2], *crop.whole, dtype=features.dtype)

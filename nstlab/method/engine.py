@@ -21,204 +21,22 @@ The engine prints nothing and writes no file; its caller does.
 from __future__ import annotations
 
 import contextlib
-import math
-import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nstlab.base.names import STEPS
 from nstlab.method.checkpoint import Checkpoint
-from nstlab.method.fast.arithmetic import FINE, Arithmetic, arithmetic_of
-from nstlab.method.fast.tiles import TiledBound, bind
 from nstlab.method.fast.windows import Tiling
 from nstlab.method.lbfgs import LBFGS
-from nstlab.method.objectives import Bound, Objective
-from nstlab.method.optimizers import Evaluation, Optimizer, State
-from nstlab.method.steps import Best, Finish, Level, Result, Status, Step, pyramid, unfinished
+from nstlab.method.objectives import Objective
+from nstlab.method.optimizers import Optimizer
+from nstlab.method.run import Run, StopRule, enter_next_level, resume, reweight
+from nstlab.method.steps import Finish, Result, Status, Step, identity, pyramid
 from nstlab.networks.base import Network
 from nstlab.pictures import images as im
-from nstlab.pictures.decoding import interpolated
-
-WINDOW = 10  # steps over which `stop_change` measures progress
-
-
-@dataclass
-class _Run:
-    """The state of `minimize`, which its small functions share."""
-
-    objective: Objective
-    net: Network
-    schedule: tuple[Level, ...]
-    optimizer: Optimizer
-    stop_loss: float | None
-    stop_change: float | None
-    finish: Finish
-    tiling: Tiling | None
-
-    index: int = 0  # steps done
-    level: int = 0  # index of the present size in the schedule
-    in_float32: bool = False  # whether a coarser type of numbers has given way to float32
-    evaluations: int = 0
-    events: tuple[str, ...] = ()
-    recent: list[float] = field(default_factory=list)  # the losses of the last steps
-    began: float = field(default_factory=time.perf_counter)
-    bound: Bound = field(init=False)
-    state: State = field(init=False)
-    best: Best = field(init=False)
-
-    def bind(self, weights: Mapping[str, float]) -> None:
-        """Bind the objective at the present size, with these weights."""
-        vars(self).pop("bound", None)  # its memory is free before the next one takes its own
-        self.bound = bind(
-            self.objective, self.net, self.schedule[self.level].shape, self.arithmetic, self.tiling
-        )
-        self.bound.reweight(weights)
-
-    def evaluate(self, x: Tensor) -> Evaluation:
-        """x (1, 3, H, W) -> loss / scale, its gradient, each term's unweighted value.
-
-        See Bound.evaluate.
-        """
-        self.evaluations += 1
-        loss, grad, values = self.bound.evaluate(
-            x if isinstance(self.bound, TiledBound) else x.to(self.net.device)
-        )
-        return Evaluation(loss.to(x.device), grad.to(x.device), values.to(x.device))
-
-    def begin(self, x: Tensor) -> None:
-        """Start at x, without curvature."""
-        self.state = self.optimizer.init(x, self.evaluate)
-        self.best = Best(self.state.loss, self.state.x, self.state.at.values)
-        self.recent = []
-
-    def resume(self, checkpoint: Checkpoint, start: Tensor) -> None:
-        """Go on where a checkpoint was made.
-
-        Whether the pictures are the same is for the caller to know, as the store does by the run's
-        id.
-
-        Raises:
-            InputError: if it belongs to a run of other terms, sizes or another optimizer, or is
-                damaged.
-        """
-        data, tensors, device = checkpoint.data, checkpoint.tensors, start.device
-        checkpoint.check(
-            self.objective, [level.shape for level in self.schedule], self.optimizer, self.net.dtype
-        )
-        self.index = data["index"]
-        self.level = data["level"]
-        self.in_float32 = data["fine"]
-        self.evaluations = data["evaluations"]
-        self.events = tuple(data["events"])
-        self.bind(data["weights"])
-        self.state = checkpoint.state(device)
-        best = tensors["best_x"].to(device) if "best_x" in tensors else self.state.x
-        self.best = Best(data["best_loss"], best, tensors["best_values"].to(device))
-        self.began -= data["seconds"]
-        self.recent = list(data["recent"])
-
-    def advance(self) -> None:
-        """Make one step."""
-        if self.in_16_bits and (
-            self.state.stalled or self.index >= self.done() - self.float32_steps
-        ):
-            self.continue_in_float32()
-        self.state = self.optimizer.step(self.state, self.evaluate)
-        self.index += 1
-        if self.state.event:
-            self.events = (*self.events, f"step {self.index}: {self.state.event}")
-        if self.state.loss < self.best.loss:
-            self.best = Best(self.state.loss, self.state.x, self.state.at.values)
-        self.recent = [*self.recent[-WINDOW:], self.state.loss]
-
-    @property
-    def arithmetic(self) -> Arithmetic:
-        """The arithmetic of evaluations now."""
-        return Arithmetic(torch.float32) if self.in_float32 else arithmetic_of(self.net)
-
-    @property
-    def in_16_bits(self) -> bool:
-        """Whether the last size is computed in 16 bits to save time, so that its last steps are
-        still to be done in float32."""
-        last = self.level == len(self.schedule) - 1
-        return (
-            last
-            and not self.in_float32
-            and self.net.precision == "auto"
-            and self.arithmetic.dtype.itemsize < 4
-        )
-
-    @property
-    def float32_steps(self) -> int:
-        """How many steps of the last size are done in float32 in any case."""
-        return round(FINE.get(self.arithmetic.dtype, 0) * self.schedule[-1].steps)
-
-    def continue_in_float32(self) -> None:
-        """Go on from the best picture in float32; curvature is kept."""
-        self.in_float32 = True
-        self.bind(self.bound.weights)
-        if self.state.stalled:
-            self.begin(self.best.x)
-        else:
-            at = self.evaluate(self.best.x)
-            self.state = replace(self.state, x=self.best.x, at=at, loss=float(at.loss))
-            self.best = Best(self.state.loss, self.state.x, at.values)
-            self.recent = []
-
-    def done(self) -> int:
-        """Steps of all sizes up to and including the present one."""
-        return sum(level.steps for level in self.schedule[: self.level + 1])
-
-    @property
-    def status(self) -> Status:
-        """Whether to go on at this size, or why not."""
-        last = self.level == len(self.schedule) - 1
-        if self.stop_loss is not None and last and self.loss(self.best.loss) <= self.stop_loss:
-            return Status.REACHED
-        if self.state.stalled and not (self.in_16_bits and self.index < self.done()):
-            return Status.STALLED
-        if (
-            self.stop_change is not None
-            and len(self.recent) > WINDOW
-            and self.progress() < self.stop_change
-        ):
-            return Status.CONVERGED
-        return Status.FINISHED if self.index >= self.done() else Status.RUNNING
-
-    def progress(self) -> float:
-        """The part of the loss by which the recent steps lowered it."""
-        return (self.recent[0] - min(self.recent)) / max(abs(self.recent[0]), 1e-300)
-
-    def loss(self, scaled: float) -> float:
-        """The weighted total, given that over the scale."""
-        return scaled * self.bound.scale
-
-    def report(self) -> Step:
-        """The present state as a `Step`."""
-        return Step(
-            index=self.index,
-            loss=self.loss(self.state.loss),
-            evaluations=self.evaluations,
-            seconds=time.perf_counter() - self.began,
-            level=self.level,
-            event=self.state.event,
-            events=self.events,
-            status=self.status,
-            weights=dict(self.bound.weights),
-            _scale=self.bound.scale,
-            _names=tuple(self.bound.names),
-            _state=self.state,
-            _best=self.best,
-            _recent=tuple(self.recent),
-            _optimizer=repr(self.optimizer),
-            _in_float32=self.in_float32,
-            _finish=self.finish,
-        )
 
 
 def minimize(
@@ -231,7 +49,7 @@ def minimize(
     stop_loss: float | None = None,
     stop_change: float | None = None,
     checkpoint: Checkpoint | None = None,
-    finish: Finish = unfinished,
+    finish: Finish = identity,
     tiling: Tiling | None = None,
 ) -> Generator[Step, Mapping[str, float] | None, Result]:
     """Yield a Step for the first picture (index 0) and after every step; return the Result.
@@ -262,45 +80,21 @@ def minimize(
     im.check_picture(start, "start")
     start = start.detach().to(net.device if tiling is None else start.device, net.dtype)
     schedule = pyramid(start.shape[-2:], steps, levels, partial(objective.too_small, net))
-    run = _Run(
-        objective, net, schedule, optimizer or LBFGS(), stop_loss, stop_change, finish, tiling
-    )
+    stop = StopRule(stop_loss, stop_change)
+    run = Run(objective, net, schedule, optimizer or LBFGS(), stop, finish, tiling)
     if checkpoint is not None:
-        run.resume(checkpoint, start)
+        resume(run, checkpoint, start)
     else:
         run.bind({})
-        run.begin(im.resize(start, run.schedule[0].shape).contiguous())
-        _reweight(run, (yield run.report()))
+        run.begin(im.resize(start, schedule[0].shape).contiguous())
+        reweight(run, (yield run.report()))
     while True:
         while run.status is Status.RUNNING:
             run.advance()
-            _reweight(run, (yield run.report()))
-        if run.status is Status.REACHED or run.level == len(run.schedule) - 1:
+            reweight(run, (yield run.report()))
+        if run.status is Status.REACHED or run.is_last_level:
             return run.report().result()
-        _next_level(run, start)
-
-
-def _reweight(run: _Run, changes: Mapping[str, float] | None) -> None:
-    """Change weights, if asked to, and start again from the present picture."""
-    if changes:
-        run.bound.reweight(changes)
-        run.begin(run.state.x)
-
-
-def _next_level(run: _Run, start: Tensor) -> None:
-    """Begin the next size with the best picture of this one enlarged, or with the start plus the
-    enlarged change that this size made to it, which keeps the start's details: whichever has the
-    lower loss."""
-    # A size that was left early counts as done, so that the total number of steps stays the same.
-    run.index = run.done()
-    run.level += 1
-    best = run.best.x
-    shape = run.schedule[run.level].shape
-    change = interpolated(best - im.resize(start, best.shape[-2:]), shape)
-    run.bind(run.bound.weights)
-    pictures = im.resize(best, shape), change.add_(im.resize(start, shape)).clamp_(0, 1)
-    losses = torch.stack([run.evaluate(x).loss for x in pictures]).nan_to_num(math.inf)
-    run.begin(pictures[int(losses.argmin())])
+        enter_next_level(run, start)
 
 
 def run_to_end(

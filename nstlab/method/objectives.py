@@ -1,4 +1,4 @@
-"""Objectives: weighted sums of terms, as data.
+"""Objectives: weighted sums of terms, as data, and their evaluation.
 
     goal = 1.0 * content("conv4_2", photo) + 20.0 * style(STYLE_LAYERS, painting)
 
@@ -12,38 +12,25 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from nstlab.base.settings import FITS, InputError, nearest
-from nstlab.method.conventions import DEFAULT_CONVENTION, convention_named
-from nstlab.method.terms import PIXELS, Content, PixelTerm, Style, Term, TotalVariation
-from nstlab.networks.architectures import DEFAULT_NETWORK, architecture
+from nstlab.base.settings import InputError
+from nstlab.method.active_layers import ActiveLayer, changed_weights, check_weight
+from nstlab.method.terms import PIXELS, Term
 from nstlab.networks.base import Network
-from nstlab.pictures import images as im
-
-LARGEST_WEIGHT = 1e30  # its product with a loss is still a float32 number
-
-
-def _weight(value: float, name: str) -> float:
-    """The weight as a float; InputError if it is out of range."""
-    value = float(value)
-    if not 0 <= value <= LARGEST_WEIGHT:
-        raise InputError(
-            f"weight of '{name}': {value:g} is not allowed; allowed is from 0 to {LARGEST_WEIGHT:g}"
-        )
-    return value
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
     """A weighted sum of terms.
 
-    `2 * objective`, `objective + objective` and `sum([...])` make new ones.
+    `2 * objective`, `objective + objective` and `sum([...])` make new ones. A term whose name is
+    taken gets the name with a number: style, style_2, …
 
-    A term whose name is taken gets the name with a number: style, style_2, …
+    Attributes:
+        terms: (weight, term) for each term.
     """
 
     terms: tuple[tuple[float, Term], ...]
@@ -59,13 +46,8 @@ class Objective:
         if not isinstance(other, Objective):
             return NotImplemented
         terms = list(self.terms)
-        names = {term.name for _, term in self.terms}
         for weight, term in other.terms:
-            name, number = term.name, 1
-            while name in names:
-                number += 1
-                name = f"{term.name}_{number}"
-            names.add(name)
+            name = _free_name(term.name, {term.name for _, term in terms})
             terms.append((weight, dataclasses.replace(term, name=name)))
         return Objective(tuple(terms))
 
@@ -80,7 +62,7 @@ class Objective:
         if not isinstance(factor, (int, float)):
             return NotImplemented
         return Objective(
-            tuple((_weight(weight * factor, term.name), term) for weight, term in self.terms)
+            tuple((check_weight(weight * factor, term.name), term) for weight, term in self.terms)
         )
 
     __rmul__ = __mul__
@@ -88,49 +70,25 @@ class Objective:
     @property
     def weights(self) -> dict[str, float]:
         """All weights by name: of terms, "style", and of their layers, "style:conv1_1"."""
-        by_name = {}
+        weights = {}
         for weight, term in self.terms:
-            by_name[term.name] = weight
-            by_name |= {
-                f"{term.name}:{layer}": w
-                for layer, w in zip(term.layers, term.layer_weights, strict=True)
-            }
-        return by_name
+            weights[term.name] = weight
+            for layer, layer_weight in zip(term.layers, term.layer_weights, strict=True):
+                weights[f"{term.name}:{layer}"] = layer_weight
+        return weights
 
     @property
     def reads(self) -> list[str]:
         """The layers of the network that are read: their weight and the term's are not 0."""
-        return [active.read for active in self.active(self.weights) if active.read != PIXELS]
+        layers = self.active_layers(self.weights)
+        return [layer.read for layer in layers if layer.read != PIXELS]
 
-    def too_small(self, net: Network, shape: Sequence[int]) -> str:
-        """The first layer for which an image of shape (H, W), or the picture of a target for it, is
-        too small; "" if none."""
-        for active in self.active(self.weights):
-            for size in () if active.read == PIXELS else (shape, active.term.target_shape(shape)):
-                if not net.reaches(active.read, size):
-                    return active.read
-                if min(net.shapes([active.read], size)[active.read][1:]) < active.term.least:
-                    return active.read
-        return ""
+    def active_layers(self, weights: Mapping[str, float]) -> list[ActiveLayer]:
+        """The layers of terms that are evaluated with these weights.
 
-    def target_shapes(self, shape: Sequence[int]) -> list[Sequence[int]]:
-        """(H, W) of the terms' target pictures for an image of shape (H, W)."""
-        return [term.target_shape(shape) for _, term in self.terms]
-
-    def workspace(self, net: Network, shape: Sequence[int]) -> int:
-        """About how many numbers statistics hold at once for an image (H, W)."""
-        shapes = net.shapes(set(self.reads), shape)
-        actives = [active for active in self.active(self.weights) if active.read in shapes]
-        bytes_of = [
-            active.term.workspace(shapes[active.read][0], prod(shapes[active.read][1:]))
-            for active in actives
-        ]
-        # Autograd keeps all of them.
-        return sum(bytes_of) if net.uses_autograd else max(bytes_of, default=0)
-
-    def active(self, weights: Mapping[str, float]) -> list[ActiveLayer]:
-        """The layers of terms that are evaluated with these weights: those whose weight, and whose
-        term's, is not 0."""
+        Args:
+            weights: by name, as in `weights`; a layer is left out if its weight or its term's is 0.
+        """
         return [
             ActiveLayer(term, layer, read, weights[f"{term.name}:{layer}"])
             for _, term in self.terms
@@ -140,147 +98,69 @@ class Objective:
 
     def active_terms(self, weights: Mapping[str, float]) -> list[str]:
         """The names of the terms that are evaluated with these weights."""
-        return list(dict.fromkeys(active.term.name for active in self.active(weights)))
+        return list(dict.fromkeys(layer.term.name for layer in self.active_layers(weights)))
 
     def with_layers(self, names: Iterable[str]) -> Objective:
         """A copy in which every term that reads layers has these layers too, with weight 0."""
         return Objective(tuple((weight, term.with_layers(names)) for weight, term in self.terms))
+
+    def too_small(self, net: Network, shape: Sequence[int]) -> str:
+        """The first layer for which an image, or a target's picture, is too small; "" if none.
+
+        Args:
+            shape: (H, W) of the image.
+        """
+        for layer in self.active_layers(self.weights):
+            target_shape = layer.term.target_shape(shape)
+            if not (layer.fits(net, shape) and layer.fits(net, target_shape)):
+                return layer.read
+        return ""
+
+    def target_shapes(self, shape: Sequence[int]) -> list[Sequence[int]]:
+        """(H, W) of the terms' target pictures for an image of shape (H, W)."""
+        return [term.target_shape(shape) for _, term in self.terms]
+
+    def workspace(self, net: Network, shape: Sequence[int]) -> int:
+        """About how many numbers statistics hold at once for an image of shape (H, W)."""
+        shapes = net.shapes(set(self.reads), shape)
+        numbers = []
+        for layer in self.active_layers(self.weights):
+            if layer.read in shapes:
+                filters, *positions = shapes[layer.read]
+                numbers.append(layer.term.workspace(filters, prod(positions)))
+        # Autograd keeps all of them.
+        return sum(numbers) if net.uses_autograd else max(numbers, default=0)
 
     def bind(self, net: Network, shape: Sequence[int]) -> Bound:
         """Compute the targets for one network and images of shape (H, W)."""
         return Bound(self, net, (int(shape[0]), int(shape[1])))
 
 
-def _name(layer: str | int) -> str:
-    """The name of a layer, or of the index that tutorials use for VGG19's: 1 for conv1_1."""
-    return (
-        architecture(DEFAULT_NETWORK).layer(layer) if str(layer).isdecimal() else str(layer).strip()
-    )
-
-
-def term(
-    kind: type[Term],
-    name: str,
-    layers: str | int | Sequence[str | int],
-    weights: Sequence[float] = (),
-    convention: str = DEFAULT_CONVENTION,
-    **fields: Any,
-) -> Objective:
-    """An objective of one term with weight 1.
-
-    Args:
-        kind: a subclass of `Term`.
-        weights: of the layers; by default 1/|L|, or 1 if the convention adds layers up.
-        fields: those of the kind, such as `image`.
-
-    Raises:
-        InputError: for layers, weights or a convention that cannot be used.
-    """
-    layers = tuple(_name(n) for n in ((layers,) if isinstance(layers, (str, int)) else layers))
-    if not layers or len(set(layers)) < len(layers):
-        raise InputError(
-            f"{name}: needs one layer or more, each named once; given: {' '.join(layers) or 'none'}"
-        )
-    if ":" in name:
-        raise InputError(f"{name}: names of terms have no colon, which is for their layers")
-    if issubclass(kind, PixelTerm):
-        layers = (PIXELS,)  # whatever is given: such a term reads the image itself
-    chosen = convention_named(convention)
-    weights = tuple(weights) or (chosen.layer_weight(len(layers)),) * len(layers)
-    weights = tuple(_weight(weight, name) for weight in weights)
-    if len(weights) != len(layers):
-        raise InputError(
-            f"{name}: {len(weights)} layer weights given for {len(layers)} layers; give one "
-            "for each"
-        )
-    return Objective(((1.0, kind(name, layers, weights, chosen, **fields)),))
-
-
-def content(
-    layers: str | int | Sequence[str | int],
-    image: Tensor,
-    weights: Sequence[float] = (),
-    convention: str = DEFAULT_CONVENTION,
-) -> Objective:
-    """Content: match the photo's features in these layers (Gatys et al. 2016, equation 1).
-
-    Args:
-        image: the photo, (1, 3, H, W) sRGB in [0, 1].
-        weights, convention: see `term`.
-    """
-    return term(
-        Content, "content", layers, weights, convention, image=im.check_picture(image, "content")
-    )
-
-
-def style(
-    layers: str | int | Sequence[str | int],
-    image: Tensor,
-    weights: Sequence[float] = (),
-    convention: str = DEFAULT_CONVENTION,
-    fit: str = FITS[0],
-    scale: float = 1.0,
-    fitted: Sequence[int] | None = None,
-) -> Objective:
-    """Style: match the painting's Gram matrices in these layers.
-
-    Gatys et al. 2016, equations 3 to 5.
-
-    Args:
-        image: the painting, (1, 3, H, W) sRGB in [0, 1].
-        weights, convention: see `term`.
-        fit, scale, fitted: see `Style`.
-    """
-    # Refuses what cannot be.
-    im.fitting(im.check_picture(image, "style").shape[-2:], image.shape[-2:], fit, scale)
-    fitted = None if fitted is None else tuple(fitted)
-    return term(
-        Style,
-        "style",
-        layers,
-        weights,
-        convention,
-        image=image,
-        fit=fit,
-        scale=scale,
-        fitted=fitted,
-    )
-
-
-def total_variation(convention: str = DEFAULT_CONVENTION) -> Objective:
-    """Smoothness: make neighbouring pixels alike (see `TotalVariation`)."""
-    return Objective(
-        ((1.0, TotalVariation("tv", (PIXELS,), (1.0,), convention_named(convention))),)
-    )
+def _free_name(name: str, names: Collection[str]) -> str:
+    """The name, with a number if it is taken."""
+    free = name
+    number = 1
+    while free in names:
+        number += 1
+        free = f"{name}_{number}"
+    return free
 
 
 # --- evaluation -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ActiveLayer:
-    """A layer of a term that is evaluated: its name as the user gave it, the network's layer that
-    is read, its weight."""
-
-    term: Term
-    layer: str
-    read: str
-    weight: float
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Identifies the layer of the term among all."""
-        return self.term.name, self.layer
-
-
 @dataclass
 class Bound:
-    """An objective for one network and images of one size (H, W): the plain definition, with the
-    gradient by autograd.
+    """An objective for one network and images of one size (H, W): the plain definition.
 
-    Weights may change between evaluations; targets never do. Terms and layers of weight 0 are not
-    evaluated, and their targets are computed when their weight is first more than 0. The engine
-    evaluates with `fast.evaluation`, which gives the same numbers."""
+    The gradient is by autograd. Weights may change between evaluations; targets never do. Terms and
+    layers of weight 0 are not evaluated, and their targets are computed when their weight is first
+    more than 0. The engine evaluates with `fast.evaluation`, which gives the same numbers.
+
+    Attributes:
+        weights: by name, as in `Objective.weights`.
+        targets: by `ActiveLayer.key`.
+    """
 
     objective: Objective
     net: Network
@@ -291,69 +171,6 @@ class Bound:
     def __post_init__(self) -> None:
         self.weights = self.objective.weights
         self.reweight({})
-
-    def reweight(self, changes: Mapping[str, float]) -> None:
-        """Set weights by name.
-
-        Raises:
-            InputError: for an unknown name or a weight that is not allowed; nothing has changed
-                then.
-        """
-        for name, value in changes.items():
-            if name not in self.weights:
-                raise InputError(
-                    f"no weight is called '{name}'{nearest(name, list(self.weights))} (there are: "
-                    f"{', '.join(self.weights)})"
-                )
-            _weight(value, name)
-        weights = {**self.weights, **{name: float(value) for name, value in changes.items()}}
-        if not self.objective.active(weights):
-            raise InputError("all weights are 0; at least one must be more")
-        self._compute_targets(weights)
-        self.weights = weights
-
-    def _compute_targets(self, weights: Mapping[str, float]) -> None:
-        """Compute the targets that are missing for these weights."""
-        actives = self.objective.active(weights)
-        for term, reads in self._missing(weights).items():
-            picture = term.target_image(self.shape)
-            if picture is not None:
-                self.targets |= self._targets_of(term, reads, picture, actives)
-
-    @torch.no_grad()
-    def _targets_of(
-        self,
-        term: Term,
-        reads: Mapping[str, list[ActiveLayer]],
-        picture: Tensor,
-        actives: Sequence[ActiveLayer],
-    ) -> dict[tuple[str, str], Tensor]:
-        """The targets of these layers of a term, from their picture."""
-        picture = picture.to(self.net.device, self.net.dtype)
-        return {
-            active.key: term.target(features).clone()
-            for read, features in self.features(picture, reads, actives)
-            for active in reads[read]
-        }
-
-    def _missing(self, weights: Mapping[str, float]) -> dict[Term, dict[str, list[ActiveLayer]]]:
-        """{term: {layer that is read: the term's layers}} whose targets are needed with these
-        weights and not there yet."""
-        missing: dict[Term, dict[str, list[ActiveLayer]]] = {}
-        for active in self.objective.active(weights):
-            if active.key not in self.targets:
-                missing.setdefault(active.term, {}).setdefault(active.read, []).append(active)
-        return missing
-
-    def features(
-        self, picture: Tensor, reads: Collection[str], actives: Sequence[ActiveLayer]
-    ) -> Iterable[tuple[str, Tensor]]:
-        """(layer, its features) of a picture on the network's device.
-
-        Args:
-            actives: what later evaluations will read.
-        """
-        return self.net(picture, reads).items()
 
     @property
     def scale(self) -> float:
@@ -373,12 +190,14 @@ class Bound:
 
         The total can be differentiated by autograd.
         """
-        actives = self.objective.active(self.weights)
-        features = self.net(image, {active.read for active in actives} - {PIXELS}) | {PIXELS: image}
+        layers = self.objective.active_layers(self.weights)
+        features = self.net(image, {layer.read for layer in layers} - {PIXELS})
+        features = features | {PIXELS: image}
         statistics = {
-            a.key: a.term.statistic(features[a.read], self.targets.get(a.key)) for a in actives
+            layer.key: layer.term.statistic(features[layer.read], self.targets.get(layer.key))
+            for layer in layers
         }
-        total, values = self.scored(actives, statistics, features)
+        total, values = self.combine_scores(layers, statistics, features)
         return total * self.scale, dict(zip(self.names, values, strict=True))
 
     def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -388,20 +207,93 @@ class Bound:
         (grad,) = torch.autograd.grad(total / self.scale, leaf)
         return total.detach() / self.scale, grad, torch.stack(list(values.values()))
 
-    def scored(
+    def combine_scores(
         self,
-        actives: Sequence[ActiveLayer],
+        layers: Sequence[ActiveLayer],
         statistics: Mapping[tuple[str, str], Tensor],
         features: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """(total / scale, unweighted value of each term), from the statistics."""
+        """Score the statistics, and sum the scores up.
+
+        Args:
+            layers: those that are evaluated.
+            statistics: by `ActiveLayer.key`.
+            features: by the network's layer, for their shapes.
+
+        Returns:
+            (total / scale, unweighted value of each term).
+        """
         values: dict[str, Tensor] = {}
-        for active in actives:
-            score = active.term.score(
-                statistics[active.key], self.targets.get(active.key), features[active.read]
+        for layer in layers:
+            score = layer.term.score(
+                statistics[layer.key], self.targets.get(layer.key), features[layer.read]
             )
-            values[active.term.name] = values.get(active.term.name, 0.0) + active.weight * score
+            name = layer.term.name
+            values[name] = values.get(name, 0.0) + layer.weight * score
         weighted = [self.weights[name] / self.scale * value for name, value in values.items()]
-        return sum(weighted[1:], weighted[0]), torch.stack(
-            [value.detach() for value in values.values()]
-        )
+        total = sum(weighted[1:], weighted[0])
+        return total, torch.stack([value.detach() for value in values.values()])
+
+    # --- weights and targets
+
+    def reweight(self, changes: Mapping[str, float]) -> None:
+        """Set weights by name.
+
+        Args:
+            changes: the weights that change, with names as in `Objective.weights`.
+
+        Raises:
+            InputError: for an unknown name or a weight that is not allowed; nothing has changed
+                then.
+        """
+        weights = changed_weights(self.weights, changes)
+        if not self.objective.active_layers(weights):
+            raise InputError("all weights are 0; at least one must be more")
+        self._compute_targets(weights)
+        self.weights = weights
+
+    def features(
+        self, picture: Tensor, reads: Collection[str], layers: Sequence[ActiveLayer]
+    ) -> Iterable[tuple[str, Tensor]]:
+        """(layer, its features) of a target's picture.
+
+        Args:
+            picture: (1, 3, H, W), on the network's device.
+            reads: the network's layers that are wanted.
+            layers: what later evaluations will read.
+        """
+        return self.net(picture, reads).items()
+
+    def _compute_targets(self, weights: Mapping[str, float]) -> None:
+        """Compute the targets that are missing for these weights."""
+        layers = self.objective.active_layers(weights)
+        for term, by_read in self._missing_targets(weights).items():
+            picture = term.target_image(self.shape)
+            if picture is not None:
+                self.targets |= self._targets_of(term, by_read, picture, layers)
+
+    @torch.no_grad()
+    def _targets_of(
+        self,
+        term: Term,
+        by_read: Mapping[str, list[ActiveLayer]],
+        picture: Tensor,
+        layers: Sequence[ActiveLayer],
+    ) -> dict[tuple[str, str], Tensor]:
+        """The targets of these layers of a term, from their picture."""
+        picture = picture.to(self.net.device, self.net.dtype)
+        return {
+            layer.key: term.target(features).clone()
+            for read, features in self.features(picture, by_read, layers)
+            for layer in by_read[read]
+        }
+
+    def _missing_targets(
+        self, weights: Mapping[str, float]
+    ) -> dict[Term, dict[str, list[ActiveLayer]]]:
+        """{term: {layer that is read: the term's layers}} whose targets are not computed yet."""
+        missing: dict[Term, dict[str, list[ActiveLayer]]] = {}
+        for layer in self.objective.active_layers(weights):
+            if layer.key not in self.targets:
+                missing.setdefault(layer.term, {}).setdefault(layer.read, []).append(layer)
+        return missing

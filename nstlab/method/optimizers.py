@@ -1,5 +1,6 @@
 """What the engine needs of an optimizer, and the two of first order: Adam and gradient descent.
-(L-BFGS is in lbfgs.)
+
+L-BFGS is in lbfgs.
 
     state = optimizer.init(x, evaluate)            # evaluates once
     state = optimizer.step(state, evaluate)        # changes nothing in place; evaluates
@@ -37,9 +38,12 @@ EXPLODED = "loss exploded, rolled back"
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """loss (scalar) and gradient (of the picture's shape) at a picture.
+    """What is known of the objective at a picture.
 
-    `values` are those of the terms, for the record.
+    Attributes:
+        loss: scalar.
+        grad: its gradient, of the picture's shape.
+        values: of the terms, for the record.
     """
 
     loss: Tensor
@@ -52,15 +56,19 @@ Evaluate = Callable[[Tensor], Evaluation]
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """A picture x, its evaluation, and the optimizer's memory: `tensors` and `numbers` by name.
+    """A picture, its evaluation, and the optimizer's memory.
 
     Attributes:
+        x: the picture, (1, 3, H, W).
+        evaluation: of x.
+        loss: of x, on the host.
+        tensors, numbers: the optimizer's memory, by name.
         event: what the guard did in the last step, or "".
         stalled: no step that lowers the loss was found.
     """
 
     x: Tensor
-    at: Evaluation
+    evaluation: Evaluation
     loss: float
     tensors: dict[str, Tensor] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=dict)
@@ -74,8 +82,12 @@ class Optimizer(Protocol):
     def init(self, x: Tensor, evaluate: Evaluate) -> State:
         """Evaluate a first picture.
 
+        Args:
+            x: (1, 3, H, W) sRGB in [0, 1].
+            evaluate: picture -> loss and gradient.
+
         Raises:
-            FloatingPointError: if its loss is not finite.
+            FloatingPointError: if its loss or gradient is not finite.
         """
         ...
 
@@ -92,53 +104,60 @@ def rms(x: Tensor) -> Tensor:
     return (x.square().sum() / x.numel()).sqrt()
 
 
-def clipped(x: Tensor, bounds: tuple[float, float] | None) -> Tensor:
+def clip(x: Tensor, bounds: tuple[float, float] | None) -> Tensor:
     """x with its pixels kept within the bounds, if there are any."""
     return x if bounds is None else x.clamp(*bounds)
 
 
-def started(x: Tensor, evaluate: Evaluate, numbers: dict[str, Any]) -> State:
+def initial_state(x: Tensor, evaluate: Evaluate, numbers: dict[str, Any]) -> State:
     """The state at a first picture.
+
+    Args:
+        numbers: with which the optimizer begins.
 
     Raises:
         FloatingPointError: if its loss or gradient is not finite.
     """
-    at = evaluate(x)
-    loss = float(at.loss)
-    if not (math.isfinite(loss) and math.isfinite(float(at.grad.sum()))):
+    evaluation = evaluate(x)
+    loss = float(evaluation.loss)
+    if not (math.isfinite(loss) and math.isfinite(float(evaluation.grad.sum()))):
         raise FloatingPointError("the loss of the first picture, or its gradient, is not finite")
-    return State(x, at, loss, numbers=numbers)
+    return State(x, evaluation, loss, numbers=numbers)
 
 
 # --- first order ----------------------------------------------------------------------------------
 
 
-def _guarded(state: State, x: Tensor, evaluate: Evaluate, tensors: dict, numbers: dict) -> State:
-    """The state at x.
+def _guard(state: State, x: Tensor, evaluate: Evaluate, tensors: dict, numbers: dict) -> State:
+    """The state at x, or the old one with half the rate and without memory.
 
-    If picture or loss are not finite there, or the loss explodes: the old state with half the rate
-    and without memory. (A picture of NaN may have a finite loss, since a ReLU can turn NaN into 0.)
+    The optimizer goes back if picture or loss are not finite, or if the loss explodes. (A picture
+    of NaN may have a finite loss, since a ReLU can turn NaN into 0.)
     """
-    at = evaluate(x)
-    loss, *sums = torch.stack([at.loss, at.grad.abs().sum(), x.abs().sum()]).tolist()
-    finite = all(map(math.isfinite, (loss, *sums)))
-    if finite and loss - state.loss <= (EXPLOSION - 1) * abs(state.loss):
-        return State(x, at, loss, tensors, numbers)
-    event = EXPLODED if finite else NOT_FINITE
-    kept = {name: value for name, value in numbers.items() if name != "count"} | {
-        "rate": numbers["rate"] / 2
-    }
-    return replace(state, tensors={}, numbers=kept, event=event)
+    evaluation = evaluate(x)
+    scalars = [evaluation.loss, evaluation.grad.abs().sum(), x.abs().sum()]
+    scalars = torch.stack(scalars).tolist()  # the only transfer from the device
+    loss = scalars[0]
+    is_finite = all(map(math.isfinite, scalars))
+    if is_finite and loss - state.loss <= (EXPLOSION - 1) * abs(state.loss):
+        return State(x, evaluation, loss, tensors, numbers)
+    numbers = {**numbers, "rate": numbers["rate"] / 2}
+    numbers.pop("count", None)  # Adam begins anew
+    return replace(state, tensors={}, numbers=numbers, event=EXPLODED if is_finite else NOT_FINITE)
 
 
 @dataclass(frozen=True)
 class Adam:
     """Adam (Kingma and Ba 2015).
 
-    `rate` is about the change of each pixel in a step; black to white is 1.
-
     Departure from the paper: epsilon is relative to the root mean square of the gradient, so that
     the scale of the objective does not matter.
+
+    Attributes:
+        rate: about the change of each pixel in a step; black to white is 1.
+        betas: decay of the running means of the gradient and of its square.
+        epsilon: added to the root of the latter, as a part of its root mean square.
+        bounds: of a pixel; None for no limits.
     """
 
     rate: float = RATE
@@ -147,41 +166,42 @@ class Adam:
     bounds: tuple[float, float] | None = BOUNDS
 
     def init(self, x: Tensor, evaluate: Evaluate) -> State:
-        return started(clipped(x, self.bounds), evaluate, {"rate": self.rate})
+        return initial_state(clip(x, self.bounds), evaluate, {"rate": self.rate})
 
     def step(self, state: State, evaluate: Evaluate) -> State:
-        (b1, b2), g = self.betas, state.at.grad
-        count = state.numbers.get("count", 0) + 1
-        m = state.tensors.get("m", torch.zeros_like(g)).lerp(g, 1 - b1)
-        v = state.tensors.get("v", torch.zeros_like(g)).lerp(g * g, 1 - b2)
-        root = (v / (1 - b2**count)).sqrt()
+        g = state.evaluation.grad
         rate = state.numbers["rate"]
-        x = state.x - rate / (1 - b1**count) * m / (
-            root + self.epsilon * rms(root) + torch.finfo(g.dtype).tiny
-        )
-        return _guarded(
-            state,
-            clipped(x, self.bounds),
-            evaluate,
-            {"m": m, "v": v},
-            {"rate": rate, "count": count},
-        )
+        count = state.numbers.get("count", 0) + 1
+        beta1, beta2 = self.betas
+        m = state.tensors.get("m", torch.zeros_like(g)).lerp(g, 1 - beta1)
+        v = state.tensors.get("v", torch.zeros_like(g)).lerp(g * g, 1 - beta2)
+        root = (v / (1 - beta2**count)).sqrt()
+        denominator = root + self.epsilon * rms(root) + torch.finfo(g.dtype).tiny
+        x = clip(state.x - rate / (1 - beta1**count) * m / denominator, self.bounds)
+        numbers = {"rate": rate, "count": count}
+        return _guard(state, x, evaluate, tensors={"m": m, "v": v}, numbers=numbers)
 
 
 @dataclass(frozen=True)
 class GradientDescent:
-    """Plain gradient descent: x - c ∇L, with c such that the first step changes pixels by `rate`
-    (root mean square)."""
+    """Plain gradient descent: x - c ∇L, with the same c at each step.
+
+    Attributes:
+        rate: the change of the pixels in the first step (root mean square); black to white is 1.
+        bounds: of a pixel; None for no limits.
+    """
 
     rate: float = RATE
     bounds: tuple[float, float] | None = BOUNDS
 
     def init(self, x: Tensor, evaluate: Evaluate) -> State:
-        return started(clipped(x, self.bounds), evaluate, {"rate": self.rate})
+        return initial_state(clip(x, self.bounds), evaluate, {"rate": self.rate})
 
     def step(self, state: State, evaluate: Evaluate) -> State:
-        g = state.at.grad
+        g = state.evaluation.grad
         rate = state.numbers["rate"]
-        unit = state.numbers.get("unit") or 1 / max(float(rms(g)), torch.finfo(g.dtype).tiny)
-        x = clipped(state.x - rate * unit * g, self.bounds)
-        return _guarded(state, x, evaluate, {}, {"rate": rate, "unit": unit})
+        unit = state.numbers.get("unit")
+        if not unit:  # the first step
+            unit = 1 / max(float(rms(g)), torch.finfo(g.dtype).tiny)
+        x = clip(state.x - rate * unit * g, self.bounds)
+        return _guard(state, x, evaluate, tensors={}, numbers={"rate": rate, "unit": unit})

@@ -32,8 +32,8 @@ class Status(StrEnum):
 Finish = Callable[[Tensor], Tensor]
 
 
-def unfinished(picture: Tensor) -> Tensor:
-    """The picture as it is."""
+def identity(picture: Tensor) -> Tensor:
+    """The picture as it is: the `Finish` that changes nothing."""
     return picture
 
 
@@ -51,32 +51,48 @@ def pyramid(
     levels: int = 1,
     too_small: Callable[[Sequence[int]], object] | None = None,
 ) -> tuple[Level, ...]:
-    """A schedule from coarse to fine: at most `levels` sizes, each twice the one before, with
-    `steps` at the last one, which is `shape` (H, W) itself, and half as many at each of the others.
-    Sizes with a side below 2 · MIN_SIDE are left out, and those that are `too_small`.
+    """A schedule of sizes from coarse to fine, each twice the one before.
 
-    If there are coarser sizes, a size of more than FULL pixels has fewer steps, in proportion: what
-    the coarser ones have painted is there already, and only details are new."""
+    The last size is `shape`, with `steps`; each of the others has half as many. If there are
+    others, a size of more than FULL pixels has fewer steps, in proportion: what the coarser ones
+    have painted is there already, and only details are new.
+
+    Args:
+        shape: (H, W) of the result.
+        steps: at the last size.
+        levels: how many sizes at most. Those with a side below 2 · MIN_SIDE are left out.
+        too_small: (H, W) -> whether a size is left out, too, unless it is the last one.
+
+    Raises:
+        InputError: if `levels` is less than 1.
+    """
     if levels < 1:
         raise InputError(f"levels: {levels} is not allowed; allowed is 1 or more")
     height, width = shape
-    factors = [
-        2**k
-        for k in reversed(range(levels))
-        if k == 0 or min(height, width) // 2**k >= 2 * MIN_SIDE
-    ]
-    sizes = [(height // f, width // f, steps if f == 1 else steps // 2) for f in factors]
-    while len(sizes) > 1 and too_small is not None and too_small(sizes[0][:2]):
+    sizes = [(height, width)]
+    for k in range(1, levels):
+        if min(height, width) // 2**k < 2 * MIN_SIDE:
+            break
+        sizes.insert(0, (height // 2**k, width // 2**k))
+    while len(sizes) > 1 and too_small is not None and too_small(sizes[0]):
         sizes.pop(0)
+    if len(sizes) == 1:
+        return (Level(sizes[0], steps),)
+    counts = [steps // 2] * (len(sizes) - 1) + [steps]
     return tuple(
-        Level((h, w), round(count * min(1.0, FULL / max(h, w))) if len(sizes) > 1 else count)
-        for h, w, count in sizes
+        Level(size, round(count * min(1.0, FULL / max(size))))
+        for size, count in zip(sizes, counts, strict=True)
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Best:
     """The picture with the lowest loss at the present size and weights.
+
+    Attributes:
+        loss: over the scale, as the optimizer sees it.
+        x: the picture, (1, 3, H, W).
+        values: of the terms, unweighted.
 
     Raises:
         FloatingPointError: if the loss is not finite.
@@ -89,6 +105,11 @@ class Best:
     def __post_init__(self) -> None:
         if not math.isfinite(self.loss):
             raise FloatingPointError("the loss of the best picture so far is not finite")
+
+    @classmethod
+    def of(cls, state: State) -> Best:
+        """The state's picture."""
+        return cls(state.loss, state.x, state.evaluation.values)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -122,7 +143,7 @@ class Step:
     _names: tuple[str, ...]
     _state: State
     _best: Best
-    _recent: tuple[float, ...]  # losses, for the criterion that stops a run
+    _recent_losses: tuple[float, ...]  # losses, for the criterion that stops a run
     _optimizer: str
     _in_float32: bool  # whether 16 bits have given way to float32
     _finish: Finish
@@ -130,7 +151,7 @@ class Step:
     @cached_property
     def terms(self) -> dict[str, float]:
         """Each term's unweighted value, by name; copied from the device when first asked for."""
-        return dict(zip(self._names, self._state.at.values.tolist(), strict=True))
+        return dict(zip(self._names, self._state.evaluation.values.tolist(), strict=True))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -143,21 +164,23 @@ class Step:
         return self._finish(self.unfinished())
 
     def unfinished(self) -> Tensor:
-        """The picture of this step as it is optimized, from which another run may go on: a detached
-        copy, clipped to [0, 1]."""
-        return _shown(self._state.x)
+        """The picture of this step as it is optimized, a detached copy, clipped to [0, 1].
+
+        Another run may go on from it.
+        """
+        return _clipped_copy(self._state.x)
 
     def preview(self) -> Callable[[], Tensor]:
         """Begin to copy the picture of this step to the host, without waiting.
 
-        Calling what is returned gives the copy.
+        Returns:
+            A function that waits for the copy and gives it.
         """
         return to_host(self.snapshot())
 
     def best(self) -> Tensor:
-        """The picture with the lowest loss at this size so far, a detached copy, finished and
-        clipped to [0, 1]."""
-        return self._finish(_shown(self._best.x))
+        """The picture with the lowest loss at this size so far, as `snapshot` gives it."""
+        return self._finish(_clipped_copy(self._best.x))
 
     def light(self) -> Step:
         """A copy to keep, without the optimizer's memory; it cannot make a checkpoint."""
@@ -165,17 +188,15 @@ class Step:
 
     def result(self) -> Result:
         """The result if the run ended here."""
-        terms = dict(zip(self._names, self._best.values.tolist(), strict=True))
-        status = Status.LEFT if self.status is Status.RUNNING else self.status
         return Result(
-            self.best(),
-            self._best.loss * self._scale,
-            terms,
-            status,
-            self.index,
-            self.evaluations,
-            self.seconds,
-            self.events,
+            image=self.best(),
+            loss=self._best.loss * self._scale,
+            terms=dict(zip(self._names, self._best.values.tolist(), strict=True)),
+            status=Status.LEFT if self.status is Status.RUNNING else self.status,
+            steps=self.index,
+            evaluations=self.evaluations,
+            seconds=self.seconds,
+            events=self.events,
         )
 
     def checkpoint(self) -> Checkpoint:
@@ -183,48 +204,61 @@ class Step:
 
         To be called before the step after the next one begins.
         """
-        state, best = self._state, self._best
+        state = self._state
+        best = self._best
         tensors = {
             "x": state.x,
-            "grad": state.at.grad,
-            "values": state.at.values,
-            "loss": state.at.loss,
+            "grad": state.evaluation.grad,
+            "values": state.evaluation.values,
+            "loss": state.evaluation.loss,
+            "best_values": best.values,
         }
-        tensors |= {"best_x": best.x} if best.x is not state.x else {}
-        tensors |= {"best_values": best.values}
-        tensors |= {f"{MEMORY}{name}": tensor for name, tensor in state.tensors.items()}
+        if best.x is not state.x:
+            tensors["best_x"] = best.x
+        for name, tensor in state.tensors.items():
+            tensors[f"{MEMORY}{name}"] = tensor
         data = {
-            name: getattr(self, name)
-            for name in ("index", "evaluations", "seconds", "level", "weights")
-        }
-        data |= {
+            "index": self.index,
+            "evaluations": self.evaluations,
+            "seconds": self.seconds,
+            "level": self.level,
+            "weights": self.weights,
             "loss": state.loss,
             "best_loss": best.loss,
             "numbers": state.numbers,
             "stalled": state.stalled,
-        }
-        data |= {
             "events": list(self.events),
-            "recent": list(self._recent),
+            "recent": list(self._recent_losses),
             "optimizer": self._optimizer,
             "fine": self._in_float32,
         }
-        return Checkpoint({name: _kept(t) for name, t in tensors.items()}, data)
+        return Checkpoint({name: _copy_on_cpu(tensor) for name, tensor in tensors.items()}, data)
 
 
-def _shown(picture: Tensor) -> Tensor:
+def _clipped_copy(picture: Tensor) -> Tensor:
     """A detached copy, clipped to [0, 1]."""
     return picture.detach().clamp(0, 1)
 
 
-def _kept(tensor: Tensor) -> Tensor:
-    """A copy on the CPU."""
+def _copy_on_cpu(tensor: Tensor) -> Tensor:
+    """A detached, contiguous copy on the CPU."""
     return tensor.detach().cpu().contiguous().clone()
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The best picture of the last size, (1, 3, H, W) sRGB in [0, 1], and how it came."""
+    """The best picture of the last size, and how the run came to it.
+
+    Attributes:
+        image: (1, 3, H, W) sRGB in [0, 1].
+        loss: the weighted total.
+        terms: each term's unweighted value, by name.
+        status: why the run ended.
+        steps: done, of all sizes.
+        evaluations: of loss and gradient.
+        seconds: since the start, including those before a checkpoint.
+        events: what the optimizer's guard did.
+    """
 
     image: Tensor
     loss: float

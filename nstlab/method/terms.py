@@ -1,4 +1,4 @@
-"""The terms of an objective: content, style and total variation.
+"""The terms of an objective, and the paper's two: content and style.
 
 A term is a *statistic* of each of its layers (a mean over positions), and a *score* of that
 statistic against its target. How the score is scaled is said by the term's `Convention`, and tested
@@ -18,46 +18,25 @@ from torch import Tensor
 from nstlab.base.names import rectified
 from nstlab.base.settings import FITS, MIN_SIDE, InputError
 from nstlab.method.conventions import Convention
-from nstlab.method.crops import Crop, added, fill_positions
-from nstlab.method.statistics import gram, mean_square_error, positions, total_variation
+from nstlab.method.crops import Crop, accumulate, fill_positions
+from nstlab.method.statistics import gram, gram_vjp, mean_square_error, write_gradient
 from nstlab.pictures import images as im
 
 PIXELS = "pixels"  # stands for a layer where a term reads the image itself
 
 
-def put(change: Tensor, into: Tensor, add: bool) -> None:
-    """Write a gradient into `into`, or add it."""
-    if add:
-        into.add_(change)
-    else:
-        into.copy_(change)
-
-
-def gram_vjp(grad_output: Tensor, features: Tensor, into: Tensor, add: bool) -> None:
-    """The Gram matrix F Fᵀ / M has the gradient (S + Sᵀ) F / M, where S is that at the matrix."""
-    rows = positions(features)
-    out = positions(into)
-    matrix = ((grad_output + grad_output.T) / rows.shape[0]).to(rows.dtype)
-    torch.addmm(out, rows, matrix, beta=int(add), out=out)
-
-
-def moments_vjp(grad_output: Tensor, features: Tensor, into: Tensor, add: bool) -> None:
-    """The vjp of `moments`: that of the Gram matrix plus that of the mean."""
-    gram_vjp(grad_output[:, :-1], features, into, add)
-    out = positions(into)
-    out.add_((grad_output[:, -1] / len(out)).to(out.dtype))
-
-
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One kind of error, measured on some layers.
+    """One kind of error, measured on some layers: Σ_l w_l · score(statistic(F_l), target_l).
 
     Subclasses define the `statistic` and its `score`.
 
-    The term's value is Σ_l layer_weights_l · score(statistic(F_l), target_l).
-
     Attributes:
-        image: (1, 3, H, W) sRGB in [0, 1], from whose features the targets are made. None if there
+        name: by which the term and its weights are told from others.
+        layers: as the user names them.
+        layer_weights: w_l, one for each layer.
+        convention: how the score is scaled.
+        image: (1, 3, H, W) sRGB in [0, 1], from whose features the targets are made; None if there
             are no targets.
     """
 
@@ -70,14 +49,23 @@ class Term:
     # Positions that a layer must have in height and width, for the picture and for the target.
     least: ClassVar[int] = 1
     positional: ClassVar[bool] = False  # whether targets have as many positions as the picture
-    _made: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
+    _cache: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
 
-    def once(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What `make` makes, kept by a key: for tensors of one size and device, which a GPU must
-        not wait for each time."""
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
+    def __init_subclass__(cls) -> None:
+        """Differentiate a new statistic by autograd, unless its class brings its vjp as well."""
+        super().__init_subclass__()
+        if "__repr__" not in vars(cls):
+            cls.__repr__ = Term.__repr__  # which a dataclass would replace
+        if "statistic" in vars(cls) and "vjp" not in vars(cls):
+            cls.vjp = Term.vjp
+
+    def __repr__(self) -> str:
+        """The class, and its layers with their weights; not the pixels of its pictures."""
+        if self.reads == (PIXELS,):
+            return f"{type(self).__name__}(pixels)"
+        layers = zip(self.layers, self.layer_weights, strict=True)
+        weighted = ", ".join(f"{weight:.3g} {layer}" for layer, weight in layers)
+        return f"{type(self).__name__}({weighted})"
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -93,6 +81,8 @@ class Term:
             self, layers=self.layers + more, layer_weights=self.layer_weights + (0.0,) * len(more)
         )
 
+    # --- targets
+
     def target_shape(self, shape: Sequence[int]) -> Sequence[int]:
         """(H, W) of the picture from which the targets are made, for an image of shape (H, W)."""
         return shape
@@ -105,6 +95,8 @@ class Term:
         """The target of a layer's statistic, made from the features of `target_image`."""
         return self.statistic(features, None)
 
+    # --- values and gradients
+
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
         """(1, C, h, w) -> the statistic, a mean over the h·w positions."""
         raise NotImplementedError
@@ -116,28 +108,28 @@ class Term:
     def vjp(
         self, grad_output: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
     ) -> None:
-        """Write the gradient at the features into `into`, or add it, given that at the statistic,
-        `grad_output`: by autograd, unless a term has a closed form."""
+        """Write the gradient at the features: by autograd, unless a term has a closed form.
+
+        Args:
+            grad_output: the gradient at the statistic, of its shape.
+            features: (1, C, h, w).
+            target: of the layer.
+            into: (1, C, h, w), where to write.
+            add: whether the gradient is added to what is there.
+        """
         with torch.enable_grad():
             leaf = features.detach().requires_grad_(True)
             (grad,) = torch.autograd.grad(self.statistic(leaf, target), leaf, grad_output)
-        put(grad, into, add)
+        write_gradient(grad, into, add)
 
-    def __repr__(self) -> str:
-        """The class, and its layers with their weights; not the pixels of its pictures."""
-        if self.reads == (PIXELS,):
-            return f"{type(self).__name__}(pixels)"
-        layers = zip(self.layers, self.layer_weights, strict=True)
-        weighted = ", ".join(f"{weight:.3g} {layer}" for layer, weight in layers)
-        return f"{type(self).__name__}({weighted})"
+    def cached(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` returns, computed once for each key.
 
-    def __init_subclass__(cls) -> None:
-        """Differentiate a new statistic by autograd, unless its class brings its vjp as well."""
-        super().__init_subclass__()
-        if "__repr__" not in vars(cls):
-            cls.__repr__ = Term.__repr__  # which a dataclass would replace
-        if "statistic" in vars(cls) and "vjp" not in vars(cls):
-            cls.vjp = Term.vjp
+        For tensors of one size and device, which a GPU must not wait for each time.
+        """
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
 
     # --- pictures whose features are computed tile by tile: what each of them adds
 
@@ -147,6 +139,7 @@ class Term:
         Args:
             features: those of the crop, with `margin` more on each side.
             target: that of all positions.
+            crop: the positions.
         """
         return crop.share * self.statistic(features, self.cut(target, crop, features))
 
@@ -157,32 +150,45 @@ class Term:
     def accumulate_target(
         self, total: Tensor | None, features: Tensor, crop: Crop, picture: Tensor
     ) -> Tensor:
-        """`total`, None at first, with what a crop of a picture's features adds to what
-        `finalize_target` makes the target of."""
-        return added(total, self.part(features, None, crop))
+        """Add what a crop of the target's picture contributes to what `finalize_target` takes.
+
+        Args:
+            total: the sum over the crops before this one; None at first.
+            features: those of the crop, with `margin` more on each side.
+            crop: the positions.
+            picture: from which the features come.
+
+        Returns:
+            The sum with this crop, in the memory of `total` if possible.
+        """
+        return accumulate(total, self.part(features, None, crop))
 
     def finalize_target(self, total: Tensor) -> Tensor:
-        """The target, given what all crops together are."""
+        """The target, given the sum over all crops."""
         return total
 
     def workspace(self, filters: int, positions: int) -> int:
-        """About how many numbers its statistic and gradient at a layer hold at once, beside the
-        features: for estimates of memory, in which a Gram matrix counts nothing."""
+        """About how many numbers statistic and gradient of a layer hold at once, beside features.
+
+        It is for estimates of memory, in which a Gram matrix counts nothing.
+        """
         return 0
 
 
-def _require_image(term: Term) -> None:
+def _require_image(term: Term) -> Tensor:
+    """The term's image; InputError if it has none."""
     if term.image is None:
         raise InputError(f"{term.name}: needs an image, whose features are to be matched")
+    return term.image
 
 
 @dataclass(frozen=True, eq=False)
 class Content(Term):
-    """½ Σ_ij (F_ij - P_ij)² (Gatys et al. 2016, equation 1), or its mean over elements, by
-    convention.
+    """½ Σ_ij (F_ij - P_ij)², or its mean over elements, by convention.
 
-    The gradient at the convolution is F - P where F > 0, and 0 elsewhere (equation 2; divided by
-    N·M for the mean)."""
+    Gatys et al. 2016, equation 1. The gradient at the convolution is F - P where F > 0, and 0
+    elsewhere (equation 2; divided by N·M for the mean).
+    """
 
     positional = True
 
@@ -196,6 +202,10 @@ class Content(Term):
 
     def statistic(self, features: Tensor, target: Tensor) -> Tensor:
         return mean_square_error(features, target)
+
+    def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
+        elements = 1 if self.convention.content_mean else features.numel()
+        return self.convention.content_factor * elements * statistic
 
     def vjp(
         self, grad_output: Tensor, features: Tensor, target: Tensor, into: Tensor, add: bool
@@ -215,18 +225,13 @@ class Content(Term):
     ) -> Tensor:
         return fill_positions(total, features, crop, picture)
 
-    def score(self, statistic: Tensor, target: Tensor, features: Tensor) -> Tensor:
-        elements = 1 if self.convention.content_mean else features.numel()
-        return self.convention.content_factor * elements * statistic
-
 
 @dataclass(frozen=True, eq=False)
 class Style(Term):
-    """1/(4 N²) Σ_ij (G_ij - A_ij)² with G = F Fᵀ / M (Gatys et al. 2016, equations 3 to 5), or as
-    the convention has it.
+    """1/(4 N²) Σ_ij (G_ij - A_ij)² with G = F Fᵀ / M, or as the convention has it.
 
-    The gradient at the convolution is 1/(N² M) (Fᵀ (G - A))_ji where F > 0, and 0 elsewhere
-    (equation 6).
+    Gatys et al. 2016, equations 3 to 5. The gradient at the convolution is 1/(N² M) (Fᵀ (G - A))_ji
+    where F > 0, and 0 elsewhere (equation 6).
 
     Attributes:
         fit, scale: how the painting gets the shape of the image, see images.fit.
@@ -241,19 +246,21 @@ class Style(Term):
     def target_shape(self, shape: Sequence[int]) -> Sequence[int]:
         if self.image is None:
             return shape
-        source = self.image.shape[-2:]
+        painting_shape = self.image.shape[-2:]
         if self.fitted is None:
-            return im.fitting(source, shape, self.fit, self.scale)[1]
+            return im.fitting(painting_shape, shape, self.fit, self.scale)[1]
         return [
-            max(MIN_SIDE, round(o * s / f))
-            for o, s, f in zip(source, shape, self.fitted, strict=True)
+            max(MIN_SIDE, round(painting_side * side / fitted_side))
+            for painting_side, side, fitted_side in zip(
+                painting_shape, shape, self.fitted, strict=True
+            )
         ]
 
     def target_image(self, shape: Sequence[int]) -> Tensor | None:
-        _require_image(self)
-        if self.image is None or self.fitted is not None:
+        image = _require_image(self)
+        if self.fitted is not None:
             return super().target_image(shape)
-        return im.fit(self.image, shape, self.fit, self.scale)
+        return im.fit(image, shape, self.fit, self.scale)
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
         return gram(features)
@@ -266,47 +273,3 @@ class Style(Term):
         self, grad_output: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
     ) -> None:
         gram_vjp(grad_output, features, into, add)
-
-
-@dataclass(frozen=True, eq=False)
-class PixelTerm(Term):
-    """A term of the image itself, whose statistic is its value."""
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return (PIXELS,)
-
-    def score(self, statistic: Tensor, target: None, features: Tensor) -> Tensor:
-        return statistic
-
-
-@dataclass(frozen=True, eq=False)
-class TotalVariation(PixelTerm):
-    """Mean squared difference of neighbouring pixels.
-
-    neural-style takes half the sum over pixel values from 0 to 255; here, half the mean times the
-    number of values (its sum leaves out one row and one column)."""
-
-    margin = 1
-
-    def statistic(self, features: Tensor, target: None) -> Tensor:
-        return total_variation(features)
-
-    def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
-        (height, width), (top, left) = crop.whole, (crop.rows.start, crop.columns.start)
-        # With one more row below, and one column to the right.
-        inner = features[..., min(1, top) :, min(1, left) :]
-        down = inner.diff(dim=-2)[..., : crop.shape[0], : crop.shape[1]].square().sum() / (
-            (height - 1) * width
-        )
-        across = inner.diff(dim=-1)[..., : crop.shape[0], : crop.shape[1]].square().sum() / (
-            height * (width - 1)
-        )
-        return (down + across) / features.shape[:-2].numel()
-
-    def score(self, statistic: Tensor, target: None, features: Tensor) -> Tensor:
-        return (
-            statistic
-            if self.convention.tv_per_element
-            else 0.5 * 255.0**2 * features.numel() * statistic
-        )

@@ -59,7 +59,8 @@ def matched_colours(
     (_, m, c), matched = _statistics(reference, others), image
     for _ in range(PASSES):
         colours, n, d = _statistics(matched, weights)
-        matched = (_power(c, 0.5) @ _power(d, -0.5) @ (colours - n) + m).view_as(image).clamp(0, 1)
+        transform = symmetric_power(c, 0.5, DARKEST) @ symmetric_power(d, -0.5, DARKEST)
+        matched = (transform @ (colours - n) + m).view_as(image).clamp(0, 1)
     return matched.to(image.dtype)
 
 
@@ -71,10 +72,15 @@ def _statistics(image: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, 
     return colours, mean, torch.cov(colours, correction=0, aweights=counts)
 
 
-def _power(matrix: Tensor, exponent: float) -> Tensor:
-    """A power of a symmetric matrix without negative eigenvalues."""
+def symmetric_power(matrix: Tensor, exponent: float, least: float = 0.0) -> Tensor:
+    """A power of a symmetric matrix (N, N) without negative eigenvalues, such as its square root.
+
+    Args:
+        exponent: of the power; 0.5 for the root.
+        least: smaller eigenvalues are raised to this.
+    """
     values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp_min(DARKEST) ** exponent) @ vectors.T
+    return (vectors * values.clamp_min(least) ** exponent) @ vectors.T
 
 
 def matched_histogram(image: Tensor, reference: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from nstlab.base.settings import DEVICES, TILES, InputError
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.ranks import Team, said
-from nstlab.method.fast.windows import Tiling, bytes_a_pixel, weights_of
+from nstlab.method.fast.windows import Tiling, bytes_a_pixel, weight_bytes
 from nstlab.networks.vgg import VGG, is_fast
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.plan import Plan
@@ -233,4 +233,4 @@ def _features(
     layers = set(plan.layers)
     # Windows overlap, so that all of them may have twice the pixels.
     pixels = min(pixels, 2 * math.prod(shape or plan.shape))
-    return round(weights_of(net, layers, wide) + pixels * bytes_a_pixel(net, layers, wide))
+    return round(weight_bytes(net, layers, wide) + pixels * bytes_a_pixel(net, layers, wide))

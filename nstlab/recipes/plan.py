@@ -24,13 +24,15 @@ from torch import Tensor
 from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS, rectified
 from nstlab.base.settings import LIVE, MAX_SIDE, START, VERSION, InputError
 from nstlab.method import engine
+from nstlab.method.factories import total_variation
 from nstlab.method.fast import memory
 from nstlab.method.fast import tiles as fast
 from nstlab.method.fast.arithmetic import arithmetic_of
 from nstlab.method.fast.windows import Tiling
 from nstlab.method.lbfgs import LBFGS
-from nstlab.method.objectives import Objective, total_variation
+from nstlab.method.objectives import Objective
 from nstlab.method.optimizers import Adam, GradientDescent, Optimizer
+from nstlab.method.steps import Level
 from nstlab.networks.base import Network
 from nstlab.pictures import images as im
 from nstlab.recipes.base import RunSettings
@@ -75,7 +77,7 @@ class Plan:
         return _OPTIMIZERS[self.settings.optimizer](self.settings)
 
     @property
-    def schedule(self) -> tuple[engine.Level, ...]:
+    def schedule(self) -> tuple[Level, ...]:
         """The sizes from coarse to fine, and the steps at each."""
         too_small = partial(self.objective.too_small, self.net)
         return engine.pyramid(self.shape, self.settings.steps, self.settings.levels, too_small)
@@ -197,12 +199,12 @@ class Plan:
         if self.tiling is not None:
             return self.tiling.budget + (0 if self.on_host else self.pictures_needed())
         shape = self.shape if shape is None else shape
-        run = memory.needed(
+        run = memory.run_bytes(
             self.net, self.layers, shape, self.optimizer
         ) + 4 * self.objective.workspace(self.net, shape)
         others = {tuple(other) for other in self.objective.target_shapes(shape)} - {tuple(shape)}
         targets = [
-            memory.of_evaluation(self.net, self.layers, other) + 12 * prod(other)
+            memory.evaluation_bytes(self.net, self.layers, other) + 12 * prod(other)
             for other in others
         ]
         return run + max(targets, default=0)
@@ -213,14 +215,15 @@ class Plan:
         shape = self.shape if shape is None else shape
         actives = [
             active
-            for active in self.objective.active(self.objective.weights)
+            for active in self.objective.active_layers(self.objective.weights)
             if active.term.positional
         ]
         features = sum(
             prod(self.net.shapes([active.read], shape)[active.read]) for active in actives
         )
         return (
-            memory.of_pixels(self.net, shape, self.optimizer) + self.net.dtype.itemsize * features
+            memory.picture_bytes(self.net, shape, self.optimizer)
+            + self.net.dtype.itemsize * features
         )
 
     def check_memory(self) -> None:
@@ -251,7 +254,7 @@ class Plan:
         Args:
             needed: the bytes that it takes at a size (H, W), if not `memory_needed`.
         """
-        return memory.too_little(
+        return memory.refusal(
             self.settings.size, needed or self.memory_needed, self.shape, budget, measured
         )
 
@@ -270,7 +273,7 @@ def largest_square(net: Network, on: torch.device) -> int | None:
     reads = [rectified(layer) for layer in (*CONTENT_LAYERS, *STYLE_LAYERS)]
     beyond = (MAX_SIDE + 16, MAX_SIDE + 16)
     return memory.largest_size(
-        lambda shape: memory.needed(net, reads, shape, LBFGS()), beyond, memory.available(on)
+        lambda shape: memory.run_bytes(net, reads, shape, LBFGS()), beyond, memory.available(on)
     )
 
 

@@ -1,5 +1,4 @@
-"""Colours as affine functions of a photo's, in each small part of it: what keeps a photo a
-photo."""
+"""Colours as affine functions of a photo's in each small window: what keeps a photo a photo."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab.method.crops import Crop
-from nstlab.method.terms import PixelTerm
+from nstlab.method.pixel_terms import PixelTerm
 from nstlab.pictures import images as im
 
 # Variance of a window's colours that is taken for noise; rounding to 8 bits makes 1.3e-6.
@@ -21,7 +20,7 @@ RIDGE = 1e-5
 BAND = 64  # rows of windows for which it is computed at a time, in some kilobytes a pixel
 
 Offset = tuple[int, int]
-# From a pixel to half of those with which it shares a window of 3×3: (down, right)
+# From a pixel to half of those with which it shares a window of 3×3: (down, right).
 OFFSETS: tuple[Offset, ...] = tuple(
     (down, right) for down in range(3) for right in range(-2, 3) if (down, right) > (0, 0)
 )
@@ -30,56 +29,62 @@ OFFSETS: tuple[Offset, ...] = tuple(
 def matting_laplacian(photo: Tensor, ridge: float = RIDGE) -> Tensor:
     """(1, 3, H, W) -> (12, H, W): the weight between each pixel and the one at each of OFFSETS.
 
-    0 beyond the border.
-
     In a window k of 3×3 pixels, the best affine function of the photo's colours leaves of other
     values v the sum of squares Σ_i (v_i - a·I_i - b)² + ridge |a|². The sum over all windows is vᵀ
     L v = Σ w_ij (v_i - v_j)² over the pairs of pixels, with w_ij = Σ_k (1 + (I_i - m_k)ᵀ (C_k +
     ridge/9)⁻¹ (I_j - m_k)) / 9, the mean m_k and the covariance C_k of a window's colours (Levin,
-    Lischinski, Weiss 2008, equation 12). Computed in float64.
+    Lischinski, Weiss 2008, equation 12). Weights beyond the border are 0. Computed in float64.
+
+    Args:
+        photo: sRGB in [0, 1].
+        ridge: variance of a window's colours that is taken for noise.
     """
     pixels = photo[0].double()
     weights = pixels.new_zeros(len(OFFSETS), *pixels.shape[1:])
     for top in range(0, pixels.shape[1] - 2, BAND):
         rows = slice(top, top + BAND + 2)  # two more than windows
-        weights[:, rows] += _of_windows(pixels[:, rows], ridge)
+        weights[:, rows] += _weights_of_windows(pixels[:, rows], ridge)
     return weights.to(photo.dtype)
 
 
-def _of_windows(pixels: Tensor, ridge: float) -> Tensor:
+def _weights_of_windows(pixels: Tensor, ridge: float) -> Tensor:
     """`matting_laplacian` of the windows in some rows, (3, H, W) in float64."""
     height, width = pixels.shape[1:]
-    places = [(down, right) for down in range(3) for right in range(3)]
-    window = {(y, x): pixels[:, y : height - 2 + y, x : width - 2 + x] for y, x in places}
-    mean = torch.stack(list(window.values())).mean(0)
-    apart = {position: values - mean for position, values in window.items()}
-    covariance = torch.stack([torch.einsum("ihw,jhw->hwij", d, d) for d in apart.values()]).mean(0)
+    # Of all windows the pixels in one of their nine corners, sides and middle.
+    places = {
+        (down, right): (..., slice(down, height - 2 + down), slice(right, width - 2 + right))
+        for down in range(3)
+        for right in range(3)
+    }
+    mean = torch.stack([pixels[place] for place in places.values()]).mean(0)
+    centred = {position: pixels[place] - mean for position, place in places.items()}
+    products = [torch.einsum("ihw,jhw->hwij", d, d) for d in centred.values()]
+    covariance = torch.stack(products).mean(0)
     inverse = torch.linalg.inv(covariance + ridge / 9 * torch.eye(3).to(covariance))
     weights = pixels.new_zeros(len(OFFSETS), height, width)
-    for y, x in places:
-        whitened = torch.einsum("hwij,jhw->ihw", inverse, apart[y, x])
-        for other in places:
-            if (offset := (other[0] - y, other[1] - x)) in OFFSETS:
-                plane = weights[OFFSETS.index(offset), y : height - 2 + y, x : width - 2 + x]
-                plane += (1 + (whitened * apart[other]).sum(0)) / 9
+    for (down, right), place in places.items():
+        whitened = torch.einsum("hwij,jhw->ihw", inverse, centred[down, right])
+        for number, offset in enumerate(OFFSETS):
+            neighbour = centred.get((down + offset[0], right + offset[1]))
+            if neighbour is not None:
+                weights[number][place] += (1 + (whitened * neighbour).sum(0)) / 9
     return weights
 
 
 def _pairs(values: Tensor, weights: Tensor) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-    """(values at pixels, values at an offset, weights between them) for each of OFFSETS."""
+    """(values at pixels, values at an offset, weights between them) for each of OFFSETS; views."""
     height, width = values.shape[-2:]
     for (down, right), weight in zip(OFFSETS, weights, strict=True):
-        here = (..., slice(height - down), slice(max(0, -right), width - max(0, right)))
-        there = (..., slice(down, height), slice(max(0, right), width + min(0, right)))
-        yield values[here], values[there], weight[here]
+        pixels = (..., slice(height - down), slice(max(0, -right), width - max(0, right)))
+        neighbours = (..., slice(down, height), slice(max(0, right), width + min(0, right)))
+        yield values[pixels], values[neighbours], weight[pixels]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Affine(PixelTerm):
-    """Σ_c V_cᵀ L V_c over the number of values, with the three channels V_c and the photo's matting
-    Laplacian L (Luan et al. 2017, equation 2): how far the picture is, in each small window,
-    from an affine function of the photo's colours.
+    """Σ_c V_cᵀ L V_c over the number of values: how far colours are from affine ones of a photo.
 
+    V_c are the three channels and L the photo's matting Laplacian (Luan et al. 2017, equation 2).
     Edges stay where the photo has them, and even areas stay even; colours may become any others.
 
     Attributes:
@@ -90,29 +95,16 @@ class Affine(PixelTerm):
     margin = 2
 
     def statistic(self, features: Tensor, target: None) -> Tensor:
-        sums = [
-            ((a - b).square() * weight).sum()
-            for a, b, weight in _pairs(features, self.weights(features))
-        ]
-        return torch.stack(sums).sum() / features.numel()
+        return _sum_of_squares(features, self.weights(features)) / features.numel()
 
     def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
         """What the pairs of pixels whose first one is in the crop add."""
         wide = crop.wider(self.margin)
-        inside = torch.zeros(wide.shape).to(features)
+        is_inside = torch.zeros(wide.shape).to(features)
+        crop.relative_to(wide).of(is_inside).fill_(1)
         weights = wide.of(self.weights(features, crop.whole))
-        crop.within(wide).of(inside).fill_(1)
-        sums = [
-            ((a - b).square() * weight).sum() for a, b, weight in _pairs(features, inside * weights)
-        ]
-        return torch.stack(sums).sum() / (features.shape[:-2].numel() * prod(crop.whole))
-
-    def weights(self, features: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-        """(12, h, w): those of `matting_laplacian`, of the photo at a size (by default the
-        features'), on their device."""
-        shape = tuple(features.shape[-2:] if shape is None else shape)
-        key = features.device, features.dtype, shape
-        return self.once(key, lambda: matting_laplacian(im.resize(self.photo, shape)).to(features))
+        total = _sum_of_squares(features, is_inside * weights)
+        return total / (features.shape[:-2].numel() * prod(crop.whole))
 
     def vjp(
         self, grad_output: Tensor, features: Tensor, target: Tensor | None, into: Tensor, add: bool
@@ -122,13 +114,33 @@ class Affine(PixelTerm):
             into.zero_()
         weights = self.weights(features)
         factor = 2 / features.numel() * grad_output
-        for (a, b, weight), (here, there, _) in zip(
+        for (pixels, neighbours, weight), (into_pixels, into_neighbours, _) in zip(
             _pairs(features, weights), _pairs(into, weights), strict=True
         ):
-            change = (a - b).mul_(weight).mul_(factor)
-            here += change
-            there -= change
+            change = (pixels - neighbours).mul_(weight).mul_(factor)
+            into_pixels += change
+            into_neighbours -= change
 
+    def weights(self, features: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """(12, h, w): those of `matting_laplacian`, on the features' device.
+
+        Args:
+            shape: (h, w) to which the photo is resized; by default the features'.
+        """
+        shape = tuple(features.shape[-2:] if shape is None else shape)
+        key = features.device, features.dtype, shape
+        return self.cached(
+            key, lambda: matting_laplacian(im.resize(self.photo, shape)).to(features)
+        )
+
+
+def _sum_of_squares(values: Tensor, weights: Tensor) -> Tensor:
+    """Σ w_ij (v_i - v_j)² over the pairs of pixels, a scalar."""
+    sums = [((a - b).square() * weight).sum() for a, b, weight in _pairs(values, weights)]
+    return torch.stack(sums).sum()
+
+
+# --- the guided filter ----------------------------------------------------------------------------
 
 REACH = 1 / 48  # of the long side: the radius of the windows of `guided`
 # Pixels: a smaller radius is enough for affine functions, which change slowly; windows of a larger
@@ -138,45 +150,48 @@ FAINT = 1e-4  # variance of the photo's colours in a window below which they exp
 
 
 def guided(picture: Tensor, photo: Tensor) -> Tensor:
-    """The picture with edges and grain where the photo has them, both (1, 3, H, W): its affine
-    approximation by the photo's colours in each window, averaged over the windows that a pixel is
-    in (the guided filter of He, Sun, Tang 2010). The affine functions are found in reduced pictures
-    (He, Sun 2015). Computed in float64, on the CPU where the device has none."""
+    """The picture with edges and grain where the photo has them.
+
+    It is the picture's affine approximation by the photo's colours in each window, averaged over
+    the windows that a pixel is in (the guided filter of He, Sun, Tang 2010). The affine functions
+    are found in reduced pictures (He, Sun 2015). Computed in float64, on the CPU where the device
+    has none.
+
+    Args:
+        picture, photo: (1, 3, H, W) sRGB in [0, 1], of one shape.
+    """
     radius = max(1, round(REACH * max(photo.shape[-2:])))
-    reduced = max(1, radius // FINEST)
+    reduction = max(1, radius // FINEST)
     device = "cpu" if picture.device.type == "mps" else picture.device
     full = photo[0].to(device).double()
-    shape = [-(-side // reduced) for side in full.shape[1:]]
-    guide, values = (
-        F.interpolate(t[None], shape, mode="area")[0]
-        for t in (full, picture[0].to(device).double())
-    )
-    mean = partial(_window_means, radius=round(radius / reduced))
-
-    def covariance(of: Tensor) -> Tensor:
-        """(H, W, 3, 3) of the photo's channels with others, in windows."""
-        products = mean((guide[:, None] * of[None]).flatten(0, 1)) - (
-            mean(guide)[:, None] * mean(of)[None]
-        ).flatten(0, 1)
-        return products.unflatten(0, (3, 3)).permute(2, 3, 0, 1)
-
-    ridge = FAINT * torch.eye(3).to(guide)
-    slopes = (
-        torch.linalg.solve(covariance(guide) + ridge, covariance(values))
-        .permute(2, 3, 0, 1)
-        .flatten(0, 1)
-    )
-    offsets = mean(values) - (slopes.unflatten(0, (3, 3)) * mean(guide)[:, None]).sum(0)
-    large = F.interpolate(
-        mean(torch.cat([slopes, offsets]))[None], full.shape[1:], mode="bilinear"
-    )[0]
-    filtered = (large[:9].unflatten(0, (3, 3)) * full[:, None]).sum(0) + large[9:]
+    shape = [-(-side // reduction) for side in full.shape[1:]]
+    guide = F.interpolate(full[None], shape, mode="area")[0]
+    values = F.interpolate(picture[0].to(device).double()[None], shape, mode="area")[0]
+    functions = _affine_functions(guide, values, round(radius / reduction))
+    functions = F.interpolate(functions[None], full.shape[1:], mode="bilinear")[0]
+    filtered = (functions[:9].unflatten(0, (3, 3)) * full[:, None]).sum(0) + functions[9:]
     return filtered[None].to(picture).clamp(0, 1)
 
 
+def _affine_functions(guide: Tensor, values: Tensor, radius: int) -> Tensor:
+    """(12, H, W): 9 slopes and 3 offsets of values (3, H, W) by a guide, averaged over windows."""
+    mean = partial(_window_means, radius=radius)
+
+    def covariance_with_guide(channels: Tensor) -> Tensor:  # (H, W, 3, 3), in windows
+        of_products = mean((guide[:, None] * channels[None]).flatten(0, 1))
+        of_means = (mean(guide)[:, None] * mean(channels)[None]).flatten(0, 1)
+        return (of_products - of_means).unflatten(0, (3, 3)).permute(2, 3, 0, 1)
+
+    ridge = FAINT * torch.eye(3).to(guide)
+    slopes = torch.linalg.solve(
+        covariance_with_guide(guide) + ridge, covariance_with_guide(values)
+    ).permute(2, 3, 0, 1)
+    offsets = mean(values) - (slopes * mean(guide)[:, None]).sum(0)
+    return mean(torch.cat([slopes.flatten(0, 1), offsets]))
+
+
 def _window_means(values: Tensor, radius: int) -> Tensor:
-    """(C, H, W) -> the same, each value averaged over a square window of this radius, as far as it
-    is inside the picture."""
+    """(C, H, W) -> the same, averaged over square windows as far as they are inside."""
     for dim in (1, 2):
         index = torch.arange(values.shape[dim], device=values.device)
         first = (index - radius).clamp_min(0)

@@ -1,5 +1,4 @@
-"""Time: a frame of a film, which shall look like the frame before it where the same things are
-seen."""
+"""Time: make a frame of a film look like the one before it where the same things are seen."""
 
 from __future__ import annotations
 
@@ -9,15 +8,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nstlab.method.crops import Crop
-from nstlab.method.terms import PixelTerm
+from nstlab.method.pixel_terms import PixelTerm
 from nstlab.pictures import images as im
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Temporal(PixelTerm):
-    """Σ c (X - W)² over the number of values (Ruder, Dosovitskiy, Brox 2016, equation 7): how far a
-    frame X is from an earlier one that the optical flow has moved to its time, W, where that one
-    can be relied on, c.
+    """Σ c (X - W)² over the number of values: how far a frame X is from an earlier one.
+
+    W is that one as the optical flow has moved it to the time of X, and c says where it can be
+    relied on (Ruder, Dosovitskiy, Brox 2016, equation 7).
 
     Attributes:
         earlier: W, (1, 3, H, W).
@@ -32,7 +32,7 @@ class Temporal(PixelTerm):
 
     def part(self, features: Tensor, target: None, crop: Crop) -> Tensor:
         key = features.device, features.dtype, crop.whole
-        earlier, reliable = self.once(key, lambda: self._at(features, crop.whole))
+        earlier, reliable = self.cached(key, lambda: self._at(features, crop.whole))
         return crop.share * (crop.of(reliable) * (features - crop.of(earlier)).square()).mean()
 
     def _at(self, features: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:

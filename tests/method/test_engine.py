@@ -158,7 +158,7 @@ def test_evaluations_and_targets_use_the_same_exact_convolutions(
         seen.add(args[-4:])  # benchmark, deterministic, cuDNN, TF32
         return convolution(*args)
 
-    monkeypatch.setattr(OneDNN, "can", lambda *_: False)
+    monkeypatch.setattr(OneDNN, "supports", lambda *_: False)
     monkeypatch.setattr(torch.ops.aten, "_convolution", watched)
     solve(goal, VGG19(tiny, precision=precision), start, steps=1)
     assert seen == {(False, True, True, tf32)}

@@ -5,7 +5,8 @@ import pytest
 import torch
 from problems import ill_conditioned, picture, run
 
-from nstlab.method.lbfgs import LBFGS, Curvature
+from nstlab.method.curvature import Curvature
+from nstlab.method.lbfgs import LBFGS
 
 FREE = {"bounds": None, "smooth": None}  # for problems that are no pictures
 
@@ -29,7 +30,7 @@ def test_the_compact_product_is_that_of_dense_bfgs():
     curvature = Curvature([], {})
     for s in steps:
         smooth = lambda y, row: row.copy_(metric @ y)  # noqa: E731
-        curvature = curvature.added(s, hessian @ s, smooth, slots=5)
+        curvature = curvature.with_pair(s, hessian @ s, smooth, slots=5)
     s, y = steps[-1], hessian @ steps[-1]
     h = metric * (s @ y) / (y @ metric @ y)
     for s in steps[-4:]:

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 import nstlab as nst
 from nstlab.method.conventions import CONVENTIONS
+from nstlab.method.factories import content, style, total_variation
 from nstlab.method.fast import tiles as fast
-from nstlab.method.objectives import Objective, content, style, total_variation
-from nstlab.method.terms import Content, Style, Term, TotalVariation
+from nstlab.method.objectives import Objective
+from nstlab.method.pixel_terms import TotalVariation
+from nstlab.method.terms import Content, Style, Term
 from nstlab.networks.vgg import VGG19
 
 

@@ -61,7 +61,7 @@ def test_gradient_descent_has_a_constant_factor():
     states, _ = run(
         GradientDescent(rate=1e-4, bounds=None), ill_conditioned, picture(4, torch.float64), 20
     )
-    factors = [(new.x - old.x) / old.at.grad for old, new in itertools.pairwise(states)]
+    factors = [(new.x - old.x) / old.evaluation.grad for old, new in itertools.pairwise(states)]
     assert all(torch.allclose(factor, factors[0]) for factor in factors)
 
 

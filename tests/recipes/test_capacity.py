@@ -9,7 +9,7 @@ from faults import raise_at, refusal
 from helpers import as_ranks
 
 from nstlab.base.settings import InputError
-from nstlab.method import lbfgs
+from nstlab.method import curvature
 from nstlab.method.fast import memory
 from nstlab.method.fast.tiles import TiledBound
 from nstlab.pictures import images as im
@@ -98,7 +98,7 @@ def test_ranks_take_the_memory_of_the_one_that_has_least_and_refuse_to_have_no_t
 
 def test_history_in_16_bits_ends_where_float32_does(settings, monkeypatch):
     exact = solved(settings)
-    monkeypatch.setattr(lbfgs, "LARGE", 1000)
+    monkeypatch.setattr(curvature, "LARGE", 1000)
     assert solved(settings).loss == pytest.approx(exact.loss, rel=0.02)
 
 

@@ -55,8 +55,8 @@ def test_each_region_has_a_style_of_its_own_and_the_style_is_taken_from_the_same
     assert red_weight / green_weight == pytest.approx(12 / 18, rel=0.05)  # of the photo
     assert red.mask[..., 0].mean() == 1.0
     assert green.mask[..., -1].mean() == 1.0
-    assert red.own[..., -1].mean() == 1.0  # in the painting it is at the right
-    assert green.own[..., 0].mean() == 1.0
+    assert red.painting_mask[..., -1].mean() == 1.0  # in the painting it is at the right
+    assert green.painting_mask[..., 0].mean() == 1.0
     assert plan.solve().image.isfinite().all()
 
 

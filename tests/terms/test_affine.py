@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nstlab.method.conventions import convention_named
-from nstlab.method.objectives import term
+from nstlab.method.factories import term
 from nstlab.method.terms import Term
 from nstlab.pictures import images as im
 from nstlab.terms.affine import Affine, guided, matting_laplacian

@@ -6,7 +6,7 @@ import torch
 import nstlab as nst
 from nstlab.base.settings import InputError
 from nstlab.method.statistics import gram
-from nstlab.terms.regions import RegionStyle, carried_down, region_styles
+from nstlab.terms.regions import RegionStyle, mask_at_layer, region_styles
 
 
 def halves(height, width, edge):
@@ -17,8 +17,8 @@ def halves(height, width, edge):
 
 @pytest.fixture
 def styles(photo, painting):
-    masks, own = halves(*photo.shape[-2:], 16), halves(*painting.shape[-2:], 20)
-    return region_styles(["conv1_1"], painting, masks, own, (), "mean")
+    masks, painting_masks = halves(*photo.shape[-2:], 16), halves(*painting.shape[-2:], 20)
+    return region_styles(["conv1_1"], painting, masks, painting_masks, (), "mean")
 
 
 def test_a_regions_gram_matrix_is_that_of_its_positions_alone(styles):
@@ -31,8 +31,8 @@ def test_a_regions_gram_matrix_is_that_of_its_positions_alone(styles):
 
 
 def test_a_mask_of_ones_gives_the_plain_gram_matrix_to_the_bit(photo, painting):
-    masks, own = (torch.ones(1, 1, *picture.shape[-2:]) for picture in (photo, painting))
-    ((_, term),) = region_styles(["conv1_1"], painting, masks, own, (), "mean").terms
+    masks, painting_masks = (torch.ones(1, 1, *picture.shape[-2:]) for picture in (photo, painting))
+    ((_, term),) = region_styles(["conv1_1"], painting, masks, painting_masks, (), "mean").terms
     features = torch.rand(1, 5, 24, 20, generator=torch.Generator().manual_seed(0))
     assert torch.equal(term.statistic(features, None), gram(features))
 
@@ -45,38 +45,41 @@ def test_masks_are_carried_down_as_features_are(shape):
     pooled = mask
     for _ in range(2):
         pooled = torch.nn.functional.avg_pool2d(pooled, 2)
-        assert torch.equal(carried_down(mask, pooled.shape[-2:]), pooled)
+        assert torch.equal(mask_at_layer(mask, pooled.shape[-2:]), pooled)
     near = [max(1, side // 2 - 1) for side in shape]
-    assert list(carried_down(mask, near).shape[-2:]) == near
-    assert torch.equal(carried_down(torch.ones_like(mask), near), torch.ones(1, 1, *near))
+    assert list(mask_at_layer(mask, near).shape[-2:]) == near
+    assert torch.equal(mask_at_layer(torch.ones_like(mask), near), torch.ones(1, 1, *near))
 
 
 def test_the_weight_of_a_region_is_its_share_of_the_picture_times_what_is_asked_for(
     photo, painting
 ):
-    masks, own = halves(*photo.shape[-2:], 10), halves(*painting.shape[-2:], 20)
-    goal = region_styles(["conv1_1"], painting, masks, own, (2.0, 0.5), "mean")
+    masks, painting_masks = halves(*photo.shape[-2:], 10), halves(*painting.shape[-2:], 20)
+    goal = region_styles(["conv1_1"], painting, masks, painting_masks, (2.0, 0.5), "mean")
     share = 10 / photo.shape[-1]
     assert goal.weights["style"] == pytest.approx(2 * share)
     assert goal.weights["style_2"] == pytest.approx(0.5 * (1 - share))
 
 
 def test_a_region_smaller_than_a_layers_position_does_not_count_there(tiny, photo, painting):
-    masks, own = torch.zeros(1, 1, *photo.shape[-2:]), torch.ones(1, 1, *painting.shape[-2:])
+    masks, painting_masks = (
+        torch.zeros(1, 1, *photo.shape[-2:]),
+        torch.ones(1, 1, *painting.shape[-2:]),
+    )
     masks[..., :3, :3] = 1.0
     net, shape = nst.VGG19(tiny, precision="float32"), photo.shape[-2:]
     for layer, counts in (("conv1_1", True), ("conv3_1", False)):
-        total, _ = region_styles([layer], painting, masks, own, (1e3,), "mean").bind(net, shape)(
-            photo
-        )
+        total, _ = region_styles([layer], painting, masks, painting_masks, (1e3,), "mean").bind(
+            net, shape
+        )(photo)
         assert (float(total) > 0) == counts
 
 
 def test_style_does_not_leak_out_of_its_region(tiny, photo, painting):
     """A region that nothing else constrains is left as it was, but for what its neighbour's filters
     see across the edge."""
-    masks, own = halves(*photo.shape[-2:], 16), torch.ones(1, 2, *painting.shape[-2:])
-    goal = region_styles(["conv1_1"], painting, masks, own, (1.0, 0.0), "mean")
+    masks, painting_masks = halves(*photo.shape[-2:], 16), torch.ones(1, 2, *painting.shape[-2:])
+    goal = region_styles(["conv1_1"], painting, masks, painting_masks, (1.0, 0.0), "mean")
     start = nst.grey(photo)
     result = nst.solve(
         goal, nst.VGG19(tiny, precision="float32"), start, steps=5, optimizer=nst.LBFGS(smooth=None)

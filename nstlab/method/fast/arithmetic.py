@@ -1,5 +1,4 @@
-"""The type of numbers in which the engine evaluates: float32, or 16 bits where the device is faster
-in them."""
+"""The type of numbers in which the engine evaluates: float32, or 16 bits where they are faster."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ import torch
 from nstlab.networks.base import Network
 
 # Part of the last size's steps that is done in float32 after steps in a coarser type.
-FINE = {torch.bfloat16: 0.2}
+FLOAT32_SHARE = {torch.bfloat16: 0.2}
 
 
 class Arithmetic(NamedTuple):
@@ -28,22 +27,17 @@ class Arithmetic(NamedTuple):
 def native_halves(device: torch.device) -> tuple[torch.dtype, ...]:
     """The 16-bit types in which the device multiplies matrices faster than in float32."""
     if device.type == "cuda":
-        capabilities = {torch.float16: (7, 0), torch.bfloat16: (8, 0)}
-        return tuple(
-            dtype
-            for dtype, least in capabilities.items()
-            if torch.cuda.get_device_capability(device) >= least
-        )
+        capability = torch.cuda.get_device_capability(device)
+        least = {torch.float16: (7, 0), torch.bfloat16: (8, 0)}
+        return tuple(dtype for dtype in least if capability >= least[dtype])
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return ()
-    can = torch.cpu.get_capabilities()
+    has = torch.cpu.get_capabilities()
     halves = []
-    if can.get("amx_fp16") and torch.ops.mkldnn._is_mkldnn_fp16_supported():
+    if has.get("amx_fp16") and torch.ops.mkldnn._is_mkldnn_fp16_supported():
         halves.append(torch.float16)
-    if (
-        any(can.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    ):
+    has_bfloat16 = has.get("amx_bf16") or has.get("avx512_bf16") or has.get("bf16")
+    if has_bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         halves.append(torch.bfloat16)
     return tuple(halves)
 
@@ -55,7 +49,8 @@ def arithmetic_of(net: Network) -> Arithmetic:
     it). This is a 16-bit type if the device computes in one natively, else float32; float16, in
     which features must stay below 65504, only if the activations are normalized. "tf32" is float32
     on devices without TF32. A network in float64 stays in float64, and one that is evaluated by
-    autograd in float32."""
+    autograd in float32.
+    """
     if net.uses_autograd or net.dtype != torch.float32:
         return Arithmetic(net.dtype)
     if net.precision == "auto":

@@ -1,12 +1,15 @@
-"""3 × 3 convolutions with frozen weights: by PyTorch; faster, by oneDNN on a CPU and in 16 bits by
-cuDNN on a GPU."""
+"""3 × 3 convolutions with frozen weights.
+
+They are computed by PyTorch; or faster, by oneDNN on a CPU and in 16 bits by cuDNN on a GPU.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,28 +20,36 @@ MULTIPLE = 8  # of channels, which a GPU's matrix units need in 16 bits
 
 
 class Convolution:
-    """A 3 × 3 convolution with fixed weights, by PyTorch's own operator."""
+    """A 3 × 3 convolution with fixed weights, by PyTorch's own operator.
+
+    Args:
+        weight: (O, I, 3, 3).
+        bias: (O,), or None.
+        shape: of the input, (1, I, h, w).
+        tf32: whether a GPU may use it for float32.
+    """
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, shape: Sequence[int], tf32: bool = False
     ):
-        """weight (O, I, 3, 3); bias (O,); shape of the input, (1, I, h, w).
-
-        Args:
-            tf32: whether a GPU may use it for float32.
-        """
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.bias = bias
         # As F.conv2d ends, which takes the last four from flags of the process: benchmark,
         # deterministic, cuDNN at all, TF32.
-        self.rest = (ONE, ONE, ONE, False, [0, 0], 1, False, True, True, tf32)
+        self.options = (ONE, ONE, ONE, False, [0, 0], 1, False, True, True, tf32)
 
     def __call__(self, x: Tensor, into: Tensor, rectify: bool = False, add: bool = False) -> Tensor:
-        """(1, I, h, w) -> (1, O, h, w), rectified if asked to, or added to what is in `into`.
+        """(1, I, h, w) -> (1, O, h, w).
 
-        The result may be in the memory of `into`, or not.
+        Args:
+            x: the input.
+            into: (1, O, h, w), memory in which the result may be, or not.
+            rectify: whether a ReLU follows.
+            add: whether the result is added to what is in `into`.
         """
-        y = torch.ops.aten._convolution(x, self.weight, self.bias, *self.rest)[:, : into.shape[1]]
+        y = torch.ops.aten._convolution(x, self.weight, self.bias, *self.options)[
+            :, : into.shape[1]
+        ]
         if add:
             y = into.add_(y)
         return torch.clamp_min(y, 0, out=into) if rectify else y
@@ -54,23 +65,22 @@ class OneDNN(Convolution):
         _trim_memory()
 
     @staticmethod
-    def can(device: torch.device, dtype: torch.dtype) -> bool:
-        """Tell whether oneDNN computes in this type on this device."""
+    def supports(device: torch.device, dtype: torch.dtype) -> bool:
+        """Whether oneDNN computes in this type on this device."""
         if device.type != "cpu" or not torch.backends.mkldnn.is_available():
             return False
-        here = torch.ops.mkldnn
-        wide = {
-            torch.bfloat16: here._is_mkldnn_bf16_supported,
-            torch.float16: here._is_mkldnn_fp16_supported,
-        }
-        return dtype == torch.float32 or (dtype in wide and wide[dtype]())
+        if dtype == torch.bfloat16:
+            return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        if dtype == torch.float16:
+            return torch.ops.mkldnn._is_mkldnn_fp16_supported()
+        return dtype == torch.float32
 
     def __call__(self, x: Tensor, into: Tensor, rectify: bool = False, add: bool = False) -> Tensor:
         if not add:
             into.zero_()
-        then = "relu" if rectify else None
+        activation = "relu" if rectify else None
         return torch.ops.mkldnn._convolution_pointwise_.binary(
-            into, x, self.weight, self.bias, ONE, ONE, ONE, 1, "add", 1.0, then, [], None
+            into, x, self.weight, self.bias, ONE, ONE, ONE, 1, "add", 1.0, activation, [], None
         )
 
 
@@ -83,8 +93,8 @@ class CuDNN(Convolution):
         super().__init__(F.pad(weight, (0, 0, 0, 0, 0, 0, 0, missing)), bias, shape)
 
     @staticmethod
-    def can(device: torch.device, dtype: torch.dtype) -> bool:
-        """Tell whether cuDNN computes in this 16-bit type on this device."""
+    def supports(device: torch.device, dtype: torch.dtype) -> bool:
+        """Whether cuDNN computes in this 16-bit type on this device."""
         has_cudnn = (
             device.type == "cuda"
             and torch.version.hip is None
@@ -97,6 +107,20 @@ class CuDNN(Convolution):
             return super().__call__(x, into, rectify, add)
         y = torch.cudnn_convolution_relu(x, self.weight, self.bias, ONE, ONE, ONE, 1)
         return into.copy_(y[:, : into.shape[1]])
+
+
+def fastest_convolution(
+    device: torch.device, dtype: torch.dtype, tf32: bool
+) -> Callable[[Tensor, Tensor | None, Sequence[int]], Convolution]:
+    """The fastest kind of convolution for a type on a device: (weight, bias, shape) -> it.
+
+    Args:
+        tf32: whether a GPU may use it for float32.
+    """
+    for kind in (OneDNN, CuDNN):
+        if kind.supports(device, dtype):
+            return kind
+    return partial(Convolution, tf32=tf32)
 
 
 def _trim_memory() -> None:

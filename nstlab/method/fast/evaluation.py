@@ -1,82 +1,67 @@
-"""The loss and gradient that `objectives.Bound` defines, in less time and memory, and in any
-arithmetic.
+"""The loss and gradient that `objectives.Bound` defines, sooner, in less memory, in any arithmetic.
 
 Features are computed forward once, and at each layer that is read only a statistic is kept.
 Autograd differentiates just the scores of the statistics. From there to the features, the gradient
 is a vector-Jacobian product, in closed form for the terms of the method and by autograd for others;
-from the features to the image, it is `Propagation.backward`."""
+from the features to the image, it is `Propagation.backward`.
+"""
 
 from __future__ import annotations
 
-import itertools
 import weakref
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from nstlab.method.active_layers import ActiveLayer
 from nstlab.method.crops import Crop
 from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.graphs import Replayed
 from nstlab.method.fast.propagation import Propagation
-from nstlab.method.objectives import ActiveLayer, Bound
+from nstlab.method.objectives import Bound
 from nstlab.method.terms import PIXELS, Term
 from nstlab.networks.vgg import VGG
 
 
-def vjp_of_part(
-    term: Term, grad_output: Tensor, features: Tensor, target: Tensor | None, crop: Crop
-) -> Tensor:
-    """The gradient at a crop's features, with the term's margin, through its part."""
-    if type(term).part is Term.part:
-        into = torch.empty_like(features)
-        cut = term.cut(target, crop, features)
-        term.vjp(grad_output * crop.share, features, cut, into, add=False)
-        return into
-    with torch.enable_grad():
-        leaf = features.detach().requires_grad_(True)
-        (grad,) = torch.autograd.grad(
-            term.part(leaf, target, crop), leaf, grad_output, materialize_grads=True
-        )
-    return grad
-
-
-# --- evaluation -----------------------------------------------------------------------------------
-
-
-class ByHand(Bound):
+class VjpBound(Bound):
     """A `Bound` that differentiates only the scores by autograd."""
 
-    def active_by_layer(self) -> tuple[list[ActiveLayer], dict[str, list[ActiveLayer]]]:
+    def layers_by_read(self) -> tuple[list[ActiveLayer], dict[str, list[ActiveLayer]]]:
         """(the active layers of terms, {layer of the network: those that read it})."""
-        actives = self.objective.active(self.weights)
-        at = {}
-        for active in actives:
-            at.setdefault(active.read, []).append(active)
-        return actives, at
+        layers = self.objective.active_layers(self.weights)
+        by_read: dict[str, list[ActiveLayer]] = {}
+        for layer in layers:
+            by_read.setdefault(layer.read, []).append(layer)
+        return layers, by_read
 
     def differentiate_scores(
         self,
-        actives: Sequence[ActiveLayer],
+        layers: Sequence[ActiveLayer],
         statistics: Mapping[tuple[str, str], Tensor],
         features: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor, dict[tuple[str, str], Tensor]]:
-        """(total / scale, unweighted values of terms, {layer of a term: gradient there})."""
+        """Score the statistics, and compute the gradient at each of them.
+
+        Args:
+            layers, statistics, features: see `Bound.combine_scores`.
+
+        Returns:
+            (total / scale, unweighted value of each term, {layer of a term: gradient there}).
+        """
         leaves = {
             key: statistic.detach().requires_grad_(True) for key, statistic in statistics.items()
         }
         with torch.enable_grad():
-            total, values = self.scored(actives, leaves, features)
-            grad_outputs = dict(
-                zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True)
-            )
-        return total.detach(), values, grad_outputs
+            total, values = self.combine_scores(layers, leaves, features)
+            grads = torch.autograd.grad(total, list(leaves.values()))
+        return total.detach(), values, dict(zip(leaves, grads, strict=True))
 
 
 @dataclass
-class FastBound(ByHand):
+class FastBound(VjpBound):
     """A `Bound` that evaluates through `Propagation`, on a GPU as a CUDA graph."""
 
     net: VGG
@@ -94,29 +79,29 @@ class FastBound(ByHand):
     def _targets_of(
         self,
         term: Term,
-        reads: Mapping[str, list[ActiveLayer]],
+        by_read: Mapping[str, list[ActiveLayer]],
         picture: Tensor,
-        actives: Sequence[ActiveLayer],
+        layers: Sequence[ActiveLayer],
     ) -> dict[tuple[str, str], Tensor]:
         if term.positional:
-            return super()._targets_of(term, reads, picture, actives)
+            return super()._targets_of(term, by_read, picture, layers)
         # Kept by the term for later bounds: the frames of a film share those of the painting.
-        keys = [active.key for layers in reads.values() for active in layers]
-        targets = term.once(
+        keys = [layer.key for reading in by_read.values() for layer in reading]
+        targets = term.cached(
             (self.net, self.net.device, self.shape, self.arithmetic, *keys),
-            partial(super()._targets_of, term, reads, picture, actives),
+            partial(super()._targets_of, term, by_read, picture, layers),
         )
         return {key: target.clone() for key, target in targets.items()}
 
     def features(
-        self, picture: Tensor, reads: Collection[str], actives: Sequence[ActiveLayer]
+        self, picture: Tensor, reads: Collection[str], layers: Sequence[ActiveLayer]
     ) -> Iterable[tuple[str, Tensor]]:
-        through = None
-        if picture.shape[-2:] == self.shape:  # the same memory as that of later evaluations
-            through = self._propagation_of({active.read for active in actives} - {PIXELS})
-        if through is None:
-            through = Propagation(self.net, reads, picture.shape[-2:], self.arithmetic)
-        return ((read, features) for read, features in through.forward(picture) if read in reads)
+        propagation = None
+        if picture.shape[-2:] == self.shape:  # in the same memory as later evaluations
+            propagation = self._propagation_for({layer.read for layer in layers} - {PIXELS})
+        if propagation is None:
+            propagation = Propagation(self.net, reads, picture.shape[-2:], self.arithmetic)
+        return ((read, f) for read, f in propagation.forward(picture) if read in reads)
 
     def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self._replayed is None:
@@ -126,50 +111,88 @@ class FastBound(ByHand):
 
     def _evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What `evaluate` returns, computed now."""
-        actives, at = self.active_by_layer()
-        features, statistics = {}, {}
-        through = self._propagation_of(set(at) - {PIXELS})
-        for read, f in itertools.chain(
-            [(PIXELS, image.detach())], through.forward(image) if through else ()
-        ):
+        layers, by_read = self.layers_by_read()
+        propagation = self._propagation_for(set(by_read) - {PIXELS})
+        features = {}
+        statistics = {}
+        for read, f in _features_and_pixels(propagation, image):
             features[read] = f  # for its shape; its memory may soon hold something else
-            for active in at.get(read, ()):
+            for layer in by_read.get(read, ()):
                 with torch.no_grad():
-                    statistics[active.key] = active.term.statistic(f, self.targets.get(active.key))
-        total, values, grad_outputs = self.differentiate_scores(actives, statistics, features)
-        unit = unit_of(grad_outputs.values(), self.arithmetic, self.shape)
+                    statistics[layer.key] = layer.term.statistic(f, self.targets.get(layer.key))
+        total, values, grad_outputs = self.differentiate_scores(layers, statistics, features)
+        factor = range_factor(grad_outputs.values(), self.arithmetic, self.shape)
 
         def inject(read: str, f: Tensor, into: Tensor) -> None:
-            for i, active in enumerate(at[read]):
-                target = self.targets.get(active.key)
-                active.term.vjp(grad_outputs[active.key] * unit, f, target, into, add=i > 0)
+            for i, layer in enumerate(by_read[read]):
+                target = self.targets.get(layer.key)
+                layer.term.vjp(grad_outputs[layer.key] * factor, f, target, into, add=i > 0)
 
         with torch.no_grad():
-            grad = through.backward(inject).div_(unit) if through else torch.zeros_like(image)
-            for active in at.get(PIXELS, []):
-                active.term.vjp(grad_outputs[active.key], image, None, grad, add=True)
+            if propagation is None:
+                grad = torch.zeros_like(image)
+            else:
+                grad = propagation.backward(inject).div_(factor)
+            for layer in by_read.get(PIXELS, []):
+                layer.term.vjp(grad_outputs[layer.key], image, None, grad, add=True)
         return total.detach(), grad.contiguous(), values
 
-    def _propagation_of(self, reads: set[str]) -> Propagation | None:
+    def _propagation_for(self, reads: set[str]) -> Propagation | None:
         """The propagation for the layers that are read, at this size; only the last one is kept."""
         if self._propagation is None or self._propagation.reads != reads:
-            self._propagation = None  # its memory is free before the next one takes its own
-            self._propagation = (
-                Propagation(self.net, reads, self.shape, self.arithmetic) if reads else None
-            )
+            self._propagation = None  # frees its memory before the next one takes its own
+            if reads:
+                self._propagation = Propagation(self.net, reads, self.shape, self.arithmetic)
         return self._propagation
 
 
-def unit_of(
+def _features_and_pixels(
+    propagation: Propagation | None, image: Tensor
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield (PIXELS, the image), then (layer, its features), if any are read."""
+    yield PIXELS, image.detach()
+    if propagation is not None:
+        yield from propagation.forward(image)
+
+
+def vjp_of_part(
+    term: Term, grad_output: Tensor, features: Tensor, target: Tensor | None, crop: Crop
+) -> Tensor:
+    """The gradient at the features of a crop, through what they add to the statistic.
+
+    Args:
+        term: whose statistic it is.
+        grad_output: the gradient at the statistic.
+        features: those of the crop, with the term's margin.
+        target: that of all positions.
+        crop: the positions.
+
+    Returns:
+        A tensor of the features' shape.
+    """
+    if type(term).part is Term.part:
+        into = torch.empty_like(features)
+        target_part = term.cut(target, crop, features)
+        term.vjp(grad_output * crop.share, features, target_part, into, add=False)
+        return into
+    with torch.enable_grad():
+        leaf = features.detach().requires_grad_(True)
+        part = term.part(leaf, target, crop)
+        (grad,) = torch.autograd.grad(part, leaf, grad_output, materialize_grads=True)
+    return grad
+
+
+def range_factor(
     grad_outputs: Iterable[Tensor], arithmetic: Arithmetic, shape: Sequence[int]
 ) -> Tensor | float:
-    """A power of 2 that keeps gradients within the range of float16 on their way back."""
+    """A power of 2 that keeps gradients within the range of float16 on their way back.
+
+    Args:
+        grad_outputs: the gradients at the statistics.
+        shape: (H, W) of the image.
+    """
     if arithmetic.dtype != torch.float16:
         return 1.0
-    # At a perfect match all are 0.
-    largest = (
-        torch.stack([grad_output.abs().max() for grad_output in grad_outputs])
-        .max()
-        .clamp_min(1e-30)
-    )
+    largest = torch.stack([grad_output.abs().max() for grad_output in grad_outputs]).max()
+    largest = largest.clamp_min(1e-30)  # at a perfect match all are 0
     return torch.exp2(-8 - largest.log2().floor()) * float(shape[0] * shape[1])

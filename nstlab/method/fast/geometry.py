@@ -1,5 +1,4 @@
-"""Where tiles lie: their halos, their positions at each layer, and the sizes with which an
-evaluation costs least."""
+"""Where tiles lie: halos, positions at each layer, and the sizes with which they cost least."""
 
 from __future__ import annotations
 
@@ -13,23 +12,32 @@ from nstlab.method.crops import Crop
 from nstlab.method.terms import PIXELS
 from nstlab.networks.vgg import VGG, halvings
 
-AGAIN = 0.45  # what computing features a second time costs, of what an evaluation costs
+RECOMPUTE = 0.45  # what computing features a second time costs, of what an evaluation costs
 
 
 def tiles(
     net: VGG, layers: Iterable[str], shape: Sequence[int], side: int, halo: int | None = None
 ) -> list[Tile]:
-    """The tiles of a picture of (H, W) for these layers, with sides of so many pixels, rounded up
-    to the pooling grid.
+    """The tiles of a picture for these layers.
 
     Args:
+        net: the network.
+        layers: those that are read, by name.
+        shape: (H, W) of the picture.
+        side: of the tiles in pixels, rounded up to the pooling grid.
         halo: in pixels, rounded up as well; by default what the layers see, with which nothing is
             lost.
     """
     reads = {rectified(layer) for layer in layers}
     grid = grid_of(net, reads)
-    wide = halo_of(net, dict.fromkeys(reads, 0)) if halo is None else -(-halo // grid) * grid
-    return tile_grid(shape, (-(-side // grid) * grid,) * 2, grid, wide)
+    if halo is None:
+        halo = halo_of(net, dict.fromkeys(reads, 0))
+    return tile_grid(shape, (round_up(side, grid),) * 2, grid, round_up(halo, grid))
+
+
+def round_up(pixels: int, grid: int) -> int:
+    """The least multiple of the grid that is not below a number of pixels."""
+    return -(-pixels // grid) * grid
 
 
 def grid_of(net: VGG, reads: Collection[str]) -> int:
@@ -43,21 +51,27 @@ def halo_of(net: VGG, margins: Mapping[str, int]) -> int:
     Args:
         margins: {layer that is read: how many positions more than its own are needed there}.
     """
-    reach, step = 0, 1
+    reach = 0
+    step = 1
     most = margins.get(PIXELS, 0)
     for name in net.until(margins.keys() - {PIXELS}):
         if name.startswith(POOL):
             step *= 2  # what a pooling sees of the next position is that position's own
         elif name.startswith("conv"):
             reach += step
-        most = max(most, reach + step * margins[name]) if name in margins else most
-    return -(-most // step) * step
+        if name in margins:
+            most = max(most, reach + step * margins[name])
+    return round_up(most, step)
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of a picture: the pixels that it stands for, and the window that is read for it, both
-    among all (H, W)."""
+    """A part of a picture.
+
+    Attributes:
+        own: the pixels that it stands for, among all (H, W).
+        window: those that are read for it, with the halo.
+    """
 
     own: Crop
     window: Crop
@@ -68,65 +82,85 @@ class Tile:
 
     def inside(self, read: str, crop: Crop) -> Crop:
         """Positions of a layer, counted in the features of the window."""
-        return crop.within(_at_layer(self.window, read))
+        return crop.relative_to(_at_layer(self.window, read))
 
 
 def _at_layer(crop: Crop, read: str) -> Crop:
-    """The positions of a layer for which pixels stand.
-
-    The last ones are whatever the poolings have left.
-    """
+    """The positions of a layer for which pixels stand."""
     if read == PIXELS:
         return crop
     step = 2 ** halvings(read)
-    whole = crop.whole[0] // step, crop.whole[1] // step
-    rows, columns = (
-        slice(span.start // step, size if span.stop >= length else span.stop // step)
-        for span, size, length in zip((crop.rows, crop.columns), whole, crop.whole, strict=True)
+    height, width = crop.whole
+    return Crop(
+        _span_at_layer(crop.rows, height, step),
+        _span_at_layer(crop.columns, width, step),
+        (height // step, width // step),
     )
-    return Crop(rows, columns, whole)
 
 
-def tile_grid(shape: Sequence[int], side: Sequence[int], grid: int, halo: int) -> list[Tile]:
-    """Tiles of (h, w) pixels, or less at the far ends, that cover a picture of (H, W)."""
+def _span_at_layer(span: slice, length: int, step: int) -> slice:
+    """The positions, so many pixels apart, of a span of a length in pixels.
+
+    At the end they are whatever the poolings have left.
+    """
+    stop = length if span.stop >= length else span.stop
+    return slice(span.start // step, stop // step)
+
+
+def tile_grid(shape: Sequence[int], sides: Sequence[int], grid: int, halo: int) -> list[Tile]:
+    """Tiles that cover a picture, row by row.
+
+    Args:
+        shape: (H, W) of the picture.
+        sides: (h, w) of the tiles, multiples of the grid; those at the far ends may be smaller.
+        grid: see `grid_of`.
+        halo: pixels of a window around the tile's own.
+    """
     whole = int(shape[0]), int(shape[1])
-    spans = [
-        [
-            slice(first, min(first + width, length))
-            for first in range(0, length - length % grid or length, width)
-        ]
-        for length, width in zip(whole, side, strict=True)
-    ]
-    crops = [
-        Crop(_to_end(rows, whole[0], grid), _to_end(columns, whole[1], grid), whole)
-        for rows in spans[0]
-        for columns in spans[1]
-    ]
+    row_spans, column_spans = (
+        _spans(length, side, grid) for length, side in zip(whole, sides, strict=True)
+    )
+    crops = [Crop(rows, columns, whole) for rows in row_spans for columns in column_spans]
     return [Tile(crop, crop.wider(halo)) for crop in crops]
 
 
-def _to_end(part: slice, length: int, grid: int) -> slice:
-    """The part, with what is left of the length behind it if that is less than a position."""
-    return slice(part.start, length) if length - part.stop < grid else part
+def _spans(length: int, side: int, grid: int) -> list[slice]:
+    """Spans of so many pixels that cover a length; the last one has what is left of it."""
+    end = length - length % grid or length  # no tile begins in less than a position
+    spans = [slice(first, min(first + side, length)) for first in range(0, end, side)]
+    last = spans[-1]
+    if length - last.stop < grid:
+        spans[-1] = slice(last.start, length)
+    return spans
 
 
 def best_sides(
     shape: Sequence[int], grid: int, halo: int, pixels: float, ranks: int = 1
 ) -> tuple[int, int] | None:
-    """(h, w) of tiles with which an evaluation of (H, W) costs least, if each rank can hold
-    features of so many pixels at once; None if not even the smallest ones can be, or if these are
-    fewer than the ranks."""
-    whole = [max(1, size // grid) for size in shape]
+    """The sizes of tiles with which an evaluation costs least.
+
+    Args:
+        shape: (H, W) of the picture.
+        grid: see `grid_of`.
+        halo: see `halo_of`.
+        pixels: of which each rank can hold the features at once.
+        ranks: how many there are.
+
+    Returns:
+        (h, w), multiples of the grid; None if not even the smallest tiles fit, or if these are
+        fewer than the ranks.
+    """
+    whole = [max(1, length // grid) for length in shape]
     sides = [sorted({grid * -(-size // n) for n in range(1, size + 1)}) for size in whole]
     costs: dict[tuple[int, int], float] = {}
     for h, w in itertools.product(*sides):
         area = prod(
-            min(size, extent + 2 * halo + grid - 1)
-            for size, extent in zip(shape, (h, w), strict=True)
+            min(length, side + 2 * halo + grid - 1)
+            for length, side in zip(shape, (h, w), strict=True)
         )
-        count = prod(-(-size * grid // extent) for size, extent in zip(whole, (h, w), strict=True))
+        count = prod(-(-size * grid // side) for size, side in zip(whole, (h, w), strict=True))
         tiles_a_rank = -(-count // ranks)
         kept = min(tiles_a_rank, pixels // area)
         if kept >= 1 and count >= ranks:
-            costs[h, w] = tiles_a_rank * area * (1 + AGAIN * (1 - kept / tiles_a_rank))
+            costs[h, w] = tiles_a_rank * area * (1 + RECOMPUTE * (1 - kept / tiles_a_rank))
     return min(costs, key=costs.__getitem__, default=None)

@@ -1,5 +1,4 @@
-"""Keeping a GPU busy: evaluations replayed as CUDA graphs, and pictures copied to the host while it
-goes on."""
+"""Keeping a GPU busy: evaluations replayed as CUDA graphs, and copies to the host meanwhile."""
 
 from __future__ import annotations
 
@@ -15,10 +14,10 @@ CAPTURING = threading.Lock()  # PyTorch captures one graph at a time
 
 
 def capture(function: Function, x: Tensor) -> Callable[[], Sequence[Tensor]]:
-    """Capture function(x) as a CUDA graph.
+    """Capture function(x) as a CUDA graph. Other threads may use the GPU meanwhile.
 
-    Calling what is returned computes it anew from the present content of x, into the same memory.
-    Other threads may use the GPU meanwhile.
+    Returns:
+        A function that computes it anew from the present content of x, into the same memory.
     """
     graph = torch.cuda.CUDAGraph()
     with (
@@ -36,11 +35,11 @@ def capture(function: Function, x: Tensor) -> Callable[[], Sequence[Tensor]]:
 
 
 class Replayed:
-    """A function of one tensor that is captured once and then replayed, so that the host does not
-    launch each kernel.
+    """A function of one tensor that is captured once and then replayed.
 
-    The first calls are plain: they warm up libraries, which cannot be done while capturing, and a
-    function that is soon replaced, because a slider moves, costs nothing extra.
+    The host then does not launch each kernel. The first calls are plain: they warm up libraries,
+    which cannot be done while capturing, and a function that is soon replaced, because a slider
+    moves, costs nothing extra.
 
     Args:
         function: (tensor of one shape) -> tensors, without a transfer to the host.
@@ -50,7 +49,9 @@ class Replayed:
     PLAIN = 2  # calls before the capture
 
     def __init__(self, function: Function, capture: Capture = capture):
-        self.function, self.capture, self.calls = function, capture, 0
+        self.function = function
+        self.capture = capture
+        self.calls = 0
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         self.calls += 1
@@ -66,7 +67,8 @@ class Replayed:
 def to_host(picture: Tensor) -> Callable[[], Tensor]:
     """Begin to copy a picture to the host, without waiting.
 
-    Calling what is returned waits for the copy and gives it.
+    Returns:
+        A function that waits for the copy and gives it.
     """
     if picture.device.type != "cuda":
         return picture.detach().cpu

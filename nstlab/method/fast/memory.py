@@ -1,5 +1,7 @@
-"""How much memory a run needs, estimated from the sizes of what it keeps, and how much there is, in
-bytes."""
+"""How much memory a run needs, estimated from the sizes of what it keeps, and how much there is.
+
+All numbers are bytes.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ import psutil
 import torch
 
 from nstlab.base.settings import MIN_SIDE
-from nstlab.method.fast.arithmetic import FINE, arithmetic_of
-from nstlab.method.fast.propagation import Layout
+from nstlab.method.fast.arithmetic import FLOAT32_SHARE, arithmetic_of
+from nstlab.method.fast.layout import Layout
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.optimizers import Optimizer
 from nstlab.networks.base import Network
@@ -36,76 +38,83 @@ def available(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] + reserve
 
 
-def total(device: torch.device) -> int:
-    """All bytes of the device, free or not."""
-    if device.type != "cuda":
-        return psutil.virtual_memory().total
-    return torch.cuda.mem_get_info(device)[1]
+def evaluation_bytes(net: Network, layers: Sequence[str], shape: Sequence[int]) -> int:
+    """Bytes that the network needs: what `Propagation` keeps, with packed weights, or autograd.
 
-
-def of_evaluation(net: Network, layers: Sequence[str], shape: Sequence[int]) -> int:
-    """Bytes that the network needs for images of shape (H, W): what `Propagation` keeps, including
-    packed weights; or what autograd keeps."""
+    Args:
+        layers: those that are read.
+        shape: (H, W) of the images.
+    """
     if not layers:
         return 0
     if not is_fast(net):
         smoothed = sum(map(prod, net.shapes(layers, shape).values())) if net.temperature else 0
-        return round(
-            (AUTOGRAD * net.computed(set(layers), shape) + SMOOTHING * smoothed)
-            * net.dtype.itemsize
-        )
-    fine = net.precision == "auto" and arithmetic_of(net).dtype in FINE
+        numbers = AUTOGRAD * net.computed(set(layers), shape) + SMOOTHING * smoothed
+        return round(numbers * net.dtype.itemsize)
+    dtype = arithmetic_of(net).dtype
+    dtypes = [dtype]
+    if net.precision == "auto" and dtype in FLOAT32_SHARE:
+        dtypes.append(net.dtype)  # of the last steps
     packed = 2 * sum(net.convolution(name)[0].numel() for name in net.path(layers))
-    types = [arithmetic_of(net).dtype]
-    if fine:
-        types.append(net.dtype)
-    return max((Layout.of(net, layers, shape, t).total + packed) * t.itemsize for t in types)
+    return max((Layout.of(net, layers, shape, t).total + packed) * t.itemsize for t in dtypes)
 
 
-def of_pixels(net: Network, shape: Sequence[int], optimizer: Optimizer) -> int:
+def picture_bytes(net: Network, shape: Sequence[int], optimizer: Optimizer) -> int:
     """Bytes of all pictures (H, W) that are held at once, with the optimizer's history."""
     picture = torch.empty((1, 3, *shape), dtype=net.dtype, device="meta")
     history = optimizer.bytes_kept(picture) if isinstance(optimizer, LBFGS) else 2 * picture.nbytes
     return history + PICTURES * picture.nbytes
 
 
-def needed(net: Network, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer) -> int:
+def run_bytes(
+    net: Network, layers: Sequence[str], shape: Sequence[int], optimizer: Optimizer
+) -> int:
     """Bytes that a run needs for images of shape (H, W)."""
-    return of_evaluation(net, layers, shape) + of_pixels(net, shape, optimizer)
+    return evaluation_bytes(net, layers, shape) + picture_bytes(net, shape, optimizer)
 
 
 def largest_size(
-    needed: Callable[[Sequence[int]], int], shape: Sequence[int], budget: int
+    bytes_needed: Callable[[Sequence[int]], int], shape: Sequence[int], budget: int
 ) -> int | None:
-    """The largest long side in pixels, a multiple of 16 and smaller than that of (H, W), at which
-    at most `budget` bytes are needed; None if there is none. needed(shape) tells how many are; it
-    is taken to rise with the size."""
+    """The largest smaller size that fits: the long side in pixels, a multiple of 16.
+
+    Args:
+        bytes_needed: (H, W) -> bytes; it is taken to rise with the size.
+        shape: (H, W) of a picture that does not fit.
+        budget: the most bytes.
+
+    Returns:
+        The size, or None if not even the smallest one fits.
+    """
 
     def smaller(size: int) -> list[int]:
         return [round(side * size / max(shape)) for side in shape]
 
     sizes = [size for size in range(16, max(shape), 16) if min(smaller(size)) >= MIN_SIDE]
-    fitting = bisect_right(sizes, budget, key=lambda size: needed(smaller(size)))
+    fitting = bisect_right(sizes, budget, key=lambda size: bytes_needed(smaller(size)))
     return sizes[fitting - 1] if fitting else None
 
 
-def too_little(
+def refusal(
     size: int,
-    needed: Callable[[Sequence[int]], int],
+    bytes_needed: Callable[[Sequence[int]], int],
     shape: Sequence[int],
     budget: int,
     measured: bool = True,
 ) -> str:
-    """Why a picture of shape (H, W), asked for with this size, does not fit, and the size that
-    would.
+    """Why a picture does not fit, and the size that would: one line.
 
     Args:
-        budget: the bytes that were found free or, if not `measured`, a guess.
+        size: that the user asked for, the long side in pixels.
+        bytes_needed: (H, W) -> bytes.
+        shape: (H, W) of the picture.
+        budget: the bytes that are free.
+        measured: whether they were measured; otherwise they are a guess.
     """
-    fits = largest_size(needed, shape, budget)
-    message = f"size {size} needs about {needed(shape) / 1e9:.2f} GB of memory"
+    message = f"size {size} needs about {bytes_needed(shape) / 1e9:.2f} GB of memory"
     if measured:
         message += f", {budget / 1e9:.2f} GB is available"
+    fits = largest_size(bytes_needed, shape, budget)
     if not fits:
         return f"{message}; not even the smallest size fits"
     return f"{message}; --size {fits} {'would' if measured else 'should'} fit"

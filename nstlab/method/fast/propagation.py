@@ -1,5 +1,4 @@
-"""Forward and backward through the network by hand: features out, and the gradient at the image
-back.
+"""Forward and backward through the network by hand: features, then the gradient at the image.
 
     propagation = Propagation(net, ["relu1_1", "relu4_2"], (H, W))
     for layer, features in propagation.forward(image):
@@ -8,116 +7,30 @@ back.
 
 The parameters are frozen, so autograd would keep more than is needed, and allocate it anew at every
 evaluation, which on a CPU costs as much as the convolutions. Here everything is in one piece of
-memory, allocated once, channels-last:
-
-- A convolution writes its rectified output into the layer's memory, and nothing else is kept: the
-  ReLU's mask is where its output is positive, and the gradient at the input of a frozen convolution
-  does not depend on the input.
-- On the way back, the gradient overwrites features that are no longer needed. In between it is in
-  scratch memory, which is as large as the largest layer.
-- Nearly half of all features are those of the first block. In float32, and above a budget in 16
-  bits, later features overwrite them, and they are computed a second time on the way back, which
-  costs a twentieth of the time.
-- The gradient of a 3 × 3 convolution is a 3 × 3 convolution with its weights turned by 180°; the
-  result is added to what the terms of the objective have put there.
-
-In 16 bits, the picture and the first weights are each split into what 16 bits hold and the
-remainder, so that a small change of a pixel is not lost.
+memory; see `Layout`. The gradient of a 3 × 3 convolution is a 3 × 3 convolution with its weights
+turned by 180°; the result is added to what the terms of the objective have put there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from math import prod
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
-from nstlab.method.fast.convolutions import Convolution, CuDNN, OneDNN
+from nstlab.method.fast.arithmetic import Arithmetic
+from nstlab.method.fast.convolutions import Convolution, fastest_convolution
+from nstlab.method.fast.forward import Forward
 from nstlab.networks.vgg import VGG
 
 # (layer, its features, where to write the gradient of the loss there)
 Inject = Callable[[str, Tensor, Tensor], None]
-# Bytes; if features in 16 bits take more, those of the first block are computed twice.
-BUDGET = 1 << 30
-ALIGNED = 32  # layers begin at multiples of this many numbers, which suits vector instructions
 
 
-def _split(t: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """(t rounded to `dtype`, the remainder in `dtype`)."""
-    high = t.to(dtype)
-    return high, (t - high.to(t.dtype)).to(dtype)
-
-
-def _pixels(t: Tensor) -> Tensor:
-    """(1, C, h, w) -> (h, w, C), a view."""
-    return t[0].permute(1, 2, 0)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the outputs of layers are in one piece of memory: offsets counted in numbers.
-
-    Scratch memory begins at 0.
-
-    Attributes:
-        twice: layers whose outputs are overwritten by later ones, and computed again on the way
-            back.
-    """
-
-    shapes: dict[str, tuple[int, int, int]]
-    offsets: dict[str, int]
-    total: int
-    twice: tuple[str, ...]
-
-    @classmethod
-    def of(cls, net: VGG, reads: Iterable[str], shape: Sequence[int], dtype: torch.dtype) -> Layout:
-        """Lay out memory for the layers that are read and the outputs of all ReLUs before them, for
-        images of shape (H, W)."""
-        reads = set(reads)
-        nodes = net.until(reads)
-        shapes = net.shapes(nodes, shape)
-        sizes = {
-            node: -(-prod(node_shape) // ALIGNED) * ALIGNED for node, node_shape in shapes.items()
-        }
-        kept = [node for node in nodes if node in reads or node.startswith("relu")]
-        first = (
-            tuple(nodes[: nodes.index("pool1")])
-            if "pool1" in nodes and "pool1" not in reads
-            else ()
-        )
-        wide = dtype.itemsize > 2 or sum(sizes[node] for node in kept) * dtype.itemsize > BUDGET
-        twice = first if wide else ()
-        offsets, ends = {}, []
-        # Each after the scratch memory that it needs.
-        for group in (twice, [node for node in nodes if node not in twice]):
-            end = max((sizes[node] for node in group), default=0)
-            if "conv1_1" in group:
-                end = max(end, _entry_size(shape, dtype))
-            for node in group:
-                if node in kept:
-                    offsets[node], end = end, end + sizes[node]
-            ends.append(end)
-        return cls(shapes, offsets, max(ends), twice)
-
-
-def _entry_size(shape: Sequence[int], dtype: torch.dtype) -> int:
-    """How many numbers the split image has, which goes through the scratch memory."""
-    return -(-9 * prod(shape) // ALIGNED) * ALIGNED if dtype.itemsize < 4 else 0
-
-
-class Propagation:
+class Propagation(Forward):
     """Features of some layers of a network, and the gradient at the image, for images of one size.
 
-    Args:
-        layers: those that are read, and where `backward` takes gradients.
-        shape: (H, W).
-        arithmetic: the network's by default.
-        like: one for images of another size, whose packed weights and memory, if they are large
-            enough, it shares.
+    `backward` takes gradients at the layers that are read. For arguments see `Forward`.
     """
 
     def __init__(
@@ -128,110 +41,18 @@ class Propagation:
         arithmetic: Arithmetic | None = None,
         like: Propagation | None = None,
     ):
-        self.net = net
-        self.reads = net.require(layers, shape)
-        self.dtype, self.tf32 = arithmetic or arithmetic_of(net)
-        self.split = self.dtype.itemsize < 4
-        self.layout = Layout.of(net, self.reads, shape, self.dtype)
-        self.shapes = self.layout.shapes
-        self.nodes = tuple(self.shapes)
-        self.use(self.blank() if like is None or len(like.all) < self.layout.total else like.all)
-        self.convolutions, self.vjps = (
-            self._convolutions() if like is None else (like.convolutions, like.vjps)
-        )
+        super().__init__(net, layers, shape, arithmetic, like)
+        self.vjps = self._pack_vjps() if like is None else like.vjps
 
-    def blank(self) -> Tensor:
-        """New memory."""
-        return torch.empty(self.layout.total, dtype=self.dtype, device=self.net.device)
-
-    def use(self, memory: Tensor) -> None:
-        """Compute in this memory; what it holds is what was computed there."""
-        self.all = memory
-        self.memory = {
-            node: self._view(self.shapes[node], offset)
-            for node, offset in self.layout.offsets.items()
-        }
-
-    def _convolutions(self) -> tuple[dict[str, Convolution], dict[str, Convolution]]:
-        """Each convolution forward, and its vjp, a convolution with turned weights."""
-        plain = partial(Convolution, tf32=self.tf32)
-        kind = next(
-            (kind for kind in (OneDNN, CuDNN) if kind.can(self.net.device, self.dtype)), plain
-        )
-        forward, backward = {}, {}
+    def _pack_vjps(self) -> dict[str, Convolution]:
+        """The vjp of each convolution, a convolution with turned weights."""
+        kind = fastest_convolution(self.net.device, self.dtype, self.tf32)
+        vjps = {}
         for name in self.net.path(self.reads):
-            weight, bias = self.net.convolution(name)  # (O, I, 3, 3), (O,)
-            turned = weight.flip(2, 3).transpose(0, 1).to(self.dtype)
-            if name == "conv1_1" and self.split:
-                high, low = _split(weight, self.dtype)
-                weight = torch.cat([high, high, low], 1)
-            c, h, w = self.shapes[name]
-            forward[name] = kind(
-                weight.to(self.dtype), bias.to(self.dtype), (1, weight.shape[1], h, w)
-            )
-            backward[name] = kind(turned, None, (1, c, h, w))
-        return forward, backward
-
-    def _view(self, shape: tuple[int, int, int], offset: int = 0) -> Tensor:
-        """The memory at an offset, by default scratch, as (1, C, h, w), channels-last."""
-        c, h, w = shape
-        return self.all[offset : offset + c * h * w].view(1, h, w, c).permute(0, 3, 1, 2)
-
-    # --- forward
-
-    @torch.no_grad()
-    def forward(self, image: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yield (layer, features) in the order of the network.
-
-        Features are (1, C, h, w) in the type of the computation, and valid until the next ones are
-        computed.
-
-        Args:
-            image: (1, 3, H, W) sRGB in [0, 1].
-        """
-        self.image = image.detach()
-        for node, x in self._through(self.nodes):
-            if node in self.reads:
-                yield node, x
-
-    def _through(self, nodes: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """Yield (node, its output) for the first nodes of the network."""
-        x = self._entry(self.image)
-        for node in nodes:
-            x = self._next(node, x)
-            yield node, x
-
-    def _entry(self, image: Tensor) -> Tensor:
-        """(1, 3, H, W) -> (1, 3 or 9, H, W): the input of the first convolution, preprocessed."""
-        x = self.net.weights.preprocessing(image)
-        if not self.split:
-            return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        high, low = _split(x, self.dtype)
-        height, width = x.shape[-2:]
-        return self._view((9, height, width)).copy_(torch.cat([high, low, high], 1))
-
-    def _fused(self, conv: str) -> bool:
-        """Whether only the rectified output of a convolution is kept."""
-        return conv not in self.reads
-
-    def _next(self, node: str, x: Tensor) -> Tensor:
-        kind = node[:4]
-        suffix = node[4:]
-        if kind == "conv" and self._fused(node):
-            return self.convolutions[node](x, self.memory[f"relu{suffix}"], rectify=True)
-        if kind == "conv":
-            return self.memory[node].copy_(self.convolutions[node](x, self.memory[node]))
-        if kind == "relu":
-            return (
-                x if self._fused(f"conv{suffix}") else torch.clamp_min(x, 0, out=self.memory[node])
-            )
-        into = self.memory[node] if node in self.reads else self._view(self.shapes[node])
-        if self.net.pool == "avg":
-            torch.ops.aten.avg_pool2d.out(x, [2, 2], [2, 2], [0, 0], False, True, None, out=into)
-            return into if self.net.gain == 1 else into.mul_(self.net.gain)
-        return into.copy_(self.net.pooled(x))
-
-    # --- backward
+            weight, _ = self.net.convolution(name)  # (O, I, 3, 3)
+            turned = weight.flip(2, 3).transpose(0, 1)
+            vjps[name] = kind(turned.to(self.dtype), None, (1, *self.shapes[name]))
+        return vjps
 
     @torch.no_grad()
     def backward(self, inject: Inject) -> Tensor:
@@ -239,54 +60,41 @@ class Propagation:
 
         To be called once, after `forward` has been drained.
 
-        inject(layer, features, into) writes the gradient of the loss at a layer that is read into
-        `into`, which has the shape of the features.
+        Args:
+            inject: inject(layer, features, into) writes the gradient of the loss at a layer that is
+                read into `into`, which has the shape of the features.
         """
         last = self.nodes[-1]
-        g = (
-            torch.empty_like(self.memory[last])
-            if last.startswith("conv")
-            else self._view(self.shapes[last])
-        )
+        if last.startswith("conv"):
+            g = torch.empty_like(self.memory[last])
+        else:
+            g = self._view(self.shapes[last])
         inject(last, self.memory[last], g)
-        # g is the gradient at the node's output; or, if true, still at that of the pooling after it
-        pooled = False
+        # Whether g is not the gradient at the node's output but at that of the pooling after it.
+        is_pooled = False
         for i in reversed(range(len(self.nodes))):
             node = self.nodes[i]
-            if node == "pool1" and self.layout.twice:
-                g = self._again(g)
+            before = self.nodes[i - 1] if i else ""
+            if node == "pool1" and self.layout.recomputed:
+                g = self._recompute(g)
             if node.startswith("pool"):
-                g, pooled = self._before_pooling(g, self.memory[self.nodes[i - 1]])
+                g, is_pooled = _before_pooling(self.net, g, self.memory[before])
             elif node.startswith("relu"):
-                g = self._before_relu(node, g, pooled, inject)
-                pooled = False
+                g = self._before_relu(node, g, is_pooled, inject)
+                is_pooled = False
             else:
-                g = self._before_convolution(node, g, self.nodes[i - 1] if i else "", inject)
+                g = self._before_convolution(node, g, before, inject)
         return g
 
-    def _again(self, g: Tensor) -> Tensor:
-        """Compute the features of the first block a second time.
-
-        Return the gradient, which is in the scratch memory.
-        """
-        g = g.clone() if self.split else g  # the split image goes through the scratch memory
-        for _ in self._through(self.layout.twice):
+    def _recompute(self, g: Tensor) -> Tensor:
+        """Compute the features of the first block again; return the gradient."""
+        if self.splits_image:
+            g = g.clone()  # the split image goes through the scratch memory, where g is
+        for _ in self._outputs(self.layout.recomputed):
             pass
         return g
 
-    def _before_pooling(self, g: Tensor, features: Tensor) -> tuple[Tensor, bool]:
-        """(gradient at the pooling's input, False).
-
-        For average pooling, (the gradient of each of its four inputs, True).
-        """
-        if self.net.pool == "avg":
-            return g.mul_(self.net.gain / 4), True
-        with torch.enable_grad():
-            leaf = features.detach().requires_grad_(True)
-            (g,) = torch.autograd.grad(self.net.pooled(leaf), leaf, g)
-        return g, False
-
-    def _before_relu(self, node: str, g: Tensor, pooled: bool, inject: Inject) -> Tensor:
+    def _before_relu(self, node: str, g: Tensor, is_pooled: bool, inject: Inject) -> Tensor:
         """The gradient before a ReLU: that after it where its output is positive.
 
         It overwrites the features.
@@ -296,14 +104,20 @@ class Propagation:
         if following.startswith("pool") and following in self.nodes and node in self.reads:
             total = torch.empty_like(y)
             inject(node, y, total)
-            _quads(total, g).add_(_spread(g)) if pooled else total.add_(g)
-            g, pooled = total, False
-        if pooled:
-            _mask_gradient(_spread(g), _quads(y, g))
-            for rest in (_pixels(y)[2 * g.shape[2] :], _pixels(y)[:, 2 * g.shape[3] :]):
-                rest.zero_()  # an odd last row or column, which pooling drops
-        else:
+            if is_pooled:
+                _quads(total, g).add_(_repeated(g))
+            else:
+                total.add_(g)
+            g = total
+            is_pooled = False
+        if not is_pooled:
             _mask_gradient(g, y)
+            return y
+        _mask_gradient(_repeated(g), _quads(y, g))
+        # An odd last row or column, which pooling drops.
+        height, width = g.shape[2:]
+        _pixels(y)[2 * height :].zero_()
+        _pixels(y)[:, 2 * width :].zero_()
         return y
 
     def _before_convolution(self, node: str, g: Tensor, before: str, inject: Inject) -> Tensor:
@@ -313,34 +127,50 @@ class Propagation:
             inject(node, self.memory[node], injected)
             g = g.add_(injected)
         if not before:
-            return self._exit(g)
+            return self._before_preprocessing(g)
         into = self._view(self.shapes[before])
-        read = before in self.reads
-        if read:
+        is_read = before in self.reads
+        if is_read:
             inject(before, self.memory[before], into)
-        return self.vjps[node](g, into, add=read)
+        return self.vjps[node](g, into, add=is_read)
 
-    def _exit(self, g: Tensor) -> Tensor:
+    def _before_preprocessing(self, g: Tensor) -> Tensor:
         """The gradient at the image, given that at the output of the first convolution."""
         height, width = self.shapes["conv1_1"][1:]
         g = self.vjps["conv1_1"](g, self._view((3, height, width)))
         image = torch.zeros(1, 3, height, width, dtype=self.net.dtype, device=self.net.device)
         with torch.enable_grad():
             image.requires_grad_(True)
-            return torch.autograd.grad(
-                self.net.weights.preprocessing(image), image, g.to(image.dtype)
-            )[0]
+            preprocessed = self.net.weights.preprocessing(image)
+            return torch.autograd.grad(preprocessed, image, g.to(image.dtype))[0]
 
 
-def _spread(g: Tensor) -> Tensor:
+def _before_pooling(net: VGG, g: Tensor, features: Tensor) -> tuple[Tensor, bool]:
+    """(gradient at the pooling's input, False).
+
+    For average pooling, (the gradient of each of its four inputs, True).
+    """
+    if net.pool == "avg":
+        return g.mul_(net.gain / 4), True
+    with torch.enable_grad():
+        leaf = features.detach().requires_grad_(True)
+        (g,) = torch.autograd.grad(net.pooled(leaf), leaf, g)
+    return g, False
+
+
+def _pixels(t: Tensor) -> Tensor:
+    """(1, C, h, w) -> (h, w, C), a view."""
+    return t[0].permute(1, 2, 0)
+
+
+def _repeated(g: Tensor) -> Tensor:
     """(1, C, h, w) -> (h, 2, w, 2, C): a view that repeats each position four times."""
     c, h, w = g.shape[1:]
     return _pixels(g)[:, None, :, None].expand(h, 2, w, 2, c)
 
 
 def _quads(y: Tensor, g: Tensor) -> Tensor:
-    """(1, C, H, W) -> (h, 2, w, 2, C): a view of the positions that are averaged by pooling to the
-    (h, w) of g."""
+    """(1, C, H, W) -> (h, 2, w, 2, C): a view of the positions that pooling averages to g's."""
     h, w = g.shape[2:]
     return _pixels(y)[: 2 * h, : 2 * w].unflatten(0, (h, 2)).unflatten(2, (w, 2))
 

@@ -19,19 +19,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nstlab.method.crops import Crop, added
+from nstlab.method.active_layers import ActiveLayer
+from nstlab.method.crops import Crop, accumulate
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
-from nstlab.method.fast.evaluation import ByHand, FastBound, unit_of, vjp_of_part
+from nstlab.method.fast.evaluation import FastBound, VjpBound, range_factor, vjp_of_part
 from nstlab.method.fast.geometry import Tile
 from nstlab.method.fast.windows import Tiling, Windows
-from nstlab.method.objectives import ActiveLayer, Bound, Objective
+from nstlab.method.objectives import Bound, Objective
 from nstlab.method.terms import PIXELS, Term
 from nstlab.networks.base import Network
 from nstlab.networks.vgg import VGG, is_fast
 
 CHUNK = 1 << 21  # numbers of a layer's features that are copied at a time
-
-# --- evaluation -----------------------------------------------------------------------------------
 
 
 def bind(
@@ -41,10 +40,11 @@ def bind(
     arithmetic: Arithmetic | None = None,
     tiling: Tiling | None = None,
 ) -> Bound:
-    """Bind an objective for one network and images of shape (H, W), on the fast path if there is
-    one for it.
+    """Bind an objective for one network and one size, on the fast path if there is one for it.
 
     Args:
+        objective: with at least one weight that is not 0.
+        shape: (H, W) of the images.
         arithmetic: the network's by default.
         tiling: how to cut pictures whose features take more than its budget.
     """
@@ -58,11 +58,8 @@ def bind(
 
 
 @dataclass
-class TiledBound(ByHand):
-    """A `Bound` that evaluates tile by tile.
-
-    The picture may be on another device than the network.
-    """
+class _TiledTargets(VjpBound):
+    """A `Bound` whose targets are computed tile by tile."""
 
     net: VGG
     arithmetic: Arithmetic = field(kw_only=True)
@@ -71,6 +68,85 @@ class TiledBound(ByHand):
     _margins: dict[str, int] = field(init=False, default_factory=dict)
     # The tiles of the targets that have positions.
     _tiles: list[Tile] = field(init=False, default_factory=list)
+
+    @torch.no_grad()
+    def _compute_targets(self, weights: Mapping[str, float]) -> None:
+        layers = self.objective.active_layers(weights)
+        team = self.tiling.team
+        tiles = self._windows_for(layers).tiles
+        if tiles != self._tiles:
+            if team.size > 1:  # each rank has the targets of the positions that were its own
+                self._forget_positional_targets()
+            self._tiles = tiles
+        missing = self._missing_targets(weights)
+        if team.leads and missing:
+            team.broadcast(do="targets", weights=weights)
+        for term, by_read in sorted(missing.items(), key=lambda item: item[0].positional):
+            picture = term.target_image(self.shape)
+            if picture is not None:
+                self.targets |= self._targets_of(term, by_read, picture, layers)
+
+    def _forget_positional_targets(self) -> None:
+        """Drop the targets that have as many positions as the picture."""
+        names = {term.name for _, term in self.objective.terms if term.positional}
+        self.targets = {key: target for key, target in self.targets.items() if key[0] not in names}
+
+    def _targets_of(
+        self,
+        term: Term,
+        by_read: Mapping[str, list[ActiveLayer]],
+        picture: Tensor,
+        layers: Sequence[ActiveLayer],
+    ) -> dict[tuple[str, str], Tensor]:
+        """The targets of these layers of a term, from their picture.
+
+        Those with positions are made of the tiles of the evaluations, so that each rank has what it
+        will need; others of tiles of their own.
+        """
+        if term.positional:
+            windows = self._windows_for(layers)
+        else:
+            self._windows = None  # its memory is free for that of the target's picture
+            margins = dict.fromkeys(by_read, term.margin)
+            windows = Windows(self.net, margins, picture.shape[-2:], self.arithmetic, self.tiling)
+        totals: dict[tuple[str, str], Tensor] = {}
+        for tile, read, features in windows.forward(picture):
+            for layer in by_read.get(read, ()):
+                for crop, f in _crops(term, tile, read, features):
+                    totals[layer.key] = term.accumulate_target(
+                        totals.get(layer.key), f, crop, picture
+                    )
+        if not term.positional:
+            windows.team.sum(totals.values())
+        targets = {key: term.finalize_target(total) for key, total in totals.items()}
+        # Those with positions stay where they are.
+        return {
+            key: target if target.ndim == 4 else target.to(self.net.device, self.net.dtype)
+            for key, target in targets.items()
+        }
+
+    def _windows_for(self, layers: Sequence[ActiveLayer]) -> Windows:
+        """The windows for these layers of terms; only the last ones are kept."""
+        margins: dict[str, int] = {}
+        for layer in layers:
+            margins[layer.read] = max(margins.get(layer.read, 0), layer.term.margin)
+        if self._windows is None or self._margins != margins:
+            self._windows = None  # frees its memory before the next one takes its own
+            self._windows = Windows(self.net, margins, self.shape, self.arithmetic, self.tiling)
+            self._margins = margins
+        return self._windows
+
+
+@dataclass
+class TiledBound(_TiledTargets):
+    """A `Bound` that evaluates tile by tile.
+
+    The picture may be on another device than the network.
+
+    Attributes:
+        arithmetic: the type of numbers in which it evaluates.
+        tiling: how pictures are cut.
+    """
 
     def __post_init__(self) -> None:
         if self.tiling.team.leads:
@@ -81,159 +157,77 @@ class TiledBound(ByHand):
         super().__post_init__()
 
     @torch.no_grad()
-    def _compute_targets(self, weights: Mapping[str, float]) -> None:
-        actives = self.objective.active(weights)
-        team = self.tiling.team
-        if (tiles := self._windows_of(actives).tiles) != self._tiles:
-            if team.size > 1:  # each rank has the targets of the positions that were its own
-                self._forget_positional()
-            self._tiles = tiles
-        missing = self._missing(weights)
-        if team.leads and missing:
-            team.broadcast(do="targets", weights=weights)
-        for term, reads in sorted(missing.items(), key=lambda item: item[0].positional):
-            picture = term.target_image(self.shape)
-            if picture is not None:
-                self.targets |= self._targets_of(term, reads, picture, actives)
-
-    def _forget_positional(self) -> None:
-        """Drop the targets that have as many positions as the picture."""
-        names = {term.name for _, term in self.objective.terms if term.positional}
-        self.targets = {key: target for key, target in self.targets.items() if key[0] not in names}
-
-    def _targets_of(
-        self,
-        term: Term,
-        reads: Mapping[str, list[ActiveLayer]],
-        picture: Tensor,
-        actives: Sequence[ActiveLayer],
-    ) -> dict[tuple[str, str], Tensor]:
-        """The targets of these layers of a term, from their picture.
-
-        Those with positions are made of the tiles of the evaluations, so that each rank has what it
-        will need; others of tiles of their own.
-        """
-        if term.positional:
-            windows = self._windows_of(actives)
-        else:
-            self._windows = None  # its memory is free for that of the target's picture
-            margins = dict.fromkeys(reads, term.margin)
-            windows = Windows(self.net, margins, picture.shape[-2:], self.arithmetic, self.tiling)
-        totals: dict[tuple[str, str], Tensor] = {}
-        for tile, read, features in windows.forward(picture):
-            for active in reads.get(read, ()):
-                for crop, f in _pieces(term, tile, read, features):
-                    totals[active.key] = term.accumulate_target(
-                        totals.get(active.key), f, crop, picture
-                    )
-        if not term.positional:
-            windows.team.sum(totals.values())
-        return {key: self._placed(term.finalize_target(total)) for key, total in totals.items()}
-
-    def _placed(self, target: Tensor) -> Tensor:
-        """A target where and as evaluations need it; one with positions stays where it is."""
-        return target if target.ndim == 4 else target.to(self.net.device, self.net.dtype)
-
-    @torch.no_grad()
     def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        actives, at = self.active_by_layer()
-        windows = self._windows_of(actives)
-        statistics = {}
+        layers, by_read = self.layers_by_read()
+        windows = self._windows_for(layers)
         if windows.team.leads:
             windows.team.broadcast(do="evaluate", weights=self.weights)
         windows.hand_out(image)
-        for tile, read, features in windows.forward(image):
-            for active in at.get(read, ()):
-                for crop, f in _pieces(active.term, tile, read, features):
-                    part = active.term.part(f, self.targets.get(active.key), crop)
-                    statistics[active.key] = added(statistics.get(active.key), part)
-        windows.team.sum(statistics.values())
+        statistics = self._sum_statistics(image, windows, by_read)
         total, values, grad_outputs = self.differentiate_scores(
-            actives, statistics, self._blanks(at)
+            layers, statistics, self._empty_features(by_read)
         )
-        unit = unit_of(grad_outputs.values(), self.arithmetic, self.shape)
+        grad = self._gradient(image, windows, by_read, grad_outputs)
+        return total, grad, values
+
+    def _sum_statistics(
+        self, image: Tensor, windows: Windows, by_read: Mapping[str, list[ActiveLayer]]
+    ) -> dict[tuple[str, str], Tensor]:
+        """The first pass: the statistics of all tiles of all ranks."""
+        statistics: dict[tuple[str, str], Tensor] = {}
+        for tile, read, features in windows.forward(image):
+            for layer in by_read.get(read, ()):
+                for crop, f in _crops(layer.term, tile, read, features):
+                    part = layer.term.part(f, self.targets.get(layer.key), crop)
+                    statistics[layer.key] = accumulate(statistics.get(layer.key), part)
+        windows.team.sum(statistics.values())
+        return statistics
+
+    def _gradient(
+        self,
+        image: Tensor,
+        windows: Windows,
+        by_read: Mapping[str, list[ActiveLayer]],
+        grad_outputs: Mapping[tuple[str, str], Tensor],
+    ) -> Tensor:
+        """The second pass: the gradient at the image, of this rank's tiles, on the first of all."""
+        factor = range_factor(grad_outputs.values(), self.arithmetic, self.shape)
 
         def inject(tile: Tile, read: str, features: Tensor, into: Tensor) -> None:
             if read == PIXELS:
-                into.div_(unit)
+                into.div_(factor)
             else:
                 into.zero_()
-            for active in at.get(read, ()):
-                for crop, f in _pieces(active.term, tile, read, features):
-                    grad_output = grad_outputs[active.key] * (1.0 if read == PIXELS else unit)
-                    change = vjp_of_part(
-                        active.term, grad_output, f, self.targets.get(active.key), crop
-                    )
-                    tile.inside(read, crop.wider(active.term.margin)).of(into).add_(change)
+            for layer in by_read.get(read, ()):
+                grad_output = grad_outputs[layer.key] * (1.0 if read == PIXELS else factor)
+                target = self.targets.get(layer.key)
+                for crop, f in _crops(layer.term, tile, read, features):
+                    change = vjp_of_part(layer.term, grad_output, f, target, crop)
+                    tile.inside(read, crop.wider(layer.term.margin)).of(into).add_(change)
 
         grad = torch.zeros_like(image)
         for tile, change in windows.backward(image, inject):
-            grad[..., tile.window.rows, tile.window.columns] += change.to(grad)
+            tile.window.of(grad).add_(change.to(grad))
         windows.collect(grad)
-        return total, grad, values
+        return grad
 
-    def _windows_of(self, actives: Sequence[ActiveLayer]) -> Windows:
-        """The windows for these layers of terms; only the last ones are kept."""
-        margins: dict[str, int] = {}
-        for active in actives:
-            margins[active.read] = max(margins.get(active.read, 0), active.term.margin)
-        if self._windows is None or self._margins != margins:
-            self._windows = None  # its memory is free before the next one takes its own
-            self._windows = Windows(self.net, margins, self.shape, self.arithmetic, self.tiling)
-            self._margins = margins
-        return self._windows
-
-    def _blanks(self, reads: Iterable[str]) -> dict[str, Tensor]:
+    def _empty_features(self, reads: Iterable[str]) -> dict[str, Tensor]:
         """Tensors with the shapes of the features that are read, which take no memory."""
         shapes = self.net.shapes(set(reads) - {PIXELS}, self.shape) | {PIXELS: (3, *self.shape)}
-        return {
-            read: torch.zeros(1, device=self.net.device).expand(1, *shape)
-            for read, shape in shapes.items()
-        }
+        zero = torch.zeros(1, device=self.net.device)
+        return {read: zero.expand(1, *shape) for read, shape in shapes.items()}
 
 
-def _pieces(term: Term, tile: Tile, read: str, features: Tensor) -> Iterator[tuple[Crop, Tensor]]:
-    """(crop, its features with the term's margin): the tile's own positions at a layer, if possible
-    some rows at a time."""
-    crop = tile.crop(read)
-    rows = crop.shape[0]
-    if type(term).part is Term.part:
-        rows = max(1, CHUNK // (features.shape[1] * max(1, crop.shape[1])))
-    for first in range(crop.rows.start, crop.rows.stop, rows):
-        part = Crop(slice(first, min(first + rows, crop.rows.stop)), crop.columns, crop.whole)
-        values = tile.inside(read, part.wider(term.margin)).of(features)
-        yield part, values.contiguous(memory_format=torch.channels_last)
+def _crops(term: Term, tile: Tile, read: str, features: Tensor) -> Iterator[tuple[Crop, Tensor]]:
+    """Yield (crop, its features with the term's margin) of the tile's own positions at a layer.
 
-
-# --- several ranks --------------------------------------------------------------------------------
-
-
-@dataclass
-class _ServingBound(TiledBound):
-    """The `TiledBound` of a rank that serves; its targets are computed when it is told."""
-
-    def __post_init__(self) -> None:
-        self.weights = self.objective.weights
-
-
-def serve(objective: Objective, net: VGG, start: Tensor, tiling: Tiling) -> None:
-    """Evaluate tiles for the first rank, which runs the engine on the same objective, network and
-    start, until it ends.
-
-    Raises:
-        InputError: if that rank is lost.
+    If the term allows it, there are some rows in each.
     """
-    bound, image = None, start
-    while (order := tiling.team.receive_broadcast())["do"] != "end":
-        if order["do"] == "bind":
-            bound = None
-            arithmetic = Arithmetic(getattr(torch, order["dtype"]), order["tf32"])
-            bound = _ServingBound(
-                objective, net, tuple(order["shape"]), arithmetic=arithmetic, tiling=tiling
-            )
-            image = start.new_zeros(1, 3, *order["shape"])
-        elif bound is not None and order["do"] == "targets":
-            bound._compute_targets(order["weights"])
-        elif bound is not None:
-            bound.weights = order["weights"]
-            bound.evaluate(image)
+    own = tile.crop(read)
+    rows = own.shape[0]
+    if type(term).part is Term.part:
+        rows = max(1, CHUNK // (features.shape[1] * max(1, own.shape[1])))
+    for first in range(own.rows.start, own.rows.stop, rows):
+        crop = Crop(slice(first, min(first + rows, own.rows.stop)), own.columns, own.whole)
+        values = tile.inside(read, crop.wider(term.margin)).of(features)
+        yield crop, values.contiguous(memory_format=torch.channels_last)

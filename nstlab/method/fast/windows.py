@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from math import prod
 
 import torch
@@ -11,8 +12,16 @@ from torch import Tensor
 
 from nstlab.base.settings import InputError
 from nstlab.method.fast.arithmetic import Arithmetic
-from nstlab.method.fast.geometry import Tile, best_sides, grid_of, halo_of, tile_grid
-from nstlab.method.fast.propagation import Layout, Propagation
+from nstlab.method.fast.geometry import (
+    Tile,
+    best_sides,
+    grid_of,
+    halo_of,
+    round_up,
+    tile_grid,
+)
+from nstlab.method.fast.layout import Layout
+from nstlab.method.fast.propagation import Inject, Propagation
 from nstlab.method.fast.ranks import Team, span_of
 from nstlab.method.terms import PIXELS
 from nstlab.networks.vgg import VGG
@@ -23,6 +32,7 @@ WINDOW = 96
 # Pixels: a picture with less than a square of this side for each rank is evaluated by the first one
 # alone.
 ALONE = 256
+SHARED = -1  # the slot of memory that tiles share
 
 
 @dataclass(frozen=True)
@@ -42,22 +52,30 @@ class Tiling:
     def fits_untiled(
         self, net: VGG, reads: Collection[str], shape: Sequence[int], arithmetic: Arithmetic
     ) -> bool:
-        """Whether a picture of (H, W) needs no tiles."""
-        if self.side is not None or (
-            self.team.size > 1 and prod(shape) >= self.team.size * ALONE**2
-        ):
+        """Whether a picture of shape (H, W) needs no tiles.
+
+        Args:
+            reads: the network's layers that are read.
+            arithmetic: of its features.
+        """
+        if self.side is not None:
+            return False
+        if self.team.size > 1 and prod(shape) >= self.team.size * ALONE**2:
             return False
         features = prod(shape) * bytes_a_pixel(net, reads, arithmetic)
-        return weights_of(net, reads, arithmetic) + features <= self.budget
+        return weight_bytes(net, reads, arithmetic) + features <= self.budget
 
     def tiles(
         self, net: VGG, margins: Mapping[str, int], shape: Sequence[int], arithmetic: Arithmetic
     ) -> tuple[list[Tile], int]:
-        """(the tiles of a picture of (H, W), how many of them have their features kept between the
-        passes).
+        """Cut a picture of shape (H, W).
 
         Args:
             margins: see `halo_of`.
+            arithmetic: of the features.
+
+        Returns:
+            (the tiles, how many of them have their features kept between the passes).
 
         Raises:
             InputError: if there is not room for even the smallest tile.
@@ -65,27 +83,26 @@ class Tiling:
         reads = margins.keys() - {PIXELS}
         grid = grid_of(net, reads)
         halo = halo_of(net, margins)
-        pixels = (self.budget - weights_of(net, reads, arithmetic)) / bytes_a_pixel(
-            net, reads, arithmetic
-        )
-        if self.side is not None:
-            sides = (-(-self.side // grid) * grid,) * 2
-        elif (sides := best_sides(shape, grid, halo, pixels, self.team.size)) is None:
+        feature_budget = self.budget - weight_bytes(net, reads, arithmetic)
+        pixels = feature_budget / bytes_a_pixel(net, reads, arithmetic)
+        if self.side is None:
+            sides = best_sides(shape, grid, halo, pixels, self.team.size)
+        else:
+            sides = (round_up(self.side, grid),) * 2
+        if sides is None:
             raise InputError(
                 f"memory: {self.budget / 1e9:.2f} GB are too little for the features of even the "
                 "smallest tile"
             )
         tiles = tile_grid(shape, sides, grid, halo)
-        return tiles, max(1, int(pixels / max(prod(tile.window.shape) for tile in tiles)))
+        largest = max(prod(tile.window.shape) for tile in tiles)
+        return tiles, max(1, int(pixels / largest))
 
 
-def weights_of(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> int:
+def weight_bytes(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> int:
     """Bytes of the packed weights, forward and back."""
-    return (
-        2
-        * arithmetic.dtype.itemsize
-        * sum(net.convolution(name)[0].numel() for name in net.path(reads))
-    )
+    numbers = sum(net.convolution(name)[0].numel() for name in net.path(reads))
+    return 2 * arithmetic.dtype.itemsize * numbers
 
 
 def bytes_a_pixel(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> float:
@@ -95,11 +112,55 @@ def bytes_a_pixel(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> f
     return WINDOW + features * arithmetic.dtype.itemsize / side**2
 
 
+class PropagationPool:
+    """Propagations for windows of several shapes, with one piece of memory for each slot.
+
+    Args:
+        net: the network.
+        reads: its layers that are read.
+        shapes: (H, W) of the windows.
+        arithmetic: of the features.
+    """
+
+    def __init__(
+        self,
+        net: VGG,
+        reads: Collection[str],
+        shapes: Collection[tuple[int, int]],
+        arithmetic: Arithmetic,
+    ):
+        self.net = net
+        self.reads = reads
+        self.arithmetic = arithmetic
+        # The shape that needs most memory, which is then enough for all. It is not always the
+        # largest.
+        shape = max(shapes, key=lambda s: Layout.of(net, reads, s, arithmetic.dtype).total)
+        self.first = Propagation(net, reads, shape, arithmetic)
+        self.by_shape = {shape: self.first}
+        self.buffers = {SHARED: self.first.buffer}
+
+    def propagation(self, shape: tuple[int, int], slot: int) -> Propagation:
+        """The propagation for windows of a shape (H, W), in the memory of a slot."""
+        if shape not in self.by_shape:
+            self.by_shape[shape] = Propagation(
+                self.net, self.reads, shape, self.arithmetic, like=self.first
+            )
+        propagation = self.by_shape[shape]
+        if slot not in self.buffers:
+            self.buffers[slot] = propagation.allocate()
+        propagation.use(self.buffers[slot])
+        return propagation
+
+
 class Windows:
     """Features of some layers, and the gradient at the picture, tile by tile.
 
     Args:
-        margins: see `halo_of`.
+        net: the network.
+        margins: {layer that is read: positions that are needed around a tile's}; see `halo_of`.
+        shape: (H, W) of the pictures.
+        arithmetic: of the features.
+        tiling: how pictures are cut.
     """
 
     def __init__(
@@ -118,98 +179,83 @@ class Windows:
         self.team = tiling.team if len(self.tiles) >= tiling.team.size else Team(0, 1)
         self.mine = self.team.share(len(self.tiles))
         self.kept = min(kept, len(self.mine))
-        self._propagations: dict[tuple[int, int], Propagation] = {}
-        self._memories: dict[int, Tensor] = {}
 
-    def _propagation(self, i: int) -> Propagation:
-        """The propagation for a tile, in the memory that it has: its own one for the first tiles,
-        the same for the others."""
-        # The one with the most memory comes first, so that its memory is enough for all; it is not
-        # always the largest.
-        if not self._propagations:
-            shapes = {self.tiles[i].window.shape for i in self.mine}
-            most = max(
-                shapes,
-                key=lambda shape: (
-                    Layout.of(self.net, self.reads, shape, self.arithmetic.dtype).total
-                ),
-            )
-            self._propagations[most] = Propagation(self.net, self.reads, most, self.arithmetic)
-            self._memories[-1] = self._propagations[most].all
-        shape = self.tiles[i].window.shape
-        if shape not in self._propagations:
-            like = next(iter(self._propagations.values()))
-            self._propagations[shape] = Propagation(
-                self.net, self.reads, shape, self.arithmetic, like
-            )
-        propagation = self._propagations[shape]
-        slot = i if i - self.mine.start < self.kept - 1 else -1
-        if slot not in self._memories:
-            self._memories[slot] = propagation.blank()
-        propagation.use(self._memories[slot])
-        return propagation
-
-    def _window(self, picture: Tensor, i: int) -> Tensor:
-        """The pixels of a tile's window, on the network's device."""
-        window = self.tiles[i].window
-        return (
-            picture[..., window.rows, window.columns]
-            .contiguous()
-            .to(self.net.device, self.net.dtype)
-        )
-
-    def rows(self, rank: int) -> slice:
-        """The rows of the picture that a rank's tiles read."""
-        return span_of([self.tiles[i].window.rows for i in self.team.share(len(self.tiles), rank)])
-
-    def hand_out(self, image: Tensor) -> None:
-        """Give each rank the rows of the picture that it reads."""
-        if self.team.leads:
-            for rank in range(1, self.team.size):
-                self.team.send(image, self.rows(rank), rank)
-        else:
-            self.team.receive(image, self.rows(self.team.rank), 0)
-
-    def collect(self, grad: Tensor) -> None:
-        """Add up the gradients of all ranks on the first one."""
-        if self.team.leads:
-            for rank in range(1, self.team.size):
-                self.team.receive(grad, self.rows(rank), rank, add=True)
-        else:
-            self.team.send(grad, self.rows(self.team.rank), 0)
+    # --- the two passes
 
     def forward(self, picture: Tensor) -> Iterator[tuple[Tile, str, Tensor]]:
         """Yield (tile, layer, features of the tile's window), for each tile the pixels first."""
         for i in self.mine:
             tile = self.tiles[i]
-            window = self._window(picture, i)
+            window = self._pixels_of(tile, picture)
             yield tile, PIXELS, window
             if self.reads:
-                yield from (
-                    (tile, read, features)
-                    for read, features in self._propagation(i).forward(window)
-                )
+                for read, features in self._propagation(i).forward(window):
+                    yield tile, read, features
 
     def backward(
         self, picture: Tensor, inject: Callable[[Tile, str, Tensor, Tensor], None]
     ) -> Iterator[tuple[Tile, Tensor]]:
-        """Yield (tile, gradient at its window), after `forward`; inject is that of
-        `Propagation.backward`."""
+        """Yield (tile, gradient at its window), after `forward`.
+
+        Args:
+            picture: that of `forward`.
+            inject: inject(tile, layer, features, into) writes the gradient of the loss there; see
+                `Propagation.backward`.
+        """
         for i in reversed(self.mine):
             tile = self.tiles[i]
-            window = self._window(picture, i)
-            if not self.reads:
-                grad = torch.zeros_like(window)
+            window = self._pixels_of(tile, picture)
+            if self.reads:
+                grad = self._propagate_back(i, window, partial(inject, tile))
             else:
-                propagation = self._propagation(i)
-                propagation.image = window
-                # The features of the next tile have taken the place of this one's.
-                overwritten = self.kept - 1 <= i - self.mine.start < len(self.mine) - 1
-                if overwritten:
-                    for _ in propagation.forward(window):
-                        pass
-                grad = propagation.backward(
-                    lambda read, f, into, tile=tile: inject(tile, read, f, into)
-                )
+                grad = torch.zeros_like(window)
             inject(tile, PIXELS, window, grad)
             yield tile, grad
+
+    def _propagate_back(self, i: int, window: Tensor, inject: Inject) -> Tensor:
+        """The gradient at the window of a tile, whose features are computed again if need be."""
+        propagation = self._propagation(i)
+        propagation.image = window
+        number = i - self.mine.start
+        is_overwritten = self.kept - 1 <= number < len(self.mine) - 1  # by the next tile's features
+        if is_overwritten:
+            for _ in propagation.forward(window):
+                pass
+        return propagation.backward(inject)
+
+    def _pixels_of(self, tile: Tile, picture: Tensor) -> Tensor:
+        """The pixels of a tile's window, on the network's device."""
+        return tile.window.of(picture).contiguous().to(self.net.device, self.net.dtype)
+
+    def _propagation(self, i: int) -> Propagation:
+        """The propagation for a tile, in memory of its own for the first tiles, else shared."""
+        is_kept = i - self.mine.start < self.kept - 1
+        return self._pool.propagation(self.tiles[i].window.shape, i if is_kept else SHARED)
+
+    @cached_property
+    def _pool(self) -> PropagationPool:
+        """Made when features are first computed, since it takes the memory for them."""
+        shapes = {self.tiles[i].window.shape for i in self.mine}
+        return PropagationPool(self.net, self.reads, shapes, self.arithmetic)
+
+    # --- several ranks
+
+    def hand_out(self, image: Tensor) -> None:
+        """Give each rank the rows of the picture that it reads."""
+        if self.team.leads:
+            for rank in range(1, self.team.size):
+                self.team.send(image, self._rows_of(rank), rank)
+        else:
+            self.team.receive(image, self._rows_of(self.team.rank), 0)
+
+    def collect(self, grad: Tensor) -> None:
+        """Add up the gradients of all ranks on the first one."""
+        if self.team.leads:
+            for rank in range(1, self.team.size):
+                self.team.receive(grad, self._rows_of(rank), rank, add=True)
+        else:
+            self.team.send(grad, self._rows_of(self.team.rank), 0)
+
+    def _rows_of(self, rank: int) -> slice:
+        """The rows of the picture that a rank's tiles read."""
+        return span_of([self.tiles[i].window.rows for i in self.team.share(len(self.tiles), rank)])

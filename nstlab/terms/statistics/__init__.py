@@ -1,6 +1,8 @@
-"""What of a painting's features is its style, other than the Gram matrix: one file each, named as
-users write it (`mmd_poly.py` is "mmd-poly"), with a class `Statistic` on `Style`. Imports nothing
-heavy."""
+"""Statistics of style other than the Gram matrix.
+
+There is one file for each, named as users write it (`mmd_poly.py` is "mmd-poly"), with a class
+`Statistic` on `Style`. Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,16 @@ GRAM = "gram"
 
 
 def names() -> tuple[str, ...]:
-    """All statistics, the paper's first."""
+    """The names of all statistics as users write them, the paper's first."""
     return GRAM, *sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
 def kind(name: str) -> type[Style]:
-    """The term of a statistic."""
+    """The class of a statistic's term.
+
+    Args:
+        name: one of `names()`.
+    """
     if name == GRAM:
         from nstlab.method.terms import Style
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nstlab.method.statistics import positions, widen
-from nstlab.method.terms import Style, put
+from nstlab.method.statistics import positions, widen, write_gradient
+from nstlab.method.terms import Style
 
 # Added to variances, so that the deviation of a filter that is constant can be differentiated.
 FLAT = 1e-6
 
 
 class Statistic(Style):
-    """f/N Σ_i ((m_i - m'_i)² + (s_i - s'_i)²) over the N filters, with means m and deviations s,
-    and the convention's factor f (Li, Wang, Liu, Hou 2017, "Demystifying Neural Style Transfer",
-    equation 12)."""
+    """f/N Σ_i ((m_i - m'_i)² + (s_i - s'_i)²) over the N filters, with means m and deviations s.
+
+    f is the convention's factor (Li, Wang, Liu, Hou 2017, "Demystifying Neural Style Transfer",
+    equation 12).
+    """
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
         """(2, C): the means of F and of F²."""
@@ -34,11 +36,12 @@ class Statistic(Style):
     ) -> None:
         """(a + 2 b F) / M, where a and b are the gradients at the means of F and of F²."""
         rows = positions(features)
-        out = positions(into)
-        at_mean, at_square = grad_output / rows.shape[0]
-        put(rows * (2 * at_square) + at_mean, out, add)
+        grad_mean, grad_square = grad_output / rows.shape[0]
+        write_gradient(rows * (2 * grad_square) + grad_mean, positions(into), add)
 
 
 def _mean_and_deviation(moments: Tensor) -> Tensor:
+    """(2, C), the means of F and of F² -> (2, C)."""
     mean, square = moments
-    return torch.stack([mean, ((square - mean.square()).clamp_min(0) + FLAT).sqrt()])
+    variance = (square - mean.square()).clamp_min(0)
+    return torch.stack([mean, (variance + FLAT).sqrt()])

@@ -1,5 +1,4 @@
-"""The maximum mean discrepancy with a quadratic kernel: the Gram loss, and the distance of the
-means."""
+"""The maximum mean discrepancy with a quadratic kernel: the Gram loss, and that of the means."""
 
 from __future__ import annotations
 
@@ -8,18 +7,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nstlab.method.statistics import moments
-from nstlab.method.terms import Style, moments_vjp
+from nstlab.method.statistics import moments, moments_vjp
+from nstlab.method.terms import Style
 
 
 @dataclass(frozen=True, eq=False)
 class Statistic(Style):
-    """The squared discrepancy with k(x, y) = (xᵀy + c)², times the convention's factor of the
-    style.
+    """The squared discrepancy with k(x, y) = (xᵀy + c)², times the convention's factor of style.
 
     The kernel is a scalar product of (x xᵀ, √(2c) x, c), so the discrepancy is Σ (G - A)² + 2c |m -
     m'|² with Gram matrices and mean features. With c = 0 it is the Gram loss (Li, Wang, Liu, Hou
-    2017, equation 9)."""
+    2017, equation 9).
+
+    Attributes:
+        offset: c.
+    """
 
     offset: float = 1.0
 

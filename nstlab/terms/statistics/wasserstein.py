@@ -14,13 +14,13 @@ DIRECTIONS = 64  # on which features are projected
 
 
 class Statistic(Style):
-    """Mean over directions and positions of the squared difference of the sorted projections
-    (Heitz, Vanhoey, Chambon, Belcour 2021, "A Sliced Wasserstein Loss for Neural Texture
-    Synthesis"), times the convention's factor.
+    """Mean squared difference of sorted projections on directions, times the convention's factor.
 
+    Heitz, Vanhoey, Chambon, Belcour 2021, "A Sliced Wasserstein Loss for Neural Texture Synthesis".
     They draw directions anew at each step; here they are the same in every run, so that the loss is
     a function of the picture. The statistic is no mean over positions: it has as many numbers as
-    there are positions."""
+    there are positions.
+    """
 
     def statistic(self, features: Tensor, target: Tensor | None) -> Tensor:
         """(D, M): the projections of all positions on each direction."""
@@ -47,12 +47,15 @@ class Statistic(Style):
 
     def _directions(self, rows: Tensor) -> Tensor:
         """(C, D): random directions of length 1."""
-        count = rows.shape[1]
-        drawn = torch.Generator().manual_seed(count)
-        return self.once(
-            (rows.device, rows.dtype, count),
-            lambda: F.normalize(torch.randn(count, DIRECTIONS, generator=drawn), dim=0).to(rows),
-        )
+        filters = rows.shape[1]
+
+        def draw() -> Tensor:
+            generator = torch.Generator().manual_seed(filters)
+            return F.normalize(torch.randn(filters, DIRECTIONS, generator=generator), dim=0).to(
+                rows
+            )
+
+        return self.cached((rows.device, rows.dtype, filters), draw)
 
     def workspace(self, filters: int, positions: int) -> int:
         return 24 * DIRECTIONS * positions  # a GPU needs as much to sort; processors half of it

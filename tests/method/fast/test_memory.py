@@ -10,7 +10,7 @@ from nstlab.networks.vgg import VGG19
 
 def test_memory_needed_grows_with_the_pixels_and_the_largest_size_fits(net):
     def needed(shape):
-        return memory.needed(net, ["relu4_2"], shape, LBFGS())
+        return memory.run_bytes(net, ["relu4_2"], shape, LBFGS())
 
     small, large = (needed((s, s)) for s in (128, 256))
     assert small < large < 4.1 * small
@@ -18,7 +18,7 @@ def test_memory_needed_grows_with_the_pixels_and_the_largest_size_fits(net):
     assert needed((size, size // 2)) <= small < needed((size + 16, size // 2 + 8))
     assert memory.largest_size(needed, (256, 128), 1000) is None
     assert (
-        needed((256, 256)) - memory.needed(net, ["relu4_2"], (256, 256), Adam())
+        needed((256, 256)) - memory.run_bytes(net, ["relu4_2"], (256, 256), Adam())
         == 2 * LBFGS.history * 3 * 256**2 * 4
     )
 
@@ -26,8 +26,8 @@ def test_memory_needed_grows_with_the_pixels_and_the_largest_size_fits(net):
 def test_what_ends_in_float32_needs_its_memory(net, tiny, monkeypatch):
     monkeypatch.setattr(arithmetic, "native_halves", lambda device: (torch.bfloat16,))
     auto, half = (
-        memory.of_evaluation(VGG19(tiny, precision=p), ["relu4_2"], (64, 64))
+        memory.evaluation_bytes(VGG19(tiny, precision=p), ["relu4_2"], (64, 64))
         for p in ("auto", "bfloat16")
     )
-    assert half < auto == memory.of_evaluation(net, ["relu4_2"], (64, 64))
-    assert memory.of_evaluation(net, [], (64, 64)) == 0  # total variation alone
+    assert half < auto == memory.evaluation_bytes(net, ["relu4_2"], (64, 64))
+    assert memory.evaluation_bytes(net, [], (64, 64)) == 0  # total variation alone

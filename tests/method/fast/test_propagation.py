@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from nstlab.base.names import POOLS
-from nstlab.method.fast import propagation
+from nstlab.method.fast import layout
 from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.convolutions import OneDNN
-from nstlab.method.fast.propagation import BUDGET, Layout, Propagation
+from nstlab.method.fast.layout import BUDGET, Layout
+from nstlab.method.fast.propagation import Propagation
 from nstlab.networks.vgg import VGG19
 from nstlab.networks.weights import Preprocessing, Weights, random_weights
 
@@ -101,8 +102,8 @@ def relative_error(a, b):
 def test_by_hand_is_by_autograd(
     tiny, image, layers, pool, rescale, dtype, budget, onednn, monkeypatch
 ):
-    monkeypatch.setattr(propagation, "BUDGET", budget)
-    monkeypatch.setattr(OneDNN, "can", OneDNN.can if onednn else lambda *_: False)
+    monkeypatch.setattr(layout, "BUDGET", budget)
+    monkeypatch.setattr(OneDNN, "supports", OneDNN.supports if onednn else lambda *_: False)
     net = VGG19(tiny, pool, rescale).double()
     expected, given, gradient = at_layers(net, image, LAYERS[layers])
     if dtype != torch.float64:
@@ -154,7 +155,7 @@ def test_the_first_block_computed_twice_takes_less_memory():
         Layout.of(net, LAYERS["usual"], (512, 512), dtype)
         for dtype in (torch.float32, torch.float16)
     ]
-    assert [bool(layout.twice) for layout in usual] == [True, False]
+    assert [bool(layout.recomputed) for layout in usual] == [True, False]
     # nothing else is kept
     assert all(node.startswith("relu") for layout in usual for node in layout.offsets)
     assert usual[0].total < 0.6 * usual[1].total

@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 import nstlab as nst
 from nstlab.method.conventions import convention_named
 from nstlab.method.fast.arithmetic import Arithmetic
-from nstlab.method.fast.tiles import TiledBound, serve
+from nstlab.method.fast.serving import serve
+from nstlab.method.fast.tiles import TiledBound
 from nstlab.method.fast.windows import Tiling
 from nstlab.networks.weights import random_weights
 from nstlab.terms.affine import Affine

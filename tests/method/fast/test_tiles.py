@@ -8,7 +8,7 @@ from helpers import smooth
 
 import nstlab as nst
 from nstlab.method.conventions import convention_named
-from nstlab.method.fast import geometry, propagation, windows
+from nstlab.method.fast import geometry, layout, windows
 from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.tiles import TiledBound
 from nstlab.method.fast.windows import Tiling
@@ -113,7 +113,7 @@ def test_features_are_kept_between_the_passes_where_there_is_room(tiny, picture,
     monkeypatch.setattr(
         windows.Propagation, "forward", lambda self, image: calls.append(1) or forward(self, image)
     )
-    budget = windows.weights_of(net, margins, FLOAT32) + round((kept + 0.5) * each)
+    budget = windows.weight_bytes(net, margins, FLOAT32) + round((kept + 0.5) * each)
     cut = bound_in_tiles(goal, net, budget=budget)
     calls.clear()
     _, grad, _ = cut.evaluate(picture)
@@ -149,12 +149,11 @@ def test_windows_whose_memory_is_not_in_the_order_of_their_sizes(tiny, picture, 
     net = nst.VGG19(tiny)
     goal = nst.content("conv4_2", smooth(*SHAPE, 2)) + nst.style(LAYERS, smooth(*SHAPE, 3))
     # of the second largest window
-    layout = propagation.Layout.of(net, goal.reads, (93, 93), torch.bfloat16)
+    second = layout.Layout.of(net, goal.reads, (93, 93), torch.bfloat16)
     kept = sum(
-        -(-prod(layout.shapes[node]) // propagation.ALIGNED) * propagation.ALIGNED
-        for node in layout.offsets
+        -(-prod(second.shapes[node]) // layout.ALIGNED) * layout.ALIGNED for node in second.offsets
     )
-    monkeypatch.setattr(propagation, "BUDGET", 2 * kept)
+    monkeypatch.setattr(layout, "BUDGET", 2 * kept)
     cut = compare(
         goal, net, picture, near=0.05, side=64, budget=1, arithmetic=Arithmetic(torch.bfloat16)
     )
