@@ -211,7 +211,7 @@ def hang(model: StyleModel, gallery: Path) -> None:
 
 def main(options: Options) -> None:
     """Print scores, and write them: of each pair, and geometric means of the ratios."""
-    files.check_place(options.out)
+    files.check_writable(options.out)
     if options.gallery is not None:
         hang(StyleModel.load(options.model), options.gallery)
     found: dict[str, dict[str, Any]] = {}

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import feedforward, film, large, processes, speed
 from benchmarks.scene import BenchSettings, Row
-from nstlab.base import files
+from nstlab.base import files, jsonfiles
 from nstlab.base.devices import device as chosen_device
 from nstlab.base.settings import InputError
 
@@ -40,7 +40,7 @@ def measure(options: BenchSettings) -> list[Row]:
     compare them."""
     before = None if options.against is None else read(options.against)
     if options.json is not None:
-        files.check_place(options.json)
+        files.check_writable(options.json)
     device = chosen_device(options.device)
     about = machine(device)
     print(" - ".join(f"{name} {value}" for name, value in about.items()), flush=True)
@@ -91,7 +91,7 @@ def write(path: Path, about: dict[str, Any], rows: list[Row]) -> None:
 def read(path: Path) -> dict[str, dict[str, float]]:
     """{row: {name: number}} of an earlier result. Raises InputError for a file that is none."""
     try:
-        return {row["name"]: row["values"] for row in files.read_json(path)["rows"]}
+        return {row["name"]: row["values"] for row in jsonfiles.read(path)["rows"]}
     except OSError as error:
         raise InputError(f"against: {path} cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError):

@@ -299,7 +299,7 @@ def make(options: TrainSettings, report: Report) -> Path:
     out, folder = options.out, options.folder
     if out.suffix != ".safetensors":
         raise InputError(f"out: {out} must be a .safetensors file")
-    files.check_place(out)
+    files.check_writable(out)
     judge = Judge(options.teacher)
     weights = train(
         judge.net.weights, options.distilled, options.lower, options.schedule, folder, report

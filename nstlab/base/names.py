@@ -1,5 +1,4 @@
-"""The names that users write, and the method's defaults: VGG19's layers, poolings, optimizers,
-precisions, weights.
+"""The names that users write, and the method's defaults.
 
 Layer names follow Simonyan and Zisserman's VGG19: `conv4_2` is the second convolution of the fourth
 block before its ReLU, `relu4_2` is its output after the ReLU, and `pool4` is the pooling at the end
@@ -15,14 +14,17 @@ POOL = "pool"  # what the names of poolings begin with
 
 
 def vgg_layers(blocks: Sequence[int]) -> tuple[str, ...]:
-    """The layers of a VGG in order: conv1_1, relu1_1, …, pool1, …; blocks: convolutions in each
-    block."""
-    return tuple(
-        name
-        for block, count in enumerate(blocks, 1)
-        for name in [f"{op}{block}_{i}" for i in range(1, count + 1) for op in ("conv", "relu")]
-        + [f"{POOL}{block}"]
-    )
+    """The layers of a VGG in order: conv1_1, relu1_1, …, pool1, …
+
+    Args:
+        blocks: convolutions in each block.
+    """
+    layers = []
+    for block, count in enumerate(blocks, 1):
+        for number in range(1, count + 1):
+            layers += [f"conv{block}_{number}", f"relu{block}_{number}"]
+        layers.append(f"{POOL}{block}")
+    return tuple(layers)
 
 
 LAYERS = vgg_layers(BLOCKS)
@@ -52,6 +54,8 @@ RATE = 0.02  # change of a pixel in a first-order step; black to white is 1
 
 
 def rectified(layer: str) -> str:
-    """The name of a convolution's output after its ReLU, relu4_2 for conv4_2; other layers keep
-    their names."""
+    """The name of a convolution's output after its ReLU, relu4_2 for conv4_2.
+
+    Other layers keep their names.
+    """
     return RECTIFIED.get(layer, layer)

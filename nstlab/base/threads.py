@@ -18,7 +18,9 @@ POLICY = "OMP_WAIT_POLICY"  # with which users may say the same
 
 
 def share_cores() -> None:
-    """Set how threads wait, in this process and those it starts, unless the user has. OpenMP reads
-    it as PyTorch loads."""
+    """Set how threads wait, in this process and those it starts, unless the user has.
+
+    OpenMP reads it as PyTorch loads.
+    """
     if not any(name in os.environ for name in (POLICY, *WAITING)):
         os.environ.update(WAITING)

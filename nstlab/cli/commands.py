@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nstlab.base.errors import printable
 from nstlab.base.names import DOWNLOADS, RAFT
-from nstlab.base.settings import InputError, Settings, option, printable, results_folder
+from nstlab.base.options import results_folder
+from nstlab.base.settings import InputError, Settings, option
 from nstlab.cli import console
 from nstlab.cli.program import Subcommand
 from nstlab.course.settings import NotebooksSettings, SweepSettings

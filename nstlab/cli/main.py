@@ -15,16 +15,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nstlab.base.errors import printable
+from nstlab.base.options import results_folder
 from nstlab.base.settings import (
     MAX_SIDE,
     MIN_SIDE,
     TILES,
     InputError,
     OutputSettings,
-    is_whole,
+    is_whole_number,
     option,
-    printable,
-    results_folder,
 )
 from nstlab.cli import console, program
 from nstlab.cli.commands import COMMANDS
@@ -38,7 +38,7 @@ DESCRIPTION = (
 
 def _tile(value: str) -> str:
     """One of TILES, or a side in pixels."""
-    if is_whole(value) and MIN_SIDE <= int(value) <= MAX_SIDE:
+    if is_whole_number(value) and MIN_SIDE <= int(value) <= MAX_SIDE:
         return value
     if value in TILES:
         return value
@@ -130,7 +130,7 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
     from nstlab.pictures import images as im
     from nstlab.runs.store import Store
 
-    files.folder(job.results)  # before the outputs are tried, one of which may have its name
+    files.make_folder(job.results)  # before the outputs are tried, one of which may have its name
     _check_outputs(job)
     plan = _prepared(settings, job, team)
     store = Store(job.results)
@@ -197,7 +197,7 @@ def _check_outputs(job: JobSettings) -> None:
 
     im.check_writable(job.out, deep=job.depth == 16)
     if job.frames:
-        files.check_place(job.animation)
+        files.check_writable(job.animation)
 
 
 def _show_step(bar: Any, step: Any) -> None:

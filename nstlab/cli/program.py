@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nstlab.base import files
 from nstlab.base.settings import InputError, Option, Settings, field_type
-from nstlab.base.signals import Interrupts, follows
+from nstlab.base.signals import Interrupts, stems_from
 from nstlab.cli.console import LOG, lasting_streams, prepare_log, say
+from nstlab.pictures import outputs
 
 NEGATIVE = re.compile(r"-(\.?\d.*|nan|inf(inity)?)$", re.IGNORECASE)  # words that are no options
 
@@ -185,7 +185,7 @@ def run_program(
     What cannot be printed, as to a full disk, keeps no command from doing its work."""
     interrupts = Interrupts()
     words = sys.argv[1:] if argv is None else argv
-    with lasting_streams() as stdout, interrupts.handled(whole_process=argv is None):
+    with lasting_streams() as stdout, interrupts.installed(whole_process=argv is None):
         code = _run(interrupts, commands, words, prog, about)
         stdout.flush()
         # A closed pipe is no error: whoever reads it (`head`, say) has seen enough.
@@ -208,7 +208,7 @@ def _run(
         prepare_log()
         command, settings = parse(commands(), words, prog, about)
         _check_surroundings()
-        files.check_outputs(*settings)
+        outputs.check_outputs(*settings)
         return command.run(*settings)
     except SystemExit as end:
         if end.code:
@@ -220,7 +220,7 @@ def _run(
         if not interrupts.raised:
             say(f"error: {_known_failure(error)}")
             return 2
-        if isinstance(error, InputError) and follows(error):  # a full disk, say
+        if isinstance(error, InputError) and stems_from(error):  # a full disk, say
             return _end(interrupts, str(error))
         return _end(interrupts)  # of which a library has made another error
 

@@ -164,7 +164,7 @@ class Lesson:
         photo as it is painted."""
         photo = im.sample(HELD_OUT, PREVIEW)
         report = self.report
-        files.folder(self.options.results)
+        files.make_folder(self.options.results)
         with Progress(settings.steps, "batch", quiet=report is not None) as progress:
 
             def show(step: LearningStep) -> None:
@@ -189,7 +189,7 @@ class Lesson:
             "results": results,
         }
         where = {
-            "out": files.folder(results / "films") / f"{clip.name}.mp4",
+            "out": files.make_folder(results / "films") / f"{clip.name}.mp4",
             "device": self.options.device,
         }
         settings = VideoSettings(str(clip), self.options.painting, **where | given | changes)

@@ -50,7 +50,7 @@ def execute(settings: NotebooksSettings) -> Iterator[tuple[Path, Path, float]]:
     parameters |= {"results": str(settings.results.absolute())} | absolute_paths(parameters)
     for path in paths:
         read(path)  # refused before any is run
-    folder = files.folder(settings.folder)
+    folder = files.make_folder(settings.folder)
     for path in paths:
         began = time.perf_counter()
         executed = folder / path.name

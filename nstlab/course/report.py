@@ -26,7 +26,7 @@ GALLERY_BYTES = 300_000  # of a picture in the gallery, at most
 def write(options: SweepSettings, outcome: Outcome) -> list[Path]:
     """Sheet, curves and claims beside the runs; and in the gallery, if the options name one.
     Returns what was written."""
-    folder = files.folder(options.folder)
+    folder = files.make_folder(options.folder)
     shown = {"sheet": outcome.sheet} | ({} if outcome.curves is None else {"loss": outcome.curves})
     written = [
         figures.save_figure(figure, folder / f"{name}.png") for name, figure in shown.items()
@@ -58,7 +58,7 @@ def _write_text(path: Path, text: str) -> Path:
 
 def check_gallery(gallery: Path) -> None:
     """Raise InputError if the gallery's page cannot be written, or would replace another page."""
-    page = files.check_place(gallery / "README.md")
+    page = files.check_writable(gallery / "README.md")
     if page.is_file():
         begins = HEAD.split()[:20]
         text = page.read_bytes()[: len(HEAD)].decode(errors="replace")
@@ -74,7 +74,7 @@ def hang(name: str, text: str, gallery: Path) -> list[Path]:
 
     name: one of BEFORE, or an experiment's id, which a hyphen and more may follow."""
     check_gallery(gallery)
-    part = _write_text(files.folder(gallery / "parts") / f"{name}.md", text)
+    part = _write_text(files.make_folder(gallery / "parts") / f"{name}.md", text)
     parts = []
     for name in (*BEFORE, *EXPERIMENT_IDS):
         parts += [

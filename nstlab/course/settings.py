@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nstlab.base.files import shipped
+from nstlab.base.files import shipped_folder
 from nstlab.base.names import WEIGHTS
+from nstlab.base.options import RESULTS, results_folder
 from nstlab.base.settings import (
     DEVICES,
     MAX_SIDE,
     MIN_SIDE,
-    RESULTS,
     InputError,
     Settings,
     nearest,
     option,
-    paired,
-    results_folder,
+    pairs_to_dict,
 )
 
 EXPERIMENT_IDS = tuple(f"E{i}" for i in range(1, 22))
@@ -106,12 +105,12 @@ class NotebooksSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        paired(self.parameters)
+        pairs_to_dict(self.parameters)
 
     @property
     def files(self) -> dict[str, tuple[str | Path, ...]]:
         """The notebooks."""
-        return {"notebook": tuple(shipped("notebooks").glob("*.ipynb"))}
+        return {"notebook": tuple(shipped_folder("notebooks").glob("*.ipynb"))}
 
     @property
     def outputs(self) -> dict[str, tuple[str | Path, ...]]:
@@ -126,7 +125,7 @@ class NotebooksSettings(Settings):
     @property
     def chosen(self) -> dict[str, Any]:
         """The notebooks' parameters, checked as those of a sweep are."""
-        given = paired(self.parameters)
+        given = pairs_to_dict(self.parameters)
         for name in given:
             if name not in PARAMETERS:
                 allowed = f"(allowed: {', '.join(PARAMETERS)})"

@@ -16,7 +16,7 @@ from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import ApplySettings
 from nstlab.pictures import images as im
-from nstlab.pictures import samples
+from nstlab.pictures import outputs, samples
 
 # Where a picture is, its (H, W), the seconds that it took.
 Painted = tuple[Path, tuple[int, int], float]
@@ -32,7 +32,7 @@ def apply_model(settings: ApplySettings) -> Iterator[Painted]:
     Raises: InputError, before anything is written, for what cannot be used, and for an output that
     would replace an input; at the end, if photos were left out.
     """
-    files.check_outputs(settings)
+    outputs.check_outputs(settings)
     places = _places(settings)
     model = StyleModel.load(settings.model)
     painter = model.painter(settings.device)
@@ -40,7 +40,7 @@ def apply_model(settings: ApplySettings) -> Iterator[Painted]:
     if not Path(settings.photo).is_dir():
         yield _painted(settings, painter, mix, *places[0])
         return
-    files.folder(settings.out)
+    files.make_folder(settings.out)
     skipped = 0
     for source, out in places:
         try:

@@ -14,6 +14,7 @@ from nstlab.base import files, signals
 from nstlab.base.settings import InputError
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import ExportSettings
+from nstlab.pictures import outputs
 
 OPSET = 18
 
@@ -33,8 +34,8 @@ def exported(settings: ExportSettings) -> Path:
         ) from None
     if settings.out.suffix.lower() != ".onnx":
         raise InputError(f"out: {settings.out} must be an .onnx file")
-    files.check_outputs(settings)
-    files.check_place(settings.out)
+    outputs.check_outputs(settings)
+    files.check_writable(settings.out)
     model = StyleModel.load(settings.model)
     size = torch.export.Dim.DYNAMIC
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

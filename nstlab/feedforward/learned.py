@@ -24,6 +24,7 @@ from nstlab.feedforward.learning import Learner, LearningStep
 from nstlab.feedforward.settings import LearnSettings
 from nstlab.method import Checkpoint
 from nstlab.pictures import images as im
+from nstlab.pictures import outputs
 
 logger = logging.getLogger("nstlab")
 
@@ -81,7 +82,7 @@ class _Folder:
     def _save_checkpoint(self) -> None:
         checkpoint = self.learner.checkpoint()
         checkpoint.data["history"] = self.rows
-        checkpoint.save(files.folder(self.path) / "checkpoint.safetensors")
+        checkpoint.save(files.make_folder(self.path) / "checkpoint.safetensors")
 
     def _save_curves(self) -> None:
         if self.rows:
@@ -126,8 +127,8 @@ def train(
         InputError: for what cannot be used or written.
         KeyboardInterrupt: says what is left.
     """
-    files.check_outputs(settings)
-    files.check_place(settings.out)
+    outputs.check_outputs(settings)
+    files.check_writable(settings.out)
     learner = Learner(settings, device(settings.device))
     folder = _Folder(learner, Path(settings.results) / "learned" / learner.identity)
     with files.locked_results(settings.results, folder.path, wait):

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from nstlab.base import jsonfiles
 from nstlab.base.devices import device
-from nstlab.base.files import NUMBER, TEXT, WHOLE, check_json, dict_of, list_of, object_with
+from nstlab.base.jsonfiles import NUMBER, TEXT, WHOLE, dict_of, list_of, object_with
 from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS
 from nstlab.base.settings import DEVICES, VERSION, InputError
 from nstlab.feedforward.crops import Crops, photos_in
@@ -263,7 +264,7 @@ class Learner:
                 "the checkpoint belongs to a learning with other settings, pictures or weights"
             )
         try:
-            check_json(checkpoint.data, CHECKPOINT)
+            jsonfiles.check(checkpoint.data, CHECKPOINT)
             if checkpoint.data["done"] > self.settings.steps:
                 raise ValueError("it has seen more batches than there are")
             self._restore(checkpoint.tensors)

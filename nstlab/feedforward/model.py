@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from nstlab.base import files, tensorfiles
+from nstlab.base import files, jsonfiles, tensorfiles
 from nstlab.base.devices import device
 from nstlab.base.settings import DEVICES, InputError, nearest, user_path
 from nstlab.feedforward.network import TransformNetwork
@@ -87,7 +87,7 @@ class StyleModel:
                 f"{path}: is not a model of nstlab, or is damaged (its tensors are not those of "
                 "its network)"
             )
-        tensors = tensorfiles.finite(path, tensors)
+        tensors = tensorfiles.as_finite(path, tensors)
         _check_numbers(path, tensors)
         network.load_state_dict(tensors, assign=True)
         return cls(
@@ -168,7 +168,7 @@ class StyleModel:
 def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """What a file's metadata say; InputError if they are not a model's."""
     try:
-        about = {name: files.parse_json(metadata[name]) for name in ("paintings", "settings")}
+        about = {name: jsonfiles.parse(metadata[name]) for name in ("paintings", "settings")}
         names = about["paintings"]
         named = isinstance(names, list) and all(isinstance(name, str) for name in names)
         known = metadata["format"] == FORMAT and metadata["normalization"] in NORMALIZATIONS

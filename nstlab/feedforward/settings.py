@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nstlab.base.names import WEIGHTS
+from nstlab.base.options import results_folder
 from nstlab.base.settings import (
     DEVICES,
     MAX_SIDE,
@@ -17,7 +18,6 @@ from nstlab.base.settings import (
     OutputSettings,
     Settings,
     option,
-    results_folder,
 )
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION
 

@@ -23,8 +23,9 @@ import traitlets as t
 from PIL import Image
 from torch import Tensor
 
-from nstlab.base import files
-from nstlab.base.settings import DEVICES, MIN_SIDE, RESULTS, InputError, user_path
+from nstlab.base import files, jsonfiles
+from nstlab.base.options import RESULTS
+from nstlab.base.settings import DEVICES, MIN_SIDE, InputError, user_path
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import SHIPPED
@@ -40,7 +41,11 @@ SIDE = SIDES[1]  # at first
 MOST_BYTES = 1 << 20  # of a frame's JPEG
 
 MESSAGES: Messages = {  # that its page sends
-    "frame": {"id": files.WHOLE, "shares": files.list_of(files.NUMBER), "alpha": files.NUMBER},
+    "frame": {
+        "id": jsonfiles.WHOLE,
+        "shares": jsonfiles.list_of(jsonfiles.NUMBER),
+        "alpha": jsonfiles.NUMBER,
+    },
     **{do: {} for do in ("begin", "end", "save")},
 }
 Frame = tuple[Mapping[str, Any], bytes]  # what the page says about a frame, and its JPEG
@@ -120,7 +125,7 @@ class Camera(Page):
         if picture is None:
             raise InputError("there is no picture yet; start the camera first")
         name = f"{time.strftime('%Y-%m-%d %H-%M-%S')} {digest(picture)[:8]}.png"
-        return str(im.save(picture, files.folder(self.folder) / name))
+        return str(im.save(picture, files.make_folder(self.folder) / name))
 
     def _say(self, action: Callable[[], str]) -> None:
         """Do something, and tell the page what came of it, or what went wrong."""

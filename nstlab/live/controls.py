@@ -63,7 +63,7 @@ class Controls:
         has changed."""
         with self.lock:
             before = self.settings
-            values = {name: before.checked(name, value) for name, value in values.items()}
+            values = {name: before.validate(name, value) for name, value in values.items()}
             follow = carried(before, values) if isinstance(before, RunSettings) else {}
             self.show(before.replace(**{**follow, **values}))
             names = [

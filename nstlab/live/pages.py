@@ -8,7 +8,7 @@ from typing import Any
 
 import anywidget
 
-from nstlab.base import files
+from nstlab.base import jsonfiles
 from nstlab.base.settings import InputError
 
 PAGE = Path(__file__).parent / "page"
@@ -49,7 +49,7 @@ def check_message(content: Any, buffers: Sequence[Any], known: Messages) -> None
             f"the page has sent a message that is unknown here (known: {', '.join(known)})"
         )
     try:
-        files.check_json(content | {"buffers": len(buffers)}, files.object_with(**known[do]))
+        jsonfiles.check(content | {"buffers": len(buffers)}, jsonfiles.object_with(**known[do]))
     except ValueError as error:
         raise InputError(
             f"the page has sent a message '{do}' that cannot be used: {error}"

@@ -133,7 +133,7 @@ class Run:
         if not self.given:
             return settings
         picture = self.plan.inputs["init"]
-        path = files.folder(folder.absolute()) / f"start-{digest(picture)[:12]}.png"
+        path = files.make_folder(folder.absolute()) / f"start-{digest(picture)[:12]}.png"
         if not path.exists():
             im.save(picture, path)
         return settings.replace(init=str(path))

@@ -18,7 +18,9 @@ from typing import Any
 
 import ipywidgets as w
 
-from nstlab.base.settings import DEVICES, LIVE, RESULTS, START, one_of, user_path
+from nstlab.base.errors import one_of
+from nstlab.base.options import LIVE, RESULTS, START
+from nstlab.base.settings import DEVICES, user_path
 from nstlab.feedforward.settings import SHIPPED
 from nstlab.live import brush, viewer
 from nstlab.live.audience import Audience

@@ -57,7 +57,7 @@ class Uploads:
         stem = re.sub(r"[^\w-]+", "_", Path(name).stem)[:50] or "picture"
         try:
             bare = (
-                files.folder(self.folder.absolute())
+                files.make_folder(self.folder.absolute())
                 / f"{stem}-{hashlib.sha256(data).hexdigest()[:8]}"
             )
             with files.replacing(bare) as temporary:

@@ -16,7 +16,7 @@ from typing import Any
 import traitlets as t
 from torch import Tensor
 
-from nstlab.base import files
+from nstlab.base import jsonfiles
 from nstlab.base.settings import InputError
 from nstlab.figures.base import COLOURS
 from nstlab.live.film import Snapshot
@@ -76,8 +76,14 @@ def evaluation_rate(record: Record) -> float:
 
 MESSAGES: Messages = {  # that its page sends
     **{do: {} for do in ("resume", "pause", "single", "save", "code", "read", "seen", "gone")},
-    "back": {"id": files.WHOLE},
-    "upload": {"id": LINE, "role": LINE, "name": LINE, "part": files.WHOLE, "parts": files.WHOLE},
+    "back": {"id": jsonfiles.WHOLE},
+    "upload": {
+        "id": LINE,
+        "role": LINE,
+        "name": LINE,
+        "part": jsonfiles.WHOLE,
+        "parts": jsonfiles.WHOLE,
+    },
 }
 
 

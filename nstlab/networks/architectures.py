@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from nstlab.base.errors import InputError, nearest
 from nstlab.base.names import BLOCKS, POOL, RECTIFIED, vgg_layers
-from nstlab.base.settings import InputError, nearest
 
 if TYPE_CHECKING:
     from torch import nn

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nstlab.base import devices
+from nstlab.base.errors import InputError, one_of
 from nstlab.base.names import POOLS, PRECISIONS
-from nstlab.base.settings import InputError, one_of
 from nstlab.networks.architectures import Architecture, architecture
 from nstlab.networks.weights import Weights
 

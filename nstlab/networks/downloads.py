@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from nstlab.base import files
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 
 TIMEOUT = 30.0  # seconds without a byte after which a server is given up
 
@@ -73,8 +73,8 @@ def fetch(
 
 def _fetched(download: Download, progress: Callable[[int, int], None]) -> Path:
     """The path of the file that is there, if its hash is right, or else of the downloaded one."""
-    path = files.check_place(download.path)
-    part = files.check_place(download.part)
+    path = files.check_writable(download.path)
+    part = files.check_writable(download.part)
     if path.is_file() and _is_right(path, download):
         return path
     _receive(download.url, part, (download.megabytes + 1) << 20, progress)

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, fx, nn
 
+from nstlab.base.errors import InputError
 from nstlab.base.names import POOL, POOLS, PRECISIONS, WEIGHTS
-from nstlab.base.settings import InputError
 from nstlab.networks.architectures import DEFAULT_NETWORK, architecture, untrained
 from nstlab.networks.base import Network, pooled
 from nstlab.networks.vgg import VGG16, VGG19

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from nstlab.base import files
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.networks.base import Network
 from nstlab.pictures import images as im
 

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nstlab.base.errors import InputError
 from nstlab.base.names import POOL, POOLS, PRECISIONS, WEIGHTS
-from nstlab.base.settings import InputError
 from nstlab.networks.architectures import ARCHITECTURES
 from nstlab.networks.base import Network, pooled
 from nstlab.networks.weights import Weights

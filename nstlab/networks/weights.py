@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from nstlab.base import tensorfiles
+from nstlab.base.errors import InputError, nearest
 from nstlab.base.names import ANY_NETWORKS, DOWNLOADS, RAFT, RECTIFIED, WEIGHTS
-from nstlab.base.settings import InputError, nearest
 from nstlab.networks.architectures import ARCHITECTURES, DEFAULT_NETWORK, Architecture, architecture
 from nstlab.networks.downloads import Download
 from nstlab.networks.preprocessing import CAFFE, TORCHVISION, Preprocessing, triple
@@ -97,7 +97,7 @@ def load_file(
             _present_name(name): t.detach() for name, t in names.items() if t.is_floating_point()
         }
     tensorfiles.check_stored(path, tensors)
-    tensors = tensorfiles.finite(path, tensors)
+    tensors = tensorfiles.as_finite(path, tensors)
     try:
         preprocessing = _preprocessing(names, tensors, metadata, known)
     except InputError as error:

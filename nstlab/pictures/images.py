@@ -19,8 +19,9 @@ import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
-from nstlab.base.files import check_place, parse_json, replacing
-from nstlab.base.settings import FITS, MIN_SIDE, InputError, one_of, user_path
+from nstlab.base import files, jsonfiles
+from nstlab.base.errors import InputError, one_of
+from nstlab.base.settings import FITS, MIN_SIDE, user_path
 from nstlab.pictures import encoding
 from nstlab.pictures.decoding import Part, read, resized
 from nstlab.pictures.deep import DeepPng, DeepTiff
@@ -232,7 +233,7 @@ def check_writable(path: str | os.PathLike, deep: bool = False) -> Path:
         )
     if deep and FORMATS[path.suffix.lower()] == "JPEG":
         raise InputError(f"{path}: a JPEG has 8 bits a channel; 16 are for .png and .tif")
-    return check_place(path)
+    return files.check_writable(path)
 
 
 def save(
@@ -251,7 +252,7 @@ def save(
     text = json.dumps(settings or {})
     form = FORMATS[path.suffix.lower()]
     if deep:
-        with replacing(path) as temporary:
+        with files.replacing(path) as temporary:
             if form == "PNG":
                 encoding.write_png(temporary, image, METADATA_KEY, text)
             else:
@@ -268,7 +269,7 @@ def save(
             comment = b""
             logger.warning("%s: the settings are too long for a JPEG and are left out", path)
         extra = {"quality": 95, "subsampling": 0, "comment": comment}
-    with replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         to_pil(image).save(temporary, form, **extra)
     return path
 
@@ -283,7 +284,7 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
             or tags.get(ExifTags.Base.ImageDescription, "")
         )
     with contextlib.suppress(ValueError):
-        found = parse_json(text)
+        found = jsonfiles.parse(text)
         return found if isinstance(found, dict) else {}
     return {}
 
@@ -308,7 +309,7 @@ def save_gif(
     ]
     each = max(20, round(1000 * seconds / len(pictures)))  # ms
     durations = [each] * (len(pictures) - 1) + [1500]
-    with replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         pictures[0].save(
             temporary, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0
         )

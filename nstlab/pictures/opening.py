@@ -18,8 +18,9 @@ from typing import BinaryIO
 import psutil
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from nstlab.base.files import regular
-from nstlab.base.settings import MIN_SIDE, InputError
+from nstlab.base.errors import InputError
+from nstlab.base.files import regular_file
+from nstlab.base.settings import MIN_SIDE
 from nstlab.pictures import containers
 from nstlab.pictures.containers import Refused, Tags
 from nstlab.pictures.deep import DeepPng, DeepTiff
@@ -85,7 +86,7 @@ def opened(path: str | os.PathLike, any_shape: bool = False) -> Iterator[Image.I
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # Opened as a file: given a path, Pillow maps uncompressed TIFFs into memory, and then
     # transposes them wrongly.
-    with _one_line_errors(path), regular(path).open("rb") as file, _image(file) as image:
+    with _one_line_errors(path), regular_file(path).open("rb") as file, _image(file) as image:
         _keep_orientation(image)
         if not any_shape:
             check_shape(path, *image.size)

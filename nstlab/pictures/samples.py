@@ -7,10 +7,9 @@ import os
 from functools import cache
 from pathlib import Path
 
-from PIL import Image
-
-from nstlab.base.files import shipped
-from nstlab.base.settings import InputError, nearest, user_path
+from nstlab.base.errors import InputError, nearest
+from nstlab.base.files import shipped_folder
+from nstlab.base.settings import user_path
 
 logger = logging.getLogger("nstlab")
 UNDECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # of which Pillow reads the header only
@@ -28,7 +27,7 @@ PHOTOS = (
 
 def style_folder() -> Path:
     """The folder of the project's own paintings."""
-    return shipped("data", "style")
+    return shipped_folder("data", "style")
 
 
 def samples() -> dict[str, Path]:
@@ -45,6 +44,8 @@ def samples() -> dict[str, Path]:
 @cache
 def readable_suffixes() -> frozenset[str]:
     """The suffixes of all formats that Pillow decodes by itself: ".png", ".webp", …"""
+    from PIL import Image
+
     suffixes = Image.registered_extensions().items()  # which loads all of Pillow's plugins
     formats = Image.OPEN.keys() - {*UNDECODED} | {"MPO"}  # which are opened as JPEGs
     return frozenset(suffix for suffix, format in suffixes if format in formats)
@@ -68,7 +69,12 @@ def _warn_unread(error: OSError) -> None:
 
 def pictures_in(folder: Path, nested: bool = False) -> list[Path]:
     """Those of `files_in` a folder whose suffix says that they are pictures that can be read."""
-    return [path for path in files_in(folder, nested) if path.suffix.lower() in readable_suffixes()]
+    return [path for path in files_in(folder, nested) if is_picture(path)]
+
+
+def is_picture(path: str | os.PathLike) -> bool:
+    """Whether a file's suffix is that of a format that Pillow decodes by itself."""
+    return os.path.splitext(path)[1].lower() in readable_suffixes()
 
 
 def path_of(source: str | os.PathLike) -> Path:

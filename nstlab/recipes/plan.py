@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS, rectified
-from nstlab.base.settings import LIVE, MAX_SIDE, START, VERSION, InputError
+from nstlab.base.options import LIVE, START
+from nstlab.base.settings import MAX_SIDE, VERSION, InputError
 from nstlab.method import engine
 from nstlab.method.fast import memory
 from nstlab.method.fast import tiles as fast

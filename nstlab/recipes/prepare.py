@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from nstlab.base.devices import device
-from nstlab.base.settings import DEVICES, NETWORK, InputError
+from nstlab.base.options import NETWORK
+from nstlab.base.settings import DEVICES, InputError
 from nstlab.method import engine
 from nstlab.networks.base import Network
 from nstlab.networks.graph import loss_network

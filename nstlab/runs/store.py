@@ -214,7 +214,7 @@ class _Recorder:
         with files.writing(self.folder.parent):
             if anew:
                 files.delete(self.folder)
-        files.folder(self.folder / "frames")
+        files.make_folder(self.folder / "frames")
         files.remove_leftovers(self.folder)
 
     def save(self) -> None:

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nstlab.base import files
-from nstlab.base.files import NUMBER, TEXT, WHOLE, dict_of, list_of, object_with
+from nstlab.base import files, jsonfiles
+from nstlab.base.jsonfiles import NUMBER, TEXT, WHOLE, dict_of, list_of, object_with
 from nstlab.base.settings import InputError
 from nstlab.method.steps import Result, Step
 from nstlab.recipes.plan import Plan
@@ -155,8 +155,8 @@ class StoredRun:
     def manifest(self) -> dict[str, Any]:
         """The contents of manifest.json. Raises ValueError or OSError if it cannot be read or is
         incomplete."""
-        found = files.read_json(self.folder / "manifest.json")
-        files.check_json(found, MANIFEST)
+        found = jsonfiles.read(self.folder / "manifest.json")
+        jsonfiles.check(found, MANIFEST)
         return found
 
     def history(self) -> pandas.DataFrame:
@@ -177,7 +177,7 @@ class StoredRun:
             for path in (self.picture, self.folder / "history.csv"):
                 if not path.exists():
                     return f"{path.name} is missing"
-                files.regular(path)
+                files.regular_file(path)
         except (OSError, ValueError) as error:
             return f"{type(error).__name__}: {error}"
         return ""
@@ -210,7 +210,7 @@ def read_rows(path: Path, last: int | None = None) -> list[dict[str, Any]]:
     Raises InputError if the file is missing or damaged: steps must begin with 0, rise, and reach
     `last`."""
     try:
-        with files.regular(path).open(newline="", encoding="utf-8") as file:
+        with files.regular_file(path).open(newline="", encoding="utf-8") as file:
             rows = [_parsed(row) for row in csv.DictReader(file)]
         steps = [row["step"] for row in rows]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:

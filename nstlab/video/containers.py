@@ -55,7 +55,7 @@ def opened(path: Path) -> Iterator[Any]:
     if not os.path.exists(path):
         raise InputError(f"{path}: no such file")
     # Whole paths, since a colon ends the name of a protocol; and nothing is read from a network.
-    whole = str(files.regular(path).absolute())
+    whole = str(files.regular_file(path).absolute())
     try:
         container = av.open(
             whole, options={"protocol_whitelist": "file"}, metadata_errors="replace"

@@ -25,10 +25,11 @@ from typing import Any
 import pandas
 from torch import Tensor
 
-from nstlab.base import files
-from nstlab.base.files import NUMBER, WHOLE, object_with
+from nstlab.base import files, jsonfiles
+from nstlab.base.jsonfiles import NUMBER, WHOLE, object_with
 from nstlab.base.settings import VERSION, InputError
 from nstlab.pictures import images as im
+from nstlab.pictures import outputs
 from nstlab.video.clips import Clip, clip, pictures
 from nstlab.video.filming import Filming, Seen
 from nstlab.video.settings import VideoSettings
@@ -146,7 +147,7 @@ class Film:
             with contextlib.suppress(ValueError, OSError):
                 shape = im.verify(path)
                 about = im.read_settings(path)
-                files.check_json(about, ABOUT)
+                jsonfiles.check(about, ABOUT)
                 if shape == self.shape and self._fits(path, about):
                     self._known[path] = about
         return self._known.get(path, {})
@@ -198,7 +199,7 @@ class Film:
             "frame": self.filming.identity(photo),
         }
         name = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
-        self.path = files.folder(Path(self.settings.results) / "films") / name
+        self.path = files.make_folder(Path(self.settings.results) / "films") / name
 
     def forwards(self, shots: Iterator[Shot]) -> None:
         """The first pass, in which the clip is read. Raises InputError where the clip is
@@ -300,7 +301,7 @@ def paint_film(settings: VideoSettings, watch: Watch | None = None, wait: bool =
     """
     check_film(settings.out)
     source = clip(settings.clip)
-    files.check_outputs(settings)
+    outputs.check_outputs(settings)
     if settings.model is None:
         im.shape_of(settings.painting)
     check_sound(settings.out, source)
@@ -311,7 +312,7 @@ def paint_film(settings: VideoSettings, watch: Watch | None = None, wait: bool =
     film.identify(first.photo)
     with files.locked_results(settings.results, film.path, wait):
         for run in (0, *film.passes):
-            files.remove_leftovers(files.folder(film.place(run, 0).parent))
+            files.remove_leftovers(files.make_folder(film.place(run, 0).parent))
         try:
             film.forwards(itertools.chain([first], shots))
             for run in film.passes[1:]:
@@ -333,6 +334,6 @@ def _digest(path: Path) -> str:
     """SHA-256 of a file, or of the pictures of a folder."""
     found = hashlib.sha256()
     for each in pictures(path) if path.is_dir() else [path]:
-        with files.regular(each).open("rb") as file:
+        with files.regular_file(each).open("rb") as file:
             found.update(hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest()

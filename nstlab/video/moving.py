@@ -62,7 +62,7 @@ class MovingScene:
     def write(self, folder: Path, count: int) -> Path:
         """So many frames as pictures in a folder, which is a clip."""
         for t in range(count):
-            im.save(self.frame(t), files.folder(folder) / f"{t:06}.png")
+            im.save(self.frame(t), files.make_folder(folder) / f"{t:06}.png")
         return folder
 
     @property

@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from nstlab.base.options import results_folder
 from nstlab.base.settings import (
     DEVICES,
     MAX_SIDE,
@@ -19,8 +20,7 @@ from nstlab.base.settings import (
     Settings,
     field_type,
     option,
-    paired,
-    results_folder,
+    pairs_to_dict,
 )
 from nstlab.recipes.base import MAIN, RunSettings, known, named
 
@@ -156,7 +156,7 @@ class VideoSettings(Settings):
             raise InputError(
                 f"recipe: '{self.recipe}' does not repaint a photo; allowed is {', '.join(usable)}"
             )
-        given = paired(self.parameters)
+        given = pairs_to_dict(self.parameters)
         if taken := sorted(given.keys() & {"size", *cls.roles()}):
             raise InputError(f"parameters: {taken[0]} is the film's own; leave out -p")
         many = {name for name, annotation, _ in cls.options() if field_type(annotation)[1]}

@@ -78,14 +78,14 @@ def film_shape(shape: Sequence[int], size: int, what: Any = "clip") -> tuple[int
 def check_film(out: Path) -> Path:
     """The path, if a film can be written there; else InputError, before any work is done."""
     if out.suffix.lower() in KINDS:
-        return files.check_place(out)
+        return files.check_writable(out)
     if out.suffix:
         raise InputError(
             f"{out}: films are written as {', '.join(KINDS)} or, without a suffix, as a folder of "
             "pictures"
         )
     if not out.exists():
-        return files.check_place(out)
+        return files.check_writable(out)
     if not out.is_dir():
         raise InputError(f"{out}: is a file; a folder of pictures cannot take its place")
     for path in _numbered(out):
@@ -96,7 +96,7 @@ def check_film(out: Path) -> Path:
             raise InputError(
                 f"{path}: is no frame of a film, and would be lost; choose another folder"
             )
-    return files.check_place(out / "0.png")
+    return files.check_writable(out / "0.png")
 
 
 def check_shown(out: Path, seconds: Fraction) -> None:
@@ -169,7 +169,7 @@ def _write_folder(out: Path, paths: Sequence[Path]) -> None:
     back."""
     with (
         files.writing(out),
-        tempfile.TemporaryDirectory(prefix=files.TEMPORARY, dir=files.folder(out)) as new,
+        tempfile.TemporaryDirectory(prefix=files.TEMPORARY, dir=files.make_folder(out)) as new,
         tempfile.TemporaryDirectory(prefix=files.TEMPORARY, dir=out) as old,
         contextlib.ExitStack() as undo,
     ):

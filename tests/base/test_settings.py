@@ -10,8 +10,10 @@ import pytest
 from faults import refusal
 
 from nstlab.base import names
+from nstlab.base.errors import nearest
 from nstlab.base.names import LAYERS
-from nstlab.base.settings import Settings, field_type, nearest, option
+from nstlab.base.options import field_type, option
+from nstlab.base.settings import Settings
 from nstlab.cli import main as cli
 from nstlab.cli.main import JobSettings
 from nstlab.course.settings import SweepSettings

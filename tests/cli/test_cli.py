@@ -447,7 +447,7 @@ def test_no_command_writes_over_what_it_reads(refused, tmp_path, words, lost):
 def test_notebooks_are_not_executed_in_their_own_place(refused, tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "01_a.ipynb").touch()
-    monkeypatch.setattr("nstlab.course.settings.shipped", lambda name: tmp_path / name)
+    monkeypatch.setattr("nstlab.course.settings.shipped_folder", lambda name: tmp_path / name)
     refused(["notebooks", "run", "01", "--results", "."], "01_a.ipynb", "choose another --results")
 
 

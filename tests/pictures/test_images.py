@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 from torch.testing import assert_close
 
-from nstlab.base.settings import MIN_SIDE, InputError
+from nstlab.base.errors import InputError
+from nstlab.base.settings import MIN_SIDE
 from nstlab.course.measurements import fine_energy
 from nstlab.pictures import images as im
 from nstlab.pictures import samples, starts
