@@ -9,8 +9,9 @@ from typing import BinaryIO, ClassVar
 import numpy as np
 from PIL import Image, ImageFile, PngImagePlugin
 
-from nstlab.pictures import containers
-from nstlab.pictures.containers import Refused, Tags
+from nstlab.pictures import tiff
+from nstlab.pictures.kinds import Refused
+from nstlab.pictures.tiff import Tags
 
 MOST = 32  # channels
 MODES = {0: "L", 1: "L", 2: "RGB", 5: "CMYK", 8: "LAB"}  # by a TIFF's photometric interpretation
@@ -115,17 +116,17 @@ class DeepTiff(ImageFile.ImageFile):
     def __init__(self, page: Tags):
         self.page = page
         self.cost = sum(page.bits) // 4 + 8
-        super().__init__(page.alone(containers.NEEDED))
+        super().__init__(page.alone(tiff.NEEDED))
 
     def _open(self) -> None:
         page = self.page
         self._mode = "F"
-        self._size = (page.first(containers.WIDTH, 0), page.first(containers.HEIGHT, 0))
-        text = bytes(page.values(containers.DESCRIPTION)).rstrip(b"\0").decode(errors="replace")
-        self.tag_v2 = {containers.DESCRIPTION: text}  # of which our settings are read
-        if containers.PROFILE in page.raw:
-            self.info["icc_profile"] = bytes(page.values(containers.PROFILE))
-        if page.first(containers.PHOTOMETRIC, 0) not in MODES or len(page.bits) > MOST:
+        self._size = (page.first(tiff.WIDTH, 0), page.first(tiff.HEIGHT, 0))
+        text = bytes(page.values(tiff.DESCRIPTION)).rstrip(b"\0").decode(errors="replace")
+        self.tag_v2 = {tiff.DESCRIPTION: text}  # of which our settings are read
+        if tiff.PROFILE in page.raw:
+            self.info["icc_profile"] = bytes(page.values(tiff.PROFILE))
+        if page.first(tiff.PHOTOMETRIC, 0) not in MODES or len(page.bits) > MOST:
             raise Refused(kind_of(page))
 
     def load(self) -> None:
@@ -134,7 +135,7 @@ class DeepTiff(ImageFile.ImageFile):
         page = self.page
         values, alpha = self._values()
         bits = values.dtype.itemsize * 8 if values.dtype.kind in "fi" else max(page.bits)
-        mode = MODES[page.first(containers.PHOTOMETRIC, 0)]
+        mode = MODES[page.first(tiff.PHOTOMETRIC, 0)]
         if values.shape[:2] != self.size[::-1] or values.shape[2] < len(mode):
             raise ValueError("its pixels are not as many as its header says")
         place = len(mode) + page.alpha[0]
@@ -150,7 +151,7 @@ class DeepTiff(ImageFile.ImageFile):
             values[..., 1:3] = np.minimum(np.round(offset / 256), 255) * 257
         white = white_of(values[..., : len(mode)], bits)
         black = 0.0
-        if page.first(containers.PHOTOMETRIC, 0) == 0:
+        if page.first(tiff.PHOTOMETRIC, 0) == 0:
             white, black = black, white
         self.levels = Levels(values, mode, black, white, alpha)
 
@@ -175,7 +176,7 @@ class DeepTiff(ImageFile.ImageFile):
                 raise error from None
         if values.dtype.kind not in "uif":
             raise Refused(kind_of(page))
-        if values.ndim == 3 and page.first(containers.PLANES, 1) == 2 and len(page.bits) > 1:
+        if values.ndim == 3 and page.first(tiff.PLANES, 1) == 2 and len(page.bits) > 1:
             values = np.moveaxis(values, 0, -1)
         return values if values.ndim == 3 else values[..., None], alpha
 
@@ -183,14 +184,14 @@ class DeepTiff(ImageFile.ImageFile):
 def kind_of(page: Tags) -> str:
     """What a page is that cannot be read."""
     bits = page.bits
-    photometric = page.first(containers.PHOTOMETRIC, 0)
+    photometric = page.first(tiff.PHOTOMETRIC, 0)
     form = {1: "", 2: "signed ", 3: "floating-point "}.get(
-        page.first(containers.SAMPLE_FORMAT, 1), "complex "
+        page.first(tiff.SAMPLE_FORMAT, 1), "complex "
     )
     return (
         f"a TIFF of a kind that is not read ({len(bits)}×{max(bits)} {form}bits, photometric "
         f"{photometric}, compression "
-        f"{page.first(containers.COMPRESSION, 1)}); save it as TIFF with 8 or 16 bits, "
+        f"{page.first(tiff.COMPRESSION, 1)}); save it as TIFF with 8 or 16 bits, "
         "uncompressed or with ZIP"
     )
 
@@ -205,9 +206,9 @@ def _pillows(file: BinaryIO, page: Tags, alpha: str) -> tuple[np.ndarray, str]:
     mode = header().mode
     if len(mode) == 1 or mode.startswith("I;"):
         values = np.asarray(header())
-        unsigned = values.dtype == np.int32 and page.first(containers.SAMPLE_FORMAT, 1) == 1
+        unsigned = values.dtype == np.int32 and page.first(tiff.SAMPLE_FORMAT, 1) == 1
         return (values.view(np.uint32) if unsigned else values)[..., None], ""
-    if max(page.bits) != 16 or page.first(containers.PLANES, 1) == 2 or alpha == "premultiplied":
+    if max(page.bits) != 16 or page.first(tiff.PLANES, 1) == 2 or alpha == "premultiplied":
         levels = np.asarray(header())
         return levels.astype(np.uint16) * 257 if max(
             page.bits

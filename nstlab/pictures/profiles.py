@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from nstlab.pictures import containers
-from nstlab.pictures.containers import Tags
+from nstlab.pictures import tiff
 from nstlab.pictures.opening import say
+from nstlab.pictures.splicing import LONGEST
+from nstlab.pictures.tiff import Tags
 
 Convert = Callable[[Image.Image], Image.Image]
 Curve = Callable[[np.ndarray], np.ndarray]
@@ -161,14 +162,14 @@ def _of_tags(path: Path, tags: Tags | None) -> bytes | None:
     """A profile for what a TIFF or EXIF data say."""
     if tags is None:
         return None
-    exif = tags.directory(containers.EXIF)
-    space = exif.first(containers.COLOUR_SPACE, 0) if exif else 0
-    interoperability = exif.directory(containers.INTEROPERABILITY) if exif else None
+    exif = tags.directory(tiff.EXIF)
+    space = exif.first(tiff.COLOUR_SPACE, 0) if exif else 0
+    interoperability = exif.directory(tiff.INTEROPERABILITY) if exif else None
     if space == 2 or (interoperability and bytes(interoperability.values(1))[:3] == b"R03"):
         return _profile(path, ADOBE, _gamma(563 / 256))
-    points = tags.values(containers.PRIMARIES)
-    white = tags.values(containers.WHITE)
-    table = np.array(tags.values(containers.TRANSFER))
+    points = tags.values(tiff.PRIMARIES)
+    white = tags.values(tiff.WHITE)
+    table = np.array(tags.values(tiff.TRANSFER))
     if len(points) == 6 or len(table) > 1:
         pairs = (
             (*zip(points[::2], points[1::2], strict=True), white if len(white) == 2 else D65)
@@ -194,7 +195,7 @@ def _in_boxes(path: Path, image: Image.Image) -> dict[str, Any]:
     if image.format not in BOXED:
         return {}
     with path.open("rb") as file:
-        head = file.read(containers.LONGEST)
+        head = file.read(LONGEST)
     if image.format != "BMP" and (found := re.search(rb"colrnclx(.{4})", head, re.DOTALL)):
         return {"nclx": struct.unpack(">HH", found[1])}
     if image.format == "JPEG2000" and (found := re.search(rb"(.{4})colr\x02..", head, re.DOTALL)):

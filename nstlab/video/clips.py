@@ -19,7 +19,8 @@ from torch import Tensor
 from nstlab.base.settings import InputError, user_path
 from nstlab.pictures import images as im
 from nstlab.pictures import samples
-from nstlab.pictures.opening import LIKE, check_memory, check_shape
+from nstlab.pictures.kinds import READABLE
+from nstlab.pictures.opening import check_memory, check_shape
 from nstlab.video.containers import decoded, library, opened, sounds, usable_sounds, videos
 from nstlab.video.converting import Converter, shown_shape
 from nstlab.video.wholeness import flaw
@@ -334,7 +335,7 @@ def pictures(folder: Path) -> list[Path]:
     none."""
     found = samples.pictures_in(folder)
     if not found:
-        raise InputError(f"{folder}: there is no picture in it; allowed are {LIKE}")
+        raise InputError(f"{folder}: there is no picture in it; allowed are {READABLE}")
     return sorted(
         found,
         key=lambda path: [
