@@ -22,6 +22,7 @@ from benchmarks.scene import BenchSettings, Row
 from nstlab.base import files
 from nstlab.course import report as gallery
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 from nstlab.video.filmed import Film, paint_film
 from nstlab.video.flow import dis, end_point_error, reliable, temporal_error
 from nstlab.video.moving import MovingScene
@@ -115,7 +116,7 @@ def compared(
 
 def beside(films: Sequence[Film], out: Path) -> Path:
     """An animation with the photos, the frames that are painted alone, and the film."""
-    shape = im.fit_size(films[0].shape, GIF_SIDE)
+    shape = sizes.fit_size(films[0].shape, GIF_SIDE)
     pictures, photos = [], (shot.photo for shot in films[0].shots())
     for shown in zip(photos, *(film.frames for film in films), strict=True):
         pictures.append(im.to_pil(torch.cat([im.resize(each, shape) for each in shown], -2)))

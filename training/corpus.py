@@ -23,6 +23,7 @@ from nstlab.feedforward import drawing
 from nstlab.feedforward.crops import HELD_OUT as HELD_OUT  # the photo that judges may use
 from nstlab.feedforward.crops import PHOTOS  # from scikit-image
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 
 SCIKIT_LEARN = ("china.jpg", "flower.jpg")
 DRAWN = 540  # procedural pictures
@@ -49,7 +50,8 @@ def photos() -> list[Tensor]:
         for name in SCIKIT_LEARN
     ]
     return [
-        im.resize(x, im.fit_size(x.shape[-2:], min(LONGEST, max(x.shape[-2:]))))[0] for x in found
+        im.resize(x, sizes.fit_size(x.shape[-2:], min(LONGEST, max(x.shape[-2:]))))[0]
+        for x in found
     ]
 
 

@@ -38,7 +38,7 @@ from nstlab.networks.base import Network
 from nstlab.networks.normalization import normalize_activations
 from nstlab.networks.vgg import VGG19
 from nstlab.pictures import images as im
-from nstlab.pictures import samples
+from nstlab.pictures import samples, sizes
 
 WARM = 30  # steps of rising rates
 LEAST_RATE = 0.01  # of the rate, at the end
@@ -171,7 +171,7 @@ class Learner:
         for source in s.paintings:  # first all that is quickly checked
             shape = im.shape_of(source)
             path = samples.path_of(source)
-            im.fit_size(shape, s.painting_size, path, "size × style_scale")
+            sizes.fit_size(shape, s.painting_size, path, "size × style_scale")
         self.crops = Crops(photos_in(s.photos), s.size, s.crop, s.seed, s.steps * s.batch)
         net = normalize_activations(VGG19(s.weights)).to(device)
         self.loss = PerceptualLoss(s, net)

@@ -19,6 +19,7 @@ from nstlab.live.pages import Messages, Page, count, source
 from nstlab.live.viewer import jpeg
 from nstlab.live.views import View
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 from nstlab.pictures.labels import PALETTE
 from nstlab.pictures.labels import load as load_labels
 from nstlab.recipes.base import RunSettings
@@ -138,7 +139,9 @@ def _of_run(settings: RunSettings, shape: Sequence[int], masks: Sequence[Tensor]
     for role, labels in zip(ROLES, masks, strict=True):
         each = settings.inputs[role]
         picture = im.load(each.source, SIDE)
-        (top, left, height, width), _ = im.fitting(picture.shape[-2:], shape, each.fit, each.scale)
+        (top, left, height, width), _ = sizes.fit_geometry(
+            picture.shape[-2:], shape, each.fit, each.scale
+        )
         part = F.interpolate(labels, (height, width), mode="nearest")
         down = picture.shape[-2] - top - height
         across = picture.shape[-1] - left - width

@@ -28,6 +28,7 @@ from nstlab.live.film import Film, Snapshot
 from nstlab.method.fast import memory
 from nstlab.method.steps import Step
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.plan import Plan, digest
 from nstlab.recipes.prepare import prepare
@@ -271,13 +272,15 @@ class Painting:
                 return command.snapshot.picture
             case Restart(current=False):
                 return None
-        return self.step.unfinished() if im.alike(self.step.shape, shape[-2:]) else None
+        return (
+            self.step.unfinished() if sizes.same_proportions(self.step.shape, shape[-2:]) else None
+        )
 
     def _keep(self) -> None:
         """Add the current picture to the film, with the settings that it was painted with."""
         if self.step is not None:
             picture, shown = (
-                im.quantized(each) for each in (self.step.unfinished(), self.step.snapshot())
+                im.quantize(each) for each in (self.step.unfinished(), self.step.snapshot())
             )
             self.film.add(
                 Snapshot(

@@ -26,6 +26,7 @@ from nstlab.live.session import Phase
 from nstlab.live.uploads import CHUNK, MAX_BYTES
 from nstlab.method.steps import Step
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 from nstlab.runs.stored import COLUMNS, Record
 
 PICTURE_SIDE = 512  # px: long side of the live picture, at most
@@ -42,7 +43,7 @@ def jpeg(picture: Tensor, side: int = PICTURE_SIDE) -> bytes:
     """(1, 3, H, W) in [0, 1] -> a JPEG whose long side has at most so many pixels."""
     shape = picture.shape[-2:]
     if max(shape) > side:
-        picture = im.resize(picture, im.fit_size(shape, side))
+        picture = im.resize(picture, sizes.fit_size(shape, side))
     buffer = io.BytesIO()
     im.to_pil(picture).save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()

@@ -42,7 +42,7 @@ from nstlab.method.optimizers import Evaluation, Optimizer, State
 from nstlab.method.steps import Best, Finish, Level, Result, Status, Step, pyramid, unfinished
 from nstlab.networks.base import Network
 from nstlab.pictures import images as im
-from nstlab.pictures.decoding import interpolated
+from nstlab.pictures.decoding import interpolate
 
 WINDOW = 10  # steps over which `stop_change` measures progress
 
@@ -286,7 +286,7 @@ def _next_level(run: _Run, start: Tensor) -> None:
     run.level += 1
     best = run.best.x
     shape = run.schedule[run.level].shape
-    change = interpolated(best - im.resize(start, best.shape[-2:]), shape)
+    change = interpolate(best - im.resize(start, best.shape[-2:]), shape)
     run.bind(run.bound.weights)
     pictures = im.resize(best, shape), change.add_(im.resize(start, shape)).clamp_(0, 1)
     losses = torch.stack([run.evaluate(x).loss for x in pictures]).nan_to_num(math.inf)

@@ -23,6 +23,7 @@ from nstlab.method.terms import PIXELS, Content, PixelTerm, Style, Term, TotalVa
 from nstlab.networks.architectures import DEFAULT_NETWORK, architecture
 from nstlab.networks.base import Network
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 
 LARGEST_WEIGHT = 1e30  # its product with a loss is still a float32 number
 
@@ -224,7 +225,7 @@ def style(
     image: the painting, (1, 3, H, W) sRGB in [0, 1]. weights, convention: see `term`. fit, scale,
     fitted: see `Style`."""
     # Refuses what cannot be.
-    im.fitting(im.check_picture(image, "style").shape[-2:], image.shape[-2:], fit, scale)
+    sizes.fit_geometry(im.check_picture(image, "style").shape[-2:], image.shape[-2:], fit, scale)
     fitted = None if fitted is None else tuple(fitted)
     return term(
         Style,

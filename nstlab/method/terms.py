@@ -21,6 +21,7 @@ from nstlab.method.conventions import Convention
 from nstlab.method.crops import Crop, added, fill_positions
 from nstlab.method.statistics import gram, mean_square_error, positions, total_variation
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 
 PIXELS = "pixels"  # stands for a layer where a term reads the image itself
 
@@ -227,7 +228,7 @@ class Style(Term):
             return shape
         own = self.image.shape[-2:]
         if self.fitted is None:
-            return im.fitting(own, shape, self.fit, self.scale)[1]
+            return sizes.fit_geometry(own, shape, self.fit, self.scale)[1]
         return [
             max(MIN_SIDE, round(o * s / f)) for o, s, f in zip(own, shape, self.fitted, strict=True)
         ]

@@ -278,6 +278,6 @@ def orientation(image: Image.Image) -> int:
 
 
 @functools.lru_cache(maxsize=10_000)
-def say(path: Path, text: str) -> None:
+def warn_once(path: Path, text: str) -> None:
     """Log something about a picture's file, once."""
     logging.getLogger("nstlab").warning(f"{path}: {text}")

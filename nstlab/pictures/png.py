@@ -73,7 +73,7 @@ class _Parts:
         if kind == b"IDAT":
             self.pixels.append(span)
         elif kind == b"IEND":
-            self._end = _chunk(b"IEND", b"")
+            self._end = chunk(b"IEND", b"")
         elif len(span) > LONGEST:
             return
         elif kind in HEADER:
@@ -90,9 +90,9 @@ class _Parts:
             self.facts["cicp"] = tuple(data)
         elif name in (*COLOUR, *self._texts) and name not in self._metadata:
             if _parse(self._stream, kind, data):
-                self._metadata[name] = _chunk(kind, data)
+                self._metadata[name] = chunk(kind, data)
             elif kind == b"iCCP":
-                self._metadata[name] = _chunk(kind, NO_PROFILE)
+                self._metadata[name] = chunk(kind, NO_PROFILE)
 
 
 def chunks(file: BinaryIO) -> Iterator[tuple[bytes, range]]:
@@ -120,7 +120,7 @@ def _check_chunks(file: BinaryIO, spans: Sequence[range]) -> None:
             raise ValueError("its content and a checksum differ")
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
+def chunk(kind: bytes, data: bytes) -> bytes:
     """The bytes of a chunk, with its length and its checksum."""
     stream = io.BytesIO()
     PngImagePlugin.putchunk(stream, kind, data)

@@ -31,14 +31,14 @@ def style_folder() -> Path:
 
 
 def samples() -> dict[str, Path]:
-    """{name: file} of every picture that comes with the lab: scikit-image's photos and the
-    project's own paintings."""
+    """{name: file} of the pictures of the lab: scikit-image's photos and our paintings."""
     # Here, because importing scikit-image takes longer than the rest of this module.
     import skimage.data
 
     photos = Path(skimage.data.__file__).parent
-    found = {path.stem: path for name in PHOTOS for path in photos.glob(f"{name}.*")}
-    return found | {path.stem: path for path in sorted(style_folder().glob("*.jpg"))}
+    paths = [path for name in PHOTOS for path in photos.glob(f"{name}.*")]
+    paths += sorted(style_folder().glob("*.jpg"))
+    return {path.stem: path for path in paths}
 
 
 @cache
@@ -52,14 +52,18 @@ def readable_suffixes() -> frozenset[str]:
 
 
 def files_in(folder: Path, nested: bool = False) -> list[Path]:
-    """The files in a folder and, if `nested`, in its folders, by name.
+    """The files in a folder, sorted by name.
 
     Hidden ones, whose names begin with a dot, are left out, as are links to folders. A warning
-    names folders that cannot be read."""
+    names folders that cannot be read.
+
+    Args:
+        nested: also those in its folders.
+    """
     files = []
-    for place, folders, names in os.walk(folder, onerror=_warn_unread):
+    for parent, folders, names in os.walk(folder, onerror=_warn_unread):
         folders[:] = [name for name in folders if nested and not name.startswith(".")]
-        files += [Path(place, name) for name in names if not name.startswith(".")]
+        files += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(files)
 
 
@@ -68,7 +72,7 @@ def _warn_unread(error: OSError) -> None:
 
 
 def pictures_in(folder: Path, nested: bool = False) -> list[Path]:
-    """Those of `files_in` a folder whose suffix says that they are pictures that can be read."""
+    """Those of `files_in` that `is_picture`."""
     return [path for path in files_in(folder, nested) if is_picture(path)]
 
 
@@ -78,17 +82,27 @@ def is_picture(path: str | os.PathLike) -> bool:
 
 
 def path_of(source: str | os.PathLike) -> Path:
-    """The file that `source` means, a path or the name of a sample picture; a file wins over a
-    sample of the same name."""
+    """The file that a path or the name of a sample picture means.
+
+    A file wins over a sample of the same name.
+
+    Raises:
+        InputError: for a name without a suffix that is neither.
+    """
     path = user_path(source)
     return path if os.path.exists(path) or path.suffix else sample_path(str(source))
 
 
 def sample_path(name: str) -> Path:
-    known = samples()
-    if name not in known:
+    """The file of a sample picture.
+
+    Raises:
+        InputError: if there is no sample of that name.
+    """
+    paths = samples()
+    if name not in paths:
         raise InputError(
-            f"no picture '{name}'{nearest(name, list(known))} (a file, or one of "
-            f"{', '.join(known)})"
+            f"no picture '{name}'{nearest(name, list(paths))} (a file, or one of "
+            f"{', '.join(paths)})"
         )
-    return known[name]
+    return paths[name]

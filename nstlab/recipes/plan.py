@@ -159,7 +159,7 @@ class Plan:
     def starting_from(self, picture: Tensor) -> Plan:
         """The same run from another first picture, (1, 3, H, W) in [0, 1], rounded to 8 bits as if
         read from a file."""
-        picture = im.quantized(im.fit(picture.cpu(), self.start.shape[-2:]))
+        picture = im.quantize(im.fit(picture.cpu(), self.start.shape[-2:]))
         return replace(
             self, start=picture.to(self.start.device), inputs=self.inputs | {"init": picture}
         )

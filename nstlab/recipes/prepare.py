@@ -24,7 +24,7 @@ from nstlab.networks.base import Network
 from nstlab.networks.graph import loss_network
 from nstlab.networks.normalization import normalize_activations
 from nstlab.pictures import images as im
-from nstlab.pictures import labels, samples, starts
+from nstlab.pictures import labels, samples, sizes, starts
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.plan import Plan, objective
 
@@ -156,9 +156,10 @@ def outline(
     own = {role: given.get(role) or im.shape_of(each.source) for role, each in inputs.items()}
     first = next(iter(inputs))  # determines the proportions of the result
     what = first if first in given else samples.path_of(inputs[first].source)
-    shape = im.fit_size(own[first], s.size, what)
+    shape = sizes.fit_size(own[first], s.size, what)
     shapes = {
-        role: im.fitting(own[role], shape, each.fit, each.scale)[1] for role, each in inputs.items()
+        role: sizes.fit_geometry(own[role], shape, each.fit, each.scale)[1]
+        for role, each in inputs.items()
     }
     blanks = {role: torch.empty(1, 3, *each, device="meta") for role, each in shapes.items()}
     net = known.net if known and _network_of(known.settings) == _network_of(s) else network(s, on)

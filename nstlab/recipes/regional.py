@@ -94,7 +94,7 @@ class RegionalSettings(PaintedSettings):
         )
         # Neither edges nor whole things.
         layers = [rectified(name) for name in known[-3:-1] or known]
-        mask, own = labels.found(net, photo, painting, layers, self.regions, self.seed)
+        mask, own = labels.find_regions(net, photo, painting, layers, self.regions, self.seed)
         return {"mask": mask, "painting_mask": own}
 
     def prepare_inputs(self, pictures: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -103,7 +103,7 @@ class RegionalSettings(PaintedSettings):
         if "mask" not in pictures:
             return pictures
         from nstlab.pictures import images as im
-        from nstlab.pictures import labels
+        from nstlab.pictures import labels, sizes
 
         mask, own, photo, painting = (
             pictures[role] for role in ("mask", "painting_mask", "content", "style")
@@ -112,12 +112,14 @@ class RegionalSettings(PaintedSettings):
             each = self.inputs["style"]
             shape = photo.shape[-2:]
             whole = im.shape_of(each.source)
-            labels.say_if_stretched("mask", mask, shape)
-            labels.say_if_stretched("painting_mask", own, whole)
-            own = labels.part(own, whole, im.fitting(whole, shape, each.fit, each.scale)[0])
+            labels.warn_if_stretched("mask", mask, shape)
+            labels.warn_if_stretched("painting_mask", own, whole)
+            own = labels.crop_labels(
+                own, whole, sizes.fit_geometry(whole, shape, each.fit, each.scale)[0]
+            )
         masks = zip(labels.masks(mask, own), (photo, painting), strict=True)
         regions, others = (labels.fit_masks(each, picture.shape[-2:]) for each, picture in masks)
-        labels.say_if_tiny(regions)
+        labels.warn_if_tiny(regions)
         return {**pictures, "regions": regions, "painting_regions": others}
 
     def style(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:

@@ -179,7 +179,7 @@ class Film:
                     if shot is not None:
                         yield shot
                     shot = Shot(
-                        im.quantized(frame.picture), max(frame.time - begin, Fraction(0)), until
+                        im.quantize(frame.picture), max(frame.time - begin, Fraction(0)), until
                     )
                 elif shot is not None:
                     shot = replace(shot, until=until)

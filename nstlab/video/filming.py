@@ -135,13 +135,13 @@ class Filming:
         if self.model is not None:
             picture = self.painter(photo, self.mix)
             return Painted(
-                im.quantized(picture if held is None else held.over(picture, self.settings.blend)),
+                im.quantize(picture if held is None else held.over(picture, self.settings.blend)),
                 about,
             )
         plan = self.planned(photo, held, before)
         result = plan.solve()
         about |= {"loss": result.loss, "steps": result.steps, **result.terms}
-        return Painted(im.quantized(result.image.cpu()), about)
+        return Painted(im.quantize(result.image.cpu()), about)
 
     def short(self, own: RunSettings) -> RunSettings:
         """The settings of a frame that begins with a painted one: few steps, none of them in

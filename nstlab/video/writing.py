@@ -23,6 +23,7 @@ from PIL import Image
 from nstlab.base import files
 from nstlab.base.settings import InputError
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 from nstlab.pictures.opening import MAX_ASPECT
 from nstlab.video.clips import Clip
 from nstlab.video.containers import library
@@ -70,7 +71,7 @@ def film_shape(shape: Sequence[int], size: int, what: Any = "clip") -> tuple[int
             f"{what}: {width}×{height} is too long; the ratio of its sides may be at most "
             f"{MAX_ASPECT:g}"
         )
-    height, width = (2 * round(side / 2) for side in im.fit_size(shape, size, what))
+    height, width = (2 * round(side / 2) for side in sizes.fit_size(shape, size, what))
     most = int(MAX_ASPECT) * min(height, width)  # which rounding may have exceeded
     return min(height, most), min(width, most)
 
@@ -199,7 +200,7 @@ def _write_gif(out: Path, frames: Sequence[Timed], end: Fraction) -> None:
             GIF_SHOWN / 100,
         )
     shape = im.shape_of(frames[0][0])
-    shape = im.fit_size(shape, min(GIF_SIDE, max(shape)))
+    shape = sizes.fit_size(shape, min(GIF_SIDE, max(shape)))
 
     def pictures() -> Iterator[Image.Image]:
         for path, _ in shown:

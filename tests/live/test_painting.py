@@ -106,7 +106,7 @@ def test_a_photo_of_other_proportions_begins_from_the_first_picture_of_its_setti
 
 def test_back_restores_picture_and_settings_and_undoes_a_change(live, settings):
     run = begun(live, 5)
-    before = im.quantized(live.step.snapshot())
+    before = im.quantize(live.step.snapshot())
     run.send([Change(settings.replace(beta=5.0))])
     first, kept = live.film.frames[0], live.film.frames[-1]
     assert (kept.index, kept.settings) == (5, settings)
@@ -222,7 +222,7 @@ def test_a_saved_run_has_its_changes_and_an_id_of_its_own(live, settings):
     assert saved.manifest["settings"] == settings.to_dict()
     assert saved.problem() == ""
     assert not (saved.folder / "start.png").exists()
-    assert torch.equal(im.reopen(saved.picture), im.quantized(last.best()))
+    assert torch.equal(im.reopen(saved.picture), im.quantize(last.best()))
     assert next(run).weights["style"] == 2.0
     run.send([Save()])
     assert len({live.news[-1].saved.id, saved.id, run_id(live.run.plan)}) == 3

@@ -165,7 +165,7 @@ def test_in_a_pause_weights_wait_for_a_step_and_all_else_begins_at_once(studio, 
     tell(studio, "single")
     last = shows(studio, "paused", "paused · step 1 of")
     buttons["Restart from current"].click()
-    assert torch.equal(first_picture(studio, 4), im.quantized(last.snapshot()))
+    assert torch.equal(first_picture(studio, 4), im.quantize(last.snapshot()))
 
     assert [each["label"] for each in studio.view.film][:2] == ["step 0", "step 4"]
     first = studio.painting.film.frames[0]
@@ -246,7 +246,7 @@ def test_after_failures_one_can_save_what_was_painted_and_try_again(studio, monk
             until(lambda: "ZeroDivisionError" in studio.view.message["text"])
             shows(studio, "failed")
             tell(studio, "read")
-    last = im.quantized(studio.painting.step.snapshot())
+    last = im.quantize(studio.painting.step.snapshot())
     tell(studio, "save")
     assert studio.view.message["text"].startswith("Saved as")
     assert studio.session.phase is Phase.FAILED

@@ -20,7 +20,7 @@ from nstlab.base.errors import InputError
 from nstlab.base.settings import MIN_SIDE
 from nstlab.course.measurements import fine_energy
 from nstlab.pictures import images as im
-from nstlab.pictures import samples, starts
+from nstlab.pictures import samples, sizes, starts
 
 
 def save_pil(path: Path, height: int = 24, width: int = 36, **options) -> Path:
@@ -89,11 +89,11 @@ def test_the_pictures_of_a_folder_are_those_of_readable_formats_but_hidden_ones(
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(MIN_SIDE, 4000))
 def test_fit_size_keeps_the_long_side_and_the_proportions(height, width, size):
     try:
-        fitted = im.fit_size((height, width), size)
+        fitted = sizes.fit_size((height, width), size)
     except InputError as error:
         enough = int(str(error).split("must be ")[1].split()[0])
         assert enough > size
-        assert min(im.fit_size((height, width), enough)) >= MIN_SIDE
+        assert min(sizes.fit_size((height, width), enough)) >= MIN_SIDE
         return
     assert max(fitted) == size
     assert min(fitted) >= MIN_SIDE
@@ -214,7 +214,7 @@ def test_a_saved_picture_comes_back_within_half_a_level(height, width, seed, spr
         assert torch.equal(im.reopen(path), back)
         assert im.verify(path) == (height, width)
     assert_close(back, picture.clamp(0, 1), atol=0.5 / 255 + 1e-6, rtol=0)
-    assert torch.equal(back, im.quantized(picture))
+    assert torch.equal(back, im.quantize(picture))
     assert torch.equal(picture, before)
 
 

@@ -135,7 +135,7 @@ def test_a_folder_of_pictures_is_a_clip(kept, pictures, tmp_path):
     found = clip(tmp_path)
     assert (found.length * found.rate, found.shape, found.sounds) == (6, (48, 64), ())
     for frame, picture in zip(found.frames(), pictures, strict=True):
-        assert torch.equal(frame.picture, im.quantized(picture))
+        assert torch.equal(frame.picture, im.quantize(picture))
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
@@ -223,7 +223,7 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(pictures, tmp_path):
         im.save(pictures[i % 6], tmp_path / f"frame {i}.png")
     frames = clip(tmp_path).frames()
     assert all(
-        torch.equal(frame.picture, im.quantized(pictures[i % 6]))
+        torch.equal(frame.picture, im.quantize(pictures[i % 6]))
         for frame, i in zip(frames, (1, 2, 10), strict=True)
     )
 
@@ -269,7 +269,7 @@ def test_a_film_is_an_animation_or_a_folder_too(kept, pictures, tmp_path):
     assert [path.name for path in sorted((tmp_path / "frames").iterdir())] == [
         f"{i:06}.png" for i in range(6)
     ]
-    assert torch.equal(im.load(tmp_path / "frames" / "000003.png"), im.quantized(pictures[3]))
+    assert torch.equal(im.load(tmp_path / "frames" / "000003.png"), im.quantize(pictures[3]))
 
 
 def test_a_film_that_cannot_be_written_leaves_what_was_there(kept, tmp_path, monkeypatch):

@@ -339,7 +339,7 @@ def test_a_model_paints_the_frames_and_they_are_blended(settings, tmp_path):
     alone, held = paint_film(settings(**own | {"earlier": ()})), paint_film(settings(**own))
     photo = next(alone.shots()).photo
     expected = StyleModel.load(path).painter("cpu")(photo, model.mixture(["painting"]))
-    torch.testing.assert_close(frames_of(alone)[0], im.quantized(expected), rtol=0, atol=1e-6)
+    torch.testing.assert_close(frames_of(alone)[0], im.quantize(expected), rtol=0, atol=1e-6)
     assert torch.equal(frames_of(alone)[0], frames_of(held)[0])
     assert not torch.equal(frames_of(alone)[1], frames_of(held)[1])
     other = paint_film(settings(**own | {"painting": "oil"}))
