@@ -117,7 +117,7 @@ class Scene:
 
     @property
     def path(self) -> list[str]:
-        return self.net.path(self.reads)
+        return self.net.architecture.convolutions_until(self.reads)
 
 
 def with_precision(net: VGG19, precision: str) -> VGG19:

@@ -33,7 +33,8 @@ from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import ApplySettings, ExportSettings, LearnSettings
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.objectives import total_variation
-from nstlab.networks.weights import TORCHVISION, random_weights
+from nstlab.networks.preprocessing import TORCHVISION
+from nstlab.networks.weights import random_weights
 from nstlab.pictures import images as im
 from nstlab.pictures.opening import ALLOWING
 from nstlab.recipes.base import known

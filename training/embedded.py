@@ -27,8 +27,9 @@ from nstlab.base.names import CONVOLUTIONS, DOWNLOADS
 from nstlab.base.settings import InputError, Settings, option
 from nstlab.cli import program
 from nstlab.networks.normalization import normalize_activations
+from nstlab.networks.preprocessing import TORCHVISION
 from nstlab.networks.vgg import VGG19
-from nstlab.networks.weights import TORCHVISION, Weights
+from nstlab.networks.weights import Weights
 from training import scoring
 from training.corpus import Corpus
 from training.distillation import Distillation

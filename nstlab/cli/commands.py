@@ -235,9 +235,9 @@ def fetch_command(settings: FetchSettings) -> int:
     """Download weights into torch's folder, with a progress bar."""
     from tqdm import tqdm
 
-    from nstlab.networks import downloads, weights
+    from nstlab.networks import downloads, sources
 
-    wanted = weights.download(settings.network, settings.weights)
+    wanted = sources.download(settings.network, settings.weights)
     with tqdm(unit="B", unit_scale=True, desc=wanted.path.name, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:

@@ -14,10 +14,10 @@ from nstlab.cli.console import print_table
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import arithmetic_of
-from nstlab.networks import weights
+from nstlab.networks import sources, weights
 from nstlab.networks.architectures import ARCHITECTURES, architecture
-from nstlab.networks.graph import fields
 from nstlab.networks.normalization import normalize_activations
+from nstlab.networks.receptive import fields
 from nstlab.networks.vgg import VGG19
 from nstlab.pictures import images as im
 from nstlab.pictures import samples
@@ -37,7 +37,7 @@ def print_machine() -> None:
     for name in DEVICES[1:]:
         with contextlib.suppress(InputError):
             print(f"device   {name}: {_capacity(named_device(name))}")
-    for name, download in weights.SOURCES.items():
+    for name, download in sources.SOURCES.items():
         missing = f"not here; nstlab fetch --weights {name} ({download.megabytes} MB)"
         print(f"weights  {name}: {download.path if download.path.is_file() else missing}")
     embedded = weights.load("embedded")
@@ -46,7 +46,7 @@ def print_machine() -> None:
         "reference"
     )
     print("networks", ", ".join(ARCHITECTURES), "(nstlab info --network NAME lists its layers)")
-    print("fetched ", ", ".join(weights.fetched()) or "none; nstlab fetch --network NAME")
+    print("fetched ", ", ".join(sources.fetched()) or "none; nstlab fetch --network NAME")
     print("samples ", ", ".join(samples.samples()))
 
 
@@ -62,9 +62,9 @@ def print_network(name: str) -> None:
     print_table(rows)
     print(
         "\ndepth: convolutions up to it; sees: its receptive field. Input:",
-        weights.trained_with(name),
+        sources.preprocessing_of(name),
     )
-    download = weights.download(name)
+    download = sources.download(name)
     here = download.path.is_file()
     missing = f"not here; nstlab fetch --network {name} ({download.megabytes} MB)"
     print("weights  imagenet:", download.path if here else missing)

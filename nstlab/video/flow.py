@@ -18,7 +18,7 @@ from torch import Tensor
 from nstlab.base import tensorfiles
 from nstlab.base.names import RAFT
 from nstlab.base.settings import InputError
-from nstlab.networks import weights
+from nstlab.networks import sources
 from nstlab.pictures.colour import luminance
 
 # Ruder et al. 2016, equation 5: part of the flows' squared lengths, and squared pixels
@@ -120,7 +120,7 @@ def raft(one: Tensor, other: Tensor) -> Tensor:
 def _raft(device: torch.device) -> torch.nn.Module:
     from torchvision.models.optical_flow import raft_large
 
-    download = weights.download(RAFT)
+    download = sources.download(RAFT)
     path, size = download.path, download.megabytes
     instead = f"choose dis, or get them ({size} MB) with: nstlab fetch --network {RAFT}"
     if not path.is_file():

@@ -31,8 +31,9 @@ from nstlab.cli import program as programs
 from nstlab.course import report
 from nstlab.method.fast import memory
 from nstlab.method.fast.evaluation import FastBound
-from nstlab.networks import weights
-from nstlab.networks.weights import TORCHVISION, Download
+from nstlab.networks import sources
+from nstlab.networks.downloads import Download
+from nstlab.networks.preprocessing import TORCHVISION
 from nstlab.pictures import images as im
 from nstlab.recipes.prepare import prepare
 from nstlab.recipes.transfer import TransferSettings
@@ -961,7 +962,7 @@ def test_fetch_keeps_a_file_that_is_there_and_refuses_a_server_that_is_not(
 ):
     here = Download("http://127.0.0.1:9/vgg19-e3b0c442.pth", "e3b0c442", 1)  # the hash of nothing
     there = Download("http://127.0.0.1:9/vgg19-00000000.pth", "00000000", 1)
-    monkeypatch.setattr(weights, "SOURCES", {"imagenet": here, "caffe": there})
+    monkeypatch.setattr(sources, "SOURCES", {"imagenet": here, "caffe": there})
     here.path.parent.mkdir(parents=True)
     here.path.touch()
     assert cli.main(["fetch"]) == 0

@@ -13,7 +13,7 @@ from torchvision import models
 import nstlab as nst
 from nstlab.method.fast import tiles as fast
 from nstlab.networks.architectures import ARCHITECTURES, architecture
-from nstlab.networks.base import softened
+from nstlab.networks.base import soften
 from nstlab.networks.graph import GraphNetwork
 from nstlab.networks.weights import Weights, load, random_weights
 
@@ -120,15 +120,15 @@ def test_smoothed_activations_are_a_softmax_whose_mean_is_one(photo, tiny):
     features = (
         torch.rand(1, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 9
     )
-    smooth, exponentials = softened(features, 2.0), (features / 2).exp()
+    smooth, exponentials = soften(features, 2.0), (features / 2).exp()
     assert smooth.mean() == pytest.approx(1)
     assert torch.allclose(smooth, 1 + 2 * (exponentials / exponentials.mean() - 1))
-    assert torch.equal(softened(features, 0.0), features)
-    assert torch.allclose(softened(features, 1e6), features - features.mean() + 1, atol=1e-4)
+    assert torch.equal(soften(features, 0.0), features)
+    assert torch.allclose(soften(features, 1e6), features - features.mean() + 1, atol=1e-4)
     net = nst.VGG19(tiny, temperature=3.0)
     assert torch.allclose(
         net(photo, ["relu2_1"])["relu2_1"],
-        softened(nst.VGG19(tiny)(photo, ["relu2_1"])["relu2_1"], 3.0),
+        soften(nst.VGG19(tiny)(photo, ["relu2_1"])["relu2_1"], 3.0),
     )
 
 

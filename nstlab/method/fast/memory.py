@@ -48,11 +48,12 @@ def of_evaluation(net: Network, layers: Sequence[str], shape: Sequence[int]) -> 
     if not is_fast(net):
         smoothed = sum(map(prod, net.shapes(layers, shape).values())) if net.temperature else 0
         return round(
-            (AUTOGRAD * net.computed(set(layers), shape) + SMOOTHING * smoothed)
+            (AUTOGRAD * net.activation_count(set(layers), shape) + SMOOTHING * smoothed)
             * net.dtype.itemsize
         )
     fine = net.precision == "auto" and arithmetic_of(net).dtype in FINE
-    packed = 2 * sum(net.convolution(name)[0].numel() for name in net.path(layers))
+    convolutions = net.architecture.convolutions_until(layers)
+    packed = 2 * sum(net.convolution(name)[0].numel() for name in convolutions)
     types = [arithmetic_of(net).dtype]
     if fine:
         types.append(net.dtype)

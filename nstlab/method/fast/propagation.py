@@ -75,7 +75,7 @@ class Layout:
         """Lay out memory for the layers that are read and the outputs of all ReLUs before them, for
         images of shape (H, W)."""
         reads = set(reads)
-        nodes = net.until(reads)
+        nodes = net.architecture.layers_until(reads)
         shapes = net.shapes(nodes, shape)
         sizes = {node: -(-prod(each) // ALIGNED) * ALIGNED for node, each in shapes.items()}
         kept = [node for node in nodes if node in reads or node.startswith("relu")]
@@ -150,7 +150,7 @@ class Propagation:
             (kind for kind in (OneDNN, CuDNN) if kind.can(self.net.device, self.dtype)), plain
         )
         forward, backward = {}, {}
-        for name in self.net.path(self.reads):
+        for name in self.net.architecture.convolutions_until(self.reads):
             weight, bias = self.net.convolution(name)  # (O, I, 3, 3), (O,)
             turned = weight.flip(2, 3).transpose(0, 1).to(self.dtype)
             if name == "conv1_1" and self.split:
@@ -217,7 +217,7 @@ class Propagation:
         if self.net.pool == "avg":
             torch.ops.aten.avg_pool2d.out(x, [2, 2], [2, 2], [0, 0], False, True, None, out=into)
             return into if self.net.gain == 1 else into.mul_(self.net.gain)
-        return into.copy_(self.net.pooled(x))
+        return into.copy_(self.net.pool_layer(x))
 
     # --- backward
 
@@ -265,14 +265,15 @@ class Propagation:
             return g.mul_(self.net.gain / 4), True
         with torch.enable_grad():
             leaf = features.detach().requires_grad_(True)
-            (g,) = torch.autograd.grad(self.net.pooled(leaf), leaf, g)
+            (g,) = torch.autograd.grad(self.net.pool_layer(leaf), leaf, g)
         return g, False
 
     def _before_relu(self, node: str, g: Tensor, pooled: bool, inject: Inject) -> Tensor:
         """The gradient before a ReLU: that after it where its output is positive. It overwrites the
         features."""
         y = self.memory[node]
-        following = self.net.sequence[self.net.sequence.index(node) + 1]
+        layers = self.net.architecture.layers
+        following = layers[layers.index(node) + 1]
         if following.startswith("pool") and following in self.nodes and node in self.reads:
             total = torch.empty_like(y)
             inject(node, y, total)

@@ -72,11 +72,9 @@ class Tiling:
 
 def weights_of(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> int:
     """Bytes of the packed weights, forward and back."""
-    return (
-        2
-        * arithmetic.dtype.itemsize
-        * sum(net.convolution(name)[0].numel() for name in net.path(reads))
-    )
+    convolutions = net.architecture.convolutions_until(reads)
+    numbers = sum(net.convolution(name)[0].numel() for name in convolutions)
+    return 2 * arithmetic.dtype.itemsize * numbers
 
 
 def bytes_a_pixel(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> float:
