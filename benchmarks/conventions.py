@@ -16,7 +16,8 @@ from torch import Tensor
 
 import nstlab as nst
 from benchmarks.scene import PAIRS, pairs_of, pairs_option, weights_option
-from nstlab.base.settings import Settings, option
+from nstlab.base.options import option
+from nstlab.base.settings import Settings
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.networks import weights
 from nstlab.recipes.plan import Plan

@@ -24,7 +24,8 @@ from torch import Tensor
 import nstlab as nst
 from benchmarks.scene import teacher_option, weights_option
 from nstlab import figures
-from nstlab.base.settings import Settings, option
+from nstlab.base.options import option
+from nstlab.base.settings import Settings
 from nstlab.course.measurements import fine_energy, ssim
 from nstlab.pictures import samples
 from nstlab.recipes.plan import Plan

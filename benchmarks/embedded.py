@@ -19,7 +19,8 @@ from torch import Tensor
 
 import nstlab as nst
 from benchmarks.scene import pairs_of, pairs_option, teacher_option
-from nstlab.base.settings import Settings, option
+from nstlab.base.options import option
+from nstlab.base.settings import Settings
 from training import scoring
 from training.judge import Judge
 

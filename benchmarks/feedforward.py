@@ -26,7 +26,8 @@ from benchmarks.speed import alternating
 from nstlab import figures
 from nstlab.base import files
 from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS
-from nstlab.base.settings import Settings, option, results_folder
+from nstlab.base.options import option, results_folder
+from nstlab.base.settings import Settings
 from nstlab.course import report
 from nstlab.feedforward.crops import HELD_OUT
 from nstlab.feedforward.model import StyleModel
@@ -218,7 +219,7 @@ def hang(model: StyleModel, gallery: Path) -> None:
 
 def feedforward_command(settings: FeedforwardSettings) -> int:
     """Print scores, and write them: of each pair, and geometric means of the ratios."""
-    files.check_place(settings.out)
+    files.check_writable(settings.out)
     if settings.gallery is not None:
         hang(StyleModel.load(settings.model), settings.gallery)
     pairs: dict[str, dict[str, dict[str, float]]] = {}

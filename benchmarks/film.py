@@ -19,9 +19,11 @@ from torch import Tensor
 
 from benchmarks.scene import BenchSettings, Row
 from nstlab.base import files
-from nstlab.base.settings import Settings, option
+from nstlab.base.options import option
+from nstlab.base.settings import Settings
 from nstlab.course import report
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 from nstlab.video.films import Film, paint_film
 from nstlab.video.flow import dis, end_point_error, reliable, temporal_error
 from nstlab.video.moving import MovingScene
@@ -138,7 +140,7 @@ def measured(film: Film, motion: Motion) -> dict[str, float]:
 
 def write_beside(films: Sequence[Film], out: Path) -> Path:
     """Write an animation: above the photos, then the frames painted alone, below the film."""
-    shape = im.fit_size(films[0].shape, GIF_SIDE)
+    shape = sizes.fit_size(films[0].shape, GIF_SIDE)
     photos = (shot.photo for shot in films[0].shots())
     pictures = []
     for row in zip(photos, *(film.frames for film in films), strict=True):

@@ -19,7 +19,8 @@ from torch import Tensor
 
 import nstlab as nst
 from benchmarks.scene import weights_option
-from nstlab.base.settings import Settings, option
+from nstlab.base.options import option
+from nstlab.base.settings import Settings
 from nstlab.method.lbfgs import LBFGS
 from nstlab.method.objectives import Bound
 from nstlab.method.optimizers import Evaluation

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from nstlab.base.settings import Settings, option, results_folder
+from nstlab.base.options import option, results_folder
+from nstlab.base.settings import Settings
 from nstlab.course import report
 
 DATA = Path(__file__).parent.parent / "data"

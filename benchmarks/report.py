@@ -13,9 +13,9 @@ import torch
 
 from benchmarks import feedforward, film, large, live, processes, speed
 from benchmarks.scene import BenchSettings, Row
-from nstlab.base import files
+from nstlab.base import files, jsonfiles
 from nstlab.base.devices import device as named_device
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 
 ROWS = {  # by what can be asked for, in the order of the table
     "start": processes.start_up,
@@ -42,7 +42,7 @@ def measure(options: BenchSettings) -> list[Row]:
     """
     before = None if options.against is None else read(options.against)
     if options.json is not None:
-        files.check_place(options.json)
+        files.check_writable(options.json)
     device = named_device(options.device)
     environment = machine(device)
     print(" - ".join(f"{name} {value}" for name, value in environment.items()), flush=True)
@@ -89,7 +89,7 @@ def write(path: Path, environment: dict[str, Any], rows: list[Row]) -> None:
 def read(path: Path) -> dict[str, dict[str, float]]:
     """{row: {name: number}} of an earlier result. Raises InputError for a file that is none."""
     try:
-        return {row["name"]: row["values"] for row in files.read_json(path)["rows"]}
+        return {row["name"]: row["values"] for row in jsonfiles.read(path)["rows"]}
     except OSError as error:
         raise InputError(f"against: {path} cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError):

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from benchmarks.plain import PlainLoop
 from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS, WEIGHTS
-from nstlab.base.settings import DEVICES, Settings, option
+from nstlab.base.options import option
+from nstlab.base.settings import DEVICES, Settings
 from nstlab.method.factories import content, style
 from nstlab.method.fast import tiles as fast
 from nstlab.method.fast.arithmetic import Arithmetic
@@ -143,7 +144,7 @@ class Scene:
     @property
     def path(self) -> list[str]:
         """The layers that are computed."""
-        return self.net.path(self.reads)
+        return self.net.architecture.convolutions_until(self.reads)
 
 
 def with_precision(net: VGG19, precision: str) -> VGG19:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import nstlab as nst
 from nstlab import figures
-from nstlab.base.settings import Settings, option, results_folder
+from nstlab.base.options import option, results_folder
+from nstlab.base.settings import Settings
 from nstlab.course import report
 from nstlab.recipes.capacity import prepare_here
 from nstlab.runs import store

@@ -63,15 +63,15 @@ from .method.terms import Term as Term
 from .networks.architectures import ARCHITECTURES as ARCHITECTURES
 from .networks.base import Network as Network
 from .networks.graph import GraphNetwork as GraphNetwork
-from .networks.graph import fields as fields
 from .networks.graph import loss_network as loss_network
 from .networks.normalization import mean_activations as mean_activations
 from .networks.normalization import normalize_activations as normalize_activations
 from .networks.preprocessing import Preprocessing as Preprocessing
+from .networks.receptive import fields as fields
+from .networks.sources import fetched as fetched
 from .networks.vgg import VGG16 as VGG16
 from .networks.vgg import VGG19 as VGG19
 from .networks.weights import Weights as Weights
-from .networks.weights import fetched as fetched
 from .pictures.colour import luminance as luminance
 from .pictures.colour import matched_colours as matched_colours
 from .pictures.colour import matched_luminance as matched_luminance

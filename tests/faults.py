@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.method.fast.evaluation import FastBound
 from nstlab.method.objectives import Bound
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import nstlab as nst
 from nstlab.feedforward.network import TransformNetwork
 from nstlab.method.fast.ranks import RankLost, Team
-from nstlab.networks.weights import TORCHVISION
+from nstlab.networks.preprocessing import TORCHVISION
 
 PATIENCE = 300  # seconds: a rank that is a thread may get little of a loaded machine
 CHROMIUM = (

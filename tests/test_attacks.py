@@ -26,14 +26,15 @@ from hypothesis import strategies as st
 from making import make_clip
 
 import nstlab as nst
-from nstlab.base.settings import field_type
+from nstlab.base.options import field_type
 from nstlab.cli import main as cli
 from nstlab.cli.main import JobSettings
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import ApplySettings, LearnSettings
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.method.factories import total_variation
-from nstlab.networks.weights import TORCHVISION, random_weights
+from nstlab.networks.preprocessing import TORCHVISION
+from nstlab.networks.weights import random_weights
 from nstlab.pictures import images as im
 from nstlab.pictures.opening import ALLOWING
 from nstlab.recipes.base import known

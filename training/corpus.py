@@ -18,11 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.feedforward import drawing
 from nstlab.feedforward.crops import HELD_OUT as HELD_OUT  # the photo that judges may use
 from nstlab.feedforward.crops import PHOTOS  # from scikit-image
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 from training.augmentation import disturb, put_before_even_ground, recolour
 
 SCIKIT_LEARN = ("china.jpg", "flower.jpg")
@@ -48,7 +49,7 @@ def photos() -> list[Tensor]:
     resized = []
     for picture in pictures:
         shape = picture.shape[-2:]
-        resized.append(im.resize(picture, im.fit_size(shape, min(LONGEST, max(shape))))[0])
+        resized.append(im.resize(picture, sizes.fit_size(shape, min(LONGEST, max(shape))))[0])
     return resized
 
 

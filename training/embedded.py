@@ -19,12 +19,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nstlab.base import files
+from nstlab.base.errors import InputError
 from nstlab.base.names import CONVOLUTIONS, DOWNLOADS
-from nstlab.base.settings import InputError, Settings, option
+from nstlab.base.options import option
+from nstlab.base.settings import Settings
 from nstlab.cli import program
 from nstlab.networks.normalization import normalize_activations
+from nstlab.networks.preprocessing import TORCHVISION
 from nstlab.networks.vgg import VGG19
-from nstlab.networks.weights import TORCHVISION, Weights
+from nstlab.networks.weights import Weights
+from nstlab.pictures import outputs
 from training import scoring
 from training.corpus import Corpus
 from training.distillation import Distillation
@@ -132,7 +136,7 @@ def make(options: TrainSettings, report: Report) -> Path:
     """Train, judge and write the weights, with metadata; return their path."""
     if options.out.suffix != ".safetensors":
         raise InputError(f"out: {options.out} must be a .safetensors file")
-    files.check_place(options.out)
+    files.check_writable(options.out)
     judge = Judge(options.teacher)
     teacher = judge.net.weights
     weights = train(
@@ -189,7 +193,7 @@ class _Bars:
 
 def train_command(options: TrainSettings) -> int:
     """Train with a progress bar for each stage, and say where the weights were written."""
-    files.check_outputs(options)
+    outputs.check_outputs(options)
     with contextlib.ExitStack() as bars:
         path = make(options, _Bars(bars))
     print(f"{path}: written ({path.stat().st_size / 1e6:.1f} MB); use it with --weights {path}")

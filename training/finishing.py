@@ -13,8 +13,9 @@ from torch import Tensor
 
 from nstlab.base.names import LAYERS
 from nstlab.networks.normalization import normalization_images, normalize_activations
+from nstlab.networks.preprocessing import TORCHVISION
 from nstlab.networks.vgg import VGG19
-from nstlab.networks.weights import TORCHVISION, Weights
+from nstlab.networks.weights import Weights
 from nstlab.pictures import images as im
 from nstlab.pictures import starts
 from training.corpus import PHOTOS

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nstlab.base.names import CONVOLUTIONS
-from nstlab.networks.weights import TORCHVISION, Preprocessing
+from nstlab.networks.preprocessing import TORCHVISION, Preprocessing
 
 # conv1_1 to conv3_4, which are trained first, and the others
 LOWER, UPPER = CONVOLUTIONS[:8], CONVOLUTIONS[8:]

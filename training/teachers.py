@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nstlab.base.errors import InputError
 from nstlab.base.names import CONVOLUTIONS
-from nstlab.base.settings import InputError
 from nstlab.networks.normalization import normalization_images, normalize_activations
 from nstlab.networks.vgg import VGG19
 from nstlab.networks.weights import Weights

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from training.corpus import Corpus
 from training.distillation import Distillation
 from training.fooling import fool

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from nstlab.base.settings import DEVICES, InputError
+from nstlab.base.errors import InputError
+from nstlab.base.settings import DEVICES
 
 
 def device(name: str | torch.device = DEVICES[0]) -> torch.device:
-    """The device of that name, one of settings.DEVICES; auto takes CUDA, else MPS, else the CPU.
+    """The device of that name.
+
+    Args:
+        name: one of settings.DEVICES; "auto" is CUDA, else MPS, else the CPU. A device is returned
+            as it is.
 
     Raises:
         InputError: for an unknown name, and for a device that this machine does not have.
@@ -34,8 +39,10 @@ def set_exact_convolutions() -> None:
     """Let cuDNN compute the same numbers each time, and float32 without TF32 (10 bits of mantissa).
 
     These are flags of the process, which its threads share. Whoever makes a network calls this, and
-    nobody changes them back."""
+    nobody changes them back.
+    """
     cudnn = torch.backends.cudnn
-    cudnn.deterministic, cudnn.benchmark = True, False
+    cudnn.deterministic = True
+    cudnn.benchmark = False
     cudnn.allow_tf32 = False  # first, since it sets both of the next ones to what another flag says
     cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "ieee"

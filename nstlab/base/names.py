@@ -1,5 +1,4 @@
-"""The names that users write, and the method's defaults: VGG19's layers, poolings, optimizers,
-precisions, weights.
+"""The names that users write, and the method's defaults.
 
 Layer names follow Simonyan and Zisserman's VGG19: `conv4_2` is the second convolution of the fourth
 block before its ReLU, `relu4_2` is its output after the ReLU, and `pool4` is the pooling at the end
@@ -20,12 +19,12 @@ def vgg_layers(blocks: Sequence[int]) -> tuple[str, ...]:
     Args:
         blocks: convolutions in each block.
     """
-    return tuple(
-        name
-        for block, count in enumerate(blocks, 1)
-        for name in [f"{op}{block}_{i}" for i in range(1, count + 1) for op in ("conv", "relu")]
-        + [f"{POOL}{block}"]
-    )
+    layers = []
+    for block, count in enumerate(blocks, 1):
+        for number in range(1, count + 1):
+            layers += [f"conv{block}_{number}", f"relu{block}_{number}"]
+        layers.append(f"{POOL}{block}")
+    return tuple(layers)
 
 
 LAYERS = vgg_layers(BLOCKS)

@@ -13,17 +13,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """The handler of signals while a command runs.
+    """The handler of signals while a command runs."""
 
-    Attributes:
-        raised: whether it has interrupted the command.
-    """
-
-    raised = False
+    raised = False  # whether it has interrupted the command
 
     def __call__(self, number: int, frame: Any) -> None:
-        """Raise KeyboardInterrupt, unless one is being handled, which takes time."""
-        if not follows(sys.exception()):
+        """Raise KeyboardInterrupt, unless one is being handled: to save takes time."""
+        if not stems_from(sys.exception()):
             self.raised = True
             raise KeyboardInterrupt
 
@@ -36,10 +32,10 @@ class Interrupts:
                 then ignored for good, since Python would show a traceback of what it does at its
                 end.
         """
-        with handling(self, only_usual=True) as before:
+        with handling(self, only_default=True) as replaced:
             yield
             if whole_process and self.raised:
-                before.clear()
+                replaced.clear()
 
     def ignore_more(self) -> None:
         """Ignore all further signals."""
@@ -48,35 +44,41 @@ class Interrupts:
                 signal.signal(number, signal.SIG_IGN)
 
 
-def follows(error: BaseException | None, kind: type[BaseException] = KeyboardInterrupt) -> bool:
-    """Whether an error is of a kind, by default an interrupt, or was raised while handling one."""
+def stems_from(error: BaseException | None, kind: type[BaseException] = KeyboardInterrupt) -> bool:
+    """Whether an error is of a kind, by default an interrupt, or came while one was handled."""
     while error is not None and not isinstance(error, kind):
         error = error.__context__
     return error is not None
 
 
 @contextlib.contextmanager
-def handling(handler: Any, only_usual: bool = False) -> Iterator[dict[int, Any]]:
-    """Handle signals in the block; yields the handlers that are restored after it.
-
-    Only the main thread can handle any.
+def handling(handler: Any, only_default: bool = False) -> Iterator[dict[int, Any]]:
+    """Handle SIGNALS in the block, if this is the main thread, the only one that can.
 
     Args:
-        only_usual: leave those that somebody else has changed.
+        handler: as for `signal.signal`.
+        only_default: leave signals for which somebody else has a handler.
+
+    Yields:
+        {number: handler} of the handlers that are restored after the block.
     """
-    before: dict[int, Any] = {}
-    for number in SIGNALS if threading.current_thread() is threading.main_thread() else ():
-        earlier = signal.getsignal(number)
-        usual = earlier in (signal.SIG_DFL, signal.default_int_handler) or isinstance(
-            earlier, Interrupts
-        )
-        if usual or not only_usual:
-            before[number] = signal.signal(number, handler)
+    replaced: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if not only_default or _is_default(signal.getsignal(number)):
+                replaced[number] = signal.signal(number, handler)
     try:
-        yield before
+        yield replaced
     finally:
-        for number, earlier in before.items():
+        for number, earlier in replaced.items():
             signal.signal(number, earlier)
+
+
+def _is_default(handler: Any) -> bool:
+    """Whether a handler is Python's or ours."""
+    return handler in (signal.SIG_DFL, signal.default_int_handler) or isinstance(
+        handler, Interrupts
+    )
 
 
 @contextlib.contextmanager

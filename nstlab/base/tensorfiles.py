@@ -1,5 +1,4 @@
-"""Files of named tensors: safetensors files and PyTorch state dicts, read without running any code
-that is in them."""
+"""Files of named tensors, safetensors and PyTorch state dicts, read without running their code."""
 
 from __future__ import annotations
 
@@ -15,17 +14,17 @@ from safetensors import safe_open
 from torch import Tensor
 
 from nstlab.base import files
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file and its metadata (a state dict has none).
+    """The tensors of a file, on the CPU, and its metadata.
 
-    The format is detected from the content.
+    The format is detected from the content; a state dict has no metadata.
 
     Raises:
-        FileNotFoundError: if there is none.
-        InputError: in one line, for a file that is damaged or holds something else.
+        FileNotFoundError: if there is no such file.
+        InputError: for a file that is damaged or holds something else.
     """
     try:
         return _read(path)
@@ -41,9 +40,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with files.regular(path).open("rb") as file:
-        start = file.read(9)
-    if start[8:] == b"{":  # a safetensors file: eight bytes of length, then JSON
+    with files.regular_file(path).open("rb") as file:
+        head = file.read(9)
+    if head[8:] == b"{":  # a safetensors file: eight bytes of length, then JSON
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     _check_pickle(path)
@@ -53,9 +52,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise InputError(f"{path}: holds a {type(state).__name__}, not a state dict")
-    return {
+    tensors = {
         name: t for name, t in state.items() if isinstance(name, str) and isinstance(t, Tensor)
-    }, {}
+    }
+    return tensors, {}
 
 
 def _check_pickle(path: Path) -> None:
@@ -79,15 +79,14 @@ def _check_pickle(path: Path) -> None:
 
 
 def check_stored(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """InputError unless every number of these tensors is in the file: no sparse tensor, and no view
-    that repeats a few numbers a thousand times."""
+    """Raise InputError unless every number of these tensors is in the file.
+
+    Refused are sparse tensors, and views that repeat a few numbers a thousand times.
+    """
     for name, tensor in tensors.items():
-        plain = (
-            tensor.layout == torch.strided
-            and tensor.device.type == "cpu"
-            and tensor.is_floating_point()
-        )
-        if not plain or tensor.nbytes > tensor.untyped_storage().nbytes():
+        is_dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
+        is_plain = is_dense and tensor.is_floating_point()
+        if not is_plain or tensor.nbytes > tensor.untyped_storage().nbytes():
             raise InputError(
                 f"{path}: {name} does not consist of stored numbers; expected are plain tensors "
                 "of floats"
@@ -98,18 +97,16 @@ def check_stored(path: Path, tensors: Mapping[str, Tensor]) -> None:
         )
 
 
-def finite(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as float32.
+def as_finite(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as contiguous float32.
 
     Raises:
         InputError: if a number is not finite.
     """
-    converted = {
-        name: tensor.resolve_neg().to(torch.float32).contiguous()
-        for name, tensor in tensors.items()
-    }
-    for name, tensor in converted.items():
-        if not tensor.isfinite().all():
+    converted = {}
+    for name, tensor in tensors.items():
+        converted[name] = tensor.resolve_neg().to(torch.float32).contiguous()
+        if not converted[name].isfinite().all():
             raise InputError(
                 f"{path}: {name} holds numbers that are not finite; the file is damaged"
             )

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nstlab.base import files
+from nstlab.base.errors import InputError, printable
 from nstlab.base.names import DOWNLOADS, RAFT
-from nstlab.base.settings import InputError, Settings, option, printable, results_folder
+from nstlab.base.options import option, results_folder
+from nstlab.base.settings import Settings
 from nstlab.cli import console
 from nstlab.cli.program import Subcommand
 from nstlab.course.settings import NotebooksSettings, SweepSettings
 from nstlab.feedforward.settings import ApplySettings, ExportSettings, LearnSettings
 from nstlab.networks.architectures import ARCHITECTURES, DEFAULT_NETWORK, known_network
+from nstlab.pictures import outputs
 from nstlab.video.settings import VideoSettings
 
 RUN_ACTIONS = ("list", "show", "rm")
@@ -83,7 +85,7 @@ class InfoSettings(Settings):
 
 def sweep_command(settings: SweepSettings) -> int:
     """Carry out an experiment with a progress bar, write its sheet, print its claims."""
-    files.check_outputs(settings)
+    outputs.check_outputs(settings)
     from tqdm import tqdm
 
     from nstlab.course import report
@@ -148,7 +150,7 @@ def _list_runs(results: Path) -> None:
 
 def notebooks_command(settings: NotebooksSettings) -> int:
     """Run the notebooks, each with a progress bar, or list them."""
-    files.check_outputs(settings)
+    outputs.check_outputs(settings)
     from nstlab.course import notebooks
 
     if settings.action == "list":
@@ -238,9 +240,9 @@ def fetch_command(settings: FetchSettings) -> int:
     """Download weights into torch's folder, with a progress bar."""
     from tqdm import tqdm
 
-    from nstlab.networks import downloads, weights
+    from nstlab.networks import downloads, sources
 
-    download = weights.download(settings.network, settings.weights)
+    download = sources.download(settings.network, settings.weights)
     with tqdm(unit="B", unit_scale=True, desc=download.path.name, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from nstlab.base.settings import printable
+from nstlab.base.errors import printable
 
 LOG = "nstlab"  # the name of the lab's log
 

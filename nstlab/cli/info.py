@@ -9,16 +9,17 @@ from importlib.metadata import version
 import torch
 
 from nstlab.base.devices import device as named_device
-from nstlab.base.settings import DEVICES, InputError
+from nstlab.base.errors import InputError
+from nstlab.base.settings import DEVICES
 from nstlab.cli.console import print_table
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import arithmetic_of
-from nstlab.networks import weights
+from nstlab.networks import sources, weights
 from nstlab.networks.architectures import ARCHITECTURES, architecture
 from nstlab.networks.downloads import Download
-from nstlab.networks.graph import fields
 from nstlab.networks.normalization import normalize_activations
+from nstlab.networks.receptive import fields
 from nstlab.networks.vgg import VGG19
 from nstlab.pictures import images as im
 from nstlab.pictures import samples
@@ -34,7 +35,7 @@ def print_machine() -> None:
     for name in DEVICES[1:]:
         with contextlib.suppress(InputError):
             print(f"device   {name}: {_capacity(named_device(name))}")
-    for name, download in weights.SOURCES.items():
+    for name, download in sources.SOURCES.items():
         print(f"weights  {name}: {_place(download, f'--weights {name}')}")
     embedded = weights.load("embedded")
     print(
@@ -42,7 +43,7 @@ def print_machine() -> None:
         "reference"
     )
     print("networks", ", ".join(ARCHITECTURES), "(nstlab info --network NAME lists its layers)")
-    print("fetched ", ", ".join(weights.fetched()) or "none; nstlab fetch --network NAME")
+    print("fetched ", ", ".join(sources.fetched()) or "none; nstlab fetch --network NAME")
     print("samples ", ", ".join(samples.samples()))
 
 
@@ -58,9 +59,9 @@ def print_network(name: str) -> None:
     print_table(rows)
     print(
         "\ndepth: convolutions up to it; sees: its receptive field. Input:",
-        weights.trained_with(name),
+        sources.preprocessing_of(name),
     )
-    print("weights  imagenet:", _place(weights.download(name), f"--network {name}"))
+    print("weights  imagenet:", _place(sources.download(name), f"--network {name}"))
 
 
 def _place(download: Download, option: str) -> str:

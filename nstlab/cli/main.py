@@ -15,20 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from nstlab.base import files
-from nstlab.base.settings import (
-    MAX_SIDE,
-    MIN_SIDE,
-    TILES,
-    InputError,
-    OutputSettings,
-    is_whole,
-    option,
-    printable,
-    results_folder,
-)
+from nstlab.base.errors import InputError, printable
+from nstlab.base.options import option, results_folder
+from nstlab.base.settings import MAX_SIDE, MIN_SIDE, TILES, OutputSettings, is_whole_number
 from nstlab.cli import console, program
 from nstlab.cli.commands import COMMANDS
 from nstlab.cli.program import Subcommand
+from nstlab.pictures import outputs
 from nstlab.recipes.base import RunSettings, known
 
 DESCRIPTION = (
@@ -38,7 +31,7 @@ DESCRIPTION = (
 
 def _tile(value: str) -> str:
     """One of TILES, or a side in pixels."""
-    if is_whole(value) and MIN_SIDE <= int(value) <= MAX_SIDE:
+    if is_whole_number(value) and MIN_SIDE <= int(value) <= MAX_SIDE:
         return value
     if value in TILES:
         return value
@@ -88,7 +81,7 @@ class JobSettings(OutputSettings):
 
 def recipe_command(settings: RunSettings, job: JobSettings) -> int:
     """Carry out one recipe, on several processes if torchrun has started them."""
-    files.check_outputs(settings, job)
+    outputs.check_outputs(settings, job)
     if os.environ.get("WORLD_SIZE", "").strip() in ("", "1"):
         return _carry_out(settings, job)
     # PyTorch logs forty lines about a lost connection, which comes back as an exception, too.
@@ -125,7 +118,7 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
     """Carry out one recipe with a progress bar; a finished run that was kept is a cache hit."""
     from nstlab.runs.store import Store
 
-    files.folder(job.results)  # before the outputs are tried, one of which may have its name
+    files.make_folder(job.results)  # before the outputs are tried, one of which may have its name
     _check_outputs(job)
     plan = _prepare(settings, job, team)
     store = Store(job.results)
@@ -198,7 +191,7 @@ def _check_outputs(job: JobSettings) -> None:
 
     im.check_writable(job.out, deep=job.depth == 16)
     if job.frames:
-        files.check_place(job.animation)
+        files.check_writable(job.animation)
 
 
 def _show_step(bar: Any, step: Any) -> None:

@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nstlab.base.settings import InputError, Option, Settings, field_type
-from nstlab.base.signals import Interrupts, follows
+from nstlab.base.errors import InputError
+from nstlab.base.options import Option, field_type
+from nstlab.base.settings import Settings
+from nstlab.base.signals import Interrupts, stems_from
 from nstlab.cli.console import LOG, lasting_streams, prepare_log, say
 
 NEGATIVE = re.compile(r"-(\.?\d.*|nan|inf(inity)?)$", re.IGNORECASE)  # words that are no options
@@ -256,7 +258,7 @@ def _run(
         if not interrupts.raised:
             say(f"error: {_known_failure(error)}")
             return 2
-        if isinstance(error, InputError) and follows(error):  # a full disk, say
+        if isinstance(error, InputError) and stems_from(error):  # a full disk, say
             return _end(interrupts, str(error))
         return _end(interrupts)  # of which a library has made another error
 

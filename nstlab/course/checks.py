@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from IPython.display import Markdown
 
-from nstlab.base.settings import one_of
+from nstlab.base.errors import one_of
 
 EXERCISES: dict[str, Callable[..., str]] = {}
 

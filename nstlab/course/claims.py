@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets as w
 from IPython.display import Markdown
 
-from nstlab.base.settings import one_of
+from nstlab.base.errors import one_of
 from nstlab.live.static import static
 
 

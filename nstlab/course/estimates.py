@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nstlab.base.settings import DEVICES, NETWORK
+from nstlab.base.options import NETWORK
+from nstlab.base.settings import DEVICES
 from nstlab.recipes.plan import Plan
 from nstlab.recipes.prepare import prepare
 from nstlab.runs.store import Store

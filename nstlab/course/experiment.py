@@ -14,15 +14,15 @@ from typing import Any
 
 import nstlab
 from nstlab import figures
-from nstlab.base import files
-from nstlab.base.settings import InputError
+from nstlab.base import files, jsonfiles
+from nstlab.base.errors import InputError
 from nstlab.course.claims import Claim, Guess
 from nstlab.course.lesson import Lesson
 from nstlab.course.settings import PARAMETERS, SweepSettings
 from nstlab.runs.finished import FinishedRun
 from nstlab.runs.sweep import Report
 
-FOLDER = files.shipped("notebooks")
+FOLDER = files.shipped_folder("notebooks")
 
 
 def available(folder: Path | None = None) -> dict[str, Path]:
@@ -41,11 +41,11 @@ def available(folder: Path | None = None) -> dict[str, Path]:
     return notebooks
 
 
-NOTEBOOK = files.object_with(
+NOTEBOOK = jsonfiles.object_with(
     nbformat={"enum": [4]},
     metadata={"type": "object"},
-    cells=files.list_of(
-        files.object_with(cell_type=files.TEXT, metadata={"type": "object"}, source={})
+    cells=jsonfiles.list_of(
+        jsonfiles.object_with(cell_type=jsonfiles.TEXT, metadata={"type": "object"}, source={})
     ),
 )  # as a JSON Schema
 
@@ -53,8 +53,8 @@ NOTEBOOK = files.object_with(
 def read(path: Path) -> dict[str, Any]:
     """A notebook, as plain values. Raises InputError if it cannot be read, or is none."""
     try:
-        notebook = files.read_json(path)
-        files.check_json(notebook, NOTEBOOK)
+        notebook = jsonfiles.read(path)
+        jsonfiles.check(notebook, NOTEBOOK)
     except InputError:
         raise
     except (OSError, ValueError) as error:

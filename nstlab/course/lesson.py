@@ -22,8 +22,8 @@ from torch import Tensor
 
 from nstlab import figures
 from nstlab.base import files
+from nstlab.base.errors import InputError
 from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS
-from nstlab.base.settings import InputError
 from nstlab.course import estimates
 from nstlab.course.progress import PREVIEW, Progress
 from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS, SweepSettings
@@ -168,7 +168,7 @@ class Lesson:
         """
         photo = im.sample(HELD_OUT, PREVIEW)
         report = self.report
-        files.folder(self.options.results)
+        files.make_folder(self.options.results)
         with Progress(settings.steps, "batch", quiet=report is not None) as progress:
 
             def show(step: LearningStep) -> None:
@@ -214,7 +214,7 @@ def _film_settings(lesson: Lesson, clip: Path, changes: dict[str, Any]) -> Video
     del frame["size"]
     results = lesson.options.results
     defaults: dict[str, Any] = {
-        "out": files.folder(results / "films") / f"{clip.name}.mp4",
+        "out": files.make_folder(results / "films") / f"{clip.name}.mp4",
         "size": lesson.size,
         "steps": max(2, lesson.steps // 4),
         "parameters": words(frame),

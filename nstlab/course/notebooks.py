@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from nstlab.base import files
+from nstlab.base.errors import InputError, nearest
 from nstlab.base.names import DOWNLOADS, WEIGHTS
-from nstlab.base.settings import InputError, nearest
 from nstlab.course.experiment import available, read
 from nstlab.course.lesson import BUDGETS
 from nstlab.course.settings import NotebooksSettings
@@ -59,7 +59,7 @@ def execute(settings: NotebooksSettings) -> Iterator[tuple[Path, Path, float]]:
     parameters |= {"results": str(settings.results.absolute())} | absolute_paths(parameters)
     for path in paths:
         read(path)  # refused before any is run; papermill reads a path of its own
-    folder = files.folder(settings.folder)
+    folder = files.make_folder(settings.folder)
     for path in paths:
         began = time.perf_counter()
         executed = folder / path.name

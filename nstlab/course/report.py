@@ -11,8 +11,8 @@ from pathlib import Path
 
 from nstlab import figures
 from nstlab.base import files
+from nstlab.base.errors import InputError
 from nstlab.base.names import WEIGHTS
-from nstlab.base.settings import InputError
 from nstlab.course.claims import table
 from nstlab.course.experiment import Outcome
 from nstlab.course.settings import EXPERIMENT_IDS, SweepSettings
@@ -32,7 +32,7 @@ def write(options: SweepSettings, outcome: Outcome) -> list[Path]:
     Returns:
         The files.
     """
-    folder = files.folder(options.folder)
+    folder = files.make_folder(options.folder)
     sheets = {"sheet": outcome.sheet}
     if outcome.curves is not None:
         sheets["loss"] = outcome.curves
@@ -62,7 +62,7 @@ def _write_text(path: Path, text: str) -> Path:
 
 def check_gallery(gallery: Path) -> None:
     """Raise InputError if the gallery's page cannot be written, or would replace another page."""
-    page = files.check_place(gallery / "README.md")
+    page = files.check_writable(gallery / "README.md")
     if page.is_file():
         text = page.read_bytes()[: len(HEAD)].decode(errors="replace")
         if text.split()[:20] != HEAD.split()[:20]:
@@ -86,7 +86,7 @@ def hang(name: str, text: str, gallery: Path) -> list[Path]:
         InputError: see `check_gallery`.
     """
     check_gallery(gallery)
-    folder = files.folder(gallery / "parts")
+    folder = files.make_folder(gallery / "parts")
     part = _write_text(folder / f"{name}.md", text)
     texts = [HEAD]
     for title in (*BEFORE, *EXPERIMENT_IDS):

@@ -6,20 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nstlab.base.files import shipped
+from nstlab.base.errors import InputError, nearest
+from nstlab.base.files import shipped_folder
 from nstlab.base.names import WEIGHTS
-from nstlab.base.settings import (
-    DEVICES,
-    MAX_SIDE,
-    MIN_SIDE,
-    RESULTS,
-    InputError,
-    Settings,
-    nearest,
-    option,
-    pair_up,
-    results_folder,
-)
+from nstlab.base.options import RESULTS, option, results_folder
+from nstlab.base.settings import DEVICES, MAX_SIDE, MIN_SIDE, Settings, pairs_to_dict
 
 EXPERIMENT_IDS = tuple(f"E{i}" for i in range(1, 22))
 BUDGET_NAMES = ("quick", "paper", "smoke")
@@ -103,12 +94,12 @@ class NotebooksSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        pair_up(self.parameters)
+        pairs_to_dict(self.parameters)
 
     @property
     def files(self) -> dict[str, tuple[str | Path, ...]]:
         """The notebooks."""
-        return {"notebook": tuple(shipped("notebooks").glob("*.ipynb"))}
+        return {"notebook": tuple(shipped_folder("notebooks").glob("*.ipynb"))}
 
     @property
     def outputs(self) -> dict[str, tuple[str | Path, ...]]:
@@ -127,7 +118,7 @@ class NotebooksSettings(Settings):
         Raises:
             InputError: for one that notebooks do not have, or whose value is not allowed.
         """
-        texts = pair_up(self.parameters)
+        texts = pairs_to_dict(self.parameters)
         for name in texts:
             if name not in PARAMETERS:
                 allowed = f"(allowed: {', '.join(PARAMETERS)})"

@@ -10,12 +10,12 @@ from pathlib import Path
 from torch import Tensor
 
 from nstlab.base import files
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import ApplySettings
 from nstlab.pictures import images as im
-from nstlab.pictures import samples
+from nstlab.pictures import outputs, samples
 
 # Where a picture is, its (H, W), the seconds that it took.
 Painted = tuple[Path, tuple[int, int], float]
@@ -39,18 +39,18 @@ def apply_model(settings: ApplySettings) -> Iterator[Painted]:
         InputError: before anything is written, for what cannot be used, and for an output that
             would replace an input; at the end, if photos were left out.
     """
-    files.check_outputs(settings)
-    outputs = _outputs_of_folder(settings) if settings.folder else _output_of_photo(settings)
+    outputs.check_outputs(settings)
+    planned = _outputs_of_folder(settings) if settings.folder else _output_of_photo(settings)
     model = StyleModel.load(settings.model)
     painter = model.painter(settings.device)
     mix = model.mixture(settings.painting, settings.mix)
     if settings.folder is None:
-        for photo, out in outputs.items():
+        for photo, out in planned.items():
             yield _paint_photo(settings, painter, mix, photo, out)
         return
-    files.folder(settings.out)
+    files.make_folder(settings.out)
     skipped = 0
-    for photo, out in outputs.items():
+    for photo, out in planned.items():
         try:
             painted = _paint_photo(settings, painter, mix, photo, out)
         except InputError as error:
@@ -59,7 +59,7 @@ def apply_model(settings: ApplySettings) -> Iterator[Painted]:
         else:
             yield painted
     if skipped:
-        raise InputError(f"photo: {skipped} of {len(outputs)} in {settings.photo} were skipped")
+        raise InputError(f"photo: {skipped} of {len(planned)} in {settings.photo} were skipped")
 
 
 def _output_of_photo(settings: ApplySettings) -> dict[Path, Path]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.feedforward import drawing
 from nstlab.pictures import images as im
 from nstlab.pictures import samples

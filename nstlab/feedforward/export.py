@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from nstlab.base import files, signals
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.settings import ExportSettings
+from nstlab.pictures import outputs
 
 OPSET = 18
 
@@ -32,11 +33,11 @@ def export_onnx(settings: ExportSettings) -> Path:
     Raises:
         InputError: without nstlab[onnx], and for a model or a place that cannot be used.
     """
-    files.check_outputs(settings)
+    outputs.check_outputs(settings)
     _check_packages()
     if settings.out.suffix.lower() != ".onnx":
         raise InputError(f"out: {settings.out} must be an .onnx file")
-    files.check_place(settings.out)
+    files.check_writable(settings.out)
     model = StyleModel.load(settings.model)
     program = _onnx_program(model)
     program.model.metadata_props["paintings"] = json.dumps(model.paintings)

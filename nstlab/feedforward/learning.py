@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from nstlab.base import jsonfiles
 from nstlab.base.devices import device
-from nstlab.base.files import NUMBER, TEXT, WHOLE, check_json, dict_of, list_of, object_with
-from nstlab.base.settings import DEVICES, VERSION, InputError
+from nstlab.base.errors import InputError
+from nstlab.base.jsonfiles import NUMBER, TEXT, WHOLE, dict_of, list_of, object_with
+from nstlab.base.settings import DEVICES, VERSION
 from nstlab.feedforward.crops import Crops, photos_in
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.network import TransformNetwork
@@ -34,7 +36,7 @@ from nstlab.networks.base import Network
 from nstlab.networks.normalization import normalize_activations
 from nstlab.networks.vgg import VGG19
 from nstlab.pictures import images as im
-from nstlab.pictures import samples
+from nstlab.pictures import samples, sizes
 
 LARGEST_GRADIENT = 1.0  # norm to which a longer gradient is cut
 PREFIX = "network."  # of the network's tensors in a checkpoint
@@ -169,7 +171,7 @@ class Learner:
                 "the checkpoint belongs to a learning with other settings, pictures or weights"
             )
         try:
-            check_json(checkpoint.data, CHECKPOINT)
+            jsonfiles.check(checkpoint.data, CHECKPOINT)
             if checkpoint.data["done"] > self.settings.steps:
                 raise ValueError("it has seen more batches than there are")
             self._restore(checkpoint.tensors)
@@ -194,7 +196,7 @@ def _check_paintings(settings: LearnSettings) -> None:
     for source in settings.paintings:
         shape = im.shape_of(source)
         path = samples.path_of(source)
-        im.fit_size(shape, settings.painting_size, path, "size × style_scale")
+        sizes.fit_size(shape, settings.painting_size, path, "size × style_scale")
 
 
 def learn(

@@ -21,9 +21,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from nstlab.base import files, tensorfiles
+from nstlab.base import files, jsonfiles, tensorfiles
 from nstlab.base.devices import device
-from nstlab.base.settings import DEVICES, InputError, nearest, user_path
+from nstlab.base.errors import InputError, nearest
+from nstlab.base.settings import DEVICES, user_path
 from nstlab.feedforward.network import TransformNetwork
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import (
@@ -198,8 +199,8 @@ def _parse_metadata(
 ) -> tuple[tuple[str, ...], str, dict[str, Any]]:
     """(paintings, normalization, settings) of a file; InputError if it is not a model's."""
     with contextlib.suppress(KeyError, ValueError):  # InputError is a ValueError
-        paintings = files.parse_json(metadata["paintings"])
-        settings = files.parse_json(metadata["settings"])
+        paintings = jsonfiles.parse(metadata["paintings"])
+        settings = jsonfiles.parse(metadata["settings"])
         normalization = metadata["normalization"]
         if (
             metadata["format"] == FORMAT
@@ -232,7 +233,7 @@ def _load_weights(network: TransformNetwork, path: Path, tensors: dict[str, Tens
             f"{path}: is not a model of nstlab, or is damaged (its tensors are not those of "
             "its network)"
         )
-    tensors = tensorfiles.finite(path, tensors)
+    tensors = tensorfiles.as_finite(path, tensors)
     _check_ranges(path, tensors)
     network.load_state_dict(tensors, assign=True)
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nstlab.base import devices
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.feedforward.network import CONTRAST, EPSILON, Layer, Normalization, TransformNetwork
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import native_halves

@@ -9,17 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nstlab.base.errors import InputError
 from nstlab.base.names import WEIGHTS
-from nstlab.base.settings import (
-    DEVICES,
-    MAX_SIDE,
-    MIN_SIDE,
-    InputError,
-    OutputSettings,
-    Settings,
-    option,
-    results_folder,
-)
+from nstlab.base.options import option, results_folder
+from nstlab.base.settings import DEVICES, MAX_SIDE, MIN_SIDE, OutputSettings, Settings
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION
 
 SHIPPED = "shipped"  # the name of the model that comes with the lab

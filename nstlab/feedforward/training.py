@@ -17,12 +17,13 @@ import pandas
 from nstlab import figures
 from nstlab.base import files
 from nstlab.base.devices import device
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.feedforward.crops import HELD_OUT
 from nstlab.feedforward.learning import Learner, LearningStep
 from nstlab.feedforward.settings import LearnSettings
 from nstlab.method import Checkpoint
 from nstlab.pictures import images as im
+from nstlab.pictures import outputs
 
 logger = logging.getLogger("nstlab")
 
@@ -87,7 +88,7 @@ class _Folder:
     def _save_checkpoint(self) -> None:
         checkpoint = self.learner.checkpoint()
         checkpoint.data["history"] = self.rows
-        files.folder(self.path)
+        files.make_folder(self.path)
         checkpoint.save(self.checkpoint_path)
 
     def _save_curves(self) -> None:
@@ -137,8 +138,8 @@ def train(
         InputError: for what cannot be used or written.
         KeyboardInterrupt: if it is interrupted; its message says what is left.
     """
-    files.check_outputs(settings)
-    files.check_place(settings.out)
+    outputs.check_outputs(settings)
+    files.check_writable(settings.out)
     learner = Learner(settings, device(settings.device))
     folder = _Folder(learner, Path(settings.results) / "learned" / learner.identity)
     with files.locked_results(settings.results, folder.path, wait):

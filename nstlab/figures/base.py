@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from nstlab.base import files
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.pictures import images as im
 from nstlab.pictures.colour import DISTINCT
 

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 import traitlets as t
 from torch import Tensor
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.live.pages import Messages, Page, buffer_count
 from nstlab.live.viewer import jpeg
 from nstlab.live.views import View
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 from nstlab.pictures.labels import PALETTE
 from nstlab.pictures.labels import load as load_labels
 from nstlab.recipes.base import RunSettings
@@ -162,7 +163,9 @@ def _load_found(
 def _with_labels(entry: Any, shape: Sequence[int], labels: Tensor) -> tuple[Tensor, Tensor]:
     """(a whole input picture, its labels), of labels for the part of it that a run has used."""
     picture = im.load(entry.source, SIDE)
-    (top, left, height, width), _ = im.fitting(picture.shape[-2:], shape, entry.fit, entry.scale)
+    (top, left, height, width), _ = sizes.fit_geometry(
+        picture.shape[-2:], shape, entry.fit, entry.scale
+    )
     bottom = picture.shape[-2] - top - height
     right = picture.shape[-1] - left - width
     part = F.interpolate(labels, (height, width), mode="nearest")

@@ -22,8 +22,10 @@ import traitlets as t
 from PIL import Image
 from torch import Tensor
 
-from nstlab.base import files
-from nstlab.base.settings import DEVICES, MIN_SIDE, RESULTS, InputError, user_path
+from nstlab.base import files, jsonfiles
+from nstlab.base.errors import InputError
+from nstlab.base.options import RESULTS
+from nstlab.base.settings import DEVICES, MIN_SIDE, user_path
 from nstlab.feedforward.model import StyleModel
 from nstlab.feedforward.painter import Painter
 from nstlab.feedforward.settings import SHIPPED
@@ -39,7 +41,11 @@ SIDE = SIDES[1]  # at first
 MOST_BYTES = 1 << 20  # of a frame's JPEG
 
 MESSAGES: Messages = {  # that its page sends
-    "frame": {"id": files.WHOLE, "shares": files.list_of(files.NUMBER), "alpha": files.NUMBER},
+    "frame": {
+        "id": jsonfiles.WHOLE,
+        "shares": jsonfiles.list_of(jsonfiles.NUMBER),
+        "alpha": jsonfiles.NUMBER,
+    },
     **{do: {} for do in ("begin", "end", "save")},
 }
 Frame = tuple[Mapping[str, Any], bytes]  # what the page says about a frame, and its JPEG
@@ -129,7 +135,7 @@ class Camera(Page):
                 raise InputError("there is no picture yet; start the camera first")
             # The digest tells two pictures of one second apart.
             name = f"{time.strftime('%Y-%m-%d %H-%M-%S')} {digest(picture)[:8]}.png"
-            path = im.save(picture, files.folder(self.folder) / name)
+            path = im.save(picture, files.make_folder(self.folder) / name)
             self.send({"do": "say", "text": single_line(f"Saved as {path}")})
         except Exception as error:
             self.send(_failure(error))

@@ -18,8 +18,9 @@ from typing import Any
 
 import ipywidgets as w
 
+from nstlab.base.errors import InputError
 from nstlab.base.names import ANY_NETWORKS, PRECISIONS, WEIGHTS
-from nstlab.base.settings import InputError, Settings
+from nstlab.base.settings import Settings
 from nstlab.live.special import NEEDED, SPECIAL
 from nstlab.live.views import View, field_view
 from nstlab.networks.architectures import architecture
@@ -78,7 +79,7 @@ class Controls:
         """
         with self.lock:
             before = self.settings
-            values = {name: before.checked(name, value) for name, value in values.items()}
+            values = {name: before.validate(name, value) for name, value in values.items()}
             if isinstance(before, RunSettings):
                 values = dependent_values(before, values) | values
             self.show(before.replace(**values))

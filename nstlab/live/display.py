@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nstlab.base.settings import START
+from nstlab.base.options import START
 from nstlab.live.audience import Audience
 from nstlab.live.brush import RegionsView
 from nstlab.live.controls import Controls

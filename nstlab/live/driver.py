@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nstlab.base.settings import LIVE, START
+from nstlab.base.options import LIVE, START
 from nstlab.live.display import Display
 from nstlab.live.history import Snapshot
 from nstlab.live.painting import Back, Change, Restart, Save

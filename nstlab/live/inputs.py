@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nstlab.base.settings import one_of
+from nstlab.base.errors import one_of
 from nstlab.live.brush import NONE
 from nstlab.live.controls import Controls
 from nstlab.live.uploads import Uploads

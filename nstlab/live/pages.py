@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import anywidget
 import traitlets as t
 
-from nstlab.base import files
-from nstlab.base.settings import InputError
+from nstlab.base import jsonfiles
+from nstlab.base.errors import InputError
 
 FOLDER = Path(__file__).parent / "page"
 LINE = {"type": "string", "maxLength": 1000}  # the JSON Schema of a name or an id
@@ -92,7 +92,7 @@ def check_message(content: Any, buffers: Sequence[Any], messages: Messages) -> N
             f"the page has sent a message that is unknown here (known: {', '.join(messages)})"
         )
     try:
-        files.check_json(content | {"buffers": len(buffers)}, files.object_with(**messages[do]))
+        jsonfiles.check(content | {"buffers": len(buffers)}, jsonfiles.object_with(**messages[do]))
     except ValueError as error:
         raise InputError(
             f"the page has sent a message '{do}' that cannot be used: {error}"

@@ -19,7 +19,8 @@ from typing import ClassVar
 
 import torch
 
-from nstlab.base.settings import DEVICES, InputError
+from nstlab.base.errors import InputError
+from nstlab.base.settings import DEVICES
 from nstlab.live.history import Snapshot
 from nstlab.live.run import RunSeries
 from nstlab.method.steps import Step

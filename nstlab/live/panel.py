@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets as w
 
-from nstlab.base.settings import GROUPS, START, InputError, nearest
+from nstlab.base.errors import InputError, nearest
+from nstlab.base.options import GROUPS, START
 from nstlab.live.controls import Controls
 
 

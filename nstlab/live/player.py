@@ -21,7 +21,7 @@ import ipywidgets as w
 import traitlets as t
 from tqdm import tqdm
 
-from nstlab.base.settings import LIVE
+from nstlab.base.options import LIVE
 from nstlab.live.controls import Controls
 from nstlab.live.pages import LINE, Messages, Page, check_message, single_line
 from nstlab.live.session import FRAMES, explain

@@ -16,6 +16,7 @@ from nstlab.live.history import History, Snapshot
 from nstlab.method.fast import memory
 from nstlab.method.steps import Step
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.plan import Plan, digest
 from nstlab.recipes.prepare import prepare
@@ -82,7 +83,7 @@ class Run:
         if not self.from_picture:
             return settings
         picture = self.plan.inputs["init"]
-        path = files.folder(folder.absolute()) / f"start-{digest(picture)[:12]}.png"
+        path = files.make_folder(folder.absolute()) / f"start-{digest(picture)[:12]}.png"
         if not path.exists():
             im.save(picture, path)
         return settings.replace(init=str(path))
@@ -135,7 +136,7 @@ class RunSeries:
             InputError: if it cannot begin; nothing has changed.
         """
         plan = _plan_after(self.run, settings, self.device)
-        if current and im.alike(self.step.shape, plan.start.shape[-2:]):
+        if current and sizes.same_proportions(self.step.shape, plan.start.shape[-2:]):
             picture = self.step.unfinished()
         if picture is not None:
             plan = plan.starting_from(picture)

@@ -25,7 +25,7 @@ from collections.abc import Callable, Generator, Sequence
 from enum import StrEnum
 from typing import Protocol
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.method.steps import Step
 
 logger = logging.getLogger("nstlab")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from nstlab.base.settings import is_whole
+from nstlab.base.settings import is_whole_number
 from nstlab.figures.sheets import contact_sheet
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.prepare import prepare
@@ -21,7 +21,7 @@ def static() -> int:
     The environment variable STATIC says so; anything but a whole number counts as 0.
     """
     value = os.environ.get(STATIC, "")
-    return int(value) if is_whole(value) else 0
+    return int(value) if is_whole_number(value) else 0
 
 
 def still(settings: RunSettings, device: str) -> dict[str, Any]:

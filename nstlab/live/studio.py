@@ -16,7 +16,8 @@ from typing import Any
 
 import ipywidgets as w
 
-from nstlab.base.settings import DEVICES, RESULTS, user_path
+from nstlab.base.options import RESULTS
+from nstlab.base.settings import DEVICES, user_path
 from nstlab.feedforward.settings import SHIPPED
 from nstlab.live.audience import Audience
 from nstlab.live.brush import RegionsView

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from nstlab.base import files
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.pictures import images as im
 
 CHUNK = 1 << 20  # bytes of a file in one message; servers refuse messages of 10 MB
@@ -77,7 +77,7 @@ class Uploads:
         """
         stem = re.sub(r"[^\w-]+", "_", Path(name).stem)[:50] or "picture"
         try:
-            folder = files.folder(self.folder.absolute())
+            folder = files.make_folder(self.folder.absolute())
             bare = folder / f"{stem}-{hashlib.sha256(data).hexdigest()[:8]}"
             with files.replacing(bare) as temporary:
                 temporary.write_bytes(data)

@@ -15,8 +15,8 @@ from typing import Any
 import traitlets as t
 from torch import Tensor
 
-from nstlab.base import files
-from nstlab.base.settings import InputError
+from nstlab.base import jsonfiles
+from nstlab.base.errors import InputError
 from nstlab.figures.base import COLOURS
 from nstlab.live.history import Snapshot
 from nstlab.live.pages import LINE, Messages, Page, single_line
@@ -25,6 +25,7 @@ from nstlab.live.session import Phase
 from nstlab.live.uploads import CHUNK, MAX_BYTES
 from nstlab.method.steps import Step
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 from nstlab.runs.stored import COLUMNS, Record
 
 PICTURE_SIDE = 512  # px: long side of the live picture, at most
@@ -46,7 +47,7 @@ def jpeg(picture: Tensor, side: int = PICTURE_SIDE) -> bytes:
     """
     shape = picture.shape[-2:]
     if max(shape) > side:
-        picture = im.resize(picture, im.fit_size(shape, side))
+        picture = im.resize(picture, sizes.fit_size(shape, side))
     buffer = io.BytesIO()
     im.to_pil(picture).save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
@@ -83,8 +84,14 @@ def evaluation_rate(record: Record) -> float:
 
 MESSAGES: Messages = {  # that its page sends
     **{do: {} for do in ("resume", "pause", "single", "save", "code", "read", "seen", "gone")},
-    "back": {"id": files.WHOLE},
-    "upload": {"id": LINE, "role": LINE, "name": LINE, "part": files.WHOLE, "parts": files.WHOLE},
+    "back": {"id": jsonfiles.WHOLE},
+    "upload": {
+        "id": LINE,
+        "role": LINE,
+        "name": LINE,
+        "part": jsonfiles.WHOLE,
+        "parts": jsonfiles.WHOLE,
+    },
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import ipywidgets as w
 
-from nstlab.base.settings import Option, field_type
+from nstlab.base.options import Option, field_type
 from nstlab.recipes.base import RunSettings
 
 LOOK = {"style": {"description_width": "8.5em"}, "layout": {"width": "auto"}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nstlab.base.settings import InputError, nearest
+from nstlab.base.errors import InputError, nearest
 from nstlab.method.terms import PIXELS, Term
 from nstlab.networks.base import Network
 

@@ -15,8 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nstlab.base import files
-from nstlab.base.settings import InputError, user_path
+from nstlab.base import files, jsonfiles
+from nstlab.base.errors import InputError
+from nstlab.base.settings import user_path
 from nstlab.method.objectives import Objective
 from nstlab.method.optimizers import Evaluation, Optimizer, State
 
@@ -62,7 +63,7 @@ class Checkpoint:
             InputError: if it is missing, damaged or something else.
         """
         try:
-            with safe_open(files.regular(path), "pt") as file:
+            with safe_open(files.regular_file(path), "pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:
                     raise InputError(f"{path}: is not a checkpoint of this version of nstlab")
@@ -71,7 +72,7 @@ class Checkpoint:
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             if checksum(tensors, metadata["data"]) != metadata["checksum"]:
                 raise ValueError("its checksum is another")
-            return cls(tensors, files.parse_json(metadata["data"]))
+            return cls(tensors, jsonfiles.parse(metadata["data"]))
         except InputError:
             raise
         except (OSError, SafetensorError, ValueError, KeyError) as error:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nstlab.base.errors import one_of
 from nstlab.base.names import CONTENT_LAYERS, CONVOLUTIONS, STYLE_LAYERS
-from nstlab.base.settings import one_of
 
 DEFAULT_CONVENTION = "mean"
 

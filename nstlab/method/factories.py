@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from nstlab.base.settings import FITS, InputError
+from nstlab.base.errors import InputError
+from nstlab.base.settings import FITS
 from nstlab.method.active_layers import check_weight
 from nstlab.method.conventions import DEFAULT_CONVENTION, convention_named
 from nstlab.method.objectives import Objective
@@ -15,6 +16,7 @@ from nstlab.method.pixel_terms import PixelTerm, TotalVariation
 from nstlab.method.terms import PIXELS, Content, Style, Term
 from nstlab.networks.architectures import DEFAULT_NETWORK, architecture
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 
 
 def term(
@@ -113,7 +115,7 @@ def style(
         InputError: as for `term`, if the image is no picture, or if it cannot be fitted so.
     """
     shape = im.check_picture(image, "style").shape[-2:]
-    im.fitting(shape, shape, fit, scale)  # refuses what cannot be
+    sizes.fit_geometry(shape, shape, fit, scale)  # refuses what cannot be
     fields = {
         "image": image,
         "fit": fit,

@@ -16,7 +16,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.method.active_layers import ActiveLayer, changed_weights, check_weight
 from nstlab.method.terms import PIXELS, Term
 from nstlab.networks.base import Network

@@ -19,7 +19,7 @@ from nstlab.method.optimizers import Evaluation, Optimizer, State
 from nstlab.method.steps import Best, Finish, Level, Status, Step
 from nstlab.networks.base import Network
 from nstlab.pictures import images as im
-from nstlab.pictures.decoding import interpolated
+from nstlab.pictures.decoding import interpolate
 
 WINDOW = 10  # steps over which `StopRule.change` measures progress
 
@@ -259,7 +259,7 @@ def enter_next_level(run: Run, start: Tensor) -> None:
     run.level += 1
     best = run.best.x
     shape = run.schedule[run.level].shape
-    change = interpolated(best - im.resize(start, best.shape[-2:]), shape)
+    change = interpolate(best - im.resize(start, best.shape[-2:]), shape)
     run.bind(run.bound.weights)
     pictures = [
         im.resize(best, shape),

@@ -10,8 +10,9 @@ from functools import cached_property
 
 from torch import Tensor
 
+from nstlab.base.errors import InputError
 from nstlab.base.names import FULL
-from nstlab.base.settings import MIN_SIDE, InputError
+from nstlab.base.settings import MIN_SIDE
 from nstlab.method.checkpoint import MEMORY, Checkpoint
 from nstlab.method.fast.graphs import to_host
 from nstlab.method.optimizers import State

@@ -15,12 +15,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from nstlab.base.errors import InputError
 from nstlab.base.names import rectified
-from nstlab.base.settings import FITS, MIN_SIDE, InputError
+from nstlab.base.settings import FITS, MIN_SIDE
 from nstlab.method.conventions import Convention
 from nstlab.method.crops import Crop, accumulate, fill_positions
 from nstlab.method.statistics import gram, gram_vjp, mean_square_error, write_gradient
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 
 PIXELS = "pixels"  # stands for a layer where a term reads the image itself
 
@@ -248,7 +250,7 @@ class Style(Term):
             return shape
         painting_shape = self.image.shape[-2:]
         if self.fitted is None:
-            return im.fitting(painting_shape, shape, self.fit, self.scale)[1]
+            return sizes.fit_geometry(painting_shape, shape, self.fit, self.scale)[1]
         return [
             max(MIN_SIDE, round(painting_side * side / fitted_side))
             for painting_side, side, fitted_side in zip(

@@ -1,5 +1,4 @@
-"""The networks that can be the loss model: their layers by name, and those that are read unless
-others are asked for.
+"""The networks that can be the loss model: their layers by name, and those that are the default.
 
 To add one of torchvision's classifiers, add it to ARCHITECTURES. Its entry names layers as its
 paper does, each with a node of the graph that torchvision's feature extraction finds, and chooses
@@ -18,8 +17,8 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
+from nstlab.base.errors import InputError, nearest
 from nstlab.base.names import BLOCKS, POOL, RECTIFIED, vgg_layers
-from nstlab.base.settings import InputError, nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,9 +31,10 @@ class Architecture:
     """A network's layers.
 
     Attributes:
+        name: torchvision's.
         nodes: {layer: node of torchvision's graph}, in the network's order.
-        style_layers, content_layers: what is read by default; for a VGG, by convention.
-        blocks: a VGG's convolutions in each block.
+        style_layers, content_layers: the default; a VGG's depend on the convention.
+        blocks: a VGG's convolutions in each block; () for other networks.
         options: for torchvision's builder.
     """
 
@@ -62,10 +62,10 @@ class Architecture:
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """The layers to choose from: no poolings, and ReLUs by their convolutions' names."""
-        twins = {RECTIFIED.get(name) for name in self.layers}
+        """The layers to choose from: no poolings, and no ReLUs that convolutions' names mean."""
+        relus = {RECTIFIED.get(name) for name in self.layers}
         return tuple(
-            name for name in self.layers if name not in twins and not name.startswith(POOL)
+            name for name in self.layers if name not in relus and not name.startswith(POOL)
         )
 
     def has(self, layers: Iterable[str]) -> bool:
@@ -73,20 +73,19 @@ class Architecture:
         return all(name in self.nodes for name in layers)
 
     def layer(self, name: str | int) -> str:
-        """The name of a layer, given that name, or for a VGG the index that tutorials use (1 =
-        conv1_1, 4 = conv2_2).
+        """The name of a layer.
+
+        Args:
+            name: that name, or for a VGG the index that tutorials use: 1 is conv1_1, 4 is conv2_2.
 
         Raises:
             InputError: for a layer that the network does not have.
         """
         text = str(name).strip()
-        if (
-            self.blocks
-            and text.isdecimal()
-            and len(text) < 3
-            and 1 <= int(text) <= len(self.convolutions)
-        ):
-            return self.convolutions[int(text) - 1]
+        if self.blocks and text.isdecimal() and len(text) < 3:
+            index = int(text) - 1
+            if 0 <= index < len(self.convolutions):
+                return self.convolutions[index]
         if text in self.nodes:
             return text
         raise InputError(
@@ -94,18 +93,26 @@ class Architecture:
             f"{self._allowed()})"
         )
 
+    def layers_until(self, layers: Iterable[str]) -> tuple[str, ...]:
+        """The layers from the first one to the deepest of these."""
+        deepest = max((self.layers.index(layer) for layer in layers), default=-1)
+        return self.layers[: deepest + 1]
+
+    def convolutions_until(self, layers: Iterable[str]) -> tuple[str, ...]:
+        """A VGG's convolutions from the first one to the deepest of these layers."""
+        return tuple(name for name in self.layers_until(layers) if name in RECTIFIED)
+
     def _allowed(self) -> str:
+        """The layers that the network has, in words."""
         if self.blocks:
             last = self.convolutions[-1]
-            reach = (
-                f"conv1_1 to {last}, relu1_1 to {RECTIFIED[last]}, pool1 to pool{len(self.blocks)}"
+            return (
+                f"conv1_1 to {last}, relu1_1 to {RECTIFIED[last]}, pool1 to "
+                f"pool{len(self.blocks)}, or an index from 1 to {len(self.convolutions)}"
             )
-            return f"{reach}, or an index from 1 to {len(self.convolutions)}"
-        return (
-            ", ".join(self.layers)
-            if self.style_layers
-            else f"those that `nstlab info --network {self.name}` lists"
-        )
+        if self.style_layers:
+            return ", ".join(self.layers)
+        return f"those that `nstlab info --network {self.name}` lists"
 
 
 def _vgg(name: str, blocks: tuple[int, ...]) -> Architecture:
@@ -129,8 +136,8 @@ def _numbered(names: str) -> dict[str, str]:
 
 
 ARCHITECTURES = {
-    made.name: made
-    for made in (
+    spec.name: spec
+    for spec in (
         _vgg(DEFAULT_NETWORK, BLOCKS),  # Simonyan, Zisserman 2014
         _vgg("vgg16", (2, 2, 3, 3, 3)),
         Architecture(  # Krizhevsky 2014
@@ -200,7 +207,12 @@ def architecture(name: str) -> Architecture:
 
 
 def untrained_model(name: str, options: Mapping[str, Any]) -> nn.Module:
-    """torchvision's network of that name, as it is evaluated, without memory for its weights."""
+    """torchvision's network, for evaluation, without memory for its weights.
+
+    Args:
+        name: of the network.
+        options: for torchvision's builder.
+    """
     import torch
     from torchvision import models
 
@@ -213,7 +225,11 @@ def untrained_model(name: str, options: Mapping[str, Any]) -> nn.Module:
 
 
 def known_network(name: str) -> str:
-    """The name, if there is such a network; InputError otherwise."""
+    """The name, if there is such a network.
+
+    Raises:
+        InputError: if there is none.
+    """
     if not isinstance(name, str):
         raise InputError(f"network: {name!r} is not a name")
     return architecture(name).name

@@ -1,5 +1,4 @@
-"""What every loss model is: named layers, exchangeable pooling, and evaluation no deeper than
-needed.
+"""What every loss model is: named layers, exchangeable pooling, no evaluation deeper than needed.
 
 The network owns its preprocessing, because that belongs to the weights.
 """
@@ -9,42 +8,28 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import inf
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nstlab.base import devices
+from nstlab.base.errors import InputError, one_of
 from nstlab.base.names import POOLS, PRECISIONS
-from nstlab.base.settings import InputError, one_of
 from nstlab.networks.architectures import Architecture, architecture
 from nstlab.networks.weights import Weights
 
 
-def pooled(x: Tensor, kind: str, *window: Any, **options: Any) -> Tensor:
-    """Pooling of a kind in names.POOLS.
-
-    Further arguments as of torch's functions: kernel size, stride, padding, …
-    """
-    if kind == "max":
-        return F.max_pool2d(x, *window, **options)
-    options |= {"count_include_pad": False} if options else {}
-    if kind == "avg":
-        return F.avg_pool2d(x, *window, **options)
-    # The small constant keeps the root's gradient finite where all values are 0, as is common after
-    # a ReLU.
-    return (F.avg_pool2d(x * x, *window, **options) + 1e-12).sqrt()
-
-
 def soften(features: Tensor, temperature: float) -> Tensor:
-    """1 + T (N·M softmax(F / T) - 1), the softmax over all N channels and M positions of (B, N, H,
-    W); F itself if T is 0.
+    """1 + T (N·M softmax(F / T) - 1), which takes away the peaks of residual networks' activations.
 
     Wang, Li, Vasconcelos 2021 ("Rethinking and Improving the Robustness of Image Style Transfer"),
-    whose T is 1; here times N·M: to take away the peaks that residual networks' activations have.
-    The mean is 1; the higher T, the nearer it comes to F - mean(F) + 1, so that losses keep their
-    size."""
+    whose T is 1; here times N·M. The mean is 1; the higher T, the nearer the result comes to
+    F - mean(F) + 1, so that losses keep their size.
+
+    Args:
+        features: F, (B, N, H, W). The softmax is over all N channels and M = H·W positions.
+        temperature: T; 0 returns F itself.
+    """
     if not temperature:
         return features
     share = features[0].numel() * (features / temperature).flatten(1).softmax(1).view_as(features)
@@ -59,18 +44,26 @@ class Network(nn.Module):
     Args:
         weights: what it has learned.
         pool: one of names.POOLS.
-        precision: one of names.PRECISIONS, for evaluations by the engine, see fast.arithmetic; a
+        precision: one of names.PRECISIONS, for evaluations by the engine, see fast.arithmetic. A
             direct call computes in the type of the weights, float32.
         temperature: of `soften`; 0 leaves activations as they are.
-        normalized: whether they are, see `normalize_activations`.
+
+    Attributes:
+        normalized: whether its activations are, see `normalize_activations`.
         gain: a factor of all poolings.
+
+    Raises:
+        InputError: for an unknown pooling or precision, a temperature below 0, and a precision that
+            only the fast path has for a network that it cannot evaluate.
     """
 
     def __init__(self, weights: Weights, pool: str, precision: str, temperature: float):
         super().__init__()
         devices.set_exact_convolutions()
-        self.weights, self.temperature = weights, temperature
-        self.normalized, self.gain = False, 1.0
+        self.weights = weights
+        self.temperature = temperature
+        self.normalized = False
+        self.gain = 1.0
         self.pool = one_of("pool", pool, POOLS)
         self.precision = one_of("precision", precision, PRECISIONS)
         if not 0 <= temperature < inf:
@@ -83,16 +76,20 @@ class Network(nn.Module):
 
     def __repr__(self) -> str:
         """The network, its weights and how it is evaluated."""
-        how = [f"weights={self.weights.source}", f"pool={self.pool}"]
-        how += ["normalized"] if self.normalized else []
-        how += [f"temperature={self.temperature:g}"] if self.temperature else []
-        how += [f"{self.dtype}".removeprefix("torch."), str(self.device)]
-        return f"{type(self).__name__}({', '.join(how)})"
+        parts = [f"weights={self.weights.source}", f"pool={self.pool}"]
+        if self.normalized:
+            parts.append("normalized")
+        if self.temperature:
+            parts.append(f"temperature={self.temperature:g}")
+        parts += [f"{self.dtype}".removeprefix("torch."), str(self.device)]
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     @property
     def uses_autograd(self) -> bool:
-        """Whether it is evaluated by autograd, in float32: the fast path knows only VGGs whose
-        activations are not smoothed."""
+        """Whether it is evaluated by autograd, in float32.
+
+        The fast path knows only VGGs whose activations are not softened.
+        """
         return True
 
     @property
@@ -106,37 +103,53 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def normalize(self, means: Mapping[str, Tensor]) -> None:
-        """Divide each filter's activations by its number, {layer: (C,)}."""
+        """Divide each filter's activations by a number.
+
+        Args:
+            means: {layer: (C,)} for the layers that are `normalized_layers`, all more than 0.
+        """
         raise NotImplementedError
 
     def forward(self, image: Tensor, layers: Iterable[str | int]) -> dict[str, Tensor]:
         """Compute the features of some layers, and nothing beyond the deepest of them.
 
         Args:
-            image: (B, 3, H, W) sRGB in [0, 1] -> {name: (B, C, h, w)} in the order of the network,
-                new tensors at each call.
+            image: (B, 3, H, W), sRGB in [0, 1].
+            layers: by name, or for a VGG also by the index that tutorials use.
+
+        Returns:
+            {name: (B, C, h, w)} in the order of the network, new tensors at each call.
 
         Raises:
-            InputError: if the weights lack a layer or the image is too small for one.
+            InputError: if the weights lack a layer, or the image is too small for one.
         """
-        wanted = self.require(layers, image.shape[-2:])
-        features = self.raw_features(image, wanted)
+        names = self.require(layers, image.shape[-2:])
+        features = self.raw_features(image, names)
         return {name: soften(f, self.temperature) for name, f in features.items()}
 
     def raw_features(self, image: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
-        """What `forward` computes, whatever the temperature, for layers that are there."""
-        return self.features(
-            self.weights.preprocessing(image).contiguous(memory_format=torch.channels_last), layers
-        )
+        """What `forward` computes without a temperature, for layers that `require` has checked."""
+        x = self.weights.preprocessing(image).contiguous(memory_format=torch.channels_last)
+        return self.features(x, layers)
 
     def features(self, x: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
-        """The features of these layers of a preprocessed image, before they are smoothed."""
+        """The features of these layers of a preprocessed image, before they are softened.
+
+        Args:
+            x: (B, 3, H, W).
+            layers: names that `require` has checked.
+
+        Returns:
+            {name: (B, C, h, w)} in the order of the network.
+        """
         raise NotImplementedError
 
     def require(self, layers: Iterable[str | int], shape: Sequence[int] | None = None) -> set[str]:
-        """Check that the weights, and an image of shape (H, W), reach as far as these layers.
+        """Check that the weights, and an image, reach as far as these layers; return their names.
 
-        Return the layers' names.
+        Args:
+            layers: as for `forward`.
+            shape: (H, W) of the image; None checks the weights only.
 
         Raises:
             InputError: if they do not.
@@ -144,7 +157,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def reaches(self, layer: str, shape: Sequence[int]) -> bool:
-        """Tell whether the weights, and an image of shape (H, W), reach as far as the layer."""
+        """Whether the weights, and an image of shape (H, W), reach as far as the layer."""
         try:
             self.require([layer], shape)
         except InputError:
@@ -157,9 +170,11 @@ class Network(nn.Module):
         """{layer: (C, h, w)} of the features of an image of shape (H, W)."""
         raise NotImplementedError
 
-    def computed(self, layers: Collection[str], shape: Sequence[int]) -> int:
-        """How many numbers are computed for these layers of an image of shape (H, W): all of them
-        are kept by autograd."""
+    def activation_count(self, layers: Collection[str], shape: Sequence[int]) -> int:
+        """How many numbers are computed for these layers of an image of shape (H, W).
+
+        Autograd keeps all of them.
+        """
         raise NotImplementedError
 
     @property

@@ -1,8 +1,7 @@
-"""Normalized activations: each filter scaled so that its mean activation over images and positions
-is 1.
+"""Normalized activations: each filter scaled so that its mean activation is 1.
 
-Gatys, Ecker, Bethge 2016, section 2. With it, a ratio α/β means about the same for every pair of
-pictures and for weights from any source.
+The mean is over images and positions (Gatys, Ecker, Bethge 2016, section 2). With it, a ratio α/β
+means about the same for every pair of pictures and for weights from any source.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from nstlab.base import files
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.networks.base import Network
 from nstlab.pictures import images as im
 
@@ -37,17 +36,17 @@ SMALLEST_MEAN = 0.01
 
 @torch.no_grad()
 def normalize_activations(net: Network, images: Iterable[Tensor] | None = None) -> Network:
-    """Scale each filter, in place, so that its mean activation over the images and all positions is
-    1; return the network.
+    """Scale each filter, in place, so that its mean activation is 1; return the network.
 
-    In networks that are evaluated plainly (see `Network`) only each layer's mean is made 1: many of
-    their filters hardly answer to any photo, would be enlarged, and would then be most of what is
-    seen (with SqueezeNet, pictures become noise).
+    In networks that `uses_autograd`, only each layer's mean is made 1: many of their filters hardly
+    answer to any photo, would be enlarged, and would then be most of what is seen (with SqueezeNet,
+    pictures become noise).
 
     Args:
-        images: (1, 3, H, W) sRGB in [0, 1]. By default, `normalization_images`; the means over
+        net: the network.
+        images: (1, 3, H, W), sRGB in [0, 1]. By default `normalization_images`; the means over
             these are computed once for each network and kept in the user's cache, and a network
-            that is normalized already is left as it is.
+            that is normalized already stays as it is.
 
     Raises:
         InputError: if the activations are not finite.
@@ -55,41 +54,47 @@ def normalize_activations(net: Network, images: Iterable[Tensor] | None = None) 
     if images is None and net.normalized:
         return net
     means = _cached_means(net) if images is None else _finite_means(net, images)
-    net.normalize(
-        {
-            layer: _scale(mean.mean().expand_as(mean) if net.uses_autograd else mean)
-            for layer, mean in means.items()
-        }
-    )
+    if net.uses_autograd:
+        means = {layer: mean.mean().expand_as(mean) for layer, mean in means.items()}
+    net.normalize({layer: _scale(mean) for layer, mean in means.items()})
     return net
 
 
 @torch.no_grad()
 def mean_activations(net: Network, images: Iterable[Tensor]) -> dict[str, Tensor]:
-    """{layer: (C,)} mean after the ReLU over images and positions, of layers that are
-    `normalized_layers`; images are (1, 3, H, W) sRGB in [0, 1]."""
+    """Mean activations after the ReLU over images and positions.
+
+    Args:
+        net: the network.
+        images: (1, 3, H, W), sRGB in [0, 1].
+
+    Returns:
+        {layer: (C,)} for the layers that are `normalized_layers`.
+
+    Raises:
+        InputError: if an image is too small for a layer.
+    """
     totals: dict[str, Tensor] = {}
     positions: dict[str, int] = {}
     for image in images:
         net.require(net.normalized_layers, image.shape[-2:])
-        for layer, features in net.raw_features(
-            image.to(net.device, net.dtype), net.normalized_layers
-        ).items():
+        image = image.to(net.device, net.dtype)
+        for layer, features in net.raw_features(image, net.normalized_layers).items():
             totals[layer] = totals.get(layer, 0) + features.clamp_min(0).sum((0, 2, 3))
             positions[layer] = positions.get(layer, 0) + features[:, 0].numel()
     return {layer: total / positions[layer] for layer, total in totals.items()}
 
 
 def normalization_images() -> Iterator[Tensor]:
-    """Yield the sample photos NORMALIZATION_PHOTOS in all orders of their channels, (1, 3, H, W)
-    sRGB in [0, 1]."""
+    """Yield NORMALIZATION_PHOTOS in all orders of their channels: (1, 3, H, W), sRGB in [0, 1]."""
     for name in NORMALIZATION_PHOTOS:
         photo = im.sample(name, NORMALIZATION_SIZE)
-        yield from (photo[:, list(order)] for order in itertools.permutations(range(3)))
+        for order in itertools.permutations(range(3)):
+            yield photo[:, list(order)]
 
 
 def _scale(mean: Tensor) -> Tensor:
-    """(C,) mean activations of a layer -> (C,) divisors, none much smaller than the others."""
+    """(C,) -> (C,) what to divide by: the means, but none much smaller than the others."""
     alive = mean[mean > 0]
     return mean.clamp_min(SMALLEST_MEAN * alive.mean() if alive.numel() else 1.0)
 
@@ -103,7 +108,7 @@ def _finite_means(net: Network, images: Iterable[Tensor]) -> dict[str, Tensor]:
 
 
 def _cached_means(net: Network) -> dict[str, Tensor]:
-    """Mean activations over `normalization_images`, from the user's cache if they are there."""
+    """Mean activations over `normalization_images`, from the user's cache if it has them."""
     key = (
         f"3 {net.weights.digest} {net.pool} {net.gain} {NORMALIZATION_PHOTOS} {NORMALIZATION_SIZE}"
     )

@@ -15,12 +15,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """sRGB in [0, 1] -> the network's input, (image[order] · scale - mean) / std."""
+    """Turns sRGB in [0, 1] into the network's input: (image[order] · scale - mean) / std.
+
+    Attributes:
+        order: of the channels, "RGB" or "BGR".
+        scale: the number that is white, 1 or 255.
+        mean, std: of each channel, in that order and scale.
+    """
 
     order: str = "RGB"
     scale: float = 1.0
@@ -28,7 +34,11 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) sRGB in [0, 1] -> (B, 3, H, W) as the weights expect it."""
+        """(B, 3, H, W), sRGB in [0, 1] -> (B, 3, H, W) as the weights expect it.
+
+        Raises:
+            InputError: if the image has not 3 channels.
+        """
         if image.shape[1] != 3:
             raise InputError(
                 f"a picture has 3 channels, (1, 3, H, W); this one has {image.shape[1]}"
@@ -40,23 +50,23 @@ class Preprocessing:
         return torch.stack([x * (self.scale / std) - mean / std for x, mean, std in channels], 1)
 
     def __str__(self) -> str:
-        mean, std = ("/".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
-        return (
-            f"{self.order}, 0-{self.scale:g}, mean {mean} subtracted, std "
-            f"{std if len(set(self.std)) > 1 else self.std[0]}"
-        )
+        mean = "/".join(f"{value:g}" for value in self.mean)
+        std = "/".join(f"{value:g}" for value in self.std)
+        if len(set(self.std)) == 1:
+            std = str(self.std[0])
+        return f"{self.order}, 0-{self.scale:g}, mean {mean} subtracted, std {std}"
 
     @classmethod
     def parse(cls, text: str) -> Preprocessing:
         """Read what str() writes.
 
         Raises:
-            InputError: for anything else.
+            InputError: for anything else, and for numbers that are too small or too large.
         """
-        one = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
-        number = rf"({one}(?:/{one}/{one})?)"
+        number = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+        numbers = rf"({number}(?:/{number}/{number})?)"  # one or three
         match = re.fullmatch(
-            rf"(RGB|BGR), 0-(1|255), mean {number} subtracted, std {number}", text.strip()
+            rf"(RGB|BGR), 0-(1|255), mean {numbers} subtracted, std {numbers}", text.strip()
         )
         if match is None:
             raise InputError(
@@ -73,7 +83,8 @@ class Preprocessing:
 
 def _three(text: str) -> tuple[float, float, float]:
     """Three numbers from "1/2/3", or from "1", which stands for three times the same."""
-    return triple([float(number) for number in text.split("/")] * (1 if "/" in text else 3))
+    numbers = [float(number) for number in text.split("/")]
+    return triple(numbers if len(numbers) == 3 else numbers * 3)
 
 
 def triple(values: Sequence[float]) -> tuple[float, float, float]:

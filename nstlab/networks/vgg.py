@@ -1,5 +1,6 @@
-"""VGG19 and VGG16 (Simonyan, Zisserman 2014), the paper's loss model; average pooling: Gatys,
-Ecker, Bethge 2016, section 2.
+"""VGG19 and VGG16 (Simonyan, Zisserman 2014), the paper's loss model.
+
+Average pooling: Gatys, Ecker, Bethge 2016, section 2.
 
 `conv1_1` … `conv5_4` are the outputs of the convolutions before their ReLU, `relu1_1` … `relu5_4`
 after it, and `pool1` … `pool5` the outputs of the poolings.
@@ -16,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nstlab.base.errors import InputError
 from nstlab.base.names import POOL, POOLS, PRECISIONS, WEIGHTS
-from nstlab.base.settings import InputError
-from nstlab.networks.architectures import ARCHITECTURES
-from nstlab.networks.base import Network, pooled
+from nstlab.networks.base import Network
+from nstlab.networks.pooling import pool2d
 from nstlab.networks.weights import Weights
 from nstlab.networks.weights import load as load_weights
 
@@ -32,16 +33,20 @@ POOL_GAIN = {"avg": 2.0, "max": 1.0, "l2": 1.56}
 class VGG(Network):
     """A VGG.
 
+    The activations are those of the weights as they are; `normalize_activations` scales them as the
+    paper does.
+
     Args:
         weights: a `Weights`, one of names.WEIGHTS, or a path.
         pool: "avg" (the paper's), "max" (as the network was trained), "l2" (root of the mean
-        square).
-        rescale_pool: make up for the smaller values of average and L2 pooling; off is the paper's
-        plain pooling.
-        precision, temperature: see `Network`.
+            square).
+        rescale_pool: make up for the smaller values of average and L2 pooling; the paper does not.
+        precision: see `Network`.
         seed: of random weights.
-    The activations are those of the weights as they are; `normalize_activations` scales them as the
-    paper does. Raises: InputError for an unknown name and for weights that cannot be used.
+        temperature: see `Network`.
+
+    Raises:
+        InputError: for an unknown name, and for weights that cannot be used.
     """
 
     NAME: ClassVar[str]
@@ -55,9 +60,8 @@ class VGG(Network):
         seed: int = 0,
         temperature: float = 0.0,
     ):
-        weights = (
-            weights if isinstance(weights, Weights) else load_weights(weights, seed, self.NAME)
-        )
+        if not isinstance(weights, Weights):
+            weights = load_weights(weights, seed, self.NAME)
         if weights.network != self.NAME:
             raise InputError(
                 f"{self.NAME}: the weights '{weights.source}' are those of {weights.network}"
@@ -74,18 +78,18 @@ class VGG(Network):
         return self.temperature > 0
 
     @property
-    def sequence(self) -> tuple[str, ...]:
-        """All layers of a VGG of this depth, in order, also those without weights."""
-        return ARCHITECTURES[self.NAME].layers
-
-    @property
     def normalized_layers(self) -> tuple[str, ...]:
         return self.weights.layers
 
     def normalize(self, means: Mapping[str, Tensor]) -> None:
-        """Scale the weights of each convolution, and those of the next one back, so that the
-        network computes the same function up to the scale of each channel: ReLU and the three
-        poolings commute with positive scales (Gatys et al. 2016, section 2)."""
+        """Scale the weights of each convolution, and those of the next one back.
+
+        The network computes the same function up to the scale of each channel, since ReLU and the
+        three poolings commute with positive scales (Gatys et al. 2016, section 2).
+
+        Args:
+            means: {convolution: (C,)}, what each channel is divided by.
+        """
         back: Tensor | float = 1.0  # scale of the layer's inputs, to be multiplied back
         for layer in self.weights.layers:
             weight, bias = self.convolution(layer)
@@ -96,72 +100,67 @@ class VGG(Network):
         self.normalized = True
 
     def features(self, x: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
-        outputs: dict[str, Tensor] = {}
-        for name in self.sequence:
-            if len(outputs) == len(layers):
-                break
+        features: dict[str, Tensor] = {}
+        for name in self.architecture.layers_until(layers):
             x = self.layer(name, x)  # (B, C, h, w)
             if name in layers:
-                outputs[name] = x
-        return outputs
+                features[name] = x
+        return features
 
     def layer(self, name: str, x: Tensor) -> Tensor:
-        """Compute one layer of `sequence` from the output of the one before."""
+        """Compute one layer from the output of the one before, conv1_1 from a preprocessed image.
+
+        Args:
+            name: of the layer.
+            x: (B, C, H, W).
+
+        Returns:
+            (B, C, H, W), of a pooling as `pool_layer`.
+        """
         if name.startswith(POOL):
-            return self.pooled(x)
+            return self.pool_layer(x)
         if name.startswith("relu"):
             return F.relu(x)
         return F.conv2d(x, *self.convolution(name), padding=1)
 
-    def pooled(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H // 2, W // 2).
-
-        An odd last row or column is dropped, as in VGG.
-        """
-        small = pooled(x, self.pool, 2)
-        return small if self.gain == 1 else self.gain * small
+    def pool_layer(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H // 2, W // 2); an odd last row or column is dropped."""
+        pooled = pool2d(x, self.pool, 2)
+        return pooled if self.gain == 1 else self.gain * pooled
 
     def convolution(self, name: str) -> tuple[Tensor, Tensor]:
         """(weight (O, I, 3, 3), bias (O,)) of a convolution, as they are used."""
         return getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias")
 
     def tensors(self) -> dict[str, Tensor]:
-        """Copies of all weights and biases by name, {"conv1_1.weight": (O, I, 3, 3), …}."""
+        """Copies of weights and biases as they are used: {"conv1_1.weight": (O, I, 3, 3), …}."""
         return {
             name: getattr(self, name.replace(".", "_")).clone() for name in self.weights.tensors
         }
 
     def require(self, layers: Iterable[str | int], shape: Sequence[int] | None = None) -> set[str]:
-        wanted = {self.architecture.layer(layer) for layer in layers}
-        missing = [name for name in self.path(wanted) if name not in self.weights.layers]
+        names = {self.architecture.layer(layer) for layer in layers}
+        needed = self.architecture.convolutions_until(names)
+        available = self.weights.layers
+        missing = [name for name in needed if name not in available]
         if missing:
             raise InputError(
-                f"the weights '{self.weights.source}' end at {self.weights.layers[-1]} and lack "
-                f"{', '.join(missing)}; "
-                f"choose layers up to {self.weights.layers[-1]}, or other weights"
+                f"the weights '{self.weights.source}' end at {available[-1]} and lack "
+                f"{', '.join(missing)}; choose layers up to {available[-1]}, or other weights"
             )
-        smallest = 2 ** max(map(halvings, wanted), default=0)
+        smallest = 2 ** max(map(halvings, names), default=0)
         if shape is not None and min(shape) < smallest:
-            deepest = max(wanted, key=self.sequence.index)
+            deepest = max(names, key=self.architecture.layers.index)
             raise InputError(
                 f"a picture of {shape[1]}×{shape[0]} is too small for {deepest}: {smallest} px "
                 "at least"
             )
-        return wanted
-
-    def path(self, layers: Iterable[str]) -> list[str]:
-        """The convolutions that have to be computed for these layers."""
-        return [name for name in self.until(layers) if name in self.architecture.convolutions]
-
-    def until(self, layers: Iterable[str]) -> tuple[str, ...]:
-        """All layers that have to be computed for these layers."""
-        return self.sequence[
-            : max((self.sequence.index(layer) for layer in layers), default=-1) + 1
-        ]
+        return names
 
     def channels(self, layer: str) -> int:
         """The number of feature maps in a layer."""
-        return self.weights.tensors[f"{self.path([layer])[-1]}.bias"].numel()
+        last = self.architecture.convolutions_until([layer])[-1]
+        return self.weights.tensors[f"{last}.bias"].numel()
 
     def shapes(
         self, layers: Iterable[str], shape: Sequence[int]
@@ -171,8 +170,9 @@ class VGG(Network):
             for name in layers
         }
 
-    def computed(self, layers: Collection[str], shape: Sequence[int]) -> int:
-        return sum(map(prod, self.shapes(self.until(layers), shape).values()))
+    def activation_count(self, layers: Collection[str], shape: Sequence[int]) -> int:
+        computed = self.architecture.layers_until(layers)
+        return sum(map(prod, self.shapes(computed, shape).values()))
 
 
 def is_fast(net: Network) -> TypeGuard[VGG]:

@@ -18,17 +18,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from nstlab.base import tensorfiles
-from nstlab.base.names import ANY_NETWORKS, DOWNLOADS, RAFT, RECTIFIED, WEIGHTS
-from nstlab.base.settings import InputError, nearest
-from nstlab.networks.architectures import ARCHITECTURES, DEFAULT_NETWORK, Architecture, architecture
-from nstlab.networks.downloads import Download
-from nstlab.networks.preprocessing import CAFFE, TORCHVISION, Preprocessing, triple
+from nstlab.base.errors import InputError, nearest
+from nstlab.base.names import ANY_NETWORKS, DOWNLOADS, RECTIFIED, WEIGHTS
+from nstlab.networks import sources
+from nstlab.networks.architectures import DEFAULT_NETWORK, Architecture, architecture
+from nstlab.networks.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
 logger = logging.getLogger("nstlab")
 
@@ -42,12 +41,13 @@ CAFFE_BIAS_SUM = 29.9405
 class Weights:
     """What a network has learned, and the preprocessing of its input.
 
-    All are float32, on the CPU.
-
     Attributes:
-        tensors: of a VGG `conv1_1.weight` (O, I, 3, 3), `conv1_1.bias` (O,) and so on; of others by
-            torchvision's names.
-        source: where they come from.
+        tensors: float32, on the CPU. Of a VGG `conv1_1.weight` (O, I, 3, 3), `conv1_1.bias` (O,)
+            and so on; of others by torchvision's names.
+        preprocessing: of its input.
+        source: where they come from: a name of names.WEIGHTS, a path or "random (seed 0)".
+        metadata: of the file.
+        network: whose they are.
     """
 
     tensors: dict[str, Tensor]
@@ -82,78 +82,74 @@ def load_file(
 ) -> Weights:
     """Read a network's weights from a file in any of the formats named above.
 
+    Args:
+        path: of the file.
+        source: what they are called; by default the path.
+        network: whose they are.
+
     Raises:
-        InputError: in one line, if there is no such file, or it is damaged or holds something else.
+        InputError: if there is no such file, or it is damaged or holds something else.
     """
     path = Path(path)
-    layout = architecture(network)
+    spec = architecture(network)
     try:
-        names, metadata = tensorfiles.read(path)
+        stored, metadata = tensorfiles.read(path)
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such file; weights are {', '.join(WEIGHTS)}, or a path"
         ) from None
-    if layout.blocks:
-        tensors = _convolutions(names, layout)
-        _check_chain(path, tensors, layout)
+    if spec.blocks:
+        tensors = _convolutions(stored, spec)
+        _check_chain(path, tensors, spec)
     else:
         # Counters, which batch normalization keeps, are no weights; the rest is checked where the
         # network is built.
         tensors = {
-            _present_name(name): t.detach() for name, t in names.items() if t.is_floating_point()
+            _current_name(name): t.detach() for name, t in stored.items() if t.is_floating_point()
         }
     tensorfiles.check_stored(path, tensors)
-    tensors = tensorfiles.finite(path, tensors)
+    tensors = tensorfiles.as_finite(path, tensors)
     try:
-        preprocessing = _preprocessing(names, tensors, metadata, layout)
+        preprocessing = _preprocessing(stored, tensors, metadata, spec)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return Weights(tensors, preprocessing, source or str(path), metadata, network)
 
 
-def _present_name(name: str) -> str:
-    """torchvision's present name of a tensor: old DenseNets have norm.1 for norm1."""
-    return re.sub(
-        r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", name.removeprefix("module.")
-    )
+def _current_name(name: str) -> str:
+    """The name of a tensor in torchvision now; DenseNets' files have norm.1 for norm1."""
+    name = name.removeprefix("module.")
+    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", name)
 
 
-def _sequential_names(layout: Architecture) -> dict[str, str]:
-    """{torchvision's name: a VGG's layer}, {"features.0": "conv1_1", …}.
-
-    Torchvision counts ReLUs and poolings too.
-    """
-    return {f"features.{index}": name for index, name in enumerate(layout.layers)}
-
-
-def _convolutions(tensors: Mapping[str, Tensor], layout: Architecture) -> dict[str, Tensor]:
+def _convolutions(tensors: Mapping[str, Tensor], vgg: Architecture) -> dict[str, Tensor]:
     """The convolutions of a VGG among the tensors, under our names."""
-    ours = _sequential_names(layout)
+    # In torchvision, which counts ReLUs and poolings too, features.0 is conv1_1.
+    our_names = {f"features.{index}": name for index, name in enumerate(vgg.layers)}
     # Tensors of `vgg19().features` alone have no prefix.
-    bare = any(re.fullmatch(r"\d+\.(weight|bias)", name) for name in tensors)
+    has_no_prefix = any(re.fullmatch(r"\d+\.(weight|bias)", name) for name in tensors)
     convolutions = {}
     for name, tensor in tensors.items():
         layer, _, part = name.removeprefix("module.").rpartition(".")
-        layer = f"features.{layer}" if bare else layer
-        layer = ours.get(layer, layer)
+        layer = f"features.{layer}" if has_no_prefix else layer
+        layer = our_names.get(layer, layer)
         if layer in RECTIFIED and part in ("weight", "bias"):
             convolutions[f"{layer}.{part}"] = tensor.detach()
     return convolutions
 
 
-def _check_chain(path: Path, tensors: Mapping[str, Tensor], layout: Architecture) -> None:
-    """InputError unless the shapes are a VGG's chain of 3×3 convolutions from conv1_1 on."""
-    layers = [name for name in layout.convolutions if f"{name}.weight" in tensors]
-    if not layers or tuple(layers) != layout.convolutions[: len(layers)]:
+def _check_chain(path: Path, tensors: Mapping[str, Tensor], vgg: Architecture) -> None:
+    """Raise InputError unless these are 3×3 convolutions from conv1_1 on, without a gap."""
+    layers = [name for name in vgg.convolutions if f"{name}.weight" in tensors]
+    if not layers or tuple(layers) != vgg.convolutions[: len(layers)]:
         raise InputError(
-            f"{path}: no {layout.title} weights found; expected are names like 'conv1_1.weight' or "
-            "'features.0.weight', "
-            f"from conv1_1 on without a gap"
+            f"{path}: no {vgg.title} weights found; expected are names like 'conv1_1.weight' or "
+            "'features.0.weight', from conv1_1 on without a gap"
         )
     if len(tensors) > 2 * len(layers):
         other = next(name for name in tensors if name.rpartition(".")[0] not in layers)
         raise InputError(
-            f"{path}: holds {other}, which {layout.title} does not have; is it another network's?"
+            f"{path}: holds {other}, which {vgg.title} does not have; is it another network's?"
         )
     inputs = 3
     for name in layers:
@@ -169,161 +165,112 @@ def _check_chain(path: Path, tensors: Mapping[str, Tensor], layout: Architecture
 
 
 def _preprocessing(
-    names: Mapping[str, Tensor],
+    stored: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     metadata: Mapping[str, str],
-    layout: Architecture,
+    spec: Architecture,
 ) -> Preprocessing:
-    """What the metadata state; else the original's or torchvision's, by names and biases."""
+    """What the metadata state; else the original's, told by names or biases; else torchvision's."""
     if "input" in metadata:
         return Preprocessing.parse(metadata["input"])
-    if not layout.blocks:
-        return trained_with(layout.name)
-    original = math.isclose(float(tensors["conv1_1.bias"].sum()), CAFFE_BIAS_SUM, rel_tol=1e-4)
-    return CAFFE if original or "conv1_1.weight" in names else TORCHVISION
+    if not spec.blocks:
+        return sources.preprocessing_of(spec.name)
+    has_original_names = "conv1_1.weight" in stored
+    bias_sum = float(tensors["conv1_1.bias"].sum())
+    is_original = has_original_names or math.isclose(bias_sum, CAFFE_BIAS_SUM, rel_tol=1e-4)
+    return CAFFE if is_original else TORCHVISION
 
 
-# --- sources --------------------------------------------------------------------------------------
-
-
-SOURCES = {  # VGG19's
-    "imagenet": Download("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "dcbb9e9d", 548),
-    "caffe": Download(
-        "https://web.eecs.umich.edu/~justincj/models/vgg19-d01eb7cb.pth", "d01eb7cb", 548
-    ),
-}
-
-
-def _edition(network: str) -> Any:
-    """torchvision's weights of a network, with their metadata: of a classifier the first edition,
-    whose training was its paper's, if there is one."""
-    from torchvision import models
-
-    editions = models.get_model_weights(network)
-    return getattr(editions, "IMAGENET1K_V1", None) or editions.DEFAULT
-
-
-def published(network: str) -> Download:
-    """Where torchvision has a network's weights; the name ends in the hash."""
-    chosen = _edition(network)
-    sha256 = Path(chosen.url).stem.rpartition("-")[2]
-    return Download(chosen.url, sha256, round(chosen.meta["_file_size"]))
-
-
-@cache
-def _published(network: str) -> tuple[Download, Preprocessing]:
-    """The ImageNet weights of a network and their preprocessing, as torchvision's metadata say."""
-    prepared = _edition(network).transforms()
-    return published(network), Preprocessing(mean=triple(prepared.mean), std=triple(prepared.std))
-
-
-def download(network: str = DEFAULT_NETWORK, name: str = DOWNLOADS[0]) -> Download:
-    """Where to download a network's weights of that name, one of names.DOWNLOADS.
-
-    Raises:
-        InputError: if there are none.
-    """
-    if network == DEFAULT_NETWORK:
-        return SOURCES[name]
-    if name != DOWNLOADS[0]:
-        raise InputError(
-            f"weights: '{name}' are {DEFAULT_NETWORK.upper()}'s; for {network} it is {DOWNLOADS[0]}"
-        )
-    return published(network) if network == RAFT else _published(network)[0]
-
-
-def fetched() -> tuple[str, ...]:
-    """The networks of architectures.ARCHITECTURES whose ImageNet weights are on this machine."""
-    return tuple(name for name in ARCHITECTURES if download(name).path.is_file())
+# --- loading --------------------------------------------------------------------------------------
 
 
 def random_weights(
     seed: int = 0, widths: tuple[int, ...] = WIDTHS, network: str = DEFAULT_NETWORK
 ) -> Weights:
-    """Random weights, of a VGG as in He et al. 2015: normal with variance 2 / (9 · input channels),
-    biases 0; of others as torchvision draws them.
+    """Random weights, of a VGG as in He et al. 2015, of other networks as torchvision draws them.
+
+    A VGG's are normally distributed with variance 2 / (9 · input channels); its biases are 0.
 
     Args:
-        widths: channels of a VGG's blocks.
+        seed: of the random numbers.
+        widths: channels of a VGG's five blocks.
+        network: whose they are.
     """
-    layout = architecture(network)
-    source = f"random (seed {seed})"
-    if not layout.blocks:
-        from torchvision import models
+    spec = architecture(network)
+    tensors = _random_vgg(spec, widths, seed) if spec.blocks else _random_tensors(spec, seed)
+    return Weights(tensors, TORCHVISION, f"random (seed {seed})", network=network)
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            tensors = models.get_model(network, weights=None, **layout.options).state_dict()
-        tensors = {name: t for name, t in tensors.items() if t.is_floating_point()}
-        return Weights(tensors, TORCHVISION, source, network=network)
+
+def _random_vgg(vgg: Architecture, widths: tuple[int, ...], seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     inputs = 3
     tensors = {}
-    for name in layout.convolutions:
+    for name in vgg.convolutions:
         outputs = widths[int(name[4]) - 1]
-        tensors[f"{name}.weight"] = (
-            torch.randn(outputs, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
-        )
+        deviation = (2 / (9 * inputs)) ** 0.5
+        weight = torch.randn(outputs, inputs, 3, 3, generator=generator) * deviation
+        tensors[f"{name}.weight"] = weight
         tensors[f"{name}.bias"] = torch.zeros(outputs)
         inputs = outputs
-    return Weights(tensors, TORCHVISION, source, network=network)
+    return tensors
+
+
+def _random_tensors(spec: Architecture, seed: int) -> dict[str, Tensor]:
+    """What torchvision draws, without counters."""
+    from torchvision import models
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state = models.get_model(spec.name, weights=None, **spec.options).state_dict()
+    return {name: t for name, t in state.items() if t.is_floating_point()}
 
 
 def _downloaded(name: str, network: str) -> Weights:
     """A network's weights of that name; InputError if they have not been fetched."""
-    wanted = download(network, name)
-    if not wanted.path.is_file():
-        of = "" if network == DEFAULT_NETWORK else f" of {network}"
-        options = f"--weights {name}" if network == DEFAULT_NETWORK else f"--network {network}"
+    download = sources.download(network, name)
+    if not download.path.is_file():
+        owner = "" if network == DEFAULT_NETWORK else f" of {network}"
+        option = f"--weights {name}" if network == DEFAULT_NETWORK else f"--network {network}"
         raise InputError(
-            f"the {name} weights{of} are not on this machine; get them ({wanted.megabytes} MB) "
-            f"with: nstlab fetch {options}"
+            f"the {name} weights{owner} are not on this machine; get them "
+            f"({download.megabytes} MB) with: nstlab fetch {option}"
         )
-    loaded = load_file(wanted.path, name, network)
-    return (
-        replace(loaded, preprocessing=CAFFE)
-        if name == "caffe"
-        else replace(loaded, preprocessing=trained_with(network))
-    )
-
-
-def trained_with(network: str) -> Preprocessing:
-    """The preprocessing of torchvision's weights."""
-    return TORCHVISION if architecture(network).blocks else _published(network)[1]
+    weights = load_file(download.path, name, network)
+    preprocessing = CAFFE if name == "caffe" else sources.preprocessing_of(network)
+    return replace(weights, preprocessing=preprocessing)
 
 
 def _auto(network: str) -> Weights:
-    """The ImageNet weights if they are on this machine, else the embedded ones; logs which.
-
-    Other networks than VGG19 have only the former.
-    """
+    """The ImageNet weights; for VGG19, if they are not on this machine, the embedded ones."""
     if network != DEFAULT_NETWORK:
         return _downloaded(DOWNLOADS[0], network)
-    if SOURCES["imagenet"].path.is_file():
-        _say("weights: ImageNet VGG19, found on this machine")
+    imagenet = sources.download()
+    if imagenet.path.is_file():
+        _log_once("weights: ImageNet VGG19, found on this machine")
         return _downloaded("imagenet", network)
     weights = load_file(EMBEDDED, "embedded")
-    _say(
-        f"weights: embedded ({weights.metadata.get('title', 'small network')}). The ImageNet "
-        "VGG19 remains the reference: "
-        f"nstlab fetch --weights imagenet ({SOURCES['imagenet'].megabytes} MB)"
+    title = weights.metadata.get("title", "small network")
+    _log_once(
+        f"weights: embedded ({title}). The ImageNet VGG19 remains the reference: "
+        f"nstlab fetch --weights imagenet ({imagenet.megabytes} MB)"
     )
     return weights
 
 
 @cache
-def _say(message: str) -> None:
+def _log_once(message: str) -> None:
     """Log a message once in a process: a sweep loads its weights for every run."""
     logger.info("%s", message)
 
 
 def load(source: str | Path = WEIGHTS[0], seed: int = 0, network: str = DEFAULT_NETWORK) -> Weights:
-    """Load a network's weights by name, one of names.WEIGHTS, or from a file.
+    """Load a network's weights by name or from a file.
 
     Args:
-        source: "auto" takes the ImageNet weights if they are on this machine, else, for VGG19, the
-            embedded ones.
+        source: one of names.WEIGHTS, or a path. "auto" takes the ImageNet weights if they are on
+            this machine, else, for VGG19, the embedded ones, and logs which.
         seed: of random weights.
+        network: whose they are.
 
     Raises:
         InputError: for an unknown name, a missing download or an unusable file.

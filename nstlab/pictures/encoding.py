@@ -1,5 +1,4 @@
-"""Pictures as levels of 8 or 16 bits, and written with 16: Pillow, which writes everything else,
-knows no 16-bit RGB."""
+"""Pictures as levels of 8 or 16 bits, and written with 16, since Pillow knows no 16-bit RGB."""
 
 from __future__ import annotations
 
@@ -11,15 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nstlab.pictures import png
+
 COMPRESSION = 4  # of zlib, 1 to 9: 6 takes twice the time for 2 % less
 
 
 def levels_of(picture: Tensor, deep: bool = False) -> np.ndarray:
-    """(1, 3, H, W) in [0, 1] -> (H, W, 3) of 8 or, if `deep`, 16 bits, rounded to the nearest.
+    """(1, 3, H, W) -> (H, W, 3) of 8 or, if `deep`, 16 bits, rounded to the nearest level.
 
-    Others are clipped.
+    Values outside [0, 1] are clipped.
     """
-    white, dtype = (65535, np.uint16) if deep else (255, np.uint8)
+    dtype = np.uint16 if deep else np.uint8
+    white = int(np.iinfo(dtype).max)
     planes = picture[0].detach().float().clamp(0, 1).mul_(white).round_()
     return planes.permute(1, 2, 0).cpu().numpy().astype(dtype, order="C")
 
@@ -47,34 +49,38 @@ def profile() -> bytes:
 
 
 def write_png(path: Path, picture: Tensor, key: str, text: str) -> None:
-    """Write a PNG of 16 bits (ISO/IEC 15948), each row filtered by the one above; `text` goes into
-    its metadata under a key."""
+    """Write a PNG of 16 bits (ISO/IEC 15948), each row filtered by the one above.
+
+    Args:
+        path: of the file.
+        picture: (1, 3, H, W), sRGB in [0, 1].
+        key: under which the text is in the metadata.
+        text: for the metadata.
+    """
     levels = levels_of(picture, deep=True)
     height, width = levels.shape[:2]
-    plain = levels.astype(">u2").view(np.uint8).reshape(height, -1)
-    filtered = np.full((height, 1 + plain.shape[1]), 2, np.uint8)  # 2: minus the byte above
-    filtered[0, 1:] = plain[0]
-    np.subtract(plain[1:], plain[:-1], out=filtered[1:, 1:])
+    rows = levels.astype(">u2").view(np.uint8).reshape(height, -1)
+    filtered = np.full((height, 1 + rows.shape[1]), 2, np.uint8)  # 2: minus the byte above
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     with path.open("wb") as file:
-
-        def chunk(kind: bytes, data: bytes) -> None:
-            file.write(
-                struct.pack(">I", len(data))
-                + kind
-                + data
-                + struct.pack(">I", zlib.crc32(kind + data))
-            )
-
-        file.write(b"\x89PNG\r\n\x1a\n")
-        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))  # 2: RGB
-        chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(profile()))
-        chunk(b"iTXt", key.encode() + b"\0" * 5 + text.encode())
-        chunk(b"IDAT", zlib.compress(filtered.data, COMPRESSION))
-        chunk(b"IEND", b"")
+        file.write(png.SIGNATURE)
+        header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)  # 2: RGB
+        file.write(png.chunk(b"IHDR", header))
+        file.write(png.chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(profile())))
+        file.write(png.chunk(b"iTXt", key.encode() + b"\0" * 5 + text.encode()))
+        file.write(png.chunk(b"IDAT", zlib.compress(filtered.data, COMPRESSION)))
+        file.write(png.chunk(b"IEND", b""))
 
 
 def write_tiff(path: Path, picture: Tensor, text: str) -> None:
-    """Write a TIFF of 16 bits; `text` is its description."""
+    """Write a TIFF of 16 bits.
+
+    Args:
+        path: of the file.
+        picture: (1, 3, H, W), sRGB in [0, 1].
+        text: its description.
+    """
     import tifffile
 
     tifffile.imwrite(

@@ -1,7 +1,7 @@
 """Pictures in and out: load, save, resize.
 
-Contract: a picture is a contiguous float32 tensor of shape (1, 3, H, W), sRGB with values in [0,
-1]. `size` is always the LONG side in pixels. Whatever cannot be used raises InputError.
+A picture is a contiguous float32 tensor of shape (1, 3, H, W), sRGB with values in [0, 1]. `size`
+is always the LONG side in pixels. Whatever cannot be used raises InputError.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +18,39 @@ import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
-from nstlab.base.files import check_place, parse_json, replacing
-from nstlab.base.settings import FITS, MIN_SIDE, InputError, one_of, user_path
-from nstlab.pictures import encoding
-from nstlab.pictures.decoding import Part, read, resized
+from nstlab.base import files, jsonfiles
+from nstlab.base.errors import InputError
+from nstlab.base.settings import FITS, user_path
+from nstlab.pictures import decoding, encoding
 from nstlab.pictures.deep import DeepPng, DeepTiff
 from nstlab.pictures.opening import METADATA_KEY, decode, load_pixels, opened, upright
 from nstlab.pictures.samples import path_of, sample_path
+from nstlab.pictures.sizes import fit_geometry, fit_size
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
-LONGEST_COMMENT = 64_000  # bytes, of a JPEG; older versions of Pillow want room for its header
-ROUNDED = 0.02  # part by which proportions may differ through rounding
+LONGEST_COMMENT = 64_000  # bytes, of a JPEG; older versions of Pillow want space for its header
+LAST_FRAME = 1500  # ms, for which an animation stays on it
 
 logger = logging.getLogger("nstlab")
 
 
-# --- sample pictures ------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def sample(name: str, size: int | None = None) -> Tensor:
-    """A sample picture by name, (1, 3, H, W) in [0, 1]; `size` is its long side in pixels."""
+    """A sample picture by name, as `load` reads it.
+
+    Args:
+        name: one of `samples()`.
+        size: long side in pixels after resizing; None keeps the picture's own.
+
+    Returns:
+        (1, 3, H, W) float32, sRGB in [0, 1].
+
+    Raises:
+        InputError: if there is no sample of that name.
+    """
     return load(sample_path(name), size)
-
-
-# --- reading --------------------------------------------------------------------------------------
 
 
 def load(source: str | os.PathLike, size: int | None = None) -> Tensor:
@@ -60,23 +68,25 @@ def load(source: str | os.PathLike, size: int | None = None) -> Tensor:
             or too long, or if reading it needs more memory than is free.
     """
     path = path_of(source)
-    return read(
-        path, lambda shape: ((0, 0, *shape), shape if size is None else fit_size(shape, size, path))
-    )
+
+    def whole_at_size(shape: tuple[int, int]) -> decoding.Geometry:
+        return (0, 0, *shape), shape if size is None else fit_size(shape, size, path)
+
+    return decoding.read(path, whole_at_size)
 
 
 def load_fit(
     source: str | os.PathLike, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0
 ) -> Tensor:
     """`fit(load(source), shape, how, scale)`, without holding the picture at its full size."""
-    return read(path_of(source), lambda size: fitting(size, shape, how, scale))
+    return decoding.read(path_of(source), lambda stored: fit_geometry(stored, shape, how, scale))
 
 
 def shape_of(source: str | os.PathLike, size: int | None = None) -> tuple[int, int]:
     """(H, W) of what `load` would return, from the file's header alone.
 
     Raises:
-        InputError: as `load` does.
+        InputError: as `load` does for what the header tells.
     """
     path = path_of(source)
     with opened(path) as image:
@@ -95,7 +105,7 @@ def format_of(path: str | os.PathLike) -> str:
 
 
 def reopen(path: str | os.PathLike) -> Tensor:
-    """Read a picture that `save` wrote, (1, 3, H, W) in [0, 1], of any size and shape.
+    """Read a picture that `save` wrote, of any size and shape: (1, 3, H, W), sRGB in [0, 1].
 
     Raises:
         InputError: if it is damaged.
@@ -104,10 +114,9 @@ def reopen(path: str | os.PathLike) -> Tensor:
         if isinstance(image, DeepTiff):
             return encoding.picture_of(encoding.read_tiff(Path(path)))
         load_pixels(image)
-        levels = (
-            image.levels.values if isinstance(image, DeepPng) else np.asarray(image.convert("RGB"))
-        )
-        return encoding.picture_of(levels)
+        if isinstance(image, DeepPng):
+            return encoding.picture_of(image.levels.values)
+        return encoding.picture_of(np.asarray(image.convert("RGB")))
 
 
 def verify(path: str | os.PathLike) -> tuple[int, int]:
@@ -122,25 +131,31 @@ def verify(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def quantize(image: Tensor) -> Tensor:
-    """The picture as a PNG keeps it, in 256 levels a channel; (1, 3, H, W) in [0, 1]."""
+    """(1, 3, H, W) in any range -> the picture as a PNG keeps it, in 256 levels in [0, 1]."""
     return encoding.picture_of(np.asarray(to_pil(image)))
 
 
-def check_picture(image: Tensor, what: str) -> Tensor:
-    """The picture, if it is (1, 3, H, W), floating-point and finite everywhere; else InputError,
-    which calls it `what`."""
+def check_picture(image: Tensor, name: str) -> Tensor:
+    """The picture, if it is (1, C, H, W), floating-point and finite everywhere.
+
+    Args:
+        name: what the picture is, for the message.
+
+    Raises:
+        InputError: if it is something else.
+    """
     if not isinstance(image, Tensor):
         raise InputError(
-            f"{what}: a {type(image).__name__} is not a picture; expected is a tensor (1, 3, H, W)"
+            f"{name}: a {type(image).__name__} is not a picture; expected is a tensor (1, 3, H, W)"
         )
     if image.ndim != 4 or len(image) != 1 or not image.numel() or not image.is_floating_point():
         shape = tuple(image.shape)
         raise InputError(
-            f"{what}: {shape} {image.dtype} is not a picture; expected is (1, 3, H, W), "
+            f"{name}: {shape} {image.dtype} is not a picture; expected is (1, 3, H, W), "
             "floating-point"
         )
-    if not (image.is_meta or bool(image.isfinite().all())):
-        raise InputError(f"{what}: has values that are not finite")
+    if not image.is_meta and not image.isfinite().all():
+        raise InputError(f"{name}: has values that are not finite")
     return image
 
 
@@ -152,96 +167,48 @@ def _check_colours(image: Tensor) -> None:
         )
 
 
-# --- sizes ----------------------------------------------------------------------------------------
-
-
-def fit_size(
-    shape: Sequence[int], size: int, what: Any = "picture", name: str = "size"
-) -> tuple[int, int]:
-    """(H, W) of the same proportions with the long side `size`.
-
-    Args:
-        name: of the size there.
-
-    Raises:
-        InputError: about `what`, if the short side gets too short.
-    """
-    if not isinstance(size, (int, np.integer)):
-        raise InputError(f"size: {size!r} is not a whole number, the long side in px")
-    height, width = shape
-    scale = size / max(height, width)
-    fitted = max(1, round(height * scale)), max(1, round(width * scale))
-    if min(fitted) < MIN_SIDE:
-        raise InputError(
-            f"{what}: {width}×{height} at {name} {size} has a side of {min(fitted)} px; "
-            f"{name} must be {-(-MIN_SIDE * max(height, width) // min(height, width))} or more"
-        )
-    return fitted
-
-
-def alike(shape: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether two shapes (H, W) have the same proportions, but for rounding."""
-    return abs(shape[1] * other[0] / (shape[0] * other[1]) - 1) <= ROUNDED
+# --- resizing -------------------------------------------------------------------------------------
 
 
 def resize(image: Tensor, shape: Sequence[int]) -> Tensor:
-    """The picture at (H, W), by antialiased bicubic interpolation of its sRGB values.
+    """(1, 3, h, w) -> (1, 3, H, W) in [0, 1], by antialiased bicubic interpolation of sRGB values.
 
-    (1, 3, H, W) in [0, 1].
+    Args:
+        shape: (H, W); a picture that has it is returned as it is.
     """
-    return image if tuple(image.shape[-2:]) == tuple(shape) else resized(image, shape)
+    return image if tuple(image.shape[-2:]) == tuple(shape) else decoding.resize(image, shape)
 
 
 def fit(image: Tensor, shape: Sequence[int], how: str = FITS[0], scale: float = 1.0) -> Tensor:
-    """Give a painting the photo's shape (H, W), in one of settings.FITS; `scale` enlarges it, and
-    with it its strokes.
+    """Give a painting the photo's shape.
 
-    stretch: resized to exactly H × W, as the paper does; its proportions change.
-    crop:    the largest middle part that has the photo's proportions, resized to H × W.
-    area:    its own proportions, as many pixels as the photo.
-    own:     its own pixels, so that strokes are as large as in its file, however large the photo.
-    """
-    size = tuple(image.shape[-2:])
-    (top, left, height, width), shape = fitting(size, shape, how, scale)
-    if (height, width) != size:
-        image = image[..., top : top + height, left : left + width]
-    return resize(image, shape)
-
-
-def fitting(
-    source: Sequence[int], shape: Sequence[int], how: str, scale: float
-) -> tuple[Part, tuple[int, int]]:
-    """What `fit` does to a picture of shape `own`: (the part that it uses, the (H, W) that it gives
-    to it).
+    Args:
+        image: (1, 3, h, w), the painting.
+        shape: (H, W) of the photo.
+        how: one of settings.FITS.
+            stretch: resized to exactly H × W, as the paper does; its proportions change.
+            crop: the largest middle part that has the photo's proportions, resized to H × W.
+            area: its own proportions, as many pixels as the photo.
+            own: its own pixels, so that strokes are as large as in its file, whatever the photo.
+        scale: factor of the result's sides, and with them of its strokes.
 
     Raises:
         InputError: for an unknown `how`, and for a scale that is not a positive number.
     """
-    one_of("fit", how, FITS)
-    if not 0 < scale < inf:
-        raise InputError(f"scale: {scale} is not allowed; allowed is a number more than 0")
-    (h, w), (height, width), part = source, shape, (0, 0, *source)
-    if how == "crop":
-        shrink = min(h / height, w / width)
-        new_h = max(1, round(shrink * height))
-        new_w = max(1, round(shrink * width))
-        part = ((h - new_h) // 2, (w - new_w) // 2, new_h, new_w)
-    elif how == "own":
-        height, width = source
-    elif how == "area":
-        factor = (height * width / (h * w)) ** 0.5
-        height = h * factor
-        width = w * factor
-    return part, (max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale)))
+    source = tuple(image.shape[-2:])
+    (top, left, height, width), shape = fit_geometry(source, shape, how, scale)
+    if (height, width) != source:
+        image = image[..., top : top + height, left : left + width]
+    return resize(image, shape)
 
 
 # --- writing --------------------------------------------------------------------------------------
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """An 8-bit RGB Pillow image.
+    """(1, 3, H, W) -> an 8-bit RGB Pillow image, rounded to the nearest level.
 
-    Values outside [0, 1] are clipped, the others rounded to the nearest level.
+    Values outside [0, 1] are clipped.
 
     Raises:
         InputError: for what is no picture, such as several at once.
@@ -251,8 +218,14 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def check_writable(path: str | os.PathLike, deep: bool = False) -> Path:
-    """The path, if a picture, with 16 bits if `deep`, can be written there; else InputError, before
-    any work is done."""
+    """The path, if a picture can be written there, which is tried before any work is done.
+
+    Args:
+        deep: with 16 bits a channel.
+
+    Raises:
+        InputError: if it cannot, or if the suffix is not that of a format in FORMATS.
+    """
     path = user_path(path)
     if path.suffix.lower() not in FORMATS:
         raise InputError(
@@ -260,7 +233,7 @@ def check_writable(path: str | os.PathLike, deep: bool = False) -> Path:
         )
     if deep and FORMATS[path.suffix.lower()] == "JPEG":
         raise InputError(f"{path}: a JPEG has 8 bits a channel; 16 are for .png and .tif")
-    return check_place(path)
+    return files.check_writable(path)
 
 
 def save(
@@ -269,12 +242,12 @@ def save(
     settings: dict[str, Any] | None = None,
     deep: bool = False,
 ) -> Path:
-    """Write a picture as PNG, JPEG or TIFF, as its suffix says, with `settings` in its metadata
-    (see `read_settings`).
-
-    The file is written beside its place first and then renamed.
+    """Write a picture, whole or not at all; return its path.
 
     Args:
+        image: (1, 3, H, W), sRGB; values outside [0, 1] are clipped.
+        path: its suffix, one of FORMATS, is the format: PNG, JPEG or TIFF.
+        settings: JSON values for its metadata, which `read_settings` reads.
         deep: with 16 bits a channel, which a JPEG cannot have.
 
     Raises:
@@ -283,32 +256,39 @@ def save(
     _check_colours(image)
     path = check_writable(path, deep)
     text = json.dumps(settings or {})
-    form = FORMATS[path.suffix.lower()]
-    if deep:
-        with replacing(path) as temporary:
-            if form == "PNG":
-                encoding.write_png(temporary, image, METADATA_KEY, text)
-            else:
-                encoding.write_tiff(temporary, image, text)
-        return path
-    if form == "PNG":
-        extra: dict[str, Any] = {"pnginfo": PngImagePlugin.PngInfo()}
-        extra["pnginfo"].add_itxt(METADATA_KEY, text)
-    elif form == "TIFF":
-        extra = {"compression": "tiff_lzw", "tiffinfo": {ExifTags.Base.ImageDescription: text}}
-    else:
-        comment = text.encode()
-        if len(comment) > LONGEST_COMMENT:
-            comment = b""
-            logger.warning("%s: the settings are too long for a JPEG and are left out", path)
-        extra = {"quality": 95, "subsampling": 0, "comment": comment}
-    with replacing(path) as temporary:
-        to_pil(image).save(temporary, form, **extra)
+    format = FORMATS[path.suffix.lower()]
+    with files.replacing(path) as temporary:
+        if deep and format == "PNG":
+            encoding.write_png(temporary, image, METADATA_KEY, text)
+        elif deep:
+            encoding.write_tiff(temporary, image, text)
+        else:
+            options = _pillow_options(path, format, text)
+            to_pil(image).save(temporary, format, **options)
     return path
 
 
+def _pillow_options(path: Path, format: str, text: str) -> dict[str, Any]:
+    """How Pillow writes a picture with a text in its metadata."""
+    if format == "PNG":
+        metadata = PngImagePlugin.PngInfo()
+        metadata.add_itxt(METADATA_KEY, text)
+        return {"pnginfo": metadata}
+    if format == "TIFF":
+        return {"compression": "tiff_lzw", "tiffinfo": {ExifTags.Base.ImageDescription: text}}
+    comment = text.encode()
+    if len(comment) > LONGEST_COMMENT:
+        comment = b""
+        logger.warning("%s: the settings are too long for a JPEG and are left out", path)
+    return {"quality": 95, "subsampling": 0, "comment": comment}
+
+
 def read_settings(path: str | os.PathLike) -> dict[str, Any]:
-    """The settings that `save` put into a picture; empty if there are none."""
+    """The settings that `save` put into a picture's metadata; empty if there are none.
+
+    Raises:
+        InputError: if the file cannot be read as a picture.
+    """
     with opened(path, any_shape=True) as image:
         tags = getattr(image, "tag_v2", {})
         text = (
@@ -317,8 +297,8 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
             or tags.get(ExifTags.Base.ImageDescription, "")
         )
     with contextlib.suppress(ValueError):
-        value = parse_json(text)
-        return value if isinstance(value, dict) else {}
+        settings = jsonfiles.parse(text)
+        return settings if isinstance(settings, dict) else {}
     return {}
 
 
@@ -329,12 +309,17 @@ def save_gif(
     size: int = 384,
     seconds: float = 4.0,
 ) -> Path:
-    """Write an animated GIF that lasts about `seconds` and then stays on the last frame for a
-    while.
+    """Write an animated GIF, which stays on its last frame for LAST_FRAME; return its path.
 
     Args:
-        frames: (1, 3, H, W), taken one at a time.
-        shape: (H, W) of the animation, scaled down to a long side of at most `size` px.
+        frames: (1, 3, H, W) in [0, 1], taken one at a time.
+        shape: (H, W) of the animation, before it is scaled down.
+        path: of the file.
+        size: long side in pixels at most.
+        seconds: about how long the other frames last.
+
+    Raises:
+        InputError: if the file cannot be written, or a side gets too short.
     """
     path = Path(path)
     shape = fit_size(shape, min(size, max(shape)))
@@ -343,8 +328,8 @@ def save_gif(
         for frame in frames
     ]
     duration = max(20, round(1000 * seconds / len(pictures)))  # ms
-    durations = [duration] * (len(pictures) - 1) + [1500]
-    with replacing(path) as temporary:
+    durations = [duration] * (len(pictures) - 1) + [LAST_FRAME]
+    with files.replacing(path) as temporary:
         pictures[0].save(
             temporary, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0
         )

@@ -1,8 +1,7 @@
-"""Picture files opened: what they are, what is refused, and every problem in one line."""
+"""Picture files opened: what is refused, and every problem in one line."""
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import ctypes
 import functools
@@ -13,72 +12,40 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import psutil
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from nstlab.base.files import regular
-from nstlab.base.settings import MIN_SIDE, InputError
-from nstlab.pictures import containers
-from nstlab.pictures.containers import Refused, Tags
+from nstlab.base.errors import InputError
+from nstlab.base.files import regular_file
+from nstlab.base.settings import MIN_SIDE
+from nstlab.pictures import jpeg, kinds, png, tiff
 from nstlab.pictures.deep import DeepPng, DeepTiff
+from nstlab.pictures.kinds import READABLE, Refused
+from nstlab.pictures.tiff import Tags
 
 # More is taken for a decompression bomb; Pillow itself refuses a little more than this.
 MAX_PIXELS = 175_000_000
 ALLOWING = "NSTLAB_MAX_PIXELS"  # environment variable with which a user allows more
 MAX_ASPECT = 8.0  # long side / short side
 METADATA_KEY = "nstlab"  # under which a PNG keeps its settings
-HEAD = 1 << 12  # bytes by which a file is told
 # The texts of a PNG that count.
 TEXTS = (METADATA_KEY.encode(), b"XML:com.adobe.xmp", b"Raw profile type exif")
-LIKE = "PNG, JPEG, TIFF, WebP and the like"
-
-RAW = "a camera raw file; develop it first, into a TIFF or a JPEG"
-NEVER = {  # what Pillow takes for a picture and is none that it can read, by how the file begins
-    rb"\0\0\x01[\xb3\xba]": "a video",
-    rb"\x89HDF|GRIB|BUFR": "scientific data (HDF5, GRIB or BUFR)",
-    rb"II\*\0.{4}CR": RAW,
-}
-UNLOADABLE = {  # what it reads with other programs' help only
-    rb"%!PS|\xc5\xd0\xd3\xc6": "an EPS or PostScript file, which only Ghostscript can read",
-    rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF": "a Windows metafile (WMF, EMF), which only Windows "
-    "can read",
-}
-UNKNOWN = {  # and what it does not know
-    rb"%PDF": "a PDF",
-    rb".{4}ftyp(avif|avis)": "an AVIF picture that this Pillow cannot read (or damaged)",
-    rb".{4}ftyp(hei|hev|mif1|msf1)": "a HEIC picture, which Pillow reads with a plugin only; save "
-    "it as JPEG",
-    rb".{4}ftypcrx|FUJIFILMCCD-RAW|II(RO|RS|U\0)|MMOR|\0MRM|FOVb|II\x1a\0\0\0HEAPCCDR": RAW,
-    rb"\0\0\0\x0cJXL |\xff\x0a": "a JPEG XL picture, which Pillow reads with a plugin only",
-    rb".{4}(ftyp|moov|mdat|wide)|RIFF.{4}(AVI "
-    rb"|WAVE)|\x1aE\xdf\xa3|FLV\x01|OggS|ID3|0&\xb2u|G.{187}G": "a video, or sound",
-    rb"(\xef\xbb\xbf)?\s*(<\?xml.*?|<!--.*?)?<(!DOCTYPE )?svg": "an SVG, a drawing; export "
-    "it as PNG",
-    rb"\s*<(!doctype )?html": "a page of the web, not a picture",
-    rb"8BPS": "a Photoshop file of a kind that Pillow cannot read; save it as TIFF",
-    rb"v/1\x01|#\?(RADIANCE|RGBE)": "a picture with high dynamic range (EXR or HDR); save "
-    "it as TIFF",
-    rb"gimp xcf": "a file of GIMP (XCF); export it as PNG",
-    rb"\x00\x05\x16[\x00\x07]": "not a picture but what a Mac keeps beside one",
-    rb"\xff\xfe|\xfe\xff": "not a picture but a text file",  # UTF-16
-    rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!": "an archive, not a picture",
-}
-
-
-# --- opening --------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike, any_shape: bool = False) -> Iterator[Image.Image]:
-    """A picture of which only the header has been read.
+    """A picture of which only the header has been read; `decode` or `load_pixels` reads its pixels.
 
-    Whatever goes wrong while it is open becomes an InputError.
+    In `image.info`, "tags" are the tiff.Tags of a TIFF or of EXIF data; for "frames", "cicp" and
+    "check" see `png.tidied`.
 
-    Sides that are not allowed are refused, unless it may have `any_shape`. In `image.info`, "tags"
-    are the containers.Tags of a TIFF or of EXIF data, "frames", "cicp" and "check" see
-    `containers.tidied_png`. `decode` or `load_pixels` reads the pixels.
+    Args:
+        any_shape: allow sides that `check_shape` refuses.
+
+    Raises:
+        InputError: for whatever goes wrong in the block.
     """
     if max_pixels() > MAX_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels()
@@ -87,7 +54,7 @@ def opened(path: str | os.PathLike, any_shape: bool = False) -> Iterator[Image.I
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # Opened as a file: given a path, Pillow maps uncompressed TIFFs into memory, and then
     # transposes them wrongly.
-    with _one_line_errors(path), regular(path).open("rb") as file, _image(file) as image:
+    with _one_line_errors(path), regular_file(path).open("rb") as file, _image(file) as image:
         _keep_orientation(image)
         if not any_shape:
             check_shape(path, *image.size)
@@ -106,48 +73,59 @@ def _silence_libtiff() -> None:
 
 def _image(file: BinaryIO) -> Image.Image:
     """The picture in a file, in the class that reads it."""
-    head = file.read(HEAD)
-    if kind := _name(head, NEVER):
+    head = file.read(kinds.HEAD)
+    if kind := kinds.refused_kind(head):
         raise Refused(kind)
-    if head.startswith(containers.PNG):
-        tidied, facts = containers.tidied_png(file, TEXTS)
-        image = Image.open(tidied)
-        if image.tile and image.tile[0].args in DeepPng.KINDS:
-            tidied.seek(0)
-            image = DeepPng(tidied)
-        elif isinstance(clear := image.info.get("transparency"), int) and image.mode == "L":
-            scale = {"L;2": 85, "L;4": 17}.get(image.tile[0].args if image.tile else "", 1)
-            image.info["transparency"] = clear * scale  # by which Pillow scales its pixels
-    elif head.startswith(containers.TIFF):
-        page, count = containers.largest_page(file)
-        # The decoder holds a compressed file as a whole.
-        file_size = file.seek(0, io.SEEK_END) if page.first(containers.COMPRESSION, 1) > 1 else 0
-        facts = {"frames": count, "tags": page, "held": file_size, "check": page.check}
-        try:
-            image = (
-                DeepTiff(page)
-                if page.is_deep
-                else Image.open(page.alone(containers.NEEDED - {containers.SAMPLE_FORMAT}))
-            )
-        except UnidentifiedImageError:
-            image = DeepTiff(page)
-    else:
-        image = _lenient(file, head)
-        facts = {"frames": _frames(image, file)}
+    if head.startswith(png.SIGNATURE):
+        return _png(file)
+    if head.startswith(tiff.SIGNATURES):
+        return _tiff(file)
+    image = _other(file, head)
+    image.info["frames"] = _frames(image, file)
+    return image
+
+
+def _png(file: BinaryIO) -> Image.Image:
+    tidied, facts = png.tidied(file, TEXTS)
+    image = Image.open(tidied)
+    rawmode = image.tile[0].args if image.tile else ""
+    if rawmode in DeepPng.KINDS:
+        tidied.seek(0)
+        image = DeepPng(tidied)
+    elif image.mode == "L" and isinstance(image.info.get("transparency"), int):
+        # Pillow scales the pixels of 2 and 4 bits, but not the level that is transparent.
+        image.info["transparency"] *= {"L;2": 85, "L;4": 17}.get(rawmode, 1)
     image.info |= facts
     return image
 
 
-def _lenient(file: BinaryIO, head: bytes) -> Image.Image:
-    """Open a picture, without metadata if they keep Pillow from opening it."""
+def _tiff(file: BinaryIO) -> Image.Image:
+    page, count = tiff.largest_page(file)
+    is_compressed = page.first(tiff.COMPRESSION, 1) > 1
+    facts: dict[str, Any] = {"frames": count, "tags": page, "check": page.check}
+    # The decoder holds a compressed file as a whole.
+    facts["held"] = file.seek(0, io.SEEK_END) if is_compressed else 0
+    try:
+        if page.is_deep:
+            image = DeepTiff(page)
+        else:
+            image = Image.open(page.alone(tiff.NEEDED - {tiff.SAMPLE_FORMAT}))
+    except UnidentifiedImageError:
+        image = DeepTiff(page)
+    image.info |= facts
+    return image
+
+
+def _other(file: BinaryIO, head: bytes) -> Image.Image:
+    """A picture of another format, without metadata if they keep Pillow from opening it."""
     try:
         return Image.open(file)
     except (Image.DecompressionBombError, MemoryError):
         raise
     except Exception:
         file.seek(0)
-        if head.startswith(containers.JPEG):
-            return Image.open(containers.tidied_jpeg(file))
+        if head.startswith(jpeg.SIGNATURE):
+            return Image.open(jpeg.tidied(file))
         if re.match(rb".{4}ftypavi", head, re.DOTALL) and b"Exif" in head:
             return Image.open(io.BytesIO(file.read().replace(b"Exif", b"none")))
         raise
@@ -155,8 +133,10 @@ def _lenient(file: BinaryIO, head: bytes) -> Image.Image:
 
 def _frames(image: Image.Image, file: BinaryIO) -> int:
     """How many pictures a file has that follow each other."""
+    if image.format == "PSD":  # which has layers
+        return 1
     if image.format != "GIF":
-        return 1 if image.format == "PSD" else getattr(image, "n_frames", 1)  # which has layers
+        return getattr(image, "n_frames", 1)
     # To count them, they are sought.
     with contextlib.suppress(Exception), Image.open(file) as other:
         return other.n_frames
@@ -164,26 +144,29 @@ def _frames(image: Image.Image, file: BinaryIO) -> int:
 
 
 def _keep_orientation(image: Image.Image) -> None:
-    """Leave only the orientation of a picture's EXIF and XMP data, which may be damaged.
-
-    EXIF data tell it first.
-    """
-    info = image.info
-    text = info.pop("Raw profile type exif", "")
-    data = info.pop("exif", b"")
-    with contextlib.suppress(ValueError):
-        data = data or bytes.fromhex("".join(text.split("\n")[3:]))
-    if data:
-        info.setdefault("tags", Tags(io.BytesIO(re.sub(rb"^(Exif\0\0)+", b"", data))))
-    tags: Tags | None = info.get("tags")
-    number = tags.first(containers.ORIENTATION, 0) if tags else 0
-    xmp = info.pop("xmp", b"") or (bytes(tags.values(containers.XMP)) if tags else b"")
-    if number not in range(1, 9) and (told := re.search(rb'tiff:Orientation(="|>)([1-8])', xmp)):
-        number = int(told[2])
-    info.pop("XML:com.adobe.xmp", None)
+    """Leave only the orientation of a picture's EXIF and XMP data, which may be damaged."""
+    number = _stored_orientation(image.info)
     with contextlib.suppress(Exception):
         Image.Image.getexif(image)  # the second time, there is what could be read
-    Image.Image.getexif(image)[ExifTags.Base.Orientation] = number if number in range(1, 9) else 1
+    Image.Image.getexif(image)[ExifTags.Base.Orientation] = number
+
+
+def _stored_orientation(info: dict[Any, Any]) -> int:
+    """Take EXIF and XMP data out of the metadata; return their orientation, EXIF's first, or 1."""
+    hexadecimal = info.pop("Raw profile type exif", "")
+    exif = info.pop("exif", b"")
+    with contextlib.suppress(ValueError):
+        exif = exif or bytes.fromhex("".join(hexadecimal.split("\n")[3:]))
+    if exif:
+        info.setdefault("tags", Tags(io.BytesIO(re.sub(rb"^(Exif\0\0)+", b"", exif))))
+    tags: Tags | None = info.get("tags")
+    xmp = info.pop("xmp", b"") or (bytes(tags.values(tiff.XMP)) if tags else b"")
+    info.pop("XML:com.adobe.xmp", None)
+    number = tags.first(tiff.ORIENTATION, 0) if tags else 0
+    if number in range(1, 9):
+        return number
+    match = re.search(rb'tiff:Orientation(="|>)([1-8])', xmp)
+    return int(match[2]) if match else 1
 
 
 @contextlib.contextmanager
@@ -203,52 +186,35 @@ def _one_line_errors(path: str | os.PathLike) -> Iterator[None]:
     except Refused as error:
         raise InputError(f"{path}: is {error}") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path}: is {describe_unknown(path)}; allowed are {LIKE}") from None
+        kind = describe_unknown(path)
+        raise InputError(f"{path}: is {kind}; allowed are {READABLE}") from None
     except Image.DecompressionBombError:
         raise InputError(f"{path}: has {_too_many(max_pixels())}") from None
     except Exception as error:  # a damaged file can make its decoder raise anything
         if isinstance(error, OSError) and error.errno:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        if kind := _name(_head(path), UNLOADABLE):
-            raise InputError(f"{path}: is {kind}; allowed are {LIKE}") from None
-        raise InputError(
-            f"{path}: is damaged or cut short ({str(error) or type(error).__name__})"
-        ) from None
+        if kind := kinds.unloadable_kind(_head(path)):
+            raise InputError(f"{path}: is {kind}; allowed are {READABLE}") from None
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{path}: is damaged or cut short ({reason})") from None
 
 
 def describe_unknown(path: str | os.PathLike) -> str:
-    """What a file is that Pillow does not know."""
-    head = _head(path)
-    if not head:
-        return "not a picture but an empty file"
-    if kind := _name(head, UNLOADABLE | UNKNOWN):
-        return kind
-    with contextlib.suppress(UnicodeDecodeError):
-        if re.fullmatch(
-            r"[^\0-\x08\x0e-\x1a\x1c-\x1f]*", codecs.utf_8_decode(head, "strict", False)[0]
-        ):
-            return "not a picture but a text file"
-    return "not a picture (or damaged)"
+    """What a file is that Pillow does not know, as the end of "is …"."""
+    return kinds.unknown_kind(_head(path))
 
 
 def _head(path: str | os.PathLike) -> bytes:
     with open(path, "rb") as file:
-        return file.read(HEAD)
-
-
-def _name(head: bytes, kinds: dict[bytes, str]) -> str:
-    return next(
-        (
-            name
-            for begins, name in kinds.items()
-            if re.match(begins, head, re.DOTALL | re.IGNORECASE)
-        ),
-        "",
-    )
+        return file.read(kinds.HEAD)
 
 
 def max_pixels() -> int:
-    """The most pixels that a picture may have: MAX_PIXELS, or what the user allows."""
+    """The most pixels that a picture may have: MAX_PIXELS, or what the user allows.
+
+    Raises:
+        InputError: if the environment variable ALLOWING is not a number of pixels.
+    """
     text = os.environ.get(ALLOWING, "")
     if text and not re.fullmatch("[1-9][0-9]{0,14}", text):
         raise InputError(
@@ -257,12 +223,15 @@ def max_pixels() -> int:
     return int(text) if text else MAX_PIXELS
 
 
-def _too_many(most: int) -> str:
-    return f"more than {most / 1e6:.6g} million pixels, the most allowed; {ALLOWING} allows more"
+def _too_many(limit: int) -> str:
+    return f"more than {limit / 1e6:.6g} million pixels, the most allowed; {ALLOWING} allows more"
 
 
 def check_shape(path: str | os.PathLike, width: int, height: int) -> None:
-    """Raise InputError for sides, in pixels, that pictures may not have."""
+    """Raise InputError for sides, in pixels, that pictures may not have.
+
+    They have MIN_SIDE or more, `max_pixels` in all, and a ratio of at most MAX_ASPECT.
+    """
     if width * height > max_pixels():
         raise InputError(f"{path}: {width}×{height} is {_too_many(max_pixels())}")
     if min(width, height) < MIN_SIDE:
@@ -277,22 +246,24 @@ def check_shape(path: str | os.PathLike, width: int, height: int) -> None:
 
 
 def decode(path: str | os.PathLike, image: Image.Image, more: int = 0) -> None:
-    """Decode the pixels; InputError, before that, if memory is too short."""
-    check_memory(
-        path,
-        getattr(image, "cost", 8) * image.width * image.height + image.info.get("held", 0) + more,
-    )
+    """Decode the pixels, after `check_memory`.
+
+    Args:
+        more: bytes that are needed besides the decoder's.
+    """
+    pixels = getattr(image, "cost", 8) * image.width * image.height
+    check_memory(path, pixels + image.info.get("held", 0) + more)
     load_pixels(image)
 
 
 def load_pixels(image: Image.Image) -> None:
-    """Decode the pixels if all checksums hold, at which not all decoders look."""
+    """Decode the pixels, after a check of the checksums at which decoders do not look."""
     image.info.pop("check", lambda: None)()
     image.load()
 
 
 def check_memory(path: str | os.PathLike, needed: int) -> None:
-    """InputError if so many bytes, to read the file, do not fit into free memory."""
+    """Raise InputError if the bytes that reading a file needs do not fit into the free memory."""
     free = psutil.virtual_memory().available
     if needed > free:
         raise InputError(
@@ -312,6 +283,6 @@ def orientation(image: Image.Image) -> int:
 
 
 @functools.lru_cache(maxsize=10_000)
-def say(path: Path, text: str) -> None:
+def warn_once(path: Path, text: str) -> None:
     """Log something about a picture's file, once."""
     logging.getLogger("nstlab").warning(f"{path}: {text}")

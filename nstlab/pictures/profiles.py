@@ -1,5 +1,4 @@
-"""Colour information of picture files: whatever they say of their colours becomes a conversion to
-sRGB, or is told.
+"""Colour information of picture files: it becomes a conversion to sRGB, or is told.
 
 A file says it in an ICC profile, in code points (cICP of PNG, nclx of AVIF), in gamma and
 chromaticities (PNG, TIFF, EXIF), or by the name of Adobe RGB in EXIF data. All but a profile is
@@ -18,9 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from nstlab.pictures import containers
-from nstlab.pictures.containers import Tags
-from nstlab.pictures.opening import say
+from nstlab.pictures import tiff
+from nstlab.pictures.opening import warn_once
+from nstlab.pictures.splicing import LONGEST
+from nstlab.pictures.tiff import Tags
 
 Convert = Callable[[Image.Image], Image.Image]
 Curve = Callable[[np.ndarray], np.ndarray]
@@ -49,24 +49,30 @@ BRADFORD = np.array(
 NEAR = 0.005  # by which chromaticities may differ from sRGB's and be meant as those
 NEAR_GAMMA = 0.05  # part by which 1 / gamma may differ from that of sRGB, as in libpng
 BOXED = ("AVIF", "HEIF", "JPEG2000", "BMP")
-TAKEN = "its colours are taken for sRGB"
+TAKEN_FOR_SRGB = "its colours are taken for sRGB"
+ONLY_ABOUT_RIGHT = "its colours are only about right"
 
 
 def conversion(path: Path, image: Image.Image, mode: str, exact: bool) -> Convert | None:
-    """What converts a picture, or a part of it, to sRGB.
+    """The conversion of a picture, or a part of it, to sRGB.
 
-    None if nothing is to be done, or can be, which is told.
+    What cannot be used of its colour information is logged.
 
     Args:
+        path: the picture's file.
+        image: the picture, opened by `opening.opened`.
         mode: that of its colours, L, RGB, CMYK or LAB.
-        exact: whether a conversion that hardly changes anything is made, too.
+        exact: convert even where that hardly changes anything.
+
+    Returns:
+        The conversion, or None if nothing is to be done, or can be.
     """
     if mode == "LAB":
         return _by(ImageCms.createProfile("LAB"), mode)
-    profile = _stored(path, image)
+    profile = _stored_profile(path, image)
     if profile is None:
         if mode == "CMYK":
-            say(path, "CMYK without a colour profile; its colours are only about right")
+            warn_once(path, f"CMYK without a colour profile; {ONLY_ABOUT_RIGHT}")
         return None
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -74,36 +80,27 @@ def conversion(path: Path, image: Image.Image, mode: str, exact: bool) -> Conver
         space = {"GRAY": "L"}.get(space, space)
         if space == mode or (space, mode) == ("RGB", "L"):
             convert = _by(source, space)
-            return (
-                convert
-                if (exact and space == mode) or mode == "CMYK" or _changes(convert, mode)
-                else None
-            )
+            is_needed = mode == "CMYK" or (exact and space == mode) or _changes(convert, mode)
+            return convert if is_needed else None
         problem = f"is one for {space}, not for {mode}"
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         problem = "cannot be read"
-    say(
-        path,
-        f"its colour profile {problem}; "
-        f"{'its colours are only about right' if mode == 'CMYK' else TAKEN}",
-    )
+    consequence = ONLY_ABOUT_RIGHT if mode == "CMYK" else TAKEN_FOR_SRGB
+    warn_once(path, f"its colour profile {problem}; {consequence}")
     return None
 
 
-def _stored(path: Path, image: Image.Image) -> bytes | None:
-    """The profile of a picture, or one that says what else is told of its colours.
-
-    None for those of sRGB.
-    """
+def _stored_profile(path: Path, image: Image.Image) -> bytes | None:
+    """The profile of a picture, or one made of its other colour information; None for sRGB."""
     boxes = _in_boxes(path, image)
     profile = image.info.get("icc_profile", boxes.get("profile"))
     if "icc_profile" in image.info and not profile:
         return b""  # it has one, which Pillow cannot read
-    if points := image.info.get("cicp") or boxes.get("nclx"):
+    if code_points := image.info.get("cicp") or boxes.get("nclx"):
         if image.format == "PNG" or profile is None:
-            profile = _of_code_points(path, *points[:2]) or profile
-            if points[3:] == (0,):
-                say(
+            profile = _of_code_points(path, *code_points[:2]) or profile
+            if code_points[3:] == (0,):
+                warn_once(
                     path,
                     "its colours are said to be in the range of video, 16 to 235; they are taken "
                     "as they are",
@@ -128,8 +125,8 @@ def _changes(convert: Convert, mode: str) -> bool:
         colours = steps[None, :, None].repeat(3, 2)
     else:
         colours = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3)
-    sample = Image.fromarray(colours[..., 0] if mode == "L" else colours)
-    return bool(np.abs(np.asarray(convert(sample)).astype(int) - colours).max() > 2)
+    image = Image.fromarray(colours[..., 0] if mode == "L" else colours)
+    return bool(np.abs(np.asarray(convert(image)).astype(int) - colours).max() > 2)
 
 
 # --- what files say -------------------------------------------------------------------------------
@@ -142,21 +139,23 @@ def _of_chunks(path: Path, image: Image.Image) -> bytes | None:
     if image.format != "PNG" or (gamma is None and points is None):
         return None
     if gamma is not None and not 0.1 <= gamma <= 10:
-        say(path, f"its gamma, {gamma:g}, cannot be used; {TAKEN}")
+        warn_once(path, f"its gamma, {gamma:g}, cannot be used; {TAKEN_FOR_SRGB}")
         return None
-    pairs = (
-        SRGB if points is None else ((*zip(points[2::2], points[3::2], strict=True), points[:2]))
-    )
-    curve = _gamma(1 / gamma) if gamma is not None and abs(gamma * 2.2 - 1) > NEAR_GAMMA else None
-    return _profile(path, pairs, curve)
+    chromaticities = SRGB
+    if points is not None:  # white comes first
+        chromaticities = (*zip(points[2::2], points[3::2], strict=True), points[:2])
+    curve = None
+    if gamma is not None and abs(gamma * 2.2 - 1) > NEAR_GAMMA:
+        curve = _gamma(1 / gamma)
+    return _profile(path, chromaticities, curve)
 
 
 def _of_code_points(path: Path, primaries: int, transfer: int) -> bytes | None:
+    """A profile for code points of ITU-T H.273."""
     if transfer not in (*LIKE_SRGB, *GAMMAS) or primaries not in (*PRIMARIES, UNSPECIFIED):
-        kind = {16: "PQ, high dynamic range", 18: "HLG, high dynamic range"}.get(
-            transfer, f"{primaries}/{transfer}"
-        )
-        say(path, f"its colours ({kind}) cannot be converted; they are taken for sRGB")
+        names = {16: "PQ, high dynamic range", 18: "HLG, high dynamic range"}
+        kind = names.get(transfer, f"{primaries}/{transfer}")
+        warn_once(path, f"its colours ({kind}) cannot be converted; they are taken for sRGB")
         return None
     curve = _gamma(GAMMAS[transfer]) if transfer in GAMMAS else None
     return _profile(path, PRIMARIES.get(primaries, SRGB), curve)
@@ -166,44 +165,46 @@ def _of_tags(path: Path, tags: Tags | None) -> bytes | None:
     """A profile for what a TIFF or EXIF data say."""
     if tags is None:
         return None
-    exif = tags.directory(containers.EXIF)
-    space = exif.first(containers.COLOUR_SPACE, 0) if exif else 0
-    interoperability = exif.directory(containers.INTEROPERABILITY) if exif else None
+    exif = tags.directory(tiff.EXIF)
+    space = exif.first(tiff.COLOUR_SPACE, 0) if exif else 0
+    interoperability = exif.directory(tiff.INTEROPERABILITY) if exif else None
     if space == 2 or (interoperability and bytes(interoperability.values(1))[:3] == b"R03"):
         return _profile(path, ADOBE, _gamma(563 / 256))
-    points = tags.values(containers.PRIMARIES)
-    white = tags.values(containers.WHITE)
-    table = np.array(tags.values(containers.TRANSFER))
-    if len(points) == 6 or len(table) > 1:
-        pairs = (
-            (*zip(points[::2], points[1::2], strict=True), white if len(white) == 2 else D65)
-            if len(points) == 6
-            else SRGB
-        )
-        # One table, or one for each channel.
-        length = len(table) // 3 if len(table) % 3 == 0 else len(table)
-        curves = (
-            [_table(part) for part in np.split(table, len(table) // length)]
-            if len(table) > 1
-            else [None]
-        )
-        return _profile(path, pairs, *curves)
+    points = tags.values(tiff.PRIMARIES)
+    curves = _curves(tags)
+    if len(points) == 6 or curves:
+        chromaticities = SRGB
+        if len(points) == 6:
+            white = tags.values(tiff.WHITE)
+            white = white if len(white) == 2 else D65
+            chromaticities = (*zip(points[::2], points[1::2], strict=True), white)
+        return _profile(path, chromaticities, *(curves or [None]))
     if space == 65535:
-        say(path, f"its colours are uncalibrated and it has no colour profile; {TAKEN}")
+        warn_once(
+            path, f"its colours are uncalibrated and it has no colour profile; {TAKEN_FOR_SRGB}"
+        )
     return None
 
 
+def _curves(tags: Tags) -> list[Curve]:
+    """The transfer curve of a TIFF, or one for each channel; none if it has none."""
+    table = np.array(tags.values(tiff.TRANSFER))
+    if len(table) < 2:
+        return []
+    count = 3 if len(table) % 3 == 0 else 1
+    return [_table(values) for values in np.split(table, count)]
+
+
 def _in_boxes(path: Path, image: Image.Image) -> dict[str, Any]:
-    """Colour information that Pillow passes over: code points of AVIF, "nclx", and the profile of
-    JPEG 2000 and of BMP."""
+    """What Pillow passes over: code points of AVIF, "nclx"; the "profile" of JPEG 2000 and BMP."""
     if image.format not in BOXED:
         return {}
     with path.open("rb") as file:
-        head = file.read(containers.LONGEST)
-    if image.format != "BMP" and (box := re.search(rb"colrnclx(.{4})", head, re.DOTALL)):
-        return {"nclx": struct.unpack(">HH", box[1])}
-    if image.format == "JPEG2000" and (box := re.search(rb"(.{4})colr\x02..", head, re.DOTALL)):
-        return {"profile": head[box.end() : box.start() + struct.unpack(">I", box[1])[0]]}
+        head = file.read(LONGEST)
+    if image.format != "BMP" and (match := re.search(rb"colrnclx(.{4})", head, re.DOTALL)):
+        return {"nclx": struct.unpack(">HH", match[1])}
+    if image.format == "JPEG2000" and (match := re.search(rb"(.{4})colr\x02..", head, re.DOTALL)):
+        return {"profile": head[match.end() : match.start() + struct.unpack(">I", match[1])[0]]}
     if image.format == "BMP" and head[70:74] == b"DEBM" and len(head) >= 134:  # an embedded profile
         offset, size = struct.unpack("<II", head[126:134])
         return {"profile": head[14 + offset : 14 + offset + size]}
@@ -226,14 +227,15 @@ def _table(values: np.ndarray) -> Curve:
 
 
 def _profile(path: Path, points: Sequence[Sequence[float]], *curves: Curve | None) -> bytes | None:
-    """An ICC profile of chromaticities (red, green, blue, white) and curves from stored to linear
-    values, one for all or one each, None for that of sRGB. None if that is sRGB, and, which is
-    told, for chromaticities of no colours."""
+    """An ICC profile, or None if it would be sRGB's, or if the chromaticities cannot be used.
+
+    points: chromaticities of red, green, blue and white. curves: from stored to linear values, one
+    for all channels or one for each; None is sRGB's."""
     if np.abs(np.array(points) - np.array(SRGB)).max() <= NEAR and not any(curves):
         return None
     xyz = _primaries(points)
     if xyz is None:
-        say(path, f"its chromaticities cannot be used; {TAKEN}")
+        warn_once(path, f"its chromaticities cannot be used; {TAKEN_FOR_SRGB}")
         return None
     x = np.linspace(0, 1, 4096)
     tables = [
@@ -255,20 +257,8 @@ def _icc(tags: dict[bytes, bytes]) -> bytes:
         table += name + struct.pack(">II", start + len(data), len(content))
         data += content + bytes(-len(content) % 4)
     size = start + len(data)
-    header = struct.pack(
-        ">I4sI4s4s4s12s4s28s12s",
-        size,
-        b"",
-        0x02100000,
-        b"mntr",
-        b"RGB ",
-        b"XYZ ",
-        b"",
-        b"acsp",
-        b"",
-        b"",
-    )
-    header = header[:68] + _xyz(_white(D50))[8:] + header[80:]
+    header = struct.pack(">I4xI", size, 0x02100000) + b"mntrRGB XYZ "
+    header = (header.ljust(36, b"\0") + b"acsp").ljust(68, b"\0") + _xyz(_white(D50))[8:]
     return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + data
 
 
@@ -283,10 +273,9 @@ def _white(point: Sequence[float]) -> np.ndarray:
 
 
 def _primaries(points: Sequence[Sequence[float]]) -> np.ndarray | None:
-    """(3, 3): XYZ, at the white of profiles (D50), of red, green and blue, in its columns.
+    """(3, 3) whose columns are XYZ, at the white of profiles (D50), of red, green and blue.
 
-    None if they are no colours.
-    """
+    None if the chromaticities are no colours."""
     if min(y for _, y in points) <= 0.001 or max(max(pair) for pair in points) > 2:
         return None
     whites = _white(points[3])

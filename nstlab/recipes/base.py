@@ -30,17 +30,10 @@ from functools import cache, partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
+from nstlab.base.errors import InputError, one_of
 from nstlab.base.names import FULL, HISTORY, OPTIMIZERS, POOLS, PRECISIONS, RATE, STEPS, WEIGHTS
-from nstlab.base.settings import (
-    FITS,
-    GROUPS,
-    MAX_SIDE,
-    MIN_SIDE,
-    InputError,
-    Settings,
-    one_of,
-    option,
-)
+from nstlab.base.options import GROUPS, option
+from nstlab.base.settings import FITS, MAX_SIDE, MIN_SIDE, Settings
 from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
 from nstlab.networks.architectures import (
     ARCHITECTURES,

@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 import torch
 
-from nstlab.base.settings import DEVICES, TILES, InputError
+from nstlab.base.errors import InputError
+from nstlab.base.settings import DEVICES, TILES
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.ranks import Team, said

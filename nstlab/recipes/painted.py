@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from nstlab import method
-from nstlab.base.settings import FITS, InputError
+from nstlab.base.errors import InputError
+from nstlab.base.settings import FITS
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.networks.architectures import architecture, known_network
 from nstlab.recipes.base import Input, RunSettings, live_field, network_field, picture_field

@@ -21,8 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nstlab.base.errors import InputError
 from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS, rectified
-from nstlab.base.settings import LIVE, MAX_SIDE, START, VERSION, InputError
+from nstlab.base.options import LIVE, START
+from nstlab.base.settings import MAX_SIDE, VERSION
 from nstlab.method import engine
 from nstlab.method.factories import total_variation
 from nstlab.method.fast import memory

@@ -17,13 +17,15 @@ import torch
 from torch import Tensor
 
 from nstlab.base.devices import device
-from nstlab.base.settings import DEVICES, NETWORK, InputError
+from nstlab.base.errors import InputError
+from nstlab.base.options import NETWORK
+from nstlab.base.settings import DEVICES
 from nstlab.method import engine
 from nstlab.networks.base import Network
 from nstlab.networks.graph import loss_network
 from nstlab.networks.normalization import normalize_activations
 from nstlab.pictures import images as im
-from nstlab.pictures import labels, samples, starts
+from nstlab.pictures import labels, samples, sizes, starts
 from nstlab.recipes.base import RunSettings
 from nstlab.recipes.plan import Plan, objective
 
@@ -171,9 +173,9 @@ def outline(
     }
     first = next(iter(inputs))  # determines the proportions of the result
     name = first if first in given_shapes else samples.path_of(inputs[first].source)
-    shape = im.fit_size(source_shapes[first], s.size, name)
+    shape = sizes.fit_size(source_shapes[first], s.size, name)
     shapes = {
-        role: im.fitting(source_shapes[role], shape, source.fit, source.scale)[1]
+        role: sizes.fit_geometry(source_shapes[role], shape, source.fit, source.scale)[1]
         for role, source in inputs.items()
     }
     blanks = {role: torch.empty(1, 3, *size, device="meta") for role, size in shapes.items()}

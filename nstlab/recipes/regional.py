@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nstlab import method, terms
+from nstlab.base.errors import InputError
 from nstlab.base.names import STYLE_LAYERS, rectified
-from nstlab.base.settings import InputError
 from nstlab.recipes.base import Input, live_field, region_field
 from nstlab.recipes.painted import PaintedSettings
 from nstlab.terms import statistics
@@ -96,7 +96,7 @@ class RegionalSettings(PaintedSettings):
         )
         # Neither edges nor whole things.
         layers = [rectified(name) for name in reached[-3:-1] or reached]
-        mask, painting_mask = labels.common_regions(
+        mask, painting_mask = labels.find_regions(
             net, photo, painting, layers, self.regions, self.seed
         )
         return {"mask": mask, "painting_mask": painting_mask}
@@ -106,7 +106,7 @@ class RegionalSettings(PaintedSettings):
         if "mask" not in pictures:
             return pictures
         from nstlab.pictures import images as im
-        from nstlab.pictures import labels
+        from nstlab.pictures import labels, sizes
 
         mask, painting_mask, photo, painting = (
             pictures[role] for role in ("mask", "painting_mask", "content", "style")
@@ -115,14 +115,14 @@ class RegionalSettings(PaintedSettings):
             style = self.inputs["style"]
             shape = photo.shape[-2:]
             whole = im.shape_of(style.source)
-            labels.say_if_stretched("mask", mask, shape)
-            labels.say_if_stretched("painting_mask", painting_mask, whole)
-            painting_mask = labels.part(
-                painting_mask, whole, im.fitting(whole, shape, style.fit, style.scale)[0]
+            labels.warn_if_stretched("mask", mask, shape)
+            labels.warn_if_stretched("painting_mask", painting_mask, whole)
+            painting_mask = labels.crop_labels(
+                painting_mask, whole, sizes.fit_geometry(whole, shape, style.fit, style.scale)[0]
             )
         masks = zip(labels.masks(mask, painting_mask), (photo, painting), strict=True)
         regions, others = (labels.fit_masks(style, picture.shape[-2:]) for style, picture in masks)
-        labels.say_if_tiny(regions)
+        labels.warn_if_tiny(regions)
         return {**pictures, "regions": regions, "painting_regions": others}
 
     def style(self, pictures: Mapping[str, Tensor], shape: Sequence[int]) -> method.Objective:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nstlab import method
+from nstlab.base.errors import InputError
 from nstlab.base.names import COLOURS
-from nstlab.base.settings import InputError
 from nstlab.recipes.base import (
     FAST,
     Filled,

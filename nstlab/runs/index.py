@@ -19,9 +19,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nstlab.base import files
-from nstlab.base.files import WHOLE, dict_of, list_of, object_with
-from nstlab.base.settings import RESULTS, InputError, nearest, user_path
+from nstlab.base import files, jsonfiles
+from nstlab.base.errors import InputError, nearest
+from nstlab.base.jsonfiles import WHOLE, dict_of, list_of, object_with
+from nstlab.base.options import RESULTS
+from nstlab.base.settings import user_path
 from nstlab.recipes import base
 from nstlab.runs.stored import MANIFEST, StoredRun
 
@@ -174,8 +176,8 @@ def rows(root: str | Path = RESULTS) -> list[dict[str, Any]]:
 def _read_index(path: Path) -> dict[str, Any]:
     """{recipe/id: {"stamp", "manifest"}}, empty if there is no undamaged index."""
     try:
-        content = files.read_json(path)
-        files.check_json(content, INDEX)
+        content = jsonfiles.read(path)
+        jsonfiles.check(content, INDEX)
     except (OSError, ValueError):
         return {}
     return content["runs"]

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nstlab.base import files
-from nstlab.base.settings import InputError, user_path
+from nstlab.base.errors import InputError
+from nstlab.base.settings import user_path
 from nstlab.method.checkpoint import Checkpoint
 from nstlab.method.engine import run_to_end
 from nstlab.method.steps import Result, Status, Step
@@ -231,7 +232,7 @@ class _Recorder:
         with files.writing(self.folder.parent):
             if anew:
                 files.delete(self.folder)
-        files.folder(self.folder / "frames")
+        files.make_folder(self.folder / "frames")
         files.remove_leftovers(self.folder)
 
     def save(self) -> None:

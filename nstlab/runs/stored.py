@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nstlab.base import files
-from nstlab.base.files import NUMBER, TEXT, WHOLE, dict_of, list_of, object_with
-from nstlab.base.settings import InputError
+from nstlab.base import files, jsonfiles
+from nstlab.base.errors import InputError
+from nstlab.base.jsonfiles import NUMBER, TEXT, WHOLE, dict_of, list_of, object_with
 from nstlab.method.steps import Result, Step
 from nstlab.recipes.plan import Plan
 
@@ -161,8 +161,8 @@ class StoredRun:
             OSError: if it cannot be read.
             ValueError: if it is incomplete.
         """
-        content = files.read_json(self.folder / "manifest.json")
-        files.check_json(content, MANIFEST)
+        content = jsonfiles.read(self.folder / "manifest.json")
+        jsonfiles.check(content, MANIFEST)
         return content
 
     def history(self) -> pandas.DataFrame:
@@ -186,7 +186,7 @@ class StoredRun:
             for path in (self.picture, self.folder / "history.csv"):
                 if not path.exists():
                     return f"{path.name} is missing"
-                files.regular(path)
+                files.regular_file(path)
         except (OSError, ValueError) as error:
             return f"{type(error).__name__}: {error}"
         return ""
@@ -220,7 +220,7 @@ def read_rows(path: Path, last: int | None = None) -> list[dict[str, Any]]:
             `last`.
     """
     try:
-        with files.regular(path).open(newline="", encoding="utf-8") as file:
+        with files.regular_file(path).open(newline="", encoding="utf-8") as file:
             rows = [_parse(row) for row in csv.DictReader(file)]
         steps = [row["step"] for row in rows]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:

@@ -34,7 +34,9 @@ from typing import Any
 import torch
 
 from nstlab.base import signals
-from nstlab.base.settings import DEVICES, RESULTS, InputError, plain
+from nstlab.base.errors import InputError
+from nstlab.base.options import RESULTS
+from nstlab.base.settings import DEVICES, to_python
 from nstlab.method.steps import Step
 from nstlab.recipes.base import RunSettings, named
 from nstlab.recipes.capacity import prepare_here
@@ -134,7 +136,7 @@ def _points(key: str | tuple[str, ...], values: Any) -> list[tuple[str, dict[str
         labels = list(values)
         values = list(values.values())
     else:
-        values = [plain(value) for value in values]
+        values = [to_python(value) for value in values]
         labels = [label(value) for value in values]
         if len(set(labels)) < len(labels):
             labels = [str(value) for value in values]
@@ -319,7 +321,7 @@ def _take_gpu(names: Any) -> None:
 
 def _leave(number: int, frame: Any) -> None:
     """End what this process does, unless it is keeping what it has done."""
-    if not signals.follows(sys.exception(), SystemExit):
+    if not signals.stems_from(sys.exception(), SystemExit):
         raise SystemExit(130)
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from torch import Tensor
 
-from nstlab.base.settings import InputError, user_path
+from nstlab.base.errors import InputError
+from nstlab.base.settings import user_path
 from nstlab.pictures import images as im
 from nstlab.pictures import samples
-from nstlab.pictures.opening import LIKE
+from nstlab.pictures.kinds import READABLE
 from nstlab.video.containers import decode, library, open_container
 from nstlab.video.converting import Converter, shown_shape
 from nstlab.video.probing import RATE, aspect_of, probe
@@ -200,7 +201,7 @@ def pictures(folder: Path) -> list[Path]:
     """
     paths = samples.pictures_in(folder)
     if not paths:
-        raise InputError(f"{folder}: there is no picture in it; allowed are {LIKE}")
+        raise InputError(f"{folder}: there is no picture in it; allowed are {READABLE}")
     return sorted(paths, key=_natural_order)
 
 

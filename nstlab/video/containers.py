@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from nstlab.base import files
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.pictures.decoding import LARGE
 from nstlab.pictures.opening import describe_unknown, max_pixels
 
@@ -52,7 +52,7 @@ def open_container(path: Path) -> Iterator[Any]:
     if not os.path.exists(path):
         raise InputError(f"{path}: no such file")
     # An absolute path, since a colon ends the name of a protocol; nothing is read from a network.
-    absolute = str(files.regular(path).absolute())
+    absolute = str(files.regular_file(path).absolute())
     try:
         container = av.open(
             absolute, options={"protocol_whitelist": "file"}, metadata_errors="replace"

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.pictures import images as im
 from nstlab.video.containers import library
 from nstlab.video.mapping import BT2020, HLG, P3, PQ, map_to_bt709

@@ -16,8 +16,8 @@ from typing import Any
 import pandas
 from torch import Tensor
 
-from nstlab.base import files
-from nstlab.base.files import NUMBER, WHOLE, object_with
+from nstlab.base import files, jsonfiles
+from nstlab.base.jsonfiles import NUMBER, WHOLE, object_with
 from nstlab.pictures import images as im
 from nstlab.video.clips import Clip
 from nstlab.video.formats import film_shape
@@ -81,7 +81,7 @@ class Film:
             with contextlib.suppress(ValueError, OSError):
                 shape = im.verify(path)
                 facts = im.read_settings(path)
-                files.check_json(facts, FACTS)
+                jsonfiles.check(facts, FACTS)
                 if shape == self.shape and self._belongs(path, facts):
                     self._facts[path] = facts
         return self._facts.get(path, {})

@@ -19,8 +19,10 @@ from typing import Any
 from torch import Tensor
 
 from nstlab.base import files
-from nstlab.base.settings import VERSION, InputError
+from nstlab.base.errors import InputError
+from nstlab.base.settings import VERSION
 from nstlab.pictures import images as im
+from nstlab.pictures import outputs
 from nstlab.video.clips import clip, pictures
 from nstlab.video.film_folder import PHOTOS, Film, times_of
 from nstlab.video.filming import FramePainter
@@ -137,7 +139,7 @@ def paint_film(settings: VideoSettings, watch: Watch | None = None, wait: bool =
             known.
         KeyboardInterrupt: if it is interrupted; its message says how far the film has come.
     """
-    files.check_outputs(settings)
+    outputs.check_outputs(settings)
     check_film(settings.out)
     source = clip(settings.clip)
     if settings.model is None:
@@ -166,14 +168,14 @@ def _folder(film: Film, painter: FramePainter, photo: Tensor) -> Path:
         "frame": painter.identity(photo),
     }
     digest = hashlib.sha256(json.dumps(determining, sort_keys=True).encode()).hexdigest()
-    return files.folder(Path(film.settings.results) / "films") / digest[:16]
+    return files.make_folder(Path(film.settings.results) / "films") / digest[:16]
 
 
 def _paint_passes(passes: _Passes, shots: Iterator[Shot]) -> None:
     """Paint all passes; if that ends early, write the film and say how far it has come."""
     film = passes.film
     for pass_number in (PHOTOS, *film.passes):
-        files.remove_leftovers(files.folder(film.frame_path(pass_number, 0).parent))
+        files.remove_leftovers(files.make_folder(film.frame_path(pass_number, 0).parent))
     try:
         passes.paint_first(shots)
         for pass_number in film.passes[1:]:
@@ -198,6 +200,6 @@ def _digest(path: Path) -> str:
     """SHA-256 of a file, or of the pictures of a folder."""
     checksum = hashlib.sha256()
     for file_path in pictures(path) if path.is_dir() else [path]:
-        with files.regular(file_path).open("rb") as file:
+        with files.regular_file(file_path).open("rb") as file:
             checksum.update(hashlib.file_digest(file, "sha256").digest())
     return checksum.hexdigest()

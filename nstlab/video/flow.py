@@ -16,9 +16,9 @@ from skimage.color import hsv2rgb
 from torch import Tensor
 
 from nstlab.base import tensorfiles
+from nstlab.base.errors import InputError
 from nstlab.base.names import RAFT
-from nstlab.base.settings import InputError
-from nstlab.networks import weights
+from nstlab.networks import sources
 from nstlab.pictures.colour import luminance
 
 # Ruder et al. 2016, equations 5 and 6: factor of the flows' squared lengths, and squared pixels
@@ -171,7 +171,7 @@ def _padded(photo: Tensor) -> Tensor:
 def _raft(device: torch.device) -> torch.nn.Module:
     from torchvision.models.optical_flow import raft_large
 
-    download = weights.download(RAFT)
+    download = sources.download(RAFT)
     path = download.path
     command = f"nstlab fetch --network {RAFT}"
     instead = f"choose dis, or get them ({download.megabytes} MB) with: {command}"

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from nstlab.base import files
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 from nstlab.pictures.opening import MAX_ASPECT
 from nstlab.video.clips import Clip
 from nstlab.video.sound import tracks
@@ -57,7 +58,7 @@ def film_shape(shape: Sequence[int], size: int, name: Any = "clip") -> tuple[int
             f"{name}: {width}×{height} is too long; the ratio of its sides may be at most "
             f"{MAX_ASPECT:g}"
         )
-    height, width = (2 * round(side / 2) for side in im.fit_size(shape, size, name))
+    height, width = (2 * round(side / 2) for side in sizes.fit_size(shape, size, name))
     longest = int(MAX_ASPECT) * min(height, width)  # which rounding may have exceeded
     return min(height, longest), min(width, longest)
 
@@ -75,14 +76,14 @@ def check_film(out: Path) -> Path:
         InputError: if it cannot be written, or is a folder with other pictures than a film's.
     """
     if out.suffix.lower() in SUFFIXES:
-        return files.check_place(out)
+        return files.check_writable(out)
     if out.suffix:
         raise InputError(
             f"{out}: films are written as {', '.join(SUFFIXES)} or, without a suffix, as a folder "
             "of pictures"
         )
     if not out.exists():
-        return files.check_place(out)
+        return files.check_writable(out)
     if not out.is_dir():
         raise InputError(f"{out}: is a file; a folder of pictures cannot take its place")
     for path in frame_files(out):
@@ -93,7 +94,7 @@ def check_film(out: Path) -> Path:
             raise InputError(
                 f"{path}: is no frame of a film, and would be lost; choose another folder"
             )
-    return files.check_place(out / "0.png")
+    return files.check_writable(out / "0.png")
 
 
 def check_shown(out: Path, seconds: Fraction) -> None:

@@ -76,7 +76,7 @@ class MovingScene:
             The folder.
         """
         for t in range(count):
-            im.save(self.frame(t), files.folder(folder) / f"{t:06}.png")
+            im.save(self.frame(t), files.make_folder(folder) / f"{t:06}.png")
         return folder
 
     @property

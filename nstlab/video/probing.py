@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.pictures.opening import check_memory, check_shape
 from nstlab.video.containers import (
     decoder_of,

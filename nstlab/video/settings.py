@@ -11,17 +11,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from nstlab.base.settings import (
-    DEVICES,
-    MAX_SIDE,
-    MIN_SIDE,
-    InputError,
-    Settings,
-    field_type,
-    option,
-    pair_up,
-    results_folder,
-)
+from nstlab.base.errors import InputError
+from nstlab.base.options import field_type, option, results_folder
+from nstlab.base.settings import DEVICES, MAX_SIDE, MIN_SIDE, Settings, pairs_to_dict
 from nstlab.recipes.base import MAIN, RunSettings, known, named
 
 FLOW_NAMES = ("dis", "raft")
@@ -71,7 +63,7 @@ def _repainting_recipe(name: str) -> type[RunSettings]:
 
 def _parse_parameters(recipe: type[RunSettings], words: Sequence[str]) -> dict[str, Any]:
     """{field: value or values} of a recipe; InputError for fields that the film itself sets."""
-    parameters: dict[str, Any] = pair_up(words)
+    parameters: dict[str, Any] = pairs_to_dict(words)
     reserved = sorted(parameters.keys() & {"size", *recipe.roles()})
     if reserved:
         raise InputError(f"parameters: {reserved[0]} is the film's own; leave out -p")

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from torch import Tensor
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.pictures import images as im
 from nstlab.video.clips import Clip
 from nstlab.video.settings import VideoSettings

@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.video.containers import is_bare
 
 LONGEST = 1_000_000  # s: what is beyond it is no time of a clip

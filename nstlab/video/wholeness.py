@@ -16,7 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nstlab.pictures.containers import PNG, png_chunks
+from nstlab.pictures import png
 
 SLACK = 16  # bytes that an AVI may lack: some writers count wrongly
 FILM_BOXES = {b"moov", b"moof", b"mdat"}  # of ISO media
@@ -225,8 +225,8 @@ def _objects(file: BinaryIO, size: int) -> Walk:
 def _chunks(file: BinaryIO, size: int) -> Walk:
     """PNG that is animated: chunks until IEND, which lacks where it is cut."""
     kind = b""
-    end = len(PNG)
-    for kind, data in png_chunks(file):
+    end = len(png.SIGNATURE)
+    for kind, data in png.chunks(file):
         yield data.start - 8, 12 + len(data) if kind.isalpha() else NOTHING
         end = data.stop + 4
     if kind != b"IEND":

@@ -19,8 +19,9 @@ from typing import Any
 from PIL import Image
 
 from nstlab.base import files
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.pictures import images as im
+from nstlab.pictures import sizes
 from nstlab.video.clips import Clip
 from nstlab.video.containers import library
 from nstlab.video.formats import CODECS, TICKS, check_shown, frame_files
@@ -79,7 +80,7 @@ def _write_folder(out: Path, paths: Sequence[Path]) -> None:
     """
     with (
         files.writing(out),
-        tempfile.TemporaryDirectory(prefix=files.TEMPORARY, dir=files.folder(out)) as new,
+        tempfile.TemporaryDirectory(prefix=files.TEMPORARY, dir=files.make_folder(out)) as new,
         tempfile.TemporaryDirectory(prefix=files.TEMPORARY, dir=out) as old,
         contextlib.ExitStack() as undo,
     ):
@@ -126,7 +127,7 @@ def _write_gif(out: Path, frames: Sequence[TimedPath], end: Fraction) -> None:
 def _gif_images(paths: Sequence[Path]) -> Iterator[Image.Image]:
     """The pictures of an animation, small and with palettes of their own."""
     shape = im.shape_of(paths[0])
-    shape = im.fit_size(shape, min(GIF_SIDE, max(shape)))
+    shape = sizes.fit_size(shape, min(GIF_SIDE, max(shape)))
     for path in paths:
         image = im.to_pil(im.resize(im.load(path), shape))
         yield image.quantize(dither=Image.Dither.FLOYDSTEINBERG)

@@ -3,7 +3,6 @@ stays until the new is whole."""
 
 import errno
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,9 @@ import pytest
 from faults import refusal
 
 from nstlab.base import files
-from nstlab.base.settings import InputError, Settings, option
+from nstlab.base.errors import InputError
+from nstlab.base.options import option
+from nstlab.base.settings import Settings
 
 
 def fail(error):
@@ -64,7 +65,7 @@ def test_links_are_followed_and_stay_and_what_is_no_regular_file_is_refused(tmp_
     target, link, pipe = tmp_path / "there" / "a.txt", tmp_path / "link.txt", tmp_path / "pipe"
     target.write_text("old")
     link.symlink_to(target)
-    assert files.regular(link) == files.check_place(link) == link
+    assert files.regular_file(link) == files.check_writable(link) == link
     with files.replacing(link) as temporary:
         temporary.write_text("new")
     assert link.is_symlink()
@@ -72,22 +73,22 @@ def test_links_are_followed_and_stay_and_what_is_no_regular_file_is_refused(tmp_
     assert os.listdir(tmp_path / "there") == ["a.txt"]
     os.mkfifo(pipe)
     for name in (pipe, "/dev/zero"):
-        for use in (files.regular, files.check_place):
+        for use in (files.regular_file, files.check_writable):
             assert "is not a regular file" in refusal(use, name)
-    assert "is a folder" in refusal(files.regular, tmp_path)
+    assert "is a folder" in refusal(files.regular_file, tmp_path)
 
 
 def test_a_place_is_tried_since_permissions_and_lengths_of_names_do_not_tell_it_all(
     tmp_path, monkeypatch
 ):
     longest = tmp_path / ("x" * 251 + ".png")
-    with files.replacing(files.check_place(longest)) as temporary:
+    with files.replacing(files.check_writable(longest)) as temporary:
         temporary.write_text("new")
     assert longest.read_text() == "new"
     for name in ("x" * 300, "nowhere/x", "x\0y", "x" * 252 + ".png"):
-        assert "x" in refusal(files.check_place, tmp_path / name)
+        assert "x" in refusal(files.check_writable, tmp_path / name)
     monkeypatch.setattr(files.Path, "touch", fail(OSError(30, "Read-only file system")))
-    assert "Read-only file system" in refusal(files.check_place, tmp_path / "a.png")
+    assert "Read-only file system" in refusal(files.check_writable, tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == [longest]
 
 
@@ -98,55 +99,6 @@ class Copying(Settings):
     source: str = option(help="a file, a folder or a name", paths=True)
     out: Path = option(help="a file or a folder", output=True)
     more: tuple[Path, ...] = option((), "more files", paths=True)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="links")
-@pytest.mark.parametrize(
-    ("source", "out", "lost"),
-    [
-        ("a.png", "a.png", "a.png: is the source, which would be lost"),
-        ("a.png", "folder/../a.png", "a.png, which would be lost"),
-        ("a.png", "symbolic.png", "symbolic.png: is the source"),
-        ("symbolic.png", "a.png", "a.png: is the source"),
-        ("a.png", "hard.png", "hard.png: is the source"),
-        ("folder", "folder/b.png", "b.png: is one of the files of the source"),
-        # a link in the folder names it
-        ("folder", "a.png", "a.png: is one of the files of the source"),
-        ("folder/b.png", "folder", "b.png: is the source"),
-        ("a.png", "folder", "linked.png: is the source"),
-        ("folder", "folder", ".png: is one of the files of the source"),
-        ("a.png", "b.png", ""),
-        ("folder", "folder/new.png", ""),
-        ("folder", "folder/model.safetensors", ""),  # there since an earlier time
-        ("a.png", "empty", ""),
-        ("sample", "a.png", ""),
-        ("nowhere/a.png", "nowhere/a.png", ""),
-        ("loop.png", "loop.png", ""),
-    ],
-)
-def test_no_file_that_is_read_is_written_by_whatever_name(tmp_path, monkeypatch, source, out, lost):
-    monkeypatch.chdir(tmp_path)
-    for folder in ("folder", "empty"):
-        (tmp_path / folder).mkdir()
-    for name in ("a.png", "folder/b.png", "folder/model.safetensors"):
-        (tmp_path / name).write_text(name)
-    Path("symbolic.png").symlink_to("a.png")
-    Path("folder/linked.png").symlink_to("../a.png")
-    Path("loop.png").symlink_to("loop.png")
-    os.link("a.png", "hard.png")
-    given = (
-        (Copying(source, out),),
-        (Copying("sample", "new.png", (source,)), Copying("sample", out)),
-    )
-    one_of_several = re.sub("(one of the files of )?the source", "one of the more", lost)
-    # also where two objects name them
-    for settings, says in zip(given, (lost, one_of_several), strict=True):
-        if not lost:
-            files.check_outputs(*settings)
-            continue
-        message = refusal(files.check_outputs, *settings)
-        assert says in message
-        assert message.endswith("would be lost; choose another --out")
 
 
 def test_a_folder_without_locks_has_files_for_locks_and_says_so(tmp_path, monkeypatch, caplog):
@@ -176,18 +128,18 @@ def test_a_home_folder_is_meant_by_a_tilde_and_a_file_of_that_name_by_a_path(tmp
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    place = files.folder("~/here") / "a.txt"
+    place = files.make_folder("~/here") / "a.txt"
     assert place == tmp_path / "home" / "here" / "a.txt"
     with files.replacing("~/here/a.txt") as temporary:
         temporary.write_text("at home")
-    assert files.regular("~/here/a.txt") == files.check_place("~/here/a.txt") == place
+    assert files.regular_file("~/here/a.txt") == files.check_writable("~/here/a.txt") == place
     given = Copying("~/here/a.txt", "~/here/b.txt", ["~/x", Path("~/y"), "x~"])
     assert (given.source, given.out) == (str(place), place.with_name("b.txt"))
     assert given.more == (tmp_path / "home" / "x", tmp_path / "home" / "y", Path("x~"))
     assert Copying("a", "./~").replace(source="./~") == Copying("./~", tmp_path / "~")
-    files.folder("./~")
+    files.make_folder("./~")
     assert (tmp_path / "~").is_dir()
-    assert files.folder("~nobody-of-this-name/x") == tmp_path / "~nobody-of-this-name" / "x"
+    assert files.make_folder("~nobody-of-this-name/x") == tmp_path / "~nobody-of-this-name" / "x"
 
 
 def test_leftovers_are_removed_and_other_hidden_things_are_not(tmp_path):
@@ -198,28 +150,3 @@ def test_leftovers_are_removed_and_other_hidden_things_are_not(tmp_path):
     files.remove_leftovers(tmp_path)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     assert left == {".ipynb_checkpoints", ".hidden", "frames", f"{files.TEMPORARY}folder"}
-
-
-@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "{", "1" * 5000, b"\xff"])
-def test_json_that_cannot_be_read_is_a_value_error(text):
-    with pytest.raises(ValueError):  # noqa: PT011
-        files.parse_json(text)
-
-
-@pytest.mark.parametrize(
-    ("data", "says"),
-    [
-        ({"a": 1}, "it must contain ['b'] properties"),
-        ({"a": True, "b": []}, "it.a must be number"),
-        ({"a": 1, "b": ["x", 3]}, "it.b[1] must be string"),
-        ({"a": float("inf"), "b": []}, "it.a must be smaller than"),
-        ({"a": 10**400, "b": []}, "it.a must be smaller than"),
-        ([], "it must be object"),
-        ({"a": 1, "b": [], "n": 1.0}, "it.n must be integer"),
-    ],
-)
-def test_json_of_another_form_is_a_value_error_that_says_where(data, says):
-    schema = files.object_with({"n": files.WHOLE}, a=files.NUMBER, b=files.list_of(files.TEXT))
-    files.check_json({"a": 1.5, "b": ["x"], "more": None}, schema)
-    with pytest.raises(ValueError, match=re.escape(says)):
-        files.check_json(data, schema)

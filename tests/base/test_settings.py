@@ -10,14 +10,16 @@ import pytest
 from faults import refusal
 
 from nstlab.base import names
+from nstlab.base.errors import nearest
 from nstlab.base.names import LAYERS
-from nstlab.base.settings import Settings, field_type, nearest, option
+from nstlab.base.options import field_type, option
+from nstlab.base.settings import Settings
 from nstlab.cli import main as cli
 from nstlab.cli.main import JobSettings
 from nstlab.course.settings import SweepSettings
 from nstlab.feedforward.settings import ApplySettings, LearnSettings
 from nstlab.method.conventions import CONVENTIONS
-from nstlab.networks import weights
+from nstlab.networks import sources
 from nstlab.networks.architectures import architecture
 from nstlab.recipes.base import known
 from nstlab.recipes.reconstruct import ReconstructSettings
@@ -246,8 +248,8 @@ def test_a_copy_is_changed_and_validated_and_unknown_or_missing_settings_are_nam
 
 
 def test_sources_of_weights_are_those_that_there_are():
-    assert set(names.DOWNLOADS) == set(weights.SOURCES)
-    assert set(names.WEIGHTS) == {"auto", "embedded", "random", *weights.SOURCES}
+    assert set(names.DOWNLOADS) == set(sources.SOURCES)
+    assert set(names.WEIGHTS) == {"auto", "embedded", "random", *sources.SOURCES}
     assert nearest("xyz", names.WEIGHTS) == ""
 
 

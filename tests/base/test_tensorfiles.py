@@ -31,7 +31,7 @@ def checked(path):
     """The tensors of a file, stored and finite."""
     tensors, _ = tensorfiles.read(path)
     tensorfiles.check_stored(path, tensors)
-    return tensorfiles.finite(path, tensors)
+    return tensorfiles.as_finite(path, tensors)
 
 
 @pytest.mark.parametrize("kind", SAVE)

@@ -23,16 +23,19 @@ from tqdm import tqdm
 import nstlab as nst
 from nstlab import __main__
 from nstlab.base import signals
+from nstlab.base.errors import InputError
 from nstlab.base.names import OPTIMIZERS
-from nstlab.base.settings import InputError, Settings, field_type
+from nstlab.base.options import field_type
+from nstlab.base.settings import Settings
 from nstlab.cli import console
 from nstlab.cli import main as cli
 from nstlab.cli import program as programs
 from nstlab.course import report
 from nstlab.method.fast import memory
 from nstlab.method.fast.evaluation import FastBound
-from nstlab.networks import weights
-from nstlab.networks.weights import TORCHVISION, Download
+from nstlab.networks import sources
+from nstlab.networks.downloads import Download
+from nstlab.networks.preprocessing import TORCHVISION
 from nstlab.pictures import images as im
 from nstlab.recipes.prepare import prepare
 from nstlab.recipes.transfer import TransferSettings
@@ -447,7 +450,7 @@ def test_no_command_writes_over_what_it_reads(refused, tmp_path, words, lost):
 def test_notebooks_are_not_executed_in_their_own_place(refused, tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "01_a.ipynb").touch()
-    monkeypatch.setattr("nstlab.course.settings.shipped", lambda name: tmp_path / name)
+    monkeypatch.setattr("nstlab.course.settings.shipped_folder", lambda name: tmp_path / name)
     refused(["notebooks", "run", "01", "--results", "."], "01_a.ipynb", "choose another --results")
 
 
@@ -477,8 +480,7 @@ def test_weights_whose_features_overflow_are_refused(
 
 
 def limit_memory(monkeypatch, free: int) -> None:
-    for known in ("available", "total"):
-        monkeypatch.setattr(memory, known, lambda device: free)
+    monkeypatch.setattr(memory, "available", lambda device: free)
 
 
 def needed(files, size: int) -> int:
@@ -961,7 +963,7 @@ def test_fetch_keeps_a_file_that_is_there_and_refuses_a_server_that_is_not(
 ):
     here = Download("http://127.0.0.1:9/vgg19-e3b0c442.pth", "e3b0c442", 1)  # the hash of nothing
     there = Download("http://127.0.0.1:9/vgg19-00000000.pth", "00000000", 1)
-    monkeypatch.setattr(weights, "SOURCES", {"imagenet": here, "caffe": there})
+    monkeypatch.setattr(sources, "SOURCES", {"imagenet": here, "caffe": there})
     here.path.parent.mkdir(parents=True)
     here.path.touch()
     assert cli.main(["fetch"]) == 0

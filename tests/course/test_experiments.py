@@ -17,7 +17,7 @@ from nstlab.course.lesson import BUDGETS
 from nstlab.course.settings import BUDGET_NAMES, EXPERIMENT_IDS, SweepSettings
 from nstlab.feedforward import crops
 from nstlab.networks import normalization
-from nstlab.networks.weights import TORCHVISION
+from nstlab.networks.preprocessing import TORCHVISION
 from nstlab.runs import index
 
 

@@ -13,7 +13,7 @@ from helpers import transform_network
 
 import nstlab as nst
 from nstlab.base import files
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.cli import main as cli
 from nstlab.feedforward import training as kept
 from nstlab.feedforward.crops import Crops, photos_in

@@ -13,7 +13,7 @@ import nstlab as nst
 from nstlab.live.brush import NONE, SIDE, RegionsView
 from nstlab.live.studio import Studio
 from nstlab.pictures import images as im
-from nstlab.pictures import labels
+from nstlab.pictures import labels, sizes
 from nstlab.pictures.encoding import picture_of
 from nstlab.recipes.transfer import TransferSettings
 
@@ -96,8 +96,8 @@ def test_regions_that_a_run_has_found_are_shown_over_the_whole_painting_and_stay
     (_, first), (_, second) = shown(view)
     assert set(labels.colours(first)) <= set(labels.PALETTE[::6])
     own = im.shape_of(plan.settings.painting)
-    assert second.shape[-2:] == im.fit_size(own, SIDE)
-    _, left, _, width = im.fitting(own, plan.start.shape[-2:], "crop", 1.0)[0]
+    assert second.shape[-2:] == sizes.fit_size(own, SIDE)
+    _, left, _, width = sizes.fit_geometry(own, plan.start.shape[-2:], "crop", 1.0)[0]
     scale = second.shape[-1] / own[1]
     part = im.resize(
         second[..., round(left * scale) : round((left + width) * scale)],

@@ -8,7 +8,7 @@ import ipywidgets as w
 import pytest
 
 import nstlab as nst
-from nstlab.base.settings import option
+from nstlab.base.options import option
 from nstlab.live import special
 from nstlab.live.controls import Controls
 from nstlab.live.special import SPECIAL, MixView

@@ -5,7 +5,7 @@ from faults import refusal
 from torchvision import models
 
 from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS, WEIGHTS
-from nstlab.networks import weights
+from nstlab.networks import sources, weights
 from nstlab.networks.architectures import ARCHITECTURES, architecture
 from nstlab.recipes.reconstruct import ReconstructSettings
 from nstlab.recipes.sketch import SketchSettings
@@ -23,7 +23,7 @@ def test_each_network_has_the_layers_that_are_read_by_default_and_weights_whose_
     assert set(settings.style_layers) <= set(known.offered)
     assert all(known.layer(layer) == layer for layer in known.layers)
     published = models.get_model_weights(name).IMAGENET1K_V1
-    found = weights.download(name)
+    found = sources.download(name)
     assert found.url == published.url
     assert found.sha256 in published.url
     assert found.megabytes == round(published.meta["_file_size"])

@@ -13,7 +13,7 @@ from faults import refusal
 
 from nstlab.base.names import RAFT
 from nstlab.cli import main as cli
-from nstlab.networks import downloads, weights
+from nstlab.networks import downloads, sources, weights
 from nstlab.networks.downloads import Download
 from nstlab.networks.preprocessing import TORCHVISION
 from nstlab.networks.weights import random_weights
@@ -233,15 +233,15 @@ def test_a_networks_weights_are_fetched_and_then_found(server, tmp_path, monkeyp
     there = Download(f"http://127.0.0.1:{server.server_port}/squeezenet1_1-{sha256}.pth", sha256, 5)
     published = {"squeezenet1_1": (there, TORCHVISION)}
     monkeypatch.setattr(
-        weights,
-        "_published",
+        sources,
+        "_imagenet",
         lambda network: published.get(network) or (Download("", "", 0), TORCHVISION),
     )
     assert "nstlab fetch --network squeezenet1_1" in refusal(weights.load, network="squeezenet1_1")
-    assert weights.fetched() == ()
+    assert sources.fetched() == ()
     assert cli.main(["fetch", "--network", "squeezenet1_1"]) == 0
     assert "--network squeezenet1_1" in capsys.readouterr().out
-    assert weights.fetched() == ("squeezenet1_1",)
+    assert sources.fetched() == ("squeezenet1_1",)
     found = weights.load(network="squeezenet1_1")
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in own.tensors.items())
     assert cli.main(["info", "--network", "squeezenet1_1"]) == 0
@@ -255,7 +255,7 @@ def test_the_weights_of_optical_flow_are_fetched_to_where_films_look_for_them(
 ):
     """By the command that is named without them, from a server on this machine."""
     _raft.cache_clear()
-    monkeypatch.setattr(weights, "published", lambda network: {RAFT: server.file}[network])
+    monkeypatch.setattr(sources, "published", lambda network: {RAFT: server.file}[network])
     command = refusal(raft, *torch.zeros(2, 1, 3, 16, 16)).rpartition("nstlab ")[2]
     assert cli.main(command.split()) == 0
     assert "use it with --flow raft" in capsys.readouterr().out
@@ -270,7 +270,7 @@ def test_the_weights_of_optical_flow_are_fetched_to_where_films_look_for_them(
 
 
 def test_what_is_known_of_the_weights_of_optical_flow_is_torchvisions():
-    known = weights.download(RAFT)
+    known = sources.download(RAFT)
     assert known.url.endswith(f"raft_large_C_T_SKHT_V2-{known.sha256}.pth")
     assert (len(known.sha256), known.megabytes) == (8, 20)
-    assert "for raft_large it is imagenet" in refusal(weights.download, RAFT, "caffe")
+    assert "for raft_large it is imagenet" in refusal(sources.download, RAFT, "caffe")

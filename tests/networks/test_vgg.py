@@ -10,9 +10,10 @@ from torchvision.models.vgg import make_layers
 
 from nstlab.base.names import CONVOLUTIONS, LAYERS
 from nstlab.method.fast.propagation import Propagation
-from nstlab.networks.graph import fields
+from nstlab.networks.preprocessing import CAFFE
+from nstlab.networks.receptive import fields
 from nstlab.networks.vgg import VGG19
-from nstlab.networks.weights import CAFFE, Weights, random_weights
+from nstlab.networks.weights import Weights, random_weights
 
 POOLED = {
     "max": F.max_pool2d,
@@ -58,7 +59,7 @@ def test_rescaled_pooling_is_larger_by_a_constant_and_has_finite_gradients(tiny,
     )
     assert torch.allclose(rescaled, gain * plain)
     x = torch.zeros(1, 1, 2, 2, requires_grad=True)
-    VGG19(tiny, pool).pooled(x).sum().backward()
+    VGG19(tiny, pool).pool_layer(x).sum().backward()
     assert x.grad.isfinite().all()  # at 0 too, where a root's is not
 
 

@@ -11,15 +11,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from nstlab.base.names import CONVOLUTIONS
-from nstlab.networks import weights
-from nstlab.networks.weights import (
-    CAFFE,
-    TORCHVISION,
-    Preprocessing,
-    Weights,
-    load_file,
-    random_weights,
-)
+from nstlab.networks import sources, weights
+from nstlab.networks.preprocessing import CAFFE, TORCHVISION, Preprocessing
+from nstlab.networks.weights import Weights, load_file, random_weights
 
 
 def as_torchvisions(tensors: dict, pattern: str = "features.{}") -> dict:
@@ -174,9 +168,9 @@ def test_auto_takes_the_embedded_weights_unless_imagenets_are_here_and_says_so_o
     assert "embedded (of this test)" in said
     assert "nstlab fetch --weights imagenet" in said
     other = random_weights(5, (2, 2, 2, 2, 2))
-    assert weights.SOURCES["imagenet"].path.is_relative_to(torch.hub.get_dir())
-    weights.SOURCES["imagenet"].path.parent.mkdir(parents=True)
-    torch.save(as_torchvisions(other.tensors), weights.SOURCES["imagenet"].path)
+    assert sources.SOURCES["imagenet"].path.is_relative_to(torch.hub.get_dir())
+    sources.SOURCES["imagenet"].path.parent.mkdir(parents=True)
+    torch.save(as_torchvisions(other.tensors), sources.SOURCES["imagenet"].path)
     found = weights.load("auto")
     assert_same_tensors(found, other)
     assert (found.source, found.preprocessing) == ("imagenet", TORCHVISION)

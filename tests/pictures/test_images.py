@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 from torch.testing import assert_close
 
-from nstlab.base.settings import MIN_SIDE, InputError
+from nstlab.base.errors import InputError
+from nstlab.base.settings import MIN_SIDE
 from nstlab.course.measurements import fine_energy
 from nstlab.pictures import images as im
-from nstlab.pictures import samples, starts
+from nstlab.pictures import samples, sizes, starts
 
 
 def save_pil(path: Path, height: int = 24, width: int = 36, **options) -> Path:
@@ -88,11 +89,11 @@ def test_the_pictures_of_a_folder_are_those_of_readable_formats_but_hidden_ones(
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(MIN_SIDE, 4000))
 def test_fit_size_keeps_the_long_side_and_the_proportions(height, width, size):
     try:
-        fitted = im.fit_size((height, width), size)
+        fitted = sizes.fit_size((height, width), size)
     except InputError as error:
         enough = int(str(error).split("must be ")[1].split()[0])
         assert enough > size
-        assert min(im.fit_size((height, width), enough)) >= MIN_SIDE
+        assert min(sizes.fit_size((height, width), enough)) >= MIN_SIDE
         return
     assert max(fitted) == size
     assert min(fitted) >= MIN_SIDE

@@ -43,7 +43,7 @@ def test_colours_of_hardly_any_pixels_are_noise_and_tiny_regions_are_told(caplog
     assert list(labels.colours(noisy)) == ["#000000"]
     masks = torch.zeros(1, 2, 40, 40)
     masks[0, 0, :10, :10], masks[0, 1, 10:] = 1, 1
-    labels.say_if_tiny(masks)
+    labels.warn_if_tiny(masks)
     assert caplog.messages == [
         "mask: 1 of its colours have hardly any pixels, which belong to no region",
         "mask: region 1 covers 100 px; layers where that is less than a position leave it out",

@@ -13,7 +13,7 @@ from faults import refusal
 from picture_files import chunk, levels, png
 from PIL import Image
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.cli import main as cli
 from nstlab.pictures import images as im
 from nstlab.pictures import opening

@@ -8,7 +8,7 @@ import torch
 from faults import raise_at, refusal
 from helpers import as_ranks
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.method import curvature
 from nstlab.method.fast import memory
 from nstlab.method.fast.tiles import TiledBound

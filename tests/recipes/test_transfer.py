@@ -155,9 +155,9 @@ LOOKED_AT = ("relu3_1", "relu4_1")
 
 def test_regions_are_found_again_and_are_in_both_pictures(make, tiny, photo, painting):
     net = nst.VGG19(tiny, precision="float32")
-    made = labels.common_regions(net, photo, painting, LOOKED_AT, 3)
+    made = labels.find_regions(net, photo, painting, LOOKED_AT, 3)
     assert [picture.shape for picture in made] == [photo.shape, painting.shape]
-    assert all(map(torch.equal, made, labels.common_regions(net, photo, painting, LOOKED_AT, 3)))
+    assert all(map(torch.equal, made, labels.find_regions(net, photo, painting, LOOKED_AT, 3)))
     first, second = (set(labels.colours(picture)) for picture in made)
     assert first == second
     assert first <= set(labels.PALETTE)
@@ -171,7 +171,7 @@ def test_halves_that_differ_are_found():
     they are."""
     photo, painting = (torch.full((1, 3, 24, 24), 0.1) for _ in range(2))
     photo[..., 12:], painting[:, :, :12] = 0.9, 0.8
-    mask, own = labels.common_regions(
+    mask, own = labels.find_regions(
         lambda picture, layers: {layer: torch.cat([picture, 1 - picture], 1) for layer in layers},
         photo,
         painting,
@@ -187,7 +187,7 @@ def test_halves_that_differ_are_found():
 
 def test_pictures_without_anything_to_tell_apart_are_one_region_and_it_is_said(caplog):
     even = torch.full((1, 3, 24, 24), 0.5)
-    mask, own = labels.common_regions(
+    mask, own = labels.find_regions(
         lambda picture, layers: dict.fromkeys(layers, picture), even, even, LOOKED_AT, 4
     )
     assert [len(labels.colours(picture)) for picture in (mask, own)] == [1, 1]

@@ -12,7 +12,8 @@ import safetensors.torch
 import torch
 from faults import refusal
 
-from nstlab.networks.weights import TORCHVISION, random_weights
+from nstlab.networks.preprocessing import TORCHVISION
+from nstlab.networks.weights import random_weights
 from nstlab.pictures import images as im
 from nstlab.recipes.transfer import TransferSettings
 from nstlab.runs import stored

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import nstlab as nst
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.method.statistics import gram
 from nstlab.terms.regions import RegionStyle, mask_at_layer, region_styles
 

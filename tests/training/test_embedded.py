@@ -17,8 +17,9 @@ from nstlab.cli import program
 from nstlab.feedforward import drawing
 from nstlab.networks import weights
 from nstlab.networks.normalization import normalize_activations
+from nstlab.networks.preprocessing import TORCHVISION
 from nstlab.networks.vgg import VGG19
-from nstlab.networks.weights import TORCHVISION, Weights, load_file, random_weights
+from nstlab.networks.weights import Weights, load_file, random_weights
 from nstlab.pictures import images as im
 from nstlab.pictures import samples, starts
 from training import corpus as corpora

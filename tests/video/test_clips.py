@@ -13,7 +13,7 @@ from helpers import smooth
 from making import make_clip, told
 from PIL import Image
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.pictures import images as im
 from nstlab.video.clips import clip
 from nstlab.video.formats import check_film

@@ -11,7 +11,7 @@ from faults import read_or_refused, refusal
 from helpers import smooth
 from making import make_clip
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.video.clips import clip
 from nstlab.video.probing import RATES
 from nstlab.video.timing import LONGEST

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from making import make_clip, told
 from PIL import Image, ImageSequence
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.pictures import images as im
 from nstlab.video import sound, writing
 from nstlab.video.clips import clip

@@ -85,7 +85,7 @@ class Forward:
         """Each convolution, with its weights as they are needed."""
         kind = fastest_convolution(self.net.device, self.dtype, self.tf32)
         convolutions = {}
-        for name in self.net.path(self.reads):
+        for name in self.net.architecture.convolutions_until(self.reads):
             weight, bias = self.net.convolution(name)  # (O, I, 3, 3), (O,)
             if name == "conv1_1" and self.splits_image:
                 high, low = _split(weight, self.dtype)
@@ -130,7 +130,7 @@ class Forward:
         if self.net.pool == "avg":
             torch.ops.aten.avg_pool2d.out(x, [2, 2], [2, 2], [0, 0], False, True, None, out=into)
             return into if self.net.gain == 1 else into.mul_(self.net.gain)
-        return into.copy_(self.net.pooled(x))
+        return into.copy_(self.net.pool_layer(x))
 
 
 def _split(t: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

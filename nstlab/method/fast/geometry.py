@@ -54,7 +54,7 @@ def halo_of(net: VGG, margins: Mapping[str, int]) -> int:
     reach = 0
     step = 1
     most = margins.get(PIXELS, 0)
-    for name in net.until(margins.keys() - {PIXELS}):
+    for name in net.architecture.layers_until(margins.keys() - {PIXELS}):
         if name.startswith(POOL):
             step *= 2  # what a pooling sees of the next position is that position's own
         elif name.startswith("conv"):

@@ -52,7 +52,7 @@ class Layout:
             dtype: of the features.
         """
         reads = set(reads)
-        nodes = net.until(reads)
+        nodes = net.architecture.layers_until(reads)
         shapes = net.shapes(nodes, shape)
         sizes = {node: _align(prod(node_shape)) for node, node_shape in shapes.items()}
         kept = [node for node in nodes if node in reads or node.startswith("relu")]

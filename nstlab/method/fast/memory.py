@@ -49,13 +49,15 @@ def evaluation_bytes(net: Network, layers: Sequence[str], shape: Sequence[int]) 
         return 0
     if not is_fast(net):
         smoothed = sum(map(prod, net.shapes(layers, shape).values())) if net.temperature else 0
-        numbers = AUTOGRAD * net.computed(set(layers), shape) + SMOOTHING * smoothed
+        numbers = AUTOGRAD * net.activation_count(set(layers), shape) + SMOOTHING * smoothed
         return round(numbers * net.dtype.itemsize)
     dtype = arithmetic_of(net).dtype
     dtypes = [dtype]
     if net.precision == "auto" and dtype in FLOAT32_SHARE:
         dtypes.append(net.dtype)  # of the last steps
-    packed = 2 * sum(net.convolution(name)[0].numel() for name in net.path(layers))
+    packed = 2 * sum(
+        net.convolution(name)[0].numel() for name in net.architecture.convolutions_until(layers)
+    )
     return max((Layout.of(net, layers, shape, t).total + packed) * t.itemsize for t in dtypes)
 
 

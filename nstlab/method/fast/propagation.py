@@ -48,7 +48,7 @@ class Propagation(Forward):
         """The vjp of each convolution, a convolution with turned weights."""
         kind = fastest_convolution(self.net.device, self.dtype, self.tf32)
         vjps = {}
-        for name in self.net.path(self.reads):
+        for name in self.net.architecture.convolutions_until(self.reads):
             weight, _ = self.net.convolution(name)  # (O, I, 3, 3)
             turned = weight.flip(2, 3).transpose(0, 1)
             vjps[name] = kind(turned.to(self.dtype), None, (1, *self.shapes[name]))
@@ -100,7 +100,8 @@ class Propagation(Forward):
         It overwrites the features.
         """
         y = self.memory[node]
-        following = self.net.sequence[self.net.sequence.index(node) + 1]
+        layers = self.net.architecture.layers
+        following = layers[layers.index(node) + 1]
         if following.startswith("pool") and following in self.nodes and node in self.reads:
             total = torch.empty_like(y)
             inject(node, y, total)
@@ -154,7 +155,7 @@ def _before_pooling(net: VGG, g: Tensor, features: Tensor) -> tuple[Tensor, bool
         return g.mul_(net.gain / 4), True
     with torch.enable_grad():
         leaf = features.detach().requires_grad_(True)
-        (g,) = torch.autograd.grad(net.pooled(leaf), leaf, g)
+        (g,) = torch.autograd.grad(net.pool_layer(leaf), leaf, g)
     return g, False
 
 

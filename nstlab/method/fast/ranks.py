@@ -29,7 +29,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from nstlab.base.settings import InputError, is_whole
+from nstlab.base.errors import InputError
+from nstlab.base.settings import is_whole_number
 
 BEAT = 5.0  # seconds between two heartbeats of a rank
 # Heartbeats, three minutes: a library that writes a large file may hold the interpreter for a
@@ -310,7 +311,7 @@ def from_launcher(
         if default is None:
             raise InputError(f"{name}: is not set, though WORLD_SIZE is; torchrun sets both")
         return default
-    if not is_whole(text) or int(text) < low or (high is not None and int(text) > high):
+    if not is_whole_number(text) or int(text) < low or (high is not None and int(text) > high):
         allowed = f"from {low} to {high}" if high is not None else f"from {low}"
         raise InputError(
             f"{name}: '{text:.40}' is not allowed; allowed are whole numbers {allowed}"

@@ -10,7 +10,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.geometry import (
     Tile,
@@ -101,7 +101,9 @@ class Tiling:
 
 def weight_bytes(net: VGG, reads: Collection[str], arithmetic: Arithmetic) -> int:
     """Bytes of the packed weights, forward and back."""
-    numbers = sum(net.convolution(name)[0].numel() for name in net.path(reads))
+    numbers = sum(
+        net.convolution(name)[0].numel() for name in net.architecture.convolutions_until(reads)
+    )
     return 2 * arithmetic.dtype.itemsize * numbers
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nstlab.base.settings import InputError
+from nstlab.base.errors import InputError
 from nstlab.method.crops import Crop, fill_positions
 from nstlab.method.statistics import widen
 from nstlab.method.terms import Style

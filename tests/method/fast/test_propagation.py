@@ -11,8 +11,9 @@ from nstlab.method.fast.arithmetic import Arithmetic
 from nstlab.method.fast.convolutions import OneDNN
 from nstlab.method.fast.layout import BUDGET, Layout
 from nstlab.method.fast.propagation import Propagation
+from nstlab.networks.preprocessing import Preprocessing
 from nstlab.networks.vgg import VGG19
-from nstlab.networks.weights import Preprocessing, Weights, random_weights
+from nstlab.networks.weights import Weights, random_weights
 
 LAYERS = {
     "usual": ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1"],
