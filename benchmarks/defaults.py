@@ -99,7 +99,7 @@ def pictures(
             settings = nst.TransferSettings(
                 photo(name, folder), painting, size=options.size, weights=options.weights
             )
-            plan = prepare(settings.replace(**changes(candidate)), "cpu", plan)
+            plan = prepare(settings.replace(**changes(candidate)), "cpu", like=plan)
             yield name, painting, plan, plan.solve().image
 
 

@@ -13,7 +13,7 @@ import tyro
 import nstlab as nst
 from nstlab import figures
 from nstlab.course import report
-from nstlab.recipes.capacity import prepare_here
+from nstlab.recipes.prepare import prepare_here
 from nstlab.runs import store
 
 PAIRS = (

@@ -172,15 +172,13 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
 
 def _prepared(settings: RunSettings, job: JobSettings, team: Any) -> Any:
     """The plan; of a large one, what it needs is said. team: the processes, or None."""
-    from nstlab.recipes.capacity import MemoryBudget, prepare_here, prepare_together
+    from nstlab.recipes.capacity import MemoryBudget
+    from nstlab.recipes.prepare import prepare
 
-    def prepare() -> Any:
-        budget = MemoryBudget(job.tile, job.memory)
-        if team is None:
-            return prepare_here(settings, job.device, budget)
-        return prepare_here(settings, team.device(job.device), replace(budget, team=team))
-
-    plan = prepare() if team is None else prepare_together(prepare, team)
+    budget = MemoryBudget(job.tile, job.memory)
+    if team is not None:
+        budget = replace(budget, team=team)
+    plan = prepare(settings, job.device, budget)
     if plan.tiling is not None and (team is None or team.leads):
         where = ", pictures on the host" if plan.on_host else ""
         size = f"{plan.shape[1]}×{plan.shape[0]}"

@@ -28,7 +28,7 @@ def estimate(sweep: Sweep, results: str | Path, device: str = DEVICES[0]) -> str
     missing = 0
     steps, seconds, rates = 0, 0.0, {}
     for case in sweep.cases:
-        plan = prepare(case.settings, device, plan)
+        plan = prepare(case.settings, device, like=plan)
         steps += sum(level.steps for level in plan.schedule)
         if store.find(plan) is not None:
             continue

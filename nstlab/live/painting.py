@@ -276,9 +276,8 @@ class Painting:
         free = memory.available(device(self.device))
         if old is not None and not old.over:
             free += old.plan.memory_needed()  # which the current run is about to give up
-        plan = prepare(
-            settings, self.device, None if old is None else old.plan, free
-        ).with_all_layers()
+        like = None if old is None else old.plan
+        plan = prepare(settings, self.device, free, like=like).with_all_layers()
         picture = self._first_picture(command, plan.start.shape)
         if picture is not None:
             plan = plan.starting_from(picture)

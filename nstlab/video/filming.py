@@ -174,9 +174,9 @@ class Filming:
         plan = prepare(
             settings,
             self.device,
-            self.plans.get(settings.precision),
             MemoryBudget().bytes(self.device),
-            {next(iter(settings.inputs)): photo},
+            like=self.plans.get(settings.precision),
+            pictures={next(iter(settings.inputs)): photo},
         )
         self.plans[settings.precision] = plan
         if held is not None:
