@@ -43,7 +43,7 @@ def gradient_ratio(plan: Plan, settings: nst.TransferSettings, picture: Tensor) 
     """
     lengths = []
     for alpha, beta in ((0.0, 1.0), (1.0, 0.0)):
-        plan = prepare(settings.replace(alpha=alpha, beta=beta, tv=0.0), "cpu", plan)
+        plan = prepare(settings.replace(alpha=alpha, beta=beta, tv=0.0), "cpu", like=plan)
         bound = plan.objective.bind(plan.net, picture.shape[-2:])
         lengths.append(float(bound.evaluate(picture)[1].norm()) * bound.scale)
     return lengths[0] / lengths[1]

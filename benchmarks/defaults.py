@@ -100,7 +100,7 @@ def pictures(
             transfer = nst.TransferSettings(
                 photo(name, folder), painting, size=settings.size, weights=settings.weights
             )
-            plan = prepare(transfer.replace(**changes(candidate)), "cpu", plan)
+            plan = prepare(transfer.replace(**changes(candidate)), "cpu", like=plan)
             yield name, painting, plan, plan.solve().image
 
 

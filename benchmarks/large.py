@@ -20,7 +20,8 @@ import torch
 from benchmarks.scene import PAIRS, BenchSettings, Row
 from nstlab.method.fast.ranks import Team
 from nstlab.method.fast.serving import serve
-from nstlab.recipes.capacity import MemoryBudget, prepare_here
+from nstlab.recipes.capacity import MemoryBudget
+from nstlab.recipes.prepare import prepare_here
 from nstlab.recipes.transfer import TransferSettings
 
 # GB that the process may take, by the size in px

@@ -13,7 +13,7 @@ from nstlab import figures
 from nstlab.base.options import option, results_folder
 from nstlab.base.settings import Settings
 from nstlab.course import report
-from nstlab.recipes.capacity import prepare_here
+from nstlab.recipes.prepare import prepare_here
 from nstlab.runs import store
 
 PAIRS = (

@@ -94,11 +94,11 @@ from .recipes.base import first_picture as first_picture
 from .recipes.base import live_field as live_field
 from .recipes.base import picture as picture
 from .recipes.capacity import MemoryBudget as MemoryBudget
-from .recipes.capacity import prepare_here as prepare_here
 from .recipes.photoreal import PhotorealSettings as PhotorealSettings
 from .recipes.plan import Plan as Plan
 from .recipes.prepare import outline as outline
 from .recipes.prepare import prepare as prepare
+from .recipes.prepare import prepare_here as prepare_here
 from .recipes.reconstruct import ReconstructSettings as ReconstructSettings
 from .recipes.sketch import SketchSettings as SketchSettings
 from .recipes.texture import TextureSettings as TextureSettings

@@ -167,16 +167,13 @@ def _save_best(path: Path, settings: RunSettings, job: JobSettings) -> None:
 
 def _prepare(settings: RunSettings, job: JobSettings, team: Any) -> Any:
     """The plan; say what it needs if it is a large one. team: the processes, if there are many."""
-    from nstlab.recipes.capacity import MemoryBudget, prepare_here, prepare_together
+    from nstlab.recipes.capacity import MemoryBudget
+    from nstlab.recipes.prepare import prepare
 
     budget = MemoryBudget(job.tile, job.memory)
-    if team is None:
-        plan = prepare_here(settings, job.device, budget)
-    else:
-        plan = prepare_together(
-            lambda: prepare_here(settings, team.device(job.device), replace(budget, team=team)),
-            team,
-        )
+    if team is not None:
+        budget = replace(budget, team=team)
+    plan = prepare(settings, job.device, budget)
     if plan.tiling is not None and (team is None or team.leads):
         size = f"{plan.shape[1]}×{plan.shape[0]}"
         memory = f"{plan.memory_needed() / 1e9:.2f} GB of memory"

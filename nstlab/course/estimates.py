@@ -34,7 +34,7 @@ def estimate(sweep: Sweep, results: str | Path, device: str = DEVICES[0]) -> str
     seconds = 0.0
     rates: dict[tuple[Any, ...], float] = {}  # seconds of a step, by what they depend on
     for case in sweep.cases:
-        plan = prepare(case.settings, device, plan)
+        plan = prepare(case.settings, device, like=plan)
         steps += sum(level.steps for level in plan.schedule)
         if store.find(plan) is not None:
             kept += 1

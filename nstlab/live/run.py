@@ -97,7 +97,7 @@ def _plan_after(run: Run | None, settings: RunSettings, device: str | torch.devi
         previous = run.plan
         if not run.over:
             free += run.plan.memory_needed()
-    return prepare(settings, device, previous, free).with_all_layers()
+    return prepare(settings, device, free, like=previous).with_all_layers()
 
 
 class RunSeries:

@@ -126,7 +126,7 @@ def _find() -> None:
     """Import the files in which recipes are defined."""
     folder = importlib.import_module("nstlab.recipes")
     for module in pkgutil.iter_modules(folder.__path__, "nstlab.recipes."):
-        if not module.name.endswith((".base", ".plan", ".prepare", ".capacity")):
+        if not module.name.endswith((".base", ".plan", ".prepare", ".capacity", ".agreement")):
             importlib.import_module(module.name)
     for entry in entry_points(group="nstlab.recipes"):
         entry.load()

@@ -7,34 +7,33 @@ suffices to keep them, and a tile is read with what lies around it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import cast
 
 import psutil
 import torch
 
 from nstlab.base.errors import InputError
-from nstlab.base.settings import DEVICES, TILES
+from nstlab.base.settings import TILES
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
-from nstlab.method.fast.ranks import Team, said
+from nstlab.method.fast.ranks import Team
 from nstlab.method.fast.windows import Tiling, bytes_a_pixel, weight_bytes
 from nstlab.networks.vgg import VGG, is_fast
-from nstlab.recipes.base import RunSettings
 from nstlab.recipes.plan import Plan
-from nstlab.recipes.prepare import load_inputs, outline
 
-LEAST = 512  # pixels: a tile's window that is worth while is at least a square of this side
+MIN_WINDOW = 512  # side in pixels of the smallest tile's window that is worth while, a square
 UNSEEN = 200 << 20  # bytes that the libraries take when they begin to compute
 
 
 @dataclass(frozen=True)
 class MemoryBudget:
-    """What a run may take.
+    """The memory that a run may take, and whether in tiles.
 
     Attributes:
-        tile: one of settings.TILES, or the side of tiles in pixels.
+        tile: "auto", in tiles where memory is short; "off", never; or the side of tiles in
+            pixels, as text.
         memory: gigabytes that the process may take, by default what is free; on a GPU, of the GPU's
             memory.
         team: the processes that share the run; memory is that of each.
@@ -49,8 +48,18 @@ class MemoryBudget:
         """The side of tiles in pixels, if it is given."""
         return int(self.tile) if self.tile not in TILES else None
 
+    @property
+    def needs_tiles(self) -> bool:
+        """Whether the run is in tiles in any case."""
+        return self.side is not None or self.team.size > 1
+
+    @property
+    def allows_tiles(self) -> bool:
+        """Whether the run may be in tiles."""
+        return self.tile != TILES[1]
+
     def bytes(self, device: torch.device) -> int:
-        """How many bytes a run may take on a device."""
+        """How many bytes a run may take on a device, 0 or more."""
         if self.memory is None:
             return round(memory.SPARE * memory.available(device) / self.team.here)
         return max(0, round(self.memory * 1e9) - self.taken(device))
@@ -62,152 +71,61 @@ class MemoryBudget:
         return psutil.Process().memory_info().rss + UNSEEN
 
 
-def prepare_here(
-    settings: RunSettings,
-    on: str | torch.device = DEVICES[0],
-    budget: MemoryBudget | None = None,
-    like: Plan | None = None,
-) -> Plan:
-    """`prepare` for a run on this machine: in tiles if its features take more memory than is free,
-    or than `budget` allows.
-
-    Raises:
-        InputError: as `prepare` does, and for a run for which not even tiles help.
-    """
-    return load_inputs(fit_into_memory(outline(settings, on, like), budget or MemoryBudget()))
-
-
-def prepare_together(prepare: Callable[[], Plan], team: Team) -> Plan:
-    """The plan that all ranks have in common: each makes its own, and all take the memory of the
-    one that has least.
-
-    Raises on the first rank what goes wrong on any, and InputError that names what differs if one
-    has another plan; the others raise something, too."""
-    plan, error, mine = None, None, {}
-    try:
-        plan = prepare()
-        mine = _comparison(plan)
-    except Exception as own:
-        error = own
-        mine = {"error": said(own)}
-    every = team.gather(mine)
-    if team.leads:
-        why = next(
-            filter(None, (_objection(rank, mine, other) for rank, other in enumerate(every))), ""
-        )
-        agreed = (
-            {}
-            if why
-            else {
-                "budget": min(report["budget"] for report in every),
-                "host": any(report["host"] for report in every),
-            }
-        )
-        team.broadcast(why=why, **agreed)
-    else:
-        agreed = team.receive_broadcast()
-        why = agreed["why"]
-    if error is not None:
-        raise error
-    if plan is None or plan.tiling is None or why:
-        raise InputError(why)
-    start = plan.start.cpu() if agreed["host"] and not plan.on_host else plan.start
-    return replace(
-        plan,
-        tiling=replace(plan.tiling, budget=agreed["budget"]),
-        start=start,
-        on_host=agreed["host"],
-    )
-
-
-def _comparison(plan: Plan) -> dict[str, Any]:
-    """What all ranks have to agree on, and what they may have more or less of, as plain values."""
-    if (tiling := plan.tiling) is None:
-        raise InputError("memory: is too little for the tiles that several ranks need")
-    same = plan.identity()
-    values = {name: f"{value}" for name, value in same.pop("settings").items()}
-    roles = {role: name for name, role in plan.settings.roles().items()}
-    values |= {roles.get(role, role): value for role, value in same.pop("inputs").items()}
-    values |= {name: f"{value}" for name, value in same.items()}
-    return {
-        "plan": values | {"tile": f"{tiling.side}"},
-        "budget": tiling.budget,
-        "host": plan.on_host,
-    }
-
-
-def _objection(rank: int, mine: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Why a rank cannot take part.
-
-    Nothing if it can. mine: what `_comparison` says on the first one.
-    """
-    if "error" in mine or "error" in other:
-        return f"rank {rank}: {other['error']}" if "error" in other else ""
-    names = mine["plan"].keys() | other["plan"].keys()
-    differing = sorted(name for name in names if mine["plan"].get(name) != other["plan"].get(name))
-    if not differing:
-        return ""
-    difference = "recipe" if "recipe" in differing else ", ".join(differing)
-    return (
-        f"rank {rank} was started with another {difference} than rank 0; start all with the same "
-        "files and options"
-    )
-
-
 def fit_into_memory(plan: Plan, budget: MemoryBudget) -> Plan:
-    """The plan, an outline, with what makes it fit.
+    """Make a plan fit: as it is, in tiles, or in tiles with its pictures on the host.
+
+    Args:
+        plan: an outline is enough.
 
     Raises:
-        InputError: if nothing does, or if tiles are asked for where none can be.
+        InputError: if nothing makes it fit, or if tiles are asked for where none can be.
     """
-    device = plan.net.device
-    free = budget.bytes(device)
-    may_be_whole = budget.side is None and budget.team.size == 1
-    if budget.tile == TILES[1] and budget.team.size > 1:
+    _check_tile(plan, budget)
+    free = budget.bytes(plan.net.device)
+    if budget.needs_tiles or (budget.allows_tiles and is_fast(plan.net)):
+        fits = not budget.needs_tiles and plan.memory_needed() <= free
+        return plan if fits else _cut(plan, budget, free)
+    if plan.memory_needed() > free:
+        offer = "; --tile auto takes less" if is_fast(plan.net) else ""
+        raise InputError(_too_large(plan, budget, free) + offer)
+    return plan
+
+
+def _check_tile(plan: Plan, budget: MemoryBudget) -> None:
+    """InputError if tiles are needed but ruled out, or cannot be."""
+    if budget.team.size > 1 and not budget.allows_tiles:
         raise InputError(
             f"tile: several ranks share a picture's tiles; leave out --tile {TILES[1]}"
         )
-    if budget.tile == TILES[1] or (may_be_whole and plan.memory_needed() <= free):
-        return _checked(plan, budget, free, offer=budget.tile == TILES[1])
-    if not is_fast(plan.net):
-        if budget.side is not None or budget.team.size > 1:
-            raise InputError(
-                "tile: only vgg19 and vgg16, without a temperature, can be evaluated in tiles"
-            )
-        return _checked(plan, budget, free)
-    net: VGG = plan.net
-    most = _features(plan, net)
-    least = _features(plan, net, LEAST**2)
+    if budget.needs_tiles and not is_fast(plan.net):
+        raise InputError(
+            "tile: only vgg19 and vgg16, without a temperature, can be evaluated in tiles"
+        )
+
+
+def _cut(plan: Plan, budget: MemoryBudget, free: int) -> Plan:
+    """The plan in tiles, whose features and pictures take at most `free` bytes."""
+    smallest = _feature_bytes(plan, MIN_WINDOW**2)
     pictures = plan.pictures_needed()
-
-    def cut(left: int, **where: Any) -> Plan:
-        return replace(plan, tiling=Tiling(min(left, most), budget.side, budget.team), **where)
-
-    if free - pictures >= least:
-        return cut(free - pictures)
-    if (
-        device.type == "cuda"
-        and pictures <= MemoryBudget(team=budget.team).bytes(torch.device("cpu"))
-        and free >= least
-    ):
-        return cut(free, on_host=True)
+    if free - pictures >= smallest:
+        return _tiled(plan, budget, free - pictures)
+    if plan.net.device.type == "cuda" and free >= smallest:
+        host = MemoryBudget(team=budget.team)
+        if pictures <= host.bytes(torch.device("cpu")):
+            return replace(_tiled(plan, budget, free), on_host=True)
 
     def needed(shape: Sequence[int]) -> int:
         """Bytes that the run takes at a size (H, W): in tiles, or as a whole where that is less."""
-        in_tiles = plan.pictures_needed(shape) + _features(plan, net, LEAST**2, shape)
-        return min(in_tiles, plan.memory_needed(shape)) if may_be_whole else in_tiles
+        in_tiles = plan.pictures_needed(shape) + _feature_bytes(plan, MIN_WINDOW**2, shape)
+        return in_tiles if budget.needs_tiles else min(in_tiles, plan.memory_needed(shape))
 
     raise InputError(_too_large(plan, budget, free, needed))
 
 
-def _checked(plan: Plan, budget: MemoryBudget, free: int, offer: bool = False) -> Plan:
-    """The plan, if it needs no more than is free in the budget."""
-    if plan.memory_needed() > free:
-        raise InputError(
-            _too_large(plan, budget, free)
-            + ("; --tile auto takes less" if offer and is_fast(plan.net) else "")
-        )
-    return plan
+def _tiled(plan: Plan, budget: MemoryBudget, features: int) -> Plan:
+    """The plan in tiles whose features take at most so many bytes."""
+    features = min(features, _feature_bytes(plan))
+    return replace(plan, tiling=Tiling(features, budget.side, budget.team))
 
 
 def _too_large(
@@ -225,11 +143,14 @@ def _too_large(
     return message
 
 
-def _features(
-    plan: Plan, net: VGG, pixels: float = math.inf, shape: Sequence[int] | None = None
-) -> int:
-    """Bytes of features of a window of so many pixels, or of windows that cover the whole picture,
-    of the run's size or another (H, W), if that is less."""
+def _feature_bytes(plan: Plan, pixels: float = math.inf, shape: Sequence[int] | None = None) -> int:
+    """Bytes of the features of a window, or of all windows, if that is less.
+
+    Args:
+        pixels: of the window; by default, of as many as cover the picture.
+        shape: (H, W) of the picture, by default the run's.
+    """
+    net = cast(VGG, plan.net)  # which can be in tiles
     wide = Arithmetic(torch.float32) if net.precision == "auto" else arithmetic_of(net)
     layers = set(plan.layers)
     # Windows overlap, so that all of them may have twice the pixels.

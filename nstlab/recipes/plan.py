@@ -78,7 +78,7 @@ class Plan:
         """The optimizer that the settings ask for."""
         return _OPTIMIZERS[self.settings.optimizer](self.settings)
 
-    @property
+    @cached_property
     def schedule(self) -> tuple[Level, ...]:
         """The sizes from coarse to fine, and the steps at each."""
         too_small = partial(self.objective.too_small, self.net)

@@ -39,9 +39,8 @@ from nstlab.base.options import RESULTS
 from nstlab.base.settings import DEVICES, to_python
 from nstlab.method.steps import Step
 from nstlab.recipes.base import RunSettings, named
-from nstlab.recipes.capacity import prepare_here
 from nstlab.recipes.plan import Plan
-from nstlab.recipes.prepare import prepare
+from nstlab.recipes.prepare import prepare, prepare_here
 from nstlab.runs.finished import Case, FinishedRun
 from nstlab.runs.store import Store
 

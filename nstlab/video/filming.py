@@ -159,7 +159,7 @@ class FramePainter:
         if last is not None and last.settings == settings and last.inputs[role] is photo:
             return last
         budget = MemoryBudget().bytes(self.device)
-        plan = prepare(settings, self.device, last, budget, {role: photo})
+        plan = prepare(settings, self.device, budget, like=last, pictures={role: photo})
         if last is not None:
             plan = replace(plan, objective=reuse_terms(plan.objective, last.objective))
         self.plans[settings.precision] = plan

@@ -12,9 +12,12 @@ from nstlab.base.errors import InputError
 from nstlab.method import curvature
 from nstlab.method.fast import memory
 from nstlab.method.fast.tiles import TiledBound
+from nstlab.method.fast.windows import Tiling
 from nstlab.pictures import images as im
-from nstlab.recipes import capacity as budget
-from nstlab.recipes.capacity import MemoryBudget, prepare_here, prepare_together
+from nstlab.recipes import capacity
+from nstlab.recipes.agreement import agree
+from nstlab.recipes.capacity import MemoryBudget
+from nstlab.recipes.prepare import prepare, prepare_here
 from nstlab.runs.store import Store
 
 
@@ -37,7 +40,7 @@ def test_memory_decides_what_is_cut(settings, monkeypatch):
     settings = settings.replace(history=1, size=160)
     assert prepare_here(settings, "cpu").tiling is None
     whole = prepare_here(settings, "cpu").memory_needed()
-    monkeypatch.setattr(budget, "LEAST", 48)
+    monkeypatch.setattr(capacity, "MIN_WINDOW", 48)
     monkeypatch.setattr(memory, "SPARE", 1.0)
     monkeypatch.setattr(memory, "available", lambda device: whole - 1)
     plan = prepare_here(settings, "cpu")
@@ -58,7 +61,7 @@ def test_memory_decides_what_is_cut(settings, monkeypatch):
 def test_what_the_process_itself_takes_is_said_where_memory_is_too_little(
     settings, monkeypatch, tile
 ):
-    monkeypatch.setattr(budget, "UNSEEN", 1 << 30)
+    monkeypatch.setattr(capacity, "UNSEEN", 1 << 30)
     message = refusal(prepare_here, settings, "cpu", MemoryBudget(tile=tile, memory=0.5))
     assert "0.00 GB is available" in message
     assert re.search(r"--memory 0\.5 includes the process, which takes \d\.\d\d GB itself", message)
@@ -76,23 +79,16 @@ def test_colours_and_regions_go_in_tiles_like_everything_else(settings, changes)
 
 
 def test_ranks_take_the_memory_of_the_one_that_has_least_and_refuse_to_have_no_tiles(settings):
-    def prepare(team):
-        plan = prepare_here(settings, "cpu", MemoryBudget(team=team))
-        return replace(
-            plan,
-            tiling=replace(plan.tiling, budget=3000 - 1000 * team.rank),
-            on_host=team.rank == 1,
-        )
+    whole = prepare(settings, "cpu")
 
-    plans = as_ranks(3, lambda team: prepare_together(lambda: prepare(team), team))
+    def in_tiles(team):
+        tiling = Tiling(3000 - 1000 * team.rank, team=team)
+        return replace(whole, tiling=tiling, on_host=team.rank == 1)
+
+    plans = as_ranks(3, lambda team: agree(lambda: in_tiles(team), team))
     assert {(plan.tiling.budget, plan.on_host) for plan in plans} == {(1000, True)}
     assert [plan.tiling.team.rank for plan in plans] == [0, 1, 2]
-    off = as_ranks(
-        2,
-        lambda team: prepare_together(
-            lambda: prepare_here(settings, "cpu", MemoryBudget("off", team=team)), team
-        ),
-    )
+    off = as_ranks(2, lambda team: prepare(settings, "cpu", MemoryBudget("off", team=team)))
     assert "leave out --tile off" in str(off[0])
 
 
@@ -119,14 +115,10 @@ def test_a_run_in_tiles_goes_on_to_the_same_pixels_after_an_interruption(
 
 
 def test_what_is_too_large_even_in_tiles_is_told_with_a_size_that_fits(settings, monkeypatch):
-    monkeypatch.setattr(budget, "LEAST", 32)
+    monkeypatch.setattr(capacity, "MIN_WINDOW", 32)
     monkeypatch.setattr(memory, "available", lambda device: 12_000_000)
     settings = settings.replace(size=480, history=1)
     message = refusal(prepare_here, settings, "cpu")
-    told = (
-        r"^size 480 needs about 0\.\d\d GB of memory, 0\.01 GB is available; --size (\d+) "
-        r"would fit$"
-    )
     told = (
         r"^size 480 needs about 0\.\d\d GB of memory, 0\.01 GB is available; --size (\d+) "
         r"would fit$"

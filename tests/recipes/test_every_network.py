@@ -38,7 +38,7 @@ def plan_of(request):
         }
         settings = cls(**pictures, **options, network=request.param, **changes)
         like = Plan(settings, net, None, None, {}, {})
-        return nst.prepare(settings, "cpu", like)
+        return nst.prepare(settings, "cpu", like=like)
 
     return make
 

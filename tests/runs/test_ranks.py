@@ -16,7 +16,8 @@ from helpers import until
 from nstlab.cli.main import main
 from nstlab.method.fast.ranks import Team, span_of
 from nstlab.pictures import images as im
-from nstlab.recipes.capacity import MemoryBudget, prepare_here
+from nstlab.recipes.capacity import MemoryBudget
+from nstlab.recipes.prepare import prepare_here
 from nstlab.runs.index import rows
 from nstlab.runs.store import Store
 

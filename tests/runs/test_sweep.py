@@ -222,12 +222,13 @@ def test_an_executor_that_takes_no_work_is_one_line_and_what_it_has_taken_is_kep
 def test_cases_with_the_same_network_share_it_and_come_out_as_they_do_alone(
     base, root, monkeypatch
 ):
-    networks = []
-    monkeypatch.setattr(
-        plans,
-        "network",
-        lambda *which, make=plans.network: networks.append(make(*which)) or networks[-1],
-    )
+    make, networks = plans.loss_network, []
+
+    def keep(*which, **options):
+        networks.append(make(*which, **options))
+        return networks[-1]
+
+    monkeypatch.setattr(plans, "loss_network", keep)
     done = Sweep(base, {"pool": ["avg", "max"], "beta": [1.0, 100.0]}).run(root)
     assert [net.pool for net in networks] == ["avg", "max"]
     for finished in done:

@@ -217,8 +217,10 @@ def test_a_scene_begins_where_nothing_was_seen_before_and_what_was_before_is_for
 
 
 def test_a_films_networks_are_made_once(settings, scene, monkeypatch):
-    make, made = plan.network, []
-    monkeypatch.setattr(plan, "network", lambda *args: made.append(args) or make(*args))
+    make, made = plan.loss_network, []
+    monkeypatch.setattr(
+        plan, "loss_network", lambda *args, **options: made.append(args) or make(*args, **options)
+    )
     others = [smooth(48, 64, seed) for seed in (7, 8)]
     frames = [*scene[:2], *(each for each in others for _ in range(2))]
     film = paint_film(settings(frames, own=("steps", "1"), steps=1))
