@@ -7,6 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -15,7 +16,8 @@ import torch.nn.functional as F
 
 import nstlab as nst
 from nstlab.feedforward.network import TransformNetwork
-from nstlab.method.fast.ranks import RankLost, Team
+from nstlab.method.fast.heartbeats import RankLost
+from nstlab.method.fast.ranks import Team
 from nstlab.networks.preprocessing import TORCHVISION
 
 PATIENCE = 300  # seconds: a rank that is a thread may get little of a loaded machine
@@ -97,10 +99,12 @@ class Table:
 
 @dataclass(frozen=True)
 class ThreadTeam(Team):
-    """A team whose ranks are threads of this process, and whose `store` is a Table."""
+    """A team whose ranks are threads of this process."""
+
+    table: Any = None
 
     def _write(self, what, rank):
-        self.store.queues[self.rank, rank].put(what)
+        self.table.queues[self.rank, rank].put(what)
 
     def _read(self, rank):
         return self._received(rank)
@@ -108,15 +112,15 @@ class ThreadTeam(Team):
     def sum(self, tensors):
         for tensor in tensors if self.size > 1 else ():
             assert tensor.is_contiguous()  # as gloo demands
-            self.store.sums.append(tensor.clone())
-            self.store.barrier.wait()
-            tensor.copy_(sum(self.store.sums[-self.size :]))
-            if self.store.barrier.wait() == 0:
-                self.store.sums.clear()
-            self.store.barrier.wait()
+            self.table.sums.append(tensor.clone())
+            self.table.barrier.wait()
+            tensor.copy_(sum(self.table.sums[-self.size :]))
+            if self.table.barrier.wait() == 0:
+                self.table.sums.clear()
+            self.table.barrier.wait()
 
     def send(self, picture, rows, rank):
-        self.store.queues[self.rank, rank].put(picture[..., rows, :].clone())
+        self.table.queues[self.rank, rank].put(picture[..., rows, :].clone())
 
     def receive(self, picture, rows, rank, add=False):
         place, new = picture[..., rows, :], self._received(rank)
@@ -124,7 +128,7 @@ class ThreadTeam(Team):
         place.add_(new) if add else place.copy_(new)
 
     def _received(self, rank):
-        found = self.store.queues[rank, self.rank].get(timeout=PATIENCE)
+        found = self.table.queues[rank, self.rank].get(timeout=PATIENCE)
         if isinstance(found, BaseException):
             raise RankLost(f"rank {rank}: {found}")
         return found
@@ -137,7 +141,7 @@ def as_ranks(size, work):
 
     def run(rank):
         try:
-            results[rank] = work(ThreadTeam(rank, size, table))
+            results[rank] = work(ThreadTeam(rank, size, table=table))
         except BaseException as error:
             results[rank] = error
             table.barrier.abort()

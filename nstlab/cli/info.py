@@ -23,7 +23,7 @@ from nstlab.networks.receptive import fields
 from nstlab.networks.vgg import VGG19
 from nstlab.pictures import images as im
 from nstlab.pictures import samples
-from nstlab.recipes.plan import largest_square
+from nstlab.recipes.capacity import largest_square
 
 
 def print_machine() -> None:

@@ -108,7 +108,7 @@ def _serve(settings: RunSettings, job: JobSettings, team: Any) -> int:
     except Exception as error:
         team.fail(error)
         is_known = isinstance(error, (InputError, OSError)) or program.out_of_memory(error)
-        if team.outlives_first() and is_known:
+        if team.heartbeats.outlives_first() and is_known:
             return 2
         raise
     return 0
@@ -116,6 +116,7 @@ def _serve(settings: RunSettings, job: JobSettings, team: Any) -> int:
 
 def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int:
     """Carry out one recipe with a progress bar; a finished run that was kept is a cache hit."""
+    from nstlab.recipes.capacity import memory_message
     from nstlab.runs.store import Store
 
     files.make_folder(job.results)  # before the outputs are tried, one of which may have its name
@@ -135,7 +136,7 @@ def _carry_out(settings: RunSettings, job: JobSettings, team: Any = None) -> int
     except Exception as error:
         if isinstance(error, InputError) or not program.out_of_memory(error):
             raise
-        message = plan.memory_message(plan.memory_needed() // 2, measured=False)
+        message = memory_message(plan, plan.memory_needed() // 2, measured=False)
         raise InputError(f"out of memory: {message}") from None
     seconds = stored.manifest["result"]["seconds"]
     outcome = f"found in {stored.folder}" if is_cache_hit else f"done in {seconds:.0f} s"

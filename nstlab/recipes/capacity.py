@@ -15,11 +15,14 @@ import psutil
 import torch
 
 from nstlab.base.errors import InputError
-from nstlab.base.settings import TILES
+from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS, rectified
+from nstlab.base.settings import MAX_SIDE, TILES
 from nstlab.method.fast import memory
 from nstlab.method.fast.arithmetic import Arithmetic, arithmetic_of
 from nstlab.method.fast.ranks import Team
 from nstlab.method.fast.windows import Tiling, bytes_a_pixel, weight_bytes
+from nstlab.method.lbfgs import LBFGS
+from nstlab.networks.base import Network
 from nstlab.networks.vgg import VGG, is_fast
 from nstlab.recipes.plan import Plan
 
@@ -128,14 +131,71 @@ def _tiled(plan: Plan, budget: MemoryBudget, features: int) -> Plan:
     return replace(plan, tiling=Tiling(features, budget.side, budget.team))
 
 
+def check_fits(plan: Plan, budget: int) -> None:
+    """Check that a run fits without tiles.
+
+    Args:
+        plan: an outline is enough.
+        budget: bytes.
+
+    Raises:
+        InputError: with the size that would fit.
+    """
+    if plan.memory_needed() > budget:
+        raise InputError(memory_message(plan, budget))
+
+
+def check_memory(plan: Plan) -> None:
+    """Check that a prepared run fits into the memory that is free.
+
+    What its pictures take already counts as free.
+
+    Raises:
+        InputError: with the size that would fit.
+    """
+    device = plan.net.device
+    pictures = (plan.start, *plan.inputs.values())
+    occupied = sum(picture.nbytes for picture in pictures if picture.device == device)
+    check_fits(plan, memory.available(device) + occupied)
+
+
+def memory_message(
+    plan: Plan,
+    budget: int,
+    measured: bool = True,
+    needed: Callable[[Sequence[int]], int] | None = None,
+) -> str:
+    """Why a run does not fit, and the size that would.
+
+    Args:
+        budget: bytes.
+        measured: whether the budget was found free, rather than guessed.
+        needed: the bytes that the run takes at a size (H, W), by default `plan.memory_needed`.
+    """
+    needed = needed or plan.memory_needed
+    return memory.refusal(plan.settings.size, needed, plan.shape, budget, measured)
+
+
+def largest_square(net: Network, on: torch.device) -> int | None:
+    """Side in pixels of the largest square picture that fits into the free memory of a device.
+
+    It is that of a transfer with default settings; None if there is none.
+    """
+    reads = [rectified(layer) for layer in (*CONTENT_LAYERS, *STYLE_LAYERS)]
+    beyond = (MAX_SIDE + 16, MAX_SIDE + 16)
+    return memory.largest_size(
+        lambda shape: memory.run_bytes(net, reads, shape, LBFGS()), beyond, memory.available(on)
+    )
+
+
 def _too_large(
     plan: Plan,
     budget: MemoryBudget,
     free: int,
     needed: Callable[[Sequence[int]], int] | None = None,
 ) -> str:
-    """Why a run does not fit, and what would; needed: see `Plan.memory_message`."""
-    message = plan.memory_message(free, needed=needed)
+    """Why a run does not fit, and what would; needed: see `memory_message`."""
+    message = memory_message(plan, free, needed=needed)
     if used := budget.taken(plan.net.device) / 1e9:
         message += (
             f"; --memory {budget.memory:g} includes the process, which takes {used:.2f} GB itself"

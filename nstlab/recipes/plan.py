@@ -18,13 +18,10 @@ from functools import cached_property, partial
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from nstlab.base.errors import InputError
-from nstlab.base.names import CONTENT_LAYERS, STYLE_LAYERS, rectified
 from nstlab.base.options import LIVE, START
-from nstlab.base.settings import MAX_SIDE, VERSION
+from nstlab.base.settings import VERSION
 from nstlab.method import engine
 from nstlab.method.factories import total_variation
 from nstlab.method.fast import memory
@@ -228,38 +225,6 @@ class Plan:
             + self.net.dtype.itemsize * features
         )
 
-    def check_memory(self) -> None:
-        """Check that the run fits; memory that the plan's pictures already take counts as free.
-
-        Raises:
-            InputError: with the size that would fit, if the run needs more memory than is free.
-        """
-        occupied = sum(
-            t.nbytes for t in (self.start, *self.inputs.values()) if t.device == self.net.device
-        )
-        self.check_fits(memory.available(self.net.device) + occupied)
-
-    def check_fits(self, budget: int) -> None:
-        """InputError if the run needs more than `budget` bytes; an outline is enough to tell."""
-        if self.memory_needed() > budget:
-            raise InputError(self.memory_message(budget))
-
-    def memory_message(
-        self,
-        budget: int,
-        measured: bool = True,
-        needed: Callable[[Sequence[int]], int] | None = None,
-    ) -> str:
-        """Why the run does not fit, and the size that would; `budget` is the number of bytes that
-        were found free, or a guess.
-
-        Args:
-            needed: the bytes that it takes at a size (H, W), if not `memory_needed`.
-        """
-        return memory.refusal(
-            self.settings.size, needed or self.memory_needed, self.shape, budget, measured
-        )
-
 
 def digest(image: Tensor) -> str:
     """SHA-256 of a picture's shape and pixels."""
@@ -267,16 +232,6 @@ def digest(image: Tensor) -> str:
     for plane in image.detach().cpu().flatten(0, -3).contiguous():
         checksum.update(plane.numpy().data)
     return checksum.hexdigest()
-
-
-def largest_square(net: Network, on: torch.device) -> int | None:
-    """Side in pixels of the largest square picture that a transfer with default settings can make
-    in the free memory of the device; None if there is none."""
-    reads = [rectified(layer) for layer in (*CONTENT_LAYERS, *STYLE_LAYERS)]
-    beyond = (MAX_SIDE + 16, MAX_SIDE + 16)
-    return memory.largest_size(
-        lambda shape: memory.run_bytes(net, reads, shape, LBFGS()), beyond, memory.available(on)
-    )
 
 
 def objective(

@@ -29,7 +29,7 @@ from nstlab.pictures import images as im
 from nstlab.pictures import labels, samples, sizes, starts
 from nstlab.recipes.agreement import agree
 from nstlab.recipes.base import Input, RunSettings
-from nstlab.recipes.capacity import MemoryBudget, fit_into_memory
+from nstlab.recipes.capacity import MemoryBudget, check_fits, fit_into_memory
 from nstlab.recipes.plan import Plan, objective
 
 logger = logging.getLogger("nstlab")
@@ -125,7 +125,7 @@ def _fit(plan: Plan, budget: MemoryBudget | int | None) -> Plan:
     if isinstance(budget, MemoryBudget):
         return fit_into_memory(plan, budget)
     if budget is not None:
-        plan.check_fits(budget)
+        check_fits(plan, budget)
     return plan
 
 

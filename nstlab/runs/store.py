@@ -25,6 +25,7 @@ from nstlab.method.checkpoint import Checkpoint
 from nstlab.method.engine import run_to_end
 from nstlab.method.steps import Result, Status, Step
 from nstlab.pictures import images as im
+from nstlab.recipes.capacity import check_memory
 from nstlab.recipes.plan import Plan
 from nstlab.runs.stored import Record, StoredRun, read_rows, run_id, write_manifest, write_rows
 
@@ -112,7 +113,7 @@ class Store:
             # Another process has just finished it.
             if resume and (run := self.find(plan, frames, deep)):
                 return Obtained(run, found=True)
-            plan.check_memory()
+            check_memory(plan)
             checkpoint, rows = None, []
             try:
                 if resume:

@@ -24,10 +24,10 @@ from nstlab.runs.store import Store
 LAUNCHER = """
 import importlib, json, os, signal, socket, sys
 from nstlab.cli.main import main
-ranks = importlib.import_module("nstlab.method.fast.ranks")
+heartbeats = importlib.import_module("nstlab.method.fast.heartbeats")
 store = importlib.import_module("nstlab.runs.store")
 importlib.import_module("nstlab.recipes.capacity")  # once, for all that are forked
-ranks.BEAT, ranks.MISSED = 0.1, 20
+heartbeats.BEAT, heartbeats.MISSED = 0.1, 20
 store.CHECKPOINT_EVERY, store.CHECKPOINT_SHARE = 0.0, 1e9
 
 def fail(*_):

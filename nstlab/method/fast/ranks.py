@@ -5,10 +5,8 @@ tiles. Each gets the rows of the picture that its tiles read; statistics are sum
 each sends back its part of the gradient. A rank that is lost ends the run with a checkpoint, from
 which any number of ranks can go on.
 
-A process that has died closes its connections, which the others notice at once. One that is
-stopped, or a machine that is cut off, does not: so each rank counts its heartbeats in the
-launcher's store, and whoever misses those of another closes all connections. However long a rank
-computes or writes, its heart beats.
+A process that has died closes its connections, which the others notice at once; of one that is
+stopped, or a machine that is cut off, `heartbeats` tells.
 """
 
 from __future__ import annotations
@@ -17,8 +15,6 @@ import contextlib
 import json
 import os
 import re
-import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,20 +27,11 @@ from torch.distributed.rendezvous import rendezvous
 
 from nstlab.base.errors import InputError
 from nstlab.base.settings import is_whole_number
+from nstlab.method.fast.heartbeats import MEETING, WHY, Heartbeats, RankLost
 
-BEAT = 5.0  # seconds between two heartbeats of a rank
-# Heartbeats, three minutes: a library that writes a large file may hold the interpreter for a
-# while.
-MISSED = 36
-MEETING = 600.0  # seconds within which all ranks have to be there
-LINGER = 2.0  # seconds that the first rank waits, at its end, for those that may not answer
 # Of a wait for an order, while the first rank computes or writes alone.
 LONGEST = timedelta(days=30)
 NOBODY = 1  # the tag of messages that are never sent
-
-
-class RankLost(InputError):
-    """Another rank has ended, is stopped, or cannot be reached."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +39,12 @@ class Team:
     """The processes of a run, of which this one is `rank` of `size`.
 
     Attributes:
-        store: where they leave word for each other.
+        heartbeats: which of them are there; None if there is one process.
     """
 
     rank: int
     size: int
-    store: Any = None
+    heartbeats: Heartbeats | None = None
 
     @classmethod
     @contextlib.contextmanager
@@ -78,19 +65,16 @@ class Team:
             raise InputError("MASTER_ADDR: is not set, though WORLD_SIZE is; torchrun sets both")
         with cls(rank, size)._reported():
             store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=MEETING)))
-        team = cls(rank, size, store)
-        ended = threading.Event()
-        team._meet()
+        heartbeats = Heartbeats(rank, size, store)
+        heartbeats.wait_for_all()
+        team = cls(rank, size, heartbeats)
         with team._reported():
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-        threading.Thread(target=team._watch, args=(ended,), daemon=True).start()
         try:
-            yield team
+            with heartbeats.beating(_disconnect):
+                yield team
         finally:
-            ended.set()
-            team._note(f"nstlab ended {rank}", "in order")
-            team._linger()
             dist.destroy_process_group()
 
     @property
@@ -182,95 +166,9 @@ class Team:
 
     def fail(self, error: Exception) -> None:
         """End the run of all ranks, since this one cannot go on; the first one says why."""
-        if not isinstance(error, RankLost):
-            self._note("nstlab why", f"rank {self.rank}: {said(error)}")
-        self._disconnect(0)
-
-    def outlives_first(self) -> bool:
-        """Wait for the first rank to end, as long as its heart beats.
-
-        Tell whether it has ended in order.
-        """
-        beats = -1
-        waited = 0.0
-        pause = 0.1
-        while waited <= MISSED * BEAT:
-            if self._word("nstlab ended 0"):
-                return True
-            before = beats
-            beats = self._beats(0)
-            if beats < 0:
-                break
-            waited = waited + pause if beats == before else 0.0
-            time.sleep(pause)
-        return False
-
-    def _meet(self) -> None:
-        """Wait until all ranks are there."""
-        self._note(f"nstlab here {self.rank}", "yes")
-        end = time.monotonic() + MEETING
-        while missing := [
-            str(rank) for rank in range(self.size) if not self._word(f"nstlab here {rank}")
-        ]:
-            if time.monotonic() > end:
-                raise RankLost(
-                    f"rank {', '.join(missing)} of {self.size}: not there after {MEETING:.0f} s"
-                )
-            time.sleep(0.05)
-
-    def _linger(self) -> None:
-        """Let the others see that the first rank, which may keep the store, has ended."""
-        end = time.monotonic() + LINGER
-        others = range(1, self.size) if self.leads else ()
-        while time.monotonic() < end and not all(
-            self._word(f"nstlab ended {rank}") for rank in others
-        ):
-            time.sleep(0.05)
-
-    def _watch(self, ended: threading.Event) -> None:
-        """Count heartbeats, and watch those of the ranks that this one waits for.
-
-        Own ones measure the time, so that nobody is missed if all processes were stopped together.
-        """
-        others = range(1, self.size) if self.leads else range(1)
-        seen = dict.fromkeys(others, 0)
-        missed = dict.fromkeys(others, 0)
-        while not ended.wait(BEAT) and self._beats(self.rank, 1) > 0:
-            for rank in others:
-                before, seen[rank] = seen[rank], self._beats(rank)
-                missed[rank] = missed[rank] + 1 if seen[rank] == before else 0
-                if missed[rank] > MISSED:
-                    self._note(
-                        "nstlab why",
-                        f"rank {rank} is stopped or cut off: no heartbeat for "
-                        f"{MISSED * BEAT:.0f} s",
-                    )
-                    self._disconnect(rank)
-                    return
-
-    def _disconnect(self, rank: int) -> None:
-        """Close all connections of gloo, so that nobody here or elsewhere goes on waiting: a
-        timeout in one thread does that for all of them."""
-        with contextlib.suppress(RuntimeError, ValueError):
-            _received(torch.zeros(1), rank, timedelta(milliseconds=1), NOBODY)
-
-    def _note(self, key: str, text: str) -> None:
-        """Leave word for the others, unless somebody has done so already, or the store is lost."""
-        with contextlib.suppress(RuntimeError):
-            self.store.compare_set(key, "", text)
-
-    def _word(self, key: str) -> str:
-        """What was left; nothing, if the store is lost."""
-        with contextlib.suppress(RuntimeError):
-            if self.store is not None and self.store.check([key]):
-                return self.store.get(key).decode()
-        return ""
-
-    def _beats(self, rank: int, more: int = 0) -> int:
-        """The number of a rank's heartbeats, after so many more; -1 if the store is lost."""
-        with contextlib.suppress(RuntimeError):
-            return self.store.add(f"nstlab beats {rank}", more)
-        return -1
+        if self.heartbeats is not None and not isinstance(error, RankLost):
+            self.heartbeats.write(WHY, f"rank {self.rank}: {said(error)}")
+        _disconnect(0)
 
     @contextlib.contextmanager
     def _reported(self) -> Iterator[None]:
@@ -279,7 +177,8 @@ class Team:
             yield
         except (RuntimeError, ValueError) as error:  # dist.DistError is a RuntimeError
             reason = re.sub(r"^\[[^\]]*\] *", "", str(error).partition("\n")[0])[:120]
-            why = self._word("nstlab why") or f"another rank is lost ({reason})"
+            why = self.heartbeats and self.heartbeats.read(WHY)
+            why = why or f"another rank is lost ({reason})"
             raise RankLost(f"{why}; the same command, also with fewer ranks, goes on") from None
 
 
@@ -288,6 +187,15 @@ def _received(tensor: Tensor, rank: int, limit: timedelta, tag: int = 0) -> None
     work = dist.irecv(tensor, rank, tag=tag)
     assert work is not None
     work.wait(limit)
+
+
+def _disconnect(rank: int) -> None:
+    """Close all connections of gloo, so that nobody here or elsewhere goes on waiting.
+
+    A timeout in one thread does that for all of them.
+    """
+    with contextlib.suppress(RuntimeError, ValueError):
+        _received(torch.zeros(1), rank, timedelta(milliseconds=1), NOBODY)
 
 
 def said(error: Exception) -> str:
