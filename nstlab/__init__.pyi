@@ -90,10 +90,10 @@ from .pictures.starts import noise as noise
 from .pictures.starts import rings as rings
 from .pictures.starts import white_noise as white_noise
 from .recipes.base import RunSettings as RunSettings
-from .recipes.base import first_picture as first_picture
-from .recipes.base import live_field as live_field
-from .recipes.base import picture as picture
 from .recipes.capacity import MemoryBudget as MemoryBudget
+from .recipes.fields import first_picture as first_picture
+from .recipes.fields import live_field as live_field
+from .recipes.fields import picture as picture
 from .recipes.photoreal import PhotorealSettings as PhotorealSettings
 from .recipes.plan import Plan as Plan
 from .recipes.prepare import outline as outline

@@ -19,29 +19,33 @@ packages name theirs as entry points in the group `nstlab.recipes`. Imports noth
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-import math
 import os
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nstlab.base.errors import InputError, one_of
-from nstlab.base.names import FULL, HISTORY, OPTIMIZERS, POOLS, PRECISIONS, RATE, STEPS, WEIGHTS
-from nstlab.base.options import GROUPS, option
-from nstlab.base.settings import FITS, MAX_SIDE, MIN_SIDE, Settings
-from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
+from nstlab.base.names import HISTORY, OPTIMIZERS, POOLS, PRECISIONS, RATE, STEPS, WEIGHTS
+from nstlab.base.settings import FITS, MAX_SIDE, MIN_SIDE
+from nstlab.method.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from nstlab.networks.architectures import (
     ARCHITECTURES,
     DEFAULT_NETWORK,
-    Architecture,
-    architecture,
     known_network,
 )
+from nstlab.recipes.fields import (
+    length,
+    live_field,
+    network_field,
+    optimizer_field,
+    picture_field,
+    start_field,
+)
+from nstlab.recipes.open_fields import Filled, OpenSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,54 +53,9 @@ if TYPE_CHECKING:
     from nstlab.method.objectives import Objective
     from nstlab.networks.base import Network
 
-T = TypeVar("T")
-if TYPE_CHECKING:
-    Filled = Annotated[T, "by the convention, if it is left open"]
-else:
-    # None on input; never None in settings, which fill it with the convention's value
-    Filled = T | None
-
 MAIN = "transfer"  # the recipe that is listed first
-DRAWN = ("noise", "white", "grey", "rings")  # first pictures that are made from nothing
-FAST = "fast"  # a transfer's first picture, painted in one pass
-# All first pictures, with those that are pictures of a recipe.
-INITS = (*DRAWN, "content", "style", "matched", FAST)
-
-# Makers of fields, one for each group of settings.
-live_field, start_field, picture_field, region_field, network_field, optimizer_field = (
-    partial(option, group=group) for group in GROUPS
-)
-
-
-def picture(role: str) -> Any:
-    """Make the field for a picture that is read; `role` is its name in `inputs`."""
-    return picture_field(help="a picture file, or the name of a sample", identity=False, role=role)
-
-
-def first_picture(
-    default: str | None, help: str = "first picture", own: Sequence[str] = ("content", "style")
-) -> Any:
-    """Make the field for the first picture of a run: one that is DRAWN, one of the recipe's `own`
-    pictures, or a file."""
-    return start_field(default, help, choices=(*DRAWN, *own), or_path=True, reserved=INITS)
-
-
-def length(default: int | None, more: str = "") -> Any:
-    """Make the field for the number of steps; `more` is added to its help."""
-    help = f"optimizer steps at the full size, about one evaluation each{more}"
-    return optimizer_field(default, help, low=0, high=1_000_000)
-
-
-def content_weight() -> Any:
-    """Make the field for α."""
-    help = "content weight α (default: the convention's)"
-    return live_field(None, help, low=0, high=1e12, log=True)
-
-
-def style_weight() -> Any:
-    """Make the field for β."""
-    help = "style weight β (default: the convention's)"
-    return live_field(None, help, low=0, high=1e15, log=True)
+# Files of this folder that define no recipe, and may import PyTorch.
+TOOLS = ("base", "plan", "agreement", "capacity", "prepare")
 
 
 # --- the list of recipes --------------------------------------------------------------------------
@@ -126,7 +85,7 @@ def _find() -> None:
     """Import the files in which recipes are defined."""
     folder = importlib.import_module("nstlab.recipes")
     for module in pkgutil.iter_modules(folder.__path__, "nstlab.recipes."):
-        if not module.name.endswith((".base", ".plan", ".prepare", ".capacity", ".agreement")):
+        if module.name.rpartition(".")[2] not in TOOLS:
             importlib.import_module(module.name)
     for entry in entry_points(group="nstlab.recipes"):
         entry.load()
@@ -151,9 +110,11 @@ class Input:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings(Settings):
-    """The settings that every recipe has: size, network, optimizer. A recipe adds its own, and an
-    objective."""
+class RunSettings(OpenSettings):
+    """The settings that every recipe has: size, network, optimizer.
+
+    A recipe adds its own, and an objective.
+    """
 
     recipe: ClassVar[str] = ""
     # False if a recipe's weights would mean nothing with another than the default
@@ -223,29 +184,12 @@ class RunSettings(Settings):
     )
 
     def __post_init__(self) -> None:
-        """Fill the fields that are left open with the convention's values, so that equal runs have
-        equal settings; which ones they are is remembered."""
-        super().__post_init__()
+        """Check the convention, and fill what is left open."""
         if self.convention != DEFAULT_CONVENTION and not self.any_convention:
             raise InputError(
                 f"convention: {self.recipe} has weights that go with '{DEFAULT_CONVENTION}' alone"
             )
-        left_open = tuple(
-            name for name in self._conventional() if getattr(self, name) in (None, ())
-        )
-        object.__setattr__(self, "_open", left_open)
-        for name in left_open:
-            object.__setattr__(self, name, self._filling(name))
-        for name in self._naming_layers():
-            if (value := getattr(self, name)) in (None, ()):
-                lists = f"`nstlab info --network {self.network}` lists them"
-                raise InputError(f"{name}: choose layers of {self.network}; {lists}")
-            named = (
-                tuple(map(self.architecture.layer, value))
-                if isinstance(value, tuple)
-                else self.architecture.layer(value)
-            )
-            object.__setattr__(self, name, named)
+        super().__post_init__()
 
     def __init_subclass__(cls, recipe: str = "", **rest: Any) -> None:
         """Register a recipe under its name.
@@ -320,59 +264,3 @@ class RunSettings(Settings):
             paths = [os.path.abspath(path) if os.path.isfile(path) else path for path in paths]
             values[name] = paths if several else paths[0]
         return values
-
-    @property
-    def left_open(self) -> tuple[str, ...]:
-        """The fields that were not given, whose values are the convention's or the network's."""
-        return vars(self)["_open"]
-
-    @property
-    def architecture(self) -> Architecture:
-        """The network's layers."""
-        return architecture(self.network)
-
-    @classmethod
-    def _conventional(cls) -> list[str]:
-        """The names of the fields that the convention fills if they are left open, or where they
-        name layers, the network."""
-        by_convention = {f.name for f in dataclasses.fields(Convention)}.union(cls._naming_layers())
-        return [
-            f.name
-            for f in dataclasses.fields(cls)
-            if f.name in by_convention and f.default in (None, ())
-        ]
-
-    @classmethod
-    def _naming_layers(cls) -> list[str]:
-        """The names of the fields that name layers."""
-        return [name for name, _, opt in cls.options() if opt.layers]
-
-    def _filling(self, name: str) -> Any:
-        """What a field becomes that is left open, empty if nothing is known.
-
-        A VGG's layers are the convention's.
-        """
-        default = getattr(self.architecture, name, None)
-        if name == "levels" and (several := CONVENTIONS[self.convention].levels) > 1:
-            return several + max(0, math.ceil(math.log2(self.size / FULL)))
-        return (
-            getattr(CONVENTIONS[self.convention], name)
-            if default is None or self.architecture.blocks
-            else default
-        )
-
-    def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed.
-
-        A value that was given stays; what was left open follows the convention, the network and the
-        size; layers that another network lacks become its own.
-        """
-        new = architecture(known_network(changes.get("network", self.network)))
-        lacking = []
-        for name in self._naming_layers():
-            value = getattr(self, name)
-            if not new.has(value if isinstance(value, tuple) else (value,)):
-                lacking.append(name)
-        defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        changes = {name: defaults[name] for name in (*self.left_open, *lacking)} | changes
-        return super().replace(**changes)

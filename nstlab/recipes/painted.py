@@ -13,7 +13,8 @@ from nstlab.base.errors import InputError
 from nstlab.base.settings import FITS
 from nstlab.method.conventions import CONVENTIONS
 from nstlab.networks.architectures import architecture, known_network
-from nstlab.recipes.base import Input, RunSettings, live_field, network_field, picture_field
+from nstlab.recipes.base import Input, RunSettings
+from nstlab.recipes.fields import live_field, network_field, picture_field
 from nstlab.terms import statistics
 
 if TYPE_CHECKING:

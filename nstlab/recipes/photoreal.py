@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from nstlab import method, terms
-from nstlab.recipes.base import (
-    Filled,
+from nstlab.recipes.fields import (
     content_weight,
     first_picture,
     length,
@@ -18,6 +17,7 @@ from nstlab.recipes.base import (
     picture_field,
     style_weight,
 )
+from nstlab.recipes.open_fields import Filled
 from nstlab.recipes.regional import RegionalSettings
 
 if TYPE_CHECKING:

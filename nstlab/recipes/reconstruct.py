@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from nstlab import method
 from nstlab.base.names import CONTENT_LAYERS
 from nstlab.method.conventions import CONVENTIONS
-from nstlab.recipes.base import DRAWN, Filled, RunSettings, first_picture, live_field, picture
+from nstlab.recipes.base import RunSettings
+from nstlab.recipes.fields import DRAWN, first_picture, live_field, picture
+from nstlab.recipes.open_fields import Filled
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from nstlab import method, terms
 from nstlab.base.errors import InputError
 from nstlab.base.names import STYLE_LAYERS, rectified
-from nstlab.recipes.base import Input, live_field, region_field
+from nstlab.recipes.base import Input
+from nstlab.recipes.fields import live_field, region_field
 from nstlab.recipes.painted import PaintedSettings
 from nstlab.terms import statistics
 

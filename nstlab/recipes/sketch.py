@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nstlab import method, terms
-from nstlab.recipes.base import first_picture, live_field, picture
+from nstlab.recipes.fields import first_picture, live_field, picture
 from nstlab.recipes.painted import PaintedSettings
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nstlab import method
 from nstlab.method.conventions import CONVENTIONS
-from nstlab.recipes.base import DRAWN, first_picture, picture
+from nstlab.recipes.fields import DRAWN, first_picture, picture
 from nstlab.recipes.painted import PaintedSettings
 
 if TYPE_CHECKING:

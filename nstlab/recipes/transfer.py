@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from nstlab import method
 from nstlab.base.errors import InputError
 from nstlab.base.names import COLOURS
-from nstlab.recipes.base import (
+from nstlab.recipes.fields import (
     FAST,
-    Filled,
     content_weight,
     first_picture,
     length,
@@ -21,6 +20,7 @@ from nstlab.recipes.base import (
     picture_field,
     style_weight,
 )
+from nstlab.recipes.open_fields import Filled
 from nstlab.recipes.regional import RegionalSettings
 
 if TYPE_CHECKING:

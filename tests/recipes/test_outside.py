@@ -11,7 +11,8 @@ import nstlab as nst
 from nstlab.cli import main as cli
 from nstlab.live.session import Phase
 from nstlab.recipes import base
-from nstlab.recipes.base import RunSettings, first_picture, live_field, picture
+from nstlab.recipes.base import RunSettings
+from nstlab.recipes.fields import first_picture, live_field, picture
 from nstlab.runs import source
 
 
